@@ -94,7 +94,9 @@ class PendingPushes:
     def add(self, app: str, user: str, event: Event, seconds: float, device: str | None = None) -> bool:
         """Store a push for ``seconds``. Return False if there is no room for it. Never switches."""
         push = PendingPush(event, device, self._clock() + seconds)
-        if not self._has_room(app, push.size):
+        pushes, used = self._used.get(app, (0, 0))
+        left, left_bytes = self.limit_pushes - self.count, self.limit_bytes - self.bytes
+        if pushes + 1 > APP_SHARE * (left + pushes) or used + push.size > APP_SHARE * (left_bytes + used):
             return False
         queue = self._queues.get((app, user))
         if queue is None:
@@ -104,12 +106,6 @@ class PendingPushes:
         self._next_expiry = min(self._next_expiry, push.until)
         self._filled.set()
         return True
-
-    def _has_room(self, app: str, size: int) -> bool:
-        pushes, used = self._used.get(app, (0, 0))
-        return pushes + 1 <= APP_SHARE * (
-            self.limit_pushes - self.count + pushes
-        ) and used + size <= APP_SHARE * (self.limit_bytes - self.bytes + used)
 
     def _count_in(self, app: str, pushes: int, size: int) -> None:
         self.count += pushes

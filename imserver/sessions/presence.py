@@ -12,7 +12,6 @@ from imserver.cluster.registry import Lease
 from imserver.hub.hub import Hub
 from imserver.model import SYSTEM_PREFIX, is_of_device
 from imserver.sessions.connection_ids import ConnectionTable
-from imserver.transport.connection import Connection
 
 NAMED_CHANNELS: Final = 10_000
 """Up to this number the channels of an app are counted exactly; above it, once per node with members."""
@@ -258,12 +257,14 @@ class Presence:
         app = self._hub.apps.get(query.app)
         if app is None:
             return [[] for _ in query.users]
-        node = self._registry.lease.node
-        return [[self._info(session, node) for session in app.sessions_of(user)] for user in query.users]
-
-    def _info(self, session: Connection, node: str) -> SessionInfo:
-        dialect = session.encoding.dialect.name
-        return SessionInfo(self._table.id_of(session), session.device, dialect, session.since, node)
+        id_of, node = self._table.id_of, self._registry.lease.node
+        return [
+            [
+                SessionInfo(id_of(each), each.device, each.encoding.dialect.name, each.since, node)
+                for each in app.sessions_of(user)
+            ]
+            for user in query.users
+        ]
 
     def _counts_here(self, apps: Sequence[str]) -> list[NodeCounts]:
         return [self._counts(name) for name in apps]

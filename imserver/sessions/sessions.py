@@ -47,10 +47,15 @@ MAX_BAN_SECONDS: Final = 366 * 86400
 """The longest ban that a request may ask for that ends. One that lasts longer is for good."""
 _FOR_GOOD: Final = 100.0 * MAX_BAN_SECONDS
 """How long a ban for good lasts."""
-_NOTICE_BYTES: Final = 100
-"""Of a notice without its user."""
 MAX_KICKS: Final = 10_000
 """Number of kicks that are remembered; more than can happen during one login."""
+
+
+def close_code_of(code: int) -> int:
+    """The close code of a connection that opens with a login, by the reply code of that login."""
+    if code == errors.ReplyCode.UNAUTHORIZED:
+        return errors.CloseCode.NOT_ALLOWED
+    return errors.CloseCode.REFUSED if code == errors.ReplyCode.FAILED else errors.CloseCode.INTERNAL_ERROR
 
 
 class Ban(Struct, frozen=True):
@@ -131,15 +136,10 @@ class RecentKicks:
         self.count = 0
         self._numbers: dict[tuple[str, str, str | None], int] = {}
 
-    def note(self, app: str, user: str, device: str | None = None) -> None:
-        """Record the kick of a user, from devices of this name or (None) from all."""
-        self._note((app, user, device))
-
-    def note_app(self, app: str) -> None:
-        """Record that an app was deleted: a new one of its name may have other users."""
-        self._note((app, "", None))
-
-    def _note(self, key: tuple[str, str, str | None]) -> None:
+    def note(self, app: str, user: str = "", device: str | None = None) -> None:
+        """Record the kick of a user, from devices of this name or (None) from all; without a ``user`` that an
+        app was deleted: a new one of its name may have other users."""
+        key = app, user, device
         self.count += 1
         self._numbers.pop(key, None)
         self._numbers[key] = self.count
@@ -371,14 +371,8 @@ class Sessions:
             code = self.login(connection, Login(app, principal.user, token, device), False, decision, kicks)
         else:
             code = self.begin_without_user(connection, app, decision, kicks)
-        if code == errors.ReplyCode.UNAUTHORIZED:
-            connection.close(errors.CloseCode.NOT_ALLOWED)
-        elif code != errors.ReplyCode.OK:
-            connection.close(
-                errors.CloseCode.REFUSED
-                if code == errors.ReplyCode.FAILED
-                else errors.CloseCode.INTERNAL_ERROR
-            )
+        if code != errors.ReplyCode.OK:
+            connection.close(close_code_of(code))
         return connection.is_open
 
     def takes_user(self, app: str, user: str) -> bool:
@@ -415,7 +409,7 @@ class Sessions:
         before = connection.user or ""
         if (connection.app, before) == (app.name, user):
             return True
-        size = 2 * _NOTICE_BYTES + len(before) + len(user)
+        size = 200 + len(before) + len(user)  # of two notices
         limit = self._fanout.notice_bytes  # a larger size counts as that
         return self._notices.take(ref(connection), min(size, limit), limit)
 
@@ -548,7 +542,7 @@ class Sessions:
 
     def close_app(self, app: str) -> None:
         """An app was deleted: close its sessions on this node, and forget its bans. Never switches."""
-        self.kicks.note_app(app)
+        self.kicks.note(app)
         for user in [user for name, user in self._bans if name == app]:
             del self._bans[app, user]
         for connection in self._hub.retire(app):

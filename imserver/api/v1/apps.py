@@ -23,9 +23,8 @@ from imserver.auth.tenants import Tenant, Tenants
 from imserver.config.declared import about, bare, hints_of, marks_of
 from imserver.config.settings import ChannelSettings, LoginPolicy, StorageSettings, TenantSettings
 from imserver.config.values import RENAMED_OF_APPS, Declarations
-from imserver.core.core import Core
 from imserver.http import field
-from imserver.http.call import Api, Call
+from imserver.http.call import Call
 from imserver.http.operation import PREFIX, Link, Operation, Resource
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import page_of
@@ -230,7 +229,10 @@ def shapes_of(declared: Declarations) -> Shapes:
         _with_old(
             [_limited(each, declared) for kind in kinds for each in given_fields(kind) if each[0] in known]
         ),
-        namespace={"__doc__": _GIVEN},
+        namespace={
+            "__doc__": "Settings of an app. Fields that you leave out do not change; in a "
+            "new app they have their defaults."
+        },
         forbid_unknown_fields=True,
         omit_defaults=True,
     )
@@ -249,9 +251,6 @@ def shapes_of(declared: Declarations) -> Shapes:
     return Shapes(create, change, shown, page, frozenset(names))
 
 
-_GIVEN: Final = (
-    "Settings of an app. Fields that you leave out do not change; in a new app they have their defaults."
-)
 _RESOLVED: Final = (
     ("login_policy", LoginPolicy),
     (
@@ -317,19 +316,15 @@ class AppApi(Struct, frozen=True):
     shapes: Shapes
 
 
-def _app_api(core: Core, _: Api) -> AppApi:
-    return AppApi(
+routes = Resource(
+    "apps",
+    lambda core, _: AppApi(
         core.identity.tenants,
         core.storage.store,
         lambda: core.erasures,
         core.config.storage,
         shapes_of(core.declared),
-    )
-
-
-routes = Resource(
-    "apps",
-    _app_api,
+    ),
 )
 
 

@@ -28,12 +28,10 @@ from imserver.api.v1.push import (
     PushApi,
     PushResult,
     Sent,
-    check,
-    event_of,
+    checked_event,
     repeated,
     send,
     store_each,
-    with_notify,
 )
 from imserver.api.v1.push_request import PushRequest
 from imserver.auth.authority import refusal
@@ -310,10 +308,7 @@ class _Run:
         try:
             app = api.tenants.aliases.get(push.app, push.app)
             require_app(api, self._principal, Needs.PUSH, app)
-            event = event_of(api.limits, push)
-            check(api.limits, push)
-            if push.notify is not UNSET:
-                event = with_notify(event, push.notify)
+            event = checked_event(api.limits, push)
         except ApiProblem as problem:
             self._finish_with(app, problem)
             return

@@ -99,10 +99,7 @@ def push(api: PushApi, call: Call) -> HttpResponse:
     server answers, and the answer has its position.
     """
     request: PushRequest = call.input
-    event = event_of(api.limits, request)
-    check(api.limits, request)
-    if request.notify is not UNSET:
-        event = with_notify(event, request.notify)
+    event = checked_event(api.limits, request)
     sent = send(api, call.app, request, event, key_of(call) or request.id)
     return call.reply(b"{%b}" % sent.answer(), _REPLAYED if sent.replayed else ())
 
@@ -120,8 +117,9 @@ def key_of(call: Call) -> str:
 # --- checks -------------------------------------------------------------------------------------------------
 
 
-def check(limits: Limits, push: PushRequest) -> None:
-    """Refuse a push that contradicts itself or is too large. Raises :class:`ApiProblem`."""
+def checked_event(limits: Limits, push: PushRequest) -> Event:
+    """The event of a push that neither contradicts itself nor is too large. Raises :class:`ApiProblem`."""
+    event = event_of(limits, push)
     kinds = (push.targets, push.user, push.users, push.connection, push.channel, push.group)
     if len(kinds) - kinds.count(UNSET) + push.all != 1:
         raise ApiProblem(
@@ -136,6 +134,7 @@ def check(limits: Limits, push: PushRequest) -> None:
         raise ApiProblem(errors.Problems.TOO_MANY_TARGETS)
     if push.store:
         _check_stored(push)
+    return event if push.notify is UNSET else replace(event, notify=notify_bytes(push.notify))
 
 
 def _check_stored(push: PushRequest) -> None:
@@ -174,11 +173,6 @@ def event_of(limits: Limits, push: Sending) -> Event:
     return Event(
         "msg", push.sender, text, push.id, message.type, data, message.code, message.note, int(time())
     )
-
-
-def with_notify(event: Event, notify: Notify | bool) -> Event:
-    """The event of a push with its field ``notify``. Raises :class:`ApiProblem`."""
-    return replace(event, notify=notify_bytes(notify))
 
 
 def notify_bytes(notify: Notify | bool) -> bytes:

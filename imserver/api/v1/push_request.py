@@ -145,7 +145,7 @@ PUSH_RULES: Final = {
     ],
     "dependentRequired": {"device": ["user"]},
 }
-"""What :func:`imserver.api.v1.push.check` demands of a push, as JSON Schema."""
+"""What :func:`imserver.api.v1.push.checked_event` demands of a push, as JSON Schema."""
 
 
 def size(push: PushRequest) -> int:

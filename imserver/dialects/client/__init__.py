@@ -10,15 +10,7 @@ from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> FeatureParts:
-    service = ClientService(
-        core.sessions,
-        core.channels,
-        core.cluster,
-        core.identity.tenants,
-        core.identity.logins,
-        core.node.metrics.logins.add,
-        core.config.hub.notice_members,
-    )
+    service = ClientService(core)
     return FeatureParts(service, dialects={NAME: DialectParts(service.opened)}, ended=(service.ended,))
 
 

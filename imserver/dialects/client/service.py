@@ -7,7 +7,6 @@ registry: an id contains the node of its client.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import time
 from typing import Final
 
@@ -16,15 +15,7 @@ from msgspec import Struct
 
 from imserver.dialects.client.wire import BAD_SYSTEM, NAME, NO_SYSTEM, message_id, refusal, welcome
 from imserver.plugin.errors import CloseCode, ImserverError, reply_text
-from imserver.plugin.identity import Logins, Tenants
-from imserver.plugin.services import (
-    ChannelServices,
-    ClusterServices,
-    Joined,
-    Left,
-    Position,
-    SessionServices,
-)
+from imserver.plugin.services import Core, Joined, Left, Position
 from imserver.plugin.settings import valid_name
 from imserver.plugin.wire import Connection, DialectState, Event, Head
 
@@ -69,27 +60,19 @@ class ClientService:
     Groups with more than ``notice_members`` members get no notices.
     """
 
-    def __init__(
-        self,
-        sessions: SessionServices,
-        channels: ChannelServices,
-        cluster: ClusterServices,
-        tenants: Tenants,
-        logins: Logins,
-        count_login: Callable[[str], None],
-        notice_members: int,
-    ) -> None:
+    def __init__(self, core: Core) -> None:
+        sessions, channels, identity = core.sessions, core.channels, core.identity
         self._hub = sessions.hub
         self._ids = sessions.ids
         self._channels = channels.channels
         self._connections = sessions.connections
-        self._tenants = tenants
-        self._logins = logins
-        self._count_login = count_login
-        self._notice_members = notice_members
+        self._tenants = identity.tenants
+        self._logins = identity.logins
+        self._count_login = core.node.metrics.logins.add
+        self._notice_members = core.config.hub.notice_members
         self._channels.members.on_left.append(self._left)
         self._connections.on_join.append(self._joined)
-        cluster.queries.add("unbind", Unbind, self._unbind_here)
+        core.cluster.queries.add("unbind", Unbind, self._unbind_here)
 
     # --- coming and going -----------------------------------------------------------------------------------
 

@@ -211,7 +211,10 @@ class PusherService:
         if app is None:
             return _OK
         signed = f"{self.socket_id(connection)}::user::{command.user_data}"
-        user = _user_of(command.user_data)
+        try:
+            user = str(_decode_user(command.user_data).id)
+        except (ValueError, RecursionError):
+            user = ""
         if not (user and app.allows(signed, command.auth)):
             self._logins.refused("token", app.app, user, connection.peer, "the sign-in is not signed")
             connection.close(CloseCode.TOKEN_INVALID, "the sign-in is not signed, or names no user")
@@ -363,7 +366,9 @@ class PusherService:
         user = str(member.user_id)
         if not user:
             raise NotPermitted("channel_data: user_id is empty", status=400)
-        if self._is_full(app, channel, user):
+        most = app.settings.presence_members
+        is_full = most and self._channels.members.count(app.app, channel) >= most
+        if is_full and len(_users_of(self._all(app.app, channel)).keys() - {user}) >= most:
             raise NotPermitted("The channel has too many members", "LimitReached", 403)
         if not self._sessions.takes_user(app.app, user):
             raise NotPermitted("channel_data: user_id is too long", status=400)
@@ -395,13 +400,6 @@ class PusherService:
             about = {"user_id": user, "user_info": member.user_info}
             self._notify(app.app, channel, "member_added", about, connection)
             self._hooks.add(app.app, "member_added", channel, user_id=user)
-
-    def _is_full(self, app: PusherApp, channel: str, user: str) -> bool:
-        """Whether a presence channel has all the users that it may have beside this one. May switch."""
-        limit = app.settings.presence_members
-        if not limit or self._channels.members.count(app.app, channel) < limit:
-            return False
-        return len(_users_of(self._all(app.app, channel)).keys() - {user}) >= limit
 
     def _all(self, app: str, channel: str) -> Iterator[ChannelMember]:
         """All members of a channel, in the order of joining. May switch."""
@@ -604,11 +602,3 @@ def _read_member(info: str | bytes) -> _Member | None:
         return _decode_member(info) if info else None
     except (ValueError, RecursionError):
         return None
-
-
-def _user_of(user_data: str) -> str:
-    """The user in the data of a sign-in; ``""`` if it names none."""
-    try:
-        return str(_decode_user(user_data).id)
-    except (ValueError, RecursionError):
-        return ""

@@ -21,6 +21,7 @@ from imserver.http.operation import Header, Resource
 from imserver.http.reply import PROBLEM, ApiProblem, stream_head, stream_refused, stream_request
 from imserver.http.wire import read_query
 from imserver.model import Limit, Login
+from imserver.sessions.sessions import close_code_of
 from imserver.transport.exchange import HttpRequest
 from imserver.transport.gate import Head, host_of
 from imserver.transport.stream import Stream, StreamEncoding
@@ -32,15 +33,6 @@ PATH: Final = "/api/v1/events"
 
 _TEXT: Final = "text/event-stream"
 _ID_DIGITS: Final = 18
-_RETRY_MILLISECONDS: Final = (1000, 5000)
-"""Time after which a client reconnects. It differs from client to client, so that they do not all come at
-once.
-"""
-_CLOSE_OF: Final = {
-    errors.ReplyCode.UNAUTHORIZED: errors.CloseCode.NOT_ALLOWED,
-    errors.ReplyCode.FAILED: errors.CloseCode.REFUSED,
-}
-"""Reply code of a login → the close code of the stream."""
 
 
 class EventsQuery(Struct, forbid_unknown_fields=True):
@@ -191,7 +183,7 @@ class EventStreams:
         login = Login(request.app, user, request.token, request.device)
         code = self._sessions.login(stream, login, decision=decision, kicks=kicks)
         if code != errors.ReplyCode.OK:
-            stream.close(_CLOSE_OF.get(code, errors.CloseCode.INTERNAL_ERROR))
+            stream.close(close_code_of(code))
             return
         # Nothing switches between the login and here, so no event can precede the head.
         stream.begin(self._encoding(request.app), head("" if decision.claims is None else user))
@@ -213,7 +205,8 @@ class EventStreams:
         if request.with_id:
             about["connection"] = self._connections.id_of(stream)
         cursor = None if start is None else start.cursor
-        stream.send(sse.ready(about, random.randint(*_RETRY_MILLISECONDS), cursor))
+        # The time after which a client reconnects differs, so that they do not all come at once.
+        stream.send(sse.ready(about, random.randint(1000, 5000), cursor))
         if self._starts is not None and start is not None:
             self._starts.send(stream, start)
 

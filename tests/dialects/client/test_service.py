@@ -82,15 +82,15 @@ class ClientHarness(Harness):
         super().__init__(notice_members=notice_members)
         self.directory = Directory()
         self.queries = NodeQueries()
-        self.clients_service = ClientService(
-            self.session_services(),
-            self.channel_services(),
-            SimpleNamespace(queries=self.queries),  # type: ignore[arg-type]
-            self.directory,
-            self.directory,
-            self.metrics.logins.add,
-            notice_members,
+        core: Any = SimpleNamespace(
+            sessions=self.session_services(),
+            channels=self.channel_services(),
+            cluster=SimpleNamespace(queries=self.queries),
+            identity=SimpleNamespace(tenants=self.directory, logins=self.directory),
+            node=SimpleNamespace(metrics=self.metrics),
+            config=SimpleNamespace(hub=SimpleNamespace(notice_members=notice_members)),
         )
+        self.clients_service = ClientService(core)
         self.connections._queries = self.queries
 
     def on_ended(self, connection: Connection, code: int) -> None:
