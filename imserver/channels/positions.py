@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 FILL_SECONDS: Final = 0.02
 """How long a node waits for publications between, before it reads them from the history."""
-CHECKED_TOGETHER: Final = 200
 
 
 class OrderedDelivery:
@@ -314,8 +313,8 @@ class OrderedDelivery:
     def check(self, app: str, channels: Sequence[LocalChannel]) -> None:
         """Compare the positions of these channels of an app with the newest ones of the shared history, and
         read what is missing. May switch."""
-        for first in range(0, len(channels), CHECKED_TOGETHER):
-            some = channels[first : first + CHECKED_TOGETHER]
+        for first in range(0, len(channels), 200):
+            some = channels[first : first + 200]
             found = self._history.positions(app, [local.name for local in some])
             for local, newest in zip(some, found or (), strict=False):
                 state = local.position

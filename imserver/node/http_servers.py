@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from gevent.hub import get_hub
 from msgspec.structs import replace
@@ -184,8 +184,7 @@ class Servers:
         self.features = features
         views = [feature.views for feature in features if feature.views is not None]
         self._streamed = tuple(each.streamed for each in views if each.streamed is not None)
-        table = api_table_of(features, core.declared)
-        self.api = Api(core, table.routes, table.commands, table.document)
+        self.api = Api(core, *api_table_of(features, core.declared))
         publisher = Publisher(
             self.api, push_api(core, self.api), config.limits.body_bytes, core.node.request_log
         )
@@ -199,28 +198,24 @@ class Servers:
         self.websocket_paths = frozenset(paths)
         """Paths for WebSockets only. ``*`` is any second segment."""
         core.network.gate.paths[publisher.path] = publisher.choose
-        self.streams = self._make_streams()
+        serve = serve_each(within_limit(config, core.network.dispatcher.serve))
+        streams: dict[str, StreamPath] = {}
+        for parts in core.features.values():
+            streams |= parts.streams(serve)
+        self.streams = Streams(
+            core.network.context,
+            core.network.gate,
+            core.node.metrics,
+            streams,
+            config.websocket.client_silent_seconds,
+            StreamEncoding(SseDialect("")),
+        )
         self.application = create_application(self)
         self._listeners: list[Listener] = []
         self._servers: list[FrontServer | WsgiServer] = []
         self.addresses: dict[str, str] = {}
         """Purpose → address, for display."""
         self._ports: dict[str, int] = {}
-
-    def _make_streams(self) -> Streams:
-        core, config = self.core, self._config
-        serve = serve_each(within_limit(config, core.network.dispatcher.serve))
-        paths: dict[str, StreamPath] = {}
-        for feature in core.features.values():
-            paths |= feature.streams(serve)
-        return Streams(
-            core.network.context,
-            core.network.gate,
-            core.node.metrics,
-            paths,
-            config.websocket.client_silent_seconds,
-            StreamEncoding(SseDialect("")),
-        )
 
     def is_streamed(self, method: str, path: str) -> bool:
         """Whether a view reads the body of such a request itself."""
@@ -318,30 +313,18 @@ class Servers:
             server.close()
 
 
-class ApiTable(NamedTuple):
-    """The routes of a node.
-
-    ``routes``: all of them. ``commands``: name → route that a batch may contain. ``document``: see
-    :func:`document_of`.
-    """
-
-    routes: tuple[Route, ...]
-    commands: Mapping[str, Route]
-    document: Callable[[int, bool, str], bytes]
-
-
 @cache
-def api_table_of(features: tuple[Feature, ...], declared: Declarations) -> ApiTable:
-    """The routes of the core and of these features. Forked nodes share those of their supervisor.
-
-    Raises StartError.
-    """
+def api_table_of(
+    features: tuple[Feature, ...], declared: Declarations
+) -> tuple[tuple[Route, ...], Mapping[str, Route], Callable[[int, bool, str], bytes]]:
+    """The routes of the core and of these features, those that a batch may contain by their names, and
+    :func:`document_of` all. Forked nodes share those of their supervisor. Raises StartError."""
     operations = operations_of(declared)
     refuse_shared(features, operations)
     operations = (*operations, *(row for feature in features for row in feature.operations))
     routes = routes_of(operations)
     others = (row for feature in features for row in feature.routes)
-    return ApiTable((*routes, *others), commands_of(routes), document_of(operations))
+    return (*routes, *others), commands_of(routes), document_of(operations)
 
 
 def refuse_shared(features: Iterable[Feature], operations: Iterable[Operation]) -> None:

@@ -73,11 +73,6 @@ class Children:
         self._observed_at = time.monotonic()
 
     @property
-    def any(self) -> bool:
-        """Whether a child is left."""
-        return any(slot.pid for slot in self._slots)
-
-    @property
     def starting(self) -> int:
         """Number of children that are starting."""
         return sum(slot.state is SlotState.STARTING for slot in self._slots)

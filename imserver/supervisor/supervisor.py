@@ -104,12 +104,17 @@ class Supervisor:
         while True:
             now = time.monotonic()
             children.tick(now)
-            if children.ending and not children.any:
+            if children.ending and not any(slot.pid for slot in self._slots):
                 break
             if children.settled and not children.ending:
                 if not announced:
                     announced = True
-                    self._announce_all()
+                    names = [slot.name for slot in self._slots]
+                    notes = self._slots[0].status.text(failed=False).splitlines()
+                    nodes = f"{len(names)}: {names[0]} to {names[-1]}"
+                    self._print(banner(self._config, self._addresses, notes, nodes=nodes))
+                    where = ", ".join(self._addresses.values())
+                    _log.info("%d nodes serve at %s", len(names), where)
                 self._rolling.tick(now)
                 self._steer(now)
             busy = children.starting or self._rolling.active
@@ -177,13 +182,6 @@ class Supervisor:
 
     # --- messages -------------------------------------------------------------------------------------------
 
-    def _announce_all(self) -> None:
-        names = [slot.name for slot in self._slots]
-        notes = self._slots[0].status.text(failed=False).splitlines()
-        nodes = f"{len(names)}: {names[0]} to {names[-1]}"
-        self._print(banner(self._config, self._addresses, notes, nodes=nodes))
-        _log.info("%d nodes serve at %s", len(names), ", ".join(self._addresses.values()))
-
     def _report(self, level: int, text: str) -> None:
         _log.log(level, "%s", text)
         if self._config.app.log_file:
@@ -231,12 +229,12 @@ class RollingRestart:
         elif slot.state is SlotState.DRAINING:
             return
         elif slot.failures:
-            self._stop(f"node {slot.name} did not start")
+            self._end(f"node {slot.name} did not start")
         elif slot.generation == self.generation:
             if slot.state is SlotState.SERVING and slot.status.marks.ready:
                 self._next()
             elif now - slot.since > _READY_SECONDS:
-                self._stop(f"node {slot.name} is not ready after {_READY_SECONDS:.0f} s")
+                self._end(f"node {slot.name} is not ready after {_READY_SECONDS:.0f} s")
 
     def _next(self) -> None:
         # Children that are down start with the new settings anyway.
@@ -248,14 +246,15 @@ class RollingRestart:
             )
             self._drain(old[0])
         else:
-            self._end(logging.INFO, "rolling restart: done")
+            self._end()
 
-    def _stop(self, why: str) -> None:
-        self._end(logging.ERROR, f"rolling restart stopped: {why}; the other nodes keep running")
-
-    def _end(self, level: int, text: str) -> None:
+    def _end(self, failure: str = "") -> None:
         self.active, self._current = False, None
-        self._report(level, text)
+        if failure:
+            text = f"rolling restart stopped: {failure}; the other nodes keep running"
+            self._report(logging.ERROR, text)
+        else:
+            self._report(logging.INFO, "rolling restart: done")
 
 
 def preload_modules(config: Config) -> None:

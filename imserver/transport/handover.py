@@ -25,7 +25,7 @@ from imserver.transport.exchange import (
     row_of,
 )
 from imserver.transport.gate import Admission, Gate
-from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES, Body, BodyLimit, Mounts, ParsedHead, Streamed
+from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES, Body, Mounts, ParsedHead, Streamed
 from imserver.transport.stream import Streams
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class ListenerContext(Struct, frozen=True):
 
     gate: Gate
     routes: HttpRoutes
-    body_limit: BodyLimit
+    body_limit: Callable[[str, str, Mapping[str, str], str], int]
+    """(method, path, headers, client address) → largest body of such a request in bytes."""
     limits: LimitSettings
     admitted: Admitted
     ws_dialect: str = ""

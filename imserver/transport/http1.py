@@ -310,9 +310,6 @@ def body_deadline(begun: float, received: int, now: float) -> float:
     return min(begun + BODY_SECONDS, silence, rate)
 
 
-BodyLimit = Callable[[str, str, Mapping[str, str], str], int]
-"""(method, path, headers, client address) → largest body of such a request in bytes."""
-
 Streamed = Callable[[str, str], bool]
 """(method, path) → whether the body of such a request may be too large for memory."""
 

@@ -287,17 +287,14 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
 
     def _refuse(self, refusal: Refusal) -> list[bytes]:
         content = problem_body(refusal.problem)
-        first = status_line(refusal.problem.status).decode()[9:-2]
         self.close_connection = True
-        self.start_response(
-            first,
-            [
-                *challenged(refusal.problem, refusal.headers),
-                ("Content-Type", "application/json; charset=utf-8"),
-                ("Content-Length", str(len(content))),
-                ("Connection", "close"),
-            ],
-        )
+        headers = [
+            *challenged(refusal.problem, refusal.headers),
+            ("Content-Type", "application/json; charset=utf-8"),
+            ("Content-Length", str(len(content))),
+            ("Connection", "close"),
+        ]
+        self.start_response(status_line(refusal.problem.status).decode()[9:-2], headers)
         return [content]
 
     def log_request(self) -> None:

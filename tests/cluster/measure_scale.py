@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from imserver.cluster.nodes import _decode, encode
 from imserver.cluster.redis import lease as leases
 from imserver.cluster.redis import records
-from imserver.cluster.redis.records import written_buckets_key
+from imserver.cluster.redis.records import written_key
 from imserver.cluster.redis.recovery import DeadNodeCleanup
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.redis.scripts import DEAD_EPOCHS, LEASE_DATA
@@ -139,12 +139,12 @@ def main() -> None:
         epoch = node.lease.epoch
         with server.client() as client:
             members = [f"{number}:101" for number in range(FULL)]
-            client.sadd(written_buckets_key(epoch + 1), *members)
+            client.sadd(written_key("buckets", epoch + 1), *members)
         cleanup = DeadNodeCleanup(node.pipeline, RegistryCounters(), ["101"])
         redis, own = cost(server, lambda: cleanup.run([epoch + 1], lambda _: False), FULL)
         print(f"a bucket cleaned up without a hit: Redis {redis:.0f} µs, node {own:.0f} µs")
         with server.client() as client:
-            client.sadd(written_buckets_key(epoch), *members)
+            client.sadd(written_key("buckets", epoch), *members)
             client.hset(DEAD_EPOCHS, str(epoch), leases._encode(node.lease).decode())
         redis, own = cost(server, lambda: cleanup.run([epoch], lambda _: False), len(sessions))
         print(f"a user cleaned up: Redis {redis:.1f} µs, node {own:.1f} µs")

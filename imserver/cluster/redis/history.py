@@ -62,7 +62,7 @@ class RedisHistory:
                     APPEND_HISTORY,
                     3 + len(self._life),
                     *(keys := self._keys(app, each.channel)),
-                    _id_key(keys[0], each.id),
+                    keys[0] + b":id:" + (_digest(each.id) if each.id else secrets.token_bytes(_ID_BYTES)),
                     *self._life,
                     secrets.token_urlsafe(4),
                     _encode(each.event),
@@ -173,7 +173,6 @@ def _page(reply: Any, reverse: bool) -> HistoryPage:
     return HistoryPage(found[::-1] if reverse else found, Position(epoch, top))
 
 
-def _id_key(history: bytes, id: str) -> bytes:
-    """The key that marks a publication as stored. Without an ``id``, one for this call alone."""
-    digest = blake2b(id.encode("utf-8", "surrogatepass"), digest_size=_ID_BYTES).digest()
-    return history + b":id:" + (digest if id else secrets.token_bytes(_ID_BYTES))
+def _digest(id: str) -> bytes:
+    """The end of the key that marks a publication with this id as stored."""
+    return blake2b(id.encode("utf-8", "surrogatepass"), digest_size=_ID_BYTES).digest()

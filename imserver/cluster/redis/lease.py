@@ -15,8 +15,7 @@ from imserver.cluster.redis.pipeline import Command, RedisLink, RedisUnavailable
 from imserver.cluster.redis.records import (
     ACTION_SERVERS,
     SERVERS,
-    written_buckets_key,
-    written_channel_buckets_key,
+    written_key,
 )
 from imserver.cluster.redis.scripts import EPOCH_MS, JOIN, LEAVE, RENEW, lease_keys
 from imserver.cluster.registry import Lease
@@ -202,7 +201,7 @@ class LeaseKeeper:
         """Give the lease back. Raises RedisUnavailable. Switches."""
         epoch, node = self.lease.epoch, self.lease.node
         self._until = 0.0
-        written = written_buckets_key(epoch), written_channel_buckets_key(epoch)
+        written = written_key("buckets", epoch), written_key("channel-buckets", epoch)
         if epoch:
             self.link.exchange(
                 [

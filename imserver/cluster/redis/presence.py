@@ -21,7 +21,7 @@ from imserver.cluster.redis.records import (
     parse_refs,
     record_key,
     record_of,
-    written_channel_buckets_key,
+    written_key,
 )
 from imserver.cluster.redis.recovery import RegistryRecovery
 from imserver.cluster.redis.scripts import BEGIN, CLAIM, END, ENTER_CHANNEL, RELEASE, REPLACED
@@ -103,7 +103,9 @@ class Lookup:
         bucket, refs = self._known.get(who, _UNKNOWN)
         lookup: Sequence[Command] = ()
         if not bucket.unchanged:
-            bucket, lookup = self._tracked_lookup(app, user)
+            bucket, lookup = _UNKNOWN[0], (_lookup(app, user),)
+            if self._tracked.enabled:  # Redis watches the bucket from then on
+                bucket, lookup = self._tracked.key(bucket_of(app, encoded(user))), (CACHING, *lookup)
         # The script is needed only if the id is taken.
         replies = self._pipeline.execute([*lookup, _plain_claim(key, token)])
         if replies is not None and replies[-1] is None:
@@ -135,16 +137,12 @@ class Lookup:
             claim = Claim(key, "mine")
         return refs, claim
 
-    def _tracked_lookup(self, app: str, user: str) -> tuple[TrackedKey, Sequence[Command]]:
-        """The commands that look a user up, and their bucket, which Redis watches from then on if it can."""
-        lookup = _lookup(app, user)
-        if not self._tracked.enabled:
-            return _UNKNOWN[0], (lookup,)
-        return self._tracked.key(bucket_of(app, encoded(user))), (CACHING, lookup)
-
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:
         """Claim message ids, in the order of ``keys``."""
-        tokens = self._tokens_of(keys)
+        epoch = self._keeper.lease.epoch
+        tokens = [f"?{epoch}.{next(self._tokens)}" for _ in keys]
+        if self._unanswered:
+            tokens = [self._unanswered.pop(key, token) for key, token in zip(keys, tokens, strict=True)]
         replies = self._pipeline.execute_all(list(map(_plain_claim, keys, tokens)))
         taken = [index for index, reply in enumerate(replies or ()) if reply is None]
         if replies is not None and taken:
@@ -178,13 +176,6 @@ class Lookup:
         """The results of accepted ids, in the order of ``keys``; ``b""``: unknown. Switches."""
         replies = self._pipeline.execute_all([("GET", _RESULT_PREFIX + encoded(key)) for key in keys])
         return [b""] * len(keys) if replies is None else [reply or b"" for reply in replies]
-
-    def _tokens_of(self, keys: Sequence[str]) -> list[str]:
-        epoch, unanswered = self._keeper.lease.epoch, self._unanswered
-        tokens = [f"?{epoch}.{next(self._tokens)}" for _ in keys]
-        if unanswered:
-            tokens = [unanswered.pop(key, token) for key, token in zip(keys, tokens, strict=True)]
-        return tokens
 
     def _remember(self, keys: Sequence[str], tokens: Sequence[str]) -> None:
         """Redis has not answered the claims of these ids."""
@@ -371,7 +362,7 @@ class ChannelLookup:
                 key = channel_bucket_key(app, number)
                 commands.append(("EVALSHA", ENTER_CHANNEL, 1, key, channel, epoch, each.members, dead))
             replies = self._pipeline.execute_all(
-                [("SADD", written_channel_buckets_key(epoch), *buckets), *commands]
+                [("SADD", written_key("channel-buckets", epoch), *buckets), *commands]
             )
             if replies is None:
                 return None

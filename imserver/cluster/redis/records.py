@@ -9,7 +9,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from functools import lru_cache
 from time import time
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import quote, unquote
 from zlib import crc32
 
@@ -147,14 +147,9 @@ def channel_bucket_number(channel: bytes) -> int:
     return crc32(channel) % 1024
 
 
-def written_buckets_key(epoch: int) -> str:
-    """The key of the set of buckets into which an epoch has written sessions."""
-    return f"{{imserver}}:written-buckets:{epoch}"
-
-
-def written_channel_buckets_key(epoch: int) -> str:
-    """The key of the set of buckets into which an epoch has written channels."""
-    return f"{{imserver}}:written-channel-buckets:{epoch}"
+def written_key(what: Literal["buckets", "channel-buckets"], epoch: int) -> str:
+    """The key of the set of buckets into which an epoch has written sessions, or channels."""
+    return f"{{imserver}}:written-{what}:{epoch}"
 
 
 def field_of(user: bytes) -> bytes:

@@ -36,8 +36,7 @@ from imserver.cluster.redis.records import (
     marked_offline,
     record_key,
     user_of,
-    written_buckets_key,
-    written_channel_buckets_key,
+    written_key,
 )
 from imserver.cluster.redis.scripts import CLEAN_BUCKET, CLEAN_ROOMS, CLEANER, DEAD_EPOCHS, REPLACE_RECORD
 from imserver.cluster.registry import Lease, RegistryCounters, Session
@@ -82,7 +81,7 @@ class WrittenBuckets:
             if recorded.get(session.app, frozenset()) is not None
             for member in self._new_members(session)
         ]
-        return [("SADD", written_buckets_key(epoch), *members)] if members else []
+        return [("SADD", written_key("buckets", epoch), *members)] if members else []
 
     def forget(self) -> None:
         """Record everything again, because it is unknown what Redis has received."""
@@ -143,7 +142,7 @@ class DeadNodeCleanup:
         users = sum(self._clean_app(app, buckets, epochs, nodes) for app, buckets in buckets_by_app.items())
         dead = [node for node in nodes if not is_live(node)]
         commands: list[Command] = [
-            *(("DEL", written_buckets_key(epoch)) for epoch in epochs),
+            *(("DEL", written_key("buckets", epoch)) for epoch in epochs),
             ("HDEL", DEAD_EPOCHS, *epochs),
             ("DEL", CLEANER),
         ]
@@ -157,19 +156,19 @@ class DeadNodeCleanup:
     def _clean_channels(self, epochs: Collection[int]) -> None:
         dead = f",{','.join(map(str, epochs))},"
         for epoch in epochs:
-            members = _paced(self._pipeline, [("SMEMBERS", written_channel_buckets_key(epoch))])[0]
+            members = _paced(self._pipeline, [("SMEMBERS", written_key("channel-buckets", epoch))])[0]
             pairs = [member.partition(b":") for member in ([] if isinstance(members, Exception) else members)]
             keys = [channel_bucket_key(app, int(number)) for number, _, app in pairs]
             for first in range(0, len(keys), _BATCH):
                 part = keys[first : first + _BATCH]
                 _paced(self._pipeline, [("EVALSHA", CLEAN_ROOMS, 1, key, dead) for key in part])
-            _paced(self._pipeline, [("DEL", written_channel_buckets_key(epoch))])
+            _paced(self._pipeline, [("DEL", written_key("channel-buckets", epoch))])
 
     def _read_buckets(self, epoch: int, buckets_by_app: BucketsByApp) -> bool:
         """Add the recorded buckets of a dead epoch. False: it has none."""
         found, cursor = False, b""
         while cursor != b"0":
-            scan = ("SSCAN", written_buckets_key(epoch), cursor or b"0", "COUNT", 1000)
+            scan = ("SSCAN", written_key("buckets", epoch), cursor or b"0", "COUNT", 1000)
             reply = _paced(self._pipeline, [scan])[0]
             if isinstance(reply, Exception):
                 return False
