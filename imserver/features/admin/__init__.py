@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from imserver.features.admin import api
@@ -15,15 +15,19 @@ from imserver.plugin.services import Core
 
 
 def _blueprints(core: Core, _api: Api) -> Iterable[Any]:
+    return (_preload()(core),)
+
+
+def _preload() -> Callable[[Core], Any]:
     from imserver.features.admin.page import create_page  # which loads Flask
 
-    return (create_page(core),)
+    return create_page
 
 
 FEATURE = Feature(
     "admin",
     build,
     operations=tuple(api.routes.rows),
-    views=Views(_blueprints),
+    views=Views(_blueprints, preload=_preload),
     uses=("pages", "messages?", "accounts?", "audit?", "refusals?"),
 )

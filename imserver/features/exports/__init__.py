@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,13 @@ def _build(core: Core) -> FeatureParts:
 
 
 def _blueprints(core: Core, http: Api) -> Iterable[Any]:
+    return (_preload()(core.service(Exports), http),)
+
+
+def _preload() -> Callable[..., Any]:
     from imserver.features.exports.views import create_export_view
 
-    return (create_export_view(core.service(Exports), http),)
+    return create_export_view
 
 
 @contextmanager
@@ -53,7 +57,7 @@ FEATURE = Feature(
     "exports",
     _build,
     operations=tuple(api.routes.rows),
-    views=Views(_blueprints),
+    views=Views(_blueprints, preload=_preload),
     erasing=_erasing,
     uses=("messages?", "audit?", "uploads?"),
     settings=SETTINGS,
