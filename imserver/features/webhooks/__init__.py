@@ -45,7 +45,7 @@ FEATURE = Feature(
     },
     doctor={
         "--webhook": (
-            "imserver.features.webhooks.trial",
+            "imserver.features.webhooks.command",
             "webhook",
             "Send a test event to the back end of an app.",
             "APP",

@@ -13,7 +13,7 @@ from imserver.features.webhooks import dead_events
 from imserver.features.webhooks.event_json import page_of
 from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.parts import webhooks_of
-from imserver.features.webhooks.state import WebhookState, WebhookStates
+from imserver.features.webhooks.state import AnswerShown, WebhookShown, WebhookStates
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     Api,
@@ -67,30 +67,6 @@ class ReplayAnswer(Struct):
     """The result."""
 
     replayed: Annotated[int, about("The number of events that are sent again.")]
-
-
-class AnswerShown(Struct):
-    """What the receiver has answered to a request."""
-
-    time: Annotated[int, about("When, in Unix seconds.")]
-    status: Annotated[int, about("The status of the answer; 0: there was none.")]
-    problem: Annotated[str, about("Why it failed; empty: the receiver took the events.")]
-    seconds: Annotated[float, about("How long it took.")]
-    events: Annotated[int, about("The number of events in the request.")]
-
-
-class WebhookShown(Struct):
-    """The webhook of an app."""
-
-    app: str
-    url: Annotated[str, about("The address of the receiver; empty: the back end reads the events itself.")]
-    events: Annotated[list[str], about("The events that it wants.")]
-    failing: Annotated[bool, about("Whether the last request of a node has failed.")]
-    waiting: Annotated[int, about("Events that wait in memory.")]
-    stored: Annotated[int, about("Durable events that have to be delivered, as far as it is known.")]
-    aside: Annotated[int, about("Events that were refused and are tried again, or wait behind such a one.")]
-    dead: Annotated[int, about("Events that the receiver did not take for three days.")]
-    answers: Annotated[list[AnswerShown], about("The last answers of all nodes, the newest first.")]
 
 
 class WebhooksAnswer(Struct):
@@ -230,7 +206,7 @@ def webhooks(
         page, following = page_and_cursor(behind, limit, str)
         names = list(page)
     states, missing = api.states.of(names)
-    return WebhooksAnswer([_shown(state) for state in states], following, missing)
+    return WebhooksAnswer(states, following, missing)
 
 
 @routes.post(
@@ -262,7 +238,7 @@ def set_address(
     states, _ = api.states.of([call.app])
     if not states:
         raise ApiProblem(Problems.INVALID_REQUEST, "The app has no secret to sign with")
-    return _shown(states[0])
+    return states[0]
 
 
 @routes.post(
@@ -278,21 +254,7 @@ def test(api: EventApi, call: Call, app: App) -> AnswerShown:
     answer = api.states.test(call.app)
     if answer is None:
         raise ApiProblem(Problems.INVALID_REQUEST, "The app has no `webhook.url`, or no secret to sign with")
-    return msgspec.convert(answer, AnswerShown, from_attributes=True)
-
-
-def _shown(state: WebhookState) -> WebhookShown:
-    return WebhookShown(
-        state.app,
-        state.receiver.url,
-        sorted(state.receiver.events),
-        state.failing,
-        state.waiting,
-        state.stored,
-        state.aside,
-        state.dead,
-        msgspec.convert(state.answers, list[AnswerShown], from_attributes=True),
-    )
+    return answer
 
 
 def _positions(cursor: str) -> tuple[int, int]:

@@ -25,34 +25,26 @@ def receiver_of(app: str, settings: TenantSettings, secret: bytes) -> Receiver |
     return Receiver(app, webhook.url, secret, frozenset(webhook.events) or EVENTS, webhook.absent_seconds)
 
 
-def review_of(app: str, settings: TenantSettings, secret: bytes) -> ReviewHook | None:
-    """The receiver of the reviews of an app."""
-    webhook = settings.webhook
-    if not webhook.review_url:
-        return None
-    allows_failure = webhook.review_failure == "allow"
-    return ReviewHook(app, webhook.review_url, secret, webhook.review_seconds, allows_failure)
-
-
-def back_end_of(app: str, settings: TenantSettings, secret: bytes) -> BackEndHook | None:
-    """What decides for the clients of an app."""
-    back_ends = settings.back_ends
-    if not back_ends.urls:
-        return None
-    headers = back_ends.headers, back_ends.emulated_headers
-    return BackEndHook(app, secret, back_ends.urls, back_ends.seconds, *headers)
-
-
 def follow_apps(tenants: Tenants, webhooks: Webhooks) -> AppSecrets:
     """Let the webhooks have the settings and secrets of all apps."""
 
     def take(tenant: Tenant, secret: bytes) -> None:
-        app, url = tenant.name, tenant.webhook.authorise_url
-        webhooks.reviews.set(app, review_of(app, tenant, secret))
+        app, hook, back_ends = tenant.name, tenant.webhook, tenant.back_ends
+        review = ReviewHook(app, hook.review_url, secret, hook.review_seconds, hook.review_failure == "allow")
+        decides = BackEndHook(
+            app,
+            secret,
+            back_ends.urls,
+            back_ends.seconds,
+            back_ends.headers,
+            back_ends.emulated_headers,
+        )
+        authorise = AuthoriseHook(app, hook.authorise_url, secret)
+        webhooks.reviews.set(app, review if hook.review_url else None)
         webhooks.back_ends.set(
             app,
-            back_end_of(app, tenant, secret),
-            AuthoriseHook(app, url, secret) if url else None,
+            decides if back_ends.urls else None,
+            authorise if hook.authorise_url else None,
             is_ready=bool(secret),
         )
         webhooks.set(app, receiver_of(app, tenant, secret))

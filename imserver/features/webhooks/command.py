@@ -1,14 +1,25 @@
-"""``imserver app events``: the events that the webhook of an app refused."""
+"""``imserver app events``: events that the webhook of an app refused; and what ``imserver doctor`` sends."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from secrets import token_hex
+from time import perf_counter, time
 from typing import Final
+from urllib.parse import urlsplit
 
 import click
+import msgspec
 
 from imserver.features.webhooks.dead_events import list_retries, replay_dead
-from imserver.plugin.commands import fail, opened, record_act, settings_options
+from imserver.features.webhooks.declared import secret_of
+from imserver.features.webhooks.requests import MISCONFIGURED, POST_SECONDS, Receiver
+from imserver.plugin.commands import Finding, fail, opened, record_act, settings_options
+from imserver.plugin.identity import BadKey, Tenants
+from imserver.plugin.runtime import Outgoing, Unreachable
+from imserver.plugin.settings import Config
+from imserver.plugin.storage import Store
 
 _MOST: Final = 1000
 _HEAD: Final = ("event", "user", "attempts", "first failed")
@@ -45,3 +56,73 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
 
 def _time(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M") if seconds else ""
+
+
+_NOTHING: Final = "the back end hears of nothing that happens in the app"
+_MENDS: Final = (
+    ("NameResolutionError", "no name server knows the host", "getent ahosts {host}"),
+    ("SSLError", "TLS: its certificate is not trusted", "openssl s_client -connect {host}:{port}"),
+    ("no answer within", "it does not answer in time", "curl -v {url}"),
+)
+"""What the problem begins with → what is wrong, and a command that shows it."""
+
+
+def webhook(_config: Config, _store: Store, tenants: Tenants, name: str) -> Iterator[Finding]:
+    """Send an event ``test`` to the ``webhook.url`` of an app, signed as all others are."""
+    app = tenants.resolve(name)
+    tenant, label = tenants.find(app), f"webhook of {name}"
+    if tenant is None:
+        yield Finding("fail", label, "there is no such app", "nothing was sent", "imserver app list")
+        return
+    url = tenant.webhook.url
+    if not url:
+        yield Finding("fail", label, "webhook.url is not set", "nothing was sent", "set it for the app")
+        return
+    try:
+        secret = secret_of(tenant)
+    except BadKey as bad:
+        yield Finding("fail", label, str(bad), "nothing was sent", "set webhook.secret for the app")
+        return
+    now = int(time())
+    event = {"id": f"test-{token_hex(6)}", "event": "test", "app": app, "time": now, "node": "doctor"}
+    receiver, outgoing = Receiver(app, url, secret, frozenset()), Outgoing()
+    began = perf_counter()
+    try:
+        status, answer = outgoing.post(
+            url, secret, receiver.body(msgspec.json.encode(event)), now, token_hex(16), POST_SECONDS
+        )
+    except Unreachable as problem:
+        yield _unreachable(label, url, problem)
+        return
+    finally:
+        outgoing.close()
+    took = f"{(perf_counter() - began) * 1000:.0f} ms"
+    if 200 <= status < 300:
+        yield Finding("ok", label, f"{url} took a test with status {status} in {took}")
+        return
+    text = ascii(answer[:200].decode("utf-8", "replace"))
+    meaning = "it is sent again, and events wait behind it"
+    if 400 <= status < 500 and status not in MISCONFIGURED:
+        meaning = "events that it refuses so are set aside, and are dead after three days"
+    yield Finding(
+        "fail",
+        label,
+        f"{url} answered with status {status} in {took}: {text}",
+        meaning,
+        "let it answer 2xx as soon as it has the events; it must accept our signature and unknown events",
+    )
+
+
+def _unreachable(label: str, url: str, problem: Unreachable) -> Finding:
+    address = urlsplit(url)
+    host, port = address.hostname or "", address.port or (443 if address.scheme == "https" else 80)
+    if problem.is_refused:
+        what, mend = "it refuses connections: no program listens there", "curl -v {url}"
+    else:
+        what, mend = next(
+            ((what, mend) for begin, what, mend in _MENDS if str(problem).startswith(begin)),
+            ("it was not reached", "curl -v {url}"),
+        )
+    return Finding(
+        "fail", label, f"{url}: {what} ({problem})", _NOTHING, mend.format(url=url, host=host, port=port)
+    )

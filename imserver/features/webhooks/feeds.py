@@ -24,7 +24,6 @@ import gevent
 import msgspec
 from gevent.event import Event as Signal
 
-from imserver.features.webhooks.answers import LastAnswers
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.features.webhooks.dead_events import RetryRow
 from imserver.features.webhooks.event_json import EVENT_PREFIX, Outbound, Page, page_of
@@ -38,13 +37,14 @@ from imserver.features.webhooks.event_rows import (
 from imserver.features.webhooks.log_window import LogWindow
 from imserver.features.webhooks.requests import (
     BATCH_BYTES,
-    MISCONFIGURED,
     REFUSED_PAUSE_SECONDS,
+    LastAnswers,
+    PostProblem,
     Receiver,
     WebhookCounts,
 )
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.runtime import Outgoing, Unreachable, until_beat
+from imserver.plugin.runtime import Outgoing, until_beat
 from imserver.plugin.storage import Store, chunks
 
 if TYPE_CHECKING:
@@ -400,25 +400,17 @@ class Feeds:
             self._succeeded(feed, len(batch.events))
         return None
 
-    def _post(self, feed: Feed, events: Sequence[Outbound], delivery: str) -> _Problem | None:
+    def _post(self, feed: Feed, events: Sequence[Outbound], delivery: str) -> PostProblem | None:
         """Send events; the problem, if there is one."""
-        receiver, problem, status, began = feed.receiver, None, 0, monotonic()
-        body = receiver.body(b",".join([event.body for event in events]))
-        try:
-            status = receiver.post(self._outgoing, body, delivery)
-            if not 200 <= status < 300:
-                problem = _Problem(status, f"it answered with status {status}")
-        except Unreachable as error:
-            problem = _Problem(0, str(error), error.is_refused)
-        self.answers.note(feed.app, status, problem.text if problem else "", began, len(events))
-        return problem
+        body = feed.receiver.body(b",".join([event.body for event in events]))
+        return feed.receiver.attempt(self._outgoing, body, delivery, self.answers, len(events))
 
     def _succeeded(self, feed: Feed, count: int) -> None:
         self._tally.delivered[feed.app] += count
         if feed.sender is not None and feed.sender.failures:
             log.info("webhook of %s: the back end answers again", feed.app)
 
-    def _failed(self, feed: Feed, batch: _Batch, problem: _Problem) -> Failure | None:
+    def _failed(self, feed: Feed, batch: _Batch, problem: PostProblem) -> Failure | None:
         """A request failed. Its events are sent one by one, moved to the dead ones, or tried again: after an
         hour every five minutes, but every two seconds while the receiver refuses connections."""
         assert feed.sender is not None
@@ -432,12 +424,12 @@ class Feeds:
         if failures >= _OLD_AFTER and self._bury(feed, batch, failures):
             # Without anything left there is no failure, or replayed events would wait for ever.
             return Failure(problem.text, is_dead=True) if feed.count else None
-        if problem.nothing_listens:
+        if problem.is_refused:
             return Failure(problem.text, REFUSED_PAUSE_SECONDS)
         is_long = monotonic() - feed.sender.since > _HOUR
         return Failure(problem.text, MAX_RETRY_SECONDS if is_long else None)
 
-    def _send_one_by_one(self, feed: Feed, batch: _Batch, problem: _Problem) -> bool:
+    def _send_one_by_one(self, feed: Feed, batch: _Batch, problem: PostProblem) -> bool:
         """Find the events that the receiver refuses, and put them aside; False: it takes none of them."""
         refused: set[str] = set()
         aside: list[tuple[Outbound, int]] = []
@@ -510,26 +502,11 @@ class Feeds:
                 elif not problem.status:
                     return
                 else:
-                    self._put_off(feed, row, now)
+                    self._tally.failures[feed.app] += 1
+                    pause = min(2 ** min(row.attempts, 10), MAX_RETRY_SECONDS)
+                    if self.events.put_off(row, now, pause):
+                        log.error("webhook of %s: event %s is dead after three days", feed.app, row.event)
             feed.waiting = self.events.waiting_users(feed.app)
-
-    def _put_off(self, feed: Feed, row: RetryRow, now: int) -> None:
-        self._tally.failures[feed.app] += 1
-        if self.events.put_off(row, now, min(2 ** min(row.attempts, 10), MAX_RETRY_SECONDS)):
-            log.error("webhook of %s: event %s is dead after three days", feed.app, row.event)
-
-
-class _Problem(msgspec.Struct, frozen=True):
-    """Why a request failed. ``status`` 0: there was no answer."""
-
-    status: int
-    text: str
-    nothing_listens: bool = False
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the receiver refuses the content of the request."""
-        return 400 <= self.status < 500 and self.status not in MISCONFIGURED
 
 
 class _Batch:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from imserver.features.webhooks.answers import QUERY
 from imserver.features.webhooks.apps import follow_apps
 from imserver.features.webhooks.erasure import erase_user
 from imserver.features.webhooks.occupancy import Occupancy
-from imserver.features.webhooks.webhooks import Webhooks
+from imserver.features.webhooks.webhooks import QUERY, Webhooks
 from imserver.plugin import Answers, FeatureParts
 from imserver.plugin.services import Core, Foundation
 from imserver.plugin.storage import Erasure

@@ -15,7 +15,6 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
-from imserver.features.webhooks.answers import LastAnswers
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.plugin.identity import LoginAnswer
 from imserver.plugin.runtime import Outgoing, RateLimitedLog, Unreachable
@@ -31,6 +30,8 @@ MAX_EVENTS: Final = 10_000
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Bytes of the waiting events of all apps."""
 POST_SECONDS: Final = 10.0
+MOST_ANSWERS: Final = 20
+"""Last answers of one app that a node remembers."""
 REFUSED_PAUSE_SECONDS: Final = 1.2
 """The longest pause if the connection was refused, which costs both sides next to nothing. Pauses vary by
 half: a back end that starts again gets its events within two seconds."""
@@ -49,6 +50,51 @@ class WebhookCounts(Struct):
     dropped: Counter[str] = msgspec.field(default_factory=Counter)
     waiting: Counter[str] = msgspec.field(default_factory=Counter)
     waiting_bytes: int = 0
+
+
+class LastAnswer(Struct, frozen=True, array_like=True):
+    """What a receiver has answered. ``status`` 0: nothing. ``problem``: why it failed; ``""``: it took the
+    events. ``seconds``: how long it took. ``time``: Unix seconds."""
+
+    time: int
+    status: int
+    problem: str
+    seconds: float
+    events: int
+
+
+class LastAnswers:
+    """Owner of the last answers, by app. Never switches."""
+
+    def __init__(self) -> None:
+        self._by_app: dict[str, deque[LastAnswer]] = {}
+
+    def note(self, app: str, status: int, problem: str, began: float, events: int) -> None:
+        """Note an answer to a request of ``began`` (monotonic)."""
+        seconds = round(monotonic() - began, 4)
+        answer = LastAnswer(int(time()), status, problem[:200], seconds, events)
+        self._by_app.setdefault(app, deque(maxlen=MOST_ANSWERS)).append(answer)
+
+    def of(self, app: str) -> list[LastAnswer]:
+        """Those of an app, the oldest first."""
+        return list(self._by_app.get(app, ()))
+
+    def forget(self, app: str) -> None:
+        """The app has no receiver any more."""
+        self._by_app.pop(app, None)
+
+
+class PostProblem(Struct, frozen=True):
+    """Why a request failed. ``status`` 0: there was no answer. ``is_refused``: nothing listens there."""
+
+    status: int
+    text: str
+    is_refused: bool = False
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the receiver refuses the content of the request."""
+        return 400 <= self.status < 500 and self.status not in MISCONFIGURED
 
 
 class Receiver(Struct, frozen=True):
@@ -74,6 +120,20 @@ class Receiver(Struct, frozen=True):
         Waits and raises like :meth:`Outgoing.post`.
         """
         return outgoing.post(self.url, self.secret, body, int(time()), delivery, POST_SECONDS)[0]
+
+    def attempt(
+        self, outgoing: Outgoing, body: bytes, delivery: str, answers: LastAnswers, events: int
+    ) -> PostProblem | None:
+        """As :meth:`post`; note the answer. Returns why it failed, None if the receiver has taken it."""
+        problem, status, began = None, 0, monotonic()
+        try:
+            status = self.post(outgoing, body, delivery)
+            if not 200 <= status < 300:
+                problem = PostProblem(status, f"it answered with status {status}")
+        except Unreachable as error:
+            problem = PostProblem(0, str(error), error.is_refused)
+        answers.note(self.app, status, problem.text if problem else "", began, events)
+        return problem
 
 
 class _Batch(Struct, frozen=True):
@@ -182,18 +242,15 @@ class WebhookQueue:
 
     def _deliver(self, batch: _Batch) -> Failure | None:
         """Send a request. After ten minutes its events are dropped."""
-        app, longest_pause, status, began = self.receiver.app, None, 0, monotonic()
+        app = self.receiver.app
         try:
-            status = self.receiver.post(self._outgoing, batch.body, batch.delivery)
-            problem = "" if 200 <= status < 300 else f"it answered with status {status}"
-        except Unreachable as error:
-            problem = str(error)
-            longest_pause = REFUSED_PAUSE_SECONDS if error.is_refused else None
+            problem = self.receiver.attempt(
+                self._outgoing, batch.body, batch.delivery, self._answers, batch.count
+            )
         except Exception as error:  # the other events must be sent
             log.exception("webhook of %s failed", app)
-            problem = str(error)
-        self._answers.note(app, status, problem, began, batch.count)
-        if not problem:
+            problem = PostProblem(0, str(error))
+        if problem is None:
             self._tally.delivered[app] += batch.count
             self._sent = 0
             if self.failing:
@@ -201,12 +258,12 @@ class WebhookQueue:
             return None
         self._tally.failures[app] += 1
         if not self.failing:
-            log.warning("webhook of %s: %s; trying again", app, problem)
+            log.warning("webhook of %s: %s; trying again", app, problem.text)
         if monotonic() - self._consumer.since <= REPEAT_SECONDS:
-            return Failure(problem, longest_pause)
-        self._drop(batch.count, f"the back end has not taken them for {REPEAT_SECONDS:g} s: {problem}")
+            return Failure(problem.text, REFUSED_PAUSE_SECONDS if problem.is_refused else None)
+        self._drop(batch.count, f"the back end has not taken them for {REPEAT_SECONDS:g} s: {problem.text}")
         self._sent = 0
-        return Failure(problem, is_dead=True)
+        return Failure(problem.text, is_dead=True)
 
 
 ASK_SECONDS: Final = 2.0

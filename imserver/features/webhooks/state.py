@@ -4,31 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from secrets import token_hex
-from time import monotonic
+from typing import Annotated
 
 import msgspec
 from msgspec import Struct
 
-from imserver.features.webhooks.answers import MOST_ANSWERS, QUERY, LastAnswer, NodePart
-from imserver.features.webhooks.requests import Receiver
-from imserver.features.webhooks.webhooks import Webhooks
-from imserver.plugin.runtime import Unreachable
+from imserver.features.webhooks.requests import MOST_ANSWERS
+from imserver.features.webhooks.webhooks import QUERY, NodePart, Webhooks
+from imserver.plugin.http import about
 from imserver.plugin.services import Core
 from imserver.plugin.storage import PooledStatements
 
 
-class WebhookState(Struct, frozen=True):
-    """The webhook of an app. ``aside``: events that were refused, or wait behind such a one; ``dead``: those
-    that are not tried any more."""
+class AnswerShown(Struct):
+    """What the receiver has answered to a request."""
+
+    time: Annotated[int, about("When, in Unix seconds.")]
+    status: Annotated[int, about("The status of the answer; 0: there was none.")]
+    problem: Annotated[str, about("Why it failed; empty: the receiver took the events.")]
+    seconds: Annotated[float, about("How long it took.")]
+    events: Annotated[int, about("The number of events in the request.")]
+
+
+class WebhookShown(Struct):
+    """The webhook of an app."""
 
     app: str
-    receiver: Receiver
-    waiting: int
-    stored: int
-    failing: bool
-    aside: int
-    dead: int
-    answers: list[LastAnswer]
+    url: Annotated[str, about("The address of the receiver; empty: the back end reads the events itself.")]
+    events: Annotated[list[str], about("The events that it wants.")]
+    failing: Annotated[bool, about("Whether the last request of a node has failed.")]
+    waiting: Annotated[int, about("Events that wait in memory.")]
+    stored: Annotated[int, about("Durable events that have to be delivered, as far as it is known.")]
+    aside: Annotated[int, about("Events that were refused and are tried again, or wait behind such a one.")]
+    dead: Annotated[int, about("Events that the receiver did not take for three days.")]
+    answers: Annotated[list[AnswerShown], about("The last answers of all nodes, the newest first.")]
 
 
 class WebhookStates:
@@ -42,7 +51,7 @@ class WebhookStates:
         """The apps with a receiver, in order. Never switches."""
         return sorted(self._webhooks.feeds.feeds)
 
-    def of(self, apps: Sequence[str]) -> tuple[list[WebhookState], list[str]]:
+    def of(self, apps: Sequence[str]) -> tuple[list[WebhookShown], list[str]]:
         """The states of apps that have a receiver, and the nodes that did not answer. Raises
         StorageUnavailable."""
         feeds = self._webhooks.feeds.feeds
@@ -62,34 +71,28 @@ class WebhookStates:
             newest = sorted((answer for part in own for answer in part.answers), key=lambda one: -one.time)
             aside, dead = counts.get(app, (0, 0))
             states.append(
-                WebhookState(
+                WebhookShown(
                     app,
-                    receivers[app],
+                    receivers[app].url,
+                    sorted(receivers[app].events),
+                    any(part.failing for part in own),
                     sum(part.waiting for part in own),
                     sum(part.stored for part in own),
-                    any(part.failing for part in own),
                     aside,
                     dead,
-                    newest[:MOST_ANSWERS],
+                    msgspec.convert(newest[:MOST_ANSWERS], list[AnswerShown], from_attributes=True),
                 )
             )
         return states, missing
 
-    def test(self, app: str) -> LastAnswer | None:
+    def test(self, app: str) -> AnswerShown | None:
         """Send an event ``test`` at once, beside the queue; None: the app has no receiver."""
-        feed = self._webhooks.feeds.feeds.get(app)
+        feed, answers = self._webhooks.feeds.feeds.get(app), self._webhooks.feeds.answers
         if feed is None or not feed.receiver.url:
             return None
-        receiver, began = feed.receiver, monotonic()
-        event = self._webhooks.event(app, "test", {})
-        status, problem = 0, ""
-        try:
-            status = receiver.post(self._webhooks.outgoing, receiver.body(event), token_hex(16))
-            if not 200 <= status < 300:
-                problem = f"it answered with status {status}"
-        except Unreachable as error:
-            problem = str(error)
-        return self._webhooks.feeds.answers.note(app, status, problem, began, 1)
+        body = feed.receiver.body(self._webhooks.event(app, "test", {}))
+        feed.receiver.attempt(self._webhooks.outgoing, body, token_hex(16), answers, 1)
+        return msgspec.convert(answers.of(app)[-1], AnswerShown, from_attributes=True)
 
     def _counts(self, apps: Sequence[str]) -> dict[str, tuple[int, int]]:
         """App → events that were put aside, and dead ones."""

@@ -7,16 +7,17 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import count
 from secrets import token_hex
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import gevent
 import msgspec
+from msgspec import Struct
 
-from imserver.features.webhooks.answers import NodePart
 from imserver.features.webhooks.back_ends import BackEndRequests
 from imserver.features.webhooks.event_rows import EventStore, NewEvent, add_events
 from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.requests import (
+    LastAnswer,
     Receiver,
     WebhookCounts,
     WebhookQueue,
@@ -36,6 +37,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _encode = msgspec.json.Encoder().encode
+
+
+QUERY: Final = "webhooks.state"
+"""The query with which nodes ask each other for a :class:`NodePart` of each app."""
+
+
+class NodePart(Struct, frozen=True, array_like=True):
+    """What one node knows of the webhook of an app. ``waiting``: events in its memory; ``stored``: durable
+    events that it has to deliver. ``failing``: whether its last request has failed."""
+
+    waiting: int = 0
+    stored: int = 0
+    failing: bool = False
+    answers: tuple[LastAnswer, ...] = ()
 
 
 class WebhookForm(Protocol):

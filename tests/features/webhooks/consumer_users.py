@@ -24,11 +24,10 @@ from imserver.errors import StorageUnavailable
 from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.rows import BotStore, HookStore
 from imserver.features.webhooks.absences import Absences
-from imserver.features.webhooks.answers import LastAnswers
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.feeds import Feeds
-from imserver.features.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
+from imserver.features.webhooks.requests import LastAnswers, Receiver, WebhookCounts, WebhookQueue
 from imserver.messages.log.contract import Commit, Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imserver.config.settings import BackEndSettings, TenantSettings, WebhookSettings
-from imserver.features.webhooks.apps import EVENTS, receiver_of, review_of
+from imserver.features.webhooks.apps import EVENTS, receiver_of
 from imserver.features.webhooks.declared import objection, secret_of
 from tests.core.login_harness import HOOK, LoginHarness
 
@@ -24,7 +24,7 @@ def test_without_a_secret_nothing_is_sent_but_a_back_end_may_read_its_events() -
     receiver = receiver_of("101", TenantSettings(webhook=WebhookSettings(events=("absent",))), b"")
     assert receiver is not None
     assert receiver.events == {"absent"}
-    assert receiver_of("101", TenantSettings(), b"") is review_of("101", TenantSettings(), b"") is None
+    assert receiver_of("101", TenantSettings(), b"") is None
 
 
 def test_the_secret_may_be_in_a_file(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ import pytest
 
 from imserver.features.webhooks import consumer
 from imserver.features.webhooks import requests as module
-from imserver.features.webhooks.answers import LastAnswers
-from imserver.features.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
+from imserver.features.webhooks.requests import LastAnswers, Receiver, WebhookCounts, WebhookQueue
 from imserver.transport.outgoing import Outgoing, Unreachable
 from tests.core.back_end import REFUSED, BackEnd
 from tests.transport.harness import turn, until
