@@ -72,13 +72,17 @@ def button_page(language: str, title: str, text: str, button: str) -> str:
 
 @cache
 def page_template(name: str) -> Template:
-    """The template of a page behind a link of a mail."""
+    """The template of a mail, or of the page behind a link of one."""
     # Imported at the first page: nodes that send no mail save the memory.
     from jinja2 import Environment, FileSystemLoader
 
     loader = FileSystemLoader(asset_path("templates"))
     environment = Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
+        loader=loader,
+        autoescape=name.endswith(".html"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
     )
     return environment.get_template(name)
 

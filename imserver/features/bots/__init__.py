@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imserver.features.bots import answers_api, api, hooks_api, incoming, parts
+from imserver.features.bots import answers_api, api, incoming, parts
 from imserver.features.bots.declared import PROBLEMS, SETTINGS, TABLES
 from imserver.features.bots.wire import COMMANDS
 from imserver.plugin import Feature
@@ -11,7 +11,7 @@ FEATURE = Feature(
     "bots",
     parts.build,
     routes=incoming.ROUTES,
-    operations=(*api.routes.rows, *hooks_api.routes.rows, *answers_api.routes.rows),
+    operations=(*api.routes.rows, *incoming.routes.rows, *answers_api.routes.rows),
     wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
     uses=("messages", "webhooks", "accounts", "groups"),
     settings=SETTINGS,

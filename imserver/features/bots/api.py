@@ -8,15 +8,16 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver.features.accounts.api import Avatar, Nickname, UserId, UserName
+from imserver.features.accounts.api import Avatar, Nickname, UserName
 from imserver.features.accounts.declared import HTTP_LOGIN_TAKEN
 from imserver.features.bots.bots import (
     ABOUT_CHARACTERS,
-    COMMAND_PATTERN,
-    DESCRIPTION_CHARACTERS,
     MOST_COMMANDS,
     MOST_LISTED,
     Bots,
+    CommandName,
+    CommandShown,
+    Description,
     commands_in,
 )
 from imserver.features.bots.declared import HTTP_TOO_MANY_BOTS
@@ -49,15 +50,6 @@ BotToken = Annotated[
     ),
 ]
 Owner = Annotated[str, about("The account that manages the bot; empty: the back end.")]
-CommandName = Annotated[
-    str, about("The name. Users write `/name`, or `/name@bot` in a group.", pattern=f"^{COMMAND_PATTERN}$")
-]
-Description = Annotated[
-    str,
-    about("What the command is for.", max_length=DESCRIPTION_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$"),
-]
-
-
 HookUrl = Annotated[
     str,
     about(
@@ -176,16 +168,6 @@ class BotDone(Struct):
     """Done."""
 
     id: BotId
-
-
-class CommandShown(Struct):
-    """A slash command of a bot."""
-
-    bot: UserId
-    name: Annotated[str, about("The user name of the bot; empty: none.")]
-    nickname: Nickname
-    command: CommandName
-    description: Description
 
 
 class CommandsAnswer(Struct):
@@ -356,7 +338,7 @@ def commands(bots: Bots, call: Call, request: CommandsQuery) -> CommandsAnswer:
         if conversation is UNSET
         else bots.in_conversation(call.app, call.user, conversation)
     )
-    return CommandsAnswer(msgspec.convert(commands_in(found), list[CommandShown], from_attributes=True))
+    return CommandsAnswer(commands_in(found))
 
 
 def _commands(given: list[CommandShape]) -> list[BotCommand]:
@@ -376,7 +358,7 @@ def _shown(bot: Bot) -> BotShown:
         account.avatar,
         str(bot.owner) if bot.owner else "",
         account.created,
-        _command_shapes(bot),
+        msgspec.convert(bot.commands, list[CommandShape], from_attributes=True),
         bot.description,
         bot.listed,
         bot.hook_url,
@@ -386,8 +368,6 @@ def _shown(bot: Bot) -> BotShown:
 def _card(bot: Bot) -> BotCard:
     account = bot.account
     shown = account.user, account.name, account.nickname, account.avatar
-    return BotCard(*shown, bot.description, _command_shapes(bot))
-
-
-def _command_shapes(bot: Bot) -> list[CommandShape]:
-    return [CommandShape(each.name, each.description) for each in bot.commands]
+    return BotCard(
+        *shown, bot.description, msgspec.convert(bot.commands, list[CommandShape], from_attributes=True)
+    )

@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from secrets import token_urlsafe
 from time import time
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import msgspec
 from msgspec import Struct
 
 from imserver.features.accounts.accounts import (
@@ -21,6 +22,7 @@ from imserver.features.accounts.accounts import (
     UnknownAccount,
     check_shown,
 )
+from imserver.features.accounts.api import Nickname, UserId
 from imserver.features.accounts.identifiers import BadField, checked
 from imserver.features.accounts.tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
 from imserver.features.bots.declared import HTTP_TOO_MANY_BOTS, HTTP_UNKNOWN_HOOK, BotLimits
@@ -28,6 +30,7 @@ from imserver.features.bots.rows import Bot, BotCommand, BotStore, HookStore, In
 from imserver.features.bots.wire import AskBotCommands
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.plugin.errors import Problems, ReplyCode, ServiceRefused
+from imserver.plugin.http import about
 from imserver.plugin.identity import Buckets, Relations, by_address
 from imserver.plugin.messages import MessageLog, is_name
 from imserver.plugin.runtime import BadUrl, PublicRequests
@@ -150,13 +153,13 @@ class Bots:
         if listed and not self._rows.set_listed(app, id, MOST_LISTED):
             raise BadField(f"listed: an account lists at most {MOST_LISTED} bots")
         if listed is False:
-            self._rows.set_unlisted(app, id)
+            self._rows.set(app, id, "listed", 0)
         if fields:
             self._accounts.change(app, bot, fields)
         if commands is not None:
-            self._rows.set_commands(app, id, commands)
+            self._rows.set(app, id, "commands", msgspec.json.encode(commands))
         if about is not None:
-            self._rows.set_description(app, id, about)
+            self._rows.set(app, id, "description", about)
         return self.get(app, by, bot)
 
     def listed(self, app: str, by: str, after: str, limit: int) -> list[Bot]:
@@ -205,7 +208,7 @@ class Bots:
     def rotate(self, app: str, by: str, bot: str) -> str:
         """Replace the token of a bot and end its sessions. Returns the new token. Raises UnknownBot."""
         id, secret = self.get(app, by, bot).account.id, make_bot_secret()
-        if not self._rows.set_token(app, id, bot_hash(secret)):
+        if not self._rows.set(app, id, "token_hash", bot_hash(secret)):
             raise UnknownBot(bot)
         self._close_sessions(app, [bot], None)
         return bot_token(id, secret)
@@ -218,7 +221,7 @@ class Bots:
     def set_commands(self, app: str, bot: str, commands: Sequence[BotCommand]) -> None:
         """Replace the commands of a bot. Raises BadField and UnknownBot."""
         check_commands(commands)
-        if not self._rows.set_commands(app, id_of(bot), commands):
+        if not self._rows.set(app, id_of(bot), "commands", msgspec.json.encode(commands)):
             raise UnknownBot(bot)
 
     def in_conversation(self, app: str, by: str, conversation: int) -> list[Bot]:
@@ -327,26 +330,35 @@ def _hash(token: str) -> str:
 # --- slash commands -----------------------------------------------------------------------------------------
 
 
-class CommandView(Struct):
+CommandName = Annotated[
+    str, about("The name. Users write `/name`, or `/name@bot` in a group.", pattern=f"^{COMMAND_PATTERN}$")
+]
+Description = Annotated[
+    str,
+    about("What the command is for.", max_length=DESCRIPTION_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$"),
+]
+
+
+class CommandShown(Struct):
     """A slash command of a bot."""
 
-    bot: str
-    name: str
-    nickname: str
-    command: str
-    description: str
+    bot: UserId
+    name: Annotated[str, about("The user name of the bot; empty: none.")]
+    nickname: Nickname
+    command: CommandName
+    description: Description
 
 
 class CommandsView(Struct):
     """The slash commands in a conversation, ordered by bot."""
 
-    commands: list[CommandView]
+    commands: list[CommandShown]
 
 
-def commands_in(bots: Sequence[Bot]) -> list[CommandView]:
+def commands_in(bots: Sequence[Bot]) -> list[CommandShown]:
     """The commands of these bots."""
     return [
-        CommandView(bot.account.user, bot.account.name, bot.account.nickname, each.name, each.description)
+        CommandShown(bot.account.user, bot.account.name, bot.account.nickname, each.name, each.description)
         for bot in bots
         for each in bot.commands
     ]

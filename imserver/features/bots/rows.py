@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import time
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -28,7 +28,6 @@ from imserver.plugin.storage import (
 
 _BOTS: Final = "SELECT id, owner, commands, hook_url, description, listed FROM bot WHERE"
 _INCOMING: Final = "SELECT id, app, conversation, created FROM incoming_hook WHERE "
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class BotCommand(Struct, frozen=True):
@@ -159,24 +158,16 @@ class BotStore:
         sql.execute("UPDATE bot SET listed = 1 WHERE id = %s AND app = %s", (id, app))
         return True
 
-    def set_unlisted(self, app: str, id: int) -> bool:
-        """Offer a bot no more; False if the bot does not exist."""
-        return self._set(app, id, "listed", 0)
-
-    def set_description(self, app: str, id: int, description: str) -> bool:
-        """Replace the description of a bot; False if the bot does not exist."""
-        return self._set(app, id, "description", description)
-
-    def set_token(self, app: str, id: int, token_hash: str) -> bool:
-        """Replace the token of a bot; False if the bot does not exist."""
-        return self._set(app, id, "token_hash", token_hash)
-
-    def set_commands(self, app: str, id: int, commands: Sequence[BotCommand]) -> bool:
-        """Replace the commands of a bot; False if the bot does not exist."""
-        return self._set(app, id, "commands", _encode(commands))
-
     @Store.writing_or(False)
-    def _set(self, sql: PooledStatements, app: str, id: int, column: str, value: Any) -> bool:
+    def set(
+        self,
+        sql: PooledStatements,
+        app: str,
+        id: int,
+        column: Literal["listed", "description", "token_hash", "commands"],
+        value: Any,
+    ) -> bool:
+        """Change a bot; False if it does not exist."""
         # MySQL counts only rows that have changed.
         there = sql.query(f"SELECT id FROM bot WHERE id = %s AND app = %s{sql.for_update}", (id, app))
         sql.execute(f"UPDATE bot SET {column} = %s WHERE id = %s AND app = %s", (value, id, app))

@@ -458,7 +458,12 @@ def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> Wi
     if request.preview is not UNSET:
         wished = replace(wished, preview=request.preview)
     if request.quiet is not UNSET:
-        wished = replace(wished, quiet=_quiet(request.quiet))
+        zone = request.quiet.zone
+        if not is_zone(zone):
+            raise ApiProblem(Problems.INVALID_REQUEST, f"`quiet.zone`: there is no time zone `{zone}`")
+        times = (request.quiet.begin, request.quiet.end)
+        begin, end = (int(hours) * 60 + int(minutes) for hours, minutes in (at.split(":") for at in times))
+        wished = replace(wished, quiet=QuietHours(begin, end, zone))
     if request.language is not UNSET:
         wished = replace(wished, language=request.language)
     api.parts.rows.set_wishes(call.app, call.user, wished)
@@ -485,7 +490,7 @@ def conversation_wishes(
     """
     rows, chosen = api.parts.rows, conversation
     if chosen:
-        found = list(rows.conversation_wishes(call.app, chosen, [call.user]).values())
+        found = list(rows.all_conversation_wishes(call.app, {chosen: [call.user]}).values())
     else:
         found = rows.conversation_wishes_of(call.app, call.user)
     return ConversationWishesAnswer([_wish_shown(each) for each in found])
@@ -510,7 +515,8 @@ def update_conversation_wish(
     if not store.has_database or store.part(MessageLog).conversations.member(app, conversation, user) is None:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     rows = api.parts.rows
-    wish = rows.conversation_wishes(app, conversation, [user]).get(user, ConversationWish(conversation))
+    wished = rows.all_conversation_wishes(app, {conversation: [user]})
+    wish = wished.get((user, conversation), ConversationWish(conversation))
     if request.level is not UNSET:
         wish = replace(wish, level=request.level)
     if request.mute_until is not UNSET:
@@ -547,14 +553,7 @@ def _keys(api: NotificationApi, app: str, request: EndpointAdd) -> tuple[str, st
 
 
 def _shown(endpoint: PushEndpoint) -> EndpointShown:
-    return EndpointShown(
-        endpoint.id,
-        endpoint.host,
-        endpoint.device,
-        endpoint.language,
-        endpoint.enabled,
-        endpoint.created,
-    )
+    return msgspec.convert(endpoint, EndpointShown, from_attributes=True)
 
 
 def _wishes_of(api: NotificationApi, call: Call) -> Wishes:
@@ -566,25 +565,10 @@ def _wishes_shown(api: NotificationApi, call: Call, wished: Wishes) -> WishesSho
     possible = api.mail_possible(call.app)
     account = api.account_of(call.app, call.user) if possible else None
     confirmed = account is not None and account.email_confirmed
-    quiet = QuietShape(_time_of(wished.quiet.begin), _time_of(wished.quiet.end), wished.quiet.zone)
+    begin, end = (f"{at // 60:02}:{at % 60:02}" for at in (wished.quiet.begin, wished.quiet.end))
+    quiet = QuietShape(begin, end, wished.quiet.zone)
     return WishesShown(wished.preview, wished.mail, quiet, wished.language, possible, confirmed)
 
 
 def _wish_shown(wish: ConversationWish) -> ConversationWishShown:
     return ConversationWishShown(wish.conversation, wish.level, wish.muted_until)
-
-
-def _time_of(minutes: int) -> str:
-    return f"{minutes // 60:02}:{minutes % 60:02}"
-
-
-def _minutes(text: str) -> int:
-    hours, _, minutes = text.partition(":")
-    return int(hours) * 60 + int(minutes)
-
-
-def _quiet(given: QuietShape) -> QuietHours:
-    """Raises ApiProblem."""
-    if not is_zone(given.zone):
-        raise ApiProblem(Problems.INVALID_REQUEST, f"`quiet.zone`: there is no time zone `{given.zone}`")
-    return QuietHours(_minutes(given.begin), _minutes(given.end), given.zone)

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
-from imserver.features.notifications.contract import Shown, ShownAction
+from imserver.features.notifications.contract import Delivery, PushEndpoint, Shown, ShownAction
 from imserver.plugin.messages import Ask, Conversation, Entry
 from imserver.plugin.runtime import asset_path
 from imserver.plugin.wire import Notify
@@ -256,6 +256,38 @@ def body_of(shown: Shown) -> bytes:
         shown = replace(shown, body=_cut(shown.body, len(shown.body) // 2))
         body = _encode(shown)
     return body
+
+
+def delivery_to(
+    endpoint: PushEndpoint,
+    shown: Shown,
+    topic: str,
+    ttl: int,
+    now: float,
+    *,
+    conversation: int = 0,
+    entry: int = 0,
+    next_try: int = 0,
+    audience: int = 0,
+) -> Delivery:
+    """The delivery of a notification to a device. ``now``: Unix seconds."""
+    return Delivery(
+        0,
+        endpoint.app,
+        endpoint.user,
+        endpoint.id,
+        endpoint.host,
+        shown.kind,
+        conversation,
+        entry,
+        topic,
+        ttl,
+        next_try,
+        0,
+        int(now),
+        body_of(shown),
+        audience,
+    )
 
 
 def _cut(text: str, most: int) -> str:

@@ -30,8 +30,6 @@ from imserver.plugin.storage import Account
 from imserver.plugin.wire import Limit, id_of
 
 if TYPE_CHECKING:
-    from jinja2 import Template
-
     from imserver.plugin.messages import MessageLog
 
 CONVERSATIONS: Final = 20
@@ -192,12 +190,15 @@ def mail_of(
         url, shown[0]["url"] = shown[0]["url"], ""
     subject = _subject(digest, [each["title"] for each in shown], total, words)
     tag = words["tag"]
+    # What lists of mails show behind the subject.
+    newest = shown[0]["messages"][-1:] if len(shown) == 1 else []
+    preheader = newest[0]["text"] if newest else " · ".join(each["title"] for each in shown)
     values = {
         "language": tag,
         "words": words,
         "subject": subject,
         "heading": _counted(words["heading"], total, digest.has_more),
-        "preheader": _preheader(shown),
+        "preheader": preheader,
         "conversations": shown,
         "has_more": digest.has_more,
         "url": url,
@@ -208,7 +209,7 @@ def mail_of(
     headers = {"List-Unsubscribe": f"<{stop_url}>", "Content-Language": tag}
     if stop_url.startswith("https:"):
         headers["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
-    text, html = (_template(name).render(values) for name in ("digest.txt", "digest.html"))
+    text, html = (page_template(f"notifications/digest.{kind}").render(values) for kind in ("txt", "html"))
     return Mail(account.email, subject, text, html, headers)
 
 
@@ -269,13 +270,6 @@ def _subject(digest: Digest, titles: Sequence[str], total: int, words: Mapping[s
         return _counted(words["subject_many"], total, digest.has_more, conversations=conversations)
     is_group = digest.conversations[0].conversation.kind == "group"
     return _counted(words["subject_group" if is_group else "subject_one"], total, title=titles[0])
-
-
-def _preheader(shown: Sequence[Mapping[str, Any]]) -> str:
-    """What lists of mails show behind the subject."""
-    if len(shown) == 1 and shown[0]["messages"]:
-        return str(shown[0]["messages"][-1]["text"])
-    return " · ".join(each["title"] for each in shown)
 
 
 def _shown(
@@ -379,18 +373,3 @@ def _words(language: str) -> dict[str, str]:
         asset_path(f"templates/notifications/mail.{language}.json").read_bytes()
     )
     return words
-
-
-@cache
-def _template(name: str) -> Template:
-    # Imported at the first mail: nodes that send none save the memory.
-    from jinja2 import Environment, FileSystemLoader
-
-    environment = Environment(
-        loader=FileSystemLoader(asset_path("templates/notifications")),
-        autoescape=name.endswith(".html"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-    return environment.get_template(name)

@@ -21,8 +21,8 @@ from imserver.features.notifications.content import (
     TTL_SECONDS,
     Author,
     answers_of,
-    body_of,
     closing,
+    delivery_to,
     language_of,
     notify_in,
     shown_of,
@@ -33,7 +33,6 @@ from imserver.features.notifications.contract import (
     ConversationWish,
     Delivery,
     Due,
-    Kind,
     PushEndpoint,
     Shown,
     Wishes,
@@ -44,7 +43,7 @@ from imserver.features.notifications.recipients import Recipients
 from imserver.features.notifications.rows import LEASE, NotificationRows
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, LeasedWork
 from imserver.features.webhooks.event_rows import EventStore
-from imserver.features.webhooks.log_window import LogWindow
+from imserver.features.webhooks.log_window import GroupMembers, LogWindow
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.messages import Conversation, Entry, MessageLog, UnreadMessages
 from imserver.plugin.runtime import RateLimitedLog, is_long_turn, serve_others, steady_time, until_beat
@@ -65,9 +64,6 @@ AHEAD: Final = 64
 """Older messages that are looked at together, if a newer one is silent."""
 MAX_SILENT: Final = 20_000
 """Messages without notifications that are remembered in an app."""
-MEMBERS_AT_ONCE: Final = 1000
-MAX_CACHED_MEMBERS: Final = 100_000
-"""Members of groups that are remembered, of all groups of an app together."""
 MAX_READS: Final = 100_000
 """Conversations that were read and wait for their look; of more, notifications are not closed."""
 _YIELD: Final = 64
@@ -79,15 +75,6 @@ _USERS_AT_ONCE: Final = 1024
 
 MakeToken = Callable[[str, str, int, int, int], str]
 """(app, user, endpoint, conversation, entry) → the token of a notification."""
-
-
-def no_token(_app: str, _user: str, _endpoint: int, _conversation: int, _entry: int) -> str:
-    """Notifications have no actions."""
-    return ""
-
-
-def no_mail(_app: str, _due_ms: int) -> None:
-    """Users get no mail."""
 
 
 class _Work(Struct):
@@ -116,10 +103,6 @@ class _Facts(Struct):
 
     def wish(self, due: Due) -> ConversationWish:
         return self.conversation_wishes.get((due.user, due.conversation), ConversationWish(0))
-
-    def may_preview(self, user: str) -> bool:
-        is_allowed = self.rules is not None and self.rules.preview
-        return is_allowed and self.wishes.get(user, _NO_WISHES).preview
 
 
 _NO_WISHES: Final = Wishes()
@@ -156,8 +139,8 @@ class Notifier:
         recipients: Recipients,
         lease: DeliveryLease,
         wake: Callable[[Collection[str]], object],
-        make_token: MakeToken = no_token,
-        mail: Callable[[str, int], object] = no_mail,
+        make_token: MakeToken,
+        mail: Callable[[str, int], object],
     ) -> None:
         self._store = store
         self.rows = rows
@@ -510,9 +493,8 @@ class _FollowedLog:
         None: never."""
         self._are_bounded = False
         """Whether dues of another process were bounded."""
-        self._members: dict[int, tuple[str, ...]] = {}
-        """Groups whose members are known, as of the entries that were looked at."""
-        self._cached = 0
+        self._members = GroupMembers(stored, app)
+        """As of the entries that were looked at."""
         self._silent: set[int] = set()
         """Messages of which nobody is notified, as far as they are known."""
         self.consumer = Consumer(
@@ -621,7 +603,7 @@ class _FollowedLog:
         for entry in entries:
             conversation = entry.conversation
             if entry.kind in ("join", "leave"):
-                self._cached -= len(self._members.pop(conversation, ()))
+                self._members.forget(conversation)
                 first_senders.pop(conversation, None)
             elif entry.room or entry.kind not in ("message", "recall", "press"):
                 continue
@@ -636,7 +618,11 @@ class _FollowedLog:
                 self._silent.add(entry.id)
             elif conversation not in first_senders:
                 first_senders[conversation] = entry.sender
-                self._add_receivers(entry, found)
+                for number, user in enumerate(self._users_of(entry), 1):
+                    if user and user != entry.sender:
+                        found.setdefault((user, conversation), entry.id)
+                    if not number % _USERS_AT_ONCE:
+                        serve_others()
             elif first_senders[conversation] != entry.sender:
                 key = first_senders[conversation], conversation
                 if key not in found and key[0] in self._users_of(entry):
@@ -661,35 +647,8 @@ class _FollowedLog:
                         found[user, each.conversation] = acts[each.id].id
         return found
 
-    def _add_receivers(self, entry: Entry, found: dict[tuple[str, int], int]) -> None:
-        """The receivers of an entry, as far as there is none before it. Switches."""
-        for number, user in enumerate(self._users_of(entry), 1):
-            if user and user != entry.sender:
-                found.setdefault((user, entry.conversation), entry.id)
-            if not number % _USERS_AT_ONCE:
-                serve_others()
-
     def _users_of(self, entry: Entry) -> tuple[str, ...]:
-        return entry.members or self._members_of(entry.conversation)
-
-    def _members_of(self, group: int) -> tuple[str, ...]:
-        known = self._members.get(group)
-        if known is None:
-            members: list[str] = []
-            conversations = self._notifier._store.part(MessageLog).conversations
-            while page := conversations.members(
-                self._app, group, members[-1] if members else "", MEMBERS_AT_ONCE
-            ):
-                members += [row.user for row in page if not row.bot]
-                if len(page) < MEMBERS_AT_ONCE:
-                    break
-            known = tuple(members)
-            if self._cached + len(known) > MAX_CACHED_MEMBERS:
-                self._members.clear()
-                self._cached = 0
-            self._members[group] = known
-            self._cached += len(known)
-        return known
+        return entry.members or self._members.of(entry.conversation)
 
 
 class _Writer:
@@ -715,7 +674,8 @@ class _Writer:
 
     def deliveries(self, due: Due, entry: int) -> list[Delivery]:
         """The deliveries to the devices of a user that notify of an entry."""
-        preview = self._facts.may_preview(due.user)
+        rules, wishes = self._facts.rules, self._facts.wishes.get(due.user, _NO_WISHES)
+        preview = rules is not None and rules.preview and wishes.preview
         unread = self._facts.unread[due.conversation]
         count = unread.count(due.user)
         if self._facts.wish(due).level == "mentions":
@@ -734,9 +694,7 @@ class _Writer:
                 token=self._make_token(self._app, due.user, one.id, due.conversation, entry),
                 badge=None if one.is_web else self._facts.badges.get(due.user),
             )
-            deliveries.append(
-                _delivery(self._app, one, "message", due.conversation, entry, ttl, self._facts.now, content)
-            )
+            deliveries.append(_about(due, one, content, entry, ttl, self._facts))
         return deliveries
 
     def _notify_of(self, entry: int) -> Notify | None:
@@ -769,34 +727,11 @@ def _end(app: str, due: Due, outcome: str, facts: _Facts, decided: _Decided) -> 
         shown = closing(app, due.conversation)
         for one in facts.endpoints.get(due.user, ()):
             content = shown if one.is_web else replace(shown, badge=facts.badges.get(due.user))
-            decided.deliveries.append(
-                _delivery(app, one, "close", due.conversation, due.notified, TTL_SECONDS, facts.now, content)
-            )
+            decided.deliveries.append(_about(due, one, content, due.notified, TTL_SECONDS, facts))
 
 
-def _delivery(
-    app: str,
-    endpoint: PushEndpoint,
-    kind: Kind,
-    conversation: int,
-    entry: int,
-    ttl: int,
-    now: int,
-    shown: Shown,
-) -> Delivery:
-    return Delivery(
-        0,
-        app,
-        endpoint.user,
-        endpoint.id,
-        endpoint.host,
-        kind,
-        conversation,
-        entry,
-        topic_of(app, conversation),
-        ttl,
-        0,
-        0,
-        now // 1000,
-        body_of(shown),
-    )
+def _about(due: Due, endpoint: PushEndpoint, shown: Shown, entry: int, ttl: int, facts: _Facts) -> Delivery:
+    """What is delivered about the conversation of a due."""
+    conversation = due.conversation
+    topic, now = topic_of(endpoint.app, conversation), facts.now / 1000
+    return delivery_to(endpoint, shown, topic, ttl, now, conversation=conversation, entry=entry)

@@ -10,8 +10,7 @@ from msgspec import Struct
 
 from imserver.features.accounts.declared import SmtpSettings
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.notifications.audience_rows import AudienceRows
-from imserver.features.notifications.audiences import Audiences
+from imserver.features.notifications.audiences import AudienceRows, Audiences
 from imserver.features.notifications.declared import VAPID, NotificationSettings, rules_in
 from imserver.features.notifications.delivery import Deliveries
 from imserver.features.notifications.device_services import DeviceServices

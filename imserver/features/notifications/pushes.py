@@ -15,7 +15,7 @@ from msgspec import Raw
 
 from imserver.features.notifications.content import (
     TEXT_CHARACTERS,
-    body_of,
+    delivery_to,
     in_words,
     language_of,
     ttl_of,
@@ -94,7 +94,9 @@ class PushNotifications:
         found: list[Delivery] = []
         for user, event, notify in wanted:
             wished = wishes.get(user, Wishes())
-            topic = topic_of_tag(app, notify.tag)
+            # A push without a tag has a topic of its own.
+            digest = sha256(f"{app}\0 {notify.tag}".encode()).digest()[:24] if notify.tag else token_bytes(24)
+            topic = urlsafe_b64encode(digest).decode()
             tag = notify.tag or event.id or topic
             quiet = quiet_until(wished.quiet, int(now * 1000))
             next_try = quiet + int((steady_time() - now) * 1000) if quiet else 0
@@ -104,7 +106,17 @@ class PushNotifications:
                     shown = shown_of_push(event, notify, tag, endpoint.language, preview, now)
                     if is_long_turn():
                         serve_others()
-                    found.append(_delivery(endpoint, topic, ttl_of(notify), shown, now, next_try, audience))
+                    found.append(
+                        delivery_to(
+                            endpoint,
+                            shown,
+                            topic,
+                            ttl_of(notify),
+                            now,
+                            next_try=next_try,
+                            audience=audience,
+                        )
+                    )
         return found
 
 
@@ -124,43 +136,9 @@ def shown_of_push(event: Event, notify: Notify, tag: str, language: str, preview
     return with_wishes(shown, notify, preview)
 
 
-def topic_of_tag(app: str, tag: str) -> str:
-    """The topic of pushes with a tag, for push services; a new one for each push without."""
-    digest = sha256(f"{app}\0 {tag}".encode()).digest()[:24] if tag else token_bytes(24)
-    return urlsafe_b64encode(digest).decode()
-
-
 def delivery_of_test(endpoint: PushEndpoint, now: float) -> Delivery:
     """A test, in the language of the endpoint. A later one replaces it. ``now``: Unix seconds."""
     words = language_of(endpoint.language)
     title, text = in_words(words, "test"), in_words(words, "test_text")
     shown = Shown(_TEST, _TEST, title, text, time=int(now * 1000))
-    return _delivery(endpoint, _TEST, 600, shown, now)
-
-
-def _delivery(
-    endpoint: PushEndpoint,
-    topic: str,
-    ttl: int,
-    shown: Shown,
-    now: float,
-    next_try: int = 0,
-    audience: int = 0,
-) -> Delivery:
-    return Delivery(
-        0,
-        endpoint.app,
-        endpoint.user,
-        endpoint.id,
-        endpoint.host,
-        shown.kind,
-        0,
-        0,
-        topic,
-        ttl,
-        next_try,
-        0,
-        int(now),
-        body_of(shown),
-        audience,
-    )
+    return delivery_to(endpoint, shown, _TEST, 600, now)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
 from operator import itemgetter
 from time import time
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgspec import json
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from imserver.features.notifications.contract import (
     LEVELS,
@@ -21,6 +21,7 @@ from imserver.features.notifications.contract import (
     Delivery,
     Due,
     EndpointTaken,
+    Kind,
     MailDue,
     PushEndpoint,
     Wishes,
@@ -44,8 +45,9 @@ _ENDPOINT: Final = "id, app, member, url, p256dh, auth, device, language, enable
 _DUE: Final = "member, conversation, entry_id, due, notified_id, notified_at"
 _DELIVERY: Final = (
     "app, member, endpoint, host, kind, conversation, entry_id, topic, ttl, next_try, attempts, created, "
-    "audience, body"
+    "body, audience"
 )
+"""The fields of :class:`Delivery` but the first one."""
 _ROW: Final = "WHERE app = %s AND member = %s AND conversation = %s"
 _AT_ONCE_AGAIN: Final = "CASE WHEN due BETWEEN 1 AND 999999 THEN due + 1 ELSE 1 END"
 """Due at once by any clock, and not as it was: :meth:`NotificationRows.decide` sees the change."""
@@ -82,7 +84,8 @@ class NotificationRows:
 
     def apps(self) -> dict[str, int]:
         """App in which somebody can be notified → its log was looked through up to this id."""
-        return {text_of(app): position for app, position in self._store.rows(_APPS)}
+        rows = self._store.rows("SELECT app, entry_id FROM notify_app")
+        return {text_of(app): position for app, position in rows}
 
     def next_dues(self) -> dict[str, int | None]:
         """App in which somebody can be notified → when something is to be decided, Unix milliseconds."""
@@ -142,15 +145,8 @@ class NotificationRows:
         """
         digest = _digest(new.url)
         new = replace(new, created=new.created or int(time()))
-        fields: dict[str, Any] = {
-            "p256dh": new.p256dh,
-            "auth": new.auth,
-            "device": new.device,
-            "language": new.language,
-            "enabled": int(new.enabled),
-            "login": new.login,
-            "created": new.created,
-        }
+        names = ("p256dh", "auth", "device", "language", "login", "created")
+        fields = {name: getattr(new, name) for name in names} | {"enabled": int(new.enabled)}
         row = {"app": new.app, "member": new.user, "digest": digest, "url": new.url.encode(), **fields}
 
         def work(sql: PooledStatements) -> int:
@@ -203,20 +199,9 @@ class NotificationRows:
     def _endpoint(self, row: Row) -> PushEndpoint:
         id, app, user, url, p256dh, auth, device, language, enabled, login, created = row
         name, address = text_of(app), bytes(url).decode()
-        return PushEndpoint(
-            id,
-            name,
-            text_of(user),
-            address,
-            text_of(p256dh),
-            text_of(auth),
-            text_of(device),
-            text_of(language),
-            bool(enabled),
-            created,
-            login,
-            self._host_of(name, address),
-        )
+        key, secret, label, tag = map(text_of, (p256dh, auth, device, language))
+        who, host, on = text_of(user), self._host_of(name, address), bool(enabled)
+        return PushEndpoint(id, name, who, address, key, secret, label, tag, on, created, login, host)
 
     def endpoints_by_id(self, ids: Sequence[int]) -> dict[int, PushEndpoint]:
         """Id → the endpoint, as far as it exists."""
@@ -281,13 +266,6 @@ class NotificationRows:
             "WHERE app = %s AND member = %s",
             (text, mail, app, user),
         )
-
-    def conversation_wishes(
-        self, app: str, conversation: int, users: Sequence[str]
-    ) -> dict[str, ConversationWish]:
-        """User → their wish for a conversation; without users who have none."""
-        found = self.all_conversation_wishes(app, {conversation: users})
-        return {user: wish for (user, _), wish in found.items()}
 
     def all_conversation_wishes(
         self, app: str, users: Mapping[int, Sequence[str]]
@@ -423,16 +401,7 @@ class NotificationRows:
             f"UPDATE notify_due SET due = CASE WHEN due = %s THEN %s ELSE due END, entry_id = %s, "
             f"notified_id = %s, notified_at = %s {_ROW}",
             [
-                (
-                    old.due,
-                    new.due,
-                    new.entry,
-                    new.notified,
-                    new.notified_at,
-                    app,
-                    new.user,
-                    new.conversation,
-                )
+                (old.due, new.due, new.entry, new.notified, new.notified_at, app, new.user, new.conversation)
                 for old, new in changed
             ],
         )
@@ -535,9 +504,6 @@ class NotificationRows:
             self.added(heads)
 
 
-_APPS: Final = "SELECT app, entry_id FROM notify_app"
-
-
 def _digest(url: str) -> str:
     return sha256(url.encode()).hexdigest()
 
@@ -591,25 +557,7 @@ def add_deliveries_in(sql: PooledStatements, deliveries: Sequence[Delivery]) -> 
     sql.execute_many("DELETE FROM notify_delivery WHERE endpoint = %s AND topic = %s", keys)
     sql.execute_many(
         f"INSERT INTO notify_delivery ({_DELIVERY}) VALUES {marks_of(14)}",
-        [
-            (
-                one.app,
-                one.user,
-                one.endpoint,
-                one.host,
-                one.kind,
-                one.conversation,
-                one.entry,
-                one.topic,
-                one.ttl,
-                one.next_try,
-                one.attempts,
-                one.created,
-                one.audience,
-                one.body,
-            )
-            for one in deliveries
-        ],
+        [astuple(one)[1:] for one in deliveries],
     )
 
 
@@ -624,23 +572,8 @@ def _due(row: Row) -> Due:
 
 
 def _delivery(row: Row) -> Delivery:
-    id, app, user, endpoint, host, kind, conversation, entry, topic, *numbers, body = row
-    ttl, next_try, attempts, created, audience = numbers
-    kind_of: Any = text_of(kind)
-    return Delivery(
-        id,
-        text_of(app),
-        text_of(user),
-        endpoint,
-        text_of(host),
-        kind_of,
-        conversation,
-        entry,
-        text_of(topic),
-        ttl,
-        next_try,
-        attempts,
-        created,
-        bytes(body),
-        audience,
-    )
+    id, app, user, endpoint, host, kind, conversation, entry, topic, ttl, next_try, *rest = row
+    attempts, created, body, audience = rest
+    app, user, host, topic, kind_of = *map(text_of, (app, user, host, topic)), cast(Kind, text_of(kind))
+    about, times = (kind_of, conversation, entry, topic, ttl), (next_try, attempts, created)
+    return Delivery(id, app, user, endpoint, host, *about, *times, bytes(body), audience)

@@ -6,7 +6,7 @@ import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from time import time
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -62,10 +62,7 @@ class AskToken(Struct, frozen=True, array_like=True):
     expires: int
 
 
-_encode: Final = msgspec.msgpack.Encoder().encode
-_decode_action: Final = msgspec.msgpack.Decoder(ActionToken).decode
-_decode_mail: Final = msgspec.msgpack.Decoder(MailToken).decode
-_decode_ask: Final = msgspec.msgpack.Decoder(AskToken).decode
+T = TypeVar("T", ActionToken, MailToken, AskToken)
 
 
 class ActionTokens:
@@ -91,13 +88,7 @@ class ActionTokens:
 
     def read(self, token: str) -> ActionToken:
         """What a token of a notification allows. Raises BadActionToken."""
-        try:
-            found = _decode_action(self._content(token))
-        except ValueError:
-            raise BadActionToken("this is no token of a notification") from None
-        if found.expires <= self._clock():
-            raise BadActionToken("the token has expired")
-        return found
+        return self._read(ActionToken, token)
 
     def make_mail(self, app: str, user: str) -> str:
         """The token with which a user ends the mails of an app."""
@@ -105,10 +96,7 @@ class ActionTokens:
 
     def read_mail(self, token: str) -> MailToken:
         """What a token of a mail allows. Raises BadActionToken."""
-        try:
-            return _decode_mail(self._content(token))
-        except ValueError:
-            raise BadActionToken("this is no token of a mail") from None
+        return self._read(MailToken, token)
 
     def make_ask(self, app: str, user: str, message: int) -> str:
         """The token with which a user answers a question. After the deadline it still shows what came of
@@ -118,16 +106,19 @@ class ActionTokens:
 
     def read_ask(self, token: str) -> AskToken:
         """What a token of a question allows. Raises BadActionToken."""
+        return self._read(AskToken, token)
+
+    def _read(self, kind: type[T], token: str) -> T:
         try:
-            found = _decode_ask(self._content(token))
+            content = msgspec.msgpack.decode(self._content(token), type=kind)
         except ValueError:
-            raise BadActionToken("this is no token of a question") from None
-        if found.expires <= self._clock():
+            raise BadActionToken("this is no token of this kind") from None
+        if not isinstance(content, MailToken) and content.expires <= self._clock():
             raise BadActionToken("the token has expired")
-        return found
+        return content
 
     def _signed(self, content: ActionToken | MailToken | AskToken) -> str:
-        encoded = _encode(content)
+        encoded = msgspec.msgpack.encode(content)
         return urlsafe_b64encode(_signature(encoded, self._keys[0]) + encoded).rstrip(b"=").decode()
 
     def _content(self, token: str) -> bytes:

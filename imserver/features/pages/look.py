@@ -43,7 +43,11 @@ class Look:
         self.name = settings.name or _NAME
         self.colour = settings.colour
         self.picture, self.side = read_picture(settings.picture)
-        self.sheet = _sheet(settings.colour) if settings.colour else ""
+        self.sheet = ""
+        if settings.colour:
+            light, dark = map(_rule, palette(settings.colour))
+            mark = ".seal-ground { fill: var(--mine); }\n.seal-dots { stroke: var(--mine); }"
+            self.sheet = f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{mark}\n"
         digest = sha256(self.picture)
         digest.update(f"{self.name}\n{self.sheet}".encode())
         self.version = digest.hexdigest()[:16]
@@ -72,11 +76,11 @@ def palette(colour: str) -> tuple[dict[str, str], dict[str, str]]:
 
     Hue and saturation are those of the colour. It becomes darker or lighter until texts can be read.
     """
-    soft = _lighten(_shade(colour, 0.9, 0.6), _ON_LIGHT_SOFT)
-    light = _darken(colour, (*_LIGHT_GROUNDS, soft))
-    mine = _darken(colour, _ON_MINE)
-    dark_soft = _darken(_shade(colour, 0.15, 0.5), _ON_DARK_SOFT)
-    dark = _lighten(colour, (*_DARK_GROUNDS, dark_soft))
+    soft = _readable(_shade(colour, 0.9, 0.6), _ON_LIGHT_SOFT, _STEP)
+    light = _readable(colour, (*_LIGHT_GROUNDS, soft), -_STEP)
+    mine = _readable(colour, _ON_MINE, -_STEP)
+    dark_soft = _readable(_shade(colour, 0.15, 0.5), _ON_DARK_SOFT, -_STEP)
+    dark = _readable(colour, (*_DARK_GROUNDS, dark_soft), _STEP)
     return {
         "jade": light,
         "jade-strong": _shade(light, _lightness(light) * 0.8),
@@ -98,29 +102,15 @@ def contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def _sheet(colour: str) -> str:
-    light, dark = map(_rule, palette(colour))
-    mark = ".seal-ground { fill: var(--mine); }\n.seal-dots { stroke: var(--mine); }"
-    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{mark}\n"
-
-
 def _rule(variables: Mapping[str, str]) -> str:
     return ":root { " + " ".join(f"--{name}: {value};" for name, value in variables.items()) + " }"
 
 
-def _darken(colour: str, grounds: tuple[str, ...]) -> str:
-    """The colour, darker if texts in it, or on it, cannot be read otherwise."""
+def _readable(colour: str, grounds: tuple[str, ...], step: float) -> str:
+    """The colour, darker or lighter if texts in it, or on it, cannot be read otherwise."""
     lightness = _lightness(colour)
     while min(contrast(colour, ground) for ground in grounds) < _LEAST:
-        lightness -= _STEP
-        colour = _shade(colour, lightness)
-    return colour
-
-
-def _lighten(colour: str, grounds: tuple[str, ...]) -> str:
-    lightness = _lightness(colour)
-    while min(contrast(colour, ground) for ground in grounds) < _LEAST:
-        lightness += _STEP
+        lightness += step
         colour = _shade(colour, lightness)
     return colour
 

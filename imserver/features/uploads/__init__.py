@@ -65,7 +65,7 @@ FEATURE = Feature(
     views=Views(_blueprints, is_streamed, preload=_preload),
     metrics=_metrics,
     erasing=_erasing,
-    files=("imserver.features.uploads.saving", "read_files", "write_files"),
+    files=("imserver.features.uploads.archive", "read_files", "write_files"),
     commands={
         "uploads": (
             "imserver.features.uploads.command",

@@ -23,7 +23,7 @@ from imserver.features.uploads.declared import (
     HTTP_UPLOAD_LOCKED,
 )
 from imserver.features.uploads.uploads import ID_CHARACTERS, Uploads, uploads_of
-from imserver.plugin.errors import HttpProblem, Problems
+from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     Api,
     ApiProblem,
@@ -32,6 +32,7 @@ from imserver.plugin.http import (
     NextCursor,
     PageCursor,
     Resource,
+    Route,
     about,
     page_and_cursor,
     read_cursor,
@@ -184,17 +185,16 @@ streams = Resource("uploads", lambda _, api: api, hot=False, chapter=_CHAPTER)
 """The response of the views of this package."""
 
 
-def problem_after(api: Api, call: Call, token: str) -> HttpProblem | None:
-    """Why a file is not stored after its upload: the app, or the user's account, was deleted meanwhile.
+def check_after(api: Api, call: Call, token: str) -> None:
+    """Refuse to store a file whose app, or whose user's account, was deleted during its upload.
 
-    ``token`` comes from the query. May switch. Raises StorageUnavailable and IssuerUnavailable.
+    ``token`` comes from the query. May switch. Raises ApiProblem, StorageUnavailable and IssuerUnavailable.
     """
     if call.app not in api.apps and api.tenants.get(call.app) is None:
-        return Problems.UNKNOWN_APP
+        raise ApiProblem(Problems.UNKNOWN_APP)
     user, headers = call.principal.user, call.request.headers
     if user and api.authority.identify(Needs.PUSH_OR_USER, headers, call.request.host, token).user != user:
-        return Problems.TOKEN_INVALID
-    return None
+        raise ApiProblem(Problems.TOKEN_INVALID)
 
 
 @routes.get(
@@ -402,7 +402,9 @@ BEGIN: Final = streams.elsewhere(
     status=201,
     problems=(*_OF_TUS, *_ARRIVING, HTTP_CHECKSUM_MISMATCH),
 )
-_APPEND: Final = streams.elsewhere(
+PART: Final[dict[str, Route]] = {}
+"""The routes of an upload in parts, by method."""
+PART["PATCH"] = streams.elsewhere(
     "PATCH",
     "/uploads/tus/{id}",
     Needs.PUSH_OR_USER,
@@ -417,7 +419,7 @@ _APPEND: Final = streams.elsewhere(
     problems=(*_OF_PART, *_ARRIVING, HTTP_OFFSET_MISMATCH, HTTP_CHECKSUM_MISMATCH),
     **_PART,
 )
-_OFFSET_OF: Final = streams.elsewhere(
+PART["HEAD"] = streams.elsewhere(
     "HEAD",
     "/uploads/tus/{id}",
     Needs.PUSH_OR_USER,
@@ -427,7 +429,7 @@ _OFFSET_OF: Final = streams.elsewhere(
     problems=_OF_PART,
     **_PART,
 )
-_DESCRIBE: Final = streams.elsewhere(
+PART["GET"] = streams.elsewhere(
     "GET",
     "/uploads/tus/{id}",
     Needs.PUSH_OR_USER,
@@ -439,7 +441,7 @@ _DESCRIBE: Final = streams.elsewhere(
     problems=_OF_PART,
     **_PART,
 )
-_DELETE: Final = streams.elsewhere(
+PART["DELETE"] = streams.elsewhere(
     "DELETE",
     "/uploads/tus/{id}",
     Needs.PUSH_OR_USER,
@@ -450,6 +452,4 @@ _DELETE: Final = streams.elsewhere(
     **_PART,
 )
 
-PART: Final = {route.method: route for route in (_APPEND, _OFFSET_OF, _DESCRIBE, _DELETE)}
-"""The routes of an upload in parts, by method."""
 OPERATIONS: Final = (*routes.rows, *streams.rows)

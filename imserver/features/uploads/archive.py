@@ -1,16 +1,18 @@
-"""Files in archives: their bytes go into exports, and come from imports."""
+"""Files in archives: their bytes go into exports and backups, and come from imports and backups."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from imserver.features.uploads import upload_rows
-from imserver.features.uploads.contract import Upload
+from imserver.features.uploads.contract import MediaUnavailable, Upload
 from imserver.features.uploads.declared import UploadSettings
-from imserver.features.uploads.uploads import UploadStorage, name_of, shown_name
+from imserver.features.uploads.directory import PIECE_BYTES
+from imserver.features.uploads.uploads import THUMBNAIL, DamagedFile, UploadStorage, name_of, shown_name
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Store
 
@@ -58,3 +60,55 @@ def write(config: Config, store: Store, app: str) -> Iterator[Callable[[str, str
             return store.execute("UPDATE upload SET place = %s WHERE id = %s", (storage.current, id)) > 0
 
         yield take
+
+
+# --- the archive of ``imserver backup --everything`` --------------------------------------------------------
+
+
+def all_rows(store: Store) -> Iterator[list[Upload]]:
+    """The rows of all files, in pages."""
+    after, nothing = "", list[Upload]()
+    while rows := store.read_or(nothing, partial(upload_rows.all_after, name=after, limit=_AT_ONCE)):
+        yield rows
+        after = rows[-1].id
+
+
+def parts_of(row: Upload) -> tuple[tuple[bool, int], ...]:
+    """The file, and its thumbnail if it has one: whether it is the thumbnail, and its bytes."""
+    return ((False, row.bytes), (True, row.thumbnail_bytes))[: 2 if row.thumbnail_bytes else 1]
+
+
+def read_files(config: Config, store: Store) -> Iterator[tuple[str, int, Iterator[bytes]]]:
+    """Name, size and pieces of all files, in whichever store they are. Raises MediaUnavailable."""
+    with closing(UploadStorage(settings_of(config, UploadSettings), config.server.data_dir)) as storage:
+        for row in (row for rows in all_rows(store) for row in rows):
+            for is_thumbnail, size in parts_of(row):
+                name = name_of(row, is_thumbnail)
+                try:
+                    pieces = storage.of(row).get(name, 0, size - 1)
+                except FileNotFoundError:  # deleted since the row was read
+                    continue
+                yield name, size, pieces
+
+
+def write_files(config: Config, store: Store, files: Iterable[tuple[str, IO[bytes]]]) -> int:
+    """Store files where new ones go, if their rows are there. Returns their number.
+
+    Raises MediaUnavailable, also if the bytes of a file are not those of its row.
+    """
+    count = 0
+    with closing(UploadStorage(settings_of(config, UploadSettings), config.server.data_dir)) as storage:
+        for name, content in files:
+            id, to = name.removesuffix(THUMBNAIL), storage.current
+            row = store.read_or(None, partial(upload_rows.find, name=id))
+            if row is None:  # stored after the copy of the database
+                continue
+            try:
+                storage.copy(row, name.endswith(THUMBNAIL), iter(partial(content.read, PIECE_BYTES), b""), to)
+            except DamagedFile:
+                problem = f"the bytes of the file {row.id} in the archive are damaged"
+                raise MediaUnavailable(problem) from None
+            if row.store_name != to:
+                store.write(partial(upload_rows.move, row=row, store_name=to))
+            count += 1
+    return count

@@ -14,11 +14,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.features.uploads import upload_rows
+from imserver.features.uploads.archive import all_rows, parts_of
 from imserver.features.uploads.contract import Media, MediaUnavailable, Upload
 from imserver.features.uploads.declared import UploadSettings
-from imserver.features.uploads.directory import open_private, write_all
-from imserver.features.uploads.saving import all_rows, parts_of
-from imserver.features.uploads.uploads import UploadStorage, name_of, new_id
+from imserver.features.uploads.uploads import DamagedFile, UploadStorage, name_of
 from imserver.plugin.commands import Finding, fail, opened, record_act, settings_options
 from imserver.plugin.identity import Tenants
 from imserver.plugin.settings import Config, settings_of
@@ -37,10 +36,6 @@ class MoveReport(Struct):
     bytes: int = 0
     deleted: int = 0
     bad: dict[str, str] = {}
-
-
-class _Damaged(Exception):
-    """The SHA-256 of the bytes is not that of the row."""
 
 
 class MediaMove:
@@ -76,7 +71,7 @@ class MediaMove:
         except FileNotFoundError:
             self.report.bad[row.id] = "its bytes are not where its row says"
             return
-        except _Damaged:
+        except DamagedFile:
             self.report.bad[row.id] = "its bytes are not those that were uploaded"
             return
         if not self._store.write_or(False, lambda sql: upload_rows.move(sql, row, self._to)):
@@ -91,19 +86,7 @@ class MediaMove:
     def _copy(self, row: Upload, is_thumbnail: bool, size: int, source: Media, target: Media) -> None:
         """Copy a file or its thumbnail, and read it back. Raises FileNotFoundError."""
         name = name_of(row, is_thumbnail)
-        path = self._storage.directory.incoming() / new_id()
-        try:
-            with open_private(path) as file:
-                digest = hashlib.sha256()
-                for piece in source.get(name, 0, size - 1):
-                    digest.update(piece)
-                    write_all(file, piece)
-            sha256 = digest.hexdigest()
-            if not is_thumbnail and sha256 != row.sha256:
-                raise _Damaged
-            target.put(name, str(path), size, sha256, row.thumbnail_type if is_thumbnail else row.type)
-        finally:
-            path.unlink(missing_ok=True)
+        sha256 = self._storage.copy(row, is_thumbnail, source.get(name, 0, size - 1), self._to)
         if not _has(target, name) or _sha256(target, name, size) != sha256:
             raise MediaUnavailable(f"the copy of the file {row.id} differs")
 

@@ -53,6 +53,16 @@ class Upload(Struct, frozen=True):
         return self.bytes + self.thumbnail_bytes
 
 
+class State(Struct, frozen=True):
+    """The offer of a client who uploads in parts, in the state file. ``metadata``: the text that it has sent
+    with it."""
+
+    length: int
+    name: str = ""
+    kind: str = ""
+    metadata: str = ""
+
+
 class Usage(Struct, frozen=True):
     """Number and size of a user's files."""
 

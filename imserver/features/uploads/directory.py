@@ -76,23 +76,6 @@ def _hashed(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
-def _last_use(path: Path) -> float:
-    """When the upload of an unfinished file was last used."""
-    own = path.stat().st_mtime
-    state = path.with_suffix(STATE)
-    try:
-        return max(own, state.stat().st_mtime)
-    except FileNotFoundError:
-        return own
-
-
-def _remove_empty(folder: Path, long_ago: float) -> None:
-    """Remove the folder of a user whose unfinished uploads have all ended."""
-    if folder.stat().st_mtime < long_ago:
-        with suppress(OSError):  # it is not empty
-            folder.rmdir()
-
-
 class Files:
     """Runs file access outside the loop. Owner of the threads."""
 
@@ -142,11 +125,8 @@ class Directory:
 
     def incoming(self) -> Path:
         """The folder for incoming files, created if needed. Raises MediaUnavailable."""
-        return self.do(self._make_incoming)
-
-    def _make_incoming(self) -> Path:
         folder = self.root / _INCOMING
-        make_private(folder)
+        self.do(make_private, folder)
         return folder
 
     def sweep(self) -> int:
@@ -157,9 +137,15 @@ class Directory:
         long_ago, removed = time.time() - STALE_SECONDS, 0
         for path in [*(self.root / _INCOMING).glob("*"), *(self.root / _INCOMING).glob("*/*")]:
             try:
+                used = path.stat().st_mtime
                 if path.is_dir():
-                    _remove_empty(path, long_ago)
-                elif _last_use(path) < long_ago:
+                    with suppress(OSError):  # it is not empty
+                        if used < long_ago:
+                            path.rmdir()
+                    continue
+                with suppress(FileNotFoundError):
+                    used = max(used, path.with_suffix(STATE).stat().st_mtime)
+                if used < long_ago:
                     path.unlink()
                     removed += 1
             except FileNotFoundError:  # another node has removed it

@@ -66,15 +66,10 @@ def type_of(head: bytes) -> MediaType:
     """The format of a file that begins with ``head``, its first :data:`HEAD_BYTES`."""
     for pattern, found in _BEGINNINGS:
         if pattern.match(head):
-            if found.type == "video/webm" and _has_only_sound(head):
-                return MediaType("voice", "audio/webm")
-            return found
+            # Browsers record voice as WebM that names an audio codec and no video codec.
+            has_sound = found.type == "video/webm" and re.search(rb"A_(OPUS|VORBIS)", head)
+            return MediaType("voice", "audio/webm") if has_sound and b"V_" not in head else found
     return UNKNOWN
-
-
-def _has_only_sound(head: bytes) -> bool:
-    """Whether a WebM file, as browsers record voice, names an audio codec and no video codec."""
-    return bool(re.search(rb"A_(OPUS|VORBIS)", head)) and b"V_" not in head
 
 
 WORK_SECONDS: Final = 60.0

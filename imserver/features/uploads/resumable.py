@@ -28,7 +28,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.features.uploads.contract import MediaUnavailable, Upload
+from imserver.features.uploads.contract import MediaUnavailable, State, Upload
 from imserver.features.uploads.declared import (
     HTTP_CHECKSUM_MISMATCH,
     HTTP_FILE_TOO_LARGE,
@@ -65,15 +65,6 @@ _NEW: Final = ".new"
 _PIECE_BYTES: Final = 16384
 _SILENT_SECONDS: Final = 1.0
 """Silence after which a request gives way to another request for the same upload."""
-
-
-class State(Struct, frozen=True):
-    """The offer of a client. ``metadata``: the text that it has sent with it."""
-
-    length: int
-    name: str = ""
-    kind: str = ""
-    metadata: str = ""
 
 
 class Checksum(Struct, frozen=True):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
+from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
@@ -16,12 +17,11 @@ import msgspec
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from imserver.features.uploads.api import BEGIN, PART, PART_TYPE, TUS_PATH, TUS_VERSION, problem_after, shown
-from imserver.features.uploads.contract import Upload
+from imserver.features.uploads.api import BEGIN, PART, PART_TYPE, TUS_PATH, TUS_VERSION, check_after, shown
 from imserver.features.uploads.declared import HTTP_KIND_REFUSED, HTTP_TUS_VERSION, HTTP_UNKNOWN_UPLOAD
 from imserver.features.uploads.resumable import ALGORITHMS, Checksum, PartialUpload, ResumableUploads
 from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads
-from imserver.features.uploads.views import answered
+from imserver.features.uploads.views import answered, offer_of, require_plain
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     Api,
@@ -74,21 +74,18 @@ class _TusView:
 
     def begin(self) -> Response:
         """``/api/v1/uploads/tus``."""
-        method = _method()
-        if method == "OPTIONS":
-            return self._finished(to_response(HttpResponse(HTTPStatus.NO_CONTENT, b"")))
-        if method != "POST":
-            raise MethodNotAllowed(["OPTIONS", "POST"])
-        return self._finished(answered(self._begin))
+        return self._serve(("POST",), self._begin)
 
     def continue_(self, id: str) -> Response:
         """``/api/v1/uploads/tus/<id>``."""
-        method = _method()
-        if method == "OPTIONS":
+        return self._serve(tuple(PART), lambda http_request: self._continue(http_request, id))
+
+    def _serve(self, methods: tuple[str, ...], function: Callable[[HttpRequest], Response]) -> Response:
+        if _method() == "OPTIONS":
             return self._finished(to_response(HttpResponse(HTTPStatus.NO_CONTENT, b"")))
-        if method not in PART:
-            raise MethodNotAllowed(["OPTIONS", *PART])
-        return self._finished(answered(lambda http_request: self._continue(http_request, method, id)))
+        if _method() not in methods:
+            raise MethodNotAllowed(["OPTIONS", *methods])
+        return self._finished(answered(function))
 
     def _finished(self, response: Response) -> Response:
         """The response with the headers of the protocol."""
@@ -113,9 +110,9 @@ class _TusView:
             raise ApiProblem(Problems.INVALID_REQUEST, "`Upload-Concat`: this server joins no uploads")
         metadata = http_request.headers.get("upload-metadata", "")
         name = call.input.name or _file_name(metadata)
-        offer = _offer(call, name, call.input.kind, _number_in(http_request, "upload-length"))
+        offer = offer_of(call, name, call.input.kind, _number_in(http_request, "upload-length"))
         with self._resumable.begun(offer, metadata) as part:
-            if _body_bytes(http_request):
+            if request.content_length:
                 self._append(call, part, offer, 0)
             owner = {"app": call.app, "user": call.user} if call.is_back_end else {}
             location = f"{request.script_root}{TUS_PATH}/{part.id}"
@@ -123,13 +120,17 @@ class _TusView:
             headers = (("Location", location), *_progress(part))
         return _response(http_request, HTTPStatus.CREATED, headers)
 
-    def _continue(self, http_request: HttpRequest, method: str, name: str) -> Response:
+    def _continue(self, http_request: HttpRequest, name: str) -> Response:
+        method = _method()
         call = self._api.call_of(self._part_endpoints[method], http_request)
         if method != "GET":
             _require_version(http_request)
         with self._resumable.opened(call.app, call.user, name) as part:
             if method == "GET":
-                return self._described(http_request, part)
+                row = self._uploads.find(part.id) if part.finished else None
+                if row is None:
+                    raise ApiProblem(HTTP_UNKNOWN_UPLOAD, "The upload is unfinished")
+                return _response(http_request, HTTPStatus.OK, body=msgspec.json.encode(shown(row)))
             if method == "DELETE":
                 self._resumable.remove(part)
                 if part.finished:
@@ -141,42 +142,29 @@ class _TusView:
                     about = (*about, ("Upload-Metadata", part.state.metadata))
                 return _response(http_request, HTTPStatus.OK, (*_progress(part), *about))
             offset = _number_in(http_request, "upload-offset")
-            self._append(call, part, _offer(call, "", "", part.state.length), offset)
+            self._append(call, part, offer_of(call, "", "", part.state.length), offset)
             return _response(http_request, HTTPStatus.NO_CONTENT, _progress(part))
 
     def _append(self, call: Call, part: PartialUpload, offer: Offer, offset: int) -> None:
         http_request = call.request
         if http_request.headers.get("content-type", "") != PART_TYPE:
             raise ApiProblem(HTTP_KIND_REFUSED, f"The Content-Type of the bytes is {PART_TYPE}")
-        if http_request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise ApiProblem(Problems.UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")
+        require_plain(http_request)
         # The server's own stream: it ends with the body, and reads no more than requested.
         row = self._resumable.append(
             part,
             offer,
             offset,
-            _body_bytes(http_request),
+            request.content_length or 0,
             request.environ["wsgi.input"].read,
             _checksum(http_request),
         )
         if row is not None:
-            self._check_after(call, part)
-
-    def _check_after(self, call: Call, part: PartialUpload) -> None:
-        """Delete a file whose app or user was deleted while it arrived."""
-        try:
-            problem = problem_after(self._api, call, call.input.token)
-            if problem is not None:
-                raise ApiProblem(problem)
-        except BaseException:
-            self._resumable.remove(part)
-            raise
-
-    def _described(self, http_request: HttpRequest, part: PartialUpload) -> Response:
-        row: Upload | None = self._uploads.find(part.id) if part.finished else None
-        if row is None:
-            raise ApiProblem(HTTP_UNKNOWN_UPLOAD, "The upload is unfinished")
-        return _response(http_request, HTTPStatus.OK, body=msgspec.json.encode(shown(row)))
+            try:
+                check_after(self._api, call, call.input.token)
+            except BaseException:
+                self._resumable.remove(part)
+                raise
 
 
 def _method() -> str:
@@ -194,15 +182,6 @@ def _number_in(http_request: HttpRequest, header: str) -> int:
     if not _number(text):
         raise ApiProblem(Problems.INVALID_REQUEST, f"`{header.title()}`: expected a number of bytes")
     return int(text)
-
-
-def _body_bytes(http_request: HttpRequest) -> int:
-    return request.content_length or 0
-
-
-def _offer(call: Call, name: str, kind: str, length: int) -> Offer:
-    host = call.request.host
-    return Offer(call.app, call.user, name, kind, length, host, by_user=not call.is_back_end)
 
 
 def _file_name(metadata: str) -> str:

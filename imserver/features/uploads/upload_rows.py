@@ -26,7 +26,10 @@ _FREE: Final = 'UPDATE upload_usage SET bytes = bytes - %s, files = files - 1 WH
 def add(sql: PooledStatements, row: Upload, quota_bytes: int, app_quota_bytes: int = 0) -> bool:
     """Store a row; False if it exceeds the quota of its owner or (``app_quota_bytes``, 0: none) of the
     app."""
-    _begin_total(sql, row.app)
+    if not sql.query(_USAGE, (row.app, TOTAL)):
+        sums = "SELECT coalesce(sum(bytes), 0), coalesce(sum(files), 0) FROM upload_usage WHERE app = %s"
+        size, files = sql.query(sums, (row.app,))[0]
+        _begin_usage(sql, row.app, TOTAL, int(size), int(files))
     if not _charge(sql, row, TOTAL, app_quota_bytes):
         return False
     if not _charge(sql, row, row.user, quota_bytes):
@@ -34,15 +37,6 @@ def add(sql: PooledStatements, row: Upload, quota_bytes: int, app_quota_bytes: i
         return False
     sql.execute(_INSERT, astuple(row))
     return True
-
-
-def _begin_total(sql: PooledStatements, app: str) -> None:
-    """Create the row with the total of an app, if it is missing."""
-    if sql.query(_USAGE, (app, TOTAL)):
-        return
-    sums = "SELECT coalesce(sum(bytes), 0), coalesce(sum(files), 0) FROM upload_usage WHERE app = %s"
-    size, files = sql.query(sums, (app,))[0]
-    _begin_usage(sql, app, TOTAL, int(size), int(files))
 
 
 def _begin_usage(sql: PooledStatements, app: str, user: str, size: int, files: int) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_urlsafe
@@ -29,6 +29,7 @@ from imserver.features.uploads.contract import (
     UPLOAD_USER_BYTES,
     Media,
     MediaUnavailable,
+    State,
     Upload,
     Usage,
 )
@@ -75,6 +76,10 @@ THUMBNAIL: Final = ".t"
 _CLEANED: Final = ".c"
 
 
+class DamagedFile(Exception):
+    """The SHA-256 of the bytes is not that of the row."""
+
+
 def name_of(row: Upload, thumbnail: bool) -> str:
     """The storage name of a file, or of its thumbnail."""
     return row.id + THUMBNAIL if thumbnail else row.id
@@ -88,11 +93,6 @@ def _beside(path: Path, suffix: str) -> Path:
 def _sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    with open_private(path) as file:
-        write_all(file, content)
 
 
 def _head_of(path: Path) -> bytes:
@@ -138,6 +138,27 @@ class UploadStorage:
         digest = self.files.do(_sha256_of, path)
         size, kind = (row.thumbnail_bytes, row.thumbnail_type) if thumbnail else (row.bytes, row.type)
         self._by_name[self.current].put(name_of(row, thumbnail), str(path), size, digest, kind)
+
+    def copy(self, row: Upload, thumbnail: bool, pieces: Iterable[bytes], store_name: str) -> str:
+        """Store bytes of a file, or of its thumbnail, in this place. Returns their SHA-256. Raises
+        MediaUnavailable, and DamagedFile if they are not those of its row."""
+        path, digest, size = self.directory.incoming() / new_id(), hashlib.sha256(), 0
+        try:
+            with open_private(path) as file:
+                for piece in pieces:
+                    digest.update(piece)
+                    write_all(file, piece)
+                    size += len(piece)
+            sha256 = digest.hexdigest()
+            if not thumbnail and sha256 != row.sha256:
+                raise DamagedFile
+            kind = row.thumbnail_type if thumbnail else row.type
+            self.of(replace(row, store_name=store_name)).put(
+                name_of(row, thumbnail), str(path), size, sha256, kind
+            )
+        finally:
+            path.unlink(missing_ok=True)
+        return sha256
 
     def delete(self, row: Upload) -> None:
         """Delete the bytes of a file. Raises MediaUnavailable."""
@@ -374,7 +395,9 @@ class Uploads:
         self.check_disk()
         target = _beside(path, THUMBNAIL)
         try:
-            self.on_disk(_write_private, path, content)
+            file = self.on_disk(open_private, path)
+            with file:
+                self.on_disk(write_all, file, content)
             try:
                 found = self._pictures.look(path, media.type, target, _beside(path, _CLEANED), app, user)
             except PictureTooCostly:
@@ -620,15 +643,6 @@ def uploads_of(core: Core) -> Uploads:
     return core.service(Uploads)
 
 
-class _State(Struct):
-    """The part of the state file of an unfinished upload that is read."""
-
-    length: int
-
-
-_read_state: Final = msgspec.json.Decoder(_State).decode
-
-
 def _lengths(folder: Path) -> list[int]:
     """What the unfinished uploads in the folder of a user will cost of the quota. Runs in a thread."""
     found = []
@@ -636,7 +650,7 @@ def _lengths(folder: Path) -> list[int]:
         for path in folder.glob(f"*{STATE}"):
             # It may have just ended, or be damaged by a full disk.
             with suppress(FileNotFoundError, ValueError):
-                found.append(_read_state(path.read_bytes()).length + FILE_BYTES)
+                found.append(msgspec.json.decode(path.read_bytes(), type=State).length + FILE_BYTES)
     return found
 
 

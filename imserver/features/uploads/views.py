@@ -17,7 +17,7 @@ from imserver.features.uploads.api import (
     THUMBNAIL_PATH,
     UPLOAD,
     UploadQuery,
-    problem_after,
+    check_after,
     shown,
 )
 from imserver.features.uploads.contract import Upload
@@ -29,6 +29,7 @@ from imserver.plugin.http import (
     PROBLEM,
     Api,
     ApiProblem,
+    Call,
     HttpRequest,
     HttpResponse,
     RequestRefused,
@@ -79,29 +80,18 @@ class _UploadView:
         api = self._api
         call = api.call_of(self._endpoint, http_request)
         query: UploadQuery = call.input
-        if http_request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise ApiProblem(Problems.UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")
+        require_plain(http_request)
         if http_request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             raise ApiProblem(Problems.INVALID_REQUEST, _NO_FORM)
         length = request.content_length
         if length is None:
             raise ApiProblem(HTTP_LENGTH_REQUIRED)
-        offer = Offer(
-            call.app,
-            call.user,
-            query.name,
-            query.kind,
-            length,
-            http_request.host,
-            by_user=not call.is_back_end,
-        )
+        offer = offer_of(call, query.name, query.kind, length)
         # The server's own stream: it ends with the body, and reads no more than requested.
         uploads = self._uploads
         row = uploads.receive(offer, request.environ["wsgi.input"].read)
         try:
-            problem = problem_after(api, call, query.token)
-            if problem is not None:
-                raise ApiProblem(problem)
+            check_after(api, call, query.token)
         except BaseException:
             uploads.delete(row.id)  # nothing else would delete the file
             raise
@@ -140,6 +130,18 @@ class _UploadView:
 
 
 _encode: Final = msgspec.json.Encoder().encode
+
+
+def offer_of(call: Call, name: str, kind: str, length: int) -> Offer:
+    """The offer of a request."""
+    host = call.request.host
+    return Offer(call.app, call.user, name, kind, length, host, by_user=not call.is_back_end)
+
+
+def require_plain(http_request: HttpRequest) -> None:
+    """Refuse a file that is sent in an encoding."""
+    if http_request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise ApiProblem(Problems.UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")
 
 
 def answered(function: Callable[[HttpRequest], Response]) -> Response:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from imserver.features.webhooks.consumer import Consumer
 from imserver.features.webhooks.event_rows import Absence, NewEvent
 from imserver.features.webhooks.feeds import Feed, Feeds
+from imserver.features.webhooks.log_window import GroupMembers
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.messages import Conversation, ConversationSummary, Entry, MessageLog
 from imserver.plugin.runtime import steady_time
@@ -25,9 +26,6 @@ MIN_PAUSE_SECONDS: Final = 0.05
 """Pause while an absence is due and cannot be decided, because the registry is away."""
 DUE_AT_ONCE: Final = 200
 PREVIEW_CHARACTERS: Final = 200
-MEMBERS_AT_ONCE: Final = 1000
-MAX_CACHED_MEMBERS: Final = 100_000
-"""Members of groups that are remembered, of all groups together."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -61,11 +59,10 @@ class Absences:
         self._is_registry_up = is_registry_up
         self._store = store
         self._accounts_of = accounts_of
-        self._cached = 0
-        """At least the number of members that are remembered."""
         feeds.notifier = self._notifier
 
     def _notifier(self, feed: Feed) -> Consumer[_Work]:
+        feed.members = GroupMembers(self._store.part(MessageLog), feed.app)
         return Consumer(
             f"the absent users of {feed.app}",
             feed.lease,
@@ -85,6 +82,7 @@ class Absences:
         """New entries, or else absences that are due. Switches."""
         window = feed.noting
         assert window is not None
+        assert feed.members is not None
         if not self._feeds.wants(feed.app, "absent"):
             window.skip()
             feed.members.clear()  # the skipped entries may change them
@@ -125,12 +123,13 @@ class Absences:
     def _absences(self, feed: Feed, entries: Iterable[Entry]) -> list[Absence]:
         """The users who are to read one of these entries, and are offline."""
         app = feed.app
+        assert feed.members is not None
         found: dict[tuple[str, int], int] = {}
         for entry in entries:
             if entry.kind in ("join", "leave"):
-                self._cached -= len(feed.members.pop(entry.conversation, ()))
+                feed.members.forget(entry.conversation)
             elif entry.kind == "message" and not entry.room:
-                for user in entry.members or self._members_of(feed, entry.conversation):
+                for user in entry.members or feed.members.of(entry.conversation):
                     if user and user != entry.sender:
                         found.setdefault((user, entry.conversation), entry.id)
         users = list(dict.fromkeys(user for user, _ in found))
@@ -144,26 +143,6 @@ class Absences:
             for (user, conversation), entry in found.items()
             if user in offline
         ]
-
-    def _members_of(self, feed: Feed, group: int) -> tuple[str, ...]:
-        known = feed.members.get(group)
-        if known is None:
-            members: list[str] = []
-            conversations = self._store.part(MessageLog).conversations
-            while page := conversations.members(
-                feed.app, group, members[-1] if members else "", MEMBERS_AT_ONCE
-            ):
-                members += [row.user for row in page]
-                if len(page) < MEMBERS_AT_ONCE:
-                    break
-            known = tuple(members)
-            if self._cached + len(known) > MAX_CACHED_MEMBERS:
-                for each in self._feeds.feeds.values():
-                    each.members.clear()
-                self._cached = 0
-            feed.members[group] = known
-            self._cached += len(known)
-        return known
 
     # --- who is to be notified ------------------------------------------------------------------------------
 

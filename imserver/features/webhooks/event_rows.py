@@ -330,7 +330,9 @@ class EventStore:
     def note(self, sql: Statements, app: str, owner: str, noted_id: int, absences: Sequence[Absence]) -> None:
         """The log was looked through up to ``noted_id``. Users and conversations that are noted already stay
         as they are. Raises NotOwner."""
-        _raise_noted_id(sql, app, owner, noted_id)
+        statement = "UPDATE event_feed SET noted_id = %s WHERE app = %s AND owner = %s"
+        if not sql.execute(statement, (noted_id, app, owner)):
+            raise NotOwner(app)
         rows = [(app, one.user, one.conversation, one.entry, one.due) for one in absences]
         sql.insert_new("absence", "app, member, conversation, entry_id, due", rows)
 
@@ -480,12 +482,6 @@ def _begin(sql: Statements, app: str, begin: int | None) -> None:
         "WHERE app = %s AND lease_until = 0",
         (begin, begin, app),
     )
-
-
-def _raise_noted_id(sql: Statements, app: str, owner: str, noted_id: int) -> None:
-    statement = "UPDATE event_feed SET noted_id = %s WHERE app = %s AND owner = %s"
-    if not sql.execute(statement, (noted_id, app, owner)):
-        raise NotOwner(app)
 
 
 def _put_aside(sql: Statements, app: str, rows: Sequence[RetryRow], dead: bool) -> None:

@@ -98,6 +98,50 @@ class LogWindow:
         self.position = max(self.position, upto)
 
 
+class GroupMembers:
+    """The members of groups of an app who are no bots. They are remembered until :meth:`forget`: whoever
+    reads the log calls it when somebody joins or leaves."""
+
+    MOST = 100_000
+    """Members that are remembered, of all groups together."""
+    PAGE = 1000
+    """Members that are read together."""
+
+    def __init__(self, stored: MessageLog, app: str) -> None:
+        self._conversations = stored.conversations
+        self._app = app
+        self._by_group: dict[int, tuple[str, ...]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def of(self, group: int) -> tuple[str, ...]:
+        """Those of a group. May switch. Raises StorageUnavailable."""
+        if group not in self._by_group:
+            users: list[str] = []
+            after = ""
+            while rows := self._conversations.members(self._app, group, after, self.PAGE):
+                users += [row.user for row in rows if not row.bot]
+                after = rows[-1].user
+                if len(rows) < self.PAGE:
+                    break
+            if self._count + len(users) > self.MOST:
+                self.clear()
+            self._by_group[group] = tuple(users)
+            self._count += len(users)
+        return self._by_group[group]
+
+    def forget(self, group: int) -> None:
+        """Read the members of a group anew. Never switches."""
+        self._count -= len(self._by_group.pop(group, ()))
+
+    def clear(self) -> None:
+        """Read the members of all groups anew. Never switches."""
+        self._by_group.clear()
+        self._count = 0
+
+
 class LogHook(Struct, frozen=True, kw_only=True):
     """A webhook that gets what ``user`` may read. ``position``: its receiver has the entries of the log up to
     this id."""

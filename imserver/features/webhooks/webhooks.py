@@ -109,18 +109,20 @@ class Webhooks(NoObserver):
 
     def parts_of(self, apps: Sequence[str]) -> list[NodePart]:
         """What this node knows of the webhooks of these apps. Never switches."""
-        return [self._part_of(app) for app in apps]
-
-    def _part_of(self, app: str) -> NodePart:
-        queue, feed = self.queues.get(app), self.feeds.feeds.get(app)
-        is_sending = feed is not None and feed.owned and bool(feed.receiver.url)
-        failures = feed.sender.failures if feed is not None and feed.sender is not None else 0
-        return NodePart(
-            0 if queue is None else queue.waiting,
-            feed.count if feed is not None and is_sending else 0,
-            (queue is not None and queue.failing) or failures > 0,
-            (*self.queues.answers.of(app), *self.feeds.answers.of(app)),
-        )
+        parts = []
+        for app in apps:
+            queue, feed = self.queues.get(app), self.feeds.feeds.get(app)
+            is_sending = feed is not None and feed.owned and bool(feed.receiver.url)
+            failures = feed.sender.failures if feed is not None and feed.sender is not None else 0
+            parts.append(
+                NodePart(
+                    0 if queue is None else queue.waiting,
+                    feed.count if feed is not None and is_sending else 0,
+                    (queue is not None and queue.failing) or failures > 0,
+                    (*self.queues.answers.of(app), *self.feeds.answers.of(app)),
+                )
+            )
+        return parts
 
     # --- what happens ---------------------------------------------------------------------------------------
 
@@ -187,7 +189,11 @@ class Webhooks(NoObserver):
             on_absent(app, pushes)
         if not (pushes and self.feeds.wants(app, "absent")):
             return
-        facts = [(user, _push_facts(user, event)) for user, event in pushes]
+        facts: list[tuple[str, dict[str, Any]]] = []
+        for user, event in pushes:
+            content = {"data": msgspec.Raw(event.data)} if event.data else {"text": event.text}
+            about = {"user": user, "message": event.id, "sender": event.sender, "type": event.type}
+            facts.append((user, {**about, **content}))
         try:
             self.feeds.add(app, "absent", facts)
         except StorageUnavailable:
@@ -259,8 +265,3 @@ class Webhooks(NoObserver):
         self.feeds.stop(seconds)
         for queues in (self.queues, *(form.queues for form in self.forms)):
             queues.stop(deadline)
-
-
-def _push_facts(user: str, event: Event) -> dict[str, Any]:
-    content = {"data": msgspec.Raw(event.data)} if event.data else {"text": event.text}
-    return {"user": user, "message": event.id, "sender": event.sender, "type": event.type, **content}

@@ -126,6 +126,7 @@ class NotifyingNode:
             self.lease,
             self._send,
             lambda app, user, endpoint, conversation, entry: f"{user}-{endpoint}-{conversation}-{entry}",
+            lambda app, due_ms: None,
         )
         self.receipts = Receipts(SimpleNamespace(send=lambda *_: None), self.store)  # type: ignore[arg-type]
         self.receipts.on_read.append(self.notifier.read)

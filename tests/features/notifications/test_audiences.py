@@ -9,8 +9,7 @@ import gevent
 import pytest
 from msgspec import Raw
 
-from imserver.features.notifications.audience_rows import AudienceRows
-from imserver.features.notifications.audiences import AudiencePages, Audiences
+from imserver.features.notifications.audiences import AudiencePages, AudienceRows, Audiences
 from imserver.features.notifications.contract import (
     Audience,
     AudienceContent,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imserver.features.notifications.audience_rows import AudienceRows
+from imserver.features.notifications.audiences import AudienceRows
 from imserver.features.notifications.contract import Audience, AudienceContent, AudienceTarget
 from imserver.features.notifications.metrics import METRICS
 from imserver.plugin.wire import Notify, PushNotice

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.config.settings import StorageSettings
-from imserver.features.notifications.audience_rows import AudienceRows
+from imserver.features.notifications.audiences import AudienceRows
 from imserver.features.notifications.contract import (
     Audience,
     AudienceContent,
@@ -185,9 +185,9 @@ def test_wishes_of_users_and_for_conversations(rows: NotificationRows) -> None:
     rows.set_conversation_wish(APP, "b", ConversationWish(2, "nothing", 5))
     rows.set_conversation_wish(APP, "c", ConversationWish(3, "all", 1 << 40))
     rows.set_conversation_wish(APP, "b", ConversationWish(3, "nothing"))
-    assert rows.conversation_wishes(APP, 3, ["a", "b", "c"]) == {
-        "b": ConversationWish(3, "nothing"),
-        "c": ConversationWish(3, "all", 1 << 40),
+    assert rows.all_conversation_wishes(APP, {3: ["a", "b", "c"]}) == {
+        ("b", 3): ConversationWish(3, "nothing"),
+        ("c", 3): ConversationWish(3, "all", 1 << 40),
     }
     assert rows.conversation_wishes_of(APP, "b") == [
         ConversationWish(2, "nothing", 5),
@@ -383,7 +383,7 @@ def test_looking_costs_the_same_however_many_others_are_notified(tmp_path: Path)
         lambda: rows.endpoints(APP, ["me"]),
         lambda: rows.reachable(APP, ["me"]),
         lambda: rows.wishes(APP, ["me"]),
-        lambda: rows.conversation_wishes(APP, 1, ["me"]),
+        lambda: rows.all_conversation_wishes(APP, {1: ["me"]}),
         lambda: rows.mails_due(APP, 10, 5),
         lambda: rows.read_elsewhere(APP, [("me", 1)]),
         lambda: rows.decide(APP, [], [(Due("me", 1, 1, 1), Due("me", 1, 1, 1))], [delivery(mine)], {"me": 9}),
