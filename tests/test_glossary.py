@@ -18,7 +18,6 @@ ALLOWED = {
     "PlaceMsg": "the schema of the protobuf dialect",
     "_keep_files_in_memory": "the usual meaning",
     "_keep_running": "the usual meaning",
-    "_raise_noted_id": "the column noted_id",
     "held_back": "a figure of benchmarks that were recorded",
     "held_bytes": "a size, and an adjective",
     "keep_alive": "HTTP",

@@ -43,7 +43,7 @@ from imserver.features.notifications.recipients import Recipients
 from imserver.features.notifications.rows import LEASE, NotificationRows
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, LeasedWork
 from imserver.features.webhooks.event_rows import EventStore
-from imserver.features.webhooks.log_window import GroupMembers, LogWindow
+from imserver.features.webhooks.log_window import LogWindow, RememberedMembers
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.messages import Conversation, Entry, MessageLog, UnreadMessages
 from imserver.plugin.runtime import RateLimitedLog, is_long_turn, serve_others, steady_time, until_beat
@@ -493,7 +493,7 @@ class _FollowedLog:
         None: never."""
         self._are_bounded = False
         """Whether dues of another process were bounded."""
-        self._members = GroupMembers(stored, app)
+        self._members = RememberedMembers(stored, app)
         """As of the entries that were looked at."""
         self._silent: set[int] = set()
         """Messages of which nobody is notified, as far as they are known."""

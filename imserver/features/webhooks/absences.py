@@ -13,7 +13,7 @@ from msgspec import Struct
 from imserver.features.webhooks.consumer import Consumer
 from imserver.features.webhooks.event_rows import Absence, NewEvent
 from imserver.features.webhooks.feeds import Feed, Feeds
-from imserver.features.webhooks.log_window import GroupMembers
+from imserver.features.webhooks.log_window import RememberedMembers
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.messages import Conversation, ConversationSummary, Entry, MessageLog
 from imserver.plugin.runtime import steady_time
@@ -62,7 +62,7 @@ class Absences:
         feeds.notifier = self._notifier
 
     def _notifier(self, feed: Feed) -> Consumer[_Work]:
-        feed.members = GroupMembers(self._store.part(MessageLog), feed.app)
+        feed.members = RememberedMembers(self._store.part(MessageLog), feed.app)
         return Consumer(
             f"the absent users of {feed.app}",
             feed.lease,

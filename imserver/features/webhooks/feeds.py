@@ -34,7 +34,7 @@ from imserver.features.webhooks.event_rows import (
     NewEvent,
     StoredEvent,
 )
-from imserver.features.webhooks.log_window import GroupMembers, LogWindow
+from imserver.features.webhooks.log_window import LogWindow, RememberedMembers
 from imserver.features.webhooks.requests import (
     BATCH_BYTES,
     REFUSED_PAUSE_SECONDS,
@@ -103,7 +103,7 @@ class Feed:
         self.next_due = 0
         """When the next user is to be notified, in milliseconds of :func:`imserver.clock.steady_time`; 0:
         now, or not known."""
-        self.members: GroupMembers | None = None
+        self.members: RememberedMembers | None = None
         """As of the entries that the notifications have looked at."""
         self.saved = (0, 0, 0)
         """The positions as they were stored last."""

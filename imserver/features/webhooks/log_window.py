@@ -98,7 +98,7 @@ class LogWindow:
         self.position = max(self.position, upto)
 
 
-class GroupMembers:
+class RememberedMembers:
     """The members of groups of an app who are no bots. They are remembered until :meth:`forget`: whoever
     reads the log calls it when somebody joins or leaves."""
 
