@@ -273,12 +273,8 @@ def _check_production(path: str | None) -> None:
     from imserver.offline import opened
 
     with opened(path, None) as (settings, store, tenants):
-        deployment = production.Deployment(
-            settings,
-            path or settings_file(os.environ) or "",
-            bool(store.keys()),
-            {tenant.name: tenant for tenant in tenants.all()},
-        )
+        file, apps = path or settings_file(os.environ) or "", {each.name: each for each in tenants.all()}
+        deployment = production.Deployment(settings, file, bool(store.keys()), apps)
         found = production.findings(deployment)
     for setting, what in found:
         click.echo(f"{setting}: {what}")

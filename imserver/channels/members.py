@@ -513,12 +513,8 @@ class ChannelMembers:
         more = len(channels) > limit
         if not after and not more:
             total = len(channels)
-        return ChannelPage(
-            total,
-            [ChannelCount(channel, members[channel]) for channel in channels[:limit]],
-            more,
-            tuple(missing),
-        )
+        counts = [ChannelCount(channel, members[channel]) for channel in channels[:limit]]
+        return ChannelPage(total, counts, more, tuple(missing))
 
     def _page_here(self, query: ChannelNamesQuery) -> ChannelNamesAnswer:
         known = self._hub.apps.get(query.app)

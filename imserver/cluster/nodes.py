@@ -404,38 +404,29 @@ class LeaseView(Struct, frozen=True, rename="camel"):
     version: int
 
 
-class Overview:
+class Overview(Struct, frozen=True):
     """State and metrics of all nodes: this node answers for itself and queries the others. Stateless.
 
-    ``own_state``, ``own_metrics`` and ``lease`` describe this node. A node without a cluster has no ``rpc``.
+    ``own_…`` describe this node. A node without a cluster has no ``rpc``.
     """
 
-    def __init__(
-        self,
-        own_state: Callable[[StateQuery], Mapping[str, Any]],
-        own_metrics: Callable[[], str],
-        lease: Callable[[], Lease],
-        registry: Registry,
-        rpc: Rpc | None,
-        seconds: float = 1.0,
-    ) -> None:
-        self._own_state = own_state
-        self._own_metrics = own_metrics
-        self._own_lease = lease
-        self._registry = registry
-        self._rpc = rpc
-        self._seconds = seconds
+    own_state: Callable[[StateQuery], Mapping[str, Any]]
+    own_metrics: Callable[[], str]
+    own_lease: Callable[[], Lease]
+    registry: Registry
+    rpc: Rpc | None
+    seconds: float = 1.0
 
     def add_to(self, queries: NodeQueries) -> None:
         """Answer the queries of other nodes."""
-        queries.add("state", StateQuery, self._own_state)
-        queries.add("metrics", NoneType, lambda _: self._own_metrics())
+        queries.add("state", StateQuery, self.own_state)
+        queries.add("metrics", NoneType, lambda _: self.own_metrics())
 
     def leases(self) -> dict[str, Lease]:
         """The lease of every live node, this one first. If a node has two epochs, the later one is used."""
-        own = self._own_lease()
+        own = self.own_lease()
         found = {own.node: own}
-        for _, lease in sorted(self._registry.leases().items()):
+        for _, lease in sorted(self.registry.leases().items()):
             if lease.node != own.node:
                 found[lease.node] = lease
         return found
@@ -449,7 +440,7 @@ class Overview:
         answers, missing = self._ask(leases.values(), "state", encode(query))
         states = read(answers, dict[str, Any])
         own = next(iter(leases))
-        states[own] = dict(self._own_state(query))
+        states[own] = dict(self.own_state(query))
         for node, lease in leases.items():
             view = msgspec.convert(lease, LeaseView, from_attributes=True)
             states[node] = {**states.get(node, {}), "lease": msgspec.to_builtins(view)}
@@ -461,12 +452,12 @@ class Overview:
         own = next(iter(leases.values()))
         here = [lease for lease in leases.values() if lease.host == own.host]
         answers, missing = self._ask(here, "metrics", encode(None))
-        return [self._own_metrics(), *read(answers, str).values()], missing
+        return [self.own_metrics(), *read(answers, str).values()], missing
 
     def _ask(self, leases: Collection[Lease], kind: str, body: bytes) -> tuple[dict[str, bytes], list[str]]:
         """Query these nodes except this one."""
-        own = self._own_lease()
+        own = self.own_lease()
         others = [lease for lease in leases if lease.node != own.node]
-        if self._rpc is None or not others:
+        if self.rpc is None or not others:
             return {}, []
-        return self._rpc.query_all(others, kind, body, self._seconds)
+        return self.rpc.query_all(others, kind, body, self.seconds)

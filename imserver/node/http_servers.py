@@ -188,28 +188,18 @@ class Servers:
         publisher = Publisher(
             self.api, push_api(core, self.api), config.limits.body_bytes, core.node.request_log
         )
-        paths = ws_routes(
-            config,
-            core.network.dispatcher.serve,
-            core.network.opened,
-            [core.codec(dialect) for feature in features for dialect in feature.dialects],
-        )
-        core.network.gate.paths.update(paths)
+        network, dialects = core.network, [core.codec(each) for row in features for each in row.dialects]
+        paths = ws_routes(config, network.dispatcher.serve, network.opened, dialects)
+        network.gate.paths.update(paths)
         self.websocket_paths = frozenset(paths)
         """Paths for WebSockets only. ``*`` is any second segment."""
-        core.network.gate.paths[publisher.path] = publisher.choose
-        serve = serve_each(within_limit(config, core.network.dispatcher.serve))
+        network.gate.paths[publisher.path] = publisher.choose
+        serve = serve_each(within_limit(config, network.dispatcher.serve))
         streams: dict[str, StreamPath] = {}
         for parts in core.features.values():
             streams |= parts.streams(serve)
-        self.streams = Streams(
-            core.network.context,
-            core.network.gate,
-            core.node.metrics,
-            streams,
-            config.websocket.client_silent_seconds,
-            StreamEncoding(SseDialect("")),
-        )
+        silent, waiting = config.websocket.client_silent_seconds, StreamEncoding(SseDialect(""))
+        self.streams = Streams(network.context, network.gate, self._metrics, streams, silent, waiting)
         self.application = create_application(self)
         self._listeners: list[Listener] = []
         self._servers: list[FrontServer | WsgiServer] = []

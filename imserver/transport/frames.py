@@ -181,13 +181,9 @@ class MessageParser:
                 self.between = True
                 yield None
             self.between = False
-            steps = Frame.parse(
-                reader.read_exact,
-                mask=True,
-                # Control frames have their own limit. The size of messages is checked in _take.
-                max_size=max(self._limit - self._size() + self._slack, SMALL_BYTES),
-                extensions=self._extensions,
-            )
+            # Control frames have their own limit. The size of messages is checked in _take.
+            most = max(self._limit - self._size() + self._slack, SMALL_BYTES)
+            steps = Frame.parse(reader.read_exact, mask=True, max_size=most, extensions=self._extensions)
             frame = None
             while frame is None:
                 try:

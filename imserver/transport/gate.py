@@ -376,16 +376,11 @@ class Gate:
             return Refusal(errors.Problems.BAD_REQUEST)
         peer, origin, close_code = self.look_at(head, path.dialect)
         extension, bits = self._negotiate(headers) if self._deflate and not upgraded else ("", 0)
+        opened = path.opened
+        request = None if opened is None else head
+        encoding, accept = self._encoding(path, bits), accept_token(key)
         return Admission(
-            accept_token(key),
-            self._encoding(path, bits),
-            peer,
-            extension,
-            close_code,
-            path.opened,
-            head if path.opened is not None else None,
-            origin,
-            path.subprotocol,
+            accept, encoding, peer, extension, close_code, opened, request, origin, path.subprotocol
         )
 
     def look_at(self, head: Head, dialect: Dialect) -> tuple[str, str, int]:
