@@ -30,7 +30,7 @@ from imserver.messages.log.rows import (
     reactions_in,
 )
 from imserver.messages.log.transaction import AppTransaction
-from imserver.messages.log.writer import LogWriter
+from imserver.messages.log.writer import WritingPart, in_transaction
 from imserver.messages.model import Reaction
 from imserver.model import Limit
 from imserver.storage.statements import text_objection, text_of
@@ -55,46 +55,44 @@ for which somebody waits who answers a question."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class AnnotationWriter:
+class AnnotationWriter(WritingPart):
     """Adds and removes reactions and pins. Each method returns after the commit and may raise
     StorageUnavailable. Its result has no entry if nothing had to change."""
 
-    def __init__(self, writer: LogWriter) -> None:
-        self._writer = writer
-
+    @in_transaction
     def react(
-        self, app: str, user: str, message: int, emoji: str, *, remove: bool = False, time_ms: int = 0
+        self,
+        transaction: AppTransaction,
+        user: str,
+        message: int,
+        emoji: str,
+        *,
+        remove: bool = False,
+        time_ms: int = 0,
     ) -> Change | Rejected:
         """Add the reaction of a user who can read the message, or remove it."""
         if wrong := emoji_objection(emoji):
             return Rejected(RejectReason.INVALID, wrong)
+        found = find_message(transaction, user, message)
+        if isinstance(found, Rejected):
+            return found
+        return change_reaction(transaction, found, user, emoji, remove=remove, time_ms=time_ms)
 
-        def work(transaction: AppTransaction) -> Change | Rejected:
-            found = find_message(transaction, user, message)
-            if isinstance(found, Rejected):
-                return found
-            return change_reaction(transaction, found, user, emoji, remove=remove, time_ms=time_ms)
-
-        return self._writer.change(app, work)
-
+    @in_transaction
     def pin(
-        self, app: str, user: str, message: int, *, remove: bool = False, time_ms: int = 0
+        self, transaction: AppTransaction, user: str, message: int, *, remove: bool = False, time_ms: int = 0
     ) -> Change | Rejected:
         """Pin a message in its conversation, or remove its pin. ``user`` ``""`` is a back end."""
-
-        def work(transaction: AppTransaction) -> Change | Rejected:
-            found = find_message(transaction, user, message)
-            if isinstance(found, Rejected):
-                return found
-            if user and found.state.kind != USER and found.role == MEMBER:
-                options = options_of(group_settings(transaction, found.state.id)[1])
-                if options["pin"] != MEMBER:
-                    return Rejected(
-                        RejectReason.NOT_ALLOWED, "only the owner and admins of this group pin messages"
-                    )
-            return change_pin(transaction, found, user, remove=remove, time_ms=time_ms)
-
-        return self._writer.change(app, work)
+        found = find_message(transaction, user, message)
+        if isinstance(found, Rejected):
+            return found
+        if user and found.state.kind != USER and found.role == MEMBER:
+            options = options_of(group_settings(transaction, found.state.id)[1])
+            if options["pin"] != MEMBER:
+                return Rejected(
+                    RejectReason.NOT_ALLOWED, "only the owner and admins of this group pin messages"
+                )
+        return change_pin(transaction, found, user, remove=remove, time_ms=time_ms)
 
 
 def emoji_objection(emoji: str) -> str:

@@ -10,7 +10,7 @@ of an ``answer`` is its value or text. All checks run under the log's lock, so t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from time import time
 from typing import Any, Final, Literal
 
@@ -23,7 +23,7 @@ from imserver.messages.log.annotations import FoundMessage, find_message
 from imserver.messages.log.contract import Change, Entry, Rejected, RejectReason
 from imserver.messages.log.groups import record
 from imserver.messages.log.read import fetch, shown
-from imserver.messages.log.rows import NUMBERS, LogHead, LogTables, decode_meta
+from imserver.messages.log.rows import NUMBERS, LogHead, LogPart, LogTables, decode_meta, in_log
 from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.writer import LogWriter
 from imserver.messages.model import Ask, AskAnswer, ask_in
@@ -56,13 +56,13 @@ class DueAsk(Struct, frozen=True):
     message: int
 
 
-class AskLog:
+class AskLog(LogPart):
     """Answers questions, and closes them. Each method may switch and raise StorageUnavailable; those that
     change something return after the commit. ``user`` ``""`` is a back end."""
 
     def __init__(self, writer: LogWriter, tables: LogTables) -> None:
         self._writer = writer
-        self._tables = tables
+        super().__init__(tables)
         self.counts: Counter[AskAct | Literal["ask", "refuse"]] = Counter()
         """What this node has done, since its start. ``refuse``: others had answered before, or it was closed.
         ``ask`` is counted by whoever sends questions."""
@@ -178,30 +178,26 @@ class AskLog:
 
     # --- reading --------------------------------------------------------------------------------------------
 
-    def get(self, app: str, user: str, message: int) -> Entry | None:
+    @in_log()
+    def get(self, sql: Statements, head: LogHead, user: str, message: int) -> Entry | None:
         """A question that the user may read; None: there is none. A recalled one is none."""
+        ids = shown(sql, head, user, [message]) if user else [message] if message > head.floor else []
+        entries = fetch(sql, head.number, ids, user)
+        if not entries or entries[0].kind != "message" or entries[0].ask is None:
+            return None
+        return entries[0]
 
-        def work(sql: Statements, head: LogHead) -> Entry | None:
-            ids = shown(sql, head, user, [message]) if user else [message] if message > head.floor else []
-            entries = fetch(sql, head.number, ids, user)
-            if not entries or entries[0].kind != "message" or entries[0].ask is None:
-                return None
-            return entries[0]
-
-        return self._tables.read_log(app, work, None)
-
-    def changes(self, app: str, after: int) -> tuple[Collection[int], int]:
+    def changes(self, app: str, after: int) -> tuple[set[int], int]:
         """The messages that entries after an id are about, answers among them, and the last id."""
         statement = (
             f"SELECT about FROM message WHERE log = %s AND id > %s AND id <= %s AND kind IN {_CHANGING}"
         )
 
-        def work(sql: Statements, head: LogHead) -> tuple[Collection[int], int]:
+        def work(sql: Statements, head: LogHead) -> tuple[set[int], int]:
             rows = sql.query(statement, (head.number, max(after, head.floor), head.last_id))
             return {row[0] for row in rows}, head.last_id
 
-        nothing: Collection[int] = ()
-        return self._tables.read_log(app, work, (nothing, after))
+        return self._tables.read_log(app, work, (set[int](), after))
 
     def due(self) -> tuple[list[DueAsk], float | None]:
         """Some questions whose deadline has passed, and the seconds until the next deadline of the others;

@@ -23,8 +23,9 @@ from imserver.messages.log.rows import (
     SQLITE_BY_CONVERSATION,
     SQLITE_BY_GROUP,
     LogHead,
-    LogTables,
+    LogPart,
     conversation_of,
+    in_log,
     pair_of,
 )
 from imserver.messages.log.threads import beside, has_threads
@@ -67,51 +68,40 @@ _SEARCHED: Final = 20_000
 """Conversations among which groups are searched: the newest."""
 
 
-class ConversationReader:
+class ConversationReader(LogPart):
     """Reads conversations and memberships."""
-
-    def __init__(self, tables: LogTables) -> None:
-        self._tables = tables
 
     def get(self, app: str, conversation: int) -> Conversation | None:
         """One conversation."""
         return next(iter(self._conversations(app, "c.id = %s", conversation)), None)
 
-    def find(self, app: str, ids: Sequence[int]) -> list[Conversation]:
+    @in_log(list)
+    def find(self, sql: Statements, head: LogHead, ids: Sequence[int]) -> list[Conversation]:
         """The conversations with these ids that exist, ordered by id."""
-
-        def work(sql: Statements, head: LogHead) -> list[Conversation]:
-            rows = sql.query_in(f"{_CONVERSATIONS} c.id IN {{}}", (head.number,), ids)
-            return sorted(map(conversation_of, rows), key=lambda one: one.id)
-
-        return self._tables.read_log(app, work, [])
+        rows = sql.query_in(f"{_CONVERSATIONS} c.id IN {{}}", (head.number,), ids)
+        return sorted(map(conversation_of, rows), key=lambda one: one.id)
 
     def between(self, app: str, user: str, other: str) -> Conversation | None:
         """The conversation of two users, None if they have none."""
         return next(iter(self._conversations(app, "c.pair = %s", pair_of(user, other))), None)
 
-    def groups_named(self, app: str, text: str, limit: int) -> list[Conversation]:
+    @in_log(list)
+    def groups_named(self, sql: Statements, head: LogHead, text: str, limit: int) -> list[Conversation]:
         """The newest groups whose name contains a text, among the newest conversations."""
+        spellings = sql.spellings(text)
+        has_text = " OR ".join([_NAME_HAS[sql.engine]] * len(spellings))
+        where = f"c.id > %s AND c.kind = {CONVERSATION_KINDS.index('group')} AND ({has_text})"
+        first = head.last_conversation - _SEARCHED
+        rows = sql.query(
+            f"{_CONVERSATIONS} {where} ORDER BY c.id DESC LIMIT %s",
+            (head.number, first, *spellings, limit),
+        )
+        return list(map(conversation_of, rows))
 
-        def work(sql: Statements, head: LogHead) -> list[Conversation]:
-            spellings = sql.spellings(text)
-            has_text = " OR ".join([_NAME_HAS[sql.engine]] * len(spellings))
-            where = f"c.id > %s AND c.kind = {CONVERSATION_KINDS.index('group')} AND ({has_text})"
-            first = head.last_conversation - _SEARCHED
-            rows = sql.query(
-                f"{_CONVERSATIONS} {where} ORDER BY c.id DESC LIMIT %s",
-                (head.number, first, *spellings, limit),
-            )
-            return list(map(conversation_of, rows))
-
-        return self._tables.read_log(app, work, [])
-
-    def _conversations(self, app: str, where: str, value: Any) -> list[Conversation]:
-        def work(sql: Statements, head: LogHead) -> list[Conversation]:
-            rows = sql.query(f"{_CONVERSATIONS} {where}", (head.number, value))
-            return list(map(conversation_of, rows))
-
-        return self._tables.read_log(app, work, [])
+    @in_log(list)
+    def _conversations(self, sql: Statements, head: LogHead, where: str, value: Any) -> list[Conversation]:
+        rows = sql.query(f"{_CONVERSATIONS} {where}", (head.number, value))
+        return list(map(conversation_of, rows))
 
     def memberships(self, app: str, user: str) -> list[Membership]:
         """All memberships of a user, including ended ones."""
@@ -122,53 +112,41 @@ class ConversationReader:
         where = "s.conversation = %s AND s.left_id IS NULL AND s.member > %s ORDER BY s.member LIMIT %s"
         return self._members(app, where, (conversation, after, limit), SQLITE_BY_GROUP)
 
-    def count_members(self, app: str, conversation: int) -> int:
+    @in_log(int)
+    def count_members(self, sql: Statements, head: LogHead, conversation: int) -> int:
         """The number of members."""
-
-        def work(sql: Statements, head: LogHead) -> int:
-            hint = sql.on_sqlite(SQLITE_BY_GROUP)
-            statement = (
-                f"SELECT count(*) FROM membership {hint} WHERE log = %s AND conversation = %s "
-                "AND left_id IS NULL"
-            )
-            return int(sql.query(statement, (head.number, conversation))[0][0])
-
-        return self._tables.read_log(app, work, 0)
+        hint = sql.on_sqlite(SQLITE_BY_GROUP)
+        statement = (
+            f"SELECT count(*) FROM membership {hint} WHERE log = %s AND conversation = %s AND left_id IS NULL"
+        )
+        return int(sql.query(statement, (head.number, conversation))[0][0])
 
     def member(self, app: str, conversation: int, user: str, *, or_left: bool = False) -> Membership | None:
         """The current membership of a user. ``or_left``: it may have ended."""
         where = f"s.conversation = %s AND s.member = %s{'' if or_left else ' AND s.left_id IS NULL'}"
         return next(iter(self._members(app, where, (conversation, user))), None)
 
-    def sharing(self, app: str, user: str, others: Sequence[str]) -> set[str]:
+    @in_log(set)
+    def sharing(self, sql: Statements, head: LogHead, user: str, others: Sequence[str]) -> set[str]:
         """The users among ``others`` who are in a conversation with a user, at present."""
         statement = (
             "SELECT o.member FROM membership o WHERE o.log = %s AND o.left_id IS NULL AND EXISTS "
             "(SELECT 1 FROM membership s WHERE s.log = o.log AND s.member = %s "
             "AND s.conversation = o.conversation AND s.left_id IS NULL) AND o.member IN {}"
         )
+        rows = sql.query_in(statement, (head.number, user), list(dict.fromkeys(others)))
+        return {text_of(row[0]) for row in rows}
 
-        def work(sql: Statements, head: LogHead) -> set[str]:
-            rows = sql.query_in(statement, (head.number, user), list(dict.fromkeys(others)))
-            return {text_of(row[0]) for row in rows}
-
-        nothing: set[str] = set()
-        return self._tables.read_log(app, work, nothing)
-
-    def acquainted(self, app: str, user: str, others: Sequence[str]) -> set[str]:
+    @in_log(set)
+    def acquainted(self, sql: Statements, head: LogHead, user: str, others: Sequence[str]) -> set[str]:
         """The users among ``others`` who are in a group with a user, at present, or have written to them."""
-
-        def work(sql: Statements, head: LogHead) -> set[str]:
-            rows = sql.query_in(_IN_GROUPS, (head.number, user), list(dict.fromkeys(others)))
-            found = {text_of(row[0]) for row in rows}
-            pairs = {pair_of(user, other): other for other in others if other not in found}
-            statement = _HAVE_WRITTEN.format(sql.on_sqlite(SQLITE_BY_CONVERSATION))
-            return found | {
-                pairs[bytes(row[0])] for row in sql.query_in(statement, (head.number, user), list(pairs))
-            }
-
-        nothing: set[str] = set()
-        return self._tables.read_log(app, work, nothing)
+        rows = sql.query_in(_IN_GROUPS, (head.number, user), list(dict.fromkeys(others)))
+        found = {text_of(row[0]) for row in rows}
+        pairs = {pair_of(user, other): other for other in others if other not in found}
+        statement = _HAVE_WRITTEN.format(sql.on_sqlite(SQLITE_BY_CONVERSATION))
+        return found | {
+            pairs[bytes(row[0])] for row in sql.query_in(statement, (head.number, user), list(pairs))
+        }
 
     def _members(self, app: str, where: str, values: Sequence[Any], hint: str = "") -> list[Membership]:
         """Memberships of an app. ``hint`` is the index that SQLite uses."""
@@ -179,34 +157,40 @@ class ConversationReader:
 
         return self._tables.read_log(app, work, [])
 
-    def page(self, app: str, user: str, before: int, limit: int) -> tuple[list[ConversationSummary], bool]:
+    @in_log(lambda: ([], False))
+    def page(
+        self, sql: Statements, head: LogHead, user: str, before: int, limit: int
+    ) -> tuple[list[ConversationSummary], bool]:
         """A user's conversations whose newest id is below ``before`` (0: all), newest first: as many as fit
         on a page; and whether there are more.
         """
-        nothing: tuple[list[ConversationSummary], bool] = [], False
+        values = (user, user, user, head.number, user, user, before or Limit.ID, limit + 1)
+        lists = _LISTS if has_threads(sql, head) else _LISTS_WITHOUT_THREADS
+        rows = sql.query(lists[sql.engine], values)
+        ids = [row[-3] for row in rows if row[-3] is not None]
+        last = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
+        found = [_summary(row, last) for row in rows[:limit]]
+        count = count_fitting(page_size(each.last) if each.last else 0 for each in found)
+        return found[:count], len(rows) > count
 
-        def work(sql: Statements, head: LogHead) -> tuple[list[ConversationSummary], bool]:
-            values = (user, user, user, head.number, user, user, before or Limit.ID, limit + 1)
-            lists = _LISTS if has_threads(sql, head) else _LISTS_WITHOUT_THREADS
-            rows = sql.query(lists[sql.engine], values)
-            ids = [row[-3] for row in rows if row[-3] is not None]
-            last = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
-            found = [_summary(row, last) for row in rows[:limit]]
-            count = count_fitting(page_size(each.last) if each.last else 0 for each in found)
-            return found[:count], len(rows) > count
-
-        return self._tables.read_log(app, work, nothing)
-
+    @in_log(dict)
     def unread(
-        self, app: str, users: Mapping[int, Sequence[str]], mentioned: Mapping[int, Sequence[str]]
+        self,
+        sql: Statements,
+        head: LogHead,
+        users: Mapping[int, Sequence[str]],
+        mentioned: Mapping[int, Sequence[str]],
     ) -> dict[int, UnreadMessages]:
         """What these users of each conversation have not read. ``mentioned``: conversation → those of them
         whose mentions are wanted. The number of queries does not grow with them, up to some dozens."""
-        return self._tables.read_log(app, lambda sql, head: read_unread(sql, head, users, mentioned), {})
+        return read_unread(sql, head, users, mentioned)
 
-    def read_positions(self, app: str, users: Mapping[int, Sequence[str]]) -> dict[tuple[str, int], int]:
+    @in_log(dict)
+    def read_positions(
+        self, sql: Statements, head: LogHead, users: Mapping[int, Sequence[str]]
+    ) -> dict[tuple[str, int], int]:
         """(user, conversation) → read position, of these users of each conversation who are its members."""
-        return self._tables.read_log(app, lambda sql, head: read_positions(sql, head, users), {})
+        return read_positions(sql, head, users)
 
 
 # A user who rejoined a group has several memberships; the last one counts. The messages are read only for the

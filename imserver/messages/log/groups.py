@@ -26,7 +26,7 @@ from imserver.messages.log.contract import (
 )
 from imserver.messages.log.rows import GROUP, SQLITE_BY_GROUP, ConversationState
 from imserver.messages.log.transaction import AppTransaction, set_group
-from imserver.messages.log.writer import LogWriter
+from imserver.messages.log.writer import WritingPart, in_transaction
 from imserver.messages.model import EntryKind
 from imserver.storage.statements import (
     Condition,
@@ -51,15 +51,13 @@ _TOO_MANY_BOTS: Final = Rejected(RejectReason.INVALID, f"users: a group has at m
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class GroupWriter:
+class GroupWriter(WritingPart):
     """Changes groups. Each method returns after the commit and may raise StorageUnavailable."""
 
-    def __init__(self, writer: LogWriter) -> None:
-        self._writer = writer
-
+    @in_transaction
     def create(
         self,
-        app: str,
+        transaction: AppTransaction,
         owner: str,
         name: str,
         users: Sequence[str],
@@ -70,28 +68,25 @@ class GroupWriter:
 
         ``options``: those that differ from the defaults.
         """
+        all_users = list(dict.fromkeys((owner, *users)))
+        if wrong := _wrong(all_users) or _wrong_texts({"name": name}):
+            return wrong
+        bots = bots_among(transaction.sql, transaction.app, all_users)
+        if len(bots) > MOST_BOTS:
+            return _TOO_MANY_BOTS
+        state = transaction.make_conversation(GROUP, (), name, _with_options(0, options or {}))
+        transaction.admit(state, [owner], OWNER, bots=bots)
+        transaction.admit(state, all_users[1:], MEMBER, bots=bots)
+        if bots:
+            transaction.set_bots(state, tuple(bots))
+        details = {"change": "create", "name": name, "users": all_users}
+        entry = record(transaction, state, "group", owner, details, meta)
+        return Change(state.id, entry, tuple(all_users))
 
-        def work(transaction: AppTransaction) -> Change | Rejected:
-            all_users = list(dict.fromkeys((owner, *users)))
-            if wrong := _wrong(all_users) or _wrong_texts({"name": name}):
-                return wrong
-            bots = bots_among(transaction.sql, app, all_users)
-            if len(bots) > MOST_BOTS:
-                return _TOO_MANY_BOTS
-            state = transaction.make_conversation(GROUP, (), name, _with_options(0, options or {}))
-            transaction.admit(state, [owner], OWNER, bots=bots)
-            transaction.admit(state, all_users[1:], MEMBER, bots=bots)
-            if bots:
-                transaction.set_bots(state, tuple(bots))
-            details = {"change": "create", "name": name, "users": all_users}
-            entry = record(transaction, state, "group", owner, details, meta)
-            return Change(state.id, entry, tuple(all_users))
-
-        return self._writer.change(app, work)
-
+    @in_transaction
     def join(
         self,
-        app: str,
+        transaction: AppTransaction,
         conversation: int,
         users: Sequence[str],
         by: str = "",
@@ -109,41 +104,36 @@ class GroupWriter:
         (None: anybody may make the change). ``invited_by``: maker of the invitation that the user ``by`` has
         accepted. ``condition``: for new members, after all other checks.
         """
+        named = [*users, invited_by] if invited_by else users
+        state = _wrong(users) or _wrong_role(role) or _group(transaction, conversation, by, named, right)
+        if isinstance(state, Rejected):
+            return state
+        there = transaction.members(conversation, users)
+        new = [user for user in dict.fromkeys(users) if user not in there]
+        if not new:
+            return Change(conversation)
+        count = count_members(transaction, conversation) + len(new)
+        if most and count > most:
+            return Rejected(RejectReason.FULL)
+        bots = bots_among(transaction.sql, transaction.app, new)
+        if len(state.bots) + len(bots) > MOST_BOTS:
+            return _TOO_MANY_BOTS
+        if condition is not None and not condition(transaction.sql):
+            return Rejected(RejectReason.UNKNOWN_CONVERSATION)
+        readable_after = start_of_history(transaction, conversation, new)
+        transaction.admit(state, new, role, readable_after, bots, _last_mutes(transaction, conversation, new))
+        if bots:
+            transaction.set_bots(state, (*state.bots, *bots))
+        details = {"users": new, "role": role, "members": count}
+        if invited_by:
+            details["invited_by"] = invited_by
+        entry = record(transaction, state, "join", by, details)
+        return Change(state.id, entry, tuple(new))
 
-        def work(transaction: AppTransaction) -> Change | Rejected:
-            named = [*users, invited_by] if invited_by else users
-            state = _wrong(users) or _wrong_role(role) or _group(transaction, conversation, by, named, right)
-            if isinstance(state, Rejected):
-                return state
-            there = transaction.members(conversation, users)
-            new = [user for user in dict.fromkeys(users) if user not in there]
-            if not new:
-                return Change(conversation)
-            count = count_members(transaction, conversation) + len(new)
-            if most and count > most:
-                return Rejected(RejectReason.FULL)
-            bots = bots_among(transaction.sql, app, new)
-            if len(state.bots) + len(bots) > MOST_BOTS:
-                return _TOO_MANY_BOTS
-            if condition is not None and not condition(transaction.sql):
-                return Rejected(RejectReason.UNKNOWN_CONVERSATION)
-            readable_after = start_of_history(transaction, conversation, new)
-            transaction.admit(
-                state, new, role, readable_after, bots, _last_mutes(transaction, conversation, new)
-            )
-            if bots:
-                transaction.set_bots(state, (*state.bots, *bots))
-            details = {"users": new, "role": role, "members": count}
-            if invited_by:
-                details["invited_by"] = invited_by
-            entry = record(transaction, state, "join", by, details)
-            return Change(state.id, entry, tuple(new))
-
-        return self._writer.change(app, work)
-
+    @in_transaction
     def leave(
         self,
-        app: str,
+        transaction: AppTransaction,
         conversation: int,
         users: Sequence[str] | None,
         by: str = "",
@@ -159,40 +149,38 @@ class GroupWriter:
         first remaining admin, else the first remaining member, becomes the owner. The entry about this
         precedes the ``leave`` entry.
         """
+        state = _wrong(users or ()) or _group(transaction, conversation, by, users or (), right)
+        if isinstance(state, Rejected):
+            return state
+        sql = transaction.sql
+        if users is None:
+            leaving: list[str] = []
+            for role in (MEMBER, ADMIN, OWNER):
+                leaving += _first_of(transaction, conversation, role, MOST_LEAVING - len(leaving))
+            set_group(sql, transaction.log, conversation, "open", 0)
+            sql.execute(
+                "DELETE FROM invitation WHERE app = %s AND conversation = %s",
+                (transaction.app, conversation),
+            )
+        else:
+            there = transaction.members(conversation, users)
+            leaving = [user for user in dict.fromkeys(users) if user in there]
+        if not leaving:
+            return Change(conversation)
+        if heir and users is not None and any(there[user][1] == OWNER for user in leaving):
+            _promote_heir(transaction, state, leaving, by)
+        count = count_members(transaction, conversation) - len(leaving)
+        entry = record(transaction, state, "leave", by, {"users": leaving, "members": count})
+        end_members(sql, transaction.log, conversation, leaving, state.last_id)
+        if any(bot in leaving for bot in state.bots):
+            transaction.set_bots(state, tuple(bot for bot in state.bots if bot not in leaving))
+            transaction.settle()
+        return Change(state.id, entry, tuple(leaving))
 
-        def work(transaction: AppTransaction) -> Change | Rejected:
-            state = _wrong(users or ()) or _group(transaction, conversation, by, users or (), right)
-            if isinstance(state, Rejected):
-                return state
-            sql = transaction.sql
-            if users is None:
-                leaving: list[str] = []
-                for role in (MEMBER, ADMIN, OWNER):
-                    leaving += _first_of(transaction, conversation, role, MOST_LEAVING - len(leaving))
-                set_group(sql, transaction.log, conversation, "open", 0)
-                sql.execute(
-                    "DELETE FROM invitation WHERE app = %s AND conversation = %s", (app, conversation)
-                )
-            else:
-                there = transaction.members(conversation, users)
-                leaving = [user for user in dict.fromkeys(users) if user in there]
-            if not leaving:
-                return Change(conversation)
-            if heir and users is not None and any(there[user][1] == OWNER for user in leaving):
-                _promote_heir(transaction, state, leaving, by)
-            count = count_members(transaction, conversation) - len(leaving)
-            entry = record(transaction, state, "leave", by, {"users": leaving, "members": count})
-            end_members(sql, transaction.log, conversation, leaving, state.last_id)
-            if any(bot in leaving for bot in state.bots):
-                transaction.set_bots(state, tuple(bot for bot in state.bots if bot not in leaving))
-                transaction.settle()
-            return Change(state.id, entry, tuple(leaving))
-
-        return self._writer.change(app, work)
-
+    @in_transaction
     def describe(
         self,
-        app: str,
+        transaction: AppTransaction,
         conversation: int,
         given: Mapping[str, str],
         by: str = "",
@@ -203,47 +191,45 @@ class GroupWriter:
 
         Its ``change`` is the name of the text; ``rename`` for the name. Nothing is stored if nothing changes.
         """
+        state = _wrong_texts(given) or _group(transaction, conversation, by, (), right)
+        if isinstance(state, Rejected):
+            return state
+        entry = None
+        for text, before in _group_texts(transaction, conversation).items():
+            value = given.get(text, before)
+            if value == before:
+                continue
+            set_group(transaction.sql, transaction.log, conversation, text, value)
+            details = {"change": "rename" if text == "name" else text, text: value}
+            entry = record(transaction, state, "group", by, details)
+        return Change(state.id, entry)
 
-        def work(transaction: AppTransaction) -> Change | Rejected:
-            state = _wrong_texts(given) or _group(transaction, conversation, by, (), right)
-            if isinstance(state, Rejected):
-                return state
-            entry = None
-            for text, before in _group_texts(transaction, conversation).items():
-                value = given.get(text, before)
-                if value == before:
-                    continue
-                set_group(transaction.sql, transaction.log, conversation, text, value)
-                details = {"change": "rename" if text == "name" else text, text: value}
-                entry = record(transaction, state, "group", by, details)
-            return Change(state.id, entry)
-
-        return self._writer.change(app, work)
-
+    @in_transaction
     def set_open(
-        self, app: str, conversation: int, is_open: bool, by: str = "", *, right: Right | None = None
+        self,
+        transaction: AppTransaction,
+        conversation: int,
+        is_open: bool,
+        by: str = "",
+        *,
+        right: Right | None = None,
     ) -> Change | Rejected:
         """Open or close a group for anybody to join. The entry has the kind ``group``.
 
         Nothing is stored if nothing changes.
         """
+        state = _group(transaction, conversation, by, (), right)
+        if isinstance(state, Rejected):
+            return state
+        if group_settings(transaction, conversation)[0] == is_open:
+            return Change(state.id)
+        set_group(transaction.sql, transaction.log, conversation, "open", int(is_open))
+        return Change(state.id, record(transaction, state, "group", by, {"change": "open", "open": is_open}))
 
-        def work(transaction: AppTransaction) -> Change | Rejected:
-            state = _group(transaction, conversation, by, (), right)
-            if isinstance(state, Rejected):
-                return state
-            if group_settings(transaction, conversation)[0] == is_open:
-                return Change(state.id)
-            set_group(transaction.sql, transaction.log, conversation, "open", int(is_open))
-            return Change(
-                state.id, record(transaction, state, "group", by, {"change": "open", "open": is_open})
-            )
-
-        return self._writer.change(app, work)
-
+    @in_transaction
     def set_options(
         self,
-        app: str,
+        transaction: AppTransaction,
         conversation: int,
         given: Mapping[str, str],
         by: str = "",
@@ -254,27 +240,24 @@ class GroupWriter:
 
         Nothing is stored if nothing changes.
         """
+        state = _group(transaction, conversation, by, (), right)
+        if isinstance(state, Rejected):
+            return state
+        before = group_settings(transaction, conversation)[1]
+        after = _with_options(before, given)
+        if after == before:
+            return Change(state.id)
+        set_group(transaction.sql, transaction.log, conversation, "options", after)
+        details: dict[str, Any] = {"change": "options"}
+        for name, value in options_of(after).items():
+            if OPTIONS[name][0] & (before ^ after):
+                details[name] = value
+        return Change(state.id, record(transaction, state, "group", by, details))
 
-        def work(transaction: AppTransaction) -> Change | Rejected:
-            state = _group(transaction, conversation, by, (), right)
-            if isinstance(state, Rejected):
-                return state
-            before = group_settings(transaction, conversation)[1]
-            after = _with_options(before, given)
-            if after == before:
-                return Change(state.id)
-            set_group(transaction.sql, transaction.log, conversation, "options", after)
-            details: dict[str, Any] = {"change": "options"}
-            for name, value in options_of(after).items():
-                if OPTIONS[name][0] & (before ^ after):
-                    details[name] = value
-            return Change(state.id, record(transaction, state, "group", by, details))
-
-        return self._writer.change(app, work)
-
+    @in_transaction
     def set_member(
         self,
-        app: str,
+        transaction: AppTransaction,
         conversation: int,
         user: str,
         *,
@@ -288,31 +271,27 @@ class GroupWriter:
         Its ``change`` is ``mute`` without a role, else ``member``. Nothing is stored if nothing changes. If
         the member becomes the owner, the previous owner becomes an admin.
         """
-
-        def work(transaction: AppTransaction) -> Change | Rejected:
-            state = (
-                _wrong((user,))
-                or _wrong_role(role or MEMBER)
-                or _group(transaction, conversation, by, (user,), right)
-            )
-            if isinstance(state, Rejected):
-                return state
-            there = transaction.members(conversation, (user,))
-            if user not in there:
-                return Rejected(RejectReason.NOT_MEMBER)
-            until = transaction.mutes([(user, conversation)])[user, conversation]
-            before = there[user][1], until
-            after = role or before[0], until if muted_until is None else muted_until
-            if after == before:
-                return Change(state.id)
-            if after[0] == OWNER:
-                for owner in _first_of(transaction, conversation, OWNER, len(ROLES)):
-                    if owner != user:
-                        _set(transaction, state, owner, ADMIN, None, by)
-            change = "mute" if role is None else "member"
-            return Change(state.id, _set(transaction, state, user, *after, by, change), (user,))
-
-        return self._writer.change(app, work)
+        state = (
+            _wrong((user,))
+            or _wrong_role(role or MEMBER)
+            or _group(transaction, conversation, by, (user,), right)
+        )
+        if isinstance(state, Rejected):
+            return state
+        there = transaction.members(conversation, (user,))
+        if user not in there:
+            return Rejected(RejectReason.NOT_MEMBER)
+        until = transaction.mutes([(user, conversation)])[user, conversation]
+        before = there[user][1], until
+        after = role or before[0], until if muted_until is None else muted_until
+        if after == before:
+            return Change(state.id)
+        if after[0] == OWNER:
+            for owner in _first_of(transaction, conversation, OWNER, len(ROLES)):
+                if owner != user:
+                    _set(transaction, state, owner, ADMIN, None, by)
+        change = "mute" if role is None else "member"
+        return Change(state.id, _set(transaction, state, user, *after, by, change), (user,))
 
 
 # --- internal -----------------------------------------------------------------------------------------------

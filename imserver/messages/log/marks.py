@@ -22,7 +22,8 @@ from imserver.messages.log.rows import (
     SQLITE_BY_GROUP,
     USER,
     LogHead,
-    LogTables,
+    LogPart,
+    in_log,
     members_of,
 )
 from imserver.model import (
@@ -40,87 +41,86 @@ MOST_MARKS: Final = 2 * Limit.HIDDEN
 """Most changes of one kind in an answer: more than have the same version."""
 
 
-class MarkStore:
+class MarkStore(LogPart):
     """The marks of all users."""
 
-    def __init__(self, tables: LogTables) -> None:
-        self._tables = tables
-
+    @in_log(writes=True)
     def note(
-        self, app: str, user: str, conversation: int, *, read: int = 0, received: int = 0
+        self,
+        sql: Statements,
+        head: LogHead,
+        user: str,
+        conversation: int,
+        *,
+        read: int = 0,
+        received: int = 0,
     ) -> MarkResult | None:
         """Advance the read or received position of a user, at most to the end of the log, or of the last
         membership that has ended. It never goes back.
 
         A read entry counts as received. Returns None if the user was never in this conversation.
         """
-        return self._tables.change_log(
-            app, lambda sql, head: _note(sql, head, user, conversation, read, received), None
-        )
+        return _note(sql, head, user, conversation, read, received)
 
-    def advance(self, app: str, group: int, users: Sequence[str], read: int) -> None:
+    @in_log(writes=True)
+    def advance(self, sql: Statements, head: LogHead, group: int, users: Sequence[str], read: int) -> None:
         """Advance the read positions of members of a group up to an entry. Nobody gets a receipt."""
+        for user in sorted(users):  # always in this order, to avoid deadlocks
+            before = _position(sql, head, user, group)
+            if before is None or before[0] < read:
+                version = _raise(sql, head, user)
+                _move(sql, (head.number, user, group), (read, read, version, 0), before)
 
-        def work(sql: Statements, head: LogHead) -> None:
-            for user in sorted(users):  # always in this order, to avoid deadlocks
-                before = _position(sql, head, user, group)
-                if before is None or before[0] < read:
-                    version = _raise(sql, head, user)
-                    _move(sql, (head.number, user, group), (read, read, version, 0), before)
-
-        self._tables.change_log(app, work, None)
-
-    def hide(self, app: str, user: str, ids: Sequence[int]) -> int:
+    @in_log(int, writes=True)
+    def hide(self, sql: Statements, head: LogHead, user: str, ids: Sequence[int]) -> int:
         """Hide entries from a user; returns the version of the user's marks."""
         if text_objection(user, MAX_USER_BYTES):
             return 0  # such a user has no entries
+        version = _raise(sql, head, user)
+        sql.execute_many(
+            "INSERT INTO hidden (log, member, id, version) VALUES (%s, %s, %s, %s)",
+            [(head.number, user, id, version) for id in shown(sql, head, user, list(dict.fromkeys(ids)))],
+        )
+        return version
 
-        def work(sql: Statements, head: LogHead) -> int:
-            version = _raise(sql, head, user)
-            sql.execute_many(
-                "INSERT INTO hidden (log, member, id, version) VALUES (%s, %s, %s, %s)",
-                [(head.number, user, id, version) for id in shown(sql, head, user, list(dict.fromkeys(ids)))],
-            )
-            return version
-
-        return self._tables.change_log(app, work, 0)
-
-    def forget(self, app: str, user: str) -> None:
+    @in_log(writes=True)
+    def forget(self, sql: Statements, head: LogHead, user: str) -> None:
         """Delete all marks of a deleted user, and the user's uplink session."""
+        for table in _OF_USER if user else ():
+            sql.execute(f"DELETE FROM {table} WHERE log = %s AND member = %s", (head.number, user))
+        statement = "DELETE FROM uplink_session WHERE log = %s AND member = %s"
+        sql.execute(statement, (head.number, LAST_SESSION))  # nodes look the sessions up again
 
-        def work(sql: Statements, head: LogHead) -> None:
-            for table in _OF_USER if user else ():
-                sql.execute(f"DELETE FROM {table} WHERE log = %s AND member = %s", (head.number, user))
-            statement = "DELETE FROM uplink_session WHERE log = %s AND member = %s"
-            sql.execute(statement, (head.number, LAST_SESSION))  # nodes look the sessions up again
-
-        self._tables.change_log(app, work, None)
-
-    def since(self, app: str, user: str, after: int) -> Marks:
+    @in_log(lambda: Marks(0, {}))
+    def since(self, sql: Statements, head: LogHead, user: str, after: int) -> Marks:
         """Changes of the user's marks after a version: the first :data:`MOST_MARKS` of each kind."""
+        # The version is read first. Concurrent marks are then returned again next time.
+        version = _version(sql, head, user)
+        changed = "WHERE log = %s AND member = %s AND version > %s ORDER BY version, 1 LIMIT %s"
+        of = (head.number, user, after, MOST_MARKS + 1)
+        reads = sql.query(f"SELECT conversation, read_id, version FROM read_position {changed}", of)
+        hidden = sql.query(f"SELECT id, version FROM hidden {changed}", of)
+        others = _receipts_since(sql, head, user, after)
+        rests = [rows[-1][-1] - 1 for rows in (reads, hidden, others) if len(rows) > MOST_MARKS]
+        upto = min(rests, default=version)
+        return Marks(
+            upto,
+            {row[0]: row[1] for row in reads if row[-1] <= upto},
+            tuple(sorted(row[0] for row in hidden if row[-1] <= upto)),
+            tuple(map(_receipt, sorted(row for row in others if row[-1] <= upto))),
+            bool(rests),
+        )
 
-        def work(sql: Statements, head: LogHead) -> Marks:
-            # The version is read first. Concurrent marks are then returned again next time.
-            version = _version(sql, head, user)
-            changed = "WHERE log = %s AND member = %s AND version > %s ORDER BY version, 1 LIMIT %s"
-            of = (head.number, user, after, MOST_MARKS + 1)
-            reads = sql.query(f"SELECT conversation, read_id, version FROM read_position {changed}", of)
-            hidden = sql.query(f"SELECT id, version FROM hidden {changed}", of)
-            others = _receipts_since(sql, head, user, after)
-            rests = [rows[-1][-1] - 1 for rows in (reads, hidden, others) if len(rows) > MOST_MARKS]
-            upto = min(rests, default=version)
-            return Marks(
-                upto,
-                {row[0]: row[1] for row in reads if row[-1] <= upto},
-                tuple(sorted(row[0] for row in hidden if row[-1] <= upto)),
-                tuple(map(_receipt, sorted(row for row in others if row[-1] <= upto))),
-                bool(rests),
-            )
-
-        return self._tables.read_log(app, work, Marks(0, {}))
-
+    @in_log(list)
     def receipts(
-        self, app: str, user: str, conversation: int, after: str, limit: int, message: int = 0
+        self,
+        sql: Statements,
+        head: LogHead,
+        user: str,
+        conversation: int,
+        after: str,
+        limit: int,
+        message: int = 0,
     ) -> list[Receipt]:
         """Receipts of the other members with an id after ``after``, ordered by id. ``message`` (not 0): only
         of those who have read this message. Empty if the user is not a member."""
@@ -131,36 +131,29 @@ class MarkStore:
             "AND s.conversation = r.conversation AND s.left_id IS NULL "
             "AND coalesce(s.readable_after, s.joined_id) < %s) ORDER BY r.member LIMIT %s"
         )
+        if not _still_there(sql, head, conversation, [user]):
+            return []
+        values = (head.number, conversation, after, user, message, message or Limit.ID, limit)
+        return [_receipt(row) for row in sql.query(statement, values)]
 
-        def work(sql: Statements, head: LogHead) -> list[Receipt]:
-            if not _still_there(sql, head, conversation, [user]):
-                return []
-            values = (head.number, conversation, after, user, message, message or Limit.ID, limit)
-            return [_receipt(row) for row in sql.query(statement, values)]
-
-        return self._tables.read_log(app, work, [])
-
+    @in_log(list)
     def count_receipts(
-        self, app: str, user: str, conversation: int, ids: Sequence[int]
+        self, sql: Statements, head: LogHead, user: str, conversation: int, ids: Sequence[int]
     ) -> list[ReceiptCount]:
         """How many of the other members have received and read these messages, in their order. Empty if the
         user is not a member."""
-
-        def work(sql: Statements, head: LogHead) -> list[ReceiptCount]:
-            if not _still_there(sql, head, conversation, [user]):
-                return []
-            statement = _POSITIONS.format(sql.on_sqlite(SQLITE_BY_GROUP))
-            rows = sql.query(statement, (head.number, conversation, user))
-            starts = _Positions((start, count) for start, _, _, count in rows)
-            reads = _Positions((max(start, read), count) for start, read, _, count in rows)
-            received = _Positions((max(start, received), count) for start, _, received, count in rows)
-            return [
-                ReceiptCount(id, members, members - received.below(id), members - reads.below(id))
-                for id in ids
-                for members in (starts.below(id),)
-            ]
-
-        return self._tables.read_log(app, work, [])
+        if not _still_there(sql, head, conversation, [user]):
+            return []
+        statement = _POSITIONS.format(sql.on_sqlite(SQLITE_BY_GROUP))
+        rows = sql.query(statement, (head.number, conversation, user))
+        starts = _Positions((start, count) for start, _, _, count in rows)
+        reads = _Positions((max(start, read), count) for start, read, _, count in rows)
+        received = _Positions((max(start, received), count) for start, _, received, count in rows)
+        return [
+            ReceiptCount(id, members, members - received.below(id), members - reads.below(id))
+            for id in ids
+            for members in (starts.below(id),)
+        ]
 
 
 _POSITIONS: Final = (

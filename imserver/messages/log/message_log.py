@@ -142,10 +142,15 @@ class MessageLog:
         at the first young entry, so a wrong clock deletes nothing early. Ignores entries from the future.
         """
         now = int(time())
+        statement = "SELECT id, stored_at FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT %s"
         old = after = 0
         many = _FIRST_LOOK
+
+        def oldest(sql: Statements, head: LogHead) -> list[Row]:
+            return sql.query(statement, (head.number, max(after, head.floor), many))
+
         while True:
-            rows = self._oldest(app, after, many)
+            rows = self._tables.read_log(app, oldest, list[Row]())
             for id, stored_at in rows:
                 if stored_at < now - seconds:
                     old = id
@@ -154,15 +159,6 @@ class MessageLog:
             if len(rows) < many:
                 return old
             after, many = rows[-1][0], _LOOK
-
-    def _oldest(self, app: str, after: int, many: int) -> list[Row]:
-        """(id, ``stored_at``) of the oldest entries after an id."""
-        statement = "SELECT id, stored_at FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT %s"
-        return self._tables.read_log(
-            app,
-            lambda sql, head: sql.query(statement, (head.number, max(after, head.floor), many)),
-            [],
-        )
 
 
 def _last_above(sql: Statements, head: LogHead, most: int) -> int:

@@ -23,9 +23,10 @@ from imserver.messages.log.rows import (
     NUMBERS,
     SQLITE_BY_CONVERSATION,
     LogHead,
-    LogTables,
+    LogPart,
     decode_meta,
     entry_of,
+    in_log,
     pair_of_room,
     resend_of,
     room_of,
@@ -62,20 +63,18 @@ VISIBLE: Final = (
 _READERS_PAGE: Final = 500
 
 
-class EntryReader:
+class EntryReader(LogPart):
     """Reads entries."""
-
-    def __init__(self, tables: LogTables) -> None:
-        self._tables = tables
 
     def apps(self) -> list[str]:
         """Apps with unexpired entries, sorted by name."""
         statement = "SELECT app FROM log WHERE part = 0 AND last_id > floor ORDER BY app"
         return self._tables.read(lambda sql: [text_of(row[0]) for row in sql.query(statement)], [])
 
-    def head(self, app: str) -> int:
+    @in_log(int)
+    def head(self, sql: Statements, head: LogHead) -> int:
         """The greatest id; 0: the log is empty."""
-        return self._tables.read_log(app, lambda _, head: head.last_id, 0)
+        return head.last_id
 
     def heads(self, apps: Sequence[str]) -> dict[str, int]:
         """App → the id of its newest entry, for the apps that have entries."""
@@ -83,19 +82,17 @@ class EntryReader:
         rows: list[Row] = self._tables.read(lambda sql: sql.query_in(statement, (), apps), [])
         return {text_of(app): last_id for app, last_id in rows}
 
-    def extent(self, app: str) -> LogExtent:
+    @in_log(lambda: NO_LOG)
+    def extent(self, sql: Statements, head: LogHead) -> LogExtent:
         """Which entries the log has. A client whose cursor does not continue it must start again."""
-        return self._tables.read_log(app, lambda _, head: _extent_of(head), NO_LOG)
+        return _extent_of(head)
 
-    def read(self, app: str, after: int, limit: int) -> list[Entry]:
+    @in_log(list)
+    def read(self, sql: Statements, head: LogHead, after: int, limit: int) -> list[Entry]:
         """All entries after an id."""
-
-        def work(sql: Statements, head: LogHead) -> list[Entry]:
-            statement = f"{_ENTRIES} m.id > %s AND m.id <= %s ORDER BY m.id LIMIT %s"
-            values = (head.number, max(after, head.floor), head.last_id, limit)
-            return list(map(entry_of, sql.query(statement, values)))
-
-        return self._tables.read_log(app, work, [])
+        statement = f"{_ENTRIES} m.id > %s AND m.id <= %s ORDER BY m.id LIMIT %s"
+        values = (head.number, max(after, head.floor), head.last_id, limit)
+        return list(map(entry_of, sql.query(statement, values)))
 
     def readers(self, app: str, after: int, last: int) -> set[str]:
         """The users and bots for whom there is something new among the entries after an id, up to ``last``.
@@ -115,41 +112,49 @@ class EntryReader:
             return []
         return self._tables.read_log(app, lambda sql, head: fetch(sql, head.number, ids), [])
 
-    def sent(self, app: str, sender: str, client_msg_id: str) -> Entry | None:
+    @in_log()
+    def sent(self, sql: Statements, head: LogHead, sender: str, client_msg_id: str) -> Entry | None:
         """The entry that a user has sent with this ``client_msg_id``."""
-
-        def work(sql: Statements, head: LogHead) -> Entry | None:
-            rows = sql.query(_SENT, (head.number, resend_of(sender, client_msg_id)))
-            return entry_of(rows[0]) if rows else None
-
-        return self._tables.read_log(app, work, None)
+        rows = sql.query(_SENT, (head.number, resend_of(sender, client_msg_id)))
+        return entry_of(rows[0]) if rows else None
 
     def sync(self, app: str, user: str, after: int, limit: int) -> EntryPage:
         """The entries after an id that the user may read."""
         return self.catch_up(app, user, after, limit, {"": after})
 
+    @in_log(lambda: ([], False))
     def catch_up(
-        self, app: str, user: str, after: int, limit: int, after_by_room: Mapping[str, int]
+        self,
+        sql: Statements,
+        head: LogHead,
+        user: str,
+        after: int,
+        limit: int,
+        after_by_room: Mapping[str, int],
     ) -> EntryPage:
         """As :meth:`sync`, with the messages of rooms.
 
         ``after_by_room``: room → id after which its messages are wanted; ``""`` → the id for everything else.
         """
+        if after >= head.last_id:
+            return [], False
+        first, count = max(after, head.floor), limit + 1
+        ids = {*_IDS[sql.engine](sql, head, user, max(first, after_by_room[""]), count)}
+        for conversation, behind in _rooms(sql, head, after_by_room, first):
+            ids.update(_ids_of(sql, head, conversation, behind, head.last_id, count))
+        found = sorted(ids)
+        return fetch(sql, head.number, found[:limit], user), len(found) > limit
 
-        def work(sql: Statements, head: LogHead) -> EntryPage:
-            if after >= head.last_id:
-                return [], False
-            first, count = max(after, head.floor), limit + 1
-            ids = {*_IDS[sql.engine](sql, head, user, max(first, after_by_room[""]), count)}
-            for conversation, behind in _rooms(sql, head, after_by_room, first):
-                ids.update(_ids_of(sql, head, conversation, behind, head.last_id, count))
-            found = sorted(ids)
-            return fetch(sql, head.number, found[:limit], user), len(found) > limit
-
-        return self._tables.read_log(app, work, _nothing())
-
+    @in_log(lambda: ([], False))
     def history(
-        self, app: str, user: str, conversation: int, before: int, limit: int, after: int | None = None
+        self,
+        sql: Statements,
+        head: LogHead,
+        user: str,
+        conversation: int,
+        before: int,
+        limit: int,
+        after: int | None = None,
     ) -> EntryPage:
         """The newest entries of a conversation before an id (0: its end) that the user may read and has not
         hidden, and whether there are earlier ones. With ``after`` the oldest entries after that id, and
@@ -164,45 +169,38 @@ class EntryReader:
             "AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
             f"ORDER BY m.id {'DESC' if after is None else 'ASC'} LIMIT %s"
         )
+        first = head.floor if after is None else max(after, head.floor)
+        values = (head.number, user, conversation, first, last_before(head, before), user, limit + 1)
+        hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
+        rows = sql.query(statement.format(hint=hint), values)
+        return fetch(sql, head.number, [row[0] for row in rows[:limit]], user), len(rows) > limit
 
-        def work(sql: Statements, head: LogHead) -> EntryPage:
-            first = head.floor if after is None else max(after, head.floor)
-            values = (head.number, user, conversation, first, last_before(head, before), user, limit + 1)
-            hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
-            rows = sql.query(statement.format(hint=hint), values)
-            return fetch(sql, head.number, [row[0] for row in rows[:limit]], user), len(rows) > limit
-
-        return self._tables.read_log(app, work, _nothing())
-
-    def readable(self, app: str, user: str, ids: Sequence[int]) -> list[Entry]:
+    @in_log(list)
+    def readable(self, sql: Statements, head: LogHead, user: str, ids: Sequence[int]) -> list[Entry]:
         """The entries among these that the user may read and has not hidden, ordered by id."""
+        return fetch(sql, head.number, shown(sql, head, user, ids), user)
 
-        def work(sql: Statements, head: LogHead) -> list[Entry]:
-            return fetch(sql, head.number, shown(sql, head, user, ids), user)
-
-        return self._tables.read_log(app, work, [])
-
-    def pins(self, app: str, user: str, conversation: int, before: int = 0) -> tuple[list[Entry], int]:
+    @in_log(lambda: ([], 0))
+    def pins(
+        self, sql: Statements, head: LogHead, user: str, conversation: int, before: int = 0
+    ) -> tuple[list[Entry], int]:
         """The pinned messages of a conversation that the user may read and has not hidden, the one that was
         pinned last first: as many as fit on a page, of those that were pinned before ``before`` (0: all); and
         ``before`` of the next page, 0: there is none."""
         statement = (
             "SELECT message, id FROM pin WHERE log = %s AND conversation = %s AND id < %s ORDER BY id DESC"
         )
-        nothing: tuple[list[Entry], int] = [], 0
+        pins: dict[int, int] = dict(sql.query(statement, (head.number, conversation, before or Limit.ID)))
+        ids = shown(sql, head, user, list(pins))
+        found = sorted(fetch(sql, head.number, ids, user), key=lambda entry: -pins[entry.id])
+        page = found[: count_fitting(map(page_size, found))]
+        return page, pins[page[-1].id] if len(page) < len(found) else 0
 
-        def work(sql: Statements, head: LogHead) -> tuple[list[Entry], int]:
-            pins: dict[int, int] = dict(sql.query(statement, (head.number, conversation, before or Limit.ID)))
-            ids = shown(sql, head, user, list(pins))
-            found = sorted(fetch(sql, head.number, ids, user), key=lambda entry: -pins[entry.id])
-            page = found[: count_fitting(map(page_size, found))]
-            return page, pins[page[-1].id] if len(page) < len(found) else 0
-
-        return self._tables.read_log(app, work, nothing)
-
+    @in_log(lambda: PublicationPage([], False, 0, NO_LOG))
     def channel_page(
         self,
-        app: str,
+        sql: Statements,
+        head: LogHead,
         channel: str,
         since: int | None,
         limit: int,
@@ -212,56 +210,46 @@ class EntryReader:
         """At most ``limit`` messages of a channel after the id ``since`` (None: the oldest), as far as they
         fit into :data:`PAGE_BYTES`. ``reverse``: before it (None: the newest), the newest first.
         ``revisions``: with the entries of recalls and edits."""
+        statement = "SELECT id, last_id FROM conversation WHERE log = %s AND pair = %s"
+        rows = sql.query(statement, (head.number, pair_of_room(channel)))
+        if not rows:
+            return PublicationPage([], False, 0, _extent_of(head))
+        conversation, last = rows[0]
+        after, upto = head.floor, head.last_id
+        if since is not None and reverse:
+            upto = min(upto, since - 1)
+        elif since is not None:
+            after = max(after, since)
+        ids: Sequence[int] = ()
+        if limit and after < min(upto, last):
+            ids = _ids_of(sql, head, conversation, after, upto, limit + 1, reverse, revisions)
+        entries = fetch(sql, head.number, ids[:limit])
+        if reverse:
+            entries.reverse()
+        count = count_fitting(map(page_size, entries))
+        more = len(ids) > limit or count < len(entries)
+        return PublicationPage(entries[:count], more, last, _extent_of(head))
 
-        def work(sql: Statements, head: LogHead) -> PublicationPage:
-            statement = "SELECT id, last_id FROM conversation WHERE log = %s AND pair = %s"
-            rows = sql.query(statement, (head.number, pair_of_room(channel)))
-            if not rows:
-                return PublicationPage([], False, 0, _extent_of(head))
-            conversation, last = rows[0]
-            after, upto = head.floor, head.last_id
-            if since is not None and reverse:
-                upto = min(upto, since - 1)
-            elif since is not None:
-                after = max(after, since)
-            ids: Sequence[int] = ()
-            if limit and after < min(upto, last):
-                ids = _ids_of(sql, head, conversation, after, upto, limit + 1, reverse, revisions)
-            entries = fetch(sql, head.number, ids[:limit])
-            if reverse:
-                entries.reverse()
-            count = count_fitting(map(page_size, entries))
-            more = len(ids) > limit or count < len(entries)
-            return PublicationPage(entries[:count], more, last, _extent_of(head))
-
-        return self._tables.read_log(app, work, PublicationPage([], False, 0, NO_LOG))
-
-    def stored_before(self, app: str, time: int) -> int:
+    @in_log(int)
+    def stored_before(self, sql: Statements, head: LogHead, time: int) -> int:
         """The greatest id stored before this Unix second that has not expired."""
         statement = (
             "SELECT id, stored_at FROM message WHERE log = %s AND id <= %s AND id > %s "
             "ORDER BY id DESC LIMIT %s"
         )
+        upto = head.last_id
+        while rows := sql.query(statement, (head.number, upto, head.floor, _AGES)):
+            for id, stored_at in rows:
+                if stored_at < time:
+                    return int(id)
+            upto = rows[-1][0] - 1
+        return head.floor
 
-        def work(sql: Statements, head: LogHead) -> int:
-            upto = head.last_id
-            while rows := sql.query(statement, (head.number, upto, head.floor, _AGES)):
-                for id, stored_at in rows:
-                    if stored_at < time:
-                        return int(id)
-                upto = rows[-1][0] - 1
-            return head.floor
-
-        return self._tables.read_log(app, work, 0)
-
-    def stored_at(self, app: str, ids: Sequence[int]) -> dict[int, int]:
+    @in_log(dict)
+    def stored_at(self, sql: Statements, head: LogHead, ids: Sequence[int]) -> dict[int, int]:
         """Id → when the entry was stored, Unix seconds. Without entries that do not exist."""
         statement = "SELECT id, stored_at FROM message WHERE log = %s AND id IN {}"
-
-        def work(sql: Statements, head: LogHead) -> dict[int, int]:
-            return {row[0]: row[1] for row in sql.query_in(statement, (head.number,), ids)}
-
-        return self._tables.read_log(app, work, {})
+        return {row[0]: row[1] for row in sql.query_in(statement, (head.number,), ids)}
 
 
 def fetch(sql: Statements, log: int, ids: Sequence[int], reader: str = "") -> list[Entry]:
@@ -363,10 +351,6 @@ def shown(sql: Statements, head: LogHead, user: str, ids: Sequence[int]) -> list
         "AND h.id = m.id) AND m.log = %s AND m.id IN {}"
     )
     return [row[0] for row in sql.query_in(statement, (user, user, head.number), ids)]
-
-
-def _nothing() -> EntryPage:
-    return [], False
 
 
 def last_before(head: LogHead, before: int) -> int:

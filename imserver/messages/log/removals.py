@@ -17,7 +17,7 @@ import msgspec
 from imserver.messages.commands import SearchFilter
 from imserver.messages.log.contract import Change, Draft, Entry, Rejected, RejectReason
 from imserver.messages.log.read import end_of_look
-from imserver.messages.log.rows import NUMBERS, LogHead, LogTables, decode_meta
+from imserver.messages.log.rows import NUMBERS, LogHead, LogPart, LogTables, decode_meta, in_log
 from imserver.messages.log.search import TimeWindow
 from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.writer import LogWriter
@@ -34,12 +34,12 @@ _COPIES: Final = "removed_message"
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class RemovalWriter:
+class RemovalWriter(LogPart):
     """Removes messages, and restores them. Each method may switch and raise StorageUnavailable."""
 
     def __init__(self, writer: LogWriter, tables: LogTables) -> None:
         self._writer = writer
-        self._tables = tables
+        super().__init__(tables)
 
     def remove(
         self, app: str, act: str, messages: Sequence[int], condition: Condition | None = None
@@ -85,60 +85,48 @@ class RemovalWriter:
         self._writer.change(app, work)
         return count
 
-    def finish(self, app: str, act: str) -> int:
+    @in_log(int, writes=True)
+    def finish(self, sql: Statements, head: LogHead, act: str) -> int:
         """Erase some copies of a removal: what they were is gone. Returns their number; 0: none is left."""
+        ids = f"SELECT id FROM {_COPIES} WHERE log = %s AND act = %s ORDER BY id LIMIT 1000"
+        found = sql.query(ids, (head.number, act))
+        if found:
+            statement = f"DELETE FROM {_COPIES} WHERE log = %s AND act = %s AND id <= %s"
+            sql.execute(statement, (head.number, act, found[-1][0]))
+        return len(found)
 
-        def work(sql: Statements, head: LogHead) -> int:
-            ids = f"SELECT id FROM {_COPIES} WHERE log = %s AND act = %s ORDER BY id LIMIT 1000"
-            found = sql.query(ids, (head.number, act))
-            if found:
-                statement = f"DELETE FROM {_COPIES} WHERE log = %s AND act = %s AND id <= %s"
-                sql.execute(statement, (head.number, act, found[-1][0]))
-            return len(found)
-
-        return self._tables.change_log(app, work, 0)
-
-    def move(self, app: str, messages: Sequence[int], act: str) -> int:
+    @in_log(int, writes=True)
+    def move(self, sql: Statements, head: LogHead, messages: Sequence[int], act: str) -> int:
         """Let copies of earlier removals belong to this one. Returns the number of messages."""
+        statement = f"UPDATE {_COPIES} SET act = %s WHERE log = %s AND message = %s AND act <> %s"
+        return sum(bool(sql.execute(statement, (act, head.number, each, act))) for each in messages)
 
-        def work(sql: Statements, head: LogHead) -> int:
-            statement = f"UPDATE {_COPIES} SET act = %s WHERE log = %s AND message = %s AND act <> %s"
-            return sum(bool(sql.execute(statement, (act, head.number, each, act))) for each in messages)
-
-        return self._tables.change_log(app, work, 0)
-
-    def copy(self, app: str, message: int) -> Entry | None:
+    @in_log()
+    def copy(self, sql: Statements, head: LogHead, message: int) -> Entry | None:
         """A removed message as it was; None: it was not removed, or it is gone."""
         statement = (
             f"SELECT m.id, m.conversation, m.seq, m.sender, c.type, c.body, m.time_ms FROM {_COPIES} c "
             "JOIN message m ON m.log = c.log AND m.id = c.id "
             f"WHERE c.log = %s AND c.id = %s AND c.message = %s AND m.kind = {NUMBERS['recall']}"
         )
-
-        def work(sql: Statements, head: LogHead) -> Entry | None:
-            for id, conversation, seq, sender, type, body, time in sql.query(
-                statement, (head.number, message, message)
-            ):
-                return Entry(
-                    *(id, conversation, seq, text_of(sender)),
-                    type=text_of(type),
-                    body=bytes(body),
-                    time_ms=time,
-                )
-            return None
-
-        return self._tables.read_log(app, work, None)
+        for id, conversation, seq, sender, type, body, time in sql.query(
+            statement, (head.number, message, message)
+        ):
+            return Entry(
+                *(id, conversation, seq, text_of(sender)),
+                type=text_of(type),
+                body=bytes(body),
+                time_ms=time,
+            )
+        return None
 
     # --- the messages of a user -----------------------------------------------------------------------------
 
-    def extent(self, app: str, since: int, until: int) -> tuple[int, int]:
+    @in_log(lambda: (0, 0))
+    def extent(self, sql: Statements, head: LogHead, since: int, until: int) -> tuple[int, int]:
         """The ids (after, last) between which the messages of a time are, in Unix milliseconds; 0: no
         limit."""
-
-        def work(sql: Statements, head: LogHead) -> tuple[int, int]:
-            return TimeWindow(head, head.last_id, SearchFilter(since=since, until=until))(sql)
-
-        return self._tables.read_log(app, work, (0, 0))
+        return TimeWindow(head, head.last_id, SearchFilter(since=since, until=until))(sql)
 
     def size(self, app: str, since: int, until: int) -> int:
         """How many ids the messages of a time have, without the gaps that restores have made."""
@@ -173,8 +161,7 @@ class RemovalWriter:
             rows = [(int(id), int(conversation)) for id, conversation in sql.query(statement, values)]
             return rows, rows[-1][0] if len(rows) == MOST_AT_ONCE else upto
 
-        nothing: list[tuple[int, int]] = []
-        return self._tables.read_log(app, work, (nothing, last))
+        return self._tables.read_log(app, work, (list[tuple[int, int]](), last))
 
     def count(self, app: str, user: str, since: int, until: int) -> Counter[int]:
         """Conversation → the number of the user's messages of a time, which are not recalled."""
@@ -198,19 +185,17 @@ class RemovalWriter:
                 found[conversation] += count
         return found
 
-    def copies(self, app: str, act: str) -> int:
+    @in_log(int)
+    def copies(self, sql: Statements, head: LogHead, act: str) -> int:
         """How many messages a removal may still restore."""
         statement = f"SELECT count(DISTINCT message) FROM {_COPIES} WHERE log = %s AND act = %s"
-        return self._tables.read_log(
-            app, lambda sql, head: int(sql.query(statement, (head.number, act))[0][0]), 0
-        )
+        return int(sql.query(statement, (head.number, act))[0][0])
 
-    def senders(self, app: str, act: str) -> list[str]:
+    @in_log(list)
+    def senders(self, sql: Statements, head: LogHead, act: str) -> list[str]:
         """Whose messages a removal may still restore."""
         statement = f"SELECT DISTINCT sender FROM {_COPIES} WHERE log = %s AND act = %s"
-        return self._tables.read_log(
-            app, lambda sql, head: [text_of(row[0]) for row in sql.query(statement, (head.number, act))], []
-        )
+        return [text_of(row[0]) for row in sql.query(statement, (head.number, act))]
 
 
 # --- in the transaction -------------------------------------------------------------------------------------

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from imserver.storage.database import Database
 
 T = TypeVar("T")
+P = ParamSpec("P")
+Part = TypeVar("Part", bound="LogPart")
 
 _MAX_ID: Final = Limit.ID
 _MAX_ROOM_BYTES: Final = Limit.ROOM_BYTES
@@ -316,3 +318,32 @@ class LogTables:
 def _with_head(app: str, work: Callable[[Statements, LogHead], T], nothing: T, sql: Statements) -> T:
     head = head_of(sql, app)
     return nothing if head is None else work(sql, head)
+
+
+class LogPart:
+    """A part of the log that reads its tables."""
+
+    def __init__(self, tables: LogTables) -> None:
+        self._tables = tables
+
+
+def in_log(
+    nothing: Callable[[], Any] = lambda: None, *, writes: bool = False
+) -> Callable[
+    [Callable[Concatenate[Part, Statements, LogHead, P], T]], Callable[Concatenate[Part, str, P], T]
+]:
+    """Let a method of a part run in a transaction: callers give the app in place of the statements and the
+    head of its log. Without a log the result is ``nothing()``. It may switch and raise StorageUnavailable."""
+    run = LogTables.change_log if writes else LogTables.read_log
+
+    def decorate(
+        work: Callable[Concatenate[Part, Statements, LogHead, P], T],
+    ) -> Callable[Concatenate[Part, str, P], T]:
+        @wraps(work)
+        def method(part: Part, app: str, /, *args: P.args, **values: P.kwargs) -> T:
+            default: T = nothing()
+            return run(part._tables, app, lambda sql, head: work(part, sql, head, *args, **values), default)
+
+        return method
+
+    return decorate

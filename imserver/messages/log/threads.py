@@ -19,7 +19,7 @@ from imserver.cluster.history import count_fitting
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.messages.log.contract import Draft, Entry, Rejected, RejectReason, page_size
 from imserver.messages.log.read import fetch, last_before, shown
-from imserver.messages.log.rows import NUMBERS, ConversationState, LogHead, LogTables, decode_meta
+from imserver.messages.log.rows import NUMBERS, ConversationState, LogHead, LogPart, decode_meta, in_log
 from imserver.model import Limit
 from imserver.storage.statements import Statements, text_objection, text_of
 
@@ -205,18 +205,17 @@ def _mentions_in(meta: dict[str, Any]) -> list[str]:
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-class ThreadStore:
+class ThreadStore(LogPart):
     """Threads as their readers see them. Nothing here is for users who were never in the conversation."""
 
-    def __init__(self, tables: LogTables) -> None:
-        self._tables = tables
-
-    def get(self, app: str, user: str, root: int) -> Thread | None:
+    @in_log()
+    def get(self, sql: Statements, head: LogHead, user: str, root: int) -> Thread | None:
         """One thread, also without replies. None: the user cannot read it."""
-        return self._tables.read_log(app, lambda sql, head: _thread(sql, head, user, root), None)
+        return _thread(sql, head, user, root)
 
+    @in_log()
     def replies(
-        self, app: str, user: str, root: int, before: int, limit: int
+        self, sql: Statements, head: LogHead, user: str, root: int, before: int, limit: int
     ) -> tuple[list[Entry], int] | None:
         """The last replies of a thread before an id (0: its end), without those that the user may not read or
         has hidden; and the id before which the page ends, 0 if there are none before it. None: the user
@@ -225,19 +224,18 @@ class ThreadStore:
             "SELECT id FROM thread_reply WHERE log = %s AND root = %s AND id > %s AND id <= %s "
             "ORDER BY id DESC LIMIT %s"
         )
+        if _conversation_of(sql, head, user, root) is None:
+            return None
+        values = (head.number, root, head.floor, last_before(head, before), limit + 1)
+        ids = [row[0] for row in sql.query(statement, values)]
+        page = ids[:limit]
+        entries = fetch(sql, head.number, shown(sql, head, user, page), user)
+        return entries, page[-1] if len(ids) > limit else 0
 
-        def work(sql: Statements, head: LogHead) -> tuple[list[Entry], int] | None:
-            if _conversation_of(sql, head, user, root) is None:
-                return None
-            values = (head.number, root, head.floor, last_before(head, before), limit + 1)
-            ids = [row[0] for row in sql.query(statement, values)]
-            page = ids[:limit]
-            entries = fetch(sql, head.number, shown(sql, head, user, page), user)
-            return entries, page[-1] if len(ids) > limit else 0
-
-        return self._tables.read_log(app, work, None)
-
-    def of_user(self, app: str, user: str, before: int, limit: int) -> tuple[list[Thread], bool]:
+    @in_log(lambda: ([], False))
+    def of_user(
+        self, sql: Statements, head: LogHead, user: str, before: int, limit: int
+    ) -> tuple[list[Thread], bool]:
         """The threads that a user follows whose last reply is before an id (0: all), those with the newest
         replies first: as many as fit on a page, at most :data:`MOST_ON_PAGE`; and whether there are more. Of
         threads that the user follows or has muted, the last :data:`MOST_LISTED` that began are looked at."""
@@ -254,63 +252,52 @@ class ThreadStore:
             "WHERE r.follows = 1) q "
             "WHERE q.last < %s AND q.last > %s ORDER BY q.last DESC LIMIT %s"
         )
-
-        def work(sql: Statements, head: LogHead) -> tuple[list[Thread], bool]:
-            values = (head.number, user, MOST_LISTED, before or Limit.ID, head.floor, limit + 1)
-            rows = sql.query(statement, values)
-            roots = [row[0] for row in rows[:limit]]
-            readable = shown(sql, head, user, roots)
-            messages = {entry.id: entry for entry in fetch(sql, head.number, readable, user)}
-            count = count_fitting(page_size(messages[root]) if root in messages else 0 for root in roots)
-            threads = [
-                Thread(
-                    root=root,
-                    conversation=conversation,
-                    message=messages.get(root),
-                    last=newest,
-                    read=read,
-                    unread=_count_unread(sql, head, user, root, read),
-                    follows=True,
-                )
-                for root, conversation, read, newest in rows[:count]
-            ]
-            return threads, len(rows) > count
-
-        nothing: tuple[list[Thread], bool] = [], False
-        return self._tables.read_log(app, work, nothing)
-
-    def follow(self, app: str, user: str, root: int, follows: bool) -> Thread | None:
-        """Follow a thread, or mute it. None: the user cannot read it."""
-
-        def work(sql: Statements, head: LogHead) -> Thread | None:
-            if (conversation := _conversation_of(sql, head, user, root)) is None:
-                return None
-            row = (head.number, user, root, conversation, _last(sql, head, root), int(follows))
-            sql.insert_new("thread_reader", _READER_COLUMNS, [row])
-            sql.execute(
-                "UPDATE thread_reader SET follows = %s WHERE log = %s AND member = %s AND root = %s",
-                (int(follows), head.number, user, root),
+        values = (head.number, user, MOST_LISTED, before or Limit.ID, head.floor, limit + 1)
+        rows = sql.query(statement, values)
+        roots = [row[0] for row in rows[:limit]]
+        readable = shown(sql, head, user, roots)
+        messages = {entry.id: entry for entry in fetch(sql, head.number, readable, user)}
+        count = count_fitting(page_size(messages[root]) if root in messages else 0 for root in roots)
+        threads = [
+            Thread(
+                root=root,
+                conversation=conversation,
+                message=messages.get(root),
+                last=newest,
+                read=read,
+                unread=_count_unread(sql, head, user, root, read),
+                follows=True,
             )
-            return _thread(sql, head, user, root)
+            for root, conversation, read, newest in rows[:count]
+        ]
+        return threads, len(rows) > count
 
-        return self._tables.change_log(app, work, None)
+    @in_log(writes=True)
+    def follow(self, sql: Statements, head: LogHead, user: str, root: int, follows: bool) -> Thread | None:
+        """Follow a thread, or mute it. None: the user cannot read it."""
+        if (conversation := _conversation_of(sql, head, user, root)) is None:
+            return None
+        row = (head.number, user, root, conversation, _last(sql, head, root), int(follows))
+        sql.insert_new("thread_reader", _READER_COLUMNS, [row])
+        sql.execute(
+            "UPDATE thread_reader SET follows = %s WHERE log = %s AND member = %s AND root = %s",
+            (int(follows), head.number, user, root),
+        )
+        return _thread(sql, head, user, root)
 
-    def read(self, app: str, user: str, root: int, id: int) -> Thread | None:
+    @in_log(writes=True)
+    def read(self, sql: Statements, head: LogHead, user: str, root: int, id: int) -> Thread | None:
         """Advance how far a user has read a thread; it never goes back. Of a thread that the user has never
         followed nothing is stored. None: the user cannot read it."""
-
-        def work(sql: Statements, head: LogHead) -> Thread | None:
-            if _conversation_of(sql, head, user, root) is None:
-                return None
-            upto = min(id, _last(sql, head, root))
-            sql.execute(
-                "UPDATE thread_reader SET read_id = %s "
-                "WHERE log = %s AND member = %s AND root = %s AND read_id < %s",
-                (upto, head.number, user, root, upto),
-            )
-            return _thread(sql, head, user, root)
-
-        return self._tables.change_log(app, work, None)
+        if _conversation_of(sql, head, user, root) is None:
+            return None
+        upto = min(id, _last(sql, head, root))
+        sql.execute(
+            "UPDATE thread_reader SET read_id = %s "
+            "WHERE log = %s AND member = %s AND root = %s AND read_id < %s",
+            (upto, head.number, user, root, upto),
+        )
+        return _thread(sql, head, user, root)
 
 
 def _thread(sql: Statements, head: LogHead, user: str, root: int) -> Thread | None:

@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from imserver.clock import is_long_turn, serve_others
 from imserver.messages.log.recent import RecentEntries
-from imserver.messages.log.rows import ROOM, LogHead, LogTables, head_of
+from imserver.messages.log.rows import ROOM, LogHead, LogPart, LogTables, head_of, in_log
 from imserver.messages.log.word_content import LONG_BODY, ContentRow, Pause, SegmentContent
 from imserver.messages.log.word_lookup import indexed_before
 from imserver.messages.log.word_rows import (
@@ -92,22 +92,19 @@ def _pause() -> None:
         serve_others()
 
 
-class WordIndex:
+class WordIndex(LogPart):
     """Fills the index, and brings it up to date. All methods switch and may raise StorageUnavailable."""
 
     def __init__(self, tables: LogTables, recent: RecentEntries) -> None:
-        self._tables = tables
+        super().__init__(tables)
         self._recent = recent
 
-    def next_end(self, app: str) -> tuple[int, bool]:
+    @in_log(lambda: (0, False))
+    def next_end(self, sql: Statements, head: LogHead) -> tuple[int, bool]:
         """The last id of the segment that comes next into the index, and whether all its messages are stored.
         Without a log it is 0."""
-
-        def work(sql: Statements, head: LogHead) -> tuple[int, bool]:
-            end = _next_end(sql, head)
-            return end, end <= head.last_id
-
-        return self._tables.read_log(app, work, (0, False))
+        end = _next_end(sql, head)
+        return end, end <= head.last_id
 
     def changed(self) -> list[str]:
         """The apps whose index has something to :meth:`merge`."""

@@ -23,11 +23,11 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import partial, wraps
 from math import inf
 from random import SystemRandom
 from time import perf_counter, time
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 import gevent
 from gevent.event import AsyncResult, Event
@@ -62,7 +62,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+P = ParamSpec("P")
+Writing = TypeVar("Writing", bound="WritingPart")
 
 Request = AppendRequest | ChangeRequest
 
@@ -613,3 +614,23 @@ def _answer(request: Request, outcome: Outcome) -> None:
         request.answer(outcome)  # type: ignore[arg-type]  # a change gets a Change, a draft an Appended
     except Exception:
         log.exception("a requester could not be answered")
+
+
+class WritingPart:
+    """A part of the log that changes it by the writer."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self._writer = writer
+
+
+def in_transaction(
+    work: Callable[Concatenate[Writing, AppTransaction, P], Change | Rejected],
+) -> Callable[Concatenate[Writing, str, P], Change | Rejected]:
+    """Let a method of a part make a change (:meth:`LogWriter.change`): callers give the app in place of the
+    transaction."""
+
+    @wraps(work)
+    def method(part: Writing, app: str, /, *args: P.args, **values: P.kwargs) -> Change | Rejected:
+        return part._writer.change(app, lambda transaction: work(part, transaction, *args, **values))
+
+    return method
