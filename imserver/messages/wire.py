@@ -6,6 +6,7 @@ Nearly every message is read by msgspec's typed decoder, all others as in :mod:`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any, Final
 
@@ -43,7 +44,7 @@ from imserver.messages.commands import (
     mentions_objection,
 )
 from imserver.model import Command, Limit
-from imserver.protocol.dialect import Reader, Readers
+from imserver.protocol.dialect import Readers
 from imserver.protocol.forgiving import Fields, Refused, well_formed
 
 _encode = msgspec.json.Encoder().encode
@@ -142,15 +143,15 @@ def _send_text(data: bytes) -> Send | None:
 
 def read_send(data: bytes) -> Send:
     """Read a message. Raises :class:`Refused`."""
-    return _send_text(data) or _send_anything(data)
+    return _send_text(data) or _send(Fields.verbatim(data))
 
 
-def _send_anything(data: bytes) -> Send:
-    fields = Fields.verbatim(data)
+def _send(fields: Fields) -> Send:
     to, conversation = fields.receiver()
-    client_id = fields.short_text("clientmsgid", Limit.CLIENT_MSG_ID_BYTES)
+    client_id = _client_id(fields)
     if "forward" in fields.values:
-        if not _CONTENT_FIELDS.isdisjoint(fields.values):
+        copied = ("text", "data", "type", "replyto", "mentions", "buttons", "exclusive", "thread", "also")
+        if any(name in fields.values for name in copied):
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         return Send(to, conversation, "forward", id=client_id, about=fields.needed_id("forward"))
     kind, body = _content(fields)
@@ -160,82 +161,28 @@ def _send_anything(data: bytes) -> Send:
     return Send(to, conversation, "message", kind, body, client_id, about, _meta(fields, True), thread, also)
 
 
-_CONTENT_FIELDS: Final = frozenset(
-    {"text", "data", "type", "replyto", "mentions", "buttons", "exclusive", "thread", "also"}
-)
-"""Fields that a forwarded message cannot have: the server copies it."""
-
-
-def _react(data: bytes) -> React:
-    fields = Fields.of(data)
-    emoji = fields.short_text("emoji", Limit.EMOJI_BYTES)
-    return React(fields.needed_id("id"), emoji, fields.flag("remove"))
-
-
-def _pin(data: bytes) -> Pin:
-    fields = Fields.of(data)
-    return Pin(fields.needed_id("id"), fields.flag("remove"))
-
-
-def _pins(data: bytes) -> AskPins:
-    fields = Fields.of(data)
-    return AskPins(fields.needed_id("conversation"), fields.id("before"))
-
-
-def _press(data: bytes) -> Send:
-    fields = Fields.of(data)
-    value = fields.short_text("value", MAX_BUTTON_BYTES).encode()
-    client_id = fields.short_text("clientmsgid", Limit.CLIENT_MSG_ID_BYTES)
-    return Send(kind="press", type="", body=value, id=client_id, about=fields.needed_id("id"))
-
-
-def _answer(data: bytes) -> AnswerAsk:
-    fields = Fields.of(data)
-    value, text = fields.short_text("value", MAX_BUTTON_BYTES), fields.text("text")
-    fields.short_text("clientmsgid", Limit.CLIENT_MSG_ID_BYTES)  # the user and the answer say that it repeats
-    if bool(value) == bool(text) or len(text) > Limit.ANSWER_CHARACTERS:
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return AnswerAsk(fields.needed_id("id"), value, text)
-
-
-def _recall(data: bytes) -> Send:
-    fields = Fields.of(data)
-    client_id = fields.short_text("clientmsgid", Limit.CLIENT_MSG_ID_BYTES)
-    return Send(kind="recall", id=client_id, about=fields.needed_id("id"))
+def _client_id(fields: Fields) -> str:
+    return fields.short_text("clientmsgid", Limit.CLIENT_MSG_ID_BYTES)
 
 
 def _edit(data: bytes) -> Send:
     fields = Fields.verbatim(data)
     kind, body = _content(fields)
-    client_id = fields.short_text("clientmsgid", Limit.CLIENT_MSG_ID_BYTES)
-    about = fields.needed_id("id")
-    return Send(kind="edit", type=kind, body=body, id=client_id, about=about, meta=_meta(fields))
+    id = _client_id(fields)
+    return Send(kind="edit", type=kind, body=body, id=id, about=fields.needed_id("id"), meta=_meta(fields))
 
 
-def _thread(data: bytes) -> AskThread:
-    fields = Fields.of(data)
-    return AskThread(fields.needed_id("thread"), fields.id("before"), fields.limit())
+def _press(fields: Fields) -> Send:
+    value, id = fields.short_text("value", MAX_BUTTON_BYTES).encode(), _client_id(fields)
+    return Send(kind="press", type="", body=value, id=id, about=fields.needed_id("id"))
 
 
-def _threads(data: bytes) -> AskThreads:
-    fields = Fields.of(data)
-    return AskThreads(fields.id("before"), fields.limit())
-
-
-def _follow_thread(data: bytes) -> FollowThread:
-    fields = Fields.of(data)
-    return FollowThread(fields.needed_id("thread"), fields.flag("remove"))
-
-
-def _read_thread(data: bytes) -> ReadThread:
-    fields = Fields.of(data)
-    return ReadThread(fields.needed_id("thread"), fields.needed_id("id"))
-
-
-def _sync(data: bytes) -> Sync:
-    fields = Fields.of(data)
-    version = fields.id("version") if "version" in fields.values else -1
-    return Sync(fields.id("cursor"), fields.limit(), version)
+def _answer(fields: Fields) -> AnswerAsk:
+    value, text = fields.short_text("value", MAX_BUTTON_BYTES), fields.text("text")
+    _client_id(fields)  # the user and the answer say that it repeats
+    if bool(value) == bool(text) or len(text) > Limit.ANSWER_CHARACTERS:
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+    return AnswerAsk(fields.needed_id("id"), value, text)
 
 
 def _types(fields: Fields) -> tuple[str, ...]:
@@ -249,25 +196,17 @@ def _types(fields: Fields) -> tuple[str, ...]:
     return names
 
 
+def _id_or_none(fields: Fields, key: str) -> int:
+    """The id of a field; -1: it is not there."""
+    return fields.id(key) if key in fields.values else -1
+
+
 def _history(fields: Fields) -> History:
-    names = _types(fields)
-    after = fields.id("after") if "after" in fields.values else -1
+    names, after = _types(fields), _id_or_none(fields, "after")
     if names and after >= 0:
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
     conversation, before = fields.needed_id("conversation"), fields.id("before")
     return History(conversation, before, fields.limit(), after, names)
-
-
-def _conversations(fields: Fields) -> Conversations:
-    return Conversations(fields.id("before"), fields.limit())
-
-
-def _read(fields: Fields) -> Read:
-    return Read(fields.needed_id("conversation"), fields.needed_id("id"))
-
-
-def _ack(fields: Fields) -> Ack:
-    return Ack(fields.needed_id("id"))
 
 
 def _ids(fields: Fields, most: int) -> tuple[int, ...]:
@@ -276,25 +215,6 @@ def _ids(fields: Fields, most: int) -> tuple[int, ...]:
     if not isinstance(ids, list) or not 0 < len(ids) <= most:
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return tuple([Fields({"id": each}).needed_id("id") for each in ids])
-
-
-def _hide(fields: Fields) -> Hide:
-    return Hide(_ids(fields, Limit.HIDDEN))
-
-
-def _received(fields: Fields) -> Received:
-    return Received(fields.needed_id("conversation"), fields.needed_id("id"))
-
-
-def _receipts(fields: Fields) -> AskReceipts:
-    after = fields.short_text("after", MAX_USER_BYTES)
-    message = fields.id("message")
-    return AskReceipts(fields.needed_id("conversation"), after, fields.limit(), message)
-
-
-def _count_receipts(data: bytes) -> CountReceipts:
-    fields = Fields.of(data)
-    return CountReceipts(fields.needed_id("conversation"), _ids(fields, Limit.PAGE))
 
 
 def _search(fields: Fields) -> Search:
@@ -311,41 +231,49 @@ def _search(fields: Fields) -> Search:
     return Search(text, fields.id("conversation"), fields.id("before"), fields.limit(), filter)
 
 
+def _from_json(make: Callable[[Fields], Command], data: bytes) -> Command:
+    return make(Fields.of(data))
+
+
 FIELDS_OF_COMMANDS: Final[Mapping[str, Callable[[Fields], Command]]] = {
     "history": _history,
-    "conversations": _conversations,
-    "read": _read,
-    "hide": _hide,
-    "ack": _ack,
-    "received": _received,
-    "receipts": _receipts,
+    "conversations": lambda fields: Conversations(fields.id("before"), fields.limit()),
+    "read": lambda fields: Read(fields.needed_id("conversation"), fields.needed_id("id")),
+    "hide": lambda fields: Hide(_ids(fields, Limit.HIDDEN)),
+    "ack": lambda fields: Ack(fields.needed_id("id")),
+    "received": lambda fields: Received(fields.needed_id("conversation"), fields.needed_id("id")),
+    "receipts": lambda fields: AskReceipts(
+        fields.needed_id("conversation"),
+        fields.short_text("after", MAX_USER_BYTES),
+        fields.limit(),
+        fields.id("message"),
+    ),
     "marks": lambda fields: AskMarks(fields.id("version")),
     "typing": lambda fields: Typing(*fields.receiver()),
     "search": _search,
 }
 """The commands on stored messages that other codecs have, too: name → the function that makes one from its
 fields, which raises :class:`Refused`."""
-
-
-def _from_json(make: Callable[[Fields], Command]) -> Reader:
-    return lambda data: make(Fields.of(data))
-
-
-MESSAGE_COMMANDS: Final[Readers] = {
-    "send": read_send,
-    "recall": _recall,
-    "edit": _edit,
+_OF_JSON: Final[Mapping[str, Callable[[Fields], Command]]] = {
+    **FIELDS_OF_COMMANDS,
+    "recall": lambda fields: Send(kind="recall", id=_client_id(fields), about=fields.needed_id("id")),
     "press": _press,
     "answer": _answer,
-    "sync": _sync,
-    "react": _react,
-    "pin": _pin,
-    "pins": _pins,
-    "receiptCounts": _count_receipts,
-    "thread": _thread,
-    "threads": _threads,
-    "followThread": _follow_thread,
-    "readThread": _read_thread,
-    **{name: _from_json(make) for name, make in FIELDS_OF_COMMANDS.items()},
+    "sync": lambda fields: Sync(fields.id("cursor"), fields.limit(), _id_or_none(fields, "version")),
+    "react": lambda fields: React(
+        fields.needed_id("id"), fields.short_text("emoji", Limit.EMOJI_BYTES), fields.flag("remove")
+    ),
+    "pin": lambda fields: Pin(fields.needed_id("id"), fields.flag("remove")),
+    "pins": lambda fields: AskPins(fields.needed_id("conversation"), fields.id("before")),
+    "receiptCounts": lambda fields: CountReceipts(fields.needed_id("conversation"), _ids(fields, Limit.PAGE)),
+    "thread": lambda fields: AskThread(fields.needed_id("thread"), fields.id("before"), fields.limit()),
+    "threads": lambda fields: AskThreads(fields.id("before"), fields.limit()),
+    "followThread": lambda fields: FollowThread(fields.needed_id("thread"), fields.flag("remove")),
+    "readThread": lambda fields: ReadThread(fields.needed_id("thread"), fields.needed_id("id")),
+}
+MESSAGE_COMMANDS: Final[Readers] = {
+    "send": read_send,
+    "edit": _edit,
+    **{name: partial(_from_json, make) for name, make in _OF_JSON.items()},
 }
 """The commands on stored messages."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from imserver.plugin.errors import ReplyCode
 from imserver.plugin.settings import MAX_USER_BYTES
-from imserver.plugin.wire import (
-    Command,
-    Fields,
-    Readers,
-    Refused,
-)
+from imserver.plugin.wire import Command, Fields, Readers, Refused
 
 MAX_NAMED: Final = 1000
 """The most users that one command names."""
@@ -67,41 +64,32 @@ class LeaveGroup(Command, frozen=True, gc=False):
     group: int
 
 
-def _group_members(data: bytes) -> tuple[str, ...]:
-    users = Fields.of(data).values.get("members", [])
+def _members(fields: Fields) -> tuple[str, ...]:
+    users = fields.values.get("members", [])
     if not isinstance(users, list) or len(users) > MAX_NAMED:
         raise Refused(ReplyCode.BAD_PARAMETER)
     return tuple([Fields({"user": user}).short_text("user", MAX_USER_BYTES) for user in users])
 
 
-def _group(data: bytes) -> int:
-    return Fields.of(data).needed_id("group")
-
-
-def _ask_groups(data: bytes) -> Command:
-    fields = Fields.of(data)
-    return AskGroups(fields.id("after"), fields.limit())
-
-
-def _ask_group_members(data: bytes) -> Command:
-    fields = Fields.of(data)
-    return AskGroupMembers(_group(data), fields.short_text("after", MAX_USER_BYTES), fields.limit())
-
-
-def _update_group(data: bytes) -> Command:
-    fields = Fields.of(data)
+def _update_group(fields: Fields) -> UpdateGroup:
     texts = ("name", "avatar", "description")
-    return UpdateGroup(
-        _group(data), *(fields.text(each) if each in fields.values else None for each in texts)
-    )
+    given = (fields.text(each) if each in fields.values else None for each in texts)
+    return UpdateGroup(fields.needed_id("group"), *given)
 
 
-METHODS: Final[Readers] = {
-    "createGroup": lambda data: CreateGroup(Fields.of(data).text("name"), _group_members(data)),
-    "groups": _ask_groups,
-    "groupMembers": _ask_group_members,
+def _read(make: Callable[[Fields], Command], data: bytes) -> Command:
+    return make(Fields.of(data))
+
+
+_MAKERS: Final[Mapping[str, Callable[[Fields], Command]]] = {
+    "createGroup": lambda fields: CreateGroup(fields.text("name"), _members(fields)),
+    "groups": lambda fields: AskGroups(fields.id("after"), fields.limit()),
+    "groupMembers": lambda fields: AskGroupMembers(
+        fields.needed_id("group"), fields.short_text("after", MAX_USER_BYTES), fields.limit()
+    ),
     "updateGroup": _update_group,
-    "inviteToGroup": lambda data: InviteToGroup(_group(data), _group_members(data)),
-    "joinGroup": lambda data: JoinGroup(_group(data)),
-    "leaveGroup": lambda data: LeaveGroup(_group(data)),
+    "inviteToGroup": lambda fields: InviteToGroup(fields.needed_id("group"), _members(fields)),
+    "joinGroup": lambda fields: JoinGroup(fields.needed_id("group")),
+    "leaveGroup": lambda fields: LeaveGroup(fields.needed_id("group")),
 }
+METHODS: Final[Readers] = {name: partial(_read, make) for name, make in _MAKERS.items()}

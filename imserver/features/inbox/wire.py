@@ -8,20 +8,13 @@ import msgspec
 from msgspec import Struct
 
 from imserver.plugin.errors import ReplyCode
-from imserver.plugin.wire import (
-    Command,
-    Fields,
-    Limit,
-    Readers,
-    Refused,
-    well_formed,
-)
+from imserver.plugin.wire import Command, Fields, Limit, Readers, Refused, well_formed
 
 MAX_DRAFT_BYTES: Final = 16_384
 """Limit of a draft with its mentions, in bytes of JSON."""
 
 
-class DraftMention(Struct, frozen=True):
+class DraftMention(Struct, frozen=True, forbid_unknown_fields=True):
     """A name in a draft that mentions a user."""
 
     name: str
@@ -61,29 +54,22 @@ class AskArrangements(Command, frozen=True, gc=False):
     limit: int
 
 
-class _Mention(msgspec.Struct, forbid_unknown_fields=True):
-    name: str
-    user: str
-
-
-class _Draft(msgspec.Struct, forbid_unknown_fields=True):
+class _Draft(Struct, forbid_unknown_fields=True):
     text: str = ""
     reply_to: Annotated[int, msgspec.Meta(ge=0, le=Limit.ID)] = msgspec.field(default=0, name="replyto")
-    mentions: Annotated[list[_Mention], msgspec.Meta(max_length=Limit.MENTIONS)] = []
+    mentions: Annotated[list[DraftMention], msgspec.Meta(max_length=Limit.MENTIONS)] = []
 
 
 def _arrange(data: bytes) -> Arrange:
     fields = Fields.of(data)
-    pinned, archived, marked = (_new_id(fields, key) for key in ("pinned", "archived", "marked"))
+    pinned, archived, marked = (
+        fields.id(key) if key in fields.values else None for key in ("pinned", "archived", "marked")
+    )
     draft = _unsent(fields.values["draft"]) if "draft" in fields.values else None
     change = Arrange(fields.needed_id("conversation"), pinned, archived, marked, draft)
     if change == Arrange(change.conversation):
         raise Refused(ReplyCode.BAD_PARAMETER)
     return change
-
-
-def _new_id(fields: Fields, key: str) -> int | None:
-    return fields.id(key) if key in fields.values else None
 
 
 def _unsent(value: Any) -> UnsentText:
