@@ -143,10 +143,11 @@ def _send_text(data: bytes) -> Send | None:
 
 def read_send(data: bytes) -> Send:
     """Read a message. Raises :class:`Refused`."""
-    return _send_text(data) or _send(Fields.verbatim(data))
+    return _send_text(data) or _send_anything(data)
 
 
-def _send(fields: Fields) -> Send:
+def _send_anything(data: bytes) -> Send:
+    fields = Fields.verbatim(data)
     to, conversation = fields.receiver()
     client_id = _client_id(fields)
     if "forward" in fields.values:
