@@ -25,8 +25,10 @@ from imserver.messages.log.rows import (
     SQLITE_BY_GROUP,
     USER,
     LogHead,
+    LogPart,
     LogTables,
     decode_meta,
+    in_log,
     members_of,
     pair_of,
 )
@@ -40,15 +42,11 @@ AT_ONCE: Final = 50
 _LOOK: Final = 10_000
 """Ids among which one query looks for those of a user."""
 _MARK: Final = b'{"erased":true}'
-_NAMING: Final = frozenset(
-    (
-        *("users", "mentions", "invited_by", "forwarded", "bots", "reactions", "except_users", "user", "by"),
-        *("replies", "stopped", "ask"),
-    )
+_NAMING: Final = (
+    *("users", "mentions", "invited_by", "forwarded", "bots", "reactions", "except_users", "user", "by"),
+    *("replies", "stopped", "ask"),
 )
 """The fields of ``meta`` in which the server or a client names users."""
-_NO_NAMES: Final = ("emoji", "value", "text")
-"""Fields within these that name nobody, whatever their text."""
 _encode: Final = msgspec.json.Encoder().encode
 _CONTAINS: Final = {
     "sqlite": "instr({}, %s) > 0",
@@ -58,23 +56,24 @@ _CONTAINS: Final = {
 """Engine → the condition for bytes that contain others."""
 
 
-class UserEraser:
+class UserEraser(LogPart):
     """Erases users. May switch and raise StorageUnavailable."""
 
     def __init__(self, writer: LogWriter, tables: LogTables) -> None:
         self._writer = writer
-        self._tables = tables
+        super().__init__(tables)
 
     def erase(self, app: str, user: str, name: str) -> None:
         """Erase a user, who has left all groups. ``name`` stands in their place from then on."""
         self._change(app, partial(_rename_pairs, user, name))
         self._change(app, partial(_withdraw_some, user))
         # What others wrote about this user later is not before this id.
-        last = self._tables.read_log(app, lambda sql, head: head.last_id, 0)
-        needles, notices = _needles(user), self._tables.read_log(app, partial(_notices, name), 0)
-        after, nothing = 0, (list[int](), last)
+        last, notices = self._begin(app, name)
+        # How JSON writes the id of the user.
+        needles = list(dict.fromkeys((_encode(user), json.dumps(user).encode())))
+        after = 0
         while after < last:
-            ids, after = self._tables.read_log(app, _Look(user, notices, needles, after, last), nothing)
+            ids, after = self._look(app, user, notices, needles, after, last)
             if ids:
                 self._change(app, partial(_erase_some, user, name, notices, ids))
             if is_long_turn():
@@ -94,35 +93,37 @@ class UserEraser:
         while left:
             self._writer.change(app, one)
 
+    @in_log(lambda: (0, 0))
+    def _begin(self, sql: Statements, head: LogHead, name: str) -> tuple[int, int]:
+        """The last id, and the conversation in which the server alone wrote to the user with this new name;
+        0: there is none."""
+        statement = "SELECT id FROM conversation WHERE log = %s AND pair = %s"
+        rows = sql.query(statement, (head.number, pair_of("", name)))
+        return head.last_id, next((row[0] for row in rows), 0)
 
-class _Look:
-    """Finds the next entries that have a user, or are in the conversation ``notices``: their ids, and the id
-    up to which was looked."""
-
-    def __init__(self, user: str, notices: int, needles: Sequence[bytes], after: int, last: int) -> None:
-        self._user = user
-        self._notices = notices
-        self._needles = needles
-        self._after = after
-        self._last = last
-
-    def __call__(self, sql: Statements, head: LogHead) -> tuple[list[int], int]:
-        after = max(self._after, head.floor)
-        upto = end_of_look(sql, head.number, after, self._last, _LOOK)
-        named = " OR ".join([_CONTAINS[sql.engine].format("meta")] * len(self._needles))
+    @in_log()
+    def _look(
+        self,
+        sql: Statements,
+        head: LogHead,
+        user: str,
+        notices: int,
+        needles: Sequence[bytes],
+        after: int,
+        last: int,
+    ) -> tuple[list[int], int]:
+        """The next entries that have a user, or are in the conversation ``notices``, and the id up to which
+        was looked."""
+        after = max(after, head.floor)
+        upto = end_of_look(sql, head.number, after, last, _LOOK)
+        named = " OR ".join([_CONTAINS[sql.engine].format("meta")] * len(needles))
         rows = sql.query(
             "SELECT id FROM message WHERE log = %s AND id > %s AND id <= %s "
             f"AND (sender = %s OR conversation = %s OR {named}) ORDER BY id LIMIT %s",
-            (head.number, after, upto, self._user, self._notices, *self._needles, AT_ONCE),
+            (head.number, after, upto, user, notices, *needles, AT_ONCE),
         )
         ids = [int(id) for (id,) in rows]
         return ids, ids[-1] if len(ids) == AT_ONCE else upto
-
-
-def _notices(name: str, sql: Statements, head: LogHead) -> int:
-    """The conversation in which the server alone wrote to the user with this new name; 0: there is none."""
-    statement = "SELECT id FROM conversation WHERE log = %s AND pair = %s"
-    return next((row[0] for row in sql.query(statement, (head.number, pair_of("", name)))), 0)
 
 
 # --- in the transaction -------------------------------------------------------------------------------------
@@ -179,16 +180,20 @@ def _erase_some(user: str, name: str, notices: int, ids: Sequence[int], transact
             continue
         changed.append((name if sender else "", log, id))
         if id in messages and conversation in states:
-            transaction.enter(states[conversation], _recall_of(id, conversation, name))
+            transaction.enter(
+                states[conversation],
+                Draft(sender=name, kind="recall", type="", about=id, meta=_MARK, conversation=conversation),
+            )
         elif kind in _WITH_CONTENT and about not in messages:
             # A message without its conversation, or an edit without its message, has no readers.
-            changes = [(id, conversation, transaction.head.last_id)]
-            note_changes(sql, log, changes, 0)
+            note_changes(sql, log, [(id, conversation, transaction.head.last_id)], 0)
             recalled = NUMBERS["press"] if kind == NUMBERS["press"] else NUMBERS["recall"]
             _set(sql, log, id, kind=recalled, body=b"", meta=b"")
         elif kind == NUMBERS["group"]:
             # The names of a group are those of its members: without any, nobody's.
-            after = _kind_of_change(after) if conversation in empty else after
+            if conversation in empty:
+                fields, kept = decode_meta(after), ("change", "users", "role", "members")
+                after = _encode({key: fields[key] for key in kept if key in fields})
             _set(sql, log, id, kind=kind, body=b"", meta=after)
         elif after != before:
             _set(sql, log, id, kind=kind, meta=after)
@@ -200,10 +205,6 @@ def _erase_some(user: str, name: str, notices: int, ids: Sequence[int], transact
             (log, conversation),
         )
     return False
-
-
-def _recall_of(id: int, conversation: int, name: str) -> Draft:
-    return Draft(sender=name, kind="recall", type="", about=id, meta=_MARK, conversation=conversation)
 
 
 _OF_GROUPS: Final = (NUMBERS["group"], NUMBERS["leave"])
@@ -263,28 +264,21 @@ def _forget_memberships(user: str, transaction: AppTransaction) -> bool:
 # --- names in ``meta`` --------------------------------------------------------------------------------------
 
 
-def _needles(user: str) -> list[bytes]:
-    """How JSON writes the id of a user."""
-    return list(dict.fromkeys((_encode(user), json.dumps(user).encode())))
-
-
 def _renamed(meta: bytes, user: str, name: str) -> bytes:
     """``meta`` with another name in place of a user, wherever it names users."""
     fields = decode_meta(meta)
     ask = fields.get("ask")
-    if isinstance(ask, dict) and isinstance(ask.get("answers"), list):
-        fields["ask"] = {**ask, "answers": _without_text(ask["answers"], user)}
+    if isinstance(ask, dict) and isinstance(ask.get("answers"), list):  # without what the user wrote
+        fields["ask"] = {
+            **ask,
+            "answers": [
+                {key: each[key] for key in each if key != "text" or each.get("user") != user}
+                for each in ask["answers"]
+                if isinstance(each, dict)
+            ],
+        }
     after = {key: _replaced(value, user, name) if key in _NAMING else value for key, value in fields.items()}
     return meta if after == fields else _encode(after)
-
-
-def _without_text(answers: Any, user: str) -> Any:
-    """The answers to a question, those of a user without what they wrote."""
-    return [
-        {key: each[key] for key in each if key != "text"} if each.get("user") == user else each
-        for each in answers
-        if isinstance(each, dict)
-    ]
 
 
 def _replaced(value: Any, user: str, name: str) -> Any:
@@ -293,11 +287,6 @@ def _replaced(value: Any, user: str, name: str) -> Any:
     if isinstance(value, list):
         return [_replaced(each, user, name) for each in value]
     if isinstance(value, dict):
-        return {key: each if key in _NO_NAMES else _replaced(each, user, name) for key, each in value.items()}
+        texts = ("emoji", "value", "text")  # they name nobody
+        return {key: each if key in texts else _replaced(each, user, name) for key, each in value.items()}
     return value
-
-
-def _kind_of_change(meta: bytes) -> bytes:
-    """What a change of a group was, without its texts."""
-    fields = decode_meta(meta)
-    return _encode({key: fields[key] for key in ("change", "users", "role", "members") if key in fields})

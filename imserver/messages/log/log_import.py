@@ -18,7 +18,7 @@ from imserver.messages.log.annotations import (
     emoji_objection,
     find_message,
 )
-from imserver.messages.log.contract import Draft, Entry, GroupText, Rejected, RejectReason
+from imserver.messages.log.contract import OPTIONS, Draft, Entry, GroupText, Rejected, RejectReason
 from imserver.messages.log.groups import (
     MEMBER,
     OWNER,
@@ -42,8 +42,6 @@ from imserver.model import Limit
 from imserver.storage.statements import text_objection, text_of
 
 _encode: Final = msgspec.json.Encoder().encode
-_WHOLE_HISTORY: Final = 1
-"""The options of a group whose new members read what was written before."""
 
 
 class LogImport:
@@ -92,7 +90,11 @@ class LogImport:
         """
         if wrong := objection(draft) or (draft.room and "room: not imported"):
             return Rejected(RejectReason.INVALID, wrong)
-        once = {each[1:]: each for each in reactions if not _reaction_objection(*each[1:])}
+        once = {
+            (user, emoji): (own_key, user, emoji)
+            for own_key, user, emoji in reactions
+            if user and not (emoji_objection(emoji) or text_objection(user, MAX_USER_BYTES))
+        }
         valid = list(once.values())
         if known := self.find(key):
             for each in valid:
@@ -115,7 +117,8 @@ class LogImport:
             meta["reactions"] = [
                 {"emoji": each.emoji, "count": each.count, "users": each.users} for each in totals.values()
             ]
-        draft = replace(draft, meta=_encode(meta) if meta else b"", client_msg_id=_client_msg_id(key))
+        own_id = key if len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES else ""
+        draft = replace(draft, meta=_encode(meta) if meta else b"", client_msg_id=own_id)
         entry = self._enter(key, state, draft)
         if is_edited:
             edit = replace(draft, kind="edit", about=entry.id, client_msg_id="", thread=0)
@@ -182,7 +185,7 @@ class LogImport:
             return known
         transaction = self._transaction
         self._begin(time_ms)
-        state = transaction.make_conversation(GROUP, (), name, _WHOLE_HISTORY)
+        state = transaction.make_conversation(GROUP, (), name, OPTIONS["history"][0])
         everybody = list(dict.fromkeys((owner, *users)))
         transaction.admit(state, [owner], OWNER)
         transaction.admit(state, everybody[1:], MEMBER)
@@ -206,7 +209,10 @@ class LogImport:
         transaction = self._transaction
         there: Container[str] = transaction.members(group, users)
         if only_first:
-            there = self._ever_in(group, users)
+            statement = "SELECT member FROM membership WHERE log = %s AND conversation = %s AND member IN {}"
+            which, names = (transaction.log, group), list(dict.fromkeys(users))
+            rows = transaction.sql.query_in(statement, which, names, many=True)
+            there = {text_of(row[0]) for row in rows}
         new = [user for user in dict.fromkeys(users) if user not in there]
         if not new:
             return
@@ -214,12 +220,6 @@ class LogImport:
         members = count_members(transaction, group) + len(new)
         transaction.admit(state, new, MEMBER, start_of_history(transaction, group, new))
         self._record(key, state, "join", by, {"users": new, "role": MEMBER, "members": members}, time_ms)
-
-    def _ever_in(self, group: int, users: Sequence[str]) -> set[str]:
-        statement = "SELECT member FROM membership WHERE log = %s AND conversation = %s AND member IN {}"
-        which = (self._transaction.log, group)
-        rows = self._transaction.sql.query_in(statement, which, list(dict.fromkeys(users)), many=True)
-        return {text_of(row[0]) for row in rows}
 
     def leave(self, key: str, group: int, users: Sequence[str], by: str, time_ms: int) -> None:
         """Remove those of the users who are members, but the owner."""
@@ -307,14 +307,6 @@ class LogImport:
 
 def _digest(key: str) -> bytes:
     return resend_of("", key)
-
-
-def _client_msg_id(key: str) -> str:
-    return key if len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES else ""
-
-
-def _reaction_objection(user: str, emoji: str) -> str:
-    return emoji_objection(emoji) or text_objection(user, MAX_USER_BYTES) or ("" if user else "user: empty")
 
 
 def _totals(reactions: Sequence[tuple[str, str, str]]) -> dict[str, Reaction]:

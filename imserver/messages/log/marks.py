@@ -31,12 +31,6 @@ from imserver.model import (
 )
 from imserver.storage.statements import Row, Statements, text_objection, text_of
 
-_OF_USER: Final = (
-    *("read_position", "hidden", "mark_version", "mention", "bot_entry", "uplink_session"),
-    "thread_reader",
-)
-"""The tables with what the log has of one user, besides memberships."""
-
 MOST_MARKS: Final = 2 * Limit.HIDDEN
 """Most changes of one kind in an answer: more than have the same version."""
 
@@ -86,7 +80,8 @@ class MarkStore(LogPart):
     @in_log(writes=True)
     def forget(self, sql: Statements, head: LogHead, user: str) -> None:
         """Delete all marks of a deleted user, and the user's uplink session."""
-        for table in _OF_USER if user else ():
+        tables = ("read_position", "hidden", "mark_version", "mention", "bot_entry", "uplink_session")
+        for table in (*tables, "thread_reader") if user else ():
             sql.execute(f"DELETE FROM {table} WHERE log = %s AND member = %s", (head.number, user))
         statement = "DELETE FROM uplink_session WHERE log = %s AND member = %s"
         sql.execute(statement, (head.number, LAST_SESSION))  # nodes look the sessions up again
@@ -291,7 +286,7 @@ def _still_there(sql: Statements, head: LogHead, conversation: int, users: Seque
 def _receipts_since(sql: Statements, head: LogHead, user: str, after: int) -> Sequence[Row]:
     """Changed positions of the other users, after a version, in the user's conversations of two."""
     # Without the hint SQLite scans the positions of all users.
-    hint = sql.on_sqlite(_BY_CONVERSATION)
+    hint = sql.on_sqlite("INDEXED BY sqlite_autoindex_read_position_2")  # its read_position_by_conversation
     statement = (
         "SELECT r.conversation, r.member, r.read_id, r.received_id, r.peer_version FROM membership s "
         f"CROSS JOIN conversation c CROSS JOIN read_position r {hint} WHERE s.log = %s AND s.member = %s "
@@ -300,10 +295,6 @@ def _receipts_since(sql: Statements, head: LogHead, user: str, after: int) -> Se
         "ORDER BY r.peer_version LIMIT %s"
     )
     return sql.query(statement, (head.number, user, after, MOST_MARKS + 1))
-
-
-_BY_CONVERSATION: Final = "INDEXED BY sqlite_autoindex_read_position_2"
-"""SQLite's name of ``read_position_by_conversation``, the second constraint of the table."""
 
 
 def _receipt(row: Row) -> Receipt:

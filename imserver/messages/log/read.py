@@ -38,10 +38,7 @@ from imserver.storage.statements import Row, Statements, text_of
 EntryPage = tuple[list[Entry], bool]
 """Entries ordered by id, and whether there are more."""
 
-_AGES: Final = 5000
-"""Number of entries whose age one query reads."""
 _ENTRIES: Final = f"SELECT {ENTRY_COLUMNS} {FROM_MESSAGES}"
-_SENT: Final = f"{_ENTRIES} m.resend = %s"
 
 
 def reads(member: str) -> str:
@@ -58,9 +55,6 @@ VISIBLE: Final = (
     f"AND m.id <= coalesce(s.left_id, {Limit.ID}) AND {reads('s')}"
 )
 """Condition: the messages ``m`` that a membership ``s`` allows its user to read."""
-
-
-_READERS_PAGE: Final = 500
 
 
 class EntryReader(LogPart):
@@ -98,7 +92,7 @@ class EntryReader(LogPart):
         """The users and bots for whom there is something new among the entries after an id, up to ``last``.
         Of those in groups, only bots and users whose membership changes."""
         names: set[str] = set()
-        while after < last and (page := self.read(app, after, _READERS_PAGE)):
+        while after < last and (page := self.read(app, after, 500)):
             for entry in page:
                 names.update(entry.members or bots_of(entry))
                 if entry.kind in ("join", "leave"):
@@ -115,7 +109,7 @@ class EntryReader(LogPart):
     @in_log()
     def sent(self, sql: Statements, head: LogHead, sender: str, client_msg_id: str) -> Entry | None:
         """The entry that a user has sent with this ``client_msg_id``."""
-        rows = sql.query(_SENT, (head.number, resend_of(sender, client_msg_id)))
+        rows = sql.query(f"{_ENTRIES} m.resend = %s", (head.number, resend_of(sender, client_msg_id)))
         return entry_of(rows[0]) if rows else None
 
     def sync(self, app: str, user: str, after: int, limit: int) -> EntryPage:
@@ -238,7 +232,7 @@ class EntryReader(LogPart):
             "ORDER BY id DESC LIMIT %s"
         )
         upto = head.last_id
-        while rows := sql.query(statement, (head.number, upto, head.floor, _AGES)):
+        while rows := sql.query(statement, (head.number, upto, head.floor, 5000)):
             for id, stored_at in rows:
                 if stored_at < time:
                     return int(id)
@@ -332,15 +326,14 @@ def _with_own_reactions(sql: Statements, log: int, user: str, entries: list[Entr
         )
         rows = sql.query(statement, (log, user, reacted[0].id, reacted[-1].id))
         own = {(row[0], text_of(row[1])) for row in rows}
-    return [_mark_own(entry, user, own) if entry.reactions else entry for entry in entries]
-
-
-def _mark_own(entry: Entry, user: str, own: set[tuple[int, str]]) -> Entry:
-    reactions = [
-        replace(each, mine=True) if user in each.users or (entry.id, each.emoji) in own else each
-        for each in entry.reactions
-    ]
-    return replace(entry, reactions=tuple(reactions))
+    for index, entry in enumerate(entries):
+        if entry.reactions:
+            reactions = [
+                replace(each, mine=True) if user in each.users or (entry.id, each.emoji) in own else each
+                for each in entry.reactions
+            ]
+            entries[index] = replace(entry, reactions=tuple(reactions))
+    return entries
 
 
 def shown(sql: Statements, head: LogHead, user: str, ids: Sequence[int]) -> list[int]:
@@ -371,7 +364,6 @@ def end_of_look(sql: Statements, log: int, after: int, last: int, many: int) -> 
 
 _WINDOW: Final = 5000
 """Number of ids that SQLite reads first. Otherwise it sorts everything after an old cursor for each page."""
-_WINDOW_GROWTH: Final = 16
 _MOST_UNIONS: Final = 500
 """Number of conversations up to which MySQL uses one UNION branch each. Above it, it scans the log."""
 
@@ -386,7 +378,8 @@ def _rooms(
     sql: Statements, head: LogHead, after_by_room: Mapping[str, int], after: int
 ) -> list[tuple[int, int]]:
     """The rooms with new entries: (conversation, id after which)."""
-    hint = sql.on_sqlite(_BY_PAIR)
+    # SQLite's name of ``conversation_by_pair``. Without it SQLite scans all conversations.
+    hint = sql.on_sqlite("INDEXED BY sqlite_autoindex_conversation_2")
     statement = (
         f"SELECT id, pair, last_id FROM conversation {hint} WHERE log = %s AND last_id > %s AND pair IN {{}}"
     )
@@ -397,11 +390,6 @@ def _rooms(
         if behind < last_id:
             found.append((conversation, behind))
     return found
-
-
-_BY_PAIR: Final = "INDEXED BY sqlite_autoindex_conversation_2"
-"""SQLite's name of ``conversation_by_pair``, the second constraint of the table. Without it SQLite scans
-all conversations."""
 
 
 def _ids_of(
@@ -439,7 +427,7 @@ def _sqlite(sql: Statements, head: LogHead, user: str, after: int, count: int) -
         ids = [row[0] for row in sql.query(statement, values)]
         if len(ids) >= count or upto == head.last_id:
             return ids
-        window *= _WINDOW_GROWTH
+        window *= 16
 
 
 def _postgresql(sql: Statements, head: LogHead, user: str, after: int, count: int) -> Sequence[int]:

@@ -18,7 +18,7 @@ from imserver.messages.commands import SearchFilter
 from imserver.messages.log.contract import Change, Draft, Entry, Rejected, RejectReason
 from imserver.messages.log.read import end_of_look
 from imserver.messages.log.rows import NUMBERS, LogHead, LogPart, LogTables, decode_meta, in_log
-from imserver.messages.log.search import TimeWindow
+from imserver.messages.log.search import time_window
 from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.writer import LogWriter
 from imserver.storage.numbers import beyond
@@ -126,7 +126,7 @@ class RemovalWriter(LogPart):
     def extent(self, sql: Statements, head: LogHead, since: int, until: int) -> tuple[int, int]:
         """The ids (after, last) between which the messages of a time are, in Unix milliseconds; 0: no
         limit."""
-        return TimeWindow(head, head.last_id, SearchFilter(since=since, until=until))(sql)
+        return time_window(head, head.last_id, SearchFilter(since=since, until=until), sql)
 
     def size(self, app: str, since: int, until: int) -> int:
         """How many ids the messages of a time have, without the gaps that restores have made."""

@@ -21,17 +21,7 @@ from imserver.storage.statements import Statements, text_objection
 
 MOST_EDITS: Final = 100
 """Edits of one message. Each edit and a recall rewrite all earlier ones under the log's lock."""
-_SET_RECALLED: Final = (
-    f"UPDATE message SET kind = {NUMBERS['recall']}, type = '', body = %s, meta = %s, about = %s "
-    f"WHERE log = %s AND id = %s AND kind IN ({NUMBERS['message']}, {NUMBERS['edit']})"
-)
-_SET_WITHDRAWN: Final = (
-    f"UPDATE message SET meta = %s WHERE log = %s AND id = %s AND kind = {NUMBERS['recall']}"
-)
-_SET_CONTENT: Final = (
-    "UPDATE message SET type = %s, body = %s, meta = %s "
-    f"WHERE log = %s AND id = %s AND kind IN ({NUMBERS['message']}, {NUMBERS['edit']})"
-)
+_OF_CONTENT: Final = f"WHERE log = %s AND id = %s AND kind IN ({NUMBERS['message']}, {NUMBERS['edit']})"
 
 _MARKS: Final = {mark: msgspec.json.encode({mark: True}) for mark in ("erased", "removed")}
 
@@ -62,10 +52,15 @@ def revise(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
         return
     changes = [(about, entry.conversation, entry.id) for about, entry in last.items() if not entry.room]
     note_changes(sql, log, changes, entries[0].id)
-    _add_edits(sql, log, edits)
+    if edits:  # no search finds them: it finds the message itself
+        sql.execute_many(
+            "INSERT INTO hidden (log, member, version, id) VALUES (%s, '', %s, %s)",
+            [(log, message, edit) for message, edit in edits],
+        )
     mentions |= {about: entry for about, entry in last.items() if entry.kind == "edit" and not entry.room}
-    _forget_mentions(sql, log, list(last))
-    before = _metas(sql, log, list(last))
+    sql.execute_many("DELETE FROM mention WHERE log = %s AND id = %s", [(log, about) for about in last])
+    statement = "SELECT id, meta FROM message WHERE log = %s AND id IN {}"
+    before = {id: bytes(meta) for id, meta in sql.query_in(statement, (log,), list(last))}
     recalls: list[tuple[Any, ...]] = []
     withdrawn: list[tuple[Any, ...]] = []
     edited: list[tuple[Any, ...]] = []
@@ -75,7 +70,9 @@ def revise(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
             mark, meta = _mark(entry), decode_meta(before.get(about, b""))
             if not mark and meta.get("removed"):  # by its author, too: so it does not come back
                 withdrawn.append((msgspec.json.encode({**meta, "recalled": True}), log, about))
-            recalls.append((b"", _with_thread(mark, before.get(about, b"")), about, log, about))
+            thread = thread_fields(meta)  # it keeps its place in a thread, and the totals of its own
+            marked = msgspec.json.encode({**decode_meta(mark), **thread}) if thread else mark
+            recalls.append((b"", marked, about, log, about))
             recalls += [(b"", mark, about, log, id) for id in of_it]
         else:
             edited.append((entry.type, entry.body, _with_edit(entry, before.get(about, b"")), log, about))
@@ -83,11 +80,15 @@ def revise(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
     if recalls:
         gone = [about for about, entry in last.items() if entry.kind == "recall"]
         _hide_recalled(sql, log, gone)
-        _forget_annotations(sql, log, gone)
-        sql.execute_many(_SET_WITHDRAWN, withdrawn)
-        sql.execute_many(_SET_RECALLED, recalls)
+        for table in ("reaction", "pin"):
+            statement = f"DELETE FROM {table} WHERE log = %s AND message = %s"
+            sql.execute_many(statement, [(log, about) for about in gone])
+        withdraw = "UPDATE message SET meta = %s WHERE log = %s AND id = %s AND kind = "
+        sql.execute_many(f"{withdraw}{NUMBERS['recall']}", withdrawn)
+        recall = f"UPDATE message SET kind = {NUMBERS['recall']}, type = '', body = %s, meta = %s, about = %s"
+        sql.execute_many(f"{recall} {_OF_CONTENT}", recalls)
     if edited:
-        sql.execute_many(_SET_CONTENT, edited)
+        sql.execute_many(f"UPDATE message SET type = %s, body = %s, meta = %s {_OF_CONTENT}", edited)
     _add_mentions(sql, log, _mentions(mentions))
 
 
@@ -103,12 +104,6 @@ def _with_edit(edit: Entry, before: bytes) -> bytes:
     stays = {key: old[key] for key in same if key in old}
     new.pop("ask", None)
     return msgspec.json.encode({**new, "edited": edit.id, **stays, **thread_fields(old)})
-
-
-def _with_thread(mark: bytes, before: bytes) -> bytes:
-    """The ``meta`` of a recalled message: it keeps its place in a thread, and the totals of its own."""
-    fields = thread_fields(decode_meta(before))
-    return msgspec.json.encode({**decode_meta(mark), **fields}) if fields else mark
 
 
 def _mark(recall: Entry) -> bytes:
@@ -150,12 +145,6 @@ def count_edits(sql: Statements, log: int, message: int, most: int) -> int:
     return int(sql.query(f"SELECT count(*) FROM ({edits}) e", (log, message, most))[0][0])
 
 
-def _metas(sql: Statements, log: int, ids: Sequence[int]) -> dict[int, bytes]:
-    """Id → ``meta`` of the existing entries with these ids."""
-    statement = "SELECT id, meta FROM message WHERE log = %s AND id IN {}"
-    return {row[0]: bytes(row[1]) for row in sql.query_in(statement, (log,), ids)}
-
-
 def _add_mentions(sql: Statements, log: int, rows: Sequence[tuple[str, int, int]]) -> None:
     """Insert mentions: (user, conversation, message)."""
     if rows:
@@ -165,32 +154,10 @@ def _add_mentions(sql: Statements, log: int, rows: Sequence[tuple[str, int, int]
         )
 
 
-def _forget_mentions(sql: Statements, log: int, messages: Sequence[int]) -> None:
-    """Delete the mentions in messages whose content has changed."""
-    statement = "DELETE FROM mention WHERE log = %s AND id = %s"
-    sql.execute_many(statement, [(log, message) for message in messages])
-
-
-def _forget_annotations(sql: Statements, log: int, messages: Sequence[int]) -> None:
-    """Delete the reactions to recalled messages, and their pins."""
-    for table in ("reaction", "pin"):
-        statement = f"DELETE FROM {table} WHERE log = %s AND message = %s"
-        sql.execute_many(statement, [(log, message) for message in messages])
-
-
 def _edits(sql: Statements, log: int, message: int) -> list[int]:
     """Ids of the edits of a message."""
     statement = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = %s"
     return [row[0] for row in sql.query(statement, (log, message))]
-
-
-def _add_edits(sql: Statements, log: int, edits: Sequence[tuple[int, int]]) -> None:
-    """Hide edits, (message, edit), from all searches. A search finds the message itsql."""
-    if edits:
-        sql.execute_many(
-            "INSERT INTO hidden (log, member, version, id) VALUES (%s, '', %s, %s)",
-            [(log, message, edit) for message, edit in edits],
-        )
 
 
 def _hide_recalled(sql: Statements, log: int, ids: Sequence[int]) -> None:

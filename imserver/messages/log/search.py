@@ -17,7 +17,7 @@ from imserver.clock import is_long_turn, serve_others
 from imserver.messages.commands import NO_FILTER, SearchFilter
 from imserver.messages.log.contract import Entry
 from imserver.messages.log.read import VISIBLE, fetch, last_before
-from imserver.messages.log.rows import NUMBERS, LogHead, LogTables, head_of
+from imserver.messages.log.rows import NUMBERS, LogHead, LogTables
 from imserver.messages.log.word_lookup import (
     IndexPart,
     buckets_with,
@@ -40,10 +40,8 @@ _SHORT_SECONDS: Final = 0.005
 """After a shorter step, the next one scans four times as many ids; after one longer than four times this,
 half as many. So writers wait only briefly."""
 _STRETCH_GROWTH: Final = 4
-_LEAST_STRETCH: Final = 256
 _FIRST_SEGMENTS: Final = 8
-"""Segments of the index in which the first step looks up the words."""
-_SEGMENTS_GROWTH: Final = 8
+"""Segments in which the first step looks up the words. Each next one takes so many times more."""
 _ROWS_AT_ONCE: Final = 256
 """Rows of the index that one query reads: at most 16 MB."""
 _CHECKED_AT_ONCE: Final = 64
@@ -95,14 +93,15 @@ class EntrySearch:
         its own.
         """
         wanted = _Wanted(user, text, conversation, filter)
-        nothing: tuple[LogHead | None, int] = (None, 0)
-        head, indexed = self._tables.read(partial(_log_of, app), nothing)
-        if head is None or wanted.is_nothing:
+        start: tuple[LogHead, int] | None = self._tables.read_log(
+            app, lambda sql, head: (head, indexed_before(sql, head.number)), None
+        )
+        if start is None or wanted.is_nothing:
             return [], 0
+        head, indexed = start
         floor, upto = head.floor, last_before(head, before)
         if filter.since or filter.until:
-            window = TimeWindow(head, upto, filter)
-            floor, upto = self._tables.read(window, (floor, upto))
+            floor, upto = self._tables.read(partial(time_window, head, upto, filter), (floor, upto))
         scan = _Scan(self._tables, head.number, wanted, indexed if text else 0)
         look_up = _LookUp(self._tables, head.number, wanted, scan)
         newest: list[Entry] = []
@@ -116,12 +115,6 @@ class EntrySearch:
             if monotonic() > deadline and upto > floor:
                 return newest, upto + 1
         return newest, 0
-
-
-def _log_of(app: str, sql: Statements) -> tuple[LogHead | None, int]:
-    """The head of a log, and the id before which all its messages are in the index."""
-    head = head_of(sql, app)
-    return head, indexed_before(sql, head.number) if head else 0
 
 
 class _Wanted:
@@ -180,35 +173,29 @@ class _Wanted:
         return self.words.is_in(text) and not (self._filter.link and _LINK.search(text) is None)
 
 
-class TimeWindow:
+def time_window(head: LogHead, upto: int, filter: SearchFilter, sql: Statements) -> tuple[int, int]:
     """The ids that a filter of time leaves: (after, up to). ``stored_at`` grows with the ids, but for the
     differences of clocks."""
+    after = head.floor
+    if filter.since:
+        after = _first_since(sql, head, filter.since // 1000 - _CLOCKS_SECONDS) - 1
+    if filter.until:
+        upto = min(upto, _first_since(sql, head, filter.until // 1000 + _CLOCKS_SECONDS) - 1)
+    return after, upto
 
-    def __init__(self, head: LogHead, upto: int, filter: SearchFilter) -> None:
-        self._head = head
-        self._upto = upto
-        self._filter = filter
 
-    def __call__(self, sql: Statements) -> tuple[int, int]:
-        after, upto = self._head.floor, self._upto
-        if self._filter.since:
-            after = self._first(sql, self._filter.since // 1000 - _CLOCKS_SECONDS) - 1
-        if self._filter.until:
-            upto = min(upto, self._first(sql, self._filter.until // 1000 + _CLOCKS_SECONDS) - 1)
-        return after, upto
-
-    def _first(self, sql: Statements, second: int) -> int:
-        """The first id that was stored at this Unix second or later; one after the last if there is none."""
-        statement = "SELECT stored_at FROM message WHERE log = %s AND id >= %s ORDER BY id LIMIT 1"
-        low, high = self._head.floor + 1, self._head.last_id + 1
-        while low < high:
-            middle = (low + high) // 2
-            rows = sql.query(statement, (self._head.number, middle))
-            if rows and rows[0][0] < second:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+def _first_since(sql: Statements, head: LogHead, second: int) -> int:
+    """The first id that was stored at this Unix second or later; one after the last if there is none."""
+    statement = "SELECT stored_at FROM message WHERE log = %s AND id >= %s ORDER BY id LIMIT 1"
+    low, high = head.floor + 1, head.last_id + 1
+    while low < high:
+        middle = (low + high) // 2
+        rows = sql.query(statement, (head.number, middle))
+        if rows and rows[0][0] < second:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 class _Scan:
@@ -225,7 +212,7 @@ class _Scan:
         """At most ``count`` of the newest entries of the next ids, and the last id that remains."""
         began = monotonic()
         after = max(upto - self._stretch, floor, self.begin - 1)
-        step = _Step(self._log, self._wanted, after, upto, count)
+        step = partial(self._step, after, upto, count)
         entries: list[Entry] = self._tables.read(step, [])
         # If the limit cut the step short, the rest of the step remains to be scanned.
         rest = entries[0].id - 1 if len(entries) == count else after
@@ -234,29 +221,21 @@ class _Scan:
         if took < _SHORT_SECONDS:
             self._stretch *= _STRETCH_GROWTH
         elif took > _STRETCH_GROWTH * _SHORT_SECONDS:
-            self._stretch = max(self._stretch // 2, _LEAST_STRETCH)
+            self._stretch = max(self._stretch // 2, 256)
         return hits, rest
 
-
-class _Step:
-    """One step: at most ``count`` entries, the newest with ``after < id <= upto``."""
-
-    def __init__(self, log: int, wanted: _Wanted, after: int, upto: int, count: int) -> None:
-        self._count = count
-        self._log = log
-        self._wanted = wanted
-        self._one = f"AND s.conversation = {int(wanted.conversation)} " if wanted.conversation else ""
-        self._values = (log, wanted.user, after, upto, wanted.user)
-
-    def __call__(self, sql: Statements) -> list[Entry]:
+    def _step(self, after: int, upto: int, count: int, sql: Statements) -> list[Entry]:
+        """One step: at most ``count`` entries, the newest with ``after < id <= upto``."""
+        user, conversation = self._wanted.user, self._wanted.conversation
+        one = f"AND s.conversation = {int(conversation)} " if conversation else ""
         condition, values = self._wanted.sql(sql.engine, with_words=True)
         statement = (
-            f"SELECT m.id FROM membership s, message m WHERE s.log = %s AND s.member = %s {self._one}"
+            f"SELECT m.id FROM membership s, message m WHERE s.log = %s AND s.member = %s {one}"
             f"AND {VISIBLE} AND m.id > %s AND m.id <= %s "
             f"AND {_IS_FOUND} AND {condition} ORDER BY m.id DESC LIMIT %s"
         )
-        ids = [row[0] for row in sql.query(statement, (*self._values, *values, self._count))]
-        return fetch(sql, self._log, ids, self._wanted.user) if ids else []
+        ids = [row[0] for row in sql.query(statement, (self._log, user, after, upto, user, *values, count))]
+        return fetch(sql, self._log, ids, user) if ids else []
 
 
 class _LookUp:
@@ -292,7 +271,7 @@ class _LookUp:
                 return [], upto
             if part is None:
                 return [], floor
-            self._segments *= _SEGMENTS_GROWTH
+            self._segments *= _FIRST_SEGMENTS
             mine = self._own_conversations() if part.others else ()
             ids = {id for id, conversation in part.others if conversation in mine}
             ids.update(self._ids_in(part, together))
@@ -318,7 +297,8 @@ class _LookUp:
         offsets_of: dict[int, set[int]] = {}
         for number, term in enumerate(self._terms):
             offsets: dict[int, set[int]] = {}
-            for rows in [part.rows] if term in together else self._rows_with(term, list(offsets_of)):
+            own = [part.rows] if term in together else self._rows_with(term, list(offsets_of))
+            for rows in own:
                 buckets = buckets_of(term)
                 for segment, bucket, terms in rows:
                     if bucket not in buckets or (number and segment not in offsets_of):
@@ -334,27 +314,24 @@ class _LookUp:
         ids = (segment * SEGMENT + offset for segment, some in offsets_of.items() for offset in some)
         if count > _FEW:
             mine = self._own_conversations()
-            rows = self._tables.read(partial(self._conversation_rows, list(offsets_of)), [])
+            which = list(offsets_of)
+            rows = self._tables.read(lambda sql: conversation_rows(sql, self._log, which), list[Row]())
             for segment, row in rows:
                 offsets_of[segment] = in_conversations(row, offsets_of[segment], mine)
                 if is_long_turn():
                     serve_others()
         elif count > _CHECKED_AT_ONCE:
             mine = self._own_conversations()
-            pairs: list[Row] = self._tables.read(partial(self._conversations_of, list(ids)), [])
+            some_ids, statement = list(ids), "SELECT m.id, m.conversation FROM message m WHERE m.log = %s"
+            pairs = self._tables.read(
+                lambda sql: sql.query_in(f"{statement} AND m.id IN {{}}", (self._log,), some_ids), list[Row]()
+            )
             return (id for id, conversation in pairs if conversation in mine)
         return ids
 
     def _rows_with(self, term: Term, segments: Sequence[int]) -> Iterator[list[Row]]:
         for some in chunks(segments, _ROWS_AT_ONCE // len(buckets_of(term))):
             yield self._tables.read(partial(rows_with, log=self._log, term=term, segments=some), [])
-
-    def _conversations_of(self, ids: Sequence[int], sql: Statements) -> list[Row]:
-        statement = "SELECT m.id, m.conversation FROM message m WHERE m.log = %s AND m.id IN {}"
-        return sql.query_in(statement, (self._log,), ids)
-
-    def _conversation_rows(self, segments: Sequence[int], sql: Statements) -> list[Row]:
-        return conversation_rows(sql, self._log, segments)
 
     def _own_conversations(self) -> set[int]:
         """The conversations in which a message is worth a look."""
