@@ -6,9 +6,8 @@ In a source tree they are beside the package; in a wheel they are inside it, und
 from pathlib import Path
 from typing import Final
 
-_PACKAGE: Final = Path(__file__).resolve().parent
-_PACKAGED: Final = _PACKAGE / "packaged"
-_ROOT: Final = _PACKAGED if _PACKAGED.is_dir() else _PACKAGE.parent
+_PACKAGED: Final = Path(__file__).resolve().parent / "packaged"
+_ROOT: Final = _PACKAGED if _PACKAGED.is_dir() else _PACKAGED.parent.parent
 
 
 def asset_path(name: str) -> Path:

@@ -26,10 +26,6 @@ _UP: Final = "imserver_node_up"
 _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
-_OF_CLUSTERS: Final = ("cluster.", "push.rerouting.", "sessions.connections.")
-"""Paths of what only a node of a cluster has, or counts."""
-
-
 class Metric(Struct, frozen=True):
     """One row: the name in Prometheus, what it means, and how it is read off a node.
 
@@ -56,7 +52,7 @@ def _metric(kind: Kind, name: str, help: str, read: Read | str, label: str = "")
     if not isinstance(read, str):
         return Metric(name, kind, help, read, label)
     value: Read = attrgetter(read)
-    if read.startswith(_OF_CLUSTERS):
+    if read.startswith(("cluster.", "push.rerouting.", "sessions.connections.")):  # only a cluster has it
         return Metric(name, kind, help, lambda core: value(core) if core.member is not None else None, label)
     return Metric(name, kind, help, value, label)
 
@@ -70,89 +66,6 @@ def counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metri
     """A row for each named field of the counters at ``path`` of the services of a node."""
     for name, help_ in helps.items():
         yield counter(f"{prefix}_{name}_total", help_, f"{path}.{name}")
-
-
-_REGISTRY = {
-    "round_trips": "Pipelines sent to Redis",
-    "commands": "Commands in them",
-    "errors": "Pipelines that failed or timed out",
-    "timeouts": "Pipelines not answered in time",
-    "unanswered": "Registry calls without an answer",
-    "epochs": "Epochs of the node; above 1: its lease was lost",
-    "reregistered": "Sessions registered again",
-    "late_replacements": "Replaced sessions found at a lease renewal",
-    "cleaned_users": "Users of dead nodes that this node marked offline",
-}
-
-_RPC = {
-    "sent": "Events sent to other nodes",
-    "received": "Events received from other nodes",
-    "batches_sent": "Batches of events sent",
-    "batches_received": "Batches of events received",
-    "bytes_sent": "Bytes of the events sent",
-    "bytes_received": "Bytes of the events received",
-    "dropped": "Events dropped because the lease of their peer ended",
-    "overflows": "Events refused because the queue to a peer was full",
-    "refused": "Events refused because the circuit of a peer is open",
-    "stale": "Events received for an earlier epoch of the node",
-    "gaps": "Gaps in the numbers of received events",
-    "lost": "Events sent to this node and never received",
-    "late": "Events dropped because they came after later ones",
-    "malformed": "RPC messages dropped because of their format or version",
-    "refused_peers": "Connections to the RPC ports that were not authenticated",
-    "call_failures": "Node queries without an answer",
-    "answered": "Node queries answered",
-    "busy": "Node queries refused because too many were running",
-    "breaker_opens": "Times that the circuit of a peer opened",
-    "restarts": "Restarts of the receiver; above 0: a defect",
-}
-
-_REROUTING = {
-    "rerouted": "Pushes forwarded to the node to which their user moved",
-    "unreached": "Pushes accepted for a user of another node that reached nobody",
-}
-
-_BY_ID = {
-    "unreached": "Pushes by connection id that came from another node and reached nobody",
-}
-
-CLUSTER_METRICS: Final[tuple[Metric, ...]] = (
-    gauge(
-        "imserver_registry_up",
-        "Whether the registry answers and the node's lease is live",
-        lambda core: int(core.cluster.registry.healthy()) if core.member is not None else None,
-    ),
-    gauge(
-        "imserver_cluster_nodes",
-        "Live nodes of the cluster, as the node sees them",
-        lambda core: len(core.cluster.registry.leases()) if core.member is not None else None,
-    ),
-    histogram(
-        "imserver_registry_seconds", "Answer time of Redis per pipeline", "cluster.registry.counters.seconds"
-    ),
-    histogram(
-        "imserver_rpc_call_seconds",
-        "Answer time of other nodes to queries",
-        "cluster.rpc.counters.call_seconds",
-    ),
-    gauge(
-        "imserver_rpc_queue_items", "Events that wait to be sent to other nodes", "cluster.rpc.queued_items"
-    ),
-    gauge("imserver_rpc_queue_bytes", "Bytes of these events", "cluster.rpc.queued_bytes"),
-    counter(
-        "imserver_rpc_unreadable_total",
-        "Events that this version does not understand",
-        "cluster.node_messages.unreadable",
-    ),
-    *counters("imserver_registry", "cluster.registry.counters", _REGISTRY),
-    *counters("imserver_rpc", "cluster.rpc.counters", _RPC),
-    *counters("imserver_pushes", "push.rerouting", _REROUTING),
-    *counters("imserver_connections", "sessions.connections", _BY_ID),
-)
-
-
-def _by_generation(values: Sequence[float]) -> dict[int, float]:
-    return dict(enumerate(values))
 
 
 def _sessions(core: Any) -> dict[str, int]:
@@ -185,7 +98,7 @@ def _requests(core: Any) -> dict[str, int]:
     return {"front": counted.http_fast, "flask": counted.http_handed_over, "nobody": counted.http_refused}
 
 
-_PROCESS = (
+METRICS: Final = (
     gauge("imserver_node_up", "Whether the node has answered this scrape", lambda core: 1),
     gauge(
         "imserver_ready", "Whether the node is ready, as /ready says", lambda core: int(core.status.ready())
@@ -223,13 +136,13 @@ _PROCESS = (
     counter(
         "imserver_collections_total",
         "Runs of the garbage collector",
-        lambda core: _by_generation(core.node.metrics.collections),
+        lambda core: dict(enumerate(core.node.metrics.collections)),
         "generation",
     ),
     counter(
         "imserver_collector_seconds_total",
         "Time in which the garbage collector stopped the loop",
-        lambda core: _by_generation(core.node.metrics.collector_seconds),
+        lambda core: dict(enumerate(core.node.metrics.collector_seconds)),
         "generation",
     ),
     gauge(
@@ -248,9 +161,6 @@ _PROCESS = (
         lambda core: len(core.network.poller.ready),
     ),
     gauge("imserver_requests_running", "HTTP requests in Flask", "node.metrics.http_running"),
-)
-
-_CONNECTIONS = (
     gauge(
         "imserver_connections",
         "WebSocket connections, logged in or not",
@@ -306,22 +216,22 @@ _CONNECTIONS = (
         "Subscribers of these channels; a connection with two subscriptions counts twice",
         "channels.channels.members.membership.members",
     ),
-)
-
-_OWN = {
-    "accepted": "TCP connections accepted by the front",
-    "files_exhausted": "Pauses of accepting because the file limit was reached",
-    "handshakes": "WebSocket upgrades carried out",
-    "handshakes_refused": "WebSocket upgrades refused with an HTTP status",
-    "streams": "Requests for an event stream that reached the login",
-    "sweeps": "Passes over all connections that look for silent ones",
-    "swept": "Connections closed by these passes",
-    "messages_in": "Messages read from clients",
-    "deliveries": "Frames of pushes and notices given to connections",
-    "slow_readers": "Connections closed because they did not read",
-}
-
-_OF_APPS = (
+    *counters(
+        "imserver",
+        "node.metrics",
+        {
+            "accepted": "TCP connections accepted by the front",
+            "files_exhausted": "Pauses of accepting because the file limit was reached",
+            "handshakes": "WebSocket upgrades carried out",
+            "handshakes_refused": "WebSocket upgrades refused with an HTTP status",
+            "streams": "Requests for an event stream that reached the login",
+            "sweeps": "Passes over all connections that look for silent ones",
+            "swept": "Connections closed by these passes",
+            "messages_in": "Messages read from clients",
+            "deliveries": "Frames of pushes and notices given to connections",
+            "slow_readers": "Connections closed because they did not read",
+        },
+    ),
     counter("imserver_logins_total", "Logins that succeeded", "node.metrics.logins", "app"),
     counter(
         "imserver_logins_refused_total", "Logins that were refused", "node.metrics.logins_refused", "app"
@@ -338,20 +248,97 @@ _OF_APPS = (
         _denials,
         "app reason",
     ),
-)
-
-_MESSAGE_IDS = {
-    "repeats": "Pushes with a message id that was accepted before, on this node",
-    "evicted": "Message ids removed before their time because the table was full",
-}
-
-METRICS: Final = (
-    *_PROCESS,
-    *_CONNECTIONS,
-    *counters("imserver", "node.metrics", _OWN),
-    *_OF_APPS,
-    *counters("imserver_message_id", "push.idempotency", _MESSAGE_IDS),
-    *CLUSTER_METRICS,
+    *counters(
+        "imserver_message_id",
+        "push.idempotency",
+        {
+            "repeats": "Pushes with a message id that was accepted before, on this node",
+            "evicted": "Message ids removed before their time because the table was full",
+        },
+    ),
+    gauge(
+        "imserver_registry_up",
+        "Whether the registry answers and the node's lease is live",
+        lambda core: int(core.cluster.registry.healthy()) if core.member is not None else None,
+    ),
+    gauge(
+        "imserver_cluster_nodes",
+        "Live nodes of the cluster, as the node sees them",
+        lambda core: len(core.cluster.registry.leases()) if core.member is not None else None,
+    ),
+    histogram(
+        "imserver_registry_seconds", "Answer time of Redis per pipeline", "cluster.registry.counters.seconds"
+    ),
+    histogram(
+        "imserver_rpc_call_seconds",
+        "Answer time of other nodes to queries",
+        "cluster.rpc.counters.call_seconds",
+    ),
+    gauge(
+        "imserver_rpc_queue_items", "Events that wait to be sent to other nodes", "cluster.rpc.queued_items"
+    ),
+    gauge("imserver_rpc_queue_bytes", "Bytes of these events", "cluster.rpc.queued_bytes"),
+    counter(
+        "imserver_rpc_unreadable_total",
+        "Events that this version does not understand",
+        "cluster.node_messages.unreadable",
+    ),
+    *counters(
+        "imserver_registry",
+        "cluster.registry.counters",
+        {
+            "round_trips": "Pipelines sent to Redis",
+            "commands": "Commands in them",
+            "errors": "Pipelines that failed or timed out",
+            "timeouts": "Pipelines not answered in time",
+            "unanswered": "Registry calls without an answer",
+            "epochs": "Epochs of the node; above 1: its lease was lost",
+            "reregistered": "Sessions registered again",
+            "late_replacements": "Replaced sessions found at a lease renewal",
+            "cleaned_users": "Users of dead nodes that this node marked offline",
+        },
+    ),
+    *counters(
+        "imserver_rpc",
+        "cluster.rpc.counters",
+        {
+            "sent": "Events sent to other nodes",
+            "received": "Events received from other nodes",
+            "batches_sent": "Batches of events sent",
+            "batches_received": "Batches of events received",
+            "bytes_sent": "Bytes of the events sent",
+            "bytes_received": "Bytes of the events received",
+            "dropped": "Events dropped because the lease of their peer ended",
+            "overflows": "Events refused because the queue to a peer was full",
+            "refused": "Events refused because the circuit of a peer is open",
+            "stale": "Events received for an earlier epoch of the node",
+            "gaps": "Gaps in the numbers of received events",
+            "lost": "Events sent to this node and never received",
+            "late": "Events dropped because they came after later ones",
+            "malformed": "RPC messages dropped because of their format or version",
+            "refused_peers": "Connections to the RPC ports that were not authenticated",
+            "call_failures": "Node queries without an answer",
+            "answered": "Node queries answered",
+            "busy": "Node queries refused because too many were running",
+            "breaker_opens": "Times that the circuit of a peer opened",
+            "restarts": "Restarts of the receiver; above 0: a defect",
+        },
+    ),
+    *counters(
+        "imserver_pushes",
+        "push.rerouting",
+        {
+            "rerouted": "Pushes forwarded to the node to which their user moved",
+            "unreached": "Pushes accepted for a user of another node that reached nobody",
+        },
+    ),
+    *counters(
+        "imserver_connections",
+        "sessions.connections",
+        {
+            "unreached": "Pushes by connection id that came from another node and reached nobody",
+        },
+    ),
 )
 """Every metric of the core, in the order in which it is shown."""
 

@@ -65,9 +65,6 @@ class Limit:
     """The users who may answer a question, where they are named."""
 
 
-_MAX_ID: Final = Limit.ID
-
-
 def is_of_device(device: str, name: str) -> bool:
     """Whether a session's device has this name, or is a part of that device: ``NAME/PART``."""
     return device == name or (name != "" and device.rpartition("/")[0] == name)
@@ -78,7 +75,7 @@ def id_of(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > 19 or text[0] == "0":
         return 0
     id = int(text)
-    return id if id <= _MAX_ID else 0
+    return id if id <= Limit.ID else 0
 
 
 class Command(Struct, frozen=True, gc=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Final
 
 from msgspec import Struct
@@ -74,123 +75,110 @@ _HEAD: Final = Reason("it stays with the last ids, none of which is given again 
 _OF_MESSAGES: Final = Reason("the log takes out the words of what it erases")
 _FROM_MESSAGES: Final = Reason("it is made of the messages")
 
+_of_log: Final = partial(Table, of_app=OF_LOGS)
+
 TABLES: Final = (
-    Table(
+    _of_log(
         name="word",
         key=("log", "segment", "bucket"),
-        of_app=OF_LOGS,
         of_user=_OF_MEMBERS,
         erase_user=_OF_MESSAGES,
         columns=_FROM_MESSAGES,
     ),
-    Table(
+    _of_log(
         name="word_position",
         key=("log",),
-        of_app=OF_LOGS,
         of_user=_NUMBERS,
         erase_user=_OF_MESSAGES,
         columns=_NUMBERS,
     ),
-    Table(
+    _of_log(
         name="word_change",
         key=("log", "id", "entry"),
-        of_app=OF_LOGS,
         of_user=_NUMBERS,
         erase_user=_OF_MESSAGES,
         columns=_NUMBERS,
     ),
-    Table(
+    _of_log(
         name="hidden",
         key=("log", "member", "id"),
-        of_app=OF_LOGS,
         of_user="member = %s",
         erase_user=_BY_MARKS,
         columns=("member", "id", "version"),
     ),
-    Table(
+    _of_log(
         name="read_position",
         key=("log", "member", "conversation"),
-        of_app=OF_LOGS,
         of_user="member = %s",
         erase_user=_BY_MARKS,
         columns=("member", "conversation", "read_id", "received_id", "version", "peer_version"),
     ),
-    Table(
+    _of_log(
         name="mark_version",
         key=("log", "member"),
-        of_app=OF_LOGS,
         of_user=_NUMBERS,
         erase_user=_BY_MARKS,
         columns=("member", "version"),
     ),
-    Table(
+    _of_log(
         name="uplink_session",
         key=("log", "member"),
-        of_app=OF_LOGS,
         of_user=_NUMBERS,
         erase_user=_BY_MARKS,
         columns=_NUMBERS,
     ),
-    Table(
+    _of_log(
         name="reaction",
         key=("log", "message", "emoji", "member"),
-        of_app=OF_LOGS,
         of_user="member = %s",
         erase_user=_BY_LOG,
         columns=("message", "emoji", "member", "id"),
     ),
-    Table(
+    _of_log(
         name="pin",
         key=("log", "message"),
-        of_app=OF_LOGS,
         of_user=_OF_MEMBERS,
         erase_user=_BY_LOG,
         columns=("message", "conversation", "id"),
     ),
-    Table(
+    _of_log(
         name="mention",
         key=("log", "member", "conversation", "id"),
-        of_app=OF_LOGS,
         of_user="member = %s",
         erase_user=_BY_MARKS,
         columns=("member", "conversation", "id"),
     ),
-    Table(
+    _of_log(
         name="bot_entry",
         key=("log", "member", "conversation", "id"),
-        of_app=OF_LOGS,
         of_user="member = %s",
         erase_user=_BY_MARKS,
         columns=("member", "conversation", "id"),
     ),
-    Table(
+    _of_log(
         name="thread_reply",
         key=("log", "conversation", "id"),
-        of_app=OF_LOGS,
         of_user=_NUMBERS,
         erase_user=_NUMBERS,
         columns=("conversation", "id", "root", "also"),
     ),
-    Table(
+    _of_log(
         name="thread_reader",
         key=("log", "member", "root"),
-        of_app=OF_LOGS,
         of_user="member = %s",
         erase_user=_BY_MARKS,
         columns=("member", "root", "conversation", "read_id", "follows"),
     ),
-    Table(
+    _of_log(
         name="ask_deadline",
         key=("log", "id"),
-        of_app=OF_LOGS,
         of_user=_NUMBERS,
         erase_user=_NUMBERS,
         columns=("id", "due"),
     ),
-    Table(
+    _of_log(
         name="removed_message",
         key=("log", "act", "id"),
-        of_app=OF_LOGS,
         of_user="sender = %s",
         erase_user=(f"DELETE FROM removed_message WHERE {OF_LOGS} AND sender = %s",),
         columns=(
@@ -200,10 +188,9 @@ TABLES: Final = (
         imported=Reason("what was removed stays removed"),
         scan=True,
     ),
-    Table(
+    _of_log(
         name="message",
         key=("log", "id"),
-        of_app=OF_LOGS,
         of_user="sender = %s",
         erase_user=_BY_LOG,
         columns=(
@@ -213,10 +200,9 @@ TABLES: Final = (
         imported=(("batch", 0),),
         scan=True,
     ),
-    Table(
+    _of_log(
         name="membership",
         key=("log", "member", "conversation", "joined_id"),
-        of_app=OF_LOGS,
         of_user="member = %s",
         erase_user=_BY_LOG,
         columns=(
@@ -224,10 +210,9 @@ TABLES: Final = (
             *("muted_until", "bot"),
         ),
     ),
-    Table(
+    _of_log(
         name="conversation",
         key=("log", "id"),
-        of_app=OF_LOGS,
         of_user=_OF_MEMBERS,
         erase_user=_BY_LOG,
         columns=(

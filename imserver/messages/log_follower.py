@@ -122,10 +122,8 @@ class LogFollower:
 
     def forget_unwanted(self, app: str) -> None:
         """Follow an app no longer if nothing here needs its position. Never switches."""
-        if not (self._deliverer.is_wanted(app) or self._is_storing(app)):
-            self._forget(app)
-
-    def _forget(self, app: str) -> None:
+        if self._deliverer.is_wanted(app) or self._log.writer.is_busy(app):
+            return
         followed = self._apps.get(app)
         if followed is not None and followed.known is None and not followed.filling:
             del self._apps[app]
@@ -209,7 +207,7 @@ class LogFollower:
             return False  # the database has lost entries: check() finds it
         self._log.writer.learn(app, head)
         # Of senders whose drafts are being stored here nothing is delivered yet: results may belong to it.
-        ready = entries[: _before_any_of(entries, self._senders(app))]
+        ready = entries[: _before_any_of(entries, self._log.writer.senders(app))]
         whole = len(entries) < PAGE and len(ready) == len(entries)
         # Expired entries leave holes at the beginning of the log, so its end is asked for.
         last = max(head, ready[-1].id if ready else 0) if whole else ready[-1].id if ready else after
@@ -234,14 +232,6 @@ class LogFollower:
         if is_lost:
             self._deliverer.lose(app)
         return True
-
-    def _senders(self, app: str) -> Collection[str]:
-        """The senders of the drafts of an app that this node is storing. Never switches."""
-        return self._log.writer.senders(app)
-
-    def _is_storing(self, app: str) -> bool:
-        """Whether drafts of an app wait or are being stored. Never switches."""
-        return self._log.writer.is_busy(app)
 
     def run(self) -> None:
         """Greenlet: while apps are followed, compare their positions with the ends of the logs once a

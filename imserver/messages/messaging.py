@@ -109,10 +109,7 @@ class Messaging:
 
     def add_to(self, queries: NodeQueries) -> None:
         """Answer the queries of other nodes."""
-        queries.add(_KNOWN_IDS, KnownIds, lambda _: self._known_ids())
-
-    def _known_ids(self) -> dict[str, int]:
-        return dict(self._log.writer.known)
+        queries.add(_KNOWN_IDS, KnownIds, lambda _: dict(self._log.writer.known))
 
     def learn(self, others: OtherNodes) -> None:
         """Learn from the other nodes which ids are stored, so that none is given again if the database has

@@ -26,7 +26,7 @@ class OpenStream(Struct):
     ``text``: its text so far in UTF-8, because Python stores up to four bytes for each letter of a string.
     ``piece``: number of the last event with text. ``heard``: monotonic time of the last piece or sign of
     life. ``owned``: this node publishes it; otherwise the text is a copy for late subscribers. ``stopped``:
-    the reader who has stopped it.
+    the reader who has stopped it. ``stoppers``: the readers who may, if it is owned; None: all of them.
     """
 
     id: str
@@ -38,6 +38,7 @@ class OpenStream(Struct):
     heard: float
     owned: bool = False
     stopped: str = ""
+    stoppers: frozenset[str] | None = None
 
     def event(self, text: str, *, whole: bool = False, done: bool = False, incomplete: bool = False) -> Event:
         """An event of the message, with its current piece number."""

@@ -93,7 +93,8 @@ def _make_services(core: Core) -> MessageServices:
     channel_log.attach(messaging.follower.follow)
     store.part(MessageLog).writer.listener = messaging
     messaging.add_to(core.cluster.queries)
-    _answer_questions(core, messaging, channel_log)
+    core.channels.channels.options.groups = channel_log
+    core.push.publishing.stored_pushes = LogPushes(messaging, core.push.idempotency)
     signals = _make_signals(core, messaging)
     threads = ThreadCommands(signals, store)
     receipts, search = Receipts(signals, store), MessageSearch(store, core.node.buckets.make)
@@ -115,12 +116,6 @@ def _make_services(core: Core) -> MessageServices:
         asks,
         StreamStarts(messaging.catch_up, messaging.deliverer, store),
     )
-
-
-def _answer_questions(core: Core, messaging: Messaging, channel_log: ChannelLog) -> None:
-    """Answer what the core asks: who is in a group, and who stores pushes."""
-    core.channels.channels.options.groups = channel_log
-    core.push.publishing.stored_pushes = LogPushes(messaging, core.push.idempotency)
 
 
 def _make_signals(core: Core, messaging: Messaging) -> Signals:

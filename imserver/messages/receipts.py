@@ -19,7 +19,7 @@ from imserver.cluster.nodes import NodeMessages
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.messages.commands import AskMarks, AskReceipts, CountReceipts, Hide, Read, Received, Typing
-from imserver.messages.log.contract import Conversation, MarkResult, ReceiptCount
+from imserver.messages.log.contract import MarkResult, ReceiptCount
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log_subscriptions import GroupFollowers
 from imserver.messages.node_messages import ToFollowers
@@ -37,8 +37,6 @@ _MOST_REMEMBERED: Final = 10_000
 """Places whose last notice is remembered; beyond it the oldest are forgotten."""
 
 _OK: Final = Reply(errors.ReplyCode.OK)
-_NO_DATA: Final = Reply(errors.ReplyCode.NO_DATA)
-_REFUSED: Final = Reply(errors.ReplyCode.UNAUTHORIZED)
 
 
 class Signals:
@@ -66,9 +64,7 @@ class Signals:
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
-        return {
-            Typing: CommandRow(self.typing),
-        }
+        return {Typing: CommandRow(self.typing)}
 
     # --- sending --------------------------------------------------------------------------------------------
 
@@ -117,10 +113,6 @@ class Signals:
         if receivers and accepted and not (part.stream.done and not part.stream.whole):
             self._fanout.to_some(self._hub.apps[message.app], receivers, message.signal)
 
-    def has_receivers(self, message: ToFollowers) -> bool:
-        """Whether connections of this node receive the pieces of a streamed answer. Never switches."""
-        return bool(self.readers_of(message))
-
     def readers_of(self, message: ToFollowers) -> list[Connection]:
         """The connections of this node that receive the pieces of a streamed answer. Never switches."""
         known, sender = self._hub.apps.get(message.app), message.signal.sender
@@ -149,9 +141,11 @@ class Signals:
         group = command.conversation
         log_subscription = connection.log_subscription
         if log_subscription is None or group not in log_subscription.groups:
-            found = self._conversation(app, user, group)
+            conversations = self._log.conversations
+            is_member = conversations.member(app, group, user) is not None
+            found = conversations.get(app, group) if is_member else None
             if found is None:
-                return _REFUSED
+                return Reply(errors.ReplyCode.UNAUTHORIZED)
             if found.members:
                 peer = next((each for each in found.members if each != user), user)
                 self._typing_to(app, user, peer, group)
@@ -165,12 +159,6 @@ class Signals:
         if self._may(app, user, to, TYPING_SECONDS) and self._relations.may_write(app, user, to):
             signal = Signal("typing", user, "", to=to, conversation=conversation)
             self.send(ToFollowers(app, (to,), 0, signal))
-
-    def _conversation(self, app: str, user: str, conversation: int) -> Conversation | None:
-        """A conversation of which the user is a member."""
-        stored = self._log
-        is_member = stored.conversations.member(app, conversation, user) is not None
-        return stored.conversations.get(app, conversation) if is_member else None
 
     def _may(self, app: str, user: str, about: str | int, seconds: float) -> bool:
         """Whether the last notice of this kind was at least ``seconds`` ago."""
@@ -269,10 +257,9 @@ class Receipts:
         result = self._log.marks.note(app, user, conversation, read=read, received=received)
         if result is not None and result.moved:
             at = result.receipt
-            signal = (
-                Signal("receipt", user, "", conversation=conversation, read=at.read)
-                if read
-                else Signal("receipt", user, "", conversation=conversation, received=at.received)
+            positions = (at.read, 0) if read else (0, at.received)
+            signal = Signal(
+                "receipt", user, "", conversation=conversation, read=positions[0], received=positions[1]
             )
             self._signals.send(ToFollowers(app, (*result.authors, user), 0, signal), besides)
             if read:
@@ -282,15 +269,16 @@ class Receipts:
 
     def read(self, connection: Connection, command: Read) -> Reply:
         """The user has read a conversation up to an id. Switches."""
-        app, user = app_and_user(connection)
-        result = self.note(app, user, command.conversation, read=command.id, besides=connection)
-        return _NO_DATA if result is None else _OK
+        return self._note(connection, command.conversation, read=command.id)
 
     def received(self, connection: Connection, command: Received) -> Reply:
         """The client has a conversation up to an id. Switches."""
-        app, user = app_and_user(connection)
-        result = self.note(app, user, command.conversation, received=command.id, besides=connection)
-        return _NO_DATA if result is None else _OK
+        return self._note(connection, command.conversation, received=command.id)
+
+    def _note(self, connection: Connection, conversation: int, read: int = 0, received: int = 0) -> Reply:
+        where = *app_and_user(connection), conversation
+        result = self.note(*where, read=read, received=received, besides=connection)
+        return Reply(errors.ReplyCode.NO_DATA) if result is None else _OK
 
     def hide(self, connection: Connection, command: Hide) -> Reply:
         """Do not show entries to this user any more. Switches."""

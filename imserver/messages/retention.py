@@ -64,7 +64,8 @@ class Retention:
         for app in stored.entries.apps():
             seconds, most = self.limits_of(app)
             if seconds or most:
-                upto = self._undelivered(app)
+                positions = (each.undelivered(app) for each in self._observers)
+                upto = min((each for each in positions if each is not None), default=None)
                 some = stored.expire(app, older_than_seconds=seconds, more_than=most, upto=upto)
                 if some:
                     log.info("%d entries of app %s have expired", some, app)
@@ -73,11 +74,6 @@ class Retention:
         for app in sorted(self._positions.written):
             self._positions.expire(app, stored.entries.extent(app).floor)
         return deleted
-
-    def _undelivered(self, app: str) -> int | None:
-        """The lowest position of the observers."""
-        positions = (each.undelivered(app) for each in self._observers)
-        return min((position for position in positions if position is not None), default=None)
 
     def limits_of(self, app: str) -> tuple[float, int]:
         """For how many seconds, and how many of its newest entries, an app retains; 0: for ever, all."""

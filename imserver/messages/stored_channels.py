@@ -35,7 +35,6 @@ from imserver.transport.connection import Connection
 
 MAX_RECOVERED: Final = 1000
 """The most publications that a client receives when it comes back. One that missed more reads the history."""
-_EPOCH_CHARACTERS: Final = 8
 _DIGEST_BYTES: Final = 16
 
 
@@ -108,7 +107,9 @@ class ChannelLog:
         self, app: str, channel: str, options: ChannelSettings, members: Collection[Connection]
     ) -> None:
         """See :class:`imserver.channels.histories.StoredHistory`."""
-        if self._needs_log(app, channel, options) and not all(map(follows_log_itself, members)):
+        is_stored = options.history or self._channels.options.stores_conversations(app)
+        of_group = options.subscribe == "members" and group_in(channel) > 0  # the log says who leaves
+        if (is_stored or of_group) and not all(map(follows_log_itself, members)):
             self.follow(app)
             self.channels.setdefault(app, set()).add(channel)
 
@@ -117,12 +118,6 @@ class ChannelLog:
         app = local.app.name
         if local.name not in self.channels.get(app, ()):
             self.follow_channel(app, local.name, options, local.members)
-
-    def _needs_log(self, app: str, channel: str, options: ChannelSettings) -> bool:
-        """Whether the log of the app has messages to a channel, or who leaves the group of its members."""
-        if options.history or self._channels.options.stores_conversations(app):
-            return True
-        return options.subscribe == "members" and group_in(channel) > 0
 
     def forget_channel(self, app: str, channel: str) -> None:
         """A channel without subscribers here needs no log."""
@@ -204,8 +199,8 @@ class ChannelLog:
 
     @property
     def epoch(self) -> str:
-        """See :func:`log_epoch`."""
-        return log_epoch(self._store)
+        """The epoch of all positions in the log. It changes with the database (``""``: there is none)."""
+        return self._store.id[:8]
 
     def append_each(self, app: str, publications: Sequence[Publication], key: str = "") -> list[Published]:
         """Store publications, in this order. Switches.
@@ -288,11 +283,6 @@ def follows_log_itself(connection: Connection) -> bool:
     """Whether a connection receives the stored messages of its channels with those of its user."""
     state = connection.dialect_state
     return state is not None and state.channels_from_log
-
-
-def log_epoch(store: Store) -> str:
-    """The epoch of all positions in the log. It changes with the database (``""``: there is none)."""
-    return store.id[:_EPOCH_CHARACTERS]
 
 
 def draft_of(what: Publication, key: str = "") -> Draft:

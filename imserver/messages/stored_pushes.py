@@ -15,8 +15,8 @@ from gevent.event import Event as Signal
 from msgspec import UNSET
 
 from imserver.clock import serve_others
-from imserver.errors import HttpProblem, Problems, StorageUnavailable
-from imserver.messages.log.contract import Appended, Draft, Rejected, RejectReason
+from imserver.errors import HttpProblem, Problems
+from imserver.messages.log.contract import Appended, Draft, Rejected, RejectReason, Stored
 from imserver.messages.messaging import Messaging
 from imserver.model import SYSTEM_PREFIX, YIELD_TARGETS, Limit, Outcome
 from imserver.notify import in_meta
@@ -25,9 +25,6 @@ from imserver.push.push import nothing_accepted
 from imserver.push.targets import PushToStore, StoreResult, TargetResult, addressed
 
 _DIGEST_BYTES: Final = 24
-_INVALID: Final = Rejected(RejectReason.INVALID, "the receiver is the sender")
-
-Done = Appended | Rejected | StorageUnavailable
 
 
 class LogPushes:
@@ -46,7 +43,7 @@ class LogPushes:
             claims = [ids.claim(app, pushes[0].key, pushes[0].digest)]
         else:
             claims = ids.claim_each(app, [push.key for push in pushes], [push.digest for push in pushes])
-        outcomes: list[list[Done]] = [[] for _ in pushes]
+        outcomes: list[list[Stored]] = [[] for _ in pushes]
         waiting = _Drafts(self._messaging, app)
         try:
             for push, claim, done in zip(pushes, claims, outcomes, strict=True):
@@ -64,7 +61,7 @@ class LogPushes:
         ]
 
     def _finished(
-        self, app: str, push: PushToStore, claim: Claimed | Waiting, done: Sequence[Done]
+        self, app: str, push: PushToStore, claim: Claimed | Waiting, done: Sequence[Stored]
     ) -> StoreResult | HttpProblem:
         if isinstance(claim, IdReused):
             return Problems.ID_REUSED
@@ -89,7 +86,7 @@ class _Drafts:
         """Send a draft; its result is put into ``into[index]``."""
         self._left += 1
 
-        def done(result: Done) -> None:
+        def done(result: Stored) -> None:
             into[index] = result
             self._left -= 1
             if not self._left:
@@ -105,7 +102,7 @@ class _Drafts:
 
 
 def _hand_over(push: PushToStore, outcomes: list[Any], waiting: _Drafts) -> None:
-    outcomes += [_INVALID] * len(push.targets)
+    outcomes += [Rejected(RejectReason.INVALID, "the receiver is the sender")] * len(push.targets)
     for index, draft in enumerate(_drafts(push)):
         if draft.conversation or draft.to_user != draft.sender:
             waiting.send(draft, outcomes, index)
@@ -141,7 +138,7 @@ def _name(key: str, number: int, alone: bool) -> str:
     return blake2b(f"{number} {key}".encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
-def _result(done: Done) -> TargetResult:
+def _result(done: Stored) -> TargetResult:
     if isinstance(done, Appended):
         entry = done.entry
         return TargetResult(Outcome.STORED, "", entry.id, entry.conversation, entry.seq)

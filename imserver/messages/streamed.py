@@ -23,7 +23,7 @@ from imserver.messages.node_messages import ToFollowers
 from imserver.messages.open_streams import OpenStream
 from imserver.messages.receipts import Signals
 from imserver.messages.streamed_messages import StreamedMessages, StreamTarget, check_draft
-from imserver.model import ChannelPart, Event, Signal, StreamPart
+from imserver.model import ChannelPart, Event, Signal
 from imserver.storage.store import Store
 
 _USER: Final = "user:"
@@ -58,16 +58,20 @@ class ConversationStreams(StreamTarget):
         try:
             if to:
                 return self._relations.may_write(stream.app, sender, to)
-            own = self._store.part(MessageLog).conversations.member(stream.app, group, sender)
+            return self._may_write(stream.app, group, sender)
         except StorageUnavailable:
             return True  # until the next look
-        return own is not None and own.muted_until <= time()
 
     def may_stop(self, stream: OpenStream, user: str) -> bool:
+        if stream.stoppers is not None:
+            return user in stream.stoppers
         to, group = _receiver_of(stream.channel)
         if to:
             return to == user
-        own = self._store.part(MessageLog).conversations.member(stream.app, group, user)
+        return self._may_write(stream.app, group, user)
+
+    def _may_write(self, app: str, group: int, user: str) -> bool:
+        own = self._store.part(MessageLog).conversations.member(app, group, user)
         return own is not None and own.muted_until <= time()
 
     def publish(self, app: str, events: Sequence[Event]) -> None:
@@ -100,7 +104,7 @@ class ConversationStreams(StreamTarget):
             self._messaging.deliverer.send_stream(self.streams.of(app, part.name)[part.stream.id], readers)
 
     def has_receivers(self, stream: OpenStream) -> bool:
-        return self._signals.has_receivers(_to_followers(stream.app, stream.event("")))
+        return bool(self._signals.readers_of(_to_followers(stream.app, stream.event(""))))
 
     def history(self, app: str, channel: str) -> str:
         return "log"
@@ -117,24 +121,17 @@ def _draft_of(end: Event) -> Draft:
     assert part is not None
     assert part.stream is not None
     to, conversation = _receiver_of(part.name)
+    meta = {"incomplete": True, **({"stopped": part.stream.stopped} if part.stream.stopped else {})}
     return Draft(
         sender=end.sender,
         type=end.type,
         body=end.text.encode(),
         client_msg_id=part.stream.id,
         time_ms=int(time() * 1000),
-        meta=_meta_of(part.stream),
+        meta=_encode(meta) if part.stream.incomplete else b"",
         to_user=to,
         conversation=conversation,
         thread=part.thread,
-    )
-
-
-def _meta_of(stream: StreamPart) -> bytes:
-    if not stream.incomplete:
-        return b""
-    return _encode(
-        {"incomplete": True, "stopped": stream.stopped} if stream.stopped else {"incomplete": True}
     )
 
 

@@ -107,7 +107,6 @@ class AppendedPiece(NamedTuple):
 
 
 _UNKNOWN: Final = AppendedPiece(AppendStatus.UNKNOWN)
-_CLOSED: Final = AppendedPiece(AppendStatus.CLOSED)
 
 
 class CloseStream(Struct, frozen=True, array_like=True):
@@ -165,19 +164,17 @@ class _OwnStream(Struct):
     """A stream that this node owns. ``ended``: it takes no more pieces. ``closing``: a greenlet publishes its
     end.
 
-    ``stoppers``: the readers who may stop it; None: all of them.
     ``sizes``: those of the app and the owner. ``touched``: monotonic time of its last piece. ``checked``: of
     the last check whether its sender may go on. ``piece``: the number of its last piece, for its publisher.
     Pieces of one request are one event, and the events have numbers of their own.
     """
 
     stream: OpenStream
-    sizes: tuple[_Size, ...]
+    sizes: Sequence[_Size]
     limit: int
     left: int
     touched: float
     checked: float
-    stoppers: frozenset[str] | None = None
     piece: int = 0
     ended: bool = False
     closing: bool = False
@@ -210,8 +207,7 @@ class StreamTarget(ABC):
         """Whether the sender may still write there. May switch."""
 
     def may_stop(self, stream: OpenStream, user: str) -> bool:
-        """Whether a user is a reader who may stop it, unless its publisher names others. May switch. Raises
-        StorageUnavailable."""
+        """Whether a user may stop it. May switch. Raises StorageUnavailable."""
         return False
 
     @abstractmethod
@@ -399,29 +395,22 @@ class StreamedMessages:
         size = len(begin) + len(part.tags)
         if size > limit:
             raise ChannelRefused("limit", f"a message of the channel has at most {limit} bytes")
-        sizes = self._sizes_of(app, owner)
+        sizes = [self._sizes.setdefault((app, ""), _Size(MOST_APP_BYTES))]
+        if owner:
+            sizes.append(self._sizes.setdefault((app, owner), _Size(MOST_OWNER_BYTES)))
         if any(each.size + len(begin) > each.most for each in sizes):
             raise ChannelRefused("full", "the open streams on this node have too many bytes")
         id, now = self._table.ids.id_of(self._table.ids.next_number()), monotonic()
         stream = OpenStream(id, app, part.name, head, begin, 0, now, owned=True)
+        stream.stoppers = None if stoppers is None else frozenset(stoppers)
         self._target.check(stream)
-        self._own[id] = _OwnStream(
-            *(stream, sizes, limit, limit - size, now, now),
-            None if stoppers is None else frozenset(stoppers),
-        )
+        self._own[id] = _OwnStream(stream, sizes, limit, limit - size, now, now)
         self._counts[app] = count + 1
         for each in sizes:
             each.size += len(begin)
         self._streams.add(stream)
         self._target.publish(app, [stream.so_far()])
         return id
-
-    def _sizes_of(self, app: str, owner: str) -> tuple[_Size, ...]:
-        """The sizes that count the texts of an owner; ``""``: only that of the app."""
-        of_app = self._sizes.setdefault((app, ""), _Size(MOST_APP_BYTES))
-        if not owner:
-            return (of_app,)
-        return of_app, self._sizes.setdefault((app, owner), _Size(MOST_OWNER_BYTES))
 
     def count_of(self, app: str, sender: str) -> int:
         """The number of open streams of a sender that this node knows. Never switches."""
@@ -484,7 +473,7 @@ class StreamedMessages:
                 if own is None:
                     closed = self._find_closed(query.app, id, query.sender)
                     for index in indexes[id]:
-                        found[index] = _UNKNOWN if closed is None else _CLOSED
+                        found[index] = _UNKNOWN if closed is None else AppendedPiece(AppendStatus.CLOSED)
                     continue
                 text = ""
                 for index in indexes[id]:
@@ -581,14 +570,10 @@ class StreamedMessages:
             is_closed = self._find_closed(query.app, query.stream, "") is not None
             return ClosedStream("repeated" if is_closed else "unknown")
         try:
-            if own.stoppers is None:
-                is_allowed = self._target.may_stop(own.stream, query.user)
-            else:
-                is_allowed = query.user in own.stoppers
+            if not self._target.may_stop(own.stream, query.user):
+                return ClosedStream("not_allowed")
         except StorageUnavailable:
             return ClosedStream("failed")
-        if not is_allowed:
-            return ClosedStream("not_allowed")
         if not own.ended:
             own.stream.stopped = query.user
         return self._end(query.stream, own, True) or ClosedStream("failed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from imserver import errors
 from imserver.messages.annotations import RefusedView
@@ -123,16 +124,7 @@ class ThreadCommands:
         self, app: str, user: str, thread: Thread | None, besides: Connection | None
     ) -> Thread | None:
         if thread is not None:
-            data = msgspec.json.encode(
-                {
-                    "thread": thread.root,
-                    "conversation": thread.conversation,
-                    "last": thread.last,
-                    "read": thread.read,
-                    "unread": thread.unread,
-                    "follows": thread.follows,
-                }
-            )
+            data = msgspec.json.encode(ThreadView.of(replace(thread, message=None)))
             signal = Signal("threadMark", user, "", conversation=thread.conversation, data=data)
             self._signals.send(ToFollowers(app, (user,), 0, signal), besides)
         return thread
