@@ -53,19 +53,10 @@ from imserver.storage.numbers import beyond
 from imserver.storage.statements import DirectStatements, Statements, chunks, marks_of, padded, text_of
 
 _UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
-_UNKNOWN_MESSAGE: Final = Rejected(RejectReason.UNKNOWN_MESSAGE)
-_UNKNOWN_ACCOUNT: Final = Rejected(RejectReason.UNKNOWN_ACCOUNT)
-_NOT_MEMBER: Final = Rejected(RejectReason.NOT_MEMBER)
-_MUTED: Final = Rejected(RejectReason.MUTED)
 _BLOCKED: Final = Rejected(RejectReason.BLOCKED)
-_RECALLED: Final = Rejected(RejectReason.RECALLED)
-_TOO_MANY_EDITS: Final = Rejected(RejectReason.FULL, f"at most {MOST_EDITS} edits of a message")
-_SUPERSEDED: Final = Rejected(RejectReason.SUPERSEDED)
-_NO_BUTTONS: Final = Rejected(RejectReason.NOT_BOT, "only bots send buttons")
 
 _SAYING: Final = ("message", "edit")
 """Kinds of entries that bring content of their sender to others."""
-_REVISING: Final = ("edit", "recall")
 _NOTHING: Final[dict[str, int]] = {}
 
 MESSAGE_COLUMNS: Final = (
@@ -83,35 +74,9 @@ UPDATE_HEAD: Final = "UPDATE log SET last_id = %s, last_conversation = %s WHERE 
 _REPEATS: Final = f"SELECT m.resend, {ENTRY_COLUMNS} {FROM_MESSAGES}m.resend IN {{}}"
 _STATES_BY_ID: Final = f"{SELECT_STATE}id IN {{}}"
 _STATES_BY_PAIR: Final = f"{SELECT_STATE}pair IN {{}}"
-_ADD_CONVERSATION: Final = (
-    "INSERT INTO conversation (log, id, kind, pair, name, last_seq, last_id, created, options) "
-    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
-)
-_ADD_MEMBER: Final = (
-    "INSERT INTO membership "
-    "(log, member, conversation, joined_id, role, readable_after, bot, muted_until) "
-    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
-)
-_MOVE_ON_SQLITE: Final = "UPDATE conversation SET last_seq = %s, last_id = %s WHERE log = %s AND id = %s"
-_MOVE_ON_MYSQL: Final = (
-    "INSERT INTO conversation (log, id, kind, name, last_seq, last_id, created) "
-    "VALUES (%s, %s, %s, '', %s, %s, 0) "
-    "ON DUPLICATE KEY UPDATE last_seq = VALUES(last_seq), last_id = VALUES(last_id)"
-)
-"""The rows exist. An upsert is the only statement of MySQL that can set different values per row."""
-_MOVE_ON_POSTGRESQL: Final = (
-    "UPDATE conversation c SET last_seq = w.seq, last_id = w.last "
-    "FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS w(id, seq, last) "
-    "WHERE c.log = %s AND c.id = w.id"
-)
 _FEW_CONVERSATIONS: Final = {"sqlite": 1 << 30, "postgresql": 16, "mysql": 4}
 """Up to this number of conversations, one statement per conversation is faster than one statement for all
 pairs of users and conversations. On SQLite a statement is very cheap."""
-_MUTES_ON_POSTGRESQL: Final = (
-    "SELECT x.* FROM unnest(%s::text[], %s::bigint[]) AS w(member, conversation) CROSS JOIN LATERAL "
-    "(SELECT s.member, s.conversation, s.muted_until FROM membership s WHERE s.log = %s "
-    "AND s.member = w.member AND s.conversation = w.conversation AND s.left_id IS NULL LIMIT 1) x"
-)
 _BLOCKS_ON_SQLITE: Final = (
     "WITH w(account, other) AS (VALUES {}) SELECT r.account, r.other "
     "FROM w CROSS JOIN relation r ON r.account = w.account AND r.other = w.other "
@@ -268,7 +233,7 @@ class AppTransaction:
             room=state.room,
         )
         self._moved[state.id] = state
-        self._revises = self._revises or draft.meta != b"" or draft.kind in _REVISING
+        self._revises = self._revises or draft.meta != b"" or draft.kind in ("edit", "recall")
         # The order of MESSAGE_COLUMNS.
         self._rows.append(
             (
@@ -308,7 +273,8 @@ class AppTransaction:
         sql, log = self.sql, self.log
         if self._created:
             sql.execute_many(
-                _ADD_CONVERSATION,
+                "INSERT INTO conversation (log, id, kind, pair, name, last_seq, last_id, created, options) "
+                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
                 [
                     (log, state.id, state.kind, pair, name, state.last_seq, state.last_id, created, options)
                     for state, pair, name, created, options in self._created
@@ -318,7 +284,12 @@ class AppTransaction:
                 self._moved.pop(state.id, None)
             self._created = []
         if self._joined:
-            sql.execute_many(_ADD_MEMBER, [(log, *row) for row in self._joined])
+            sql.execute_many(
+                "INSERT INTO membership "
+                "(log, member, conversation, joined_id, role, readable_after, bot, muted_until) "
+                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+                [(log, *row) for row in self._joined],
+            )
             self._joined = []
         if self._moved:
             _move_conversations(sql, log, list(self._moved.values()))
@@ -382,7 +353,13 @@ class AppTransaction:
         found: dict[tuple[str, int], int] = {}
         if self.sql.engine == "postgresql":
             users, conversations = [user for user, _ in wanted], [conversation for _, conversation in wanted]
-            rows = self.sql.query(_MUTES_ON_POSTGRESQL, (users, conversations, self.log))
+            rows = self.sql.query(
+                "SELECT x.* FROM unnest(%s::text[], %s::bigint[]) AS w(member, conversation) "
+                "CROSS JOIN LATERAL (SELECT s.member, s.conversation, s.muted_until FROM membership s "
+                "WHERE s.log = %s AND s.member = w.member AND s.conversation = w.conversation "
+                "AND s.left_id IS NULL LIMIT 1) x",
+                (users, conversations, self.log),
+            )
             return {(row[0], row[1]): row[2] for row in rows}
         one = (
             "SELECT member, conversation, muted_until FROM membership "
@@ -449,7 +426,8 @@ class AppTransaction:
             answer = outcomes.get(one.resend) if one.resend is not None else None
             session = one.draft.uplink_session
             if answer is None and session and session not in facts.sessions:
-                answer = _SUPERSEDED  # not the outcome of a repeat by the newest session
+                # Not the outcome of a repeat by the newest session.
+                answer = Rejected(RejectReason.SUPERSEDED)
             elif answer is None:
                 answer = self._outcome(one, key, facts)
                 if one.resend is not None:
@@ -496,16 +474,16 @@ class AppTransaction:
     def _outcome(self, one: AppendRequest, key: int | bytes, facts: _Facts) -> Appended | Rejected:
         draft, states = one.draft, facts.states
         if draft.kind == "edit" and draft.about in self._recalled:
-            return _RECALLED
+            return Rejected(RejectReason.RECALLED)
         if draft.kind == "edit" and self._edits[draft.about] >= MOST_EDITS:
-            return _TOO_MANY_EDITS
+            return Rejected(RejectReason.FULL, f"at most {MOST_EDITS} edits of a message")
         if (
             draft.meta
             and has_buttons(draft.meta)
             and not draft.room
             and not bots_among(self.sql, self.app, [draft.sender])
         ):
-            return _NO_BUTTONS
+            return Rejected(RejectReason.NOT_BOT, "only bots send buttons")
         if (
             facts.blocks
             and draft.kind in _SAYING
@@ -515,11 +493,11 @@ class AppTransaction:
         state = states.get(key)
         if state is None:
             if draft.thread:
-                return _UNKNOWN_MESSAGE
+                return Rejected(RejectReason.UNKNOWN_MESSAGE)
             if draft.room:
                 state = self.make_conversation(ROOM, (), draft.room)
             elif one.to_account and draft.to_user in facts.strangers:
-                return _UNKNOWN_ACCOUNT
+                return Rejected(RejectReason.UNKNOWN_ACCOUNT)
             elif (draft.to_user, draft.sender) in facts.unwelcome:
                 return _BLOCKED
             elif draft.to_user:
@@ -532,9 +510,9 @@ class AppTransaction:
         if draft.conversation and draft.sender:  # an empty sender is the server, which may send to all
             until = facts.mutes.get((draft.sender, state.id))
             if until is None:
-                return _NOT_MEMBER
+                return Rejected(RejectReason.NOT_MEMBER)
             if until > self.now and draft.kind in _SAYING:
-                return _MUTED
+                return Rejected(RejectReason.MUTED)
         if draft.thread:
             reply = self.in_thread(state, draft)
             if isinstance(reply, Rejected):
@@ -609,14 +587,24 @@ def _move_conversations(sql: Statements, log: int, states: Sequence[Conversation
     """Write the last seq and id of conversations."""
     if sql.engine == "postgresql":
         ids, seqs = [state.id for state in states], [state.last_seq for state in states]
-        sql.execute(_MOVE_ON_POSTGRESQL, (ids, seqs, [state.last_id for state in states], log))
+        sql.execute(
+            "UPDATE conversation c SET last_seq = w.seq, last_id = w.last "
+            "FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS w(id, seq, last) "
+            "WHERE c.log = %s AND c.id = w.id",
+            (ids, seqs, [state.last_id for state in states], log),
+        )
     elif sql.engine == "mysql":
+        # The rows exist. An upsert is the only statement of MySQL that can set different values per row.
         sql.execute_many(
-            _MOVE_ON_MYSQL, [(log, state.id, state.kind, state.last_seq, state.last_id) for state in states]
+            "INSERT INTO conversation (log, id, kind, name, last_seq, last_id, created) "
+            "VALUES (%s, %s, %s, '', %s, %s, 0) "
+            "ON DUPLICATE KEY UPDATE last_seq = VALUES(last_seq), last_id = VALUES(last_id)",
+            [(log, state.id, state.kind, state.last_seq, state.last_id) for state in states],
         )
     else:
         sql.execute_many(
-            _MOVE_ON_SQLITE, [(state.last_seq, state.last_id, log, state.id) for state in states]
+            "UPDATE conversation SET last_seq = %s, last_id = %s WHERE log = %s AND id = %s",
+            [(state.last_seq, state.last_id, log, state.id) for state in states],
         )
 
 
