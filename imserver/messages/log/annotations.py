@@ -6,7 +6,7 @@ Each is a row, and an entry of the log about the message. The totals of a messag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +19,7 @@ from imserver.messages.log.contract import (
     RejectReason,
     options_of,
 )
-from imserver.messages.log.groups import MEMBER, group_settings, record
+from imserver.messages.log.groups import MEMBER, record
 from imserver.messages.log.rows import (
     NUMBERS,
     ROOM,
@@ -86,12 +86,9 @@ class AnnotationWriter(WritingPart):
         found = find_message(transaction, user, message)
         if isinstance(found, Rejected):
             return found
-        if user and found.state.kind != USER and found.role == MEMBER:
-            options = options_of(group_settings(transaction, found.state.id)[1])
-            if options["pin"] != MEMBER:
-                return Rejected(
-                    RejectReason.NOT_ALLOWED, "only the owner and admins of this group pin messages"
-                )
+        may_pin = found.role != MEMBER or options_of(found.state.options)["pin"] == MEMBER
+        if user and found.state.kind != USER and not may_pin:
+            return Rejected(RejectReason.NOT_ALLOWED, "only the owner and admins of this group pin messages")
         return change_pin(transaction, found, user, remove=remove, time_ms=time_ms)
 
 
@@ -168,7 +165,7 @@ def change_reaction(
     if bool(sql.query(there, row)) is not remove:
         return Change(found.state.id)
     meta = decode_meta(found.meta)
-    totals = _totals(meta)
+    totals = {each.emoji: each for each in reactions_in(meta)}  # which takes them out of it
     if not remove and emoji not in totals and len(totals) >= MOST_EMOJI:
         return Rejected(RejectReason.FULL, f"at most {MOST_EMOJI} different emoji")
     before = totals.get(emoji, Reaction(emoji, 0))
@@ -198,10 +195,19 @@ def change_reaction(
     if not remove and len(users) < MOST_USERS:
         users = (*users, user)
     if len(users) < min(count, MOST_USERS) and count <= MOST_USERS:
-        users = _users(transaction, message, emoji)
+        statement = "SELECT member FROM reaction WHERE log = %s AND message = %s AND emoji = %s ORDER BY id"
+        users = tuple(text_of(row[0]) for row in sql.query(statement, (log, message, emoji)))
     totals[emoji] = Reaction(emoji, count, users)
-    _write_totals(transaction, message, meta, totals, entry.id)
+    meta["reacted"] = entry.id
+    if reactions := shown_totals(totals.values()):
+        meta["reactions"] = reactions
+    sql.execute("UPDATE message SET meta = %s WHERE log = %s AND id = %s", (_encode(meta), log, message))
     return Change(found.state.id, entry)
+
+
+def shown_totals(totals: Iterable[Reaction]) -> list[dict[str, Any]]:
+    """The reactions in the ``meta`` of a message."""
+    return [{"emoji": each.emoji, "count": each.count, "users": each.users} for each in totals if each.count]
 
 
 def change_pin(
@@ -252,36 +258,3 @@ def withdraw(transaction: AppTransaction, user: str, message: int, emoji: str) -
         )
     else:
         change_reaction(transaction, found, user, emoji, remove=True)
-
-
-def _totals(meta: dict[str, Any]) -> dict[str, Reaction]:
-    """Emoji → its reactions. They are no longer in ``meta``."""
-    return {each.emoji: each for each in reactions_in(meta)}
-
-
-def _users(transaction: AppTransaction, message: int, emoji: str) -> tuple[str, ...]:
-    """All users who react to a message with an emoji, the first one first."""
-    statement = "SELECT member FROM reaction WHERE log = %s AND message = %s AND emoji = %s ORDER BY id"
-    rows = transaction.sql.query(statement, (transaction.log, message, emoji))
-    return tuple(text_of(row[0]) for row in rows)
-
-
-def _write_totals(
-    transaction: AppTransaction,
-    message: int,
-    meta: dict[str, Any],
-    totals: dict[str, Reaction],
-    reacted: int,
-) -> None:
-    meta["reacted"] = reacted
-    shown: Sequence[dict[str, Any]] = [
-        {"emoji": each.emoji, "count": each.count, "users": each.users}
-        for each in totals.values()
-        if each.count
-    ]
-    if shown:
-        meta["reactions"] = shown
-    transaction.sql.execute(
-        "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
-        (_encode(meta), transaction.log, message),
-    )

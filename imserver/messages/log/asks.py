@@ -106,7 +106,9 @@ class AskLog(LogPart):
         def work(question: _Question) -> AskChange | Rejected:
             if question.ask.state == "cancelled":
                 return question.unchanged()
-            return question.refused() if question.ask.state else question.close("cancel", user, "cancelled")
+            if question.ask.state:
+                return question.refused()
+            return question.change("cancel", user, {"state": "cancelled"})
 
         return self._change(app, user, message, work, by_author=True, as_reader=False)
 
@@ -132,7 +134,7 @@ class AskLog(LogPart):
                 return Rejected(RejectReason.FULL, f"at most {Limit.ANSWERERS} users")
             if sender in new:
                 return Rejected(RejectReason.INVALID, "of: the author of the question")
-            if question.strangers(new):
+            if len(question.transaction.members(question.message.state.id, new)) < len(new):
                 return Rejected(RejectReason.NOT_MEMBER, "of: only members of the conversation can answer")
             return question.change("escalate", user, {"of": (*of, *new)})
 
@@ -223,11 +225,7 @@ class AskLog(LogPart):
 
     def time_ms(self) -> int:
         """Now, in Unix milliseconds by the clock of the database: deadlines are compared with it."""
-
-        def work(sql: Statements) -> int:
-            return _time_ms(sql)
-
-        return self._tables.read(work, 0) or int(time() * 1000)
+        return self._tables.read(_time_ms, 0) or int(time() * 1000)
 
 
 # --- in the transaction -------------------------------------------------------------------------------------
@@ -237,7 +235,7 @@ class _Question:
     """A question in a transaction."""
 
     def __init__(self, transaction: AppTransaction, message: FoundMessage, ask: Ask) -> None:
-        self._transaction = transaction
+        self.transaction = transaction
         self.message = message
         self.ask = ask
         self.acts: list[AskAct] = []
@@ -245,7 +243,7 @@ class _Question:
         self.expiry: AskChange | None = None
         """A deadline that has passed closes the question, also before anybody has looked for it."""
         if ask.until and not ask.state and ask.until <= _time_ms(transaction.sql):
-            self.expiry = self.close("expire", "", "expired")
+            self.expiry = self.change("expire", "", {"state": "expired"})
 
     def unchanged(self) -> AskChange:
         return AskChange(self.message.state.id, ask=self.ask)
@@ -253,18 +251,11 @@ class _Question:
     def refused(self) -> AskRefused:
         return AskRefused(RejectReason.ANSWERED, "the question is closed or answered", ask=self.ask)
 
-    def strangers(self, users: Sequence[str]) -> bool:
-        """Whether one of these users is no member of the conversation."""
-        return len(self._transaction.members(self.message.state.id, users)) < len(users)
-
-    def close(self, act: AskAct, by: str, state: str) -> AskChange:
-        return self.change(act, by, {"state": state})
-
     def change(
         self, act: AskAct, by: str, changed: dict[str, Any], body: bytes = b"", time_ms: int = 0
     ) -> AskChange:
         """Change these fields, and add the entry about it."""
-        transaction, message = self._transaction, self.message
+        transaction, message = self.transaction, self.message
         entry = record(
             transaction,
             message.state,
@@ -279,12 +270,9 @@ class _Question:
         self.acts.append(act)
         if changed:
             self.ask = replace(self.ask, **changed)
-            meta = _encode({**decode_meta(message.meta), "ask": self.ask, "pressed": entry.id})
-            message.meta = meta
-            transaction.sql.execute(
-                "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
-                (meta, transaction.log, message.id),
-            )
+            message.meta = _encode({**decode_meta(message.meta), "ask": self.ask, "pressed": entry.id})
+            statement = "UPDATE message SET meta = %s WHERE log = %s AND id = %s"
+            transaction.sql.execute(statement, (message.meta, transaction.log, message.id))
         if self.ask.state and self.ask.until:
             transaction.sql.execute(
                 "DELETE FROM ask_deadline WHERE log = %s AND id = %s", (transaction.log, message.id)

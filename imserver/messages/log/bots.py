@@ -8,7 +8,7 @@ a row for each of them. Groups without bots, and conversations of two, need neit
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -139,12 +139,12 @@ class BotReaders:
         """The draft of the next entry of a group with bots, with those in ``meta`` that read it."""
         readers = self._readers(state, draft)
         self._of[self._head.last_id + 1] = readers
-        self._add(readers, state.id, self._head.last_id + 1)
+        self._rows += [(bot, state.id, self._head.last_id + 1) for bot in readers]
         if draft.kind == "edit":
             # A bot that the edit mentions first reads the message, too.
             before = self._readers_of(draft.about)
             new = [bot for bot in readers if bot not in before]
-            self._add(new, state.id, draft.about)
+            self._rows += [(bot, state.id, draft.about) for bot in new]
             self._of[draft.about] = [*before, *new]
         meta = decode_meta(draft.meta)
         meta.pop("bots", None)
@@ -159,9 +159,6 @@ class BotReaders:
                 [(log, *row) for row in self._rows],
             )
             self._rows = []
-
-    def _add(self, bots: Iterable[str], conversation: int, id: int) -> None:
-        self._rows += [(bot, conversation, id) for bot in bots]
 
     def _readers(self, state: ConversationState, draft: Draft) -> list[str]:
         if state.options & OPTIONS["bots"][0] or draft.kind in _OF_MEMBERS:
@@ -180,7 +177,7 @@ class BotReaders:
             named.add(command.get("bot"))
         if draft.kind == "message" and draft.about:
             named.add(self._sender_of(state, draft.about))
-        return _only(state.bots, named)
+        return [bot for bot in state.bots if bot in named]
 
     def _readers_of(self, id: int) -> list[str]:
         """The bots that read an earlier entry."""
@@ -196,10 +193,6 @@ class BotReaders:
         statement = "SELECT sender FROM message WHERE log = %s AND id = %s AND conversation = %s"
         rows = self._sql.query(statement, (self._head.number, id, state.id))
         return text_of(rows[0][0]) if rows else ""
-
-
-def _only(bots: Collection[str], named: Collection[str]) -> list[str]:
-    return [bot for bot in bots if bot in named]
 
 
 _BOTS: Final = b'"bots":'

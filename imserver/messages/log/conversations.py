@@ -25,6 +25,7 @@ from imserver.messages.log.rows import (
     LogHead,
     LogPart,
     conversation_of,
+    count_members,
     in_log,
     pair_of,
 )
@@ -73,7 +74,7 @@ class ConversationReader(LogPart):
 
     def get(self, app: str, conversation: int) -> Conversation | None:
         """One conversation."""
-        return next(iter(self._conversations(app, "c.id = %s", conversation)), None)
+        return self._conversation(app, "c.id = %s", conversation)
 
     @in_log(list)
     def find(self, sql: Statements, head: LogHead, ids: Sequence[int]) -> list[Conversation]:
@@ -83,7 +84,7 @@ class ConversationReader(LogPart):
 
     def between(self, app: str, user: str, other: str) -> Conversation | None:
         """The conversation of two users, None if they have none."""
-        return next(iter(self._conversations(app, "c.pair = %s", pair_of(user, other))), None)
+        return self._conversation(app, "c.pair = %s", pair_of(user, other))
 
     @in_log(list)
     def groups_named(self, sql: Statements, head: LogHead, text: str, limit: int) -> list[Conversation]:
@@ -98,10 +99,10 @@ class ConversationReader(LogPart):
         )
         return list(map(conversation_of, rows))
 
-    @in_log(list)
-    def _conversations(self, sql: Statements, head: LogHead, where: str, value: Any) -> list[Conversation]:
+    @in_log()
+    def _conversation(self, sql: Statements, head: LogHead, where: str, value: Any) -> Conversation | None:
         rows = sql.query(f"{_CONVERSATIONS} {where}", (head.number, value))
-        return list(map(conversation_of, rows))
+        return conversation_of(rows[0]) if rows else None
 
     def memberships(self, app: str, user: str) -> list[Membership]:
         """All memberships of a user, including ended ones."""
@@ -115,11 +116,7 @@ class ConversationReader(LogPart):
     @in_log(int)
     def count_members(self, sql: Statements, head: LogHead, conversation: int) -> int:
         """The number of members."""
-        hint = sql.on_sqlite(SQLITE_BY_GROUP)
-        statement = (
-            f"SELECT count(*) FROM membership {hint} WHERE log = %s AND conversation = %s AND left_id IS NULL"
-        )
-        return int(sql.query(statement, (head.number, conversation))[0][0])
+        return count_members(sql, head.number, conversation)
 
     def member(self, app: str, conversation: int, user: str, *, or_left: bool = False) -> Membership | None:
         """The current membership of a user. ``or_left``: it may have ended."""

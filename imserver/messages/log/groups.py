@@ -24,7 +24,7 @@ from imserver.messages.log.contract import (
     Right,
     options_of,
 )
-from imserver.messages.log.rows import GROUP, SQLITE_BY_GROUP, ConversationState
+from imserver.messages.log.rows import GROUP, SQLITE_BY_GROUP, ConversationState, count_members
 from imserver.messages.log.transaction import AppTransaction, set_group
 from imserver.messages.log.writer import WritingPart, in_transaction
 from imserver.messages.model import EntryKind
@@ -112,7 +112,7 @@ class GroupWriter(WritingPart):
         new = [user for user in dict.fromkeys(users) if user not in there]
         if not new:
             return Change(conversation)
-        count = count_members(transaction, conversation) + len(new)
+        count = count_members(transaction.sql, transaction.log, conversation) + len(new)
         if most and count > most:
             return Rejected(RejectReason.FULL)
         bots = bots_among(transaction.sql, transaction.app, new)
@@ -169,7 +169,7 @@ class GroupWriter(WritingPart):
             return Change(conversation)
         if heir and users is not None and any(there[user][1] == OWNER for user in leaving):
             _promote_heir(transaction, state, leaving, by)
-        count = count_members(transaction, conversation) - len(leaving)
+        count = count_members(transaction.sql, transaction.log, conversation) - len(leaving)
         entry = record(transaction, state, "leave", by, {"users": leaving, "members": count})
         end_members(sql, transaction.log, conversation, leaving, state.last_id)
         if any(bot in leaving for bot in state.bots):
@@ -195,9 +195,11 @@ class GroupWriter(WritingPart):
         if isinstance(state, Rejected):
             return state
         entry = None
-        for text, before in _group_texts(transaction, conversation).items():
-            value = given.get(text, before)
-            if value == before:
+        statement = f"SELECT {', '.join(TEXT_BYTES)} FROM conversation WHERE log = %s AND id = %s"
+        (row,) = transaction.sql.query(statement, (transaction.log, conversation))
+        for text, before in zip(TEXT_BYTES, row, strict=True):
+            value = given.get(text)
+            if value is None or value == text_of(before or ""):
                 continue
             set_group(transaction.sql, transaction.log, conversation, text, value)
             details = {"change": "rename" if text == "name" else text, text: value}
@@ -381,16 +383,6 @@ def _with_options(bits: int, given: Mapping[str, str]) -> int:
     return bits
 
 
-def count_members(transaction: AppTransaction, conversation: int) -> int:
-    """The number of members."""
-    sql = transaction.sql
-    statement = (
-        f"SELECT count(*) FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} "
-        "WHERE log = %s AND conversation = %s AND left_id IS NULL"
-    )
-    return int(sql.query(statement, (transaction.log, conversation))[0][0])
-
-
 def _first_of(transaction: AppTransaction, conversation: int, role: str, most: int) -> list[str]:
     """The first members with a role, by id."""
     sql = transaction.sql
@@ -407,12 +399,6 @@ def group_settings(transaction: AppTransaction, conversation: int) -> tuple[bool
     statement = "SELECT open, options FROM conversation WHERE log = %s AND id = %s"
     (row,) = transaction.sql.query(statement, (transaction.log, conversation))
     return bool(row[0]), row[1]
-
-
-def _group_texts(transaction: AppTransaction, conversation: int) -> dict[GroupText, str]:
-    statement = "SELECT name, avatar, description FROM conversation WHERE log = %s AND id = %s"
-    (row,) = transaction.sql.query(statement, (transaction.log, conversation))
-    return dict(zip(TEXT_BYTES, (text_of(each or "") for each in row), strict=True))
 
 
 def start_of_history(transaction: AppTransaction, conversation: int, users: Sequence[str]) -> dict[str, int]:

@@ -17,12 +17,12 @@ from imserver.messages.log.annotations import (
     change_reaction,
     emoji_objection,
     find_message,
+    shown_totals,
 )
 from imserver.messages.log.contract import OPTIONS, Draft, Entry, GroupText, Rejected, RejectReason
 from imserver.messages.log.groups import (
     MEMBER,
     OWNER,
-    count_members,
     end_members,
     record,
     start_of_history,
@@ -31,6 +31,7 @@ from imserver.messages.log.rows import (
     GROUP,
     USER,
     ConversationState,
+    count_members,
     decode_meta,
     objection,
     pair_of,
@@ -114,9 +115,7 @@ class LogImport:
         meta = decode_meta(draft.meta)
         if shown:
             meta["reacted"] = first + int(is_edited) + len(shown)
-            meta["reactions"] = [
-                {"emoji": each.emoji, "count": each.count, "users": each.users} for each in totals.values()
-            ]
+            meta["reactions"] = shown_totals(totals.values())
         own_id = key if len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES else ""
         draft = replace(draft, meta=_encode(meta) if meta else b"", client_msg_id=own_id)
         entry = self._enter(key, state, draft)
@@ -217,7 +216,7 @@ class LogImport:
         if not new:
             return
         self._begin(time_ms)
-        members = count_members(transaction, group) + len(new)
+        members = count_members(transaction.sql, transaction.log, group) + len(new)
         transaction.admit(state, new, MEMBER, start_of_history(transaction, group, new))
         self._record(key, state, "join", by, {"users": new, "role": MEMBER, "members": members}, time_ms)
 
@@ -231,7 +230,7 @@ class LogImport:
         leaving = [user for user in dict.fromkeys(users) if user in there and there[user][1] != OWNER]
         if not leaving:
             return
-        members = count_members(transaction, group) - len(leaving)
+        members = count_members(transaction.sql, transaction.log, group) - len(leaving)
         self._record(key, state, "leave", by, {"users": leaving, "members": members}, time_ms)
         end_members(transaction.sql, transaction.log, group, leaving, state.last_id)
 

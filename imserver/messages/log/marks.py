@@ -24,6 +24,7 @@ from imserver.messages.log.rows import (
     LogHead,
     LogPart,
     in_log,
+    members_among,
     members_of,
 )
 from imserver.model import (
@@ -126,7 +127,7 @@ class MarkStore(LogPart):
             "AND s.conversation = r.conversation AND s.left_id IS NULL "
             "AND coalesce(s.readable_after, s.joined_id) < %s) ORDER BY r.member LIMIT %s"
         )
-        if not _still_there(sql, head, conversation, [user]):
+        if not members_among(sql, head.number, conversation, [user]):
             return []
         values = (head.number, conversation, after, user, message, message or Limit.ID, limit)
         return [_receipt(row) for row in sql.query(statement, values)]
@@ -137,7 +138,7 @@ class MarkStore(LogPart):
     ) -> list[ReceiptCount]:
         """How many of the other members have received and read these messages, in their order. Empty if the
         user is not a member."""
-        if not _still_there(sql, head, conversation, [user]):
+        if not members_among(sql, head.number, conversation, [user]):
             return []
         statement = _POSITIONS.format(sql.on_sqlite(SQLITE_BY_GROUP))
         rows = sql.query(statement, (head.number, conversation, user))
@@ -270,17 +271,8 @@ def _authors(
     names = [name for name in dict.fromkeys(text_of(row[1]) for row in rows) if name != user]
     if not names:
         return ()
-    there = _still_there(sql, head, conversation, [user, *names])
+    there = members_among(sql, head.number, conversation, [user, *names])
     return tuple(name for name in names if name in there) if user in there else ()
-
-
-def _still_there(sql: Statements, head: LogHead, conversation: int, users: Sequence[str]) -> set[str]:
-    """The users among these who are still members of a conversation."""
-    statement = (
-        "SELECT member FROM membership "
-        "WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN {}"
-    )
-    return {text_of(row[0]) for row in sql.query_in(statement, (head.number, conversation), users)}
 
 
 def _receipts_since(sql: Statements, head: LogHead, user: str, after: int) -> Sequence[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
@@ -229,6 +229,27 @@ def conversation_of(row: Any) -> Conversation:
 def bots_from(column: Any) -> tuple[str, ...]:
     """The bots of a group from their column."""
     return () if column is None else tuple(text_of(column).split(","))
+
+
+def members_among(
+    sql: Statements, log: int, conversation: int, users: Sequence[str]
+) -> dict[str, tuple[int, str]]:
+    """User → (joined_id, role), for those of these users who are members of a conversation."""
+    statement = (
+        "SELECT member, joined_id, role FROM membership "
+        "WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN {}"
+    )
+    rows = sql.query_in(statement, (log, conversation), users)
+    return {text_of(user): (joined, text_of(role)) for user, joined, role in rows}
+
+
+def count_members(sql: Statements, log: int, conversation: int) -> int:
+    """The number of members of a conversation."""
+    statement = (
+        f"SELECT count(*) FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} "
+        "WHERE log = %s AND conversation = %s AND left_id IS NULL"
+    )
+    return int(sql.query(statement, (log, conversation))[0][0])
 
 
 # --- validation ---------------------------------------------------------------------------------------------

@@ -19,7 +19,15 @@ from imserver.cluster.history import count_fitting
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.messages.log.contract import Draft, Entry, Rejected, RejectReason, page_size
 from imserver.messages.log.read import fetch, last_before, shown
-from imserver.messages.log.rows import NUMBERS, ConversationState, LogHead, LogPart, decode_meta, in_log
+from imserver.messages.log.rows import (
+    NUMBERS,
+    ConversationState,
+    LogHead,
+    LogPart,
+    decode_meta,
+    in_log,
+    members_among,
+)
 from imserver.model import Limit
 from imserver.storage.statements import Statements, text_objection, text_of
 
@@ -153,14 +161,11 @@ class ThreadWriter:
             writers.setdefault(reply.sender, reply.id)
             for user in _mentions_in(decode_meta(reply.meta)):
                 mentioned.setdefault(user, reply.id - 1)
-        members = "SELECT member FROM membership WHERE log = %s AND conversation = %s AND left_id IS NULL"
-        rows = self._sql.query_in(
-            f"{members} AND member IN {{}}", (self._head.number, group), list({**mentioned, **writers})
-        )
-        there = {text_of(row[0]) for row in rows}
+        following = {**mentioned, **writers}
+        there = members_among(self._sql, self._head.number, group, list(following))
         readers = [
             (self._head.number, user, root, group, read, 1)
-            for user, read in sorted({**mentioned, **writers}.items())
+            for user, read in sorted(following.items())
             if user in there
         ]
         if readers:

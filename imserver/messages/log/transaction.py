@@ -44,6 +44,7 @@ from imserver.messages.log.rows import (
     conversation_state_of,
     entry_of,
     head_of,
+    members_among,
     pair_of,
     pair_of_room,
 )
@@ -401,12 +402,7 @@ class AppTransaction:
 
     def members(self, conversation: int, users: Sequence[str]) -> dict[str, tuple[int, str]]:
         """User → (joined_id, role), for the users who are members."""
-        statement = (
-            "SELECT member, joined_id, role FROM membership "
-            "WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN {}"
-        )
-        rows = self.sql.query_in(statement, (self.log, conversation), users)
-        return {text_of(row[0]): (row[1], text_of(row[2])) for row in rows}
+        return members_among(self.sql, self.log, conversation, users)
 
     # --- drafts ---------------------------------------------------------------------------------------------
 

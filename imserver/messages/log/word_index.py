@@ -18,14 +18,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from time import monotonic
-from typing import Final
+from typing import Final, Literal
 
 import gevent
 from msgspec import Struct
 
 from imserver.clock import is_long_turn, serve_others
 from imserver.messages.log.recent import RecentEntries
-from imserver.messages.log.rows import ROOM, LogHead, LogPart, LogTables, head_of, in_log
+from imserver.messages.log.rows import ROOM, LogHead, LogPart, LogTables, in_log
 from imserver.messages.log.word_content import LONG_BODY, ContentRow, Pause, SegmentContent
 from imserver.messages.log.word_lookup import indexed_before
 from imserver.messages.log.word_rows import (
@@ -50,12 +50,7 @@ _BLOCK: Final = 1024
 _BUCKETS_AT_ONCE: Final = 16
 _WRITTEN_AT_ONCE: Final = 256 * 1024
 """Bytes of rows that one transaction writes."""
-_MOST_CHANGES: Final = 4 * SEGMENT
-
-_NO_ROWS: Final[list[ContentRow]] = []
 _COLUMNS: Final = "log, segment, bucket, terms"
-_DELETED_AT_ONCE: Final = 32
-"""Segments that one transaction deletes."""
 _HAS_CHANGES: Final = (
     "(p.floor < %s OR EXISTS (SELECT 1 FROM word_change c WHERE c.log = p.log "
     f"AND c.id < p.segment * {SEGMENT}))"
@@ -116,7 +111,7 @@ class WordIndex(LogPart):
 
     def fill(self, app: str, pause: Pause = _pause) -> bool:
         """Add the next segment. False: it is not whole yet, or another node works on the index."""
-        work: _SegmentWork | None = self._tables.change(partial(_claim_next, app), None)
+        work = self._tables.change_log(app, _claim_next, None)
         if work is None:
             return False
         claim, changes = work.claim, work.changes
@@ -132,7 +127,7 @@ class WordIndex(LogPart):
             self._read(app, sorted(changed), content, pause)
         else:
             for first in range(claim.first, end, _BLOCK):
-                content.add(self._tables.read_log(app, partial(_block, first), _NO_ROWS), pause)
+                content.add(self._tables.read_log(app, partial(_block, first), list[ContentRow]()), pause)
         put = partial(_add, claim)
         return self._write(content.rows(pause), put, lambda sql: _finish_new(sql, claim, changes, content))
 
@@ -141,9 +136,9 @@ class WordIndex(LogPart):
         False: nothing is left, or another node works on the index."""
         if not self._tables.read_log(app, _has_changes, False):
             return False
-        if self._tables.change(partial(_expire_some, app), False):
+        if self._tables.change_log(app, _expire_some, False):
             return True
-        mending: _SegmentWork | None = self._tables.change(partial(_claim_changes, app), None)
+        mending = self._tables.change_log(app, _claim_changes, None)
         if mending is None:
             return False
         claim = mending.claim
@@ -171,12 +166,12 @@ class WordIndex(LogPart):
         """Delete the index, so that it is filled anew."""
         while self._tables.change_log(app, _erase_some, 0):
             pass
-        self._tables.change_log(app, lambda sql, head: _release(sql, head.number), None)
+        self._tables.change_log(app, lambda sql, head: _set_position(sql, head.number, "leased", 0), None)
 
     def _read(self, app: str, ids: Sequence[int], content: SegmentContent, pause: Pause) -> None:
         """Add what these messages have now."""
         for some in chunks(ids, _BLOCK):
-            content.add(self._tables.read_log(app, partial(_some, some), _NO_ROWS), pause)
+            content.add(self._tables.read_log(app, partial(_some, some), list[ContentRow]()), pause)
 
     def _mended(
         self, claim: SegmentClaim, content: SegmentContent, gone: set[int], pause: Pause
@@ -264,11 +259,8 @@ def _claim(sql: Statements, log: int, position: _Position, segment: int) -> Segm
     return SegmentClaim(log, position.number + 1, segment)
 
 
-def _claim_next(app: str, sql: Statements) -> _SegmentWork | None:
+def _claim_next(sql: Statements, head: LogHead) -> _SegmentWork | None:
     """Claim the next segment that is whole."""
-    head = head_of(sql, app)
-    if head is None:
-        return None
     position, end = _position(sql, head.number), _next_end(sql, head)
     if position.is_leased or end > head.last_id:
         return None
@@ -278,11 +270,8 @@ def _claim_next(app: str, sql: Statements) -> _SegmentWork | None:
     return _SegmentWork(claim, _changes(claim, sql), head.floor)
 
 
-def _claim_changes(app: str, sql: Statements) -> _SegmentWork | None:
+def _claim_changes(sql: Statements, head: LogHead) -> _SegmentWork | None:
     """Claim the oldest segment that has expired in part, or of which messages were changed."""
-    head = head_of(sql, app)
-    if head is None:
-        return None
     log, position = head.number, _position(sql, head.number)
     if position.is_leased:
         return None
@@ -290,7 +279,7 @@ def _claim_changes(app: str, sql: Statements) -> _SegmentWork | None:
     if position.floor < head.floor and first < end and first % SEGMENT:
         segment = first // SEGMENT
     else:
-        _set_floor(sql, log, head.floor)
+        _set_position(sql, log, "floor", head.floor)
         statement = "SELECT id FROM word_change WHERE log = %s AND id < %s ORDER BY id LIMIT 1"
         rows = sql.query(statement, (log, end))
         if not rows:
@@ -300,12 +289,10 @@ def _claim_changes(app: str, sql: Statements) -> _SegmentWork | None:
     return _SegmentWork(claim, _changes(claim, sql), head.floor)
 
 
-def _release(sql: Statements, log: int) -> None:
-    sql.execute("UPDATE word_position SET leased = 0 WHERE log = %s", (log,))
-
-
-def _set_floor(sql: Statements, log: int, floor: int) -> None:
-    sql.execute("UPDATE word_position SET floor = %s WHERE log = %s", (floor, log))
+def _set_position(
+    sql: Statements, log: int, column: Literal["leased", "floor", "segment"], value: int
+) -> None:
+    sql.execute(f"UPDATE word_position SET {column} = %s WHERE log = %s", (value, log))
 
 
 # --- filling ------------------------------------------------------------------------------------------------
@@ -355,7 +342,7 @@ def _changes(claim: SegmentClaim, sql: Statements) -> list[Row]:
         "SELECT id, entry FROM word_change WHERE log = %s AND id >= %s AND id < %s "
         "ORDER BY id, entry LIMIT %s"
     )
-    return sql.query(statement, (claim.log, claim.first, claim.first + SEGMENT, _MOST_CHANGES))
+    return sql.query(statement, (claim.log, claim.first, claim.first + SEGMENT, 4 * SEGMENT))
 
 
 def _rows_of(claim: SegmentClaim, begin: int, end: int, sql: Statements) -> list[Row]:
@@ -388,8 +375,7 @@ def _finish_new(
     """A segment is in the index, with these changes of its messages."""
     long = {offset: content.conversation_of[offset] for offset in content.long}
     _finish(sql, claim, changes, long)
-    statement = "UPDATE word_position SET segment = %s WHERE log = %s"
-    sql.execute(statement, (claim.segment + 1, claim.log))
+    _set_position(sql, claim.log, "segment", claim.segment + 1)
 
 
 def _finish_mending(
@@ -404,14 +390,14 @@ def _finish_mending(
         known = content.conversation_of.get(offset)
         long[offset] = conversation_at(rows[CONVERSATIONS], offset) if known is None else known
     _finish(sql, claim, mending.changes, long)
-    _set_floor(sql, claim.log, mending.floor)
+    _set_position(sql, claim.log, "floor", mending.floor)
 
 
 def _finish(sql: Statements, claim: SegmentClaim, changes: Sequence[Row], long: Mapping[int, int]) -> None:
     _replace(claim, [(LONG, b"".join(LONG_MESSAGE.pack(*each) for each in sorted(long.items())))], sql)
     statement = "DELETE FROM word_change WHERE log = %s AND id = %s AND entry = %s"
     sql.execute_many(statement, [(claim.log, *each) for each in changes])
-    _release(sql, claim.log)
+    _set_position(sql, claim.log, "leased", 0)
 
 
 # --- deleting -----------------------------------------------------------------------------------------------
@@ -422,26 +408,25 @@ def _has_changes(sql: Statements, head: LogHead) -> bool:
     return bool(sql.query(statement, (head.number, head.floor)))
 
 
-def _expire_some(app: str, sql: Statements) -> bool:
+def _expire_some(sql: Statements, head: LogHead) -> bool:
     """Delete some of the segments that have expired as a whole. False: there are none."""
-    head = head_of(sql, app)
-    if head is None or _position(sql, head.number).is_leased:
+    if _position(sql, head.number).is_leased:
         return False
     sql.execute("DELETE FROM word_change WHERE log = %s AND id <= %s", (head.number, head.floor))
     return bool(_delete_before(sql, head.number, (head.floor + 1) // SEGMENT))
 
 
 def _delete_before(sql: Statements, log: int, end: int) -> int:
-    """Delete the oldest segments of the index before one. Returns the number of rows."""
+    """Delete the oldest segments of the index before one, at most 32. Returns the number of rows."""
     first = sql.query("SELECT min(segment) FROM word WHERE log = %s", (log,))[0][0]
     if first is None:
         return 0
     statement = "DELETE FROM word WHERE log = %s AND segment < %s"
-    return sql.execute(statement, (log, min(first + _DELETED_AT_ONCE, end)))
+    return sql.execute(statement, (log, min(first + 32, end)))
 
 
 def _erase_some(sql: Statements, head: LogHead) -> int:
     """Let a search use nothing of the index, and no node fill it for a time; and delete some of it."""
     _claim(sql, head.number, _position(sql, head.number), 0)
-    sql.execute("UPDATE word_position SET segment = 0 WHERE log = %s", (head.number,))
+    _set_position(sql, head.number, "segment", 0)
     return _delete_before(sql, head.number, Limit.ID)
