@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from imserver.messages.api import channels, conversations, messages, streamed, threads
+from imserver.messages.api import conversations, messages, streamed, threads
 from imserver.messages.declared import SETTINGS, TABLES
 from imserver.messages.parts import build, erasing
 from imserver.messages.wire import MESSAGE_COMMANDS
@@ -34,10 +34,9 @@ FEATURE = Feature(
     erasing=erasing,
     tables=TABLES,
     commands={"search": ("imserver.messages.command", "search", "Make the index of words anew.")},
-    rows_check=("imserver.messages.doctor", "check_rows"),
+    rows_check=("imserver.messages.command", "check_rows"),
     operations=(
-        *channels.routes.rows,
-        *streamed.routes.rows,
+        *streamed.ROWS,
         *conversations.routes.rows,
         *messages.routes.rows,
         *threads.routes.rows,

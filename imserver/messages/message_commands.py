@@ -12,15 +12,7 @@ from imserver.errors import StorageUnavailable, TooManyMessages
 from imserver.messages.acks import AckingLogSubscription
 from imserver.messages.annotations import RefusedView
 from imserver.messages.catch_up import CatchUp
-from imserver.messages.commands import (
-    Ack,
-    Conversations,
-    History,
-    Search,
-    SearchFilter,
-    Send,
-    Sync,
-)
+from imserver.messages.commands import Ack, Conversations, History, Search, SearchFilter, Send, Sync
 from imserver.messages.deliverer import newest_page, oldest_page
 from imserver.messages.log.asks import AskChange
 from imserver.messages.log.contract import (

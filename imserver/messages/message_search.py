@@ -10,15 +10,10 @@ from gevent.lock import BoundedSemaphore
 
 from imserver.auth.rates import Buckets, Rate
 from imserver.errors import StorageUnavailable
-from imserver.messages.commands import (
-    NO_FILTER,
-    SearchFilter,
-)
+from imserver.messages.commands import NO_FILTER, SearchFilter
 from imserver.messages.declared import SEARCH_MILLISECONDS, SEARCH_TIME
 from imserver.messages.deliverer import newest_page
-from imserver.messages.log.contract import (
-    Entry,
-)
+from imserver.messages.log.contract import Entry
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
 

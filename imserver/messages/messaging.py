@@ -18,9 +18,7 @@ from imserver.errors import ReviewUnavailable, TooManyMessages
 from imserver.messages.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.catch_up import CatchUp
-from imserver.messages.commands import (
-    Send,
-)
+from imserver.messages.commands import Send
 from imserver.messages.deliverer import Deliverer
 from imserver.messages.log.asks import AskChange
 from imserver.messages.log.bots import values_of

@@ -10,8 +10,7 @@ from imserver.config.settings import Config, settings_of
 from imserver.core.core import Core, FeatureParts
 from imserver.messages.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
-from imserver.messages.annotations import AnnotationCommands
-from imserver.messages.asks import AskCommands
+from imserver.messages.annotations import AnnotationCommands, AskCommands
 from imserver.messages.declared import RetentionSettings, StreamLimits
 from imserver.messages.event_streams import StreamStarts
 from imserver.messages.log.contract import Commit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from imserver.messages.asks import AskCommands
+from imserver.messages.annotations import AskCommands
 from imserver.messages.event_streams import StreamStarts
 from imserver.messages.log.contract import LogObserver
 from imserver.messages.message_search import MessageSearch

@@ -22,13 +22,7 @@ from imserver.hub.hub import Hub, LocalChannel
 from imserver.messages.log.contract import Appended, AppendRequest, Draft, Entry, Rejected, Stored
 from imserver.messages.log.message_log import MessageLog
 from imserver.metrics import Metrics
-from imserver.model import (
-    ChannelPart,
-    Event,
-    Limit,
-    Outcome,
-    StreamPart,
-)
+from imserver.model import ChannelPart, Event, Limit, Outcome, StreamPart
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from imserver.features.ask.declared import HTTP_QUESTION_CLOSED, MOST_ANSWERS, MOST_SECONDS, MOST_WAIT_SECONDS
-from imserver.features.ask.parts import AskParts, asks_of
+from imserver.features.ask.parts import AskParts
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, Api, ApiProblem, Call, Resource, about, one_of
 from imserver.plugin.identity import Needs
@@ -152,7 +152,7 @@ class AskApi(Struct, frozen=True):
 def _service(core: Core, api: Api) -> AskApi:
     services = core.service(MessageServices)
     store, messages = core.storage.store, MessageApi.of(core, api)
-    return AskApi(asks_of(core), store, services, messages)
+    return AskApi(core.service(AskParts), store, services, messages)
 
 
 def _shown(entry: Entry | None) -> AskShown:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.features.ask.parts import asks_of
+from imserver.features.ask.parts import AskParts
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.metrics import Metric
 from imserver.plugin.services import Core
@@ -29,6 +29,6 @@ METRICS: Final[tuple[Metric, ...]] = (
         "imserver_ask_waits",
         "gauge",
         "Requests that wait for an answer to a question",
-        lambda core: asks_of(core).waits.count,
+        lambda core: core.service(AskParts).waits.count,
     ),
 )

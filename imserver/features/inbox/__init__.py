@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from imserver.features.inbox import api
 from imserver.features.inbox.declared import PROBLEMS, SETTINGS, TABLES
-from imserver.features.inbox.parts import build
+from imserver.features.inbox.inbox import build
 from imserver.features.inbox.wire import COMMANDS
 from imserver.plugin import Feature
 

@@ -9,7 +9,6 @@ from msgspec import UNSET, Struct, UnsetType
 
 from imserver.features.inbox.declared import HTTP_TOO_MANY_DRAFTS, HTTP_TOO_MANY_PINS
 from imserver.features.inbox.inbox import Inbox
-from imserver.features.inbox.parts import inbox_of
 from imserver.features.inbox.rows import Arrangement
 from imserver.features.inbox.wire import MAX_DRAFT_BYTES, Arrange, DraftMention, UnsentText
 from imserver.plugin.errors import Problems
@@ -90,7 +89,7 @@ class InboxAnswer(Struct):
 
 routes = Resource(
     "inbox",
-    service=lambda core, _: inbox_of(core),
+    service=lambda core, _: core.service(Inbox),
     base=Acting,
     chapter="What a user keeps about their conversations, on all devices: pins, archived ones, drafts.",
     hot=False,

@@ -8,12 +8,15 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from imserver.features.inbox.declared import InboxSettings
+from imserver.features.inbox.declared import CHANGE_SECONDS, CHANGES, INBOX_CHANGES, InboxSettings
 from imserver.features.inbox.rows import Arrangement, ArrangementRows, TooManyDrafts, TooManyPins
 from imserver.features.inbox.wire import Arrange, AskArrangements
+from imserver.plugin import FeatureParts
 from imserver.plugin.errors import Problems, ReplyCode, ServiceRefused
 from imserver.plugin.identity import Buckets, TooManyRequests
-from imserver.plugin.messages import MessageLog, RefusedView, ToFollowers
+from imserver.plugin.messages import MessageLog, MessageServices, RefusedView, ToFollowers
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, Signal, app_and_user
 
@@ -98,11 +101,11 @@ class Inbox:
         try:
             after = self.arrange(app, user, command, besides=connection)
         except NotInConversation:
-            return _UNKNOWN
+            return Reply(ReplyCode.NO_DATA, RefusedView("unknown_conversation"))
         except TooManyPins:
-            return _TOO_MANY_PINS
+            return Reply(ReplyCode.NOT_ADDED, RefusedView("too_many_pins"))
         except TooManyDrafts:
-            return _TOO_MANY_DRAFTS
+            return Reply(ReplyCode.NOT_ADDED, RefusedView("too_many_drafts"))
         return Reply(ReplyCode.OK, after)
 
     def _arrangements(self, connection: Connection, command: AskArrangements) -> Reply:
@@ -110,6 +113,13 @@ class Inbox:
         return Reply(ReplyCode.OK, page)
 
 
-_UNKNOWN: Final = Reply(ReplyCode.NO_DATA, RefusedView("unknown_conversation"))
-_TOO_MANY_PINS: Final = Reply(ReplyCode.NOT_ADDED, RefusedView("too_many_pins"))
-_TOO_MANY_DRAFTS: Final = Reply(ReplyCode.NOT_ADDED, RefusedView("too_many_drafts"))
+def build(core: Core) -> FeatureParts:
+    """Build them."""
+    inbox = Inbox(
+        core.storage.store,
+        ArrangementRows(core.storage.store),
+        core.service(MessageServices).signals.send,
+        settings_of(core.config, InboxSettings),
+        core.node.buckets.make(INBOX_CHANGES, CHANGES, CHANGE_SECONDS),
+    )
+    return FeatureParts(inbox, inbox.rows())

@@ -8,9 +8,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
-from imserver.auth.principal import (
-    Needs,
-)
+from imserver.auth.principal import Needs
 from imserver.config.declared import about
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.core.core import Core

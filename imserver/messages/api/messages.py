@@ -13,9 +13,7 @@ from imserver import errors
 from imserver.api.v1.push import notify_bytes
 from imserver.api.v1.push_request import Data, StoredAt, Text
 from imserver.auth.login import Logins
-from imserver.auth.principal import (
-    Needs,
-)
+from imserver.auth.principal import Needs
 from imserver.config.declared import about
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.core.core import Core
@@ -37,12 +35,7 @@ from imserver.messages.commands import (
     mentions_objection,
 )
 from imserver.messages.log.annotations import emoji_objection
-from imserver.messages.log.contract import (
-    Change,
-    MarkResult,
-    Rejected,
-    RejectReason,
-)
+from imserver.messages.log.contract import Change, MarkResult, Rejected, RejectReason
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.messaging import Messaging
 from imserver.messages.receipts import Receipts

@@ -1,4 +1,4 @@
-"""Streamed messages: open a message in a channel, append pieces to it, close it."""
+"""Stored messages of channels; and streamed messages: open one, append pieces to it, close it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from msgspec import UNSET, Struct, UnsetType, field
 from imserver import errors
 from imserver.api.v1.channels import Epoch, Offset, Tags
 from imserver.api.v1.push_request import Kind
-from imserver.auth.principal import (
-    Needs,
-)
+from imserver.auth.principal import Needs
 from imserver.channels.members import ChannelRefused, encode_tags
 from imserver.config.declared import about
 from imserver.http.call import Call
 from imserver.http.field import App, ChannelName
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
+from imserver.messages.api.conversations import Before, MessagesAnswer, PageLimit, shown_entry
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.services import MessageServices
 from imserver.messages.streamed_messages import Piece, StreamedMessages
 from imserver.model import ChannelPart, Event
+from imserver.storage.store import Store
 
 _MOST_PIECES: Final = 1000
 """The most pieces of one request."""
@@ -200,3 +201,34 @@ def close(
     if closed.offset:
         answer.offset, answer.epoch = closed.offset, closed.epoch
     return answer
+
+
+_stored = Resource("channels", service=lambda core, _: core.storage.store)
+
+
+@_stored.get(
+    "/channels/messages",
+    Needs.ADMIN,
+    hot=False,
+)
+def messages(
+    store: Store,
+    call: Call,
+    app: App,
+    channel: ChannelName,
+    before: Before = 0,
+    limit: PageLimit = 50,
+) -> MessagesAnswer:
+    """List the stored messages of a channel, the newest page first.
+
+    These are the publications of a stored channel, and in apps with `store_conversations` the messages of the
+    room of the `action` dialect with this name.
+    """
+    page = store.part(MessageLog).entries.channel_page(
+        call.app, channel, before or None, limit, reverse=True, revisions=True
+    )
+    shown = [shown_entry(each) for each in reversed(page.entries)]
+    return MessagesAnswer(shown, shown[0].id if page.more else 0)
+
+
+ROWS: Final = (*_stored.rows, *routes.rows)

@@ -13,13 +13,7 @@ from imserver.http.call import Call
 from imserver.http.field import Acting
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
-from imserver.messages.api.conversations import (
-    Before,
-    MessageId,
-    MessageShown,
-    PageLimit,
-    shown_entry,
-)
+from imserver.messages.api.conversations import Before, MessageId, MessageShown, PageLimit, shown_entry
 from imserver.messages.log.threads import Thread
 from imserver.messages.services import MessageServices
 from imserver.messages.threads import ThreadCommands

@@ -13,12 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.messages.log.bots import readers_of
-from imserver.messages.log.contract import (
-    Change,
-    Rejected,
-    RejectReason,
-    options_of,
-)
+from imserver.messages.log.contract import Change, Rejected, RejectReason, options_of
 from imserver.messages.log.groups import MEMBER, record
 from imserver.messages.log.rows import (
     NUMBERS,

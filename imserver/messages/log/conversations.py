@@ -31,9 +31,7 @@ from imserver.messages.log.rows import (
 )
 from imserver.messages.log.threads import beside, has_threads
 from imserver.messages.log.unread import UnreadMessages, read_positions, read_unread
-from imserver.model import (
-    Limit,
-)
+from imserver.model import Limit
 from imserver.storage.statements import Statements, text_of
 
 _COLUMNS: Final = (

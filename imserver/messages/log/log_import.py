@@ -20,13 +20,7 @@ from imserver.messages.log.annotations import (
     shown_totals,
 )
 from imserver.messages.log.contract import OPTIONS, Draft, Entry, GroupText, Rejected, RejectReason
-from imserver.messages.log.groups import (
-    MEMBER,
-    OWNER,
-    end_members,
-    record,
-    start_of_history,
-)
+from imserver.messages.log.groups import MEMBER, OWNER, end_members, record, start_of_history
 from imserver.messages.log.rows import (
     GROUP,
     USER,

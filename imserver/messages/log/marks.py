@@ -27,9 +27,7 @@ from imserver.messages.log.rows import (
     members_among,
     members_of,
 )
-from imserver.model import (
-    Limit,
-)
+from imserver.model import Limit
 from imserver.storage.statements import Row, Statements, text_objection, text_of
 
 MOST_MARKS: Final = 2 * Limit.HIDDEN

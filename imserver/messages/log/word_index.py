@@ -24,9 +24,8 @@ import gevent
 from msgspec import Struct
 
 from imserver.clock import is_long_turn, serve_others
-from imserver.messages.log.recent import RecentEntries
 from imserver.messages.log.rows import ROOM, LogHead, LogPart, LogTables, in_log
-from imserver.messages.log.word_content import LONG_BODY, ContentRow, Pause, SegmentContent
+from imserver.messages.log.word_content import LONG_BODY, ContentRow, Pause, RecentEntries, SegmentContent
 from imserver.messages.log.word_lookup import indexed_before
 from imserver.messages.log.word_rows import (
     CONVERSATIONS,

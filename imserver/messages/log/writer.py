@@ -45,16 +45,10 @@ from imserver.messages.log.contract import (
     Stored,
 )
 from imserver.messages.log.lost import EntriesLost, move_on
-from imserver.messages.log.recent import RecentEntries
 from imserver.messages.log.rows import objection, resend_of
-from imserver.messages.log.transaction import (
-    AppTransaction,
-    ChangeRequest,
-    Outcome,
-    batch_of,
-    lock_head,
-)
+from imserver.messages.log.transaction import AppTransaction, ChangeRequest, Outcome, batch_of, lock_head
 from imserver.messages.log.uplink_sessions import UplinkSessions
+from imserver.messages.log.word_content import RecentEntries
 from imserver.storage.statements import CommitGuard, DirectStatements, NotStored, RowRefused, Unsure
 
 if TYPE_CHECKING:

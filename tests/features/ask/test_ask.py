@@ -9,7 +9,7 @@ import pytest
 from msgspec import json
 
 from imserver.features.ask.metrics import METRICS
-from imserver.features.ask.parts import asks_of
+from imserver.features.ask.parts import AskParts
 from imserver.features.webhooks.event_json import of_entry
 from imserver.plugin.messages import MessageLog
 from tests.features import sections
@@ -69,7 +69,7 @@ def test_a_question_is_answered_once_and_everybody_sees_it(ann: User, bob: User)
 def test_who_waits_hears_of_the_answer_at_once(node: Harness, ann: User, bob: User) -> None:
     id = ask(ann, to=bob.user)["id"]
     waiting = [gevent.spawn(ann.post, "asks/get", id=id, wait=30) for _ in range(3)]
-    waits = asks_of(node.node.core).waits
+    waits = node.node.core.service(AskParts).waits
     until(lambda: waits.count == 3)
     bob.post("asks/answer", id=id, value="no")
     gevent.joinall(waiting, timeout=10, raise_error=True)
@@ -80,7 +80,7 @@ def test_who_waits_hears_of_the_answer_at_once(node: Harness, ann: User, bob: Us
 def test_who_waits_hears_of_each_further_answer(node: Harness, ann: User, bob: User, cal: User) -> None:
     group = int(ann.group(bob, cal))
     id = ask(ann, conversation=group, need=2)["id"]
-    waits = asks_of(node.node.core).waits
+    waits = node.node.core.service(AskParts).waits
     first = gevent.spawn(ann.post, "asks/get", id=id, wait=30)
     until(lambda: waits.count == 1)
     bob.post("asks/answer", id=id, value="no")
