@@ -1,4 +1,4 @@
-"""``imserver search rebuild``: makes the index of words anew. And what ``imserver doctor`` says of the log."""
+"""``imserver search rebuild`` makes the index of words anew; and what ``imserver doctor`` says of the log."""
 
 from __future__ import annotations
 
