@@ -28,16 +28,13 @@ from imserver.messages.log_subscriptions import PendingLogSubscription
 from imserver.messages.message_search import MessageSearch
 from imserver.messages.messaging import Messaging
 from imserver.messages.model import EntryView, Message
-from imserver.messages.receipts import MarksView, Receipts
+from imserver.messages.receipts import MarksAnswer, Receipts
 from imserver.model import Answer, Login, LogSubscription, Reply, Resume
 from imserver.sessions.sessions import Sessions
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
 
-_NOT_STORED: Final = Reply(errors.ReplyCode.NOT_STORED)
-_TOO_MANY_MESSAGES: Final = Reply(errors.ReplyCode.NOT_STORED, None, "rate")
-_REFUSED: Final = Reply(errors.ReplyCode.UNAUTHORIZED)
 _OK: Final = Reply(errors.ReplyCode.OK)
 _TOO_MANY: Final[dict[type[Exception], int]] = {TooManyRequests: errors.ReplyCode.NOT_STORED}
 
@@ -62,17 +59,12 @@ class StoredView(Struct):
     replaced: ReplacedView | UnsetType = UNSET
 
 
-class RejectedView(Struct):
-    """The answer to a message that the back end of the app has rejected."""
+class ReasonView(Struct, omit_defaults=True):
+    """The answer to a message that the back end of the app has rejected, or for which the app has no quota
+    left: until when, in Unix seconds."""
 
     reason: str
-
-
-class QuotaView(Struct):
-    """The answer to a message for which the app has no quota left: until when, in Unix seconds."""
-
-    reason: str
-    until: int
+    until: int = 0
 
 
 class EntryPage(Struct):
@@ -82,7 +74,7 @@ class EntryPage(Struct):
     more: bool = field(name="hasMore")
     begin_anew: bool | UnsetType = field(default=UNSET, name="beginAnew")
     """Something behind the cursor has expired."""
-    marks: MarksView | UnsetType = UNSET
+    marks: MarksAnswer | UnsetType = UNSET
     """The marks since then, if the client asked for them."""
 
 
@@ -184,7 +176,8 @@ class MessageCommands:
                 return _reply_to_answer(change)
         draft = self._messaging.draft_of(app, user, command)
         if draft is None:
-            return _UNKNOWN if command.kind in ("forward", "press") else _REFUSED
+            is_about = command.kind in ("forward", "press")
+            return _UNKNOWN if is_about else Reply(errors.ReplyCode.UNAUTHORIZED)
         self._messaging.send_of_user(
             app, draft, lambda result: answer(_reply_to(command, result)), connection
         )
@@ -202,13 +195,13 @@ class MessageCommands:
             return _OK
 
         def resumed(recovered: bool, _begin_anew: bool) -> None:
-            answer(_RECOVERED if recovered else _MUST_SYNC)
+            answer(Reply(errors.ReplyCode.OK, Resumed(recovered)))
 
         try:
             self._catch_up.resume(connection, command.cursor, command.acks, resumed)
         except StorageUnavailable:
             self._catch_up.put_off(connection, PendingLogSubscription(acks=command.acks))
-            return _MUST_SYNC
+            return Reply(errors.ReplyCode.OK, Resumed(False))
         return None
 
     def sync(self, connection: Connection, command: Sync, answer: Answer) -> Reply | None:
@@ -281,8 +274,6 @@ class MessageCommands:
         return _OK
 
 
-_RECOVERED: Final = Reply(errors.ReplyCode.OK, Resumed(True))
-_MUST_SYNC: Final = Reply(errors.ReplyCode.OK, Resumed(False))
 _UNKNOWN: Final = Reply(errors.ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))
 
 
@@ -295,12 +286,12 @@ def _reply_to(command: Send, result: Stored) -> Reply:
             view.replaced = ReplacedView(stored.type, stored.text, stored.data, stored.base64)
         return Reply(errors.ReplyCode.OK, view)
     if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
-        return Reply(errors.ReplyCode.UNAUTHORIZED, RejectedView(result.detail), result.reason)
+        return Reply(errors.ReplyCode.UNAUTHORIZED, ReasonView(result.detail), result.reason)
     if isinstance(result, Rejected):
         return Reply(result.reply_code, RefusedView.of(result), result.reason)
     if result.until:
-        return Reply(errors.ReplyCode.NOT_STORED, QuotaView(str(result), result.until))
-    return _TOO_MANY_MESSAGES if isinstance(result, TooManyMessages) else _NOT_STORED
+        return Reply(errors.ReplyCode.NOT_STORED, ReasonView(str(result), result.until))
+    return Reply(errors.ReplyCode.NOT_STORED, None, "rate" if isinstance(result, TooManyMessages) else "")
 
 
 def _reply_to_answer(change: AskChange | Rejected) -> Reply:
@@ -319,5 +310,7 @@ def _search_page(entries: list[Entry], before: int) -> SearchPage:
     return SearchPage(messages, before > 0, before)
 
 
-def _page(messages: list[Message], more: bool, anew: bool, marks: MarksView | UnsetType = UNSET) -> EntryPage:
+def _page(
+    messages: list[Message], more: bool, anew: bool, marks: MarksAnswer | UnsetType = UNSET
+) -> EntryPage:
     return EntryPage([message.view() for message in messages], more, True if anew else UNSET, marks)

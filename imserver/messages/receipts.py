@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from time import monotonic
-from typing import Final
+from typing import Annotated, Final
 
 from msgspec import Struct
 
 from imserver import errors
 from imserver.auth.relations import Relations
 from imserver.cluster.nodes import NodeMessages
+from imserver.config.declared import about
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.messages.commands import AskMarks, AskReceipts, CountReceipts, Hide, Read, Received, Typing
@@ -172,42 +173,41 @@ class Signals:
         return True
 
 
-class ReadView(Struct):
-    """Up to which id a conversation was read."""
+class ReceiptShown(Struct):
+    """The read and received positions of a member."""
 
-    conversation: int
-    id: int
-
-
-class ReceiptView(Struct):
-    """Up to which ids a user has read, and received."""
-
-    user: str
-    read: int
-    received: int
+    user: Annotated[str, about("Another member.")]
+    read: Annotated[int, about("The last message that the member has read; 0: none.")]
+    received: Annotated[int, about("The last message that a device of the member received; 0: none.")]
 
 
-class PeerReceiptView(ReceiptView):
-    """Up to which ids the other user of a conversation of two has read, and received."""
+class PeerReceipt(ReceiptShown):
+    """The receipt of the other user in a conversation of two."""
 
-    conversation: int
+    conversation: Annotated[int, about("The conversation.")]
 
 
-class MarksView(Struct, omit_defaults=True):
-    """The marks that are newer than a version, and the version that they lead to. ``more``: ask again with
-    it."""
+class ReadMark(Struct):
+    """A read position of the user."""
 
-    version: int
-    read: list[ReadView]
-    hidden: tuple[int, ...]
-    receipts: list[PeerReceiptView]
-    more: bool = False
+    conversation: Annotated[int, about("The conversation. A group has the same id.")]
+    id: Annotated[int, about("The last message that was read.")]
+
+
+class MarksAnswer(Struct, omit_defaults=True):
+    """The user's marks since `version`, and the receipts of the other users in conversations of two."""
+
+    version: Annotated[int, about("The version up to which these are all marks.")]
+    read: list[ReadMark]
+    hidden: Annotated[list[int], about("Hidden messages.")]
+    receipts: list[PeerReceipt]
+    more: Annotated[bool, about("Whether there are more marks: ask again with this `version`.")] = False
 
 
 class ReceiptPage(Struct, rename="camel"):
     """Receipts in the order of the users' ids."""
 
-    receipts: list[ReceiptView]
+    receipts: list[ReceiptShown]
     has_more: bool
 
 
@@ -303,7 +303,7 @@ class Receipts:
         conversation, limit = command.conversation, command.limit
         stored = self._log.marks
         rows = stored.receipts(app, user, conversation, command.after, limit + 1, command.message)
-        found = [ReceiptView(row.user, row.read, row.received) for row in rows[:limit]]
+        found = [ReceiptShown(row.user, row.read, row.received) for row in rows[:limit]]
         return Reply(errors.ReplyCode.OK, ReceiptPage(found, len(rows) > limit))
 
     def count(self, connection: Connection, command: CountReceipts) -> Reply:
@@ -316,13 +316,13 @@ class Receipts:
         """The marks of the user from all devices. Switches."""
         return Reply(errors.ReplyCode.OK, self.marks(*app_and_user(connection), command.version))
 
-    def marks(self, app: str, user: str, after: int) -> MarksView:
+    def marks(self, app: str, user: str, after: int) -> MarksAnswer:
         """A user's marks that are newer than a version. Switches; raises StorageUnavailable."""
         found = self._log.marks.since(app, user, after)
-        return MarksView(
+        return MarksAnswer(
             found.version,
-            [ReadView(conversation, id) for conversation, id in sorted(found.reads.items())],
-            found.hidden,
-            [PeerReceiptView(row.user, row.read, row.received, row.conversation) for row in found.receipts],
+            [ReadMark(conversation, id) for conversation, id in sorted(found.reads.items())],
+            list(found.hidden),
+            [PeerReceipt(row.user, row.read, row.received, row.conversation) for row in found.receipts],
             found.more,
         )

@@ -21,7 +21,7 @@ from imserver.dialects.protobuf.wire import (
 from imserver.messages.commands import SearchFilter
 from imserver.messages.message_commands import ConversationPage, ConversationView, EntryPage, SearchPage
 from imserver.messages.model import Message
-from imserver.messages.receipts import MarksView, PeerReceiptView, ReadView, ReceiptPage, ReceiptView
+from imserver.messages.receipts import MarksAnswer, PeerReceipt, ReadMark, ReceiptPage, ReceiptShown
 from imserver.model import ChannelPart, Reply, Request, Signal, StreamPart
 from tests.integration import protobuf
 from tests.support import ROOT
@@ -85,9 +85,9 @@ def test_lists_are_declared_as_they_are_written() -> None:
     payload = answer("conversations", ConversationPage(rows, True))
     written("ConversationsOutputMsg", payload)
     written("Conversation", *[value for number, value in protobuf.fields(payload) if number == 1])
-    written("ReceiptsOutputMsg", answer("receipts", ReceiptPage([ReceiptView("267", 8, 9)], True)))
-    peers = [PeerReceiptView(user, 7, 8, 5) for user in ("267", "ann")]
-    payload = answer("marks", MarksView(12, [ReadView(5, 8)], (3,), peers))
+    written("ReceiptsOutputMsg", answer("receipts", ReceiptPage([ReceiptShown("267", 8, 9)], True)))
+    peers = [PeerReceipt(user, 7, 8, 5) for user in ("267", "ann")]
+    payload = answer("marks", MarksAnswer(12, [ReadMark(5, 8)], [3], peers))
     written("MarksOutputMsg", payload)
     written("Receipt", *[value for number, value in protobuf.fields(payload) if number == 4])
     signals = [

@@ -293,13 +293,7 @@ def get(
     return _shown(api.parts.waits.wait(call.app, call.user, id, *until))
 
 
-@routes.post(
-    "/asks/answer",
-    Needs.ADMIN_OR_USER,
-    act="",
-    rules=one_of("value", "text"),
-    problems=_ANSWERING,
-)
+@routes.post("/asks/answer", Needs.ADMIN_OR_USER, act="", rules=one_of("value", "text"), problems=_ANSWERING)
 def answer(api: AskApi, call: Call, request: AnswerRequest) -> AnswerResult:
     """Answer a question.
 

@@ -260,10 +260,7 @@ def create(api: GroupApi, call: Call, request: GroupCreate) -> GroupCreated:
     return GroupCreated(**asdict(_shown(group)), users=list(added.users), invited=list(added.invited))
 
 
-@routes.get(
-    "/groups",
-    Needs.ADMIN_OR_MEMBER,
-)
+@routes.get("/groups", Needs.ADMIN_OR_MEMBER)
 def groups(api: GroupApi, call: Call, request: ActingPage) -> GroupsAnswer:
     """List the groups of a user, page by page."""
     behind = id_of(read_cursor(request.cursor) or "")
@@ -272,12 +269,7 @@ def groups(api: GroupApi, call: Call, request: ActingPage) -> GroupsAnswer:
     return GroupsAnswer(total, [_shown(each) for each in page], following)
 
 
-@routes.get(
-    "/groups/show",
-    Needs.ADMIN_OR_MEMBER,
-    problems=_UNKNOWN,
-    user="optional",
-)
+@routes.get("/groups/show", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, user="optional")
 def show(api: GroupApi, call: Call, request: GroupChange) -> GroupDetail:
     """Show a group, the acting user's role in it, and the number of members."""
     group = api.groups.show(call.app, id_of(request.group), call.user)
@@ -363,12 +355,7 @@ def remove(api: GroupApi, call: Call, request: GroupMembers) -> GroupAnswer:
     return GroupAnswer(request.group, list(gone))
 
 
-@routes.post(
-    "/groups/delete",
-    Needs.ADMIN_OR_MEMBER,
-    problems=_NOT_PERMITTED,
-    user="optional",
-)
+@routes.post("/groups/delete", Needs.ADMIN_OR_MEMBER, problems=_NOT_PERMITTED, user="optional")
 def delete(api: GroupApi, call: Call, request: GroupChange) -> DeletedGroup:
     """Delete a group: remove all members.
 
@@ -395,13 +382,7 @@ def rename(api: GroupApi, call: Call, group: GroupId, name: GroupName) -> GroupS
     return _shown(api.groups.describe(call.app, id_of(group), call.user, {"name": name}))
 
 
-@routes.post(
-    "/groups/update",
-    Needs.ADMIN_OR_MEMBER,
-    voice=True,
-    problems=_NOT_PERMITTED,
-    user="optional",
-)
+@routes.post("/groups/update", Needs.ADMIN_OR_MEMBER, voice=True, problems=_NOT_PERMITTED, user="optional")
 def update(api: GroupApi, call: Call, request: GroupUpdate) -> GroupShown:
     """Change the name, picture and description of a group.
 
@@ -473,12 +454,7 @@ def set_open(
     return _shown(changed)
 
 
-@routes.post(
-    "/groups/options",
-    Needs.ADMIN_OR_MEMBER,
-    problems=_NOT_PERMITTED,
-    user="optional",
-)
+@routes.post("/groups/options", Needs.ADMIN_OR_MEMBER, problems=_NOT_PERMITTED, user="optional")
 def set_options(api: GroupApi, call: Call, request: GroupOptions) -> GroupShown:
     """Change the options of a group.
 

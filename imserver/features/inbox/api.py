@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 from imserver.features.inbox.declared import HTTP_TOO_MANY_DRAFTS, HTTP_TOO_MANY_PINS
 from imserver.features.inbox.inbox import Inbox
 from imserver.features.inbox.rows import Arrangement
-from imserver.features.inbox.wire import MAX_DRAFT_BYTES, Arrange, DraftMention, UnsentText
+from imserver.features.inbox.wire import MAX_DRAFT_BYTES, Arrange, MentionShape, UnsentText
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about
 from imserver.plugin.identity import Needs
@@ -38,13 +38,6 @@ Marked = Annotated[
         le=Limit.ID,
     ),
 ]
-
-
-class MentionShape(Struct, frozen=True, forbid_unknown_fields=True):
-    """A name in a draft that mentions a user."""
-
-    name: Annotated[str, about("The name in the text, without `@`.")]
-    user: Annotated[str, about("The user.")]
 
 
 class DraftShape(Struct, forbid_unknown_fields=True):
@@ -143,8 +136,7 @@ def arrange(inbox: Inbox, call: Call, request: ArrangeRequest) -> ArrangementSho
 
 def _unsent(given: DraftShape) -> UnsentText:
     """Raises ApiProblem."""
-    mentions = tuple([DraftMention(each.name, each.user) for each in given.mentions])
-    draft = UnsentText(given.text, given.reply_to, mentions)
+    draft = UnsentText(given.text, given.reply_to, tuple(given.mentions))
     if len(msgspec.json.encode(draft)) > MAX_DRAFT_BYTES:
         raise ApiProblem(Problems.INVALID_REQUEST, f"`draft`: more than {MAX_DRAFT_BYTES} bytes")
     return draft
@@ -153,6 +145,5 @@ def _unsent(given: DraftShape) -> UnsentText:
 def _shown(each: Arrangement) -> ArrangementShown:
     draft: DraftShape | UnsetType = UNSET
     if each.draft:
-        mentions = [MentionShape(one.name, one.user) for one in each.draft.mentions]
-        draft = DraftShape(each.draft.text, each.draft.reply_to, mentions)
+        draft = DraftShape(each.draft.text, each.draft.reply_to, list(each.draft.mentions))
     return ArrangementShown(each.conversation, each.version, each.pinned, each.archived, each.marked, draft)

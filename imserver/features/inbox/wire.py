@@ -8,17 +8,18 @@ import msgspec
 from msgspec import Struct
 
 from imserver.plugin.errors import ReplyCode
+from imserver.plugin.http import about
 from imserver.plugin.wire import Command, Fields, Limit, Readers, Refused, well_formed
 
 MAX_DRAFT_BYTES: Final = 16_384
 """Limit of a draft with its mentions, in bytes of JSON."""
 
 
-class DraftMention(Struct, frozen=True, forbid_unknown_fields=True):
+class MentionShape(Struct, frozen=True, forbid_unknown_fields=True):
     """A name in a draft that mentions a user."""
 
-    name: str
-    user: str
+    name: Annotated[str, about("The name in the text, without `@`.")]
+    user: Annotated[str, about("The user.")]
 
 
 class UnsentText(Struct, frozen=True, omit_defaults=True, rename={"reply_to": "replyTo"}):
@@ -26,7 +27,7 @@ class UnsentText(Struct, frozen=True, omit_defaults=True, rename={"reply_to": "r
 
     text: str = ""
     reply_to: int = 0
-    mentions: tuple[DraftMention, ...] = ()
+    mentions: tuple[MentionShape, ...] = ()
 
 
 NO_DRAFT: Final = UnsentText()
@@ -57,7 +58,7 @@ class AskArrangements(Command, frozen=True, gc=False):
 class _Draft(Struct, forbid_unknown_fields=True):
     text: str = ""
     reply_to: Annotated[int, msgspec.Meta(ge=0, le=Limit.ID)] = msgspec.field(default=0, name="replyto")
-    mentions: Annotated[list[DraftMention], msgspec.Meta(max_length=Limit.MENTIONS)] = []
+    mentions: Annotated[list[MentionShape], msgspec.Meta(max_length=Limit.MENTIONS)] = []
 
 
 def _arrange(data: bytes) -> Arrange:
@@ -78,7 +79,7 @@ def _unsent(value: Any) -> UnsentText:
         given = msgspec.convert(value, _Draft)
     except (ValueError, RecursionError):
         raise Refused(ReplyCode.BAD_PARAMETER) from None
-    mentions = [DraftMention(well_formed(each.name), well_formed(each.user)) for each in given.mentions]
+    mentions = [MentionShape(well_formed(each.name), well_formed(each.user)) for each in given.mentions]
     draft = UnsentText(well_formed(given.text), given.reply_to, tuple(mentions))
     if len(msgspec.json.encode(draft)) > MAX_DRAFT_BYTES:
         raise Refused(ReplyCode.BAD_PARAMETER)

@@ -18,6 +18,7 @@ import gevent
 import msgspec
 from gevent.lock import Semaphore
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from imserver.features.previews.declared import (
     APP_LINKS,
@@ -44,6 +45,7 @@ from imserver.plugin.messages import Entry, MessageLog
 from imserver.plugin.runtime import PublicRequests, Unreachable, is_long_turn, serve_others, until_beat
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.wire import Limit
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,9 @@ class NotYours(ServiceRefused, problem=Problems.UNKNOWN_MESSAGE):
     """The user cannot read the message, or has not sent it."""
 
 
+MessageId = Annotated[int, about("The id of a message.", ge=1, le=Limit.ID)]
+
+
 class PageSummary(Struct, omit_defaults=True):
     """What the page of a link says about itself."""
 
@@ -79,19 +84,24 @@ class PageSummary(Struct, omit_defaults=True):
     height: Annotated[int, about("Of the picture, in pixels.")] = 0
 
 
-class MessagePreview(Struct):
-    """A message, its first link, and the preview of that."""
+class PreviewShown(Struct, kw_only=True, omit_defaults=True):
+    """The preview of the first link in a message."""
 
-    message: int
-    url: str
-    preview: PageSummary
+    message: MessageId
+    url: Annotated[str, about("The link, as the server fetches it.")]
+    title: Annotated[str, about("The title of the page, in one line.")]
+    description: Annotated[str, about("What the page says about itself, in one line.")] = ""
+    site: Annotated[str, about("The name of the site.")] = ""
+    picture: Annotated[str, about("The path of the picture on this server.")] = ""
+    width: Annotated[int, about("The width of the picture, in pixels.")] = 0
+    height: Annotated[int, about("The height of the picture, in pixels.")] = 0
 
 
-class Previewed(Struct):
-    """The previews of some messages. ``pending``: messages whose previews are being made."""
+class PreviewsAnswer(Struct):
+    """The previews that there are, and those that come."""
 
-    previews: list[MessagePreview]
-    pending: list[int]
+    previews: list[PreviewShown]
+    pending: Annotated[list[MessageId], about("Messages whose previews are being made. Ask again for these.")]
 
 
 class PreviewCounters(Struct):
@@ -159,24 +169,24 @@ class Previews:
             raise NotYours(message)
         self._rows.remove(app, user, message)
 
-    def show(self, app: str, user: str, messages: Sequence[int]) -> Previewed:
+    def show(self, app: str, user: str, messages: Sequence[int]) -> PreviewsAnswer:
         """The previews of messages that the user can read. Those that do not exist are begun. Switches.
         Raises StorageUnavailable."""
         if not self.is_on(app) or not self.wishes(app, user).show:
-            return Previewed([], [])
+            return PreviewsAnswer([], [])
         links = self._links(app, self._readable(app, user, messages))
         if not links:
-            return Previewed([], [])
+            return PreviewsAnswer([], [])
         hashes = {url: hash_of(url) for _, url in links}
         rows = self._rows.current(app, set(hashes.values()))
-        shown = Previewed([], [])
+        shown = PreviewsAnswer([], [])
         for entry, url in links:
             row = rows.get(hashes[url])
             if row is None:
                 self._begin(app, entry.sender, url)
                 shown.pending.append(entry.id)
             elif row.state == READY:
-                shown.previews.append(MessagePreview(entry.id, url, _decode(row.content)))
+                shown.previews.append(PreviewShown(message=entry.id, url=url, **asdict(_decode(row.content))))
             elif row.state != NONE:
                 shown.pending.append(entry.id)
         return shown

@@ -24,7 +24,7 @@ from imserver.messages.deliverer import newest_page, oldest_page
 from imserver.messages.log.contract import ConversationSummary, Entry
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.message_search import MessageSearch
-from imserver.messages.receipts import MarksView, Receipts
+from imserver.messages.receipts import MarksAnswer, Receipts, ReceiptShown
 from imserver.messages.services import MessageServices
 from imserver.model import Limit
 from imserver.storage.store import Store
@@ -201,37 +201,6 @@ class ConversationsAnswer(Struct):
     before: Annotated[int, about("`before` of the next page; 0: this is the last.")]
 
 
-class ReceiptShown(Struct):
-    """The read and received positions of a member."""
-
-    user: Annotated[str, about("Another member.")]
-    read: Annotated[int, about("The last message that the member has read; 0: none.")]
-    received: Annotated[int, about("The last message that a device of the member received; 0: none.")]
-
-
-class PeerReceipt(ReceiptShown):
-    """The receipt of the other user in a conversation of two."""
-
-    conversation: Annotated[int, about("The conversation.")]
-
-
-class ReadMark(Struct):
-    """A read position of the user."""
-
-    conversation: Annotated[int, about("The conversation. A group has the same id.")]
-    id: Annotated[int, about("The last message that was read.")]
-
-
-class MarksAnswer(Struct):
-    """The user's marks since `version`, and the receipts of the other users in conversations of two."""
-
-    version: Annotated[int, about("The version up to which these are all marks.")]
-    read: list[ReadMark]
-    hidden: Annotated[list[int], about("Hidden messages.")]
-    receipts: list[PeerReceipt]
-    more: Annotated[bool, about("Whether there are more marks: ask again with this `version`.")] = False
-
-
 class ReceiptsAnswer(Struct):
     """Members who have sent receipts, ordered by id."""
 
@@ -293,18 +262,10 @@ class ConversationApi(Struct, frozen=True):
         return ConversationApi(core.storage.store, services.search, services.receipts)
 
 
-routes = Resource(
-    "conversations",
-    service=ConversationApi.of,
-    base=Acting,
-    hot=False,
-)
+routes = Resource("conversations", service=ConversationApi.of, base=Acting, hot=False)
 
 
-@routes.get(
-    "/conversations",
-    Needs.ADMIN_OR_MEMBER,
-)
+@routes.get("/conversations", Needs.ADMIN_OR_MEMBER)
 def conversations(
     api: ConversationApi, call: Call, before: Before = 0, limit: PageLimit = 50
 ) -> ConversationsAnswer:
@@ -315,11 +276,7 @@ def conversations(
     return ConversationsAnswer(listed, found[-1].position if more else 0)
 
 
-@routes.get(
-    "/messages",
-    Needs.ADMIN_OR_MEMBER,
-    problems=(errors.Problems.TOO_MANY_REQUESTS,),
-)
+@routes.get("/messages", Needs.ADMIN_OR_MEMBER, problems=(errors.Problems.TOO_MANY_REQUESTS,))
 def history(api: ConversationApi, call: Call, request: HistoryQuery) -> MessagesAnswer:
     """List the messages of a conversation, the newest page first.
 
@@ -345,10 +302,7 @@ def history(api: ConversationApi, call: Call, request: HistoryQuery) -> Messages
     return MessagesAnswer(shown, entries[0].id if more else 0)
 
 
-@routes.get(
-    "/conversations/pins",
-    Needs.ADMIN_OR_MEMBER,
-)
+@routes.get("/conversations/pins", Needs.ADMIN_OR_MEMBER)
 def pins(
     api: ConversationApi,
     call: Call,
@@ -360,11 +314,7 @@ def pins(
     return PinsAnswer([shown_entry(entry) for entry in found], following)
 
 
-@routes.get(
-    "/messages/search",
-    Needs.ADMIN_OR_MEMBER,
-    problems=(errors.Problems.TOO_MANY_REQUESTS,),
-)
+@routes.get("/messages/search", Needs.ADMIN_OR_MEMBER, problems=(errors.Problems.TOO_MANY_REQUESTS,))
 def search(api: ConversationApi, call: Call, request: SearchQuery) -> MessagesAnswer:
     """Search messages.
 
@@ -393,10 +343,7 @@ def _types_of(text: str) -> tuple[str, ...]:
     return types
 
 
-@routes.get(
-    "/messages/receipts",
-    Needs.ADMIN_OR_MEMBER,
-)
+@routes.get("/messages/receipts", Needs.ADMIN_OR_MEMBER)
 def receipts(
     api: ConversationApi,
     call: Call,
@@ -408,14 +355,10 @@ def receipts(
     behind, most = read_cursor(cursor) or "", limit + 1
     found = api.store.part(MessageLog).marks.receipts(call.app, call.user, conversation, behind, most)
     rows, following = page_and_cursor(found, limit, lambda row: row.user)
-    shown = [ReceiptShown(row.user, row.read, row.received) for row in rows]
-    return ReceiptsAnswer(shown, following)
+    return ReceiptsAnswer([ReceiptShown(row.user, row.read, row.received) for row in rows], following)
 
 
-@routes.get(
-    "/messages/sync",
-    Needs.ADMIN_OR_MEMBER,
-)
+@routes.get("/messages/sync", Needs.ADMIN_OR_MEMBER)
 def sync(
     api: ConversationApi,
     call: Call,
@@ -443,17 +386,13 @@ def sync(
     return SyncAnswer([shown_entry(entry) for entry in entries], following, more, False)
 
 
-@routes.get(
-    "/messages/marks",
-    Needs.ADMIN_OR_MEMBER,
-    answer=MarksAnswer,
-)
+@routes.get("/messages/marks", Needs.ADMIN_OR_MEMBER)
 def marks(
     api: ConversationApi,
     call: Call,
     version: Annotated[
         int, about("The `version` of the previous answer; 0: all marks.", ge=0, le=Limit.ID)
     ] = 0,
-) -> MarksView:
+) -> MarksAnswer:
     """List what a user has read and hidden on all devices."""
     return api.receipts.marks(call.app, call.user, version)

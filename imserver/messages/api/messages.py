@@ -517,11 +517,7 @@ def _annotated(api: MessageApi, call: Call, change: Callable[[Any], Change | Rej
     return AnnotatedAnswer(result.conversation, 0 if result.entry is None else result.entry.id)
 
 
-@routes.post(
-    "/messages/read",
-    Needs.ADMIN_OR_MEMBER,
-    act="",
-)
+@routes.post("/messages/read", Needs.ADMIN_OR_MEMBER, act="")
 def mark_read(api: MessageApi, call: Call, request: ReadRequest) -> ReadAnswer:
     """Mark a conversation as read up to a message.
 

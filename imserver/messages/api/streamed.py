@@ -206,11 +206,7 @@ def close(
 _stored = Resource("channels", service=lambda core, _: core.storage.store)
 
 
-@_stored.get(
-    "/channels/messages",
-    Needs.ADMIN,
-    hot=False,
-)
+@_stored.get("/channels/messages", Needs.ADMIN, hot=False)
 def messages(
     store: Store,
     call: Call,

@@ -67,10 +67,7 @@ routes = Resource(
 )
 
 
-@routes.get(
-    "/threads/list",
-    Needs.ADMIN_OR_MEMBER,
-)
+@routes.get("/threads/list", Needs.ADMIN_OR_MEMBER)
 def list_threads(
     threads: ThreadCommands, call: Call, before: Before = 0, limit: PageLimit = 50
 ) -> ThreadsAnswer:
@@ -83,10 +80,7 @@ def list_threads(
     return ThreadsAnswer([_shown(each) for each in page], page[-1].last if more else 0)
 
 
-@routes.get(
-    "/threads/get",
-    Needs.ADMIN_OR_MEMBER,
-)
+@routes.get("/threads/get", Needs.ADMIN_OR_MEMBER)
 def get_thread(
     threads: ThreadCommands, call: Call, thread: FirstMessage, before: Before = 0, limit: PageLimit = 50
 ) -> ThreadAnswer:

@@ -31,7 +31,7 @@ from imserver.messages.commands import (
 )
 from imserver.messages.message_commands import ConversationPage, ConversationView, EntryPage, SearchPage
 from imserver.messages.model import EntryKind, Message
-from imserver.messages.receipts import MarksView, PeerReceiptView, ReadView, ReceiptPage, ReceiptView
+from imserver.messages.receipts import MarksAnswer, PeerReceipt, ReadMark, ReceiptPage, ReceiptShown
 from imserver.model import BadFrame, Command, Event, Limit, Reply, Request, Signal
 from tests.integration import protobuf
 from tests.integration.protobuf import Output, SentMessage, field, further, one, outputs, sent, varint
@@ -217,11 +217,11 @@ def test_a_list_of_conversations_has_what_is_known_of_each() -> None:
 
 
 def test_receipts_and_marks_name_users_by_number_or_by_name() -> None:
-    page = ReceiptPage([ReceiptView("267", 8, 9), ReceiptView("ann", 0, 1)], True)
+    page = ReceiptPage([ReceiptShown("267", 8, 9), ReceiptShown("ann", 0, 1)], True)
     (_, first), (_, second), more = protobuf.fields(answered("receipts", page).data)
     assert (one(first), one(second)) == ({1: 267, 2: 8, 3: 9}, {3: 1, 5: b"ann"})
     assert more == (2, 1)
-    marks = MarksView(12, [ReadView(5, 8)], (3, 267), [PeerReceiptView("267", 7, 8, 5)])
+    marks = MarksAnswer(12, [ReadMark(5, 8)], [3, 267], [PeerReceipt("267", 7, 8, 5)])
     version, read, hidden, peer = protobuf.fields(answered("marks", marks).data)
     assert (version, hidden) == ((1, 12), (3, b"\x03\x8b\x02"))
     assert (read[0], one(read[1])) == (2, {1: 5, 2: 8})

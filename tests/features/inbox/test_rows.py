@@ -8,13 +8,13 @@ import pytest
 from imserver.features.inbox import FEATURE
 from imserver.features.inbox.declared import InboxSettings
 from imserver.features.inbox.rows import Arrangement, ArrangementRows, TooManyDrafts, TooManyPins
-from imserver.features.inbox.wire import NO_DRAFT, Arrange, DraftMention, UnsentText
+from imserver.features.inbox.wire import NO_DRAFT, Arrange, MentionShape, UnsentText
 from imserver.plugin.storage import Store
 from imserver.plugin.testing import check_tables
 from tests.storage.conftest import OpenStore
 
 LIMITS = InboxSettings(pins=2, drafts=2)
-DRAFT = UnsentText("tea with @Bob? 🍵\0", 7, (DraftMention("Bob", "2"),))
+DRAFT = UnsentText("tea with @Bob? 🍵\0", 7, (MentionShape("Bob", "2"),))
 
 
 @pytest.fixture

@@ -152,9 +152,9 @@ def test_a_search_reads_only_the_time_that_is_wanted(
     monkeypatch.setattr(log_search, "_FIRST_STRETCH", 2)
     monkeypatch.setattr(log_search, "_STRETCH_GROWTH", 1)
     steps: list[tuple[int, int]] = []
-    call = log_search._Step.__call__
+    step = log_search._Scan._step
     monkeypatch.setattr(
-        log_search._Step, "__call__", lambda step, sql: steps.append(step._values[2:4]) or call(step, sql)
+        log_search._Scan, "_step", lambda scan, *args: steps.append(args[:2]) or step(scan, *args)
     )
     at = [number * day * 1000 for number in range(42)]
     for filter, expected in (

@@ -1,7 +1,8 @@
 """The newest entries that a node has stored, as the index of words needs them."""
 
-from imserver.messages.log.contract import Commit, Entry
 from imserver.messages.log.recent import RecentEntries
+
+from imserver.messages.log.contract import Commit, Entry
 from imserver.messages.log.word_rows import SEGMENT
 
 
