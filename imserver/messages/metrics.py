@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import Final
 
 from imserver.messages.log.message_log import MessageLog
-from imserver.metric_table import Metric, counter, counters, histogram
+from imserver.metric_table import Metric, counters, histogram
 
 METRICS: Final[tuple[Metric, ...]] = (
     histogram(
         "imserver_batch_messages", "Messages of clients per group commit", "node.metrics.batch_messages"
     ),
     histogram("imserver_batch_seconds", "Duration of a group commit", "node.metrics.batch_seconds"),
-    counter("imserver_stored_total", "Messages of clients stored", "node.metrics.stored", "app"),
+    Metric(
+        "imserver_stored_total",
+        "counter",
+        "Messages of clients stored",
+        lambda core: core.node.metrics.stored,
+        "app",
+    ),
     *counters(
         "imserver",
         "node.metrics",
@@ -24,8 +30,9 @@ METRICS: Final[tuple[Metric, ...]] = (
             "resent_entries": "Entries sent again because the client had not acknowledged them",
         },
     ),
-    counter(
+    Metric(
         "imserver_log_losses_total",
+        "counter",
         "Times that this node found that the database had lost entries of the log",
         lambda core: core.storage.store.part(MessageLog).writer.losses,
     ),

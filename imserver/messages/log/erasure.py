@@ -192,8 +192,8 @@ def _erase_some(user: str, name: str, notices: int, ids: Sequence[int], transact
         elif kind == NUMBERS["group"]:
             # The names of a group are those of its members: without any, nobody's.
             if conversation in empty:
-                fields, kept = decode_meta(after), ("change", "users", "role", "members")
-                after = _encode({key: fields[key] for key in kept if key in fields})
+                fields, without_texts = decode_meta(after), ("change", "users", "role", "members")
+                after = _encode({key: fields[key] for key in without_texts if key in fields})
             _set(sql, log, id, kind=kind, body=b"", meta=after)
         elif after != before:
             _set(sql, log, id, kind=kind, meta=after)
