@@ -96,17 +96,21 @@ class AccountSession(Struct, frozen=True):
 class AccountLookup(Protocol):
     """Answers who holds a token of an account or a bot, and which users are accounts.
 
-    All questions may switch and raise StorageUnavailable.
+    All questions may switch and raise StorageUnavailable. The answers here are those of
+    :class:`NoAccountLookup`.
     """
 
     def holder(self, token: str | bytes) -> AccountSession:
         """Return the account and login that a token belongs to. Raises BadToken."""
+        raise BadToken("this server has no accounts")
 
     def proof_of(self, token: str) -> str:
         """What :meth:`still_holds` asks again, without being the token. Raises BadToken."""
+        raise BadToken("this server has no accounts")
 
     def still_holds(self, app: str, user: str, proof: str) -> bool:
         """Whether the token of a user from which a proof was made is still valid."""
+        return False
 
     def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> list[Account]:
         """The existing accounts of these users, in the order of their ids.
@@ -114,23 +118,8 @@ class AccountLookup(Protocol):
         ``words``: only those whose nickname, and user name if others find the account, contain all of these
         words, which are from :meth:`imserver.storage.statements.Statements.words`.
         """
-
-
-class NoAccountLookup:
-    """The answers of a node without accounts. They never switch."""
-
-    def holder(self, token: str | bytes) -> AccountSession:
-        """No token is an account's. Raises BadToken."""
-        raise BadToken("this server has no accounts")
-
-    def proof_of(self, token: str) -> str:
-        """As :meth:`holder`. Raises BadToken."""
-        raise BadToken("this server has no accounts")
-
-    def still_holds(self, app: str, user: str, proof: str) -> bool:
-        """No."""
-        return False
-
-    def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> list[Account]:
-        """None."""
         return []
+
+
+class NoAccountLookup(AccountLookup):
+    """A node without accounts: no token is an account's. Never switches."""

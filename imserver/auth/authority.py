@@ -429,9 +429,6 @@ def from_browser(headers: Mapping[str, str]) -> bool:
     return "origin" in headers or any(name.startswith("sec-fetch-") for name in headers)
 
 
-_Networks = tuple[IPv4Network | IPv6Network, ...]
-
-
 class AllowLists:
     """Owner of the address networks of the apps. Never switches.
 
@@ -439,7 +436,7 @@ class AllowLists:
     """
 
     def __init__(self) -> None:
-        self._networks: dict[str, _Networks] = {}
+        self._networks: dict[str, tuple[IPv4Network | IPv6Network, ...]] = {}
         self.apps_of = lru_cache(1024)(self._apps_of)
 
     def learn(self, tenants: Iterable[Tenant]) -> None:

@@ -43,27 +43,32 @@ class BackEndRefused(ImserverError):
 
 
 class BackEnds(Protocol):
-    """Asks the back ends of apps about their clients."""
+    """Asks the back ends of apps about their clients. The answers here are those of :class:`NoBackEnds`."""
 
     def is_ready(self, app: str) -> bool:
         """Whether the back end that the settings of an app name can be asked. Never switches."""
+        return False
 
     def authorise(
         self, app: str, user: str, token: str, dialect: str, peer: str, device: str
     ) -> LoginAnswer | None:
         """Ask about a login; None: no valid answer. Waits up to two seconds."""
+        return None
 
     def has(self, app: str, call: BackEndCall) -> bool:
         """Whether a back end of the app is asked this. Never switches."""
+        return False
 
     def headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str] | None:
         """The headers of a new client (by names in lower case) that requests about it repeat.
 
         None: the app has no back end. Never switches.
         """
+        return None
 
     def emulated_headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str]:
         """The headers set in the SDK of a client that requests about it repeat. Never switches."""
+        return {}
 
     def ask(
         self, app: str, call: BackEndCall, connection: Connection, facts: Mapping[str, Any], kind: type[T]
@@ -72,35 +77,8 @@ class BackEnds(Protocol):
 
         Raises :class:`BackEndUnavailable` and :class:`BackEndRefused`.
         """
-
-
-class NoBackEnds:
-    """Nobody answers: a request that needs a decision of a back end is refused. Never switches."""
-
-    def is_ready(self, app: str) -> bool:
-        """No."""
-        return False
-
-    def authorise(
-        self, app: str, user: str, token: str, dialect: str, peer: str, device: str
-    ) -> LoginAnswer | None:
-        """No answer."""
-        return None
-
-    def has(self, app: str, call: BackEndCall) -> bool:
-        """No."""
-        return False
-
-    def headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str] | None:
-        """Nothing."""
-        return None
-
-    def emulated_headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str]:
-        """Nothing."""
-        return {}
-
-    def ask(
-        self, app: str, call: BackEndCall, connection: Connection, facts: Mapping[str, Any], kind: type[T]
-    ) -> T:
-        """No answer."""
         raise BackEndUnavailable("this node asks no back ends")
+
+
+class NoBackEnds(BackEnds):
+    """Nobody answers: a request that needs a decision of a back end is refused. Never switches."""

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import gevent
 import msgspec
@@ -23,6 +23,7 @@ from imserver.auth.tokens import (
     BadToken,
     Claims,
     Key,
+    T,
     header_and_claims,
     key_of_jwk,
     read_issued,
@@ -35,7 +36,6 @@ from imserver.transport.outgoing import Outgoing, Unreachable
 
 log = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
 
 FETCH_SECONDS: Final = 2.0
 """Time limit of one fetch. A login waits at most this long."""
@@ -169,7 +169,7 @@ class Issuer:
             raise Unreachable(f"{url} contains no usable key")
         return keys
 
-    def _get(self, url: str, shape: type[_T], deadline: float) -> _T:
+    def _get(self, url: str, shape: type[T], deadline: float) -> T:
         """Fetch and decode a JSON document. Raises Unreachable."""
         status, body = self._outgoing.get(url, max(deadline - self._clock(), 0.001))
         if status != HTTPStatus.OK:

@@ -71,63 +71,46 @@ class Observer(Protocol):
     @property
     def known(self) -> Collection[Connection]:
         """The connections whose end it hears of. Never switches."""
+        return ()
 
     def observes(self, settings: TenantSettings) -> bool:
         """Whether it hears of logins to an app with these settings. Never switches."""
+        return False
 
     def began(self, connection: Connection) -> None:
         """A connection is a session now, or has logged in again. Never switches."""
+        return
 
     def ended(self, connection: Connection, code: int) -> None:
         """A connection is over. Never switches."""
+        return
 
     def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
         """A user has sent a message that is not stored; ``facts`` are its ``type``, ``text`` and receiver.
         Never switches."""
+        return
 
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
         """(user, push) for users who are offline. May switch."""
+        return
 
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
         """The function that stores an event of this kind; None: nobody wants it. Never switches."""
-
-    def acted(self, act: Act) -> None:
-        """Somebody has changed something. May switch; never raises."""
-
-    def refused(self, refusal: Denial) -> None:
-        """A login, command or request was refused. Never switches."""
-
-
-class NoObserver:
-    """Nobody hears anything. Never switches."""
-
-    known: Collection[Connection] = ()
-
-    def observes(self, settings: TenantSettings) -> bool:
-        """No."""
-        return False
-
-    def began(self, connection: Connection) -> None:
-        """Nothing."""
-
-    def ended(self, connection: Connection, code: int) -> None:
-        """Nothing."""
-
-    def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
-        """Nothing."""
-
-    def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
-        """Nothing."""
-
-    def recorder(self, app: str, kind: str) -> RecordEvent | None:
-        """None."""
         return None
 
     def acted(self, act: Act) -> None:
-        """Nothing."""
+        """Somebody has changed something. May switch; never raises."""
+        return
 
     def refused(self, refusal: Denial) -> None:
-        """Nothing."""
+        """A login, command or request was refused. Never switches."""
+        return
+
+
+class NoObserver(Observer):
+    """Nobody hears anything. Never switches."""
+
+    known: Collection[Connection] = ()
 
 
 class Observers:

@@ -26,7 +26,6 @@ Kind = Literal[
     "node",
 ]
 
-NO_APPS: Final[frozenset[str]] = frozenset()
 ALL_SCOPES: Final = frozenset({"push", "read", "admin", "any"})
 """Every scope. ``any`` is the scope that every key has."""
 
@@ -57,7 +56,7 @@ class Principal(Struct, frozen=True):
 
     kind: Kind
     scopes: frozenset[str] = frozenset()
-    apps: frozenset[str] | None = NO_APPS
+    apps: frozenset[str] | None = frozenset()
     user: str = ""
     key: str = ""
     device: int = 0

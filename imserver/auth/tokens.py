@@ -27,7 +27,7 @@ from imserver.protocol.forgiving import without_nulls
 if TYPE_CHECKING:
     from jwt.api_jws import PyJWS
 
-_T = TypeVar("_T")
+T = TypeVar("T")
 _UnverifiedT = TypeVar("_UnverifiedT", bound="UnverifiedClaims")
 
 VerifiedPayload = NewType("VerifiedPayload", bytes)
@@ -71,7 +71,7 @@ class Claims(Struct, frozen=True):
     payload: VerifiedPayload = VerifiedPayload(b"")
     kind: Kind = "session"
 
-    def read(self, decode: Callable[[bytes], _T]) -> _T:
+    def read(self, decode: Callable[[bytes], T]) -> T:
         """All claims of a session token, by a decoder of JSON. Null counts as missing. Raises BadToken."""
         return decode_claims(decode, self.payload)
 
@@ -340,12 +340,12 @@ def token_end(exp: float, expire_at: float | None = None) -> int:
     return int(min(exp if expire_at is None else max(expire_at, 0), MAX_EXPIRES_AT))
 
 
-def decode_claims(decode: Callable[[bytes], _T], payload: VerifiedPayload) -> _T:
+def decode_claims(decode: Callable[[bytes], T], payload: VerifiedPayload) -> T:
     """Decode the claims of a verified token. Null counts as missing. Raises BadToken."""
     return _decode_forgiving(decode, payload)
 
 
-def _decode_forgiving(decode: Callable[[bytes], _T], payload: bytes) -> _T:
+def _decode_forgiving(decode: Callable[[bytes], T], payload: bytes) -> T:
     try:
         _decode_raw(b"[" * _DEEPER + payload + b"]" * _DEEPER)
         try:

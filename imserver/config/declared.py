@@ -53,7 +53,6 @@ HIDDEN: Final = "(hidden)"
 """Stands for a secret."""
 OF_FEATURES: Final = "of_features"
 """The field of a struct with the settings of features, which its other fields do not declare."""
-_NOT_SETTINGS: Final = frozenset({OF_FEATURES, "warnings"})
 _SECRET_NAME: Final = re.compile("key|secret|password|token", re.IGNORECASE)
 
 Settings = TypeVar("Settings", bound=Struct)
@@ -65,7 +64,7 @@ def hints_of(kind: type[Struct]) -> dict[str, Any]:
     return {
         name: hint
         for name, hint in get_type_hints(kind, include_extras=True).items()
-        if name not in _NOT_SETTINGS and name in kind.__struct_fields__
+        if name not in (OF_FEATURES, "warnings") and name in kind.__struct_fields__
     }
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import inspect
 
-from imserver.config.declared import hints_of, marked, plain
+from imserver.config.declared import Settings, hints_of, marked, plain
 from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import (
     AUTO,
@@ -48,8 +48,6 @@ ENVIRONMENT_KEY: Final = "IMSERVER_KEY"
 #: suffix of the original configuration file of the client dialect, which is not YAML
 INI_SUFFIX: Final = ".ini"
 
-
-_Settings = TypeVar("_Settings", bound=msgspec.Struct)
 
 Declare = Callable[[tuple[str, ...] | None], Declarations]
 """Returns the declarations of the core and of these features (None: all features). Raises StartError."""
@@ -360,7 +358,7 @@ def _feature_settings(
     return kind(**{name: value for name, value in given.items() if name in fields})
 
 
-def _taken(settings: _Settings, given: Mapping[str, Any]) -> _Settings:
+def _taken(settings: Settings, given: Mapping[str, Any]) -> Settings:
     """The settings with those of the given ones that they declare."""
     fields = {name: value for name, value in given.items() if name in settings.__struct_fields__}
     return msgspec.structs.replace(settings, **fields)

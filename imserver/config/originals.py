@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 PUBLIC_KEY: Final = "Adba723b7fe06819"
 """The default CryptoKey of the original, which is public."""
 
-_INI_PORTS: Final = {"httpport": 7800, "rpcport": 7900}
-_KEY_BYTES: Final = (16, 24, 32)
 _TRUE: Final = frozenset({"1", "t", "true", "y", "yes", "on"})
 _FALSE: Final = frozenset({"", "0", "f", "false", "n", "no", "off"})
 _ENDED: Final = "nodes share their state in Redis: set redis.url, or IMSERVER_REDIS_URL"
@@ -126,7 +124,7 @@ def _ini_port(given: dict[str, str], name: str, where: str) -> int:
     key = fold(name)
     text = given.get(f"common.{key}", "")
     if not text:
-        return _INI_PORTS[key]
+        return {"httpport": 7800, "rpcport": 7900}[key]
     if not (text.isascii() and text.isdecimal() and int(text) < 65536):
         raise ConfigError(f"{where}: {name}: expected a port, got {text!r}")
     return int(text)
@@ -139,7 +137,7 @@ def _ini_flag(text: str, where: str) -> bool:
 
 
 def _ini_key(text: str, where: str) -> str:
-    if text and len(text.encode()) not in _KEY_BYTES:
+    if text and len(text.encode()) not in (16, 24, 32):
         raise ConfigError(f"{where}: CryptoKey: expected 16, 24 or 32 bytes, got {len(text.encode())}")
     return text
 
@@ -161,9 +159,6 @@ def _ini_problem(error: configparser.Error) -> str:
 
 # --- app.yaml of GoChat ---
 
-_HTTP_PORT: Final = 9090
-_WEBSOCKET_PORT: Final = 9091
-_RPC_PORT: Final = 9092
 _LEVELS: Final = ("info", "debug")
 _NUMBERS: Final = ("app.rpcport", "app.heartbeattime", "jwt.expiretime")
 """Numbers that the original reads from quotes, too; its own file has its ports in quotes."""
@@ -264,11 +259,11 @@ def take_gochat(document: Mapping, where: str) -> GochatYaml | None:
 
 def _gochat_values(given: dict[str, _Given]) -> Iterator[tuple[str, Any]]:
     host = _gochat_host(given.get("app.ip"))
-    http = _gochat_port(given.get("app.httpserverport"), _HTTP_PORT)
-    websocket = _gochat_port(given.get("app.websocketserverport"), _WEBSOCKET_PORT)
+    http = _gochat_port(given.get("app.httpserverport"), 9090)
+    websocket = _gochat_port(given.get("app.websocketserverport"), 9091)
     ports = [http] if http == websocket != 0 else [http, websocket]
     yield "server.extra_listen", [{"port": port, "host": host, "ws_dialect": "protobuf"} for port in ports]
-    yield "app.rpc_port", _RPC_PORT
+    yield "app.rpc_port", 9092
     if host:
         yield "cluster.advertise", host
     if "app.heartbeattime" in given:

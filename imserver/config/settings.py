@@ -193,14 +193,6 @@ class JwtSettings(Struct, frozen=True):
     user_claim: Annotated[Text, about("The claim that holds the user id.", omit=True)] = "sub"
 
 
-ChannelEvent = Literal["occupied", "vacated", "joined", "left"]
-"""Events of channels: the first subscriber came, the last one left, a member came, a member left."""
-NotificationEvent = Literal["notified", "gone"]
-"""Events of the feature notifications."""
-SafetyEvent = Literal["report", "moderation"]
-"""Events of the feature safety."""
-AskEvent = Literal["ask_closed"]
-"""The event of a question: it was answered or cancelled, or its deadline has passed."""
 WebhookEvent = Literal[
     "connect",
     "disconnect",
@@ -209,10 +201,15 @@ WebhookEvent = Literal[
     "group",
     "account",
     "absent",
-    ChannelEvent,
-    NotificationEvent,
-    SafetyEvent,
-    AskEvent,
+    "occupied",
+    "vacated",
+    "joined",
+    "left",
+    "notified",
+    "gone",
+    "report",
+    "moderation",
+    "ask_closed",
 ]
 """The events that the webhook of an app may get."""
 

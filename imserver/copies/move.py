@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from msgspec import Struct, json, msgpack
 from msgspec.structs import replace
@@ -39,10 +39,8 @@ from imserver.storage.address import DatabaseAddress
 from imserver.storage.database import LONG_SECONDS, prepare_file
 from imserver.storage.engines import WRITES, make_engine
 from imserver.storage.migrations import feature_steps
-from imserver.storage.statements import PooledStatements, Row, text_of
+from imserver.storage.statements import PooledStatements, Row, T, text_of
 from imserver.storage.tables import StoreTables, Table
-
-T = TypeVar("T")
 
 _STATE: Final = "move_state"
 _MOVE: Final = ""
@@ -147,7 +145,9 @@ def move(
     """
     if not source.exists:
         raise StartError(f"{source.shown}: there is no such database")
-    if _is_same(source, target):
+    if source.url == target.url or (
+        source.file is not None and target.file is not None and source.file.resolve() == target.file.resolve()
+    ):
         raise StartError("the target is the database itself")
     with ExitStack() as stack:
         first = stack.enter_context(_opened(source, settings))
@@ -158,12 +158,6 @@ def move(
             if end.address.file is None:
                 wait_until_alone(end.read, end.address.shown)
         return _Move(first, second, tables, note, without).run(stack)
-
-
-def _is_same(source: DatabaseAddress, target: DatabaseAddress) -> bool:
-    if source.file is not None and target.file is not None:
-        return source.file.resolve() == target.file.resolve()
-    return source.url == target.url
 
 
 @contextmanager

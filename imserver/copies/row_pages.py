@@ -94,14 +94,11 @@ def layout_of(inspector: Inspector, table: str, key: Sequence[str]) -> TableLayo
 
 def _copy_type(found: object, kind: str) -> str:
     if kind == "number":
-        return {types.BigInteger: "int8", types.SmallInteger: "int2"}.get(_base_of(found), "int4")
+        sizes = ((types.BigInteger, "int8"), (types.SmallInteger, "int2"))
+        return next((name for base, name in sizes if isinstance(found, base)), "int4")
     if kind == "real":
         return "float4" if isinstance(found, types.REAL) else "float8"
     return _COPY_TYPES[kind]
-
-
-def _base_of(found: object) -> type[Any]:
-    return next((base for base in (types.BigInteger, types.SmallInteger) if isinstance(found, base)), object)
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -288,13 +285,9 @@ def sum_of(pages: Iterable[list[Row]], note: Callable[[int], object] = lambda ro
 # --- writing ------------------------------------------------------------------------------------------------
 
 
-def _decimal(value: bytes) -> Decimal:
-    return Decimal(value.decode())
-
-
 _STORED: Final[dict[str, dict[str, Callable[[Any], Any]]]] = {
     "sqlite": {"text": bytes.decode, "decimal": bytes.decode},
-    "postgresql": {"flag": bool, "decimal": _decimal},
+    "postgresql": {"flag": bool, "decimal": lambda value: Decimal(value.decode())},
     "mysql": {"decimal": bytes.decode},
 }
 """Engine → kind → what a plain value becomes for its driver."""

@@ -79,10 +79,6 @@ def _nothing(*_: object) -> None:
     pass
 
 
-def _no_streams(_serve: Serve) -> Mapping[str, StreamPath]:
-    return {}
-
-
 class DialectParts(Struct, frozen=True):
     """What a node does with the connections of one dialect.
 
@@ -116,7 +112,7 @@ class FeatureParts(Struct, frozen=True):
     ended: tuple[OnEnded, ...] = ()
     prepare: Callable[[], object] = _nothing
     reload: Callable[[Config], object] = _nothing
-    streams: Callable[[Serve], Mapping[str, StreamPath]] = _no_streams
+    streams: Callable[[Serve], Mapping[str, StreamPath]] = lambda serve: {}
     run: tuple[Callable[[], None], ...] = ()
     erasure: Erasure | None = None
     page: Path | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import gevent
 import msgspec
@@ -46,13 +46,12 @@ from imserver.http.form import (
 )
 from imserver.http.limits import Limits, Rates, spent, too_many
 from imserver.http.reply import CMD, PROBLEM, ApiProblem, RequestRefused, Style
-from imserver.http.wire import GZIP_BYTES, Headers, compressed, decode_whole, inflate, read_query
+from imserver.http.wire import GZIP_BYTES, Headers, T, compressed, decode_whole, inflate, read_query
 from imserver.protocol.forgiving import BACKSLASH, has_nul
 from imserver.transport.exchange import HttpRequest, HttpResponse, patterns_of
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
 
 _BROADCAST_SECONDS = 60.0

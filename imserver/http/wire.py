@@ -28,7 +28,6 @@ GZIP_BYTES: Final = 1024
 """Larger answers are compressed if the client accepts gzip."""
 GZIP: Final = 31
 """``wbits`` of zlib: the header of gzip and the widest window."""
-_GZIP_LEVEL: Final = 1
 
 _A_FLOAT: Final = "got `float`"
 _WHOLE_BYTES: Final = 256 << 10
@@ -82,7 +81,7 @@ def compressed(body: bytes, accepted: str) -> tuple[bytes, Headers]:
     headers: Headers = (("Vary", "Accept-Encoding"),)
     if not takes_gzip(accepted):
         return body, headers
-    return zlib.compress(body, _GZIP_LEVEL, GZIP), (*headers, ("Content-Encoding", "gzip"))
+    return zlib.compress(body, 1, GZIP), (*headers, ("Content-Encoding", "gzip"))
 
 
 def takes_gzip(accepted: str) -> bool:

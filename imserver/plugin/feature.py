@@ -28,18 +28,6 @@ if TYPE_CHECKING:
     from imserver.metric_table import Metric
 
 
-def _nothing() -> None:
-    pass
-
-
-def _no_findings(_config: Config, _shared: bool) -> Iterable[Finding]:
-    return ()
-
-
-def _no_metrics() -> Sequence[Metric]:
-    return ()
-
-
 class FeatureSettings(Struct, frozen=True):
     """The settings of a feature, and their checks. Its module ``settings`` has them as ``SETTINGS``.
 
@@ -58,7 +46,7 @@ class FeatureSettings(Struct, frozen=True):
     core_keys: tuple[str, ...] = ()
     objection: AppObjection | None = None
     check: Callable[[Config, Locations], object] | None = None
-    findings: Callable[[Config, bool], Iterable[Finding]] = _no_findings
+    findings: Callable[[Config, bool], Iterable[Finding]] = lambda config, shared: ()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -85,7 +73,7 @@ class Views(Struct, frozen=True):
     blueprints: Callable[[Core, Api], Iterable[Any]]
     streamed: Streamed | None = None
     refusal: Callable[[HttpProblem, str], Any] | None = None
-    preload: Callable[[], object] = _nothing
+    preload: Callable[[], object] = lambda: None
 
 
 class Feature(Struct, frozen=True, eq=False):
@@ -140,7 +128,7 @@ class Feature(Struct, frozen=True, eq=False):
     routes: tuple[Route, ...] = ()
     operations: tuple[Operation, ...] = ()
     views: Views | None = None
-    metrics: Callable[[], Sequence[Metric]] = _no_metrics
+    metrics: Callable[[], Sequence[Metric]] = lambda: ()
     erasing: Callable[[Config, Store], AbstractContextManager[Erasure]] | None = None
     files: tuple[str, str, str] | None = None
     uses: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from math import inf
 from pathlib import Path
 from time import monotonic
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 import gevent
 from gevent import GreenletExit
@@ -49,20 +49,18 @@ from imserver.storage.statements import (
     NotStored,
     PooledStatements,
     RowRefused,
+    T,
     Unsure,
 )
 from imserver.storage.tables import FeatureTables
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 Work = Callable[[PooledStatements], T]
 """The work of one transaction. On SQLite it runs in another thread, so it must use only the statements."""
 
 LONG_SECONDS: Final = 3600.0
 """The time limit of changes of many rows."""
-_DEADLOCKS: Final = 3
-"""Number of retries after a deadlock, within the time limit."""
 _CLOSE_SECONDS: Final = 1.0
 """Time for running work after the last caller has left."""
 REFUSED_SECONDS: Final = 30.0
@@ -345,7 +343,7 @@ class Database:
         if not writes:
             with self._connected() as connection:
                 return work(PooledStatements(connection))
-        for _ in range(_DEADLOCKS):
+        for _ in range(3):  # retries after a deadlock, within the time limit
             try:
                 return self._write_once(work)
             except OperationalError as error:
@@ -474,7 +472,11 @@ class WriterConnection:
                 sql.commit()
                 return value
         except self._content_errors as error:
-            self._undo()
+            try:
+                if self.sql is not None:
+                    self.sql.rollback()
+            except self._errors:
+                self._drop()
             if committing:
                 raise Unsure(_words(error)) from None
             raise RowRefused(_words(error)) from None
@@ -484,13 +486,6 @@ class WriterConnection:
         except BaseException:
             self._drop()
             raise
-
-    def _undo(self) -> None:
-        try:
-            if self.sql is not None:
-                self.sql.rollback()
-        except self._errors:
-            self._drop()
 
     def _drop(self) -> None:
         sql, self.sql = self.sql, None

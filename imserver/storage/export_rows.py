@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from msgspec import Struct, msgpack
 
 from imserver.model import id_of
 from imserver.storage.app_rows import form_of, tables_of_others
-from imserver.storage.statements import PooledStatements, Row, text_of
+from imserver.storage.statements import PooledStatements, Row, T, text_of
 from imserver.storage.tables import OF_APP, OF_LOGS, Reason, Table
-
-T = TypeVar("T")
 
 PAGE_ROWS: Final = 200
 _SCAN_ROWS: Final = 10_000

@@ -30,7 +30,7 @@ from imserver.storage.app_rows import DELETED
 from imserver.storage.contract import AppContents, AppRow, BanRow, Changes, KeyRow
 from imserver.storage.export_rows import TablePage
 from imserver.storage.import_rows import ImportedRows
-from imserver.storage.statements import CLOCK, PooledStatements, Row, Statements, text_of
+from imserver.storage.statements import CLOCK, PooledStatements, Row, Statements, T, text_of
 from imserver.storage.tables import OF_CORE, Reason, StoreTables
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 P = TypeVar("P", bound="StorePart")
 A = ParamSpec("A")
 S = TypeVar("S", bound="OfStore")
