@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.features.admin.finder import MOST_APPS, Kind, TextQuestion
+from imserver.features.admin.live import ListedConnection
 from imserver.features.admin.nodes import SILENT, NodeView
 from imserver.features.admin.parts import AdminParts
 from imserver.plugin.errors import Problems
@@ -106,19 +107,6 @@ class NodeDone(Struct):
 
     node: NodeName
     drained: bool
-
-
-class ListedConnection(Struct):
-    """A connection that is logged in."""
-
-    connection: Annotated[str, about("Its id.")]
-    user: str
-    device: Annotated[str, about("The name that the client gave its device; empty: none.")]
-    dialect: str
-    since: Annotated[int, about("When the session began, in Unix seconds.")]
-    peer: Annotated[str, about("The remote address and port.")]
-    node: Annotated[str, about("The node that holds the connection.")]
-    channels: Annotated[int, about("The number of its channels.")]
 
 
 class ConnectionsAnswer(Struct):
@@ -228,7 +216,7 @@ def list_connections(
     _, following = page_and_cursor(page.users, limit, str)
     return ConnectionsAnswer(
         page.total,
-        msgspec.convert(page.connections, list[ListedConnection], from_attributes=True),
+        page.connections,
         following,
         page.missing,
     )

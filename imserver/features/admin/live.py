@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
-from msgspec import Struct
+from msgspec import Struct, convert
+from msgspec.structs import asdict
 
+from imserver.plugin.http import about
 from imserver.plugin.services import Core
 
 MOST_SESSIONS: Final = 1000
@@ -21,17 +23,17 @@ class LiveConnection(Struct, frozen=True, array_like=True):
     node: str
 
 
-class LiveSession(Struct, frozen=True):
-    """A session of a user. ``channels``: their number. ``since``: Unix seconds."""
+class ListedConnection(Struct):
+    """A connection that is logged in."""
 
-    connection: str
+    connection: Annotated[str, about("Its id.")]
     user: str
-    device: str
+    device: Annotated[str, about("The name that the client gave its device; empty: none.")]
     dialect: str
-    since: int
-    peer: str
-    node: str
-    channels: int
+    since: Annotated[int, about("When the session began, in Unix seconds.")]
+    peer: Annotated[str, about("The remote address and port.")]
+    node: Annotated[str, about("The node that holds the connection.")]
+    channels: Annotated[int, about("The number of its channels.")]
 
 
 class ConnectionPage(Struct, frozen=True):
@@ -40,7 +42,7 @@ class ConnectionPage(Struct, frozen=True):
 
     total: int
     users: list[str]
-    connections: list[LiveSession]
+    connections: list[ListedConnection]
     missing: list[str]
 
 
@@ -80,22 +82,13 @@ class LiveConnections:
         missing = list(dict.fromkeys([*page.missing, *missing]))
         return ConnectionPage(page.total, users, connections, missing)
 
-    def _sessions(self, app: str, users: list[str]) -> tuple[list[LiveSession], list[str]]:
+    def _sessions(self, app: str, users: list[str]) -> tuple[list[ListedConnection], list[str]]:
         services = self._core.sessions
         found = services.presence.sessions(app, users)
         ids = [session.connection for sessions in found.sessions for session in sessions][:MOST_SESSIONS]
-        about = services.connections.about(app, ids)
+        infos = services.connections.about(app, ids)
         return [
-            LiveSession(
-                each.connection,
-                each.user,
-                each.device,
-                each.dialect,
-                each.since,
-                each.peer,
-                each.node,
-                len(each.channels),
-            )
-            for each in about
+            convert({**asdict(each), "channels": len(each.channels)}, ListedConnection)
+            for each in infos
             if each is not None
         ], list(found.missing)
