@@ -49,7 +49,6 @@ MAX_FIRST_BYTES: Final = 16 << 20
 
 _HASH_MASK: Final = 2**60 - 1
 _SHARD_IDS: Final = 10_300
-_PURGE_IDS: Final = 64
 _ENTRY_BYTES: Final = 150
 _DIGEST_BYTES: Final = 8
 _pack_digest: Final = struct.Struct(">q").pack
@@ -197,7 +196,7 @@ class Idempotency:
                 self._forget_oldest()
                 self.evicted += 1
             if now >= self._next_expiry:
-                self._purge(now, _PURGE_IDS)
+                self._purge(now, 64)
             if result:
                 self._firsts[key] = _pack_digest(digest) + result
                 self._first_bytes += _ENTRY_BYTES + _DIGEST_BYTES + len(result)

@@ -268,10 +268,6 @@ MAX_HOPS = 3
 MAX_REROUTED = 10_000
 RETURN_SECONDS: Final = 3.0
 """How long pushes to a node that drains wait for users whom it has closed to come back elsewhere."""
-_FIRST_LOOK: Final = 0.02
-_LONGEST_LOOK: Final = 0.1
-_LOGIN_POLL_SECONDS = 0.01
-_LOGIN_POLLS = 100
 
 
 class Rerouting:
@@ -362,12 +358,12 @@ class Rerouting:
     def _serve(self, item: ToUser, until: float) -> bool:
         """Deliver one push where its user is now, or will be by ``until``. Return False if that is not
         possible."""
-        for _ in range(_LOGIN_POLLS):
+        for _ in range(100):
             if self._deliver(item):
                 return True
             if not self._sessions.is_beginning(item.app, item.user):
                 break
-            gevent.sleep(_LOGIN_POLL_SECONDS)
+            gevent.sleep(0.01)
         looks = 0
         while True:
             found = self._registry.find(item.app, [item.user])
@@ -379,7 +375,7 @@ class Rerouting:
             if epochs or monotonic() >= until:
                 break
             looks += 1
-            gevent.sleep(retry_pause(looks, _FIRST_LOOK, _LONGEST_LOOK))
+            gevent.sleep(retry_pause(looks, 0.02, 0.1))
         onward = replace(item, hops=item.hops + 1, alone=len(epochs) == 1)
         sent = sum(self._node_messages.send(epoch, onward) for epoch in epochs)
         self.rerouted += sent > 0

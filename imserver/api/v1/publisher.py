@@ -249,16 +249,12 @@ class Publisher:
             if self._api.rates.per_second:
                 self._api.rates.require(principal, host_of(connection.peer))
         except ApiProblem as problem:
-            return _refused(_seq_of(payload), problem)
+            try:
+                seq = _number_of.decode(payload).seq
+            except (ValueError, RecursionError):
+                seq = None
+            return _refused(seq, problem)
         return command
-
-
-def _seq_of(payload: bytes) -> Seq | None:
-    """The ``seq`` of an invalid command, if it has one."""
-    try:
-        return _number_of.decode(payload).seq
-    except (ValueError, RecursionError):
-        return None
 
 
 def _answer(command: PublisherCommand | bytes, sent: PushResult | ApiProblem) -> bytes:

@@ -38,20 +38,12 @@ from imserver.push.push import Publishing, nothing_accepted
 from imserver.push.targets import PushToStore, StoreResult, Target, TargetResult, addressed
 from imserver.transport.exchange import HttpResponse
 
-_REPLAYED: Final = (("Idempotent-Replayed", "true"),)
-
-
 IDEMPOTENCY_KEY: Final = Header(
     "Idempotency-Key",
     "A repeated request with the same key is not executed again. The node that served the "
     "first one repeats its answer (it remembers at least the last 50,000); any other node "
     "answers `repeated`.",
     example="order-4711",
-)
-REPLAYED: Final = Header(
-    "Idempotent-Replayed",
-    "`true`: this request was executed before. The answer is that of the first one.",
-    example="true",
 )
 
 SENDING_PROBLEMS: Final = (
@@ -87,7 +79,13 @@ routes = Resource("push", service=push_api)
     answer=PushAnswer,
     problems=SENDING_PROBLEMS,
     headers=(IDEMPOTENCY_KEY,),
-    answer_headers=(REPLAYED,),
+    answer_headers=(
+        Header(
+            "Idempotent-Replayed",
+            "`true`: this request was executed before. The answer is that of the first one.",
+            example="true",
+        ),
+    ),
     rules=PUSH_RULES,
 )
 def push(api: PushApi, call: Call) -> HttpResponse:
@@ -101,7 +99,7 @@ def push(api: PushApi, call: Call) -> HttpResponse:
     request: PushRequest = call.input
     event = checked_event(api.limits, request)
     sent = send(api, call.app, request, event, key_of(call) or request.id)
-    return call.reply(b"{%b}" % sent.answer(), _REPLAYED if sent.replayed else ())
+    return call.reply(b"{%b}" % sent.answer(), (("Idempotent-Replayed", "true"),) if sent.replayed else ())
 
 
 def key_of(call: Call) -> str:

@@ -135,7 +135,12 @@ class CentrifugeStreams:
     def _begin(self, stream: Stream, encoding: StreamEncoding, data: bytes) -> None:
         """Serve the commands in a request. May switch."""
         text = encoding.dialect.text
-        if 0 < len(data) <= encoding.limit_bytes and not (text and not _is_utf8(data)):
+        try:
+            if text:
+                data.decode()
+        except UnicodeDecodeError:
+            data = b""
+        if 0 < len(data) <= encoding.limit_bytes:
             encoding.serve(stream, data, text)
         else:
             stream.close(CloseCode.BAD_PAYLOAD)
@@ -166,14 +171,6 @@ class CentrifugeStreams:
 
 def _is_protobuf(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == _PROTOBUF
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 # --- commands -----------------------------------------------------------------------------------------------

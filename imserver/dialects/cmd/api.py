@@ -431,11 +431,11 @@ def metrics(api: StateApi, _call: Call) -> HttpResponse:
     return HttpResponse(200, merge(texts, missing).encode(), "text/plain; version=0.0.4; charset=utf-8")
 
 
-def _cmd_api(core: Core, api: Api) -> CmdApi:
-    return CmdApi(core.push, core.identity, core.sessions, core.channels, api)
-
-
-_ROW: Final[dict[str, Any]] = {"hot": True, "limited": True, "service": _cmd_api}
+_ROW: Final[dict[str, Any]] = {
+    "hot": True,
+    "limited": True,
+    "service": lambda core, api: CmdApi(core.push, core.identity, core.sessions, core.channels, api),
+}
 
 
 def _state_api(core: Core, _: Api) -> StateApi:

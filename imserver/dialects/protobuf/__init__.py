@@ -6,7 +6,7 @@ from imserver.dialects.protobuf import api
 from imserver.dialects.protobuf.declared import SETTINGS, ProtobufSettings
 from imserver.dialects.protobuf.service import ProtobufService
 from imserver.dialects.protobuf.uplink import ProtobufUplink
-from imserver.dialects.protobuf.wire import FULL, NAME, PLAIN
+from imserver.dialects.protobuf.wire import NAME, PLAIN
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.groups.parts import groups_of
 from imserver.plugin import DialectParts, Feature, FeatureParts
@@ -18,15 +18,9 @@ from imserver.plugin.settings import settings_of
 def _build(core: Core) -> FeatureParts:
     people = accounts_of(core)
     silent_seconds = settings_of(core.config, ProtobufSettings).protobuf_silent_seconds
-    uplink = ProtobufUplink(core.service(MessageServices).messaging, core.storage.store)
-    service = ProtobufService(
-        core.sessions,
-        core.identity.logins,
-        core.service(MessageServices).messaging,
-        uplink,
-        core.codec(PLAIN),
-        core.codec(FULL),
-    )
+    messaging = core.service(MessageServices).messaging
+    uplink = ProtobufUplink(messaging, core.storage.store)
+    service = ProtobufService(core, messaging, uplink)
     return FeatureParts(
         api.GoChatApi(
             core.identity.tenants, people.accounts, people.friends, groups_of(core), core.identity.relations

@@ -19,6 +19,8 @@ from msgspec.structs import replace
 from imserver.dialects.protobuf.uplink import ProtobufState, ProtobufUplink
 from imserver.dialects.protobuf.wire import (
     APP,
+    FULL,
+    PLAIN,
     ChatLogin,
     ChatMessage,
     ChatSync,
@@ -28,9 +30,9 @@ from imserver.dialects.protobuf.wire import (
     account,
 )
 from imserver.plugin.errors import CloseCode, ReplyCode, StorageUnavailable
-from imserver.plugin.identity import LoginDecision, Logins
+from imserver.plugin.identity import LoginDecision
 from imserver.plugin.messages import Message, Messaging, count_fitting
-from imserver.plugin.services import SessionServices
+from imserver.plugin.services import Core
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Limit, Login, Reply, app_and_user
 
 if TYPE_CHECKING:
@@ -149,19 +151,11 @@ class ProtobufService:
     after a login, and after a page that is not the last (``page_deadlines``).
     """
 
-    def __init__(
-        self,
-        sessions: SessionServices,
-        logins: Logins,
-        messaging: Messaging,
-        uplink: ProtobufUplink,
-        plain: ProtobufDialect,
-        full: FullProtobufDialect,
-    ) -> None:
-        self._plain = plain
-        self._full = full
-        self._sessions = sessions.sessions
-        self._logins = logins
+    def __init__(self, core: Core, messaging: Messaging, uplink: ProtobufUplink) -> None:
+        self._plain = core.codec(PLAIN)
+        self._full = core.codec(FULL)
+        self._sessions = core.sessions.sessions
+        self._logins = core.identity.logins
         self._catch_up = messaging.catch_up
         self._uplink = uplink
         self.deadlines = SyncDeadlines(self._release, HOLD_SECONDS)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from imserver.dialects.protobuf.uplink import (
     ProtobufState,
     ProtobufUplink,
 )
-from imserver.dialects.protobuf.wire import FULL, NAME, PLAIN, ProtobufDialect
+from imserver.dialects.protobuf.wire import NAME, ProtobufDialect
 from imserver.errors import StorageUnavailable
 from imserver.hub.expiry import Sweep
 from imserver.messages.log.contract import Appended, Entry, Stored
@@ -145,9 +146,12 @@ class Harness(Node):
         super().__init__(shelf, policies=policies)
         self.logins = FakeLogins()
         self.uplink = ProtobufUplink(self.messaging, self.store)
-        self.protobuf_service = ProtobufService(
-            self.session_services(), self.logins, self.messaging, self.uplink, PLAIN, FULL
+        core: Any = SimpleNamespace(
+            codec=lambda codec: codec,
+            sessions=self.session_services(),
+            identity=SimpleNamespace(logins=self.logins),
         )
+        self.protobuf_service = ProtobufService(core, self.messaging, self.uplink)
         self.sweep = Sweep(self.context, self.metrics, 360, 0, 0, 20)
         self.sweep.silent_seconds[NAME] = 600
         self.sweep.checks[NAME] = self.protobuf_service.check_token
