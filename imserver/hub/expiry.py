@@ -86,18 +86,16 @@ class Sweep:
                 if 0 < connection.last_seen < (too_late or expired):
                     self._close(connection, errors.CloseCode.LOGIN_TIMEOUT)
             elif dialect.name in self.silent_seconds and connection.user is not None:
-                self._check_traffic(connection, now - self.silent_seconds[dialect.name])
+                silent = now - self.silent_seconds[dialect.name]
+                if connection.last_seen < silent:  # its last check is too old: ask the kernel
+                    quiet = quiet_seconds(connection.sock)
+                    connection.last_seen = max(connection.last_seen, monotonic() - quiet)
+                    if connection.last_seen < silent:
+                        self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
             elif connection.last_seen < expired:
                 self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
             elif connection.user is None and connection.last_seen < too_late:
                 self._close(connection, errors.CloseCode.LOGIN_TIMEOUT)
-
-    def _check_traffic(self, connection: Connection, expired: float) -> None:
-        """Ask the kernel for the last traffic of a connection whose last check is too old."""
-        if connection.last_seen < expired:
-            connection.last_seen = max(connection.last_seen, monotonic() - quiet_seconds(connection.sock))
-            if connection.last_seen < expired:
-                self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
 
     def run_pings(self) -> None:
         """Greenlet: ping all clients every ``ping_seconds``; close those that answer no ping within

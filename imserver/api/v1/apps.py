@@ -36,20 +36,18 @@ Field = tuple[Any, ...]
 """Name and type, and a default unless it is required."""
 Make = Callable[[Shape], Shape]
 
-NewApp = Annotated[
-    str,
-    about(
-        "The name of the app. It must be a number if clients of the `cmd` dialect log in.",
-        min_length=1,
-        max_length=191,
-    ),
-]
-
 
 class AppCreate(Struct, forbid_unknown_fields=True):
     """A new app."""
 
-    app: NewApp
+    app: Annotated[
+        str,
+        about(
+            "The name of the app. It must be a number if clients of the `cmd` dialect log in.",
+            min_length=1,
+            max_length=191,
+        ),
+    ]
     settings: Any
 
 
@@ -194,16 +192,12 @@ def _type(hint: Any, group: Make, entry: Make, limits: bool = False, empty: bool
         inner = Literal[tuple(each for each in get_args(inner) if each != "")]
     elif isinstance(inner, type) and issubclass(inner, Struct):
         inner = group(inner)
-    meta = _merged(hint, limits)
+    given = [
+        {name: value for name in _LIMITS if (value := getattr(each, name, None)) is not None}
+        for each in getattr(hint, "__metadata__", ())
+    ]
+    meta = reduce(or_, given, {}) | (marks_of(hint).get("api", {}) if limits else {})
     return Annotated[inner, Meta(**meta)] if meta else inner
-
-
-def _merged(hint: Any, limits: bool) -> dict[str, Any]:
-    """The annotations of a type; ``limits``: with those of requests, which may be closer."""
-    merged: dict[str, Any] = {}
-    for meta in getattr(hint, "__metadata__", ()):
-        merged |= {name: value for name in _LIMITS if (value := getattr(meta, name, None)) is not None}
-    return merged | (marks_of(hint).get("api", {}) if limits else {})
 
 
 _LIMITS: Final = ("ge", "gt", "le", "lt", "min_length", "max_length", "pattern", "description")
@@ -364,7 +358,7 @@ def create_app(api: AppApi, call: Call, request: AppCreate) -> AppShown:
     The app works on this node at once, on all others within two seconds.
     """
     tenants = api.tenants
-    created = tenants.register(request.app, **_fields(request.settings))
+    created = tenants.register(request.app, **msgspec.to_builtins(request.settings))
     tenant = tenants.find(request.app)
     if not created or tenant is None:
         raise ApiProblem(errors.Problems.APP_EXISTS)
@@ -388,7 +382,7 @@ def set_app(api: AppApi, call: Call, request: AppSet) -> AppShown:
         raise ApiProblem(
             errors.Problems.INVALID_REQUEST, f"`unset`: there is no setting `{unknown[0][:100]}`"
         )
-    tenants, fields = api.tenants, _fields(request.settings)
+    tenants, fields = api.tenants, msgspec.to_builtins(request.settings)
     if call.principal.staff and (taken := tenants.only_by_key({**dict.fromkeys(request.unset), **fields})):
         raise ApiProblem(
             errors.Problems.NOT_ALLOWED,
@@ -423,11 +417,6 @@ def delete_app(
         raise ApiProblem(errors.Problems.APP_CONFIGURED)
     found = tenants.delete_app(api.tenants, api.store, api.erasures(), app, api.storage)
     return AppDeleted(app, **msgspec.structs.asdict(found))
-
-
-def _fields(settings: Struct) -> dict[str, Any]:
-    fields: dict[str, Any] = msgspec.to_builtins(settings)
-    return fields
 
 
 def operations(declared: Declarations) -> tuple[Operation, ...]:

@@ -469,12 +469,6 @@ def publication_of(event: Event) -> PublicationView:
     )
 
 
-def entry_publication(message: Message) -> PublicationView:
-    """A stored entry in the own channel of its receiver."""
-    entry = Raw(_encode(message.view()))
-    return PublicationView(entry, offset=message.id, tags={"kind": "message"})
-
-
 def _content_of(event: Event) -> tuple[str, Content] | None:
     """The kind of the push that an event becomes, and its content. None: the event cannot be expressed."""
     part = event.channel
@@ -581,7 +575,8 @@ class CentrifugeDialect(Dialect):
     def encode_message(self, message: Message) -> Payload | None:
         """A push of a stored entry to the receiver's own channel. Among the publications of a channel it has
         no offset."""
-        publication, contents = entry_publication(message), dict[bool, bytes]()
+        entry, contents = Raw(_encode(message.view())), dict[bool, bytes]()
+        publication = PublicationView(entry, offset=message.id, tags={"kind": "message"})
 
         def write(user: str, state: DialectState | None) -> bytes:
             is_member = isinstance(state, OwnChannel) and state.by_alias

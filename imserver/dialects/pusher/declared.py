@@ -101,33 +101,24 @@ def secret_of(settings: TenantSettings) -> bytes:
     return secret
 
 
-_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
-"""Keys and ids of apps, which are segments of paths."""
-
-
 def objection(_name: str, settings: TenantSettings) -> str:
     """The error in the settings of an app; ``""``: none. Reads the file of the secret."""
-    if wrong := _names_objection(pusher_of(settings)):
-        return wrong
-    try:
-        secret_of(settings)
-    except BadKey as bad:
-        return str(bad)
-    return ""
-
-
-def _names_objection(pusher: PusherSettings) -> str:
+    pusher = pusher_of(settings)
     if not pusher.key:
         unset = pusher == PusherSettings()
         return "" if unset else "pusher: expected app_id, key, and secret or secret_file"
-    for name, value in (("app_id", pusher.app_id), ("key", pusher.key)):
-        if not _NAME.fullmatch(value):
+    for name, value in (("app_id", pusher.app_id), ("key", pusher.key)):  # segments of paths
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", value):
             expected = "1 to 100 letters, digits, dots, dashes or underscores"
             return f"pusher.{name}: expected {expected}, got {value!r}"
     if bool(pusher.secret) == bool(pusher.secret_file):
         return "pusher: expected either secret or secret_file: requests are signed with it"
     if pusher.webhook_url and not HTTP_URL.match(pusher.webhook_url):
         return f"pusher.webhook_url: expected an http:// or https:// address, got {pusher.webhook_url!r}"
+    try:
+        secret_of(settings)
+    except BadKey as bad:
+        return str(bad)
     return ""
 
 
