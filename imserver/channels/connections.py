@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import partial
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import gevent
 import msgspec
@@ -17,11 +17,13 @@ from imserver.channels.subscriptions import Channels
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import NodeQueries, OtherNodes, Registry, ToConnection, encode
 from imserver.cluster.registry import Lease
+from imserver.config.declared import about
 from imserver.errors import DISCONNECTED
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import RESERVED
 from imserver.model import SYSTEM_PREFIX, Event, Outcome
 from imserver.sessions.connection_ids import ConnectionTable
+from imserver.sessions.presence import ConnectionId, Device, Dialect, Node, Since
 from imserver.transport.connection import Connection
 
 IDS_PER_QUERY: Final = 100
@@ -57,18 +59,16 @@ class Left(StrEnum):
 
 
 class ConnectionInfo(Struct, frozen=True, array_like=True):
-    """Public data of a connection. ``since``: time of its login, in Unix seconds. ``channels``: in the order
-    of joining.
-    """
+    """Public data of a connection."""
 
-    connection: str
-    user: str
-    device: str
-    dialect: str
-    since: int
-    peer: str
-    node: str
-    channels: tuple[str, ...] = ()
+    connection: ConnectionId
+    user: Annotated[str, about("The user of the connection; empty before the login.")]
+    device: Device
+    dialect: Dialect
+    since: Since
+    peer: Annotated[str, about("The remote address and port.")]
+    node: Node
+    channels: Annotated[tuple[str, ...], about("Its channels, in the order of subscribing.")]
 
 
 class JoinChannel(Struct, frozen=True, array_like=True):

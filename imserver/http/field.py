@@ -31,7 +31,6 @@ ChannelName = Annotated[
         examples=["orders:17"],
     ),
 ]
-ConnectionId = Annotated[str, about("The id of a connection, from presence or channels.", min_length=1)]
 PageCursor = Annotated[
     str,
     about(
@@ -43,10 +42,6 @@ PageCursor = Annotated[
 NextCursor = Annotated[str, about("The `cursor` of the next page; empty on the last page.")]
 """The type of a field of an answer: where the next page of a list begins."""
 Limit = Annotated[int, about("The maximum number of entries on this page.", ge=1, le=PAGE_LIMIT)]
-Device = Annotated[str, about("The name that the client gave its device; empty: none.")]
-Dialect = Annotated[str, about("The dialect of the connection: `cmd`, `client`, …")]
-Since = Annotated[int, about("When the session began, in Unix seconds.")]
-Node = Annotated[str, about("The node that holds the connection.")]
 Missing = Annotated[list[str], about("Nodes that did not answer in time. The answer lacks their part.")]
 AccountApp = Annotated[str, about("The app of the accounts; `gochat` for GoChat clients.", min_length=1)]
 """The type of a field: the app of a request about accounts."""

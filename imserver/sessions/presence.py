@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Annotated, Final
 
 from msgspec import Struct
 
 from imserver.cluster.nodes import NodeQueries, OtherNodes, Registry, read
 from imserver.cluster.registry import Lease
+from imserver.config.declared import about
 from imserver.hub.hub import Hub
 from imserver.model import SYSTEM_PREFIX, is_of_device
 from imserver.sessions.connection_ids import ConnectionTable
@@ -19,14 +20,21 @@ BATCH_USERS: Final = 1000
 """Users whose sessions are queried together."""
 
 
-class SessionInfo(Struct, frozen=True, array_like=True):
-    """One addressed session of a user: the id of its connection; ``since`` in Unix seconds."""
+ConnectionId = Annotated[str, about("The id of a connection, from presence or channels.", min_length=1)]
+Device = Annotated[str, about("The name that the client gave its device; empty: none.")]
+Dialect = Annotated[str, about("The dialect of the connection: `cmd`, `client`, …")]
+Since = Annotated[int, about("When the session began, in Unix seconds.")]
+Node = Annotated[str, about("The node that holds the connection.")]
 
-    connection: str
-    device: str
-    dialect: str
-    since: int
-    node: str
+
+class SessionInfo(Struct, frozen=True, array_like=True):
+    """One addressed session of a user."""
+
+    connection: ConnectionId
+    device: Device
+    dialect: Dialect
+    since: Since
+    node: Node
 
     def is_on(self, device: str) -> bool:
         """Whether its device has this name, or is a part of that device."""

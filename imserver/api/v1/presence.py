@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver.auth.principal import Needs
+from imserver.channels.connections import ConnectionInfo
 from imserver.config.declared import about
 from imserver.core.core import Core
 from imserver.core.services import IdentityServices, SessionServices
@@ -26,6 +27,7 @@ from imserver.http.operation import Link, Resource
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import page_of, reached, require_few
 from imserver.model import Outcome
+from imserver.sessions.presence import ConnectionId, SessionInfo
 from imserver.sessions.sessions import MAX_BAN_SECONDS
 
 
@@ -40,14 +42,8 @@ class PresenceRequest(Struct, forbid_unknown_fields=True):
     sessions: Annotated[bool, about("Whether to list the sessions of each user, too.")] = False
 
 
-class SessionShown(Struct):
+class SessionShown(SessionInfo, frozen=True, array_like=False):
     """One session: a connection that is logged in."""
-
-    connection: field.ConnectionId
-    device: field.Device
-    dialect: field.Dialect
-    since: field.Since
-    node: field.Node
 
 
 class UserPresence(Struct):
@@ -165,8 +161,7 @@ def users(api: PresenceApi, call: Call, request: field.AppPage) -> UsersAnswer:
     """
     page = api.here.presence.page(call.app, read_cursor(request.cursor), request.limit)
     names = sorted(page.users)
-    following = cursor_of(names[-1]) if page.more else ""
-    return UsersAnswer(page.total, names, following, list(page.missing))
+    return UsersAnswer(page.total, names, cursor_of(names[-1]) if page.more else "", list(page.missing))
 
 
 @routes.get("/counts", Needs.READ_OR_OPERATE, reach="optional")
@@ -193,23 +188,12 @@ def counts(
 # --- one connection -----------------------------------------------------------------------------------------
 
 
-class ConnectionShown(Struct):
+class ConnectionShown(ConnectionInfo, frozen=True, array_like=False):
     """One connection."""
-
-    connection: field.ConnectionId
-    user: Annotated[str, about("The user of the connection; empty before the login.")]
-    device: field.Device
-    dialect: field.Dialect
-    since: field.Since
-    peer: Annotated[str, about("The remote address and port.")]
-    node: field.Node
-    channels: Annotated[list[str], about("Its channels, in the order of subscribing.")]
 
 
 @routes.get("/connections/show", Needs.READ_OR_OPERATE, problems=(Problems.UNKNOWN_CONNECTION,))
-def connection(
-    api: PresenceApi, call: Call, app: field.App, connection: field.ConnectionId
-) -> ConnectionShown:
+def connection(api: PresenceApi, call: Call, app: field.App, connection: ConnectionId) -> ConnectionShown:
     """Show a connection."""
     found = api.here.connections.about(call.app, [connection])[0]
     if found is None:
@@ -232,9 +216,7 @@ class DisconnectRequest(Struct, forbid_unknown_fields=True):
     device: Annotated[
         str | UnsetType, about("End only the sessions on devices with this name. Left out: on all devices.")
     ] = UNSET
-    connections: Annotated[
-        list[field.ConnectionId], about("Connections to close.", max_length=MOST_USERS)
-    ] = []
+    connections: Annotated[list[ConnectionId], about("Connections to close.", max_length=MOST_USERS)] = []
 
 
 class UserRemoved(Struct):
@@ -313,8 +295,7 @@ def disconnect(api: PresenceApi, call: Call, request: DisconnectRequest) -> Disc
     The connections are closed with code 4502, which asks the client not to reconnect; the server does not
     enforce it. Earlier pushes arrive first.
     """
-    app = call.app
-    device = None if request.device is UNSET else request.device
+    app, device = call.app, None if request.device is UNSET else request.device
     removed = api.here.sessions.close(app, request.users, device)
     users = [UserRemoved(*each) for each in zip(request.users, removed.closed, strict=True)]
     connections = [

@@ -18,6 +18,7 @@ from imserver.http.call import Call
 from imserver.http.form import cursor_of, read_cursor
 from imserver.http.operation import Link, Resource
 from imserver.http.reply import ApiProblem
+from imserver.sessions.presence import ConnectionId, Device, Dialect
 
 MOST_AT_ONCE: Final = 1000
 """The most connections and users of one call. Each is asked for at its own node."""
@@ -28,9 +29,7 @@ class SubscriptionChange(Struct, forbid_unknown_fields=True):
 
     app: field.App
     channel: field.ChannelName
-    connections: Annotated[
-        list[field.ConnectionId], about("Ids of connections.", max_length=MOST_AT_ONCE)
-    ] = []
+    connections: Annotated[list[ConnectionId], about("Ids of connections.", max_length=MOST_AT_ONCE)] = []
     users: Annotated[
         list[field.User],
         about(
@@ -108,10 +107,10 @@ class ChannelsAnswer(Struct):
 class SubscriberShown(Struct):
     """A connection that is subscribed to a channel."""
 
-    connection: field.ConnectionId
+    connection: ConnectionId
     user: Annotated[str, about("The user of the connection; empty before the login.")]
-    device: field.Device
-    dialect: field.Dialect
+    device: Device
+    dialect: Dialect
     subscribed_at: Annotated[float, about("Since when it is subscribed, in Unix seconds.")]
     info: Annotated[Raw | UnsetType, about("What the connection says of itself, in all its channels.")] = (
         UNSET
@@ -198,8 +197,7 @@ def _named(api: ChannelApi, app: str, request: SubscriptionChange) -> tuple[list
 )
 def channels(api: ChannelApi, call: Call, request: field.AppPage) -> ChannelsAnswer:
     """List the channels of an app that have subscribers, page by page."""
-    app = call.app
-    page = api.channels.members.channels(app, read_cursor(request.cursor) or "", request.limit)
+    page = api.channels.members.channels(call.app, read_cursor(request.cursor) or "", request.limit)
     following = cursor_of(page.channels[-1].channel) if page.more else ""
     shown = [ChannelShown(each.channel, each.members) for each in page.channels]
     return ChannelsAnswer(page.total, shown, following, list(page.missing))
@@ -232,8 +230,7 @@ def presence(
 
     A channel without subscribers is empty, not unknown.
     """
-    app = call.app
-    page = api.channels.members.page(app, channel, read_cursor(cursor) or "", limit)
+    page = api.channels.members.page(call.app, channel, read_cursor(cursor) or "", limit)
     shown = [
         SubscriberShown(
             each.connection,
