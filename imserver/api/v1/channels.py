@@ -181,7 +181,7 @@ def publish(api: ChannelApi, call: Call, request: ChannelPublishRequest) -> Chan
     The channel `user:<id>` reaches all devices of a user, `group:<id>` those of the members of a group, both
     without `tags`.
     """
-    (result,) = _publish(api, call, request, [request.channel], request.tags, request.with_history)
+    (result,) = _publish(api, call, request, [request.channel])
     return result
 
 
@@ -195,18 +195,11 @@ def publish(api: ChannelApi, call: Call, request: ChannelPublishRequest) -> Chan
 )
 def broadcast(api: ChannelApi, call: Call, request: ChannelBroadcastRequest) -> ChannelBroadcastAnswer:
     """Publish the same message to several channels."""
-    return ChannelBroadcastAnswer(
-        _publish(api, call, request, request.channels, request.tags, request.with_history)
-    )
+    return ChannelBroadcastAnswer(_publish(api, call, request, request.channels))
 
 
 def _publish(
-    api: ChannelApi,
-    call: Call,
-    request: Sending,
-    channels: list[str],
-    tags: dict[str, str],
-    with_history: bool,
+    api: ChannelApi, call: Call, request: ChannelPublishRequest | ChannelBroadcastRequest, channels: list[str]
 ) -> list[ChannelResult]:
     """Publish once to each channel for the key of a request, or its id. May switch."""
     event = event_of(api.limits, request)
@@ -223,8 +216,8 @@ def _publish(
             channels,
             event,
             except_users=tuple(request.except_users),
-            tags=tags,
-            with_history=with_history,
+            tags=request.tags,
+            with_history=request.with_history,
             key=key,
             digest=digest,
             all_or_none=True,
@@ -235,12 +228,11 @@ def _publish(
     outcomes = [Outcome.REFUSED if isinstance(each, IdReused) else each.outcome for each in found]
     if Outcome.FAILED in outcomes and nothing_accepted(outcomes):
         raise ApiProblem(errors.Problems.NOT_ACCEPTED)
-    results = [
-        ChannelResult(channel, STATUSES[outcome]) for channel, outcome in zip(channels, outcomes, strict=True)
-    ]
-    for result, each in zip(results, found, strict=True):
-        if isinstance(each, Published) and each.position is not None:
-            result.offset, result.epoch = each.position.offset, each.position.epoch
+    results = list[ChannelResult]()
+    for channel, outcome, each in zip(channels, outcomes, found, strict=True):
+        at = each.position if isinstance(each, Published) else None
+        position = () if at is None else (at.offset, at.epoch)
+        results.append(ChannelResult(channel, STATUSES[outcome], *position))
     return results
 
 

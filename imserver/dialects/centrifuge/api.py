@@ -81,8 +81,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class CentrifugeApi(Struct, frozen=True):
-    """The services that the methods use. ``app``: that of keys for several apps. ``node``: the name of this
-    node."""
+    """The services that the methods use. ``app``: that of keys for several apps."""
 
     push: PushServices
     sessions: SessionServices

@@ -29,8 +29,6 @@ from imserver.plugin.settings import ConfigError, valid_name
 MIN_SECRET_BYTES: Final = 32
 MIN_KEY_CHARACTERS: Final = 20
 MAX_HISTORY: Final = 100_000
-_RESERVED: Final = ("user", "group")
-"""Namespaces with a meaning of their own."""
 _OF_OTHERS: Final = ("subscribe", "user_limited", "anonymous")
 """Options without a meaning for the channel of a user."""
 
@@ -70,17 +68,15 @@ class Migration:
         if key := take("http_api.key", str, ""):
             if len(key) < MIN_KEY_CHARACTERS:
                 self._note("http_api.key", f"choose one with at least {MIN_KEY_CHARACTERS} characters")
-            shown = self._secret("http_api.key", key)
-            settings["api"] = {"keys": [{"key": shown, "scopes": ["admin"], "apps": [app]}]}
+            row = {"key": self._secret("http_api.key", key), "scopes": ["admin"], "apps": [app]}
+            settings["api"] = {"keys": [row]}
         return settings
 
     def _note(self, option: str, why: str) -> None:
         self.notes.append(f"{option}: {why}" if why else f"{option}: no equivalent")
 
     def _secret(self, option: str, value: str) -> str:
-        if self._with_secrets:
-            return value
-        return f"replace-me: the value of {option}"
+        return value if self._with_secrets else f"replace-me: the value of {option}"
 
     # --- sections -------------------------------------------------------------------------------------------
 
@@ -156,8 +152,7 @@ class Migration:
                 self._note("client.allowed_origins", "patterns have no equivalent: list each host")
             if plain:
                 self._app["origins"] = plain
-        disallowed = take("client.disallow_anonymous_connection_tokens", bool, False)
-        if rows and not disallowed:
+        if not take("client.disallow_anonymous_connection_tokens", bool, False) and rows:
             self._app["anonymous_tokens"] = True
         if take("client.allow_anonymous_connect_without_token", bool, False):
             if rows:
@@ -200,10 +195,9 @@ class Migration:
         rows = {"": self._row(WITHOUT_NAMESPACE, Options(plain))}
         for row in rows_of(self._options.take("channel.namespaces", list, []), "channel.namespaces"):
             name = str(row.pop("name"))
-            if name in _RESERVED:
-                self._note(
-                    f"namespace {name}", f"{name}:<id> is the channel of a {name}; rename the namespace"
-                )
+            if name in ("user", "group"):
+                why = f"{name}:<id> is the channel of a {name}; rename the namespace"
+                self._note(f"namespace {name}", why)
             else:
                 rows[name] = self._row(f"namespace {name}", Options(row))
         return rows
@@ -280,11 +274,8 @@ class Migration:
             return {}
         if size > MAX_HISTORY:
             self._note(f"{where}.history_size", f"it is at most {MAX_HISTORY}")
-        row: Document = {
-            "history_size": min(size, MAX_HISTORY),
-            "history_seconds": ttl,
-            "read_history": readers,
-        }
+        row: Document = {"history_size": min(size, MAX_HISTORY), "history_seconds": ttl}
+        row["read_history"] = readers
         if mode == "cache":
             row["recovery_mode"] = mode
         if recovery:
@@ -343,11 +334,9 @@ class Migration:
                 name = str(row.get("proxy_name", "default"))
                 self._use(f"rpc namespace {row['name']}", "rpc", "rpc.proxy", name)
         if "rpc" in self._back_ends:
-            self.notes.append(
-                "back_ends.rpc: methods of this server, such as send, have the prefix imserver:"
-            )
+            self._note("back_ends.rpc", "methods of this server, such as send, have the prefix imserver:")
         if "headers" in self._back_ends:
-            self.notes.append("back_ends.headers: those that an SDK sets belong in emulated_headers")
+            self._note("back_ends.headers", "those that an SDK sets belong in emulated_headers")
         self._options.drop_proxies()
 
 
