@@ -180,9 +180,10 @@ class FakeNode:
         self.peers = FakePeers()
         self.presence = Presence(self, self.table, self.peers)  # type: ignore[arg-type]
         self.relations = NoRelations()
+        self.read_metrics = lambda: OWN_METRICS
         self.overview = Overview(
             lambda query: self.state(query.debug, query.detail),
-            lambda: OWN_METRICS,
+            lambda: self.read_metrics(),
             lambda: OWN_LEASE,
             self.peers,
             self.peers,
