@@ -6,7 +6,7 @@ import pytest
 
 from imserver.auth.tokens import Claims
 from imserver.config.settings import KeySettings
-from imserver.features.webhooks.apps import EVENTS
+from imserver.features.webhooks.parts import EVENTS
 from imserver.features.webhooks.requests import Receiver
 from tests.transport.harness import until
 

@@ -21,7 +21,7 @@ from imserver.dialects.centrifuge.claims import ConnectionClaims, ConnectionRequ
 from imserver.dialects.centrifuge.service import CentrifugeState
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeLogin, RefreshLogin
 from imserver.features.accounts import tokens as account_tokens
-from imserver.features.webhooks.apps import follow_apps
+from imserver.features.webhooks.parts import follow_apps
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.metrics import Metrics
 from imserver.model import ClientFacts, Reply

@@ -13,7 +13,7 @@ from imserver.auth.login import Logins
 from imserver.auth.login_tokens import LoginTokens
 from imserver.auth.tenants import Tenant
 from imserver.config.settings import JwtSettings, TenantSettings, WebhookSettings
-from imserver.features.webhooks.apps import follow_apps
+from imserver.features.webhooks.parts import follow_apps
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.metrics import Metrics
 from imserver.process import Secret

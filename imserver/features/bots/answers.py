@@ -77,8 +77,10 @@ class StreamedAnswers:
             return found
         if found and not self._relations.may_write(app, user, found):
             return Rejected(RejectReason.BLOCKED)
-        if to and self._is_refused_as_first(app, user, to, not is_back_end):
-            return Rejected(RejectReason.UNKNOWN_ACCOUNT)
+        if to and self._logins.wants_account(app, not is_back_end):
+            is_first = self._store.part(MessageLog).conversations.between(app, user, to) is None
+            if is_first and not self._accounts.those_of(app, [to]):
+                return Rejected(RejectReason.UNKNOWN_ACCOUNT)
         if not is_back_end:
             if self._texts.count_of(app, user) >= MOST_STREAMS:
                 raise ChannelRefused("full", f"the bot has {MOST_STREAMS} open streams on this node")
@@ -94,12 +96,6 @@ class StreamedAnswers:
             del self._owners[next(iter(self._owners))]
         self._owners[app, bot] = owner
         return owner
-
-    def _is_refused_as_first(self, app: str, user: str, to: str, by_account: bool) -> bool:
-        """Whether a message would be refused as the first one to somebody who is no account."""
-        if not self._logins.wants_account(app, by_account) or self._accounts.those_of(app, [to]):
-            return False
-        return self._store.part(MessageLog).conversations.between(app, user, to) is None
 
     def _peer(self, app: str, user: str, conversation: int) -> str | Rejected:
         """The other user of a conversation; ``""``: it is a group."""

@@ -96,11 +96,6 @@ def _append_answer(data: bytes) -> AppendAnswer:
     return AppendAnswer(tuple([(each.stream, each.piece, well_formed(each.text)) for each in pieces]))
 
 
-def _close_answer(data: bytes) -> CloseAnswer:
-    fields = Fields.of(data)
-    return CloseAnswer(_stream_of(fields), fields.flag("incomplete"))
-
-
 def _stream_of(fields: Fields) -> str:
     stream = fields.short_text("stream", _MAX_STREAM_BYTES)
     if not stream:
@@ -111,7 +106,7 @@ def _stream_of(fields: Fields) -> str:
 COMMANDS: Final[Readers] = {
     "streamOpen": _open_answer,
     "streamAppend": _append_answer,
-    "streamClose": _close_answer,
+    "streamClose": lambda data: CloseAnswer(_stream_of(fields := Fields.of(data)), fields.flag("incomplete")),
     "streamStop": lambda data: StopAnswer(_stream_of(Fields.of(data))),
     "botCommands": lambda data: AskBotCommands(Fields.of(data).needed_id("conversation")),
 }

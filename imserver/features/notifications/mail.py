@@ -200,12 +200,14 @@ class Mails:
                 self._ask_once(account)
             self._settle(app, due, replace(due, due=0), 0)
             return
-        later = self._not_before(app, due, wishes, now)
+        stored, again = self._store.part(MessageLog), due.mailed + AGAIN_SECONDS * 1000
+        later = quiet_until(wishes.quiet, now)
+        if wishes.mail == "soon" and due.mailed and again > now:
+            later = later if stored.marks.since(app, due.user, due.marks).reads else again
         if later:
             self._settle(app, due, replace(due, due=later), later)
             return
         following = mail_due(wishes, now)
-        stored = self._store.part(MessageLog)
         entry, marks = stored.entries.head(app), stored.marks.since(app, due.user, Limit.ID).version
         mail = self._mail(account, wishes, due.entry)
         if mail is None:
@@ -216,7 +218,9 @@ class Mails:
         except NotSent as problem:
             if not problem.is_of_mail:
                 raise
-            if problem.is_temporary and (later := self._next_try(app, due.user, now)):
+            tries = self._tries[app, due.user] = self._tries.get((app, due.user), 0) + 1
+            if problem.is_temporary and tries <= TRIES:
+                later = now + 1000 * min(60 << min(tries, 10), 3600)
                 self._settle(app, due, replace(due, due=later), later)
                 return
             self.counts[app, MAIL, "refused"] += 1
@@ -253,15 +257,6 @@ class Mails:
         found = self._accounts.by_id(app, id)
         return found[0] if found is not None and found[0].email and not found[0].bot else None
 
-    def _not_before(self, app: str, due: MailDue, wishes: Wishes, now_ms: int) -> int:
-        """When the next mail may be sent, Unix milliseconds; 0: now."""
-        again = due.mailed + AGAIN_SECONDS * 1000
-        if wishes.mail == "soon" and due.mailed and again > now_ms:
-            has_read = self._store.part(MessageLog).marks.since(app, due.user, due.marks).reads
-            if not has_read:
-                return again
-        return quiet_until(wishes.quiet, now_ms)
-
     def _mail(self, account: Account, wishes: Wishes, after: int) -> Mail | None:
         # Imported at the first mail.
         from imserver.features.notifications.digests import collect, mail_of
@@ -276,10 +271,3 @@ class Mails:
         page, stop_url = self._page_of(app), self._stop_url(app, user)
         answer_url = partial(self._answer_url, app, user)
         return mail_of(digest, account, wishes, preview, page, self._site, stop_url, answer_url)
-
-    def _next_try(self, app: str, user: str, now_ms: int) -> int:
-        """When a mail that was refused for now is tried again; 0: not any more."""
-        tries = self._tries[app, user] = self._tries.get((app, user), 0) + 1
-        if tries > TRIES:
-            return 0
-        return now_ms + 1000 * min(60 << min(tries, 10), 3600)

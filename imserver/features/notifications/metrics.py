@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.features.notifications.parts import NotificationParts, notifications_of
+from imserver.features.notifications.parts import notifications_of
 from imserver.plugin.metrics import Metric
-
-
-def _by_kind(parts: NotificationParts) -> dict[tuple[str, str, str], int]:
-    """(app, kind, result) → notifications and mails."""
-    return {**dict(parts.deliveries.counts.items()), **parts.mails.counts}
-
 
 METRICS: Final[tuple[Metric, ...]] = (
     Metric(
         "imserver_notifications_total",
         "counter",
         "Notifications by kind, and what became of them",
-        lambda node: _by_kind(notifications_of(node)),
+        lambda node: {
+            **dict(notifications_of(node).deliveries.counts.items()),
+            **notifications_of(node).mails.counts,
+        },
         label="app kind result",
     ),
     Metric(

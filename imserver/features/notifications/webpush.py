@@ -72,11 +72,6 @@ def _is_point(text: str) -> bool:
     return len(point) == 65
 
 
-def to_base64url(content: bytes) -> str:
-    """base64url without padding."""
-    return urlsafe_b64encode(content).rstrip(b"=").decode()
-
-
 def encrypt(endpoint: PushEndpoint, body: bytes) -> bytes:
     """Encrypt a body for an endpoint, with a key that is used once. Raises ValueError for keys of an endpoint
     that are none."""
@@ -194,7 +189,8 @@ class WebPush:
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
         public = self._key.public_key()
-        return to_base64url(public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
+        point = public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        return urlsafe_b64encode(point).rstrip(b"=").decode()
 
     def check(self, url: str, p256dh: str, auth: str) -> None:
         """Check an endpoint and its keys. Raises BadUrl, and ValueError for the keys. Never switches."""

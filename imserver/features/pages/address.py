@@ -103,9 +103,12 @@ def resolve(
     seen_host = ""
     if websocket is None:
         seen_host = host
-        path = "" if http is None else http.path
+        path, seen = "" if http is None else http.path, _HOST.fullmatch(host)
+        assert seen is not None, "callers check with is_host"
         # Below a path there is a proxy, whatever its port.
-        websocket = Configured("", host if path else _websocket_host(host, ports), path)
+        if not path and seen["port"] == str(ports.http):
+            host = f"{seen['host']}:{ports.websocket}"
+        websocket = Configured("", host, path)
     path = websocket.path.removesuffix(_WEBSOCKET_PATH) + _WEBSOCKET_PATH
     scheme = _WEBSOCKET_SCHEMES.get(websocket.scheme, "")
     sources = ["'self'", *_sources(scheme, ("ws", "wss"), websocket.host)]
@@ -115,17 +118,6 @@ def resolve(
         base = f"{_prefix(http_scheme)}{http.host}{http.path}"
         sources += _sources(http_scheme, ("http", "https"), http.host)
     return Addresses(f"{_prefix(scheme)}{websocket.host}{path}", base, seen_host, tuple(sources))
-
-
-def _websocket_host(host: str, ports: Ports) -> str:
-    name, port = _split(host)
-    return f"{name}:{ports.websocket}" if port == str(ports.http) else host
-
-
-def _split(host: str) -> tuple[str, str]:
-    found = _HOST.fullmatch(host)
-    assert found is not None, "callers check with is_host"
-    return found["host"], found["port"] or ""
 
 
 def _prefix(scheme: str) -> str:

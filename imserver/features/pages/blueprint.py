@@ -303,7 +303,9 @@ class _Chat:
         numbers, and are in Chinese unless ``lang`` names another language.
         """
         room = parameter("appid")
-        if room not in self._rooms and not self._is_named_room(room):
+        # Visitors may name an app that is not listed.
+        is_named = ":" not in room and room != _ACCOUNTS_APP and self._tenants.get(room) is not None
+        if room not in self._rooms and not is_named:
             if not self._rooms:
                 abort(Problems.NOT_FOUND.status)
             room = self._rooms[0]
@@ -327,10 +329,6 @@ class _Chat:
             has_messages=self._has_messages(),
             has_channels=self._has_channels(),
         )
-
-    def _is_named_room(self, app: str) -> bool:
-        """Whether an app that is not listed has a chat page for visitors who name it."""
-        return ":" not in app and app != _ACCOUNTS_APP and self._tenants.get(app) is not None
 
     def room(self) -> AnyResponse:
         """``GET /home/room?uid=[&groups_id=]``: a conversation with all users in a room of the action

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -165,7 +165,8 @@ def curl_of(address: str, method: str, path: str, operation: Document) -> str:
     elif "requestBody" in operation:
         media_type = next(iter(operation["requestBody"]["content"]))
         words.append("-H " + shlex.quote(f"Content-Type: {media_type}"))
-        words.append("--data-binary @" + shlex.quote(_name_of_file(operation)))
+        names = [each["example"] for each in operation["parameters"] if each["name"] == "name"]
+        words.append("--data-binary @" + shlex.quote(names[0] if names else "file"))
     if method == "head":
         words.append("-I")
     elif method not in ("get", "post") or (method == "post" and "requestBody" not in operation):
@@ -173,9 +174,8 @@ def curl_of(address: str, method: str, path: str, operation: Document) -> str:
     for each in operation["parameters"]:
         if each["in"] == "header" and each["required"]:
             words.append("-H " + shlex.quote(f"{each['name']}: {each['example']}"))
-    query = urlencode(
-        {each["name"]: each["example"] for each in operation["parameters"] if _is_in_query(each)}, safe=":,"
-    )
+    in_query = [each for each in operation["parameters"] if each["in"] == "query" and "example" in each]
+    query = urlencode({each["name"]: each["example"] for each in in_query}, safe=":,")
     for each in operation["parameters"]:
         if each["in"] == "path":
             path = path.replace(f"{{{each['name']}}}", each["example"])
@@ -208,16 +208,6 @@ def _trial(method: str, path: str, operation: Document) -> Document | None:
     }
 
 
-def _name_of_file(operation: Document) -> str:
-    """The file name in the example of an operation that takes a file."""
-    names = [each["example"] for each in operation["parameters"] if each["name"] == "name"]
-    return names[0] if names else "file"
-
-
-def _is_in_query(parameter: Document) -> bool:
-    return parameter["in"] == "query" and "example" in parameter
-
-
 def _example(content: Document) -> Any:
     return next((each["value"] for each in content.get("examples", {}).values()), None)
 
@@ -245,13 +235,10 @@ def fields_of(schema: Document, document: Document) -> tuple[Field, ...]:
     if shape := _shape_of(schema):
         schema = document["components"]["schemas"][shape]
     required = schema.get("required", ())
-    return _required_first(
+    fields = [
         _field(name, kind, name in required, kind.get("description", ""))
         for name, kind in schema.get("properties", {}).items()
-    )
-
-
-def _required_first(fields: Iterable[Field]) -> tuple[Field, ...]:
+    ]
     return tuple(sorted(fields, key=lambda field: not field.required))
 
 

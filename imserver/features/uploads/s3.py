@@ -62,17 +62,12 @@ def signed_headers(
     request = "\n".join([method, path, "", canonical, names, sha256])
     scope = f"{moment[:8]}/{credentials.region}/s3/aws4_request"
     to_sign = "\n".join([_ALGORITHM, moment, scope, hashlib.sha256(request.encode()).hexdigest()])
-    signature = hmac.digest(_signing_key(credentials, moment[:8]), to_sign.encode(), "sha256").hex()
+    signature = f"AWS4{credentials.secret_key}".encode()
+    for part in (moment[:8], credentials.region, "s3", "aws4_request", to_sign):
+        signature = hmac.digest(signature, part.encode(), "sha256")
     who = f"Credential={credentials.access_key}/{scope}"
-    proof = f"{_ALGORITHM} {who},SignedHeaders={names},Signature={signature}"
+    proof = f"{_ALGORITHM} {who},SignedHeaders={names},Signature={signature.hex()}"
     return {**sent, "authorization": proof}
-
-
-def _signing_key(credentials: Credentials, day: str) -> bytes:
-    key = f"AWS4{credentials.secret_key}".encode()
-    for part in (day, credentials.region, "s3", "aws4_request"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    return key
 
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from werkzeug.exceptions import MethodNotAllowed
 from imserver.features.uploads.api import BEGIN, PART, PART_TYPE, TUS_PATH, TUS_VERSION, check_after, shown
 from imserver.features.uploads.declared import HTTP_KIND_REFUSED, HTTP_TUS_VERSION, HTTP_UNKNOWN_UPLOAD
 from imserver.features.uploads.resumable import ALGORITHMS, Checksum, PartialUpload, ResumableUploads
-from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads
-from imserver.features.uploads.views import answered, offer_of, require_plain
+from imserver.features.uploads.uploads import Offer, Uploads
+from imserver.features.uploads.views import answered, blueprint_of, offer_of, require_plain
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     Api,
@@ -49,19 +49,10 @@ Headers = tuple[tuple[str, str], ...]
 
 def create_tus_view(uploads: Uploads, api: Api) -> Blueprint:
     """The blueprint of uploads in parts."""
-    view, blueprint = _TusView(uploads, api), Blueprint("tus", __name__)
-    for path, function in (
-        (TUS_PATH, view.begin),
-        (f"{TUS_PATH}/<string(length={ID_CHARACTERS}):id>", view.continue_),
-    ):
-        blueprint.add_url_rule(
-            path,
-            endpoint=function.__name__,
-            view_func=function,
-            methods=_METHODS,
-            provide_automatic_options=False,
-        )
-    return blueprint
+    view = _TusView(uploads, api)
+    return blueprint_of(
+        "tus", (TUS_PATH, view.begin, _METHODS), (f"{TUS_PATH}/{{id}}", view.continue_, _METHODS)
+    )
 
 
 class _TusView:

@@ -252,8 +252,9 @@ class Uploads:
 
     # --- in -------------------------------------------------------------------------------------------------
 
-    def receive(self, offer: Offer, read: Callable[[int], bytes]) -> Upload:
-        """Store a file. ``read(n)`` returns up to ``n`` more bytes, none when the sender has disconnected.
+    def receive(self, offer: Offer, read: Callable[[int], bytes], name: str = "") -> Upload:
+        """Store a file with the id ``name`` (``""``: a new one). ``read(n)`` returns up to ``n`` more bytes,
+        none when the sender has disconnected.
 
         A file is refused before it is read, where possible. Switches. Raises :class:`TransferRefused`,
         MediaUnavailable, StorageUnavailable, and the exceptions of ``read``; then nothing is stored.
@@ -264,7 +265,7 @@ class Uploads:
             try:
                 digest = hashlib.sha256()
                 self.write(offer, read, path, transfer, 0, offer.length, digest)
-                return self.finish(offer, path, new_id(), digest.hexdigest())
+                return self.finish(offer, path, name or new_id(), digest.hexdigest())
             finally:
                 self.discard(path)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
@@ -48,17 +48,24 @@ Range = tuple[int, int]
 
 def create_upload_view(uploads: Uploads, api: Api) -> Blueprint:
     """The blueprint of the paths whose bodies are files."""
-    view, blueprint = _UploadView(uploads, api), Blueprint("uploads", __name__)
-    for path, function, methods in (
-        (PATH, view.take, ["POST"]),
-        (FILE_PATH, view.give, ["GET"]),
-        (THUMBNAIL_PATH, view.give_thumbnail, ["GET"]),
-    ):
+    view = _UploadView(uploads, api)
+    return blueprint_of(
+        "uploads",
+        (PATH, view.take, ("POST",)),
+        (FILE_PATH, view.give, ("GET",)),
+        (THUMBNAIL_PATH, view.give_thumbnail, ("GET",)),
+    )
+
+
+def blueprint_of(name: str, *views: tuple[str, Callable[..., Response], Sequence[str]]) -> Blueprint:
+    """The blueprint of views: path, function, methods. ``{id}`` in a path is the id of a file."""
+    blueprint = Blueprint(name, __name__)
+    for path, function, methods in views:
         blueprint.add_url_rule(
             path.replace("{id}", f"<string(length={ID_CHARACTERS}):id>"),
             endpoint=function.__name__,
             view_func=function,
-            methods=methods,
+            methods=list(methods),
             provide_automatic_options=False,
         )
     return blueprint

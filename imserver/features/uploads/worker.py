@@ -115,7 +115,12 @@ class Worker:
     def _run(self, task: bytes, seconds: float) -> bytes:
         for _ in range(2):  # a process that has ended meanwhile is started again
             try:
-                answer = self._exchanged(task, seconds)
+                if self._socket is None:
+                    self._start()
+                assert self._socket is not None
+                with gevent.Timeout(seconds, TimeoutError):
+                    self._socket.sendall(task)
+                    answer = self._socket.recv(self._answer_bytes)
             except TimeoutError:
                 self._kill()
                 return b""
@@ -130,14 +135,6 @@ class Worker:
             if self._end_signal == signal.SIGPROF:
                 raise TooCostly("the task takes more CPU time than one may have")
         return b""
-
-    def _exchanged(self, task: bytes, seconds: float) -> bytes:
-        if self._socket is None:
-            self._start()
-        assert self._socket is not None
-        with gevent.Timeout(seconds, TimeoutError):
-            self._socket.sendall(task)
-            return self._socket.recv(self._answer_bytes)
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()

@@ -73,17 +73,13 @@ class LogWindow:
         """The first entries after the position; 0: a page of them. May switch; raises StorageUnavailable."""
         limit = limit or self.page
         if len(self._entries) < limit and self.head > self._end:
-            self._read_page()
+            head, page = self.head, self._read(self._end, self.page)
+            # A commit that continues the window may have come while this was read.
+            self._add([entry for entry in page if entry.id > self._end])
+            end = page[-1].id if len(page) == self.page else max(head, page[-1].id if page else 0)
+            self._end = max(self._end, end)
+            self.head = max(self.head, self._end)
         return [self._entries[number] for number in range(min(limit, len(self._entries)))]
-
-    def _read_page(self) -> None:
-        head = self.head
-        found = self._read(self._end, self.page)
-        # A commit that continues the window may have come while this was read.
-        self._add([entry for entry in found if entry.id > self._end])
-        end = found[-1].id if len(found) == self.page else max(head, found[-1].id if found else 0)
-        self._end = max(self._end, end)
-        self.head = max(self.head, self._end)
 
     def after(self, seen: int) -> int:
         """The position behind the first ``seen`` entries. Never switches."""

@@ -139,8 +139,12 @@ class AiChat:
         answer = self._answer(stream, principal, asked.chat, form)
         answer.thread, answer.run = asked.thread, asked.run
         answer.skipped = frozenset(open_before)
-        stored = known and self._first_answer(answer, entry)
-        self._begin(form, stream, head, principal, answer, entry.id, stored or None)
+        stored = None
+        if known:
+            app, user = principal.app, principal.user
+            entries, _ = self._log.entries.history(app, user, entry.conversation, 0, PAGE, entry.id)
+            stored = next((each for each in entries if answer.is_of(each)), None)
+        self._begin(form, stream, head, principal, answer, entry.id, stored)
         gevent.spawn_later(SILENT_SECONDS, self._watch, principal, asked.chat, answer)
 
     def _resume(self, stream: Stream, head: Head) -> None:
@@ -267,12 +271,6 @@ class AiChat:
             raise result
         raise ApiProblem(Problems.TOO_MANY_REQUESTS)
 
-    def _first_answer(self, answer: Answer, asked: Message) -> Message | None:
-        """The first answer after a message, if it is stored. May switch."""
-        app = answer.connection.app or ""
-        entries, _ = self._log.entries.history(app, answer.user, asked.conversation, 0, PAGE, asked.id)
-        return next((entry for entry in entries if answer.is_of(entry)), None)
-
     def _conversation(self, principal: Principal, chat: Chat) -> int:
         """The number of the conversation of a chat; 0: it has no messages. May switch."""
         if chat.conversation:
@@ -372,10 +370,6 @@ def _route(method: str, path: str, function: Callable[[AiChat, Call], HttpRespon
     return Route(method, f"{PATH}{path}", need, function, hot=True, limited=True, **more)
 
 
-def _preflight(_ai_chat: AiChat, _call: Call) -> HttpResponse:
-    return HttpResponse(204, b"")
-
-
 def _build(core: Core) -> FeatureParts:
     ai_chat = AiChat(core)
     return FeatureParts(ai_chat, streams=ai_chat.paths)
@@ -384,9 +378,10 @@ def _build(core: Core) -> FeatureParts:
 ROUTES: Final = (
     _route("POST", "/*/stop", AiChat.stop),
     _route("GET", "/*/messages", AiChat.history),
-    _route("OPTIONS", "", _preflight),
-    _route("OPTIONS", "/ag-ui", _preflight),
-    _route("OPTIONS", "/*/stream", _preflight),
+    *(
+        _route("OPTIONS", path, lambda _ai_chat, _call: HttpResponse(204, b""))
+        for path in ("", "/ag-ui", "/*/stream")
+    ),
 )
 FEATURE: Final = Feature(
     NAME,

@@ -158,21 +158,19 @@ class EventHooks:
         return {each.id: each for each in self.rows.all(int(time())) if not is_banned(each.app, each.user)}
 
     def wants(self, hook: Hook, entry: Entry) -> bool | None:
-        """Whether a subscription has an entry; None: who subscribed may not read now."""
-        return Subscription.of(hook.what).has(entry, hook.user) and (self._still_holds(hook) or None)
-
-    def advance(self, hook: Hook, position: int) -> None:
-        """Store a position."""
-        self.rows.advance(hook, position)
-
-    def _still_holds(self, hook: Hook) -> bool:
-        """Whether who subscribed may still read; else the subscription ends. That of a key waits, which this
-        node may learn later. Switches. Raises StorageUnavailable."""
+        """Whether a subscription has an entry. If who subscribed may not read any more, it ends; None: that
+        of a key waits, which this node may learn later."""
+        if not Subscription.of(hook.what).has(entry, hook.user):
+            return False
         holds = self._core.identity.authority.still_holds(hook.app, hook.user, hook.what.proof)
         if not holds and not hook.what.proof.startswith("key:"):
             self.rows.remove_same(hook)
             self.log.work.changed()
-        return holds
+        return holds or None
+
+    def advance(self, hook: Hook, position: int) -> None:
+        """Store a position."""
+        self.rows.advance(hook, position)
 
     def deliver(self, sender: HookSender[Hook], entry: Entry) -> Failure | None:
         """Send one event. Each is sent after the one before was taken, so its cursor is its own place."""

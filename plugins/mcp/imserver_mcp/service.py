@@ -76,12 +76,6 @@ class _Style(Struct):
 STYLE: Final = _Style()
 
 
-def base_of(request: HttpRequest) -> str:
-    """The address of this server, as the client knows it."""
-    is_tls = request.headers.get("x-forwarded-proto", "").startswith("https")
-    return f"{'https' if is_tls else 'http'}://{request.headers.get('host', 'localhost')}"
-
-
 class Mcp:
     """Serves MCP on one node. Owner of what is offered."""
 
@@ -258,7 +252,10 @@ class Mcp:
 
     def metadata(self, call: Call) -> HttpResponse:
         """What protects this resource (RFC 9728)."""
-        base = self.core.config.app.http_url.rstrip("/") or base_of(call.request)
+        headers, base = call.request.headers, self.core.config.app.http_url.rstrip("/")
+        if not base:  # as the client knows it
+            is_tls = headers.get("x-forwarded-proto", "").startswith("https")
+            base = f"{'https' if is_tls else 'http'}://{headers.get('host', 'localhost')}"
         document = {
             "resource": base + PATH,
             "bearer_methods_supported": ["header"],
@@ -302,11 +299,6 @@ def _read(mcp: Mcp, call: Call) -> None:
     call.user = query.get("user", "")
 
 
-def _refuse_method(_mcp: Mcp, _call: Call) -> HttpResponse:
-    """There are no sessions and no standing streams, which GET and DELETE are for."""
-    return HttpResponse(405, b"", "text/plain", (("Allow", "POST"),))
-
-
 def _service(core: Core, api: Api) -> Mcp:
     return core.service(Mcp).attach(api)
 
@@ -317,6 +309,16 @@ def _route(method: str, path: str, need: Need, function: Any, **more: Any) -> Ro
 
 ROUTES: Final = (
     _route("POST", PATH, events.NEED, None, app="optional", user="optional", read=_read),
-    *(_route(method, PATH, Needs.ANYONE, _refuse_method, hot=True) for method in ("GET", "DELETE")),
+    # There are no sessions and no standing streams, which GET and DELETE are for.
+    *(
+        _route(
+            method,
+            PATH,
+            Needs.ANYONE,
+            lambda _mcp, _call: HttpResponse(405, b"", "text/plain", (("Allow", "POST"),)),
+            hot=True,
+        )
+        for method in ("GET", "DELETE")
+    ),
     *(_route("GET", path, Needs.ANYONE, Mcp.metadata, hot=True) for path in (METADATA, METADATA + PATH)),
 )

@@ -14,8 +14,8 @@ from imserver.plugin.runtime import Outgoing
 from imserver.plugin.settings import Config, settings_of
 
 from . import apns, fcm, hms
-from .service import JsonClient, MobileService
-from .settings import SETTINGS, MobilePush, MobilePushSettings, apns_key, fcm_key, hms_secret
+from .service import MobileService
+from .settings import SETTINGS, MobilePushSettings
 
 __all__ = ["FEATURE", "services_of"]
 
@@ -25,25 +25,10 @@ def services_of(config: Config, tenants: Tenants) -> tuple[MobileService, ...]:
     addresses, requests = settings_of(config, MobilePushSettings), Outgoing()
     tokens = apns.ProviderTokens()
 
-    def make_fcm(settings: MobilePush) -> JsonClient | None:
-        key = fcm_key(settings.fcm)
-        return fcm.client_of(settings.fcm, key, addresses, requests) if key is not None else None
-
-    def make_apns(settings: MobilePush) -> apns.ApnsClient | None:
-        key, given = apns_key(settings.apns), settings.apns
-        url = addresses.apns_sandbox_url if given.sandbox else addresses.apns_url
-        if key is None:
-            return None
-        return apns.ApnsClient(given, tokens.of(given, key), url, addresses.seconds)
-
-    def make_hms(settings: MobilePush) -> JsonClient | None:
-        secret = hms_secret(settings.hms)
-        return hms.client_of(settings.hms, secret, addresses, requests) if secret else None
-
     return (
-        MobileService(fcm.NAME, tenants, make_fcm, fcm.FORM),
-        MobileService(apns.NAME, tenants, make_apns, apns.FORM),
-        MobileService(hms.NAME, tenants, make_hms, hms.FORM),
+        MobileService(fcm.NAME, tenants, lambda of: fcm.client_of(of.fcm, addresses, requests), fcm.FORM),
+        MobileService(apns.NAME, tenants, lambda of: apns.client_of(of.apns, tokens, addresses), apns.FORM),
+        MobileService(hms.NAME, tenants, lambda of: hms.client_of(of.hms, addresses, requests), hms.FORM),
     )
 
 

@@ -38,7 +38,7 @@ from .service import (
     rules,
     signed_token,
 )
-from .settings import ApnsSettings
+from .settings import ApnsSettings, MobilePushSettings, apns_key
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -209,3 +209,14 @@ class ApnsClient:
         """End the connection when it is idle."""
         if self._connection.value is not None:
             self._connection.value.close()
+
+
+def client_of(
+    settings: ApnsSettings, tokens: ProviderTokens, addresses: MobilePushSettings
+) -> ApnsClient | None:
+    """Sends for one application; None: there is none. Raises BadKey."""
+    key = apns_key(settings)
+    if key is None:
+        return None
+    url = addresses.apns_sandbox_url if settings.sandbox else addresses.apns_url
+    return ApnsClient(settings, tokens.of(settings, key), url, addresses.seconds)

@@ -37,7 +37,7 @@ from .service import (
     rules,
     signed_token,
 )
-from .settings import FcmKey, FcmSettings, MobilePushSettings
+from .settings import FcmSettings, MobilePushSettings, fcm_key
 
 NAME: Final = "fcm"
 FORM: Final = re.compile(r"[A-Za-z0-9_:%.~-]{20,990}")
@@ -89,10 +89,11 @@ def _size(message: dict[str, Any]) -> int:
     )
 
 
-def client_of(
-    settings: FcmSettings, key: FcmKey, addresses: MobilePushSettings, requests: Outgoing
-) -> JsonClient:
-    """Sends with the service account of one app."""
+def client_of(settings: FcmSettings, addresses: MobilePushSettings, requests: Outgoing) -> JsonClient | None:
+    """Sends with the service account of one app; None: it has none. Raises BadKey."""
+    key = fcm_key(settings)
+    if key is None:
+        return None
 
     def renew() -> AccessToken:
         from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15

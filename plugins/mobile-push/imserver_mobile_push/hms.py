@@ -33,7 +33,7 @@ from .service import (
     rule_of_status,
     rules,
 )
-from .settings import HmsSettings, MobilePushSettings
+from .settings import HmsSettings, MobilePushSettings, hms_secret
 
 NAME: Final = "hms"
 FORM: Final = re.compile(r"[A-Za-z0-9_.:|+/=-]{16,990}")
@@ -72,10 +72,11 @@ def message_of(token: str, notice: PushNotice, settings: HmsSettings) -> dict[st
     return {"token": [token], "data": facts, "android": android}
 
 
-def client_of(
-    settings: HmsSettings, secret: str, addresses: MobilePushSettings, requests: Outgoing
-) -> JsonClient:
-    """Sends for one application."""
+def client_of(settings: HmsSettings, addresses: MobilePushSettings, requests: Outgoing) -> JsonClient | None:
+    """Sends for one application; None: there is none. Raises BadKey."""
+    secret = hms_secret(settings)
+    if not secret:
+        return None
 
     def renew() -> AccessToken:
         fields = {
@@ -87,11 +88,15 @@ def client_of(
 
     url = f"{addresses.hms_url.rstrip('/')}/v1/{settings.app_id}/messages:send"
     shown = partial(message_of, settings=settings)
-    return JsonClient(requests, url, addresses.seconds, renew, shown, _size, judge)
-
-
-def _size(message: dict[str, Any]) -> int:
-    return len(msgspec.json.encode(message))
+    return JsonClient(
+        requests,
+        url,
+        addresses.seconds,
+        renew,
+        shown,
+        lambda message: len(msgspec.json.encode(message)),
+        judge,
+    )
 
 
 def judge(token: str, status: int, body: bytes) -> tuple[Rule, str]:

@@ -267,7 +267,11 @@ class Export:
     def __init__(self, path: Path) -> None:
         self.problems = Problems()
         self._source: Source = FolderSource(path) if path.is_dir() else ZipSource(path)
-        tops = [name.removesuffix("users.json") for name in self._source.names if _is_users(name)]
+        tops = [
+            name.removesuffix("users.json")
+            for name in self._source.names
+            if name.rpartition("/")[2] == "users.json"
+        ]
         if not tops:
             raise BadExport(f"{path} is no export of Slack: it has no users.json")
         self._top = min(tops, key=len)
@@ -381,10 +385,6 @@ class Export:
 
 UPLOADS: Final = "__uploads"
 """The folder in which some tools add the files to an export: ``__uploads/F…/name``."""
-
-
-def _is_users(name: str) -> bool:
-    return name.rpartition("/")[2] == "users.json"
 
 
 class _Reader:

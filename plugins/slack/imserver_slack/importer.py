@@ -62,14 +62,6 @@ class Event(Struct):
     reactions: Sequence[tuple[str, str, str]] = ()
     is_edited: bool = False
 
-    def all_keys(self) -> Iterator[str]:
-        """All keys that it needs."""
-        yield self.key
-        if self.about:
-            yield self.about
-        for key, _, _ in self.reactions:
-            yield key
-
 
 class Importer:
     """One import. ``uploads`` None: no files. Every method switches, and raises StorageUnavailable."""
@@ -148,7 +140,9 @@ class Importer:
             return
         listed = conversation.users
         if conversation.is_archived:  # its members have gone, and its writers may read it
-            listed = list(dict.fromkeys((*listed, *(id for id in activity.seen if self._is_member(id)))))
+            people = self._survey.people
+            writers = [id for id in activity.seen if id in people and people[id].is_member]
+            listed = list(dict.fromkeys((*listed, *writers)))
         creator = conversation.creator or ""
         owner = creator if creator in listed or not listed else listed[0]
         if self._people.get(owner) is None:
@@ -172,10 +166,6 @@ class Importer:
                 body=self._description((purpose.value if purpose else "") or "").encode(),
             )
         )
-
-    def _is_member(self, id: str) -> bool:
-        person = self._survey.people.get(id)
-        return person is not None and person.is_member
 
     def _name_of(self, conversation: Conversation) -> str:
         name = conversation.name or ""
@@ -328,7 +318,8 @@ class Importer:
         batch, self._batch = self._batch, []
         if not batch:
             return
-        keys = [key for event in batch for key in event.all_keys()]
+        keys = [key for event in batch for key in (event.key, event.about) if key]
+        keys += [key for event in batch for key, _, _ in event.reactions]
         begun = [event for event in batch if event.kind == "begin"]
         keys += [key for event in begun for key in self._newest(event.conversation)]
         groups: dict[str, int] = {}

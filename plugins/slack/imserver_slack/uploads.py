@@ -15,7 +15,7 @@ from typing import IO, Final
 
 from imserver.features.uploads.contract import MediaUnavailable, Upload
 from imserver.features.uploads.transfers import TransferRefused
-from imserver.features.uploads.uploads import Offer, Uploads, new_id
+from imserver.features.uploads.uploads import Offer, Uploads
 from imserver.plugin.errors import StorageUnavailable
 
 from .export import Export, Problems
@@ -77,7 +77,7 @@ class FileUploads:
             with self._index.open(id) as file:
                 length = _length_of(file, self._uploads.limit_of(kind))
             with self._index.open(id) as file:
-                added = self._store(Offer(self._app, user, name, kind, length), file, own_id)
+                added = self._uploads.receive(Offer(self._app, user, name, kind, length), file.read, own_id)
         except StorageUnavailable:
             raise
         except (TransferRefused, MediaUnavailable) as error:
@@ -88,18 +88,6 @@ class FileUploads:
             return None
         self.new += 1
         return added
-
-    def _store(self, offer: Offer, file: IO[bytes], own_id: str) -> Upload:
-        uploads = self._uploads
-        with uploads.arriving(offer, offer.length) as transfer:
-            uploads.admit(offer, offer.length)
-            path = uploads.incoming() / new_id()
-            digest = hashlib.sha256()
-            try:
-                uploads.write(offer, file.read, path, transfer, 0, offer.length, digest)
-                return uploads.finish(offer, path, own_id, digest.hexdigest())
-            finally:
-                uploads.discard(path)
 
 
 def _length_of(file: IO[bytes], most: int) -> int:
