@@ -77,10 +77,13 @@ class StreamedAnswers:
             return found
         if found and not self._relations.may_write(app, user, found):
             return Rejected(RejectReason.BLOCKED)
-        if to and self._logins.wants_account(app, not is_back_end):
-            is_first = self._store.part(MessageLog).conversations.between(app, user, to) is None
-            if is_first and not self._accounts.those_of(app, [to]):
-                return Rejected(RejectReason.UNKNOWN_ACCOUNT)
+        if (
+            to
+            and self._logins.wants_account(app, not is_back_end)
+            and not self._accounts.those_of(app, [to])
+            and self._store.part(MessageLog).conversations.between(app, user, to) is None
+        ):  # the first message to somebody who is no account
+            return Rejected(RejectReason.UNKNOWN_ACCOUNT)
         if not is_back_end:
             if self._texts.count_of(app, user) >= MOST_STREAMS:
                 raise ChannelRefused("full", f"the bot has {MOST_STREAMS} open streams on this node")

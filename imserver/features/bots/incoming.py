@@ -38,7 +38,6 @@ from imserver.plugin.wire import id_of
 PATH: Final = "/hooks/"
 _TAKEN: Final = ("type", "text", "data", "buttons", "mentions", "client_msg_id", "notify")
 """The fields of a message that a request may set. Others, which other programs send, are ignored."""
-_OF_SLACK: Final = ("text", "blocks", "attachments")
 _EXPECTED: Final = "Send a JSON object, or a form with the JSON in the field payload"
 _fields: Final = msgspec.json.Decoder(dict[str, Raw])
 _message: Final = msgspec.json.Decoder(SendRequest)
@@ -175,8 +174,9 @@ def _read(api: HookApi, call: Call) -> None:
     given = call.decode_json(_fields, body)
     taken: dict[str, Any] = {name: given[name] for name in _TAKEN if name in given}
     if not ("type" in given or "data" in given):
+        names = [name for name in ("text", "blocks", "attachments") if name in given]
         text, mentions_all = text_of(
-            {name: call.decode_json(_anything, bytes(given[name])) for name in _OF_SLACK if name in given}
+            {name: call.decode_json(_anything, bytes(given[name])) for name in names}
         )
         if text:
             taken["text"] = text

@@ -21,7 +21,7 @@ import msgspec
 from gevent.event import Event as Signal
 from msgspec import Struct, field
 
-from imserver.features.notifications.contract import Delivery, Kind, PushEndpoint
+from imserver.features.notifications.contract import Delivery, PushEndpoint
 from imserver.features.notifications.device_services import DeviceServices, notice_of
 from imserver.features.notifications.recent import RecentDeliveries
 from imserver.features.notifications.rows import NotificationRows
@@ -68,10 +68,8 @@ LONGEST_WANTED_SECONDS: Final = 3600.0
 """The longest pause that a host may want for all."""
 STOP_SECONDS: Final = 2.0
 """How long the end waits for requests that are under way."""
-END_LOOK_SECONDS: Final = 0.01
 AHEAD: Final = 15
 """Deliveries that are encrypted with another one."""
-URGENCY: Final[Mapping[Kind, str]] = {"message": "high", "push": "high", "test": "high", "close": "normal"}
 
 Pace = Literal["fast", "new", "slow"]
 """How a host answers. ``new``: its last request has failed, or it has had none."""
@@ -314,7 +312,7 @@ class Host:
         deadline = monotonic() + seconds
         gevent.joinall(self._workers, timeout=seconds)
         while self.consumer.is_busy and monotonic() < deadline:
-            gevent.sleep(END_LOOK_SECONDS)  # it stores results
+            gevent.sleep(0.01)  # it stores results
         Consumer.stop_all([self.consumer])
         gevent.killall(self._workers)
         try:
@@ -457,7 +455,8 @@ class Host:
         content = self._contents.pop(one.id)
         ttl = max(0, one.created + one.ttl - int(time()))
         began = monotonic()
-        return began, self._owner.webpush.hand_over(endpoint, content, ttl, URGENCY[one.kind], one.topic)
+        urgency = "normal" if one.kind == "close" else "high"
+        return began, self._owner.webpush.hand_over(endpoint, content, ttl, urgency, one.topic)
 
     def _encrypt(self, some: Iterable[Delivery], endpoints: Mapping[int, PushEndpoint]) -> None:
         """Encrypt several, one after the other: the processor's caches make that half as long. Never

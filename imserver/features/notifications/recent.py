@@ -21,8 +21,6 @@ MOST_USERS: Final = 5000
 """Users whose last notifications a node remembers."""
 QUERY: Final = "notifications.recent"
 FORGET: Final = "notifications.forget"
-_CHARACTERS: Final = 200
-"""Longest text of a problem."""
 
 
 class RecentDelivery(Struct, frozen=True, array_like=True):
@@ -67,7 +65,7 @@ class RecentDeliveries:
     def note(self, one: Delivery, outcome: str, problem: str = "") -> None:
         """Note what became of a delivery."""
         recent = RecentDelivery(
-            int(time()), one.user, one.kind, one.host, one.endpoint, outcome, problem[:_CHARACTERS]
+            int(time()), one.user, one.kind, one.host, one.endpoint, outcome, problem[:200]
         )
         self._by_app.setdefault(one.app, deque(maxlen=MOST_RECENT)).appendleft(recent)
         of_user = self._by_user.pop((one.app, one.user), None) or deque(maxlen=MOST_OF_USER)

@@ -98,7 +98,6 @@ _MIME_TYPES: Final = {
     ".svg": "image/svg+xml",
     ".json": "application/json",
 }
-_STATUS_SECONDS: Final = 3
 _BOARD_TEXTS: Final = ("status_", "cluster_", "unit_", "no_answer")
 """Prefixes of the keys of operators' texts."""
 _NODE_FIGURES: Final = ("connections", "users", "memory", "uptime", "lag", "share")
@@ -577,7 +576,7 @@ def _board(name: str, state_url: str) -> AnyResponse:
     language, words = language_of_visitor()
     data = {
         "stateUrl": request.script_root + state_url,
-        "seconds": _STATUS_SECONDS,
+        "seconds": 3,
         "language": words["html_lang"],
         "text": {
             key: text for key, text in words.items() if key.startswith(_BOARD_TEXTS) and "_means_" not in key

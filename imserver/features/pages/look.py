@@ -15,7 +15,6 @@ BUTTON: Final = "embed.js"
 COLOURS: Final = "/home/messages.css"
 """The address of :attr:`Look.sheet`, for pages that do not have it in theirs."""
 _NAME: Final = "imserver"
-_BUTTON_COLOUR: Final = b"#1d6b57"
 _LEAST: Final = 4.5
 """The contrast that WCAG 2.2 (AA) wants of text."""
 _LIGHT_GROUNDS: Final = ("#f3efe6", "#fffdf8", "#ffffff", "#f0ebdf")
@@ -64,7 +63,7 @@ class Look:
 
     def button(self, script: bytes) -> bytes:
         """The text of :data:`BUTTON` with the colour of the chat."""
-        return script.replace(_BUTTON_COLOUR, palette(self.colour)[0]["mine"].encode())
+        return script.replace(b"#1d6b57", palette(self.colour)[0]["mine"].encode())
 
 
 PLAIN: Final = Look(ChatSettings())

@@ -39,7 +39,6 @@ from imserver.plugin.views import as_request, to_response
 _RETRY_AFTER: Final = ("Retry-After", "2")
 _OWN_RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _SHOWN: Final = frozenset({"picture", "voice", "video"})
-_CACHED: Final = "private, max-age=86400, immutable"
 
 _NO_FORM: Final = "The body of the request is the file itself; do not send a form"
 
@@ -201,7 +200,7 @@ def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
         "Content-Type": row.thumbnail_type if thumbnail else row.type,
         "Content-Disposition": disposition,
         "Accept-Ranges": "bytes",
-        "Cache-Control": _CACHED,
+        "Cache-Control": "private, max-age=86400, immutable",
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "Cross-Origin-Resource-Policy": "cross-origin",

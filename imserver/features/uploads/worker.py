@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from gevent import Greenlet
 
 _IDLE_SECONDS: Final = 60.0
-_END_SECONDS: Final = 1.0
 
 
 class TooCostly(ImserverError):
@@ -164,7 +163,7 @@ class Worker:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        until = monotonic() + _END_SECONDS
+        until = monotonic() + 1.0
         while pid and not self._has_ended(pid):
             if monotonic() > until:
                 with suppress(ProcessLookupError):

@@ -25,7 +25,6 @@ GATHER_SECONDS: Final = 0.1
 MIN_PAUSE_SECONDS: Final = 0.05
 """Pause while an absence is due and cannot be decided, because the registry is away."""
 DUE_AT_ONCE: Final = 200
-PREVIEW_CHARACTERS: Final = 200
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -195,7 +194,7 @@ def _facts(
         facts |= {"group": str(conversation.id), "name": conversation.name}
     if entry.kind == "message":
         seen = entry.view()
-        facts |= {"type": seen.type, "preview": (seen.text or "")[:PREVIEW_CHARACTERS]}
+        facts |= {"type": seen.type, "preview": (seen.text or "")[:200]}
     return facts
 
 

@@ -62,7 +62,6 @@ REQUEST_EVENTS: Final = 250
 """Limit of the events in one request. A request costs 0.4 ms of CPU, each event in it 2 µs."""
 ADDED_AT_ONCE: Final = 500
 """Events that one call adds to a transaction: a push to many absent users may have a large content."""
-RETRIES_AT_ONCE: Final = 50
 RETRY_SECONDS: Final = 1.0
 """How long retries may hold up the other events of an app."""
 MAX_RETRY_SECONDS: Final = 300
@@ -488,7 +487,7 @@ class Feeds:
         feed.waiting = self.events.waiting_users(feed.app)
         now, deadline = int(time()), monotonic() + RETRY_SECONDS
         while feed.waiting and not sender.failures:
-            rows = self.events.due_retries(feed.app, now, now + MAX_RETRY_SECONDS, RETRIES_AT_ONCE)
+            rows = self.events.due_retries(feed.app, now, now + MAX_RETRY_SECONDS, 50)
             if not rows:
                 break
             for row in rows:

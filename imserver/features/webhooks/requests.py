@@ -39,7 +39,6 @@ MISCONFIGURED: Final = frozenset({401, 403, 404, 405, 407, 408, 410, 421, 425, 4
 """Statuses of 400 to 499 that say nothing about the content of the request."""
 REPEAT_SECONDS: Final = 600.0
 """How long one request is repeated before its events are dropped."""
-_LOG_SECONDS: Final = 10.0
 
 
 class WebhookCounts(Struct):
@@ -224,7 +223,7 @@ class WebhookQueue:
         self._tally.dropped[self.receiver.app] += count
         self._unlogged += count
         now = monotonic()
-        if not self._logged_at or now - self._logged_at > _LOG_SECONDS:
+        if not self._logged_at or now - self._logged_at > 10.0:
             log.warning("webhook of %s: %d events were dropped: %s", self.receiver.app, self._unlogged, why)
             self._unlogged = 0
             self._logged_at = now

@@ -28,7 +28,6 @@ from .tables import What
 from .turn import Turn
 
 PAGE: Final = 100
-POLL_MS: Final = 5000
 STREAM_SECONDS: Final = 600.0
 """How long a stream stays: then its client shows its token again."""
 MOST_STREAMS: Final = 20
@@ -140,7 +139,7 @@ def poll(turn: Turn) -> dict[str, Any]:
     events = [subscription.occurrence(each) for each in entries if subscription.has(each, user)]
     cursor = entries[-1].id if entries else position
     where = {"cursor": str(cursor), "truncated": truncated}
-    return {"events": events, **where, "hasMore": more, "nextPollMs": POLL_MS}
+    return {"events": events, **where, "hasMore": more, "nextPollMs": 5000}
 
 
 Tell = Callable[[Sequence[Entry]], Collection[bytes]]
