@@ -30,11 +30,7 @@ from imserver.auth.rights import RIGHTS
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadToken
 from imserver.config.settings import Config, KeySettings
-from imserver.errors import (
-    CloseCode,
-    HttpProblem,
-    Problems,
-)
+from imserver.errors import CloseCode, HttpProblem, Problems
 from imserver.storage.contract import Changes, KeyRow
 from imserver.transport.connection import Connection
 from imserver.transport.proxies import address_of

@@ -40,6 +40,13 @@ CLOSES: Final = {code: errors.close_reason(code) for code in _LIMITS}
 """The same → the reason."""
 
 
+def _limit_of(error: Exception | None) -> tuple[str, float]:
+    """The rate that refuses something, and the Unix second until which it does; 0: unknown."""
+    if not isinstance(error, TooManyRequests):
+        return "", 0.0
+    return error.limit, time() + error.seconds if error.seconds else 0.0
+
+
 class Denials:
     """Makes a :class:`Denial` of each refusal. ``banned_until``: when a ban ends, in Unix seconds."""
 
@@ -63,9 +70,7 @@ class Denials:
             return
         about = getattr(request.command, "channel", "")
         reason = reply.why or _REPLIES.get(reply.code, f"code {reply.code}")
-        limit, until = "", 0.0
-        if isinstance(error, TooManyRequests):
-            limit, until = error.limit, time() + error.seconds
+        limit, until = _limit_of(error)
         self._of(connection, app, reason, limit, until, f"{request.name} {about}".rstrip()[:_DETAIL])
 
     def ended(self, connection: Connection, code: int) -> None:
@@ -104,14 +109,13 @@ class Denials:
         app: str = "",
         user: str = "",
         detail: str = "",
-        limit: str = "",
-        seconds: float = 0,
+        rate: TooManyRequests | None = None,
     ) -> None:
         """A request was refused with a problem. ``app``, ``user``: those that it names, if they were read.
-        ``seconds``: until it may be tried again; 0: unknown."""
+        ``rate``: what refuses it, if a rate does."""
         app = app or principal.app
         user = principal.user or principal.staff or user
-        until = time() + seconds if seconds else 0.0
+        limit, until = _limit_of(rate)
         if problem is errors.Problems.BANNED:
             until = self._banned_until(app, user)
         self._observer.refused(

@@ -32,15 +32,7 @@ from imserver.auth.rules import (
     Rule,
 )
 from imserver.auth.tenants import Tenant, Tenants
-from imserver.auth.tokens import (
-    BadKey,
-    BadToken,
-    Claims,
-    Key,
-    TokenExpired,
-    app_named_by,
-    unverified,
-)
+from imserver.auth.tokens import BadKey, BadToken, Claims, Key, TokenExpired, app_named_by, unverified
 from imserver.config.settings import MAX_USER_BYTES, ORIGINAL_USER_BYTES
 from imserver.logging import OncePerMinute
 from imserver.metrics import OTHER, Metrics

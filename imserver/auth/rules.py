@@ -10,10 +10,7 @@ from msgspec import Struct
 from imserver import errors
 from imserver.auth.quotas import LimitedEncoding
 from imserver.auth.tokens import BadKey, Claims, Key, load_keys
-from imserver.config.settings import (
-    Config,
-    TenantSettings,
-)
+from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import Locations
 from imserver.errors import StartError
 from imserver.model import SYSTEM_PREFIX

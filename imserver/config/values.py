@@ -13,14 +13,7 @@ import msgspec
 from msgspec import inspect
 
 from imserver.config.declared import HIDDEN, bare, hints_of, marked, marks_of, plain
-from imserver.config.settings import (
-    NO_PORT,
-    PUBLIC_SIGN_KEY,
-    AppName,
-    Config,
-    JwtSettings,
-    TenantSettings,
-)
+from imserver.config.settings import NO_PORT, PUBLIC_SIGN_KEY, AppName, Config, JwtSettings, TenantSettings
 from imserver.errors import StartError
 
 _USER_INFO: Final = re.compile(r"(://[^:@/\s]*:)[^/\s]*@")

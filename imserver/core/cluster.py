@@ -91,7 +91,6 @@ class ClusterMember:
         registry, messages, others = links.registry, links.node_messages, links.others
         self._config = config
         self._store = base.storage.store
-        self._fanout = fanout
         self._table = table
         self._fingerprints = links.fingerprints
         self._queries = base.cluster.queries
@@ -109,7 +108,7 @@ class ClusterMember:
         )
         self.registrar = Registrar(registry, messages, hub)
         members = ChannelMembers(hub, fanout, table, tenants.by_name.get, others, self.registrar)
-        self._channel_nodes = ChannelNodes(others, self.registrar)
+        channel_nodes = ChannelNodes(others, self.registrar)
         channels = build_channels(
             members,
             hub,
@@ -118,7 +117,7 @@ class ClusterMember:
             table,
             tenants.by_name.get,
             registry.history,
-            self._channel_nodes,
+            channel_nodes,
         )
         connections = Connections(table, channels, fanout, self._queries, registry, others)
         presence = Presence(hub, table, registry, others)
@@ -139,12 +138,16 @@ class ClusterMember:
         messages.handle(
             {
                 ToUser: rerouting.deliver,
-                ToApp: self._deliver_to_app,
+                ToApp: lambda message: fanout.to_app(
+                    message.app, message.event, message.except_user, message.except_users
+                ),
                 ToChannel: channels.publishing.received,
                 ToConnection: connections.received,
                 Notice: self.elsewhere.noticed,
-                Replaced: self._replaced,
-                ChannelsUnsettled: self._unsettled,
+                Replaced: lambda message: self.sessions.replaced(
+                    message.app, message.user, message.session_id
+                ),
+                ChannelsUnsettled: lambda message: channel_nodes.peer_unsettled(message.epoch),
             }
         )
 
@@ -220,17 +223,6 @@ class ClusterMember:
     def _reregister(self, everything: bool) -> None:
         self.registrar.wake()
         self.sessions.reregister(everything)
-
-    # --- handlers of node messages --------------------------------------------------------------------------
-
-    def _deliver_to_app(self, message: ToApp) -> None:
-        self._fanout.to_app(message.app, message.event, message.except_user, message.except_users)
-
-    def _replaced(self, message: Replaced) -> None:
-        self.sessions.replaced(message.app, message.user, message.session_id)
-
-    def _unsettled(self, message: ChannelsUnsettled) -> None:
-        self._channel_nodes.peer_unsettled(message.epoch)
 
     # --- at the end -----------------------------------------------------------------------------------------
 

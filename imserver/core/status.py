@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from time import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from gevent import Greenlet
@@ -39,15 +39,6 @@ class Unready(Struct, frozen=True, omit_defaults=True):
     dependency: str = ""
     stage: str = ""
     since: int = 0
-
-
-_DRAINED: Final = Unready("it is drained")
-_REDIS: Final = Unready("Redis is away, or the lease is lost", "redis")
-_DATABASE: Final = Unready("the database is away", "database")
-_NO_WRITES: Final = Unready(
-    "the database takes no writes: its disk is full or fails, or it is read-only", "database"
-)
-_OTHER_DATABASE: Final = Unready("the database is not that of the cluster", "database")
 
 
 class NodeStatus:
@@ -99,13 +90,14 @@ class NodeStatus:
         if node.life != "serves":
             return Unready(f"it {node.life}", stage=node.stage)
         if node.drained:
-            return _DRAINED
+            return Unready("it is drained")
         if not self._registry.healthy():
-            return _REDIS
+            return Unready("Redis is away, or the lease is lost", "redis")
         if not self._store.healthy():
-            return _NO_WRITES if self._store.answers() else _DATABASE
+            no_writes = "takes no writes: its disk is full or fails, or it is read-only"
+            return Unready(f"the database {no_writes if self._store.answers() else 'is away'}", "database")
         if self._database is not None and self._database.wrong:
-            return _OTHER_DATABASE
+            return Unready("the database is not that of the cluster", "database")
         return None
 
     def lease(self) -> Lease:

@@ -17,23 +17,11 @@ from msgspec import UNSET, Struct
 
 from imserver.auth.authority import TOKEN_HOLDERS, bearer, refusal
 from imserver.auth.observer import Act
-from imserver.auth.principal import (
-    DEMO,
-    NOBODY,
-    BadSignature,
-    Need,
-    Needs,
-    Principal,
-)
+from imserver.auth.principal import DEMO, NOBODY, BadSignature, Need, Needs, Principal
 from imserver.auth.rates import TooManyRequests
 from imserver.config.settings import Config
 from imserver.core.core import Core
-from imserver.errors import (
-    Problems,
-    QuotaSpent,
-    ServiceRefused,
-    Unavailable,
-)
+from imserver.errors import Problems, QuotaSpent, ServiceRefused, Unavailable
 from imserver.http.form import (
     FORM,
     BadBody,
@@ -155,9 +143,7 @@ class Api:
     ) -> None:
         """Tell the observers of a refused request. ``call``: None, it was not read. Never switches."""
         app, user = ("", "") if call is None else (call.app, call.user)
-        rate = refusal.rate
-        limit, seconds = ("", 0) if rate is None else (rate.limit, rate.seconds)
-        self._denials.request(request, refusal.problem, principal, app, user, refusal.detail, limit, seconds)
+        self._denials.request(request, refusal.problem, principal, app, user, refusal.detail, refusal.rate)
 
     def read_json(self, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
         """Decode the body of a request, which known principals may compress. Raises :class:`ApiProblem`."""

@@ -17,10 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver import __version__, errors
-from imserver.auth.principal import (
-    Need,
-    Needs,
-)
+from imserver.auth.principal import Need, Needs
 from imserver.errors import HttpProblem
 from imserver.http.operation import JSON, PREFIX, Header, Operation
 

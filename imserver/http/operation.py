@@ -16,10 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.principal import (
-    Need,
-    Needs,
-)
+from imserver.auth.principal import Need, Needs
 from imserver.core.core import Core
 from imserver.errors import HttpProblem
 from imserver.http.call import Api, AppRule, Call, MakeService, Route, Shape, UserRule, Voice

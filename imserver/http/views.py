@@ -10,9 +10,7 @@ from typing import Final
 from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from imserver.errors import (
-    Problems,
-)
+from imserver.errors import Problems
 from imserver.http.call import Api, Endpoint, admit, answer, body_limit
 from imserver.http.reply import PREFLIGHT
 from imserver.transport.exchange import HEADER_LIST, HttpRequest, HttpResponse, patterns_of, phrase_of

@@ -13,9 +13,7 @@ from imserver import errors
 from imserver.auth.principal import Principal
 from imserver.auth.tenants import Tenants
 from imserver.cluster.history import count_fitting
-from imserver.errors import (
-    Problems,
-)
+from imserver.errors import Problems
 from imserver.http.form import BadBody, cursor_of, parse_pairs, read_cursor
 from imserver.http.limits import Limits
 from imserver.http.reply import ApiProblem
