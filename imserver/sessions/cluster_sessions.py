@@ -384,9 +384,7 @@ class ClusterSessions(Sessions):
 
     def registered_sessions(self) -> Iterator[Session]:
         """All addressed sessions of this node (the registry's ``sessions``)."""
-        for connection in tuple(self._hub.sessions()):
-            if connection.session is not None:
-                yield connection.session
+        return (each.session for each in tuple(self._hub.sessions()) if each.session is not None)
 
     def _run_reregistration(self) -> None:
         """Greenlet: register sessions until no request is left."""

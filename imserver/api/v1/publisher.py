@@ -113,9 +113,8 @@ class Publisher:
         self._api = api
         self._sending = sending
         self._path = DialectPath(PublisherDialect(), self.serve, message_bytes, opened=self.opened)
-        names = {
-            name.replace("/", "_"): name for name, each in api.commands.items() if each.route.on_publisher
-        }
+        rows = api.commands.items()
+        names = {name.replace("/", "_"): name for name, each in rows if each.route.on_publisher}
         kind = msgspec.defstruct(
             "PublisherCommand",
             [(field, Raw | UnsetType, UNSET) for field in names],

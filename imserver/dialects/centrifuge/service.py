@@ -500,7 +500,11 @@ class CentrifugeService:
             if epoch:  # other positions are those of messages
                 positions[own] = Position(epoch, offset)
         try:
-            self._follow(connection, state)
+            if connection.user and self._catch_up is not None:
+                try:
+                    self._catch_up.follow(connection)
+                except StorageUnavailable:  # it has to connect again when the database answers
+                    state.mark(_UNFOLLOWED, True)
             for channel in requested:
                 self._commands.permit(connection, channel, "")
             choices = self._choices(connection, command, wanted) if command.channels else []
@@ -583,17 +587,6 @@ class CentrifugeService:
         if connection.user and (named or subscribes_to_own_channel(self._settings(connection.app or ""))):
             return self._answers.channel_of(connection, personal)
         return ""
-
-    def _follow(self, connection: Connection, state: CentrifugeState) -> None:
-        """Let a user receive the entries that are stored from now on. May switch.
-
-        If the database does not answer, the user logs in, and has to connect again when it does.
-        """
-        if connection.user and self._catch_up is not None:
-            try:
-                self._catch_up.follow(connection)
-            except StorageUnavailable:
-                state.mark(_UNFOLLOWED, True)
 
     def refresh(self, connection: Connection, command: RefreshLogin) -> Reply | None:
         """Renew the token of a session. If the new one names other channels, its client has to connect again.

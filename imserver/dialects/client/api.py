@@ -151,10 +151,6 @@ class BodyReader(Generic[B]):
 
 LIST_MEMBERS: Final = 10_000
 """Limit of the clients in one answer of ``/api/get_online_list``."""
-LABEL_CHARACTERS: Final = 8192
-"""Limit of the characters in ``userId`` and ``extend`` of a client together. They are stored as long as the
-client is connected.
-"""
 
 
 def client_refusal(text: str) -> HttpResponse:
@@ -298,7 +294,7 @@ def bind_to_group(api: ClientApi, app: str, binding: Binding) -> HttpResponse:
     """``POST /api/bind_to_group``: put a client into a group, and set its label."""
     client, group = _required(binding.client_id, "ClientId"), _required(binding.group_name, "GroupName")
     label = Label(binding.user_id or "", binding.extend or "")
-    if len(label.user_id) + len(label.extend) > LABEL_CHARACTERS:
+    if len(label.user_id) + len(label.extend) > 8192:  # they are stored as long as the client is connected
         return TOO_LONG
     try:
         joined = api.service.bind(app, client, group, label)

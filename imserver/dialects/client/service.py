@@ -84,13 +84,9 @@ class ClientService:
         """
         params = head.params()
         system = params.get("systemId", "")
-        if not system:
-            self._logins.refused("app", "", "", connection.peer)
-            self._refuse(connection, NO_SYSTEM, CloseCode.NOT_ALLOWED)
-            return
         if not self._is_name(system):
-            self._logins.refused("app", self.app_of(system), "", connection.peer)
-            self._refuse(connection, BAD_SYSTEM, CloseCode.NOT_ALLOWED)
+            self._logins.refused("app", self.app_of(system) if system else "", "", connection.peer)
+            self._refuse(connection, BAD_SYSTEM if system else NO_SYSTEM, CloseCode.NOT_ALLOWED)
             return
         app = self.app_of(system)
         if self._tenants.get(app) is None and self._logins.takes_unregistered:

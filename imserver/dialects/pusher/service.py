@@ -476,10 +476,8 @@ class PusherService:
             return _OK
         state = connection.dialect_state
         member = state.members.get(channel, "") if isinstance(state, PusherState) else ""
-        sender = member or connection.user or ""
-        event = Event(
-            "msg", sender, command.text, type=command.name, data=command.data, channel=ChannelPart(channel)
-        )
+        sender, part = member or connection.user or "", ChannelPart(channel)
+        event = Event("msg", sender, command.text, type=command.name, data=command.data, channel=part)
         try:
             event = replace(self._consent.review(connection, channel, event), type=command.name)
             if not self._channels.members.has(connection, channel):  # it may have left during the review
@@ -539,12 +537,8 @@ class PusherService:
 
     def _count(self, app: PusherApp, channel: str) -> None:
         """Send the number of subscribers to them soon, if the app wants that. Never switches."""
-        key = app.app, channel
-        if (
-            not app.settings.subscription_count
-            or channel.startswith((PRESENCE, "#"))
-            or key in self._counting
-        ):
+        key, wanted = (app.app, channel), app.settings.subscription_count
+        if not wanted or channel.startswith((PRESENCE, "#")) or key in self._counting:
             return
         self._counting.add(key)
         many = self._hub.member_count(*key) > MANY_SUBSCRIBERS
@@ -565,9 +559,8 @@ class PusherService:
         ``except_socket``: the ``socket_id`` of a connection that does not receive it.
         """
         content, text = wire.as_payload(data)
-        event = Event(
-            "msg", "", text, type=name, data=content, time=int(time()), channel=ChannelPart(channel)
-        )
+        part = ChannelPart(channel)
+        event = Event("msg", "", text, type=name, data=content, time=int(time()), channel=part)
         skipped = connection_id_of(except_socket) if except_socket else None
         self._channels.publishing.publish_event(app.app, channel, event, except_connection=skipped)
 
@@ -583,12 +576,11 @@ class PusherService:
 
 def _users_of(rows: Iterable[ChannelMember]) -> dict[str, Raw]:
     """The users of a presence channel, and what they say of themselves."""
-    found: dict[str, Raw] = {}
-    for each in rows:
-        member = _read_member(each.channel_info)
+    users: dict[str, Raw] = {}
+    for member in map(_read_member, (each.channel_info for each in rows)):
         if member is not None:
-            found.setdefault(str(member.user_id), member.user_info)
-    return found
+            users.setdefault(str(member.user_id), member.user_info)
+    return users
 
 
 def _user_in(row: ChannelMember) -> str:
