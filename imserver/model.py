@@ -57,8 +57,14 @@ class Limit:
     """The name of a channel, in bytes of UTF-8."""
     PRESENCE: Final = 10_000
     """The subscribers in an answer, and of which the users are counted exactly."""
+    BUTTON: Final = 64
+    """The characters of the text of a button or an option of a question, and the bytes of its value."""
     OPTIONS: Final = 8
     """The options of a question."""
+    ANSWERS: Final = 20
+    """The users whose answers a question needs: each entry about it has all of them."""
+    QUESTION_SECONDS: Final = 30 * 86_400
+    """The time until the deadline of a question."""
     ANSWER_CHARACTERS: Final = 1000
     """A free text that answers a question."""
     ANSWERERS: Final = 100

@@ -13,9 +13,6 @@ from imserver.model import Command, Limit
 MAX_BUTTON_ROWS: Final = 8
 MAX_BUTTONS: Final = 4
 """Limits of the rows of buttons of a message, and of the buttons of a row."""
-MAX_BUTTON_CHARACTERS: Final = 64
-MAX_BUTTON_BYTES: Final = 64
-"""Limits of the text of a button, and of its value."""
 
 
 def buttons_objection(rows: Sequence[Sequence[Mapping[str, str]]]) -> str:
@@ -23,10 +20,10 @@ def buttons_objection(rows: Sequence[Sequence[Mapping[str, str]]]) -> str:
     if len(rows) > MAX_BUTTON_ROWS or any(not 1 <= len(row) <= MAX_BUTTONS for row in rows):
         return f"at most {MAX_BUTTON_ROWS} rows of 1 to {MAX_BUTTONS} buttons"
     for one in chain.from_iterable(rows):
-        if not one["text"].strip() or len(one["text"]) > MAX_BUTTON_CHARACTERS:
-            return f"a text has 1 to {MAX_BUTTON_CHARACTERS} characters"
-        if not one["value"] or len(one["value"].encode()) > MAX_BUTTON_BYTES:
-            return f"a value has 1 to {MAX_BUTTON_BYTES} bytes"
+        if not one["text"].strip() or len(one["text"]) > Limit.BUTTON:
+            return f"a text has 1 to {Limit.BUTTON} characters"
+        if not one["value"] or len(one["value"].encode()) > Limit.BUTTON:
+            return f"a value has 1 to {Limit.BUTTON} bytes"
     values = [one["value"] for one in chain.from_iterable(rows)]
     return "two buttons have the same value" if len(set(values)) < len(values) else ""
 

@@ -108,7 +108,15 @@ def _make_services(core: Core) -> MessageServices:
         receipts,
         threads,
         search,
-        _make_retention(core, messaging),
+        Retention(
+            settings_of(core.config, RetentionSettings),
+            core.config.storage.expire_seconds,
+            core.identity.tenants.get,
+            core.storage.store,
+            core.node.metrics,
+            messaging.positions,
+            messaging.observers,
+        ),
         streams,
         channel_streams,
         messaging.observers,
@@ -132,18 +140,6 @@ def _make_signals(core: Core, messaging: Messaging) -> Signals:
     if node_messages is not None:
         node_messages.handle({Commit: messaging.follower.committed, ToFollowers: signals.deliver})
     return signals
-
-
-def _make_retention(core: Core, messaging: Messaging) -> Retention:
-    return Retention(
-        settings_of(core.config, RetentionSettings),
-        core.config.storage.expire_seconds,
-        core.identity.tenants.get,
-        core.storage.store,
-        core.node.metrics,
-        messaging.positions,
-        messaging.observers,
-    )
 
 
 def _make_streams(

@@ -15,7 +15,6 @@ import msgspec
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.messages.commands import (
-    MAX_BUTTON_BYTES,
     NO_FILTER,
     Ack,
     AnswerAsk,
@@ -174,12 +173,12 @@ def _edit(data: bytes) -> Send:
 
 
 def _press(fields: Fields) -> Send:
-    value, id = fields.short_text("value", MAX_BUTTON_BYTES).encode(), _client_id(fields)
+    value, id = fields.short_text("value", Limit.BUTTON).encode(), _client_id(fields)
     return Send(kind="press", type="", body=value, id=id, about=fields.needed_id("id"))
 
 
 def _answer(fields: Fields) -> AnswerAsk:
-    value, text = fields.short_text("value", MAX_BUTTON_BYTES), fields.text("text")
+    value, text = fields.short_text("value", Limit.BUTTON), fields.text("text")
     _client_id(fields)  # the user and the answer say that it repeats
     if bool(value) == bool(text) or len(text) > Limit.ANSWER_CHARACTERS:
         raise Refused(errors.ReplyCode.BAD_PARAMETER)

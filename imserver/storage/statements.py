@@ -34,6 +34,11 @@ NOW: Final = {
     "mysql": f"FLOOR({CLOCK['mysql']})",
 }
 """Whole seconds of :data:`CLOCK`."""
+_CONTAINS: Final = {
+    "sqlite": "instr({}, %s) > 0",
+    "postgresql": "position(%s in {}) > 0",
+    "mysql": "LOCATE(%s, {}) > 0",
+}
 _without_accents: Final = re.compile(
     "[\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f"
     "\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe2f]"
@@ -69,6 +74,10 @@ class Statements(ABC):
     def on_sqlite(self, hint: str) -> str:
         """An index hint of SQLite; ``""`` on the other engines."""
         return hint if self.engine == "sqlite" else ""
+
+    def contains(self, column: str) -> str:
+        """The condition: a column contains a value. No patterns, so no letter has a meaning."""
+        return _CONTAINS[self.engine].format(column)
 
     @staticmethod
     def spellings(text: str) -> list[str]:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from imserver.features.accounts.accounts import Accounts, UnknownAccount
 from imserver.features.accounts.contract import FOR_GOOD, StoredRole
-from imserver.features.accounts.rows import CONTAINS, IS_NO_GUEST, AccountStore, accounts_where, report
+from imserver.features.accounts.rows import IS_NO_GUEST, AccountStore, accounts_where, report
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import Principal
 from imserver.plugin.services import SessionServices
@@ -100,7 +100,7 @@ class PeopleStore:
         self, sql: PooledStatements, wanted: PeopleFilter, after: int, before: int, limit: int, now: int
     ) -> list[Account]:
         """The newest of these accounts with ``after < id < before``."""
-        conditions, values = _conditions(wanted, now, sql.engine)
+        conditions, values = _conditions(wanted, now, sql)
         condition = " AND ".join(("app = %s", "id > %s", "id < %s", *conditions))
         values = [wanted.app, after, before, *values, limit]
         return accounts_where(sql, f"{condition} ORDER BY id DESC LIMIT %s", values)
@@ -180,7 +180,7 @@ def _changed(
     return found[0]
 
 
-def _conditions(wanted: PeopleFilter, now: int, engine: str) -> tuple[list[str], list[object]]:
+def _conditions(wanted: PeopleFilter, now: int, sql: Statements) -> tuple[list[str], list[object]]:
     """The conditions of a filter besides its app, and their values."""
     conditions: list[str] = []
     values: list[object] = []
@@ -188,12 +188,12 @@ def _conditions(wanted: PeopleFilter, now: int, engine: str) -> tuple[list[str],
         conditions.append("role = %s")
         values.append(wanted.role)
     if wanted.kind is not None:
-        conditions.append(_OF_KIND[wanted.kind].format(is_no_guest=IS_NO_GUEST[engine]))
+        conditions.append(_OF_KIND[wanted.kind].format(is_no_guest=IS_NO_GUEST[sql.engine]))
     if wanted.locked is not None:
         conditions.append("locked_until > %s" if wanted.locked else "locked_until <= %s")
         values.append(now)
     if text := wanted.text.strip():
-        contains = CONTAINS[engine].format
+        contains = sql.contains
         either = [contains("lower(nickname)")] * len(words := Statements.spellings(text))
         columns = ("name", "email") if wanted.contacts else ("name",)
         either += map(contains, columns)

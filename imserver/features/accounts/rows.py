@@ -56,12 +56,6 @@ _BLOCKERS: Final = (
     "AND r.state = 'blocked' AND r.other IN (%s, coalesce((SELECT owner FROM bot WHERE id = %s), 0))"
 )
 """Accounts that have blocked an account or its owner."""
-CONTAINS: Final = {
-    "sqlite": "instr({}, %s) > 0",
-    "postgresql": "position(%s in {}) > 0",
-    "mysql": "LOCATE(%s, {}) > 0",
-}
-"""Engine → condition: a column contains a text. No patterns, so no letter has a meaning."""
 IS_NO_GUEST: Final = {
     "sqlite": "guest = 0",
     "postgresql": "guest = 0",
@@ -174,7 +168,7 @@ class AccountStore:
         nothing: list[Row] = []
 
         def work(sql: PooledStatements) -> list[Row]:
-            has_all = " AND ".join([CONTAINS[sql.engine].format("folded")] * len(words))
+            has_all = " AND ".join([sql.contains("folded")] * len(words))
             # Nodes of the release before, and imports of apps, do not fold names.
             statement = f"{_ACCOUNTS} WHERE app = %s AND (folded IS NULL OR ({has_all})) AND id IN {{}}"
             return sql.query_in(statement, (app, *words), ids)
@@ -207,7 +201,7 @@ class AccountStore:
         """
 
         def work(sql: PooledStatements) -> list[Row]:
-            contains = CONTAINS[sql.engine].format("folded")
+            contains = sql.contains("folded")
             has_all = " AND ".join([contains] * len(words))
             condition, needles = has_all, [f" {word}" for word in words]
             if not begin:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from imserver.features.ask.declared import HTTP_QUESTION_CLOSED, MOST_ANSWERS, MOST_SECONDS, MOST_WAIT_SECONDS
+from imserver.features.ask.declared import HTTP_QUESTION_CLOSED, MOST_WAIT_SECONDS
 from imserver.features.ask.parts import AskParts
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, Api, ApiProblem, Call, Resource, about, one_of
@@ -25,11 +25,9 @@ from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import Limit
 
-_MOST_TEXT: Final = 64
-
 AskId = Annotated[int, about("The id of the message with the question.", ge=1, le=Limit.ID)]
 Value = Annotated[
-    str, about("The value of an option: 1 to 64 bytes of UTF-8.", min_length=1, max_length=_MOST_TEXT)
+    str, about("The value of an option: 1 to 64 bytes of UTF-8.", min_length=1, max_length=Limit.BUTTON)
 ]
 FreeText = Annotated[
     str, about("A free text, if the question allows it.", min_length=1, max_length=Limit.ANSWER_CHARACTERS)
@@ -43,7 +41,7 @@ Users = Annotated[
 class OptionShape(Struct, forbid_unknown_fields=True):
     """An answer to choose."""
 
-    text: Annotated[str, about("What is shown.", min_length=1, max_length=_MOST_TEXT)]
+    text: Annotated[str, about("What is shown.", min_length=1, max_length=Limit.BUTTON)]
     value: Value
 
 
@@ -66,10 +64,10 @@ class AskRequest(Acting, kw_only=True):
         | UnsetType
     ) = UNSET
     need: Annotated[
-        int, about("So many different users answer before it is closed.", ge=1, le=MOST_ANSWERS)
+        int, about("So many different users answer before it is closed.", ge=1, le=Limit.ANSWERS)
     ] = 1
     seconds: Annotated[
-        int, about("Seconds until the deadline, at most 30 days; 0: none.", ge=0, le=MOST_SECONDS)
+        int, about("Seconds until the deadline, at most 30 days; 0: none.", ge=0, le=Limit.QUESTION_SECONDS)
     ] = 0
     thread: Annotated[
         int, about("A message of the conversation: this one is a reply in its thread.", ge=0, le=Limit.ID)
@@ -217,7 +215,7 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
         raise ApiProblem(Problems.INVALID_REQUEST, "Give `options`, or `free_text`, or both")
     if len({one.value for one in request.options}) < len(request.options):
         raise ApiProblem(Problems.INVALID_REQUEST, "`options`: two have the same value")
-    if any(len(one.value.encode()) > _MOST_TEXT for one in request.options):
+    if any(len(one.value.encode()) > Limit.BUTTON for one in request.options):
         raise ApiProblem(Problems.INVALID_REQUEST, "`options`: a value has at most 64 bytes")
     ask: dict[str, Any] = {"need": request.need} if request.need > 1 else {}
     if request.options:
@@ -281,7 +279,7 @@ def get(
             le=MOST_WAIT_SECONDS,
         ),
     ] = 0,
-    seen: Annotated[int, about("The number of answers that you know.", ge=0, le=MOST_ANSWERS)] = 0,
+    seen: Annotated[int, about("The number of answers that you know.", ge=0, le=Limit.ANSWERS)] = 0,
 ) -> AskShown:
     """Show a question, and wait for its answer.
 

@@ -8,10 +8,6 @@ from imserver.plugin import FeatureSettings
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.identity import Rate
 
-MOST_ANSWERS: Final = 20
-"""Limit of the users whose answers a question needs: each entry about it has all of them."""
-MOST_SECONDS: Final = 30 * 86_400
-"""Limit of the time until the deadline."""
 MOST_WAIT_SECONDS: Final = 60
 REMINDER_SECONDS: Final = 60.0
 ASK_REMINDERS: Final = Rate("ask_reminders", "reminders of a question", "question", "1 a minute", "429")

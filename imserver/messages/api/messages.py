@@ -25,8 +25,6 @@ from imserver.http.operation import Resource, one_of
 from imserver.http.reply import ApiProblem
 from imserver.messages.api.conversations import ConversationId, MessageId
 from imserver.messages.commands import (
-    MAX_BUTTON_BYTES,
-    MAX_BUTTON_CHARACTERS,
     MAX_BUTTON_ROWS,
     MAX_BUTTONS,
     Send,
@@ -55,14 +53,14 @@ OwnId = Annotated[
 
 ButtonValue = Annotated[
     str,
-    about("The value of the button: 1 to 64 bytes of UTF-8.", min_length=1, max_length=MAX_BUTTON_BYTES),
+    about("The value of the button: 1 to 64 bytes of UTF-8.", min_length=1, max_length=Limit.BUTTON),
 ]
 
 
 class ButtonShape(Struct, forbid_unknown_fields=True):
     """A button under a message."""
 
-    text: Annotated[str, about("What the button shows.", min_length=1, max_length=MAX_BUTTON_CHARACTERS)]
+    text: Annotated[str, about("What the button shows.", min_length=1, max_length=Limit.BUTTON)]
     value: ButtonValue
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from imserver import errors
 from imserver.auth.principal import Needs
@@ -91,18 +92,8 @@ def get_thread(
     page = threads.page(call.app, call.user, thread, before, limit)
     if page is None:
         raise ApiProblem(errors.Problems.UNKNOWN_MESSAGE)
-    shown = _shown(page.thread)
-    return ThreadAnswer(
-        shown.thread,
-        shown.conversation,
-        shown.message,
-        shown.last,
-        shown.read,
-        shown.unread,
-        shown.follows,
-        [shown_entry(entry) for entry in page.entries],
-        page.before,
-    )
+    messages = [shown_entry(entry) for entry in page.entries]
+    return ThreadAnswer(**asdict(_shown(page.thread)), messages=messages, before=page.before)
 
 
 @routes.post(

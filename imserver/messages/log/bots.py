@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -80,9 +80,14 @@ class _Button(msgspec.Struct):
     value: str
 
 
-def bots_among(sql: Statements, app: str, users: Iterable[str]) -> list[str]:
-    """The bots among these users, in their order."""
-    return _accounts(sql, "SELECT id FROM account WHERE app = %s AND bot = 1 AND id IN {}", app, users)
+def accounts_among(
+    sql: Statements, app: str, users: Iterable[str], which: Literal["", "AND bot = 1", "AND guest = 1"] = ""
+) -> list[str]:
+    """The accounts among these users, in their order, or only the bots or the guests."""
+    ids = {int(user): user for user in users if _may_be_account(user)}
+    statement = f"SELECT id FROM account WHERE app = %s {which} AND id IN {{}}"
+    found = {row[0] for row in sql.query_in(statement, (app,), list(ids))} if ids else ()
+    return [user for id, user in ids.items() if id in found]
 
 
 def owners_among(sql: Statements, app: str, users: Iterable[str]) -> dict[str, str]:
@@ -90,23 +95,6 @@ def owners_among(sql: Statements, app: str, users: Iterable[str]) -> dict[str, s
     ids = [int(user) for user in users if _may_be_account(user)]
     statement = "SELECT id, owner FROM bot WHERE app = %s AND owner > 0 AND id IN {}"
     return {str(row[0]): str(row[1]) for row in sql.query_in(statement, (app,), ids)}
-
-
-def accounts_among(sql: Statements, app: str, users: Iterable[str]) -> list[str]:
-    """The accounts among these users, in their order."""
-    return _accounts(sql, "SELECT id FROM account WHERE app = %s AND id IN {}", app, users)
-
-
-def guests_among(sql: Statements, app: str, users: Iterable[str]) -> set[str]:
-    """The guests among these users."""
-    statement = "SELECT id FROM account WHERE app = %s AND guest = 1 AND id IN {}"
-    return set(_accounts(sql, statement, app, users))
-
-
-def _accounts(sql: Statements, statement: str, app: str, users: Iterable[str]) -> list[str]:
-    ids = {int(user): user for user in users if _may_be_account(user)}
-    found = {row[0] for row in sql.query_in(statement, (app,), list(ids))} if ids else ()
-    return [user for id, user in ids.items() if id in found]
 
 
 def _may_be_account(user: str) -> bool:

@@ -45,24 +45,6 @@ _MEMBERS: Final = (
     "WHERE s.log = %s AND "
 )
 """``{}``: place of an index hint."""
-_IN_GROUPS: Final = (
-    "SELECT o.member FROM membership o WHERE o.log = %s AND o.left_id IS NULL AND EXISTS "
-    "(SELECT 1 FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
-    "WHERE s.log = o.log AND s.member = %s AND s.conversation = o.conversation AND s.left_id IS NULL "
-    f"AND c.kind = {CONVERSATION_KINDS.index('group')}) AND o.member IN {{}}"
-)
-_HAVE_WRITTEN: Final = (
-    "SELECT c.pair FROM conversation c WHERE c.log = %s AND EXISTS (SELECT 1 FROM message m {} "
-    "WHERE m.log = c.log AND m.conversation = c.id AND m.sender <> %s "
-    f"AND m.kind = {NUMBERS['message']}) AND c.pair IN {{{{}}}}"
-)
-"""``{}``: place of an index hint. Each conversation is read up to the first message of the other."""
-_NAME_HAS: Final = {
-    "sqlite": "instr(lower(c.name), %s) > 0",
-    "postgresql": "position(%s in lower(c.name)) > 0",
-    "mysql": "LOCATE(%s, LOWER(c.name)) > 0",
-}
-"""Engine → condition: the name has a text. No patterns, so no letter has a meaning."""
 _SEARCHED: Final = 20_000
 """Conversations among which groups are searched: the newest."""
 
@@ -88,7 +70,7 @@ class ConversationReader(LogPart):
     def groups_named(self, sql: Statements, head: LogHead, text: str, limit: int) -> list[Conversation]:
         """The newest groups whose name contains a text, among the newest conversations."""
         spellings = sql.spellings(text)
-        has_text = " OR ".join([_NAME_HAS[sql.engine]] * len(spellings))
+        has_text = " OR ".join([sql.contains("lower(c.name)")] * len(spellings))
         where = f"c.id > %s AND c.kind = {CONVERSATION_KINDS.index('group')} AND ({has_text})"
         first = head.last_conversation - _SEARCHED
         rows = sql.query(
@@ -124,24 +106,21 @@ class ConversationReader(LogPart):
     @in_log(set)
     def sharing(self, sql: Statements, head: LogHead, user: str, others: Sequence[str]) -> set[str]:
         """The users among ``others`` who are in a conversation with a user, at present."""
-        statement = (
-            "SELECT o.member FROM membership o WHERE o.log = %s AND o.left_id IS NULL AND EXISTS "
-            "(SELECT 1 FROM membership s WHERE s.log = o.log AND s.member = %s "
-            "AND s.conversation = o.conversation AND s.left_id IS NULL) AND o.member IN {}"
-        )
-        rows = sql.query_in(statement, (head.number, user), list(dict.fromkeys(others)))
-        return {text_of(row[0]) for row in rows}
+        return _sharing(sql, head, user, others)
 
     @in_log(set)
     def acquainted(self, sql: Statements, head: LogHead, user: str, others: Sequence[str]) -> set[str]:
         """The users among ``others`` who are in a group with a user, at present, or have written to them."""
-        rows = sql.query_in(_IN_GROUPS, (head.number, user), list(dict.fromkeys(others)))
-        found = {text_of(row[0]) for row in rows}
-        pairs = {pair_of(user, other): other for other in others if other not in found}
-        statement = _HAVE_WRITTEN.format(sql.on_sqlite(SQLITE_BY_CONVERSATION))
-        return found | {
-            pairs[bytes(row[0])] for row in sql.query_in(statement, (head.number, user), list(pairs))
-        }
+        in_groups = _sharing(sql, head, user, others, f"AND c.kind = {CONVERSATION_KINDS.index('group')} ")
+        pairs = {pair_of(user, other): other for other in others if other not in in_groups}
+        # Each conversation is read up to the first message of the other.
+        statement = (
+            "SELECT c.pair FROM conversation c WHERE c.log = %s AND EXISTS (SELECT 1 FROM message m "
+            f"{sql.on_sqlite(SQLITE_BY_CONVERSATION)} WHERE m.log = c.log AND m.conversation = c.id "
+            f"AND m.sender <> %s AND m.kind = {NUMBERS['message']}) AND c.pair IN {{}}"
+        )
+        rows = sql.query_in(statement, (head.number, user), list(pairs))
+        return in_groups | {pairs[bytes(row[0])] for row in rows}
 
     def _members(self, app: str, where: str, values: Sequence[Any], hint: str = "") -> list[Membership]:
         """Memberships of an app. ``hint`` is the index that SQLite uses."""
@@ -186,6 +165,19 @@ class ConversationReader(LogPart):
     ) -> dict[tuple[str, int], int]:
         """(user, conversation) → read position, of these users of each conversation who are its members."""
         return read_positions(sql, head, users)
+
+
+def _sharing(
+    sql: Statements, head: LogHead, user: str, others: Sequence[str], condition: str = ""
+) -> set[str]:
+    statement = (
+        "SELECT o.member FROM membership o WHERE o.log = %s AND o.left_id IS NULL AND EXISTS "
+        "(SELECT 1 FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
+        "WHERE s.log = o.log AND s.member = %s AND s.conversation = o.conversation AND s.left_id IS NULL "
+        f"{condition}) AND o.member IN {{}}"
+    )
+    rows = sql.query_in(statement, (head.number, user), list(dict.fromkeys(others)))
+    return {text_of(row[0]) for row in rows}
 
 
 # A user who rejoined a group has several memberships; the last one counts. The messages are read only for the

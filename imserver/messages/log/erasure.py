@@ -48,12 +48,6 @@ _NAMING: Final = (
 )
 """The fields of ``meta`` in which the server or a client names users."""
 _encode: Final = msgspec.json.Encoder().encode
-_CONTAINS: Final = {
-    "sqlite": "instr({}, %s) > 0",
-    "postgresql": "position(%s in {}) > 0",
-    "mysql": "LOCATE(%s, {}) > 0",
-}
-"""Engine → the condition for bytes that contain others."""
 
 
 class UserEraser(LogPart):
@@ -116,7 +110,7 @@ class UserEraser(LogPart):
         was looked."""
         after = max(after, head.floor)
         upto = end_of_look(sql, head.number, after, last, _LOOK)
-        named = " OR ".join([_CONTAINS[sql.engine].format("meta")] * len(needles))
+        named = " OR ".join([sql.contains("meta")] * len(needles))
         rows = sql.query(
             "SELECT id FROM message WHERE log = %s AND id > %s AND id <= %s "
             f"AND (sender = %s OR conversation = %s OR {named}) ORDER BY id LIMIT %s",
@@ -228,8 +222,7 @@ def _empty_groups(sql: Statements, log: int, groups: Iterable[int]) -> set[int]:
 def _forget_copies(user: str, name: str, needles: Sequence[bytes], transaction: AppTransaction) -> bool:
     """Take the user out of what removed messages of others were."""
     sql, log = transaction.sql, transaction.log
-    contains = _CONTAINS[sql.engine]
-    named = " OR ".join(contains.format(column) for column in ("meta", "annotations") for _ in needles)
+    named = " OR ".join(sql.contains(column) for column in ("meta", "annotations") for _ in needles)
     rows = sql.query(
         "SELECT act, id, meta, annotations FROM removed_message "
         f"WHERE log = %s AND sender <> %s AND ({named})",

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.messages.log.bots import MOST_BOTS, bots_among
+from imserver.messages.log.bots import MOST_BOTS, accounts_among
 from imserver.messages.log.contract import (
     OPTIONS,
     Change,
@@ -71,7 +71,7 @@ class GroupWriter(WritingPart):
         all_users = list(dict.fromkeys((owner, *users)))
         if wrong := _wrong(all_users) or _wrong_texts({"name": name}):
             return wrong
-        bots = bots_among(transaction.sql, transaction.app, all_users)
+        bots = accounts_among(transaction.sql, transaction.app, all_users, "AND bot = 1")
         if len(bots) > MOST_BOTS:
             return _TOO_MANY_BOTS
         state = transaction.make_conversation(GROUP, (), name, _with_options(0, options or {}))
@@ -115,7 +115,7 @@ class GroupWriter(WritingPart):
         count = count_members(transaction.sql, transaction.log, conversation) + len(new)
         if most and count > most:
             return Rejected(RejectReason.FULL)
-        bots = bots_among(transaction.sql, transaction.app, new)
+        bots = accounts_among(transaction.sql, transaction.app, new, "AND bot = 1")
         if len(state.bots) + len(bots) > MOST_BOTS:
             return _TOO_MANY_BOTS
         if condition is not None and not condition(transaction.sql):

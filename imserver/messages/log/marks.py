@@ -53,7 +53,27 @@ class MarkStore(LogPart):
 
         A read entry counts as received. Returns None if the user was never in this conversation.
         """
-        return _note(sql, head, user, conversation, read, received)
+        found = _members(sql, head, user, conversation)
+        if found is None:
+            return None
+        members, upto = found
+        read = min(read, upto)
+        received = max(min(received, upto), read)
+        before = _position(sql, head, user, conversation)
+        if before and read <= before[0] and received <= before[1]:
+            receipt = Receipt(conversation, user, *before)
+            return MarkResult(receipt, _version(sql, head, user))
+        # Always in this order, to avoid deadlocks.
+        versions = {each: _raise(sql, head, each) for each in sorted({user, *members})}
+        before = _position(sql, head, user, conversation)
+        peer_version = next((version for each, version in versions.items() if each != user), 0)
+        _move(sql, (head.number, user, conversation), (read, received, versions[user], peer_version), before)
+        old_read, old_received = before or (0, 0)
+        moved = read > old_read or received > old_received
+        passed = (old_read, read) if read > old_read else (old_received, received)
+        authors = _authors(sql, head, user, conversation, *passed) if moved else ()
+        receipt = Receipt(conversation, user, max(read, old_read), max(received, old_received))
+        return MarkResult(receipt, versions[user], moved, authors)
 
     @in_log(writes=True)
     def advance(self, sql: Statements, head: LogHead, group: int, users: Sequence[str], read: int) -> None:
@@ -171,32 +191,6 @@ class _Positions:
     def below(self, id: int) -> int:
         """How many members have a position before this id."""
         return self._sums[bisect_left(self._positions, id)]
-
-
-def _note(
-    sql: Statements, head: LogHead, user: str, conversation: int, read: int, received: int
-) -> MarkResult | None:
-    found = _members(sql, head, user, conversation)
-    if found is None:
-        return None
-    members, upto = found
-    read = min(read, upto)
-    received = max(min(received, upto), read)
-    before = _position(sql, head, user, conversation)
-    if before and read <= before[0] and received <= before[1]:
-        receipt = Receipt(conversation, user, *before)
-        return MarkResult(receipt, _version(sql, head, user))
-    # Always in this order, to avoid deadlocks.
-    versions = {each: _raise(sql, head, each) for each in sorted({user, *members})}
-    before = _position(sql, head, user, conversation)
-    peer_version = next((version for each, version in versions.items() if each != user), 0)
-    _move(sql, (head.number, user, conversation), (read, received, versions[user], peer_version), before)
-    old_read, old_received = before or (0, 0)
-    moved = read > old_read or received > old_received
-    passed = (old_read, read) if read > old_read else (old_received, received)
-    authors = _authors(sql, head, user, conversation, *passed) if moved else ()
-    receipt = Receipt(conversation, user, max(read, old_read), max(received, old_received))
-    return MarkResult(receipt, versions[user], moved, authors)
 
 
 def _members(

@@ -290,7 +290,15 @@ def _restore(transaction: AppTransaction, message: int, rows: Sequence[Row]) -> 
         sql.execute(
             "INSERT INTO hidden (log, member, version, id) VALUES (%s, '', %s, %s)", (log, message, recall)
         )
-    _annotate(sql, log, message, bytes(annotations))
+    annotated = decode_meta(bytes(annotations))
+    sql.execute_many(
+        "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)",
+        [(log, message, *row) for row in annotated.get("reactions", ())],
+    )
+    sql.execute_many(
+        "INSERT INTO pin (log, message, conversation, id) VALUES (%s, %s, %s, %s)",
+        [(log, message, *row) for row in annotated.get("pins", ())],
+    )
     seen = {
         key: value for key, value in decode_meta(bytes(meta)).items() if key not in ("reactions", "reacted")
     }
@@ -307,15 +315,3 @@ def _restore(transaction: AppTransaction, message: int, rows: Sequence[Row]) -> 
         ),
     )
     transaction.settle()
-
-
-def _annotate(sql: Statements, log: int, message: int, annotations: bytes) -> None:
-    annotated = decode_meta(annotations)
-    sql.execute_many(
-        "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)",
-        [(log, message, *row) for row in annotated.get("reactions", ())],
-    )
-    sql.execute_many(
-        "INSERT INTO pin (log, message, conversation, id) VALUES (%s, %s, %s, %s)",
-        [(log, message, *row) for row in annotated.get("pins", ())],
-    )

@@ -12,8 +12,6 @@ from msgspec import Struct
 from imserver.messages.log.bots import (
     BotReaders,
     accounts_among,
-    bots_among,
-    guests_among,
     has_buttons,
     owners_among,
     with_command,
@@ -477,7 +475,7 @@ class AppTransaction:
             draft.meta
             and has_buttons(draft.meta)
             and not draft.room
-            and not bots_among(self.sql, self.app, [draft.sender])
+            and not accounts_among(self.sql, self.app, [draft.sender], "AND bot = 1")
         ):
             return Rejected(RejectReason.NOT_BOT, "only bots send buttons")
         if (
@@ -526,7 +524,7 @@ class AppTransaction:
         """Those (receiver, sender) of first messages where the sender is a guest, or a bot whose owner the
         receiver has blocked."""
         senders = {sender for _, sender in first}
-        guests = guests_among(self.sql, self.app, senders)
+        guests = accounts_among(self.sql, self.app, senders, "AND guest = 1")
         unwelcome = {pair for pair in first if pair[1] in guests}
         owners = owners_among(self.sql, self.app, senders)
         if not owners:
