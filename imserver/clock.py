@@ -20,7 +20,6 @@ _TOO_SOON: Final = 0.25
 
 _NO_TIME: Final = 1e-9
 _TURN_SECONDS: Final = 0.005
-_MOST_DOUBLINGS: Final = 20
 _STEADY_FROM: Final = time() - monotonic()
 
 
@@ -52,7 +51,7 @@ def retry_pause(failures: int, first: float, longest: float) -> float:
     """Seconds to wait after so many failures in a row: ``first``, then twice as long each time, up to
     ``longest``. They vary by half, so that what failed together is not tried again together.
     """
-    return min(first * 2.0 ** min(failures - 1, _MOST_DOUBLINGS), longest) * uniform(0.5, 1.5)
+    return min(first * 2.0 ** min(failures - 1, 20), longest) * uniform(0.5, 1.5)
 
 
 def until_beat(seconds: float = 1.0) -> float:

@@ -84,11 +84,8 @@ def server_address(url: str) -> str:
     fail(f"{url}: expected an http:// or https:// address")
 
 
-_ANSWER_SECONDS: Final = 30
-
-
 def request_json(
-    url: str, method: str, path: str, key: str, body: bytes = b"", seconds: float = _ANSWER_SECONDS
+    url: str, method: str, path: str, key: str, body: bytes = b"", seconds: float = 30
 ) -> tuple[int, Any]:
     """The status and the JSON of the answer of a running server. Raises OSError and ValueError."""
     parts = urlsplit(url)
@@ -136,7 +133,7 @@ class Progress:
         now = monotonic()
         if now < self._next:
             return
-        self._next = now + (_REWRITE_SECONDS if self._is_terminal else _REPEAT_SECONDS)
+        self._next = now + (0.2 if self._is_terminal else _REPEAT_SECONDS)
         text = f"{what} {done} of {total} rows, {self.seconds:.0f} s"
         self._has_line = self._is_terminal
         click.echo(f"\r\x1b[K{text}" if self._is_terminal else text, nl=not self._is_terminal, err=True)
@@ -148,7 +145,6 @@ class Progress:
             self._has_line = False
 
 
-_REWRITE_SECONDS: Final = 0.2
 _REPEAT_SECONDS: Final = 10.0
 
 

@@ -31,7 +31,6 @@ POSITIONS_PER_APP: Final = 1_000_000
 """Positions of an app, per table, that :meth:`ActionPositions.expire` keeps."""
 _AT_ONCE: Final = 200
 """Number of rows in one statement."""
-_OF_MYSQL: Final = "ON DUPLICATE KEY UPDATE id = GREATEST(id, VALUES(id))"
 
 
 class ActionPositions:
@@ -172,7 +171,7 @@ def _raise(sql: Statements, table: str, key: Sequence[str], rows: Sequence[Seque
             f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET id = excluded.id WHERE {table}.id < excluded.id"
         )
     else:
-        clause = _OF_MYSQL
+        clause = "ON DUPLICATE KEY UPDATE id = GREATEST(id, VALUES(id))"
     for some in chunks(rows, _AT_ONCE):
         values = ", ".join([marks_of(len(key) + 1)] * len(some))
         statement = f"INSERT INTO {table} ({', '.join(key)}, id) VALUES {values} {clause}"

@@ -73,7 +73,6 @@ _NUMBERS: Final = Reason("numbers that say nothing of a user")
 _HEAD: Final = Reason("it stays with the last ids, none of which is given again if the app is created anew")
 
 _OF_MESSAGES: Final = Reason("the log takes out the words of what it erases")
-_FROM_MESSAGES: Final = Reason("it is made of the messages")
 
 _of_log: Final = partial(Table, of_app=OF_LOGS)
 
@@ -83,7 +82,7 @@ TABLES: Final = (
         key=("log", "segment", "bucket"),
         of_user=_OF_MEMBERS,
         erase_user=_OF_MESSAGES,
-        columns=_FROM_MESSAGES,
+        columns=Reason("it is made of the messages"),
     ),
     _of_log(
         name="word_position",

@@ -14,7 +14,6 @@ from imserver.messages.annotations import RefusedView
 from imserver.messages.catch_up import CatchUp
 from imserver.messages.commands import Ack, Conversations, History, Search, SearchFilter, Send, Sync
 from imserver.messages.deliverer import newest_page, oldest_page
-from imserver.messages.log.asks import AskChange
 from imserver.messages.log.contract import (
     Appended,
     ConversationSummary,
@@ -172,8 +171,12 @@ class MessageCommands:
             return Reply(errors.ReplyCode.BAD_PARAMETER)
         if command.kind == "press":
             change = self._messaging.answer(app, user, command.about, command.body.decode())
+            if isinstance(change, Rejected):
+                return Reply(change.reply_code, RefusedView.of(change), change.reason)
             if change is not None:
-                return _reply_to_answer(change)
+                at = (change.entry.id, change.entry.seq) if change.entry else (0, 0)
+                view = StoredView(at[0], change.conversation, at[1], repeated=change.entry is None)
+                return Reply(errors.ReplyCode.OK, view)
         draft = self._messaging.draft_of(app, user, command)
         if draft is None:
             is_about = command.kind in ("forward", "press")
@@ -292,15 +295,6 @@ def _reply_to(command: Send, result: Stored) -> Reply:
     if result.until:
         return Reply(errors.ReplyCode.NOT_STORED, ReasonView(str(result), result.until))
     return Reply(errors.ReplyCode.NOT_STORED, None, "rate" if isinstance(result, TooManyMessages) else "")
-
-
-def _reply_to_answer(change: AskChange | Rejected) -> Reply:
-    if isinstance(change, Rejected):
-        return Reply(change.reply_code, RefusedView.of(change), change.reason)
-    entry = change.entry
-    if entry is None:
-        return Reply(errors.ReplyCode.OK, StoredView(0, change.conversation, 0, repeated=True))
-    return Reply(errors.ReplyCode.OK, StoredView(entry.id, entry.conversation, entry.seq))
 
 
 def _search_page(entries: list[Entry], before: int) -> SearchPage:

@@ -22,7 +22,6 @@ _UNSEEN_ALONE: Final = re.compile("[\\s\u2800\ufe00-\ufe0f]*")
 """What a name may contain, but not consist of."""
 _FLAG: Final = re.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,8}\U000e007f")
 """The flag of a part of a country: a black flag, its letters as tags, the end."""
-_NON_JOINER: Final = "\u200c"
 _JOINER: Final = "\u200d"
 _JOINED_SCRIPTS: Final = re.compile(
     "[\u0600-\u08ff\u0900-\u0dff\u0f00-\u109f\u1780-\u18af\ufb50-\ufdff\ufe70-\ufefc\U00010a00-\U00011fff]"
@@ -50,22 +49,18 @@ def is_name(text: str, least: int, most: int) -> bool:
 
 def _is_allowed(text: str, at: int) -> bool:
     character = text[at]
-    if character in (_JOINER, _NON_JOINER):
+    if character in (_JOINER, "\u200c"):  # which joins, or keeps apart
         before, after = text[at - 1 : at], text[at + 1 : at + 2]
         if _INVISIBLE.match(before) or _INVISIBLE.match(after):
             return False
         if _is_joined(before) and _is_joined(after):
             return True
-        return character == _JOINER and _ends_emoji(before) and _is_emoji(after)
+        return character == _JOINER and (before in _MODIFIERS or _is_emoji(before)) and _is_emoji(after)
     return category(character) not in _REFUSED and _INVISIBLE.match(character) is None
 
 
 def _is_joined(character: str) -> bool:
     return _JOINED_SCRIPTS.match(character) is not None and category(character)[0] in "LM"
-
-
-def _ends_emoji(character: str) -> bool:
-    return character in _MODIFIERS or _is_emoji(character)
 
 
 def _is_emoji(character: str) -> bool:

@@ -61,7 +61,6 @@ SendSoFar = Callable[[str, list[Connection]], object]
 """Sends connections the stream with this id, if it is open and they still receive it. Must not switch."""
 SOON_BYTES: Final = 65_536
 """Texts so far are sent at once if the outbox has at most so many bytes with them."""
-_SOON_FRAMES: Final = 32
 _LOOK_SECONDS: Final = 0.05
 
 
@@ -126,7 +125,7 @@ class LateReceivers:
 def _is_little(outbox: list[bytes] | Backlog | None, more: int) -> bool:
     if outbox is None:
         return more <= SOON_BYTES
-    if type(outbox) is not list or len(outbox) > _SOON_FRAMES:
+    if type(outbox) is not list or len(outbox) > 32:
         return False
     return sum(map(len, outbox)) + more <= SOON_BYTES
 

@@ -60,10 +60,6 @@ Invited = Annotated[
     about("Users who were sent an invitation: strangers, where the app has `accounts.ask_strangers`."),
 ]
 Role = Annotated[Literal["owner", "admin", "member"], about("The role of the user in the group.")]
-OwnRole = Annotated[
-    Literal["owner", "admin", "member", ""],
-    about("The role of the acting user; empty for a back end that names no user."),
-]
 LowestRole = Literal["member", "admin"]
 History = Annotated[
     Literal["since_joining", "all"],
@@ -129,7 +125,10 @@ class GroupShown(Struct):
     group: GroupId
     name: str
     created: Annotated[int, about("When it was created, in Unix seconds.")]
-    role: OwnRole
+    role: Annotated[
+        Literal["owner", "admin", "member", ""],
+        about("The role of the acting user; empty for a back end that names no user."),
+    ]
     muted_until: Annotated[int, about("The end of the acting user's mute, in Unix seconds; 0: not muted.")]
     open: Annotated[bool, about("Whether anybody who knows its id may join.")] = False
     history: History = "since_joining"

@@ -63,7 +63,6 @@ def is_on(tenant: Tenant | None) -> bool:
 
 
 _OF_NOBODY: Final = Reason("it has the hash of a link and the title of its page, and names no user")
-_COPY: Final = Reason("it is a copy of public pages, which is made again")
 
 TABLES: Final = (
     Table(
@@ -87,7 +86,7 @@ TABLES: Final = (
         key=("app", "link"),
         of_user=_OF_NOBODY,
         erase_user=_OF_NOBODY,
-        columns=_COPY,
+        columns=Reason("it is a copy of public pages, which is made again"),
     ),
 )
 """In the order of their deletion."""

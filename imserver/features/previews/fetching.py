@@ -24,9 +24,7 @@ TEXT_CHARACTERS: Final = 8_000
 LINKS: Final = 5
 """Links of a message that are tried until one has a preview."""
 REDIRECTIONS: Final = 4
-_REDIRECTED: Final = (301, 302, 303, 307, 308)
 _ANSWER_BYTES: Final = 65_536
-_READ_SECONDS: Final = 10.0
 
 # As in static/messages/format.js. Word characters are those of Latin, Greek and Cyrillic.
 _WORD: Final = "A-Za-z0-9\u00aa-\u024f\u0370-\u052f"
@@ -128,7 +126,7 @@ class Fetching:
             return None
         task = PageTask(content, kind[:200], headers.get("content-encoding", "")[:20], url)
         try:
-            answer = self._worker.run(msgspec.json.encode(task), app, sender, _READ_SECONDS)
+            answer = self._worker.run(msgspec.json.encode(task), app, sender, 10.0)
         except TooCostly:
             return None
         return msgspec.json.decode(answer, type=LinkedPage | None) if answer else None
@@ -150,7 +148,7 @@ class Fetching:
             left = max(deadline - monotonic(), 0.001)
             status, body, answered = self._requests.exchange("GET", url, None, headers, left, most)
             self.bytes += len(body)
-            if status not in _REDIRECTED:
+            if status not in (301, 302, 303, 307, 308):
                 if status != 200:
                     raise Unreachable(f"the status is {status}")
                 return url, body, answered

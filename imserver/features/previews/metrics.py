@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from imserver.features.previews.previews import Previews
 from imserver.plugin.metrics import Metric
 
-
-def _read(function: Callable[[Previews], int]) -> Callable[[Any], int]:
-    return lambda core: function(core.service(Previews))
-
-
 METRICS: Final = (
-    Metric(
-        "imserver_previews_made_total",
-        "counter",
-        "Previews of links made",
-        _read(lambda p: p.counters.previews),
+    *(
+        Metric(
+            f"imserver_previews_{name}_total",
+            "counter",
+            text,
+            lambda core, name=name: core.service(Previews).counts[name],  # type: ignore[misc]
+        )
+        for name, text in {
+            "made": "Previews of links made",
+            "failed": "Links whose page has no preview or could not be fetched",
+            "refused": "Links that were not fetched, because there were too many",
+        }.items()
     ),
     Metric(
-        "imserver_previews_failed_total",
+        "imserver_preview_bytes_total",
         "counter",
-        "Links whose page has no preview or could not be fetched",
-        _read(lambda p: p.counters.failed),
+        "Bytes fetched for previews",
+        lambda core: core.service(Previews).bytes,
     ),
-    Metric(
-        "imserver_previews_refused_total",
-        "counter",
-        "Links that were not fetched, because there were too many",
-        _read(lambda p: p.counters.refused),
-    ),
-    Metric("imserver_preview_bytes_total", "counter", "Bytes fetched for previews", _read(lambda p: p.bytes)),
     Metric(
         "imserver_previews_waiting",
         "gauge",
         "Links that wait or are being fetched",
-        _read(lambda p: p.waiting),
+        lambda core: core.service(Previews).waiting,
     ),
 )

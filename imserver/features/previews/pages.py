@@ -41,7 +41,6 @@ _CHARSET: Final = re.compile(
     rb"""<meta[^>]{0,200}?charset\s{0,9}=\s{0,9}["']?([A-Za-z0-9_:.-]{1,30})""", re.IGNORECASE
 )
 _CHARSET_OF_TYPE: Final = re.compile(r"""charset\s{0,9}=\s{0,9}["']?([A-Za-z0-9_:.-]{1,30})""", re.IGNORECASE)
-_CHARSET_WITHIN: Final = 4096
 _LATIN: Final = "windows-1252"
 _CHARSETS: Final = {
     **dict.fromkeys(("iso-8859-1", "latin1", "us-ascii", "ascii", "windows-1252", "cp1252"), _LATIN),
@@ -124,7 +123,7 @@ def decoded(content: bytes, media_type: str) -> str:
             return content.removeprefix(BOM_UTF8).decode(name, "replace")
     if announced := _CHARSET_OF_TYPE.search(media_type):
         name = announced[1].lower()
-    elif own := _CHARSET.search(content[:_CHARSET_WITHIN]):
+    elif own := _CHARSET.search(content[:4096]):
         name = own[1].decode().lower()
         name = "utf-8" if name.startswith("utf-16") else name  # what says so in ASCII is not
     else:

@@ -104,14 +104,6 @@ class PreviewsAnswer(Struct):
     pending: Annotated[list[MessageId], about("Messages whose previews are being made. Ask again for these.")]
 
 
-class PreviewCounters(Struct):
-    """The work of a node since its start."""
-
-    previews: int = 0
-    failed: int = 0
-    refused: int = 0
-
-
 _decode: Final = msgspec.json.Decoder(PageSummary).decode
 
 
@@ -133,7 +125,8 @@ class Previews:
         """App and link → who fetches it, or waits for a slot."""
         self._waiting: Counter[tuple[str, str]] = Counter()
         """App and sender (``""``: all) → their links among these."""
-        self.counters = PreviewCounters()
+        self.counts: Counter[str] = Counter()
+        """The work of this node since its start: ``made``, ``failed`` and ``refused``."""
 
     @property
     def bytes(self) -> int:
@@ -227,7 +220,7 @@ class Previews:
             or self._waiting[payers[0]] >= WAITING_OF_SENDER
             or self._waiting[payers[1]] >= WAITING_OF_APP
         ):
-            self.counters.refused += 1
+            self.counts["refused"] += 1
             return
         self._waiting.update(payers)
         self._busy[key] = gevent.spawn(self._run, key, sender, url)
@@ -238,7 +231,7 @@ class Previews:
             with self._slots:
                 self._make(app, link, sender, url)
         except TooManyRequests:
-            self.counters.refused += 1
+            self.counts["refused"] += 1
         except StorageUnavailable as error:
             log.debug("a preview could not be stored: %s", error)
         except Exception:
@@ -269,8 +262,7 @@ class Previews:
         if preview is not None:
             row = PreviewRow(link, READY, picture, msgspec.json.encode(preview))
             seconds = self._settings.retention_days * _DAY_SECONDS
-        self.counters.failed += preview is None
-        self.counters.previews += preview is not None
+        self.counts["failed" if preview is None else "made"] += 1
         if not self._rows.finish(app, row, seconds) and preview is not None and preview.picture:
             self._forget_picture(picture)
 

@@ -29,13 +29,8 @@ from imserver.messages.services import MessageServices
 from imserver.model import Limit
 from imserver.storage.store import Store
 
-_MAX_PAGE = 200
-
 ConversationId = Annotated[int, about("The conversation. A group has the same id.", ge=1, le=Limit.ID)]
 """The type of a field: the id of a conversation."""
-SearchedConversation = Annotated[
-    int, about("Search only this conversation; 0: all conversations of the user.", ge=0, le=Limit.ID)
-]
 MessageId = Annotated[
     int, about("The id of the message: its position in the log of the app.", ge=1, le=Limit.ID)
 ]
@@ -45,10 +40,7 @@ Before = Annotated[
 After = Annotated[
     int, about("List the first messages after this one, instead of the last before one.", ge=0, le=Limit.ID)
 ]
-PageLimit = Annotated[int, about("The maximum number of entries on this page.", ge=1, le=_MAX_PAGE)]
-SearchText = Annotated[
-    str, about("The text to search for. It may be missing if a filter is given.", max_length=256)
-]
+PageLimit = Annotated[int, about("The maximum number of entries on this page.", ge=1, le=200)]
 
 
 class HistoryQuery(Acting, kw_only=True):
@@ -66,8 +58,12 @@ class HistoryQuery(Acting, kw_only=True):
 class SearchQuery(Acting, kw_only=True):
     """A search in one conversation, or in all of a user."""
 
-    text: SearchText = ""
-    conversation: SearchedConversation = 0
+    text: Annotated[
+        str, about("The text to search for. It may be missing if a filter is given.", max_length=256)
+    ] = ""
+    conversation: Annotated[
+        int, about("Search only this conversation; 0: all conversations of the user.", ge=0, le=Limit.ID)
+    ] = 0
     sender: Annotated[str, about("Find only messages of this user.", max_length=MAX_USER_BYTES)] = (
         msgspec.field(default="", name="from")
     )

@@ -224,6 +224,12 @@ class MessageApi(Struct, frozen=True):
         if request.also and not request.thread:
             raise ApiProblem(errors.Problems.INVALID_REQUEST, "`also`: only a reply in a `thread` has it")
         kind, body = _content(self, call, request)
+        question: dict[str, Any] = {}
+        if request.exclusive:  # the buttons are the answers
+            options = [{"text": one.text, "value": one.value} for row in request.buttons for one in row]
+            if wrong := exclusive_objection(len(options)):
+                raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`exclusive`: {wrong}")
+            question["ask"] = {"options": options}
         message = Send(
             to=request.to,
             conversation=request.conversation,
@@ -234,7 +240,7 @@ class MessageApi(Struct, frozen=True):
             meta=_meta(
                 request,
                 {
-                    **(_exclusive(request) if request.exclusive else {}),
+                    **question,
                     **({} if request.notify is UNSET else {"notify": Raw(notify_bytes(request.notify))}),
                     **more,
                 },
@@ -317,14 +323,6 @@ def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]
     if len(body) > (api.limits.push_characters if call.is_back_end else api.limits.message_bytes):
         raise ApiProblem(errors.Problems.INVALID_REQUEST, "The message is too long")
     return kind, body
-
-
-def _exclusive(request: SendRequest) -> dict[str, Any]:
-    """The question whose answers are the buttons of a message."""
-    options = [{"text": one.text, "value": one.value} for row in request.buttons for one in row]
-    if wrong := exclusive_objection(len(options)):
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`exclusive`: {wrong}")
-    return {"ask": {"options": options}}
 
 
 def _meta(request: Content, more: Mapping[str, Any] = MappingProxyType({})) -> bytes:

@@ -26,13 +26,7 @@ from imserver.messages.streamed_messages import Piece, StreamedMessages
 from imserver.model import ChannelPart, Event
 from imserver.storage.store import Store
 
-_MOST_PIECES: Final = 1000
-"""The most pieces of one request."""
-
 StreamId = Annotated[str, about("The id of a streamed message.", min_length=1, max_length=64)]
-PieceNumber = Annotated[
-    int, about("The number of the last piece of the stream; 0: it has none, or is unknown.", ge=0)
-]
 
 
 class StreamOpenRequest(Struct, forbid_unknown_fields=True):
@@ -63,7 +57,7 @@ class PieceRequest(Struct, forbid_unknown_fields=True):
     text: Annotated[str, about("The text of the piece.", min_length=1)]
 
 
-StreamPieces = Annotated[list[PieceRequest], about("The pieces.", min_length=1, max_length=_MOST_PIECES)]
+StreamPieces = Annotated[list[PieceRequest], about("The pieces.", min_length=1, max_length=1000)]
 """The type of a field: pieces that a request appends to streamed texts."""
 
 
@@ -71,7 +65,9 @@ class PieceResult(Struct):
     """The result for one piece."""
 
     stream: StreamId
-    piece: PieceNumber
+    piece: Annotated[
+        int, about("The number of the last piece of the stream; 0: it has none, or is unknown.", ge=0)
+    ]
     status: Annotated[
         str,
         about(

@@ -108,24 +108,20 @@ class Appended(Struct, frozen=True):
     repeated: bool = False
 
 
-_CODE_OF: Final = {
-    RejectReason.UNKNOWN_CONVERSATION: ReplyCode.NO_DATA,
-    RejectReason.UNKNOWN_ACCOUNT: ReplyCode.NO_DATA,
-    RejectReason.UNKNOWN_MESSAGE: ReplyCode.NO_DATA,
-    RejectReason.INVALID: ReplyCode.BAD_PARAMETER,
+_OF_REASON: Final = {
+    RejectReason.UNKNOWN_CONVERSATION: (ReplyCode.NO_DATA, Problems.UNKNOWN_CONVERSATION),
+    RejectReason.UNKNOWN_ACCOUNT: (ReplyCode.NO_DATA, Problems.UNKNOWN_ACCOUNT),
+    RejectReason.UNKNOWN_MESSAGE: (ReplyCode.NO_DATA, Problems.UNKNOWN_MESSAGE),
+    RejectReason.INVALID: (ReplyCode.BAD_PARAMETER, Problems.INVALID_REQUEST),
+    RejectReason.BLOCKED: (ReplyCode.UNAUTHORIZED, Problems.NOT_ALLOWED),
+    RejectReason.REJECTED: (ReplyCode.UNAUTHORIZED, Problems.REJECTED),
+    RejectReason.MUTED: (ReplyCode.UNAUTHORIZED, Problems.MUTED),
+    RejectReason.RECALLED: (ReplyCode.UNAUTHORIZED, Problems.UNKNOWN_MESSAGE),
+    RejectReason.NOT_ALLOWED: (ReplyCode.UNAUTHORIZED, Problems.ROLE_TOO_LOW),
+    RejectReason.FULL: (ReplyCode.UNAUTHORIZED, Problems.NOT_ALLOWED),
+    RejectReason.NOT_BOT: (ReplyCode.UNAUTHORIZED, Problems.NOT_ALLOWED),
 }
-_PROBLEM_OF: Final = {
-    RejectReason.INVALID: Problems.INVALID_REQUEST,
-    RejectReason.BLOCKED: Problems.NOT_ALLOWED,
-    RejectReason.REJECTED: Problems.REJECTED,
-    RejectReason.MUTED: Problems.MUTED,
-    RejectReason.RECALLED: Problems.UNKNOWN_MESSAGE,
-    RejectReason.UNKNOWN_MESSAGE: Problems.UNKNOWN_MESSAGE,
-    RejectReason.UNKNOWN_ACCOUNT: Problems.UNKNOWN_ACCOUNT,
-    RejectReason.NOT_ALLOWED: Problems.ROLE_TOO_LOW,
-    RejectReason.FULL: Problems.NOT_ALLOWED,
-    RejectReason.NOT_BOT: Problems.NOT_ALLOWED,
-}
+_OTHERWISE: Final = ReplyCode.UNAUTHORIZED, Problems.UNKNOWN_CONVERSATION
 
 
 class Rejected(Struct, frozen=True):
@@ -141,12 +137,12 @@ class Rejected(Struct, frozen=True):
     @property
     def reply_code(self) -> int:
         """The reply code for clients: 1003 if the reason has no code of its own."""
-        return _CODE_OF.get(self.reason, ReplyCode.UNAUTHORIZED)
+        return _OF_REASON.get(self.reason, _OTHERWISE)[0]
 
     @property
     def problem(self) -> HttpProblem:
         """The problem for HTTP: an unknown conversation if the reason has none of its own."""
-        return _PROBLEM_OF.get(self.reason, Problems.UNKNOWN_CONVERSATION)
+        return _OF_REASON.get(self.reason, _OTHERWISE)[1]
 
     @property
     def explanation(self) -> str:

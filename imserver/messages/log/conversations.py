@@ -244,21 +244,22 @@ def _with_oldest(page: str, first: str, condition: str, entries: int, name: str)
     )
 
 
-_PAGE_MYSQL: Final = _with_oldest(
-    _with_oldest(_PAGE, "q.read_id + 1", "", UNREAD_ENTRIES, "counted"),
-    "q.counted",
-    f"AND m.kind = {NUMBERS['message']} AND m.sender <> q.member{_IN_CONVERSATION}",
-    MOST_UNREAD,
-    "oldest",
-)
-_MENTIONS_MYSQL: Final = f"SELECT count(*) {_MENTIONING} AND n.id >= p.oldest"
-_UNREAD_MYSQL: Final = (
-    f"SELECT count(*) {{seen}} AND m.id >= p.oldest AND m.id <= p.upto AND {_OF_OTHERS}{_IN_CONVERSATION}"
-)
 _LISTS: Final = {
     "sqlite": _list(_PAGE, _UNREAD, _MENTIONS, SQLITE_BY_CONVERSATION),
     "postgresql": _list(_PAGE, _UNREAD, _MENTIONS),
-    "mysql": _list(_PAGE_MYSQL, _UNREAD_MYSQL, _MENTIONS_MYSQL, _BY_CONVERSATION),
+    "mysql": _list(
+        _with_oldest(
+            _with_oldest(_PAGE, "q.read_id + 1", "", UNREAD_ENTRIES, "counted"),
+            "q.counted",
+            f"AND m.kind = {NUMBERS['message']} AND m.sender <> q.member{_IN_CONVERSATION}",
+            MOST_UNREAD,
+            "oldest",
+        ),
+        "SELECT count(*) {seen} AND m.id >= p.oldest AND m.id <= p.upto "
+        f"AND {_OF_OTHERS}{_IN_CONVERSATION}",
+        f"SELECT count(*) {_MENTIONING} AND n.id >= p.oldest",
+        _BY_CONVERSATION,
+    ),
 }
 _LISTS_WITHOUT_THREADS: Final = {
     engine: statement.replace(_IN_CONVERSATION, "") for engine, statement in _LISTS.items()

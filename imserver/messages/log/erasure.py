@@ -10,7 +10,7 @@ repeated.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -22,11 +22,11 @@ from imserver.messages.log.contract import Change, Draft
 from imserver.messages.log.read import end_of_look
 from imserver.messages.log.rows import (
     NUMBERS,
-    SQLITE_BY_GROUP,
     USER,
     LogHead,
     LogPart,
     LogTables,
+    count_members,
     decode_meta,
     in_log,
     members_of,
@@ -160,7 +160,8 @@ def _erase_some(user: str, name: str, notices: int, ids: Sequence[int], transact
     statement = "SELECT id, conversation, sender, kind, about, meta FROM message WHERE log = %s AND id IN {}"
     rows = sorted(sql.query_in(statement, (log,), ids))
     states = transaction.conversations({row[1] for row in rows})
-    empty = _empty_groups(sql, log, {row[1] for row in rows if row[3] in _OF_GROUPS})
+    of_groups = {row[1] for row in rows if row[3] in (NUMBERS["group"], NUMBERS["leave"])}
+    empty = {id for id in of_groups if not count_members(sql, log, id)}
     messages = {row[0] for row in rows if row[3] == NUMBERS["message"] and text_of(row[2]) == user}
     changed: list[tuple[Any, ...]] = []
     for id, conversation, sender, kind, about, meta in rows:
@@ -201,22 +202,12 @@ def _erase_some(user: str, name: str, notices: int, ids: Sequence[int], transact
     return False
 
 
-_OF_GROUPS: Final = (NUMBERS["group"], NUMBERS["leave"])
 _WITH_CONTENT: Final = (NUMBERS["message"], NUMBERS["edit"], NUMBERS["press"])
 
 
 def _set(sql: Statements, log: int, id: int, **values: Any) -> None:
     columns = ", ".join(f"{column} = %s" for column in values)
     sql.execute(f"UPDATE message SET {columns} WHERE log = %s AND id = %s", (*values.values(), log, id))
-
-
-def _empty_groups(sql: Statements, log: int, groups: Iterable[int]) -> set[int]:
-    """Those of these groups that have no members."""
-    member = (
-        f"SELECT 1 FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s AND conversation = %s "
-        "AND left_id IS NULL LIMIT 1"
-    )
-    return {id for id in groups if not sql.query(member, (log, id))}
 
 
 def _forget_copies(user: str, name: str, needles: Sequence[bytes], transaction: AppTransaction) -> bool:

@@ -324,7 +324,11 @@ def _set(
     """Change a member and add an entry about it. ``muted_until`` None: unchanged."""
     if muted_until is None:
         muted_until = transaction.mutes([(user, state.id)])[user, state.id]
-    _change_member(transaction.sql, transaction.log, state.id, user, role, muted_until)
+    transaction.sql.execute(
+        "UPDATE membership SET role = %s, muted_until = %s "
+        "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL",
+        (role, muted_until, transaction.log, user, state.id),
+    )
     details = {"change": change, "users": [user], "role": role, "muted_until": muted_until}
     return record(transaction, state, "group", by, details)
 
@@ -463,15 +467,4 @@ def end_members(sql: Statements, log: int, conversation: int, users: Sequence[st
         "UPDATE membership SET left_id = %s "
         "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL",
         [(left_id, log, user, conversation) for user in users],
-    )
-
-
-def _change_member(
-    sql: Statements, log: int, conversation: int, user: str, role: str, muted_until: int
-) -> None:
-    """Write the role and mute of a membership."""
-    sql.execute(
-        "UPDATE membership SET role = %s, muted_until = %s "
-        "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL",
-        (role, muted_until, log, user, conversation),
     )

@@ -26,7 +26,6 @@ from imserver.storage.statements import Condition, Row, Statements, text_of
 
 MOST_AT_ONCE: Final = 50
 """Messages that one transaction removes or restores."""
-_BYTES_AT_ONCE: Final = 4 * 1024 * 1024
 _LOOK: Final = 20_000
 """Ids among which one query looks for the messages of a sender."""
 _MARK: Final = b'{"removed":true}'
@@ -56,7 +55,7 @@ class RemovalWriter(LogPart):
                 return Rejected(RejectReason.NOT_ALLOWED)
             size = 0
             for message in sorted(messages)[:MOST_AT_ONCE]:
-                if size > _BYTES_AT_ONCE:
+                if size > 4 * 1024 * 1024:
                     break
                 size += _remove(transaction, act, message)
                 done.append(message)

@@ -79,7 +79,12 @@ def revise(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
             edited += [(entry.type, entry.body, entry.meta, log, id) for id in of_it if id != entry.id]
     if recalls:
         gone = [about for about, entry in last.items() if entry.kind == "recall"]
-        _hide_recalled(sql, log, gone)
+        sql.execute_many(  # from all searches
+            "INSERT INTO hidden (log, member, id, version) SELECT number, '', %s, 0 FROM log "
+            "WHERE number = %s AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = %s AND h.member = '' "
+            "AND h.id = %s)",
+            [(id, log, log, id) for id in gone],
+        )
         for table in ("reaction", "pin"):
             statement = f"DELETE FROM {table} WHERE log = %s AND message = %s"
             sql.execute_many(statement, [(log, about) for about in gone])
@@ -158,13 +163,3 @@ def _edits(sql: Statements, log: int, message: int) -> list[int]:
     """Ids of the edits of a message."""
     statement = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = %s"
     return [row[0] for row in sql.query(statement, (log, message))]
-
-
-def _hide_recalled(sql: Statements, log: int, ids: Sequence[int]) -> None:
-    """Hide recalled entries from all searches."""
-    sql.execute_many(
-        "INSERT INTO hidden (log, member, id, version) SELECT number, '', %s, 0 FROM log "
-        "WHERE number = %s AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = %s AND h.member = '' "
-        "AND h.id = %s)",
-        [(id, log, log, id) for id in dict.fromkeys(ids)],
-    )

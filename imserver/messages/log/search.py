@@ -21,14 +21,13 @@ from imserver.messages.log.rows import NUMBERS, LogHead, LogTables
 from imserver.messages.log.word_lookup import (
     IndexPart,
     buckets_with,
-    conversation_rows,
     in_conversations,
     indexed_before,
     newest_part,
     offsets_with,
-    rows_with,
+    rows_of,
 )
-from imserver.messages.log.word_rows import SEGMENT, buckets_of
+from imserver.messages.log.word_rows import CONVERSATIONS, SEGMENT, buckets_of
 from imserver.messages.log.words import TEXT_TYPE, Term, WordQuery, searched_text
 from imserver.storage.statements import Row, Statements, chunks, marks_of
 
@@ -315,8 +314,8 @@ class _LookUp:
         if count > _FEW:
             mine = self._own_conversations()
             which = list(offsets_of)
-            rows = self._tables.read(lambda sql: conversation_rows(sql, self._log, which), list[Row]())
-            for segment, row in rows:
+            rows = self._tables.read(lambda sql: rows_of(sql, self._log, [CONVERSATIONS], which), list[Row]())
+            for segment, _, row in rows:
                 offsets_of[segment] = in_conversations(row, offsets_of[segment], mine)
                 if is_long_turn():
                     serve_others()
@@ -331,7 +330,9 @@ class _LookUp:
 
     def _rows_with(self, term: Term, segments: Sequence[int]) -> Iterator[list[Row]]:
         for some in chunks(segments, _ROWS_AT_ONCE // len(buckets_of(term))):
-            yield self._tables.read(partial(rows_with, log=self._log, term=term, segments=some), [])
+            yield self._tables.read(
+                partial(rows_of, log=self._log, buckets=buckets_with([term]), segments=some), []
+            )
 
     def _own_conversations(self) -> set[int]:
         """The conversations in which a message is worth a look."""

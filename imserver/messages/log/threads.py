@@ -42,7 +42,6 @@ MOST_ON_PAGE: Final = 50
 
 _UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_MESSAGE)
 _encode: Final = msgspec.json.Encoder().encode
-_ADD_REPLY: Final = "INSERT INTO thread_reply (log, conversation, id, root, also) VALUES (%s, %s, %s, %s, %s)"
 _READER_COLUMNS: Final = "log, member, root, conversation, read_id, follows"
 
 
@@ -115,7 +114,7 @@ class ThreadWriter:
         """Write the rows of the replies, the totals, and who follows from now on."""
         log = self._head.number
         self._sql.execute_many(
-            _ADD_REPLY,
+            "INSERT INTO thread_reply (log, conversation, id, root, also) VALUES (%s, %s, %s, %s, %s)",
             [
                 (log, reply.conversation, reply.id, root, int(not reply.is_beside))
                 for root, replies in self._replies.items()

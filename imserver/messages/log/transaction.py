@@ -456,13 +456,19 @@ class AppTransaction:
         if edited:
             self._recalled = recalled_among(self.sql, self.log, edited)
             self._edits = {about: count_edits(self.sql, self.log, about, MOST_EDITS) for about in edited}
+        begun, sessions = self.uplink_sessions, frozenset[int]()
+        if senders and begun:
+            stored = stored_sessions(self.sql, self.log, list(senders - begun.keys()))
+            sessions = frozenset(stored.union(begun.values()))
+        elif senders:
+            sessions = self._sessions.of(self.sql, self.log, senders)
         return _Facts(
             states,
             self.mutes(list(members)) if members else {},
             self.blocks(pairs) if pairs else set(),
             strangers.difference(accounts_among(self.sql, self.app, strangers)) if strangers else strangers,
             self._unwelcome(first) if first else first,
-            self._newest_sessions(senders) if senders else (),
+            sessions,
         )
 
     def _outcome(self, one: AppendRequest, key: int | bytes, facts: _Facts) -> Appended | Rejected:
@@ -532,13 +538,6 @@ class AppTransaction:
         pairs = {(user, owners[bot]) for user, bot in first if bot in owners}
         blocks = self.blocks(pairs)
         return unwelcome | {(user, bot) for user, bot in first if (user, owners.get(bot)) in blocks}
-
-    def _newest_sessions(self, senders: set[str]) -> Collection[int]:
-        """The newest uplink sessions of these users."""
-        begun = self.uplink_sessions
-        if not begun:
-            return self._sessions.of(self.sql, self.log, senders)
-        return stored_sessions(self.sql, self.log, list(senders - begun.keys())).union(begun.values())
 
 
 def _key_of(draft: Draft) -> int | bytes:

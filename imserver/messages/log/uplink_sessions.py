@@ -12,8 +12,6 @@ _SESSIONS: Final = "SELECT session FROM uplink_session WHERE log = %s AND member
 _MOST_KNOWN: Final = 10_000
 """Senders that are remembered."""
 _INSERT: Final = "INSERT INTO uplink_session (log, member, session) VALUES (%s, %s, %s) "
-_REPLACE: Final = "ON CONFLICT (log, member) DO UPDATE SET session = excluded.session"
-_REPLACE_ON_MYSQL: Final = "ON DUPLICATE KEY UPDATE session = VALUES(session)"
 
 
 class UplinkSessions:
@@ -47,6 +45,11 @@ def store_sessions(sql: Statements, log: int, sessions: Mapping[str, int]) -> No
     """Write the newest uplink session of users, and which one was the last of the log."""
     sessions = {**sessions, LAST_SESSION: list(sessions.values())[-1]}
     sql.execute_many(
-        _INSERT + (_REPLACE_ON_MYSQL if sql.engine == "mysql" else _REPLACE),
+        _INSERT
+        + (
+            "ON DUPLICATE KEY UPDATE session = VALUES(session)"
+            if sql.engine == "mysql"
+            else "ON CONFLICT (log, member) DO UPDATE SET session = excluded.session"
+        ),
         [(log, user, session) for user, session in sessions.items()],
     )

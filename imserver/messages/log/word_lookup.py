@@ -9,7 +9,6 @@ from contextlib import suppress
 from msgspec import Struct
 
 from imserver.messages.log.word_rows import (
-    CONVERSATIONS,
     LONG,
     SEGMENT,
     buckets_of,
@@ -26,7 +25,7 @@ class IndexPart(Struct, frozen=True):
     """Segments of the index that a search looks through.
 
     ``others``: (message, conversation) of those whose texts decide, whatever the index has.
-    ``rows``: those in which some terms may be, as :func:`rows_with` returns them.
+    ``rows``: those in which some terms may be, as :func:`rows_of` returns them.
     """
 
     segments: range
@@ -68,7 +67,7 @@ def newest_part(
         others = [row for row in others if row[0] >= begin * SEGMENT]
     segments = range(begin, newest + 1)
     rows = []
-    for row in _rows_of(sql, log, buckets_with(terms) | {LONG}, segments):
+    for row in rows_of(sql, log, buckets_with(terms) | {LONG}, segments):
         if row[1] == LONG:
             others += ((row[0] * SEGMENT + offset, conversation) for offset, conversation in long_in(row[2]))
         else:
@@ -76,17 +75,13 @@ def newest_part(
     return indexed * SEGMENT, IndexPart(segments, others, rows)
 
 
-def rows_with(sql: Statements, log: int, term: Term, segments: Sequence[int]) -> list[Row]:
-    """The rows in which a term may be: (segment, bucket, terms)."""
-    return _rows_of(sql, log, buckets_with([term]), segments)
-
-
 def buckets_with(terms: Iterable[Term]) -> set[int]:
     """The buckets in which these terms may be."""
     return {bucket for term in terms for bucket in buckets_of(term)}
 
 
-def _rows_of(sql: Statements, log: int, buckets: Collection[int], segments: Sequence[int]) -> list[Row]:
+def rows_of(sql: Statements, log: int, buckets: Collection[int], segments: Sequence[int]) -> list[Row]:
+    """The rows of these buckets of some segments: (segment, bucket, terms)."""
     statement = (
         "SELECT b.segment, b.bucket, b.terms FROM word b WHERE b.log = %s "
         f"AND b.bucket IN {marks_of(len(buckets))} AND b.segment IN {{}}"
@@ -136,12 +131,6 @@ def _offsets_at(row: bytes, at: int) -> list[int]:
             else:
                 break
     return offsets
-
-
-def conversation_rows(sql: Statements, log: int, segments: Sequence[int]) -> list[Row]:
-    """The conversations of these segments: (segment, row)."""
-    statement = "SELECT b.segment, b.terms FROM word b WHERE b.log = %s AND b.bucket = %s AND b.segment IN {}"
-    return sql.query_in(statement, (log, CONVERSATIONS), segments)
 
 
 def in_conversations(row: bytes, offsets: Iterable[int], conversations: Collection[int]) -> set[int]:
