@@ -94,7 +94,18 @@ def _make_services(core: Core) -> MessageServices:
     messaging.add_to(core.cluster.queries)
     core.channels.channels.options.groups = channel_log
     core.push.publishing.stored_pushes = LogPushes(messaging, core.push.idempotency)
-    signals = _make_signals(core, messaging)
+    node_messages = core.cluster.node_messages
+    signals = Signals(
+        sessions.hub,
+        sessions.fanout,
+        messaging.log_subscriptions.followers,
+        store,
+        core.identity.relations,
+        messaging.streams,
+        node_messages,
+    )
+    if node_messages is not None:
+        node_messages.handle({Commit: messaging.follower.committed, ToFollowers: signals.deliver})
     threads = ThreadCommands(signals, store)
     receipts, search = Receipts(signals, store), MessageSearch(store, core.node.buckets.make)
     asks = AskCommands(store, messaging, core.identity)
@@ -123,23 +134,6 @@ def _make_services(core: Core) -> MessageServices:
         asks,
         StreamStarts(messaging.catch_up, messaging.deliverer, store),
     )
-
-
-def _make_signals(core: Core, messaging: Messaging) -> Signals:
-    """Build them, with the handlers of node messages."""
-    node_messages = core.cluster.node_messages
-    signals = Signals(
-        core.sessions.hub,
-        core.sessions.fanout,
-        messaging.log_subscriptions.followers,
-        core.storage.store,
-        core.identity.relations,
-        messaging.streams,
-        node_messages,
-    )
-    if node_messages is not None:
-        node_messages.handle({Commit: messaging.follower.committed, ToFollowers: signals.deliver})
-    return signals
 
 
 def _make_streams(

@@ -29,7 +29,6 @@ from imserver.transport.connection import Connection
 
 MAX_RECOVERED: Final = 1000
 """The most publications that a client receives when it comes back. One that missed more reads the history."""
-_DIGEST_BYTES: Final = 16
 
 
 class _Meta(Struct, omit_defaults=True):
@@ -298,22 +297,19 @@ def draft_of(what: Publication, key: str = "") -> Draft:
         except_users=what.except_users,
         except_connection=what.except_connection if isinstance(what.except_connection, str) else "",
     )
+    # The same id in another channel is another publication.
+    id = key or event.id
+    name = f"{what.channel}\0{id}".encode("utf-8", "surrogatepass")
+    digest = blake2b(name, digest_size=16).hexdigest() if id else ""
     return Draft(
         sender=event.sender,
         type=kind,
         body=event.data or event.text.encode(),
-        client_msg_id=_name(what.channel, key or event.id),
+        client_msg_id=digest,
         time_ms=int(time() * 1000),
         meta=b"" if meta == _Meta() else _encode(meta),
         room=what.channel,
     )
-
-
-def _name(channel: str, id: str) -> str:
-    """The ``client_msg_id`` of a publication. The same id in another channel is another publication."""
-    if not id:
-        return ""
-    return blake2b(f"{channel}\0{id}".encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def _bytes_of(value: Raw | UnsetType) -> bytes:

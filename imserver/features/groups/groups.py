@@ -337,7 +337,11 @@ class Groups:
         """
         if by_user:
             self._check_gathering(app, user)
-        self._enter(app, group, user, _may_enter(user), by_user)
+        self._enter(
+            *(app, group, user),
+            lambda state: None if state.open or user in state.roles else _OUTSIDER,
+            by_user,
+        )
         return self.show(app, group, user)
 
     def _enter(
@@ -543,11 +547,6 @@ def _gives_roles(by: str, user: str, role: str) -> Right:
         return is_owner(state)
 
     return right
-
-
-def _may_enter(user: str) -> Right:
-    """Require that the group is open, or the user is a member."""
-    return lambda state: None if state.open or user in state.roles else _OUTSIDER
 
 
 def _check_texts(given: Mapping[str, str]) -> None:
