@@ -298,9 +298,10 @@ def draft_of(what: Publication, key: str = "") -> Draft:
         except_connection=what.except_connection if isinstance(what.except_connection, str) else "",
     )
     # The same id in another channel is another publication.
-    id = key or event.id
-    name = f"{what.channel}\0{id}".encode("utf-8", "surrogatepass")
-    digest = blake2b(name, digest_size=16).hexdigest() if id else ""
+    digest = ""
+    if id := key or event.id:
+        name = f"{what.channel}\0{id}".encode("utf-8", "surrogatepass")
+        digest = blake2b(name, digest_size=16).hexdigest()
     return Draft(
         sender=event.sender,
         type=kind,
