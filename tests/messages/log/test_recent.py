@@ -1,8 +1,7 @@
 """The newest entries that a node has stored, as the index of words needs them."""
 
-from imserver.messages.log.recent import RecentEntries
-
 from imserver.messages.log.contract import Commit, Entry
+from imserver.messages.log.word_content import RecentEntries
 from imserver.messages.log.word_rows import SEGMENT
 
 
