@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from imserver.auth.accounts import Account
@@ -36,7 +37,8 @@ class Setting:
     def add_bot(self, name: str = "", *commands: str, owner: int = 0) -> str:
         result = self._bots.add(Account(0, APP, "", name=name), owner, "hash", 9, None)
         assert result is not None
-        self._bots.set_commands(APP, result.account.id, [BotCommand(each, "") for each in commands])
+        encoded = msgspec.json.encode([BotCommand(each, "") for each in commands])
+        self._bots.set(APP, result.account.id, "commands", encoded)
         return result.account.user
 
     def group(self, *users: str) -> int:
