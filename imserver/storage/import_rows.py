@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from imserver.errors import ImserverError
 from imserver.storage.app_rows import tables_of_others
@@ -16,12 +16,20 @@ BASE64: Final = "base64"
 """The only name in an object that stands for bytes that are no text."""
 
 
+_LONGEST: Final = 1 << 24
 _NUMBERS: Final = 1 << 53
 """More rows than a table ever gets: an id above leaves none to those that come after it."""
 
 
 class BadRows(ImserverError):
     """These rows cannot be imported. The text says why."""
+
+
+class _Column(NamedTuple):
+    """What a column takes on each engine. ``most``: the greatest number, or the characters of a text."""
+
+    kind: type
+    most: int
 
 
 class ImportedRows:
@@ -33,7 +41,7 @@ class ImportedRows:
     def __init__(self, app: str, tables: Sequence[Table], sql: PooledStatements) -> None:
         self._app = app
         self._tables = {table.name: table for table in (*tables_of_others(sql), *tables) if table.exported}
-        self._columns: dict[str, dict[str, type]] = {}
+        self._columns: dict[str, dict[str, _Column]] = {}
         self._log = 0
 
     def reason(self, name: str) -> str:
@@ -66,13 +74,13 @@ class ImportedRows:
         table = self._tables[name]
         kinds = self._kinds(sql, name, columns)
         is_shared = table.exported == OF_APP and len(table.key) == 1 and table.key[0] in columns
-        shared = table.key if is_shared else ()
+        numbered = table.key if is_shared else [column for column in table.key if column == "id"]
         for row in rows:
             for value, kind in zip(row, kinds, strict=True):
                 _stored(value, kind)
         if missing := {*table.parents, *({"id"} & {*table.key})} - {*columns}:
             raise BadRows(f"rows of the table {name} have no column {missing.pop()}")
-        ids = [row[columns.index(column)] for column in shared for row in rows]
+        ids = [row[columns.index(column)] for column in numbered for row in rows]
         if wrong := [id for id in ids if not _is_id(id)]:
             raise BadRows(f"no server gives a row of the table {name} the id {wrong[0]!r:.100}")
         if name == Table.PARENT:
@@ -81,9 +89,9 @@ class ImportedRows:
             at, may_be_none = columns.index(column), column not in table.key
             if any(row[at] not in parents and not (may_be_none and row[at] == 0) for row in rows):
                 raise BadRows(f"the table {name} has rows of {Table.PARENT}s that are not in the archive")
-        if not shared:
+        if not is_shared:
             return ""
-        there = sql.query_in(f"SELECT {shared[0]} FROM {name} WHERE {shared[0]} IN {{}}", (), ids)
+        there = sql.query_in(f"SELECT {numbered[0]} FROM {name} WHERE {numbered[0]} IN {{}}", (), ids)
         return str(there[0][0]) if there else ""
 
     def add(self, sql: PooledStatements, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
@@ -145,15 +153,23 @@ class ImportedRows:
             self._log = sql.query(find, (self._app,))[0][0]
         return self._log
 
-    def _kinds(self, sql: PooledStatements, name: str, columns: Sequence[str]) -> list[type]:
-        """The types of these columns. Raises BadRows for one that an export of the table does not read."""
+    def _kinds(self, sql: PooledStatements, name: str, columns: Sequence[str]) -> list[_Column]:
+        """These columns. Raises BadRows for one that an export of the table does not read."""
         if name not in self._columns:
-            from sqlalchemy import inspect  # imported by who has a database
+            from sqlalchemy import BigInteger, SmallInteger, inspect  # imported by who has a database
 
-            there = inspect(sql.connection).get_columns(name)
-            read = {column.strip('"') for column in self._tables[name].columns}  # type: ignore[union-attr]
-            kinds = {each["name"]: each["type"].python_type for each in there}
-            self._columns[name] = {column: kind for column, kind in kinds.items() if column in read}
+            table = self._tables[name]
+            read = {column.strip('"') for column in table.columns}  # type: ignore[union-attr]
+            self._columns[name] = there = {}
+            for each in inspect(sql.connection).get_columns(name):
+                column, of = each["name"], each["type"]
+                if column not in read:
+                    continue
+                # SQLite keeps numbers of any size, and texts of any length.
+                bits = 63 if isinstance(of, BigInteger) or column in table.key else 31
+                bits = 15 if isinstance(of, SmallInteger) else bits
+                length = getattr(of, "length", None) or _LONGEST
+                there[column] = _Column(of.python_type, 1 << bits if of.python_type is int else length)
         known = self._columns[name]
         if unknown := [column for column in columns if column not in known]:
             raise BadRows(
@@ -170,8 +186,9 @@ def _is_id(value: Any) -> bool:
     return type(value) is int and 0 < value < _NUMBERS
 
 
-def _stored(value: Any, kind: type) -> Any:
-    """A value of an export as the driver takes it. Raises BadRows."""
+def _stored(value: Any, column: _Column) -> Any:
+    """A value of an export as the driver takes it, whichever engine the server has. Raises BadRows."""
+    kind = column.kind
     if isinstance(value, dict):
         try:
             value = b64decode(value[BASE64], validate=True)
@@ -180,8 +197,12 @@ def _stored(value: Any, kind: type) -> Any:
         value = value if kind is bytes else value.decode(errors="replace")
     elif kind is bytes and isinstance(value, str):
         value = value.encode()
-    if (value is not None and isinstance(value, str | bytes) != (kind in (str, bytes))) or isinstance(
-        value, list
-    ):
-        raise BadRows(f"a value of the type {type(value).__name__} stands in place of {kind.__name__}")
+    if value is None:
+        return value
+    given: type = type(value)
+    if given is not kind:
+        raise BadRows(f"a value of the type {given.__name__} stands in place of {kind.__name__}")
+    fits = -column.most <= value < column.most if kind is int else len(value) <= column.most
+    if not fits or (kind is str and "\0" in value):
+        raise BadRows(f"a column has no place for such a value: {value!r:.100}")
     return value
