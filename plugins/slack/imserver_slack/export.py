@@ -176,6 +176,11 @@ _read_message: Final = msgspec.json.Decoder(Message).decode
 _read_array: Final = msgspec.json.Decoder(list[Raw]).decode
 
 
+def seconds_of(moment: float | None) -> float:
+    """A time of Slack's that can be a time; 0: there is none."""
+    return moment if moment and 0 < moment < 1e11 else 0
+
+
 def is_id(id: str) -> bool:
     """Whether a text can name somebody. Ids of users are words; an app without one has its name."""
     return 0 < len(id) <= 60 and id.isprintable()
@@ -252,13 +257,18 @@ class Problems:
 
     def note(self, kind: str) -> None:
         """Count something that is not understood."""
-        self.counts[kind] += 1
+        self.counts[_printable(kind)] += 1
 
     def note_broken(self, where: str, error: object) -> None:
         """Note something that cannot be read."""
         self.counts["broken"] += 1
         if len(self.broken) < 20:
-            self.broken.append(f"{where}: {error}")
+            self.broken.append(_printable(f"{where}: {error}"))
+
+
+def _printable(text: str) -> str:
+    """A text for a terminal: names in an export may be commands to it."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 class Export:
@@ -400,7 +410,7 @@ class _Reader:
     def next_us(self) -> int:
         """The time of the next step, or one before it; -1: there is none."""
         if not self._has_begun:
-            created = int((self._conversation.created or 0) * 1_000_000)
+            created = int(seconds_of(self._conversation.created) * 1_000_000)
             first = _begin_of(self._days[-1]) if self._days else created
             return min(created, first) if created > 0 else first
         if self._day:

@@ -20,7 +20,7 @@ from imserver.plugin.messages import Draft, MessageLog, Rejected, clean_name
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import Limit
 
-from .export import Conversation, Export, File, Message
+from .export import Conversation, Export, File, Message, seconds_of
 from .people import People
 from .survey import DESCRIBED, JOINED, LEFT, PASSED_OVER, RENAMED, Survey, key_of
 from .text import Texts, clean, emoji_named, text_of
@@ -153,7 +153,7 @@ class Importer:
         members = self._users([owner, *first])
         name = self._name_of(conversation)
         purpose = conversation.purpose or conversation.topic
-        created = int((conversation.created or 0) * 1000)
+        created = int(seconds_of(conversation.created) * 1000)
         self._batch.append(
             Event(
                 "begin",
@@ -190,7 +190,7 @@ class Importer:
             users = self._users([pin.user or ""])
             about = key_of(conversation, pin.id)
             if users and self._groups.get(conversation.id):
-                moment = max(now, int((pin.created or 0) * 1000))
+                moment = max(now, int(seconds_of(pin.created) * 1000))
                 self._batch.append(
                     Event("pin", f"{about}.p", conversation, users[0], _shown_ms(moment), about=about)
                 )

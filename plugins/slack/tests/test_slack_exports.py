@@ -86,12 +86,17 @@ def test_what_is_broken_is_named_and_the_rest_is_imported(site: Site, write: Wri
     )
     (tea / "notes.txt").write_text("x")
     (path / "canvases.json").write_text("[]")
+    (path / "\x1b[2J.json").write_text("[]")
+    channels = json.loads((path / "channels.json").read_text())
+    channels[0] |= {"created": 1e308, "pins": [{"id": "1.0", "user": ANN, "created": 1e308}]}
+    (path / "channels.json").write_text(json.dumps(channels))
     (path / "lost").mkdir()
     (path / "lost" / "2020-09-18.json").write_text("[]")
     said = site.run(path)
     assert "tea/2020-09-15.json: " in said
     assert "tea/2020-09-16.json, message 2: " in said
     assert "6  broken" in said
+    assert "\x1b" not in said
     for kind in ("file canvases.json", "folder lost", "file in the folder of a conversation"):
         assert f"1  {kind}" in said
     with site.log() as log:
