@@ -14,7 +14,7 @@ from pathlib import Path
 from time import time
 from typing import IO, Any, Final
 
-from msgspec import Struct, ValidationError, json
+from msgspec import Struct, json
 
 from imserver.errors import StartError
 from imserver.process import synchronise
@@ -132,7 +132,7 @@ class BackupArchive:
                 raise ValueError("its end is absent")
             if self.head.format != _FORMAT:
                 raise StartError(f"{path} belongs to a newer release: its format is {self.head.format}")
-        except (tarfile.TarError, OSError, ValueError, AttributeError, ValidationError) as error:
+        except (tarfile.TarError, OSError, ValueError, AttributeError, RecursionError) as error:
             raise StartError(f"{path} is damaged: {error}") from None
 
     def extract_database(self, target: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -131,6 +133,11 @@ def test_a_damaged_archive_changes_nothing(machine: Machine, tmp_path: Path) -> 
         assert "is damaged" in run("restore", "--yes", archive, data=data, fails=True).stderr
         assert not (data / "imserver.db").exists()
         assert not (data / "secret").exists()
+    with tarfile.open(archive, "w") as file:
+        head, nested = tarfile.TarInfo("imserver.json"), b"[" * 100_000
+        head.size = len(nested)
+        file.addfile(head, BytesIO(nested))
+    assert "is damaged" in run("restore", "--yes", archive, data=data, fails=True).stderr
 
 
 def test_files_of_a_bucket_come_back_in_a_folder(machine: Machine, bucket: Standin, tmp_path: Path) -> None:
