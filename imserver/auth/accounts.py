@@ -7,7 +7,7 @@ from typing import ClassVar, Final, Protocol
 
 from msgspec import Struct
 
-from imserver.auth.rights import Role
+from imserver.auth.principal import Role
 from imserver.auth.tokens import BadToken
 
 GOCHAT: Final = "gochat"

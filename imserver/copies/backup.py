@@ -108,17 +108,13 @@ def wait_until_alone(read: Callable[[Callable[[PooledStatements], int]], int], s
     """Wait until a database server has only this connection to a database. ``read``: runs work there.
     ``shown``: the address of the database. Raises StartError if others stay connected."""
     deadline = time.monotonic() + _OPEN_SECONDS
-    while others := read(_other_connections):
+    while others := read(lambda sql: int(sql.query(_OTHER_CONNECTIONS[sql.engine])[0][0])):
         if time.monotonic() > deadline:
             raise StartError(
                 f"the database {shown} has other connections ({others}): stop all servers that use "
                 "it, and close other clients"
             )
         time.sleep(0.1)
-
-
-def _other_connections(sql: PooledStatements) -> int:
-    return int(sql.query(_OTHER_CONNECTIONS[sql.engine])[0][0])
 
 
 _OTHER_CONNECTIONS = {

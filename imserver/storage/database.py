@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from math import inf
 from pathlib import Path
 from time import monotonic
@@ -188,7 +189,8 @@ class Database:
             if not before:
                 check_new()
             if not migrations.is_current(before) or feature_steps.are_due(self._features, recorded):
-                self.runner.run(self._migrate, LONG_SECONDS)
+                run = partial(migrations.migrate, shown=self.address.shown, features=self._features)
+                self.runner.run(partial(self._write_long, run), LONG_SECONDS)
             self.id, laxness = self.runner.run(self._look_at, self._settings.seconds)
         except OSError as error:
             file = error.filename or self.address.shown
@@ -221,11 +223,6 @@ class Database:
         with self.writing() if is_new else nullcontext(), self._connected() as connection:
             step = migrations.step_of(connection)
             return step, feature_steps.recorded(connection) if migrations.is_current(step) else {}
-
-    def _migrate(self) -> None:
-        self._write_long(
-            lambda connection: migrations.migrate(connection, self.address.shown, self._features)
-        )
 
     def _write_long(self, work: Callable[[Connection], T]) -> T:
         # A change of a large table may be slow.

@@ -157,7 +157,7 @@ class Store:
         try:
             self._open()
             self.refresh()
-            if not self.read(_has_data):
+            if not self.read(lambda sql: any(sql.query(query) for query in _DATA)):
                 self._check_default_file()
         except StorageUnavailable as error:
             raise StartError(f"storage: {self.address.shown} cannot be used: {error}") from None
@@ -625,10 +625,6 @@ _DATA: Final = (
     "SELECT 1 FROM log LIMIT 1",
 )
 """Queries with rows if a database has anything that would be missed."""
-
-
-def _has_data(sql: Statements) -> bool:
-    return any(sql.query(query) for query in _DATA)
 
 
 def _file_has_data(file: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Struct
 
@@ -14,7 +14,6 @@ from imserver.features.exports.rows import DONE, FAILED, UNDER_WAY, Job
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, Call, Header, Resource, about
 from imserver.plugin.identity import Needs, Tenants
-from imserver.plugin.services import Core
 
 ExportId = Annotated[str, about("The id of the export.", max_length=32)]
 _App = Annotated[str, about("The app.", max_length=255)]
@@ -69,17 +68,12 @@ class ExportApi(Struct, frozen=True):
     tenants: Tenants
 
 
-def _service(core: Core, _: Any) -> ExportApi:
-    return ExportApi(core.service(Exports), core.identity.tenants)
-
-
-_AGAIN: Final = (Problems.TOO_MANY_REQUESTS,)
-_FILE: Final = (HTTP_UNKNOWN_EXPORT, HTTP_EXPORT_UNFINISHED)
+_FILE: Final = (HTTP_UNKNOWN_EXPORT, HTTP_EXPORT_UNFINISHED, Problems.TOO_MANY_REQUESTS)
 _HEADERS: Final = (Header("Content-Disposition", "The name for the file.", example="attachment"),)
 
 routes = Resource(
     "exports",
-    _service,
+    lambda core, _: ExportApi(core.service(Exports), core.identity.tenants),
     hot=False,
     chapter="All data of a user or an app as one archive.",
 )
@@ -89,7 +83,7 @@ routes = Resource(
     "/exports/start",
     Needs.ADMIN,
     schema=("ExportRequest", "Whose data are wanted."),
-    problems=_AGAIN,
+    problems=(Problems.TOO_MANY_REQUESTS,),
     status=202,
 )
 def start(
@@ -112,7 +106,7 @@ def show(api: ExportApi, call: Call, request: ExportQuery) -> ExportShown:
     return shown(api.exports.show(call.app, request.id))
 
 
-@routes.post("/exports/start/self", Needs.ADMIN_OR_USER, problems=_AGAIN, status=202)
+@routes.post("/exports/start/self", Needs.ADMIN_OR_USER, problems=(Problems.TOO_MANY_REQUESTS,), status=202)
 def start_own(api: ExportApi, call: Call, request: OwnExport) -> ExportShown:
     """Start an export of one's own data.
 
@@ -144,7 +138,7 @@ FILE: Final = routes.elsewhere(
     query=ExportQuery,
     content_type="application/zip",
     answer_headers=_HEADERS,
-    problems=(*_FILE, Problems.TOO_MANY_REQUESTS),
+    problems=_FILE,
 )
 OWN_FILE: Final = routes.elsewhere(
     "GET",
@@ -155,7 +149,7 @@ OWN_FILE: Final = routes.elsewhere(
     user="required",
     content_type="application/zip",
     answer_headers=_HEADERS,
-    problems=(*_FILE, Problems.TOO_MANY_REQUESTS),
+    problems=_FILE,
 )
 
 
