@@ -96,12 +96,14 @@ main()
 
 @pytest.mark.full
 def test_nodes_import_nothing_of_their_own_after_the_fork(start_family: StartFamily) -> None:
-    """Each node would hold what it imports for itself. Left out: the reference of the API."""
+    """Each node would hold what it imports for itself. Left out: the reference of the API, and two small
+    modules that a feature imports when it is built, only where the messenger is."""
     family = start_family(processes=2, command=(sys.executable, "-c", SHOW_LATE_IMPORTS))
     for path in ("/home/index", "/user/list?appID=101", "/system/state", "/metrics", "/none"):
         for _ in range(6):
             family.get(path)
-    assert not re.findall(r"late: (imserver\..*)", family.output)
+    late = {*re.findall(r"late: (imserver\..*)", family.output)}
+    assert late <= {"imserver.features.webhooks.absences", "imserver.dialects.action.stored"}
 
 
 @pytest.mark.full
