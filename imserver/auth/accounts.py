@@ -120,6 +120,10 @@ class AccountLookup(Protocol):
         """
         return []
 
+    def programs_of(self, app: str, users: Sequence[str]) -> list[str]:
+        """The bots of these users: what stops or mutes an owner does the same to them."""
+        return []
+
 
 class NoAccountLookup(AccountLookup):
     """A node without accounts: no token is an account's. Never switches."""

@@ -29,7 +29,7 @@ from imserver.auth.principal import ALL_SCOPES, BAD_TOKEN, DEMO, NOBODY, RIGHTS,
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadToken
 from imserver.config.settings import Config, KeySettings
-from imserver.errors import CloseCode, HttpProblem, Problems
+from imserver.errors import CloseCode, HttpProblem, Problems, StorageUnavailable
 from imserver.storage.contract import Changes, KeyRow
 from imserver.transport.connection import Connection
 from imserver.transport.proxies import address_of
@@ -277,9 +277,15 @@ class Authority:
 
     def proof(self, principal: Principal, headers: Mapping[str, str]) -> str:
         """What :meth:`still_holds` asks again for whatever goes on working for the maker of a request, such
-        as a webhook or a stream. It is no token. May switch. Raises StorageUnavailable and BadToken."""
+        as a webhook or a stream. It is no token. May switch. Raises StorageUnavailable."""
         if principal.kind in TOKEN_HOLDERS:
-            return f"account:{self._accounts.proof_of(bearer(headers.get('authorization', '')))}"
+            try:
+                return f"account:{self._accounts.proof_of(bearer(headers.get('authorization', '')))}"
+            except BadToken:  # it has just ended
+                return "account:"
+        if principal.kind == "session":
+            claims = self._logins.session_of(bearer(headers.get("authorization", "")))
+            return f"session:{claims.expires_at if claims else 0}"
         return principal.label
 
     def still_holds(self, app: str, user: str, proof: str) -> bool:
@@ -288,15 +294,26 @@ class Authority:
         kind, _, rest = proof.partition(":")
         if kind == "account":
             return self._accounts.still_holds(app, user, rest)
+        if kind == "session":
+            return time() < int(rest)
         return self._keys.is_valid(rest) if kind == "key" else kind == "demo" and self._keys.demo
 
     def lists_address(self, host: str) -> bool:
         """Whether an app lists this address, so that its back end needs no key."""
         return bool(self._allowed.apps_of(host))
 
+    def with_programs(self, app: str, users: Sequence[str]) -> list[str]:
+        """These users, then their bots, which are banned and muted with them. Without a database it is the
+        users alone: a ban must not wait. May switch."""
+        try:
+            return list(dict.fromkeys([*users, *self._accounts.programs_of(app, users)]))
+        except StorageUnavailable:
+            return list(users)
+
     def unlocked(self, app: str, users: Sequence[str]) -> list[str]:
-        """These users but those whose account is locked: a lock bans, and its ban ends with it. May switch.
-        Raises StorageUnavailable."""
+        """These users and their bots, but those whose account is locked: a lock bans, and its ban ends with
+        it. May switch. Raises StorageUnavailable."""
+        users = self.with_programs(app, users)
         locked = {each.user for each in self._accounts.those_of(app, users) if each.is_locked(time())}
         return [user for user in users if user not in locked]
 

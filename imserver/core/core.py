@@ -288,6 +288,17 @@ class Core:
         except StorageUnavailable as error:
             raise StartError(str(error)) from None
 
+    def still_holds(self, app: str, user: str, proof: str) -> bool:
+        """Whether whatever goes on working for the maker of a request may go on: they are not banned, and the
+        ``proof`` of :meth:`imserver.auth.authority.Authority.proof` holds. May switch. Raises
+        StorageUnavailable."""
+        if user and self.sessions.sessions.is_banned(app, user):
+            return False
+        holds = self.identity.authority.still_holds
+        if not holds(app, user, proof) and proof.startswith("key:"):
+            self.storage.store.refresh()  # another node may have made the key just now
+        return holds(app, user, proof)
+
     # --- erasure --------------------------------------------------------------------------------------------
 
     @property

@@ -173,6 +173,26 @@ def test_a_lifted_ban_leaves_the_lock_and_what_it_stops(node: Harness, route: st
     assert works()
 
 
+def test_a_bot_is_muted_and_banned_with_its_owner(node: Harness) -> None:
+    ann, bob, keyed = person(node), person(node), back_end(node)
+    id, token = bots_of(node.node.core).bots.create("201", ann.user, "")
+    bot = User(node, token, id.account.user, "201")
+
+    def says() -> Any:
+        return bot.ask("POST", "messages/send", {"to": bob.user, "text": "hi"})
+
+    for act, back, code in (("mute", "unmute", "muted"), ("ban", "unban", "banned")):
+        assert says()[0] == 200
+        keyed.post(f"moderation/{act}", user=ann.user, seconds=60)
+        assert says()[1]["code"] == code
+        keyed.post(f"moderation/{back}", user=ann.user)
+    keyed.post("ban", users=[ann.user], seconds=60)
+    assert says()[1]["code"] == "banned"
+    assert node.node.core.sessions.sessions.is_banned("201", bot.user)
+    keyed.post("unban", users=[ann.user])
+    assert says()[0] == 200
+
+
 def test_a_lock_stops_logins_and_tokens_until_it_is_lifted(node: Harness) -> None:
     ann, owner = person(node, name="ann_locked"), person(node, "owner")
     bot = User(node, bots_of(node.node.core).bots.create("201", ann.user, "")[1], app="201")

@@ -324,8 +324,9 @@ def ban(
     earlier one. An owner of the app bans moderators and members.
     """
     _require_below(api, call, users)
-    removed = api.here.sessions.close(call.app, users, None, seconds or inf, reason)
-    banned = [UserRemoved(*each) for each in zip(users, removed.closed, strict=True)]
+    everybody = api.identity.authority.with_programs(call.app, users)
+    removed = api.here.sessions.close(call.app, everybody, None, seconds or inf, reason)
+    banned = [UserRemoved(*each) for each in zip(users, removed.closed, strict=False)]
     return BanAnswer(removed.total, banned, removed.lasting, list(removed.missing))
 
 

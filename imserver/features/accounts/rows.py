@@ -383,10 +383,13 @@ class AccountStore:
         _forget_resets(sql, id)
         return True
 
-    def programs_of(self, app: str, user: str) -> list[str]:
-        """The bots that belong to the account of a user."""
-        owner, statement = id_of(user), "SELECT id FROM bot WHERE app = %s AND owner = %s ORDER BY id"
-        return [str(id) for (id,) in self._store.rows(statement, (app, owner))] if owner else []
+    def programs_of(self, app: str, *users: str) -> list[str]:
+        """The bots that belong to the accounts of users."""
+        owners = list(dict.fromkeys(filter(None, map(id_of, users))))
+        statement = "SELECT id FROM bot WHERE app = %s AND owner IN {}"
+        nothing: list[Row] = []
+        rows = self._store.read_or(nothing, lambda sql: sql.query_in(statement, (app,), owners, many=True))
+        return list(map(str, sorted(row[0] for row in rows)))
 
     def saw(self, rows: Sequence[tuple[str, int, int]]) -> None:
         """Store when accounts were last seen: (app, id, Unix seconds)."""

@@ -279,6 +279,10 @@ class AccountTokens:
         ids = sorted({id for user in users if (id := id_of(user))})
         return self._accounts.by_ids_named(app, ids, words) if words else self._accounts.by_ids(app, ids)
 
+    def programs_of(self, app: str, users: Sequence[str]) -> list[str]:
+        """The bots of these users. May switch. Raises StorageUnavailable."""
+        return self._accounts.programs_of(app, *users)
+
     def _bot(self, token: str) -> AccountSession:
         """The bot that a token belongs to. May switch. Raises BadToken and StorageUnavailable."""
         id, _, secret = token.removeprefix(AccountSession.bot_prefix).partition("_")

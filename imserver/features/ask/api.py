@@ -136,6 +136,7 @@ class AskApi(Struct, frozen=True):
     store: Store
     services: MessageServices
     messages: MessageApi
+    core: Core
 
     @property
     def log(self) -> MessageLog:
@@ -150,7 +151,7 @@ class AskApi(Struct, frozen=True):
 def _service(core: Core, api: Api) -> AskApi:
     services = core.service(MessageServices)
     store, messages = core.storage.store, MessageApi.of(core, api)
-    return AskApi(core.service(AskParts), store, services, messages)
+    return AskApi(core.service(AskParts), store, services, messages, core)
 
 
 def _shown(entry: Entry | None) -> AskShown:
@@ -287,8 +288,13 @@ def get(
     `seen`, else after so many seconds, with the question as it is. Ask again then. A back end that names no
     `user` may read any question.
     """
-    until = (seen, wait, call.principal.label)
-    return _shown(api.parts.waits.wait(call.app, call.user, id, *until))
+    principal, headers = call.principal, call.request.headers
+    asks_again = wait > 0 and call.credential != ""
+    proof = api.core.identity.authority.proof(principal, headers) if asks_again else ""
+    entry = api.parts.waits.wait(call.app, call.user, id, seen, wait, principal.label)
+    if proof and not api.core.still_holds(principal.app or call.app, principal.user, proof):
+        raise ApiProblem(Problems.TOKEN_INVALID if principal.user else Problems.UNAUTHORIZED)
+    return _shown(entry)
 
 
 @routes.post("/asks/answer", Needs.ADMIN_OR_USER, act="", rules=one_of("value", "text"), problems=_ANSWERING)

@@ -80,8 +80,10 @@ class BotHooks:
         """Those of all bots, by their secrets: one that was set anew begins anew."""
         return {hook.secret: hook for hook in self._rows.of_bots()}
 
-    def wants(self, hook: BotHook, entry: Entry) -> bool:
-        """An entry that the bot has not sent itself, or that a reader has stopped."""
+    def wants(self, hook: BotHook, entry: Entry) -> bool | None:
+        """An entry that the bot has not sent itself, or that was stopped; None: the bot is banned."""
+        if self._is_banned(hook.app, hook.user):
+            return None
         return entry.sender != hook.user or b'"stopped":' in entry.meta
 
     def advance(self, hook: BotHook, position: int) -> None:

@@ -38,7 +38,7 @@ def _build(core: Core) -> FeatureParts:
 
 
 def _blueprints(core: Core, http: Api) -> Iterable[Any]:
-    return (_preload()(core.service(Exports), http),)
+    return (_preload()(core, core.service(Exports), http),)
 
 
 def _preload() -> Callable[..., Any]:

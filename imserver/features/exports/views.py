@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from http import HTTPStatus
+from time import monotonic
+from typing import Final
 
 from flask import Blueprint, Response
 
@@ -11,20 +14,24 @@ from imserver.features.exports.api import FILE, OWN_FILE
 from imserver.features.exports.exports import Exports
 from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.http import PROBLEM, Api, ApiProblem, RequestRefused, Route
+from imserver.plugin.services import Core
 from imserver.plugin.views import as_request, to_response
 
+_ASKS_SECONDS: Final = 1.0
+"""After so many a download asks for its right again."""
 
-def create_export_view(exports: Exports, api: Api) -> Blueprint:
+
+def create_export_view(core: Core, exports: Exports, api: Api) -> Blueprint:
     """The blueprint of the paths of archives."""
     blueprint = Blueprint("exports", __name__)
     for name, route, own in (("file", FILE, False), ("own_file", OWN_FILE, True)):
         blueprint.add_url_rule(
-            route.path, endpoint=name, view_func=_view(exports, api, route, own), methods=["GET"]
+            route.path, endpoint=name, view_func=_view(core, exports, api, route, own), methods=["GET"]
         )
     return blueprint
 
 
-def _view(exports: Exports, api: Api, route: Route, own: bool) -> Callable[[], Response]:
+def _view(core: Core, exports: Exports, api: Api, route: Route, own: bool) -> Callable[[], Response]:
     endpoint = api.bind(route)
 
     def view() -> Response:
@@ -32,6 +39,7 @@ def _view(exports: Exports, api: Api, route: Route, own: bool) -> Callable[[], R
         try:
             call = api.call_of(endpoint, http_request)
             job = exports.show(call.app, call.input.id, call.user if own else None)
+            proof = core.identity.authority.proof(call.principal, http_request.headers)
             size, pieces = exports.open(job)
         except RequestRefused as refused:
             return to_response(refused.answer)
@@ -40,7 +48,8 @@ def _view(exports: Exports, api: Api, route: Route, own: bool) -> Callable[[], R
             answer = to_response(PROBLEM.refuse(problem.problem, http_request, problem.detail))
             answer.headers.extend(problem.headers)
             return answer
-        response = Response(pieces, HTTPStatus.OK, direct_passthrough=True)
+        still_holds = partial(core.still_holds, call.app, call.principal.user, proof)
+        response = Response(while_it_holds(pieces, still_holds), HTTPStatus.OK, direct_passthrough=True)
         name = "".join(each if each.isalnum() else "-" for each in f"{job.app}-{job.user}").strip("-")
         response.headers.clear()
         response.headers.extend(
@@ -56,3 +65,16 @@ def _view(exports: Exports, api: Api, route: Route, own: bool) -> Callable[[], R
         return response
 
     return view
+
+
+def while_it_holds(
+    pieces: Iterator[bytes], still_holds: Callable[[], bool], seconds: float = _ASKS_SECONDS
+) -> Iterator[bytes]:
+    """The pieces of a download, until the right to it has ended: then it is cut off."""
+    checked = monotonic()
+    for piece in pieces:
+        if monotonic() - checked >= seconds:
+            if not still_holds():
+                return
+            checked = monotonic()
+        yield piece

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from secrets import token_hex
 from time import time
 from typing import Annotated, Final, Literal
@@ -23,7 +23,7 @@ from imserver.features.notifications.parts import NotificationParts, notificatio
 from imserver.features.notifications.pushes import DATA_BYTES
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Api, ApiProblem, Call, Resource, about
-from imserver.plugin.identity import Needs, Tenants
+from imserver.plugin.identity import Needs, Principal, Tenants
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Store
@@ -98,6 +98,7 @@ class AudienceApi(Struct, frozen=True):
     parts: NotificationParts
     tenants: Tenants
     store: Store
+    proof: Callable[[Principal, Mapping[str, str]], str]
 
     def shown(self, audiences: Sequence[Audience]) -> list[AudienceShown]:
         """Their progress. Switches. Raises StorageUnavailable."""
@@ -107,7 +108,9 @@ class AudienceApi(Struct, frozen=True):
 
 
 def _service(core: Core, _api: Api) -> AudienceApi:
-    return AudienceApi(notifications_of(core), core.identity.tenants, core.storage.store)
+    identity = core.identity
+    parts, store = notifications_of(core), core.storage.store
+    return AudienceApi(parts, identity.tenants, store, identity.authority.proof)
 
 
 routes = Resource("notifications", service=_service, chapter=CHAPTER, hot=False)
@@ -143,7 +146,8 @@ def add_audience(api: AudienceApi, call: Call, request: AudienceAdd) -> Audience
     data = NO_DATA if request.data is UNSET else request.data
     if len(bytes(data)) > DATA_BYTES:
         raise ApiProblem(Problems.INVALID_REQUEST, f"`data`: more than {DATA_BYTES} bytes")
-    content = AudienceContent(notify, data)
+    proof = api.proof(call.principal, call.request.headers)
+    content = AudienceContent(notify, data, proof)
     name = request.key or token_hex(16)
     new = Audience(0, call.app, name, kind, target, content, created=int(time()))
     audiences = api.parts.audiences

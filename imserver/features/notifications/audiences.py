@@ -231,7 +231,8 @@ class Audiences:
     """Goes through audiences while this node has the lease of the notifier. Owner of the order in which they
     have their turns, and of the budgets of apps.
 
-    ``node``: the name of this node. ``wake`` says that deliveries to some hosts were added.
+    ``node``: the name of this node. ``wake`` says that deliveries to some hosts were added. ``still_holds``:
+    as :meth:`Core.still_holds`; an audience whose key was revoked is cancelled.
     """
 
     def __init__(
@@ -243,6 +244,7 @@ class Audiences:
         lease: DeliveryLease,
         node: Callable[[], str],
         wake: Callable[[Collection[str]], object],
+        still_holds: Callable[[str, str, str], bool],
         pages: AudiencePages = _PAGES,
     ) -> None:
         self._pages = pages
@@ -253,6 +255,7 @@ class Audiences:
         self._lease = lease
         self._node = node
         self._wake = wake
+        self._still_holds = still_holds
         self._turns: dict[int, float] = {}
         """Audience → when it had its last turn (monotonic)."""
         self._free_at: dict[str, float] = {}
@@ -295,7 +298,9 @@ class Audiences:
         self._turns = {each.id: self._turns.get(each.id, 0.0) for each in active}
         waiting = self.rows.waiting([each.id for each in active])
         for each in sorted(active, key=lambda one: self._turns[one.id]):
-            if each.state == "queued":
+            if (proof := each.content.proof) and not self._still_holds(each.app, "", proof):
+                self.rows.cancel(each.app, each.id)
+            elif each.state == "queued":
                 if not waiting.get(each.id):
                     self.rows.finish(each.id)
             elif waiting.get(each.id, 0) < self._pages.waiting and self._free_at.get(each.app, 0.0) <= now:

@@ -209,10 +209,12 @@ class AudienceTarget(Struct, frozen=True, omit_defaults=True):
 
 
 class AudienceContent(Struct, frozen=True, omit_defaults=True):
-    """What the notifications of an audience show, as JSON."""
+    """What the notifications of an audience show, as JSON. ``proof``: by which it asks for the right of its
+    maker again; ``""``: an earlier release has made it."""
 
     notify: Notify
     data: Raw = NO_DATA
+    proof: str = ""
 
 
 class Audience(Struct, frozen=True):

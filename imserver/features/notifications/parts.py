@@ -146,6 +146,7 @@ def build(core: Core) -> FeatureParts:
         lease,
         lambda: core.cluster.registry.lease.node,
         deliveries.wake,
+        core.still_holds,
     )
     notifier.on_renew.append(audiences.look)
 

@@ -69,6 +69,7 @@ class Refusals:
         self._sessions = core.sessions.sessions
         self._buckets = core.node.buckets
         self.may_act_on = core.identity.authority.may_act_on
+        self._unlocked = core.identity.authority.unlocked
         self._cluster: ClusterServices = core.cluster
         queries = core.cluster.queries
         queries.add(_LIST, Wanted, log.select)
@@ -110,7 +111,7 @@ class Refusals:
         }
         lifted = [hold for hold in holds if hold.who not in stay]
         if banned := [hold.who for hold in lifted if hold.kind == "ban"]:
-            self._sessions.unban(app, banned)
+            self._sessions.unban(app, self._unlocked(app, banned))
         rates, missing = self._rates(msgspec.structs.replace(query, lift=True))
         return [*lifted, *rates], missing
 

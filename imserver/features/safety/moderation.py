@@ -123,7 +123,10 @@ class Moderation:
     def mute(self, by: Principal, app: str, user: str, seconds: float, reason: str) -> int:
         """Let a user send nothing in the whole app for a time. Returns its end in Unix seconds."""
         self.check(by, app, user)
-        until = self._mutes.mute(app, user, seconds, reason)
+        until, *_ = [
+            self._mutes.mute(app, each, seconds, reason)
+            for each in self._authority.with_programs(app, [user])
+        ]
         self._notify(app, user, "mute", reason, until)
         self._record(by, app, user, "mute", reason, until=until)
         return until
@@ -131,14 +134,16 @@ class Moderation:
     def unmute(self, by: Principal, app: str, user: str) -> None:
         """Let a user send again."""
         self.check(by, app, user)
-        self._mutes.mute(app, user, 0, "")
+        for each in self._authority.with_programs(app, [user]):
+            self._mutes.mute(app, each, 0, "")
         self._record(by, app, user, "unmute", "")
 
     def ban(self, by: Principal, app: str, user: str, seconds: float, reason: str) -> int:
         """End a user's sessions, and refuse logins for a time; 0 seconds: for good. Returns the number of
         sessions that ended."""
         self.check(by, app, user)
-        closed = self._sessions.close(app, [user], None, seconds or inf, reason).total
+        everybody = self._authority.with_programs(app, [user])
+        closed = self._sessions.close(app, everybody, None, seconds or inf, reason).total
         until = int(time() + seconds) if seconds else None
         self._record(by, app, user, "ban", reason, until=until)
         return closed

@@ -158,12 +158,14 @@ class EventHooks:
         return {each.id: each for each in self.rows.all(int(time())) if not is_banned(each.app, each.user)}
 
     def wants(self, hook: Hook, entry: Entry) -> bool | None:
-        """Whether a subscription has an entry. If who subscribed may not read any more, it ends; None: that
-        of a key waits, which this node may learn later."""
+        """Whether a subscription has an entry. If the token of who subscribed has ended, it ends; None: that
+        of a key or of a banned user waits, which may be for a time."""
         if not Subscription.of(hook.what).has(entry, hook.user):
             return False
-        holds = self._core.identity.authority.still_holds(hook.app, hook.user, hook.what.proof)
-        if not holds and not hook.what.proof.startswith("key:"):
+        app, user, proof = hook.app, hook.user, hook.what.proof
+        holds = self._core.still_holds(app, user, proof)
+        waits = proof.startswith("key:") or self._core.sessions.sessions.is_banned(app, user)
+        if not holds and not waits:
             self.rows.remove_same(hook)
             self.log.work.changed()
         return holds or None

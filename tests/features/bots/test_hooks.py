@@ -302,18 +302,20 @@ def test_the_entries_of_others_are_not_read_for_each_bot(
     assert bot.user in reads
 
 
-def test_a_banned_bot_is_posted_to_and_answers_nothing(node: Harness, receivers: Receivers) -> None:
+def test_a_banned_bot_is_posted_to_when_its_ban_has_ended(node: Harness, receivers: Receivers) -> None:
     lea = person(node, "lea")
     bot, url = hooked(lea, "banned")
     receivers.replies[url] = lambda post: (200, json.encode({"text": f"{post.json['text']}!"}))
     admin = User(node, ADMIN.key, app="201")
     admin.post("ban", users=[bot.user], seconds=600)
-    first = lea.post("messages/send", to=bot.user, text="1")["id"]
-    sender = sender_of(bots_of(node.node.core).hooks, bot)
-    until(lambda: receivers.texts(url) == ["1"] and sender.window.position >= first)
+    lea.post("messages/send", to=bot.user, text="1")
+    free, other = hooked(lea, "free")
+    say(lea, free, "later")
+    until(lambda: receivers.texts(other) == ["later"])
+    assert receivers.texts(url) == []
     admin.post("unban", users=[bot.user])
     say(lea, bot, "2")
-    until(lambda: texts_by(bot, lea) == ["2!"])
+    until(lambda: texts_by(bot, lea) == ["1!", "2!"])
 
 
 def test_an_answer_waits_while_the_bot_has_sent_too_many(node: Harness, receivers: Receivers) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import gevent
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 
 from imserver.features.notifications.audiences import AudiencePages, AudienceRows, Audiences
 from imserver.features.notifications.contract import (
@@ -56,6 +57,7 @@ class Sender:
             self.lease,
             lambda: name,
             self.woken.append,
+            lambda _app, _user, proof: proof != "key:gone",
             AudiencePages(users=3, waiting=4, look_seconds=0.001),
         )
 
@@ -185,6 +187,18 @@ def test_cancel_ends_it_at_once(store: Store) -> None:
     assert node.send() == []
     assert node.of(one).state == "cancelled"
     assert not node.audience_rows.active(9)
+    node.audiences.stop()
+
+
+def test_it_ends_with_the_key_of_its_maker(store: Store) -> None:
+    node = Sender(store)
+    node.subscribe(*map(str, range(9)))
+    new = Audience(0, APP, "a", "all", AudienceTarget(), replace(CONTENT, proof="key:gone"), created=1)
+    one = node.audience_rows.add(new, 9)
+    assert one is not None
+    node.audiences.look()
+    until(lambda: node.of(one).state == "cancelled")
+    assert node.send() == []
     node.audiences.stop()
 
 
