@@ -153,9 +153,17 @@ def _members(kind: type) -> Iterator[str]:
 
 
 def _signature(function: Any) -> str:
-    """The parameters of a function and what it returns, as in its source."""
+    """The parameters of a function and what it returns, as in its source. Of one that is the work of a
+    transaction: as callers give them."""
     (node,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
     assert isinstance(node, ast.FunctionDef)
+    for decorator in node.decorator_list:
+        name = ast.unparse(decorator).partition("(")[0]
+        if name in ("in_log", "in_transaction"):
+            app = ast.arg("app", ast.Name("str"))
+            node.args.args[1 : 3 if name == "in_log" else 2] = [app]
+        elif name.startswith("Store."):
+            del node.args.args[1]
     arguments = ast.unparse(node.args).removeprefix("self").removeprefix(", ")
     return f"({arguments})" + (f" -> {ast.unparse(node.returns)}" if node.returns is not None else "")
 

@@ -1,5 +1,9 @@
 """The face: routes, requests and their answers."""
 
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from imserver.config.declared import about
 from imserver.http.call import Api, Call, Route
 from imserver.http.field import AccountApp, Acting, ActingPage, NextCursor, PageCursor
@@ -36,3 +40,15 @@ __all__ = [
     "stream_head",
     "stream_refused",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``refuse`` and ``Refusals`` of version 3, until 2.0."""
+    if name not in ("refuse", "Refusals"):
+        raise AttributeError(name)
+    warnings.warn(
+        f"{__name__}.{name} is deprecated: raise a ServiceRefused", DeprecationWarning, stacklevel=2
+    )
+    if name == "Refusals":
+        return Mapping[type[Exception], Callable[[Any], ApiProblem]]
+    return lambda problem, text="": lambda error: ApiProblem(problem, text.format(error))

@@ -2,6 +2,9 @@
 
 import inspect
 
+import pytest
+
+from imserver.plugin.errors import Problems
 from tools import face
 
 
@@ -32,3 +35,10 @@ def test_fields_by_keyword_and_types_of_fields_are_shown() -> None:
     assert "\n- `to_anybody`: " in draft
     request = page.partition("\n### SendRequest\n")[2].partition("\n### ")[0]
     assert "\ntext: " in request  # of the struct from which it inherits
+
+
+def test_names_that_went_are_there_until_2_0() -> None:
+    with pytest.warns(DeprecationWarning, match="raise a ServiceRefused"):
+        from imserver.plugin.http import refuse
+    refusal = refuse(Problems.INVALID_REQUEST, "`room`: {}")(ValueError("full"))
+    assert (refusal.problem, refusal.detail) == (Problems.INVALID_REQUEST, "`room`: full")
