@@ -87,10 +87,7 @@ def _push_services() -> Iterator[_PushServices]:
 def slow_hosts(context: RunContext) -> Json:
     """The row of the attack."""
     rules = {"open": True, "notify": {"after_seconds": 0, "again_seconds": 0}}
-    settings = {
-        "IMSERVER_APPS": json.dumps({APP: rules}),
-        "IMSERVER_NOTIFICATIONS_ALLOW_LOOPBACK": "true",
-    }
+    settings = {"IMSERVER_APPS": json.dumps({APP: rules}), "IMSERVER_NOTIFICATIONS_ALLOW_LOOPBACK": "true"}
     node = context.pool.start(NodeProcess(context.log, environment=settings, cores=context.cores.server))
     context.target, pid = node.target, node.pids[0]
     (prober,) = context.start_workers(1)

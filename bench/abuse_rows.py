@@ -308,8 +308,7 @@ REFUSED: Final[Mapping[str, str]] = {
     "POST /api/v1/accounts/oauth/finish": "the provider does not exist, so nobody comes back from it",
     "POST /api/v1/accounts/oauth/unlink": "without a provider, no account is linked",
     **dict.fromkeys(
-        ("GET /oauth/callback/*", "POST /oauth/callback/*"),
-        "a provider makes the state, which works once",
+        ("GET /oauth/callback/*", "POST /oauth/callback/*"), "a provider makes the state, which works once"
     ),
     **dict.fromkeys(
         ("POST /api/v1/accounts/factor/confirm", "POST /api/v1/accounts/factor/codes"),

@@ -12,14 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.accounts import create_group, register
-from bench.chaos_client import (
-    LIVE,
-    LOOK_SECONDS,
-    AcknowledgedIds,
-    Client,
-    Clients,
-    Reader,
-)
+from bench.chaos_client import LIVE, LOOK_SECONDS, AcknowledgedIds, Client, Clients, Reader
 from bench.chaos_objects import Askers, Rivals
 from bench.chat_dialects import (
     MARK_BITS,

@@ -19,22 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.accounts import create_group, register
-from bench.chaos_client import (
-    LIVE,
-    AcknowledgedIds,
-    Client,
-    Clients,
-    Counts,
-)
-from bench.chat_dialects import (
-    CmdDialect,
-    Dialect,
-    Entry,
-    Outgoing,
-    ProtobufDialect,
-    mark_of,
-    text_of,
-)
+from bench.chaos_client import LIVE, AcknowledgedIds, Client, Clients, Counts
+from bench.chat_dialects import CmdDialect, Dialect, Entry, Outgoing, ProtobufDialect, mark_of, text_of
 from bench.chat_tally import ChatTally
 from bench.cluster import Nodes
 from bench.connections import Target

@@ -359,11 +359,7 @@ def rpc_alone(run: ClusterRun) -> Figures:
     expected += paced["sent"]
     got = pool.ask(receiver, "wait", received=expected)
     timed = pool.ask(receiver, "clock", on=False)
-    return {
-        **figures,
-        **Latency.merged([timed["latency"]]).figures(),
-        "lost": expected - got["received"],
-    }
+    return {**figures, **Latency.merged([timed["latency"]]).figures(), "lost": expected - got["received"]}
 
 
 PARTS: dict[str, Callable[[ClusterRun], Figures]] = {

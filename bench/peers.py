@@ -158,12 +158,7 @@ PEERS: Final = {
             lambda folder: _pip(folder, "python-socketio", *UVICORN),
             _uvicorn("socketio_app"),
         ),
-        Peer(
-            "channels",
-            "path",
-            lambda folder: _pip(folder, "channels", *UVICORN),
-            _uvicorn("channels_app"),
-        ),
+        Peer("channels", "path", lambda folder: _pip(folder, "channels", *UVICORN), _uvicorn("channels_app")),
     )
 }
 OWN: Final = "imserver"

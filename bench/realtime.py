@@ -10,14 +10,7 @@ from dataclasses import dataclass
 
 from bench.channels import DIALECT, subscribe_each
 from bench.connections import Connection
-from bench.context import (
-    MOST_CONNECTIONS,
-    MOST_IN_PROCESS,
-    RunContext,
-    parameter,
-    seconds_parameter,
-    shares,
-)
+from bench.context import MOST_CONNECTIONS, MOST_IN_PROCESS, RunContext, parameter, seconds_parameter, shares
 from bench.figures import Figures, with_faults_of
 from bench.frames import client_frame, frame_template
 from bench.generator import Generator

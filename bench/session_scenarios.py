@@ -268,10 +268,7 @@ def drop_and_return(generator: Generator, first: int, count: int, seconds: float
     begin = time.monotonic()
     generator.connections.close(reset=False)
     opening = generator.connections.open(
-        range(first, first + count),
-        OPENERS["cmd"],
-        seconds=seconds,
-        retry=True,
+        range(first, first + count), OPENERS["cmd"], seconds=seconds, retry=True
     )
     return {**opening.pack(), "begin": begin, "end": time.monotonic()}
 

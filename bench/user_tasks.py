@@ -162,11 +162,7 @@ def come(
     """Task: log in ``count`` users, from ``first`` on; ends when all are in, or after ``seconds``."""
     users, begin = users_of(generator), time.monotonic()
     opening = users.open(
-        range(first, first + count),
-        OPENERS["cmd"],
-        window=window,
-        seconds=seconds,
-        retry=True,
+        range(first, first + count), OPENERS["cmd"], window=window, seconds=seconds, retry=True
     )
     return {**opening.pack(), "begin": begin, "end": time.monotonic(), **users.facts()}
 

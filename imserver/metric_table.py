@@ -237,17 +237,9 @@ METRICS: Final = (
         "imserver_logins_refused_total", "Logins that were refused", "node.metrics.logins_refused", "app"
     ),
     counter(
-        "imserver_pushes_total",
-        "Pushes of back ends and pages that were sent",
-        "node.metrics.pushes",
-        "app",
+        "imserver_pushes_total", "Pushes of back ends and pages that were sent", "node.metrics.pushes", "app"
     ),
-    counter(
-        "imserver_logins_denied_total",
-        "Refused logins, by reason",
-        _denials,
-        "app reason",
-    ),
+    counter("imserver_logins_denied_total", "Refused logins, by reason", _denials, "app reason"),
     *counters(
         "imserver_message_id",
         "push.idempotency",
@@ -335,9 +327,7 @@ METRICS: Final = (
     *counters(
         "imserver_connections",
         "sessions.connections",
-        {
-            "unreached": "Pushes by connection id that came from another node and reached nobody",
-        },
+        {"unreached": "Pushes by connection id that came from another node and reached nobody"},
     ),
 )
 """Every metric of the core, in the order in which it is shown."""

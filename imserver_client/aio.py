@@ -33,13 +33,7 @@ from imserver_client.session import (
     SessionOptions,
     State,
 )
-from imserver_client.shell import (
-    CLOSE_SECONDS,
-    CONNECT_ERRORS,
-    CONNECT_OPTIONS,
-    SessionShell,
-    close_in_time,
-)
+from imserver_client.shell import CLOSE_SECONDS, CONNECT_ERRORS, CONNECT_OPTIONS, SessionShell, close_in_time
 from imserver_client.streams import AsyncTextStream
 
 log = logging.getLogger(__name__)

@@ -351,12 +351,7 @@ class Api:
     ) -> ChannelSubscriberPage:
         """Get a page of the subscribers of a channel, in the order of subscribing."""
         return self._get(
-            "channels/presence",
-            ChannelSubscriberPage,
-            app=app,
-            channel=channel,
-            cursor=cursor,
-            limit=limit,
+            "channels/presence", ChannelSubscriberPage, app=app, channel=channel, cursor=cursor, limit=limit
         )
 
     def subscribe(

@@ -17,14 +17,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from imserver import process as lifecycle
 from imserver.config.settings import Config, LimitSettings, RedisSettings, ServerSettings
 from imserver.errors import StartError
-from imserver.process import (
-    DataDirectory,
-    derive_key,
-    open_private,
-    plan_processes,
-    raise_file_limit,
-)
-from tests.processes import running
+from imserver.process import DataDirectory, derive_key, open_private, plan_processes, raise_file_limit
+from tests.processes import running, spawn
 
 
 def test_the_file_limit_is_raised_to_the_hard_one() -> None:
@@ -297,7 +291,7 @@ sys.stdin.read()
 def test_each_node_of_a_folder_is_known_by_its_port(tmp_path: Path) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as ours,
-        subprocess.Popen(
+        spawn(
             [sys.executable, "-c", _NODE, str(tmp_path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

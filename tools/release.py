@@ -108,12 +108,7 @@ def git(*arguments: str) -> str:
 def run(*command: str, folder: Path | None = None, **environment: str) -> str:
     """Run a program. Raises ClickException with what it said if it fails."""
     done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         raise click.ClickException(f"{command[0]} failed: {done.stdout[-4000:]}{done.stderr[-4000:]}")

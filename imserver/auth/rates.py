@@ -68,14 +68,7 @@ LOGIN_NOTICES: Final = Rate(
 )
 REQUESTS: Final = Rate("requests", "requests", "key, user or address", "api.requests_per_second", "429")
 
-RATES: Final = (
-    MESSAGES,
-    HTTP_MESSAGES,
-    PUBLICATIONS,
-    NOTICES,
-    LOGIN_NOTICES,
-    REQUESTS,
-)
+RATES: Final = (MESSAGES, HTTP_MESSAGES, PUBLICATIONS, NOTICES, LOGIN_NOTICES, REQUESTS)
 """The rows of the core."""
 
 

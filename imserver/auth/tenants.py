@@ -482,11 +482,7 @@ def app_contents(tenants: Tenants, store: Store, name: str) -> AppContents:
 
 
 def delete_app(
-    tenants: Tenants,
-    store: Store,
-    erasures: Sequence[Erasure],
-    name: str,
-    settings: StorageSettings,
+    tenants: Tenants, store: Store, erasures: Sequence[Erasure], name: str, settings: StorageSettings
 ) -> AppContents:
     """Delete an app: its keys, sessions and rows, and what features have of it. May switch.
 

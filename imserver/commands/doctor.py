@@ -36,12 +36,7 @@ from imserver.errors import StartError
 from imserver.node.feature_list import load_features, offered
 from imserver.offline import load_settings, opened, settings_options
 from imserver.plugin.feature import Feature
-from imserver.process import (
-    SPARE_FILES_OF_A_CLUSTER,
-    DataDirectory,
-    cores,
-    plan_processes,
-)
+from imserver.process import SPARE_FILES_OF_A_CLUSTER, DataDirectory, cores, plan_processes
 from imserver.storage.address import database_address
 from imserver.storage.damage import damage_of, lost_commits
 from imserver.storage.engines import probe

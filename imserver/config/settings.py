@@ -237,8 +237,7 @@ class WebhookSettings(Struct, frozen=True):
     review_url: Annotated[Url, about("The URL that the server asks about each message of a user.")] = ""
     review_seconds: Annotated[float, Meta(ge=0.1, le=30), about("Time for a review, in seconds.")] = 2.0
     review_failure: Annotated[
-        Literal["reject", "allow"],
-        about("What happens to a message that was not reviewed in this time."),
+        Literal["reject", "allow"], about("What happens to a message that was not reviewed in this time.")
     ] = "reject"
 
     @property
@@ -267,8 +266,7 @@ class BackEndSettings(Struct, frozen=True):
     sub_refresh: Annotated[Url, about("Renews the subscriptions of clients of Centrifugo at their end.")] = ""
     rpc: Annotated[Url, about("Answers the methods of `rpc` that the server does not have.")] = ""
     headers: Annotated[
-        tuple[Text, ...],
-        about("Headers of a client's first request that requests to the back end repeat."),
+        tuple[Text, ...], about("Headers of a client's first request that requests to the back end repeat.")
     ] = ()
     emulated_headers: Annotated[
         tuple[Text, ...],

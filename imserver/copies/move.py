@@ -375,11 +375,7 @@ class _Move:
     # --- the end --------------------------------------------------------------------------------------------
 
     def _verify(
-        self,
-        reader: RowReader,
-        layouts: dict[str, TableLayout],
-        stored: dict[str, TableLayout],
-        total: int,
+        self, reader: RowReader, layouts: dict[str, TableLayout], stored: dict[str, TableLayout], total: int
     ) -> dict[str, TableSum]:
         """Read both databases, and compare them. Returns the counts and checksums of the tables."""
         done = 0

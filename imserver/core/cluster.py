@@ -110,14 +110,7 @@ class ClusterMember:
         members = ChannelMembers(hub, fanout, table, tenants.by_name.get, others, self.registrar)
         channel_nodes = ChannelNodes(others, self.registrar)
         channels = build_channels(
-            members,
-            hub,
-            fanout,
-            metrics,
-            table,
-            tenants.by_name.get,
-            registry.history,
-            channel_nodes,
+            members, hub, fanout, metrics, table, tenants.by_name.get, registry.history, channel_nodes
         )
         connections = Connections(table, channels, fanout, self._queries, registry, others)
         presence = Presence(hub, table, registry, others)

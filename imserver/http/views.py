@@ -153,14 +153,7 @@ class _StreamView:
         host = request.remote_addr or ""
         query = http_request.query.decode("latin-1")
         full_head = Head(
-            self._method,
-            http_request.path,
-            "1.1",
-            host,
-            port,
-            http_request.headers,
-            query,
-            body=body,
+            self._method, http_request.path, "1.1", host, port, http_request.headers, query, body=body
         )
         self._streams.adopt(plain, full_head)
         head = _read_head(theirs)

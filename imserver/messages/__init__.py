@@ -35,10 +35,5 @@ FEATURE = Feature(
     tables=TABLES,
     commands={"search": ("imserver.messages.command", "search", "Make the index of words anew.")},
     rows_check=("imserver.messages.command", "check_rows"),
-    operations=(
-        *streamed.ROWS,
-        *conversations.routes.rows,
-        *messages.routes.rows,
-        *threads.routes.rows,
-    ),
+    operations=(*streamed.ROWS, *conversations.routes.rows, *messages.routes.rows, *threads.routes.rows),
 )

@@ -66,11 +66,7 @@ class AnnotationCommands:
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
-        return {
-            React: CommandRow(self.react),
-            Pin: CommandRow(self.pin),
-            AskPins: CommandRow(self.pins),
-        }
+        return {React: CommandRow(self.react), Pin: CommandRow(self.pin), AskPins: CommandRow(self.pins)}
 
     def react(self, connection: Connection, command: React) -> Reply:
         """React to a message, or remove the reaction. Switches."""

@@ -58,9 +58,7 @@ class AppRetention(Struct, frozen=True):
 
 
 SETTINGS: Final = FeatureSettings(
-    {"limits": StreamLimits, "storage": RetentionSettings},
-    AppRetention,
-    core_keys=("store_conversations",),
+    {"limits": StreamLimits, "storage": RetentionSettings}, AppRetention, core_keys=("store_conversations",)
 )
 
 
@@ -84,13 +82,7 @@ TABLES: Final = (
         erase_user=_OF_MESSAGES,
         columns=Reason("it is made of the messages"),
     ),
-    _of_log(
-        name="word_position",
-        key=("log",),
-        of_user=_NUMBERS,
-        erase_user=_OF_MESSAGES,
-        columns=_NUMBERS,
-    ),
+    _of_log(name="word_position", key=("log",), of_user=_NUMBERS, erase_user=_OF_MESSAGES, columns=_NUMBERS),
     _of_log(
         name="word_change",
         key=("log", "id", "entry"),
@@ -120,11 +112,7 @@ TABLES: Final = (
         columns=("member", "version"),
     ),
     _of_log(
-        name="uplink_session",
-        key=("log", "member"),
-        of_user=_NUMBERS,
-        erase_user=_BY_MARKS,
-        columns=_NUMBERS,
+        name="uplink_session", key=("log", "member"), of_user=_NUMBERS, erase_user=_BY_MARKS, columns=_NUMBERS
     ),
     _of_log(
         name="reaction",
@@ -169,11 +157,7 @@ TABLES: Final = (
         columns=("member", "root", "conversation", "read_id", "follows"),
     ),
     _of_log(
-        name="ask_deadline",
-        key=("log", "id"),
-        of_user=_NUMBERS,
-        erase_user=_NUMBERS,
-        columns=("id", "due"),
+        name="ask_deadline", key=("log", "id"), of_user=_NUMBERS, erase_user=_NUMBERS, columns=("id", "due")
     ),
     _of_log(
         name="removed_message",

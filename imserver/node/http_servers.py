@@ -36,14 +36,7 @@ from imserver.transport.dispatch import serve_each
 from imserver.transport.gate import Admission, Choose, DialectPath, Head, Opened, adopt
 from imserver.transport.handover import HandOver, ListenerContext
 from imserver.transport.http import FrontServer
-from imserver.transport.listener import (
-    Listener,
-    bind_raw,
-    bind_unix,
-    port_of,
-    refuse_taken,
-    text_of,
-)
+from imserver.transport.listener import Listener, bind_raw, bind_unix, port_of, refuse_taken, text_of
 from imserver.transport.stream import StreamEncoding, StreamPath, Streams
 
 if TYPE_CHECKING:

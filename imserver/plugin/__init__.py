@@ -15,11 +15,4 @@ SINCE: Final[Mapping[str, int]] = {
 }
 """Name of the face → the version since when it exists, for those that are newer than version 1."""
 
-__all__ = [
-    "Answers",
-    "DialectParts",
-    "Feature",
-    "FeatureParts",
-    "FeatureSettings",
-    "Views",
-]
+__all__ = ["Answers", "DialectParts", "Feature", "FeatureParts", "FeatureSettings", "Views"]

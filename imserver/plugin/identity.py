@@ -1,13 +1,7 @@
 """The face: who acts, what they may do, and how often."""
 
 from imserver.auth.accounts import GOCHAT, AccountSession
-from imserver.auth.back_ends import (
-    BackEndCall,
-    BackEndRefused,
-    BackEnds,
-    BackEndUnavailable,
-    LoginAnswer,
-)
+from imserver.auth.back_ends import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable, LoginAnswer
 from imserver.auth.issuers import Issuer
 from imserver.auth.login import Logins
 from imserver.auth.observer import Act, Denial, NoObserver
@@ -17,13 +11,7 @@ from imserver.auth.relations import Relations
 from imserver.auth.reviews import ReviewDecision
 from imserver.auth.rules import LoginDecision
 from imserver.auth.tenants import AppSecrets, BadTenant, Tenant, Tenants
-from imserver.auth.tokens import (
-    BadKey,
-    BadToken,
-    TokenExpired,
-    UnverifiedClaims,
-    token_end,
-)
+from imserver.auth.tokens import BadKey, BadToken, TokenExpired, UnverifiedClaims, token_end
 
 __all__ = [
     "GOCHAT",

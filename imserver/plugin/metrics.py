@@ -2,6 +2,4 @@
 
 from imserver.metric_table import Metric
 
-__all__ = [
-    "Metric",
-]
+__all__ = ["Metric"]

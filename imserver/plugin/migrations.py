@@ -5,6 +5,4 @@ Only a step imports it, because it imports SQLAlchemy.
 
 from imserver.storage.migrations import Columns
 
-__all__ = [
-    "Columns",
-]
+__all__ = ["Columns"]

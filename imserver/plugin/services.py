@@ -6,13 +6,7 @@ from imserver.channels.members import ChannelMember, ChannelRefused
 from imserver.channels.subscriptions import Subscribed
 from imserver.cluster.history import Position
 from imserver.core.core import Core
-from imserver.core.services import (
-    ChannelServices,
-    ClusterServices,
-    Foundation,
-    PushServices,
-    SessionServices,
-)
+from imserver.core.services import ChannelServices, ClusterServices, Foundation, PushServices, SessionServices
 
 __all__ = [
     "ChannelAnswers",

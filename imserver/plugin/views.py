@@ -3,7 +3,4 @@ module of its views, which the first request loads."""
 
 from imserver.http.views import as_request, to_response
 
-__all__ = [
-    "as_request",
-    "to_response",
-]
+__all__ = ["as_request", "to_response"]

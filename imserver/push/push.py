@@ -25,15 +25,7 @@ from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import RESERVED, USER_CHANNEL
 from imserver.metrics import CountsByApp, Metrics
-from imserver.model import (
-    ACCEPTED,
-    SYSTEM_PREFIX,
-    YIELD_TARGETS,
-    ChannelPart,
-    Event,
-    Limit,
-    Outcome,
-)
+from imserver.model import ACCEPTED, SYSTEM_PREFIX, YIELD_TARGETS, ChannelPart, Event, Limit, Outcome
 from imserver.push.idempotency import First, Idempotency, IdReused, RequestResult
 from imserver.push.pending import PendingPushes
 from imserver.push.targets import NoStoredPushes, StoredPushes, Target, addressed
@@ -483,12 +475,7 @@ class Publishing:
         return Outcome.PARTLY if outcomes & {Outcome.FAILED, Outcome.PARTLY} else Outcome.SENT
 
     def to_users(
-        self,
-        app: str,
-        users: Sequence[str],
-        event: Event,
-        ttl_seconds: float = 0,
-        device: str | None = None,
+        self, app: str, users: Sequence[str], event: Event, ttl_seconds: float = 0, device: str | None = None
     ) -> list[Outcome]:
         """Send to users, on all their devices or on one."""
         if app.startswith(SYSTEM_PREFIX):

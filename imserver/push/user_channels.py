@@ -28,13 +28,7 @@ class UserChannels:
         """Whether an app is one of these."""
 
     def publish(
-        self,
-        app: str,
-        user: str,
-        event: Event,
-        tags: bytes = b"",
-        key: str = "",
-        with_history: bool = True,
+        self, app: str, user: str, event: Event, tags: bytes = b"", key: str = "", with_history: bool = True
     ) -> tuple[Published, Outcome]:
         """Publish to the channel of a user: the result, and the outcome for the other sessions of the user.
 

@@ -21,13 +21,7 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
 from imserver.model import Event, Login
-from imserver.sessions.sessions import (
-    ALIVE_SECONDS,
-    ENTER_TEXT,
-    EXIT_TEXT,
-    SessionRefused,
-    Sessions,
-)
+from imserver.sessions.sessions import ALIVE_SECONDS, ENTER_TEXT, EXIT_TEXT, SessionRefused, Sessions
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection
 from imserver.transport.states import CLOSING

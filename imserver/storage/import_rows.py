@@ -56,12 +56,7 @@ class ImportedRows:
         return bool(self._tables[name].stays)
 
     def check(
-        self,
-        sql: PooledStatements,
-        name: str,
-        columns: Sequence[str],
-        rows: Sequence[Row],
-        parents: set[int],
+        self, sql: PooledStatements, name: str, columns: Sequence[str], rows: Sequence[Row], parents: set[int]
     ) -> str:
         """Look at rows before any is stored. ``parents``: the ids of the rows of :data:`Table.PARENT`, which
         come first.

@@ -88,14 +88,7 @@ class FeatureTables(Struct, frozen=True):
 
 def _of_server(name: str, key: str, why: str) -> Table:
     reason = Reason(why)
-    return Table(
-        name=name,
-        key=(key,),
-        of_app=reason,
-        of_user=reason,
-        erase_user=reason,
-        columns=reason,
-    )
+    return Table(name=name, key=(key,), of_app=reason, of_user=reason, erase_user=reason, columns=reason)
 
 
 _ERASURES: Final = Reason("a restored database needs it, and it has no name of a user")

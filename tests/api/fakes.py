@@ -282,14 +282,7 @@ class FakeNode:
     # --- asking ---------------------------------------------------------------------------------------------
 
     def call(
-        self,
-        method: str,
-        path: str,
-        body: bytes = b"",
-        *,
-        query: str = "",
-        kind: str = FORM,
-        key: str = "",
+        self, method: str, path: str, body: bytes = b"", *, query: str = "", kind: str = FORM, key: str = ""
     ) -> HttpResponse:
         """Ask the API itself, as the front does."""
         endpoint = next(each for each in self.api.endpoints.values() if each.route.path == path)

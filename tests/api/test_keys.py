@@ -4,9 +4,7 @@ from typing import Any
 
 import pytest
 
-from imserver.auth.principal import (
-    Needs,
-)
+from imserver.auth.principal import Needs
 from imserver.config.settings import KeySettings
 from imserver.dialects.cmd.api import ROUTES as CMD_ROUTES
 from imserver.http.reply import CMD

@@ -258,10 +258,7 @@ def test_a_scrape_gets_all_nodes_of_the_machine_and_no_other() -> None:
     ]
     node.peers.answers = {"10.0.0.1:9003": {"metrics": OWN_METRICS.replace("9001", "9003")}}
     answer = scrape(node)
-    assert (answer.status_code, answer.content_type) == (
-        200,
-        "text/plain; version=0.0.4; charset=utf-8",
-    )
+    assert (answer.status_code, answer.content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")
     assert samples(answer.text) == {
         ("imserver_node_up", 'node="10.0.0.1:9001"'): 1,
         ("imserver_node_up", 'node="10.0.0.1:9003"'): 1,

@@ -8,11 +8,7 @@ import pytest
 
 from imserver.auth.authority import Keys, refusal
 from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
-from imserver.auth.principal import (
-    ALL_SCOPES,
-    NOBODY,
-    Needs,
-)
+from imserver.auth.principal import ALL_SCOPES, NOBODY, Needs
 from imserver.config.settings import ApiSettings, Config, KeySettings, TenantSettings
 from imserver.errors import Problems
 from imserver.process import Secret

@@ -215,14 +215,7 @@ def test_a_token_of_another_time_may_be_replaced(times: dict[str, int]) -> None:
         read_bare_token(signed(sub="ann", **times), KEYS, NOW, "shop")
 
 
-@pytest.mark.parametrize(
-    "written",
-    [
-        signed(LONG_SECRET, sub="ann", channel="news"),
-        signed(channel=5),
-        "",
-    ],
-)
+@pytest.mark.parametrize("written", [signed(LONG_SECRET, sub="ann", channel="news"), signed(channel=5), ""])
 def test_a_wrong_subscription_token_is_refused(written: str) -> None:
     with pytest.raises(BadToken) as bad:
         read_channel_token(written, KEYS, NOW)

@@ -7,14 +7,7 @@ from typing import Any
 
 import pytest
 
-from imserver.auth.tenants import (
-    SETTINGS_BYTES,
-    BadTenant,
-    Tenant,
-    Tenants,
-    TooManyTenants,
-    UnknownTenant,
-)
+from imserver.auth.tenants import SETTINGS_BYTES, BadTenant, Tenant, Tenants, TooManyTenants, UnknownTenant
 from imserver.config.settings import Config, LimitSettings, StorageSettings, TenantSettings, app_settings_of
 from imserver.config.values import APP_CHARACTERS, valid_name
 from imserver.dialects.pusher.declared import pusher_of
@@ -158,10 +151,7 @@ def test_a_valid_name_is_stored_unchanged(node: Make, name: str) -> None:
         ({"max_channels": -1}, "max_channels: expected int >= 0"),
         ({"max_channels": True}, "max_channels: expected int, got True"),
         ({"login_policy": "first"}, "expected one of (empty), multi, newest, refuse, single; got 'first'"),
-        (
-            {"jwt": [{"algorithm": "none", "key": "x"}]},
-            "HS512, RS256, RS384, RS512; got 'none'",
-        ),
+        ({"jwt": [{"algorithm": "none", "key": "x"}]}, "HS512, RS256, RS384, RS512; got 'none'"),
         ({"jwt": [{"key": "short"}]}, "32 bytes"),
         ({"jwt": [{"key_file": "/etc/passwd"}]}, "only the configuration file"),
         (
@@ -301,10 +291,7 @@ def test_renamed_settings_are_stored_as_the_release_before_reads_them(node: Make
         (app_settings_of(each, AppRetention).retention_seconds, each.store_conversations)
         for each in found
         if each
-    ] == [
-        (8, False),
-        (0, True),
-    ]
+    ] == [(8, False), (0, True)]
 
 
 def test_settings_of_a_newer_release_are_passed_over(node: Make) -> None:

@@ -102,11 +102,7 @@ def test_accepted_and_refused_requests_are_counted() -> None:
     both = b'{"id":3,"ping":{}}\n{"id":3,"error":{"code":103,"message":""}}'
     assert counted("centrifuge", b'{"id":1,"connect":{}}', both) == {"ok": 1, "code 103": 1, "close 3008": 1}
     wrong = b'{"event":"pusher:error","data":{"code":4301,"message":""}}'
-    assert counted("pusher", wrong, b'{"event":"pusher:pong"}') == {
-        "ok": 1,
-        "code 4301": 1,
-        "close 3008": 1,
-    }
+    assert counted("pusher", wrong, b'{"event":"pusher:pong"}') == {"ok": 1, "code 4301": 1, "close 3008": 1}
 
 
 def test_an_attack_that_is_refused_for_everybody_proves_nothing() -> None:

@@ -18,11 +18,7 @@ import yaml
 from bench import channel_dialects, chaos_channels, chaos_objects, chaos_tasks
 from bench.channel_dialects import CmdChannelDialect, Subscribed
 from bench.chaos import CMD_APP, judge
-from bench.chaos_client import (
-    AcknowledgedIds,
-    Faults,
-    Reader,
-)
+from bench.chaos_client import AcknowledgedIds, Faults, Reader
 from bench.chaos_tasks import compare
 from bench.chat_dialects import (
     CmdDialect,

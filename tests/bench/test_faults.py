@@ -56,11 +56,7 @@ def test_a_server_without_faults_has_none() -> None:
 
 
 @pytest.mark.parametrize(("fault", "figure"), [("--drop", "lost"), ("--double", "doubled")])
-@pytest.mark.parametrize(
-    "broadcast",
-    [pytest.param("0"), "12"],
-    ids=["in the warm-up", "in the measurement"],
-)
+@pytest.mark.parametrize("broadcast", [pytest.param("0"), "12"], ids=["in the warm-up", "in the measurement"])
 def test_one_frame_too_few_or_too_many_fails_the_command(fault: str, figure: str, broadcast: str) -> None:
     with standin(fault, broadcast) as server_options:
         result = run(*FANOUT, *server_options)

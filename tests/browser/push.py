@@ -140,10 +140,7 @@ class PushedBrowser:
     def allow(self, answer: str = "granted") -> None:
         """What the browser says when the page asks for notifications."""
         self._browser.call(
-            "Browser.setPermission",
-            permission={"name": "notifications"},
-            setting=answer,
-            origin=self.origin,
+            "Browser.setPermission", permission={"name": "notifications"}, setting=answer, origin=self.origin
         )
 
     def posts(self) -> list[Post]:

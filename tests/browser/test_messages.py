@@ -766,10 +766,7 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("phone", "password", "shown"),
-    [
-        ("13799999999", PASSWORD, "Wrong account or password"),
-        ("", PASSWORD, "Enter what you log in with"),
-    ],
+    [("13799999999", PASSWORD, "Wrong account or password"), ("", PASSWORD, "Enter what you log in with")],
 )
 def test_a_failed_login_shows_the_reason(
     pair: Pair, server: Server, phone: str, password: str, shown: str

@@ -226,10 +226,7 @@ def test_an_open_page_shows_what_it_has_or_opens_it(pushed: PushedBrowser, peopl
     pushed.deliver(here.encode())
     shown_as(pushed, "three")
     assert pushed.click() == []
-    eventually(
-        lambda: chat.page.texts(FOUND) == ["two"],
-        what="the message is shown",
-    )
+    eventually(lambda: chat.page.texts(FOUND) == ["two"], what="the message is shown")
     pushed.deliver(json.dumps({"kind": "close", "tag": f"{APP}:1"}).encode())
     eventually(lambda: pushed.shown() == [], what="what was read elsewhere goes")
 
@@ -426,10 +423,7 @@ def test_a_message_of_another_conversation_makes_a_sound_that_can_be_switched_of
     cat = Account(people.ann.server, "Cat")
     cat.say(people.ann, "there")
     eventually(lambda: page.run("return window.sounds") == 2, what="the two notes")
-    eventually(
-        lambda: page.run(ICON) == "/static/icons/unread-1.svg",
-        what="the count on the icon",
-    )
+    eventually(lambda: page.run(ICON) == "/static/icons/unread-1.svg", what="the count on the icon")
     page.run(SWITCH_OFF, f"imserver:wishes:{APP}:{people.ann.user}")
     silent = open_chat(pushed, people.ann)
     silent.open(people.conversation)

@@ -94,10 +94,7 @@ def answer_of(page: Page, form: WebElement) -> tuple[str, str]:
     eventually(
         lambda: form.find_element("css selector", ".outcome").text and button.is_enabled(), what="an answer"
     )
-    return (
-        form.find_element("css selector", ".outcome").text,
-        form.find_element("css selector", "pre").text,
-    )
+    return (form.find_element("css selector", ".outcome").text, form.find_element("css selector", "pre").text)
 
 
 @pytest.mark.full

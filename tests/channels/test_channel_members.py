@@ -7,17 +7,9 @@ import pytest
 
 from imserver import errors
 from imserver.channels.connections import Joined, Left
-from imserver.channels.members import (
-    MAX_CHANNELS_OF_A_CONNECTION,
-    ChannelRefused,
-    Publication,
-)
+from imserver.channels.members import MAX_CHANNELS_OF_A_CONNECTION, ChannelRefused, Publication
 from imserver.channels.subscriptions import Channels
-from imserver.model import (
-    Event,
-    Limit,
-    Outcome,
-)
+from imserver.model import Event, Limit, Outcome
 from imserver.sessions.cluster_sessions import AliveQuery
 from imserver.transport.connection import Connection
 from tests.hub.harness import Harness
@@ -120,8 +112,7 @@ def test_publications_arrive_in_their_order(harness: Harness, channels: Channels
     channels.subscriptions.join(MULTI, "garden", ann)
     texts(a)
     outcomes = channels.publishing.publish_each(
-        MULTI,
-        [Publication(("lobby", "garden", "attic")[n % 3], event(str(n))) for n in range(600)],
+        MULTI, [Publication(("lobby", "garden", "attic")[n % 3], event(str(n))) for n in range(600)]
     )
     assert outcomes == [Outcome.SENT, Outcome.SENT, Outcome.NOT_SENT] * 200
     assert texts(a) == [[str(n) for n in range(600) if n % 3 != 2]]

@@ -279,9 +279,7 @@ def test_a_join_during_the_removal_of_the_channel_is_reached(nodes: Several) -> 
         node.registrar._report_changes()
 
 
-def test_leaving_during_the_report_of_the_join_does_not_affect_the_next_join(
-    nodes: Several,
-) -> None:
+def test_leaving_during_the_report_of_the_join_does_not_affect_the_next_join(nodes: Several) -> None:
     connection, client = nodes[2].login(MULTI, "bob")
     node = nodes[2]
     texts(client)
@@ -315,9 +313,7 @@ MOVES = st.lists(
 @pytest.mark.full
 @settings(max_examples=40, deadline=None)
 @given(moves=MOVES)
-def test_each_member_is_reported_exactly_once_in_a_random_history(
-    moves: list[tuple[int, str]],
-) -> None:
+def test_each_member_is_reported_exactly_once_in_a_random_history(moves: list[tuple[int, str]]) -> None:
     with Several(3) as nodes:
         people = [nodes[1 + n % 3].login(MULTI, f"u{n}") for n in range(6)]
         clients = [client for _, client in people]
@@ -384,9 +380,7 @@ def test_after_a_flush_every_channel_is_reported_again(nodes: Several) -> None:
     assert texts(*clients) == [["hello"]] * 3
 
 
-def test_a_channel_left_before_a_flush_is_reported_when_it_is_joined_after(
-    nodes: Several,
-) -> None:
+def test_a_channel_left_before_a_flush_is_reported_when_it_is_joined_after(nodes: Several) -> None:
     connection, client = nodes[2].login(MULTI, "bob")
     nodes[2].channels.subscriptions.join(MULTI, LOBBY, connection)
     nodes[2].channels.members.leave(MULTI, LOBBY, connection)

@@ -94,10 +94,7 @@ def push(text: str, user: str = "ann", **more: Any) -> dict[str, Any]:
 def test_rows_arrive_once_and_in_order(start_server: StartServer, database: str) -> None:
     server = start_server()
     insert(database, *(push(f"before {number}") for number in range(50)))
-    with (
-        Client(server.ws_url, "101", "ann") as ann,
-        outbox(database, server) as process,
-    ):
+    with Client(server.ws_url, "101", "ann") as ann, outbox(database, server) as process:
         texts = [ann.receive(60).text for _ in range(50)]
         insert(database, *(push(f"after {number}") for number in range(50)))
         texts += [ann.receive(60).text for _ in range(50)]
@@ -188,9 +185,7 @@ def test_the_guide_inserts_a_row_in_its_own_transaction(start_server: StartServe
 
 
 @pytest.mark.full
-def test_a_table_that_is_not_there_or_badly_named_is_refused(
-    postgresql: DatabaseServer,
-) -> None:
+def test_a_table_that_is_not_there_or_badly_named_is_refused(postgresql: DatabaseServer) -> None:
     url = postgresql.new_url()
     with pytest.raises(ValueError, match="named by"):
         OutboxTable(url, 'im"; DROP')

@@ -485,12 +485,7 @@ def test_many_threads_may_ask_at_once(server: Server) -> None:
 # --- channels -----------------------------------------------------------------------------------------------
 
 CHANNELS = {
-    "orders": {
-        "history_size": 50,
-        "history_seconds": 60,
-        "publish": "subscribers",
-        "presence": True,
-    },
+    "orders": {"history_size": 50, "history_seconds": 60, "publish": "subscribers", "presence": True},
     "shut": {"subscribe": "nobody"},
 }
 

@@ -76,10 +76,7 @@ class RedisServer:
     def _wait(self, process: "subprocess.Popen[bytes]") -> None:
         deadline = time.monotonic() + START_SECONDS
         while True:
-            with (
-                contextlib.suppress(OSError),
-                socket.create_connection(("127.0.0.1", self.port), 5) as sock,
-            ):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5) as sock:
                 sock.sendall(b"PING\r\n")
                 if sock.recv(7):
                     return
@@ -116,7 +113,7 @@ def form_cluster(servers: list[RedisServer]) -> None:
         lambda: (
             all("cluster_state:ok" in str(c.execute_command("CLUSTER", "INFO")) for c in clients)
             and all(len(c.execute_command("CLUSTER", "SLOTS")) == len(clients) for c in clients)
-        ),
+        )
     )
     for client in clients:
         client.close()

@@ -75,10 +75,7 @@ class Node:
     def ports(self) -> dict[str, int]:
         """As arguments for another node at the same address."""
         control, data = self.rpc.control_address, self.rpc.data_address
-        return {
-            "control_port": int(control.rpartition(":")[2]),
-            "data_port": int(data.rpartition(":")[2]),
-        }
+        return {"control_port": int(control.rpartition(":")[2]), "data_port": int(data.rpartition(":")[2])}
 
     def reborn(self, epoch: int, **options: Any) -> Node:
         """End this node, and start one at the same address: the same node's next life."""

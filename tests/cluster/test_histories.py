@@ -6,13 +6,7 @@ from pathlib import Path
 import pytest
 
 from imserver.channels.histories import ChannelHistory
-from imserver.cluster.history import (
-    EPOCH_SECONDS,
-    HistoryPage,
-    LocalHistory,
-    Position,
-    Retained,
-)
+from imserver.cluster.history import EPOCH_SECONDS, HistoryPage, LocalHistory, Position, Retained
 from imserver.config.settings import ClusterSettings, RedisSettings
 from imserver.model import ChannelPart, Event
 from tests.faults.proxy import Proxy

@@ -49,10 +49,7 @@ def address(url: str = "", **more: Any) -> tuple[Any, ...]:
                 "",
             ),
         ),
-        (
-            "unix:///run/redis.sock?db=2",
-            ("single", (), {"path": "/run/redis.sock", "db": 2}, False, ""),
-        ),
+        ("unix:///run/redis.sock?db=2", ("single", (), {"path": "/run/redis.sock", "db": 2}, False, "")),
         (
             "redis+sentinel://:pw@a,b:7001,[::1]:7002/main/1",
             (

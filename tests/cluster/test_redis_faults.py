@@ -316,10 +316,7 @@ def test_a_key_of_a_wrong_type_harms_nobody_else(server: RedisServer, start_hold
     holder = start_holder(server)
     with server.client() as client:
         client.lpush("acc:submit:again:seq:m1", "x")
-        bad, good = (
-            gevent.spawn(holder.node.claim, ["m1"]),
-            gevent.spawn(holder.node.claim, ["m2"]),
-        )
+        bad, good = (gevent.spawn(holder.node.claim, ["m1"]), gevent.spawn(holder.node.claim, ["m2"]))
         gevent.joinall([bad, good])
         assert bad.value is None
         assert good.value[0].state == "mine"

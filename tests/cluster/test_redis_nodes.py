@@ -341,11 +341,7 @@ def test_a_login_elsewhere_replaces_and_the_replaced_node_learns_of_it(
 
 def test_many_replaced_sessions_are_all_reported(server: RedisServer, start_node: StartNode) -> None:
     replaced: set[int] = set()
-    a = start_node(
-        server,
-        1,
-        events=replace(QUIET, replaced=lambda app, user, number: replaced.add(number)),
-    )
+    a = start_node(server, 1, events=replace(QUIET, replaced=lambda app, user, number: replaced.add(number)))
     b = start_node(server, 2)
     sessions = [begin(a, f"user{i}") for i in range(1200)]
     for i in range(1200):

@@ -6,12 +6,7 @@ import gevent
 import pytest
 
 from imserver.cluster.redis.registry import RedisRegistry
-from imserver.cluster.registry import (
-    ReportedMembers,
-    Session,
-    SessionRef,
-    SessionRegistration,
-)
+from imserver.cluster.registry import ReportedMembers, Session, SessionRef, SessionRegistration
 from imserver.config.settings import ClusterSettings
 from tests.support import POLICIES, until
 
@@ -209,9 +204,7 @@ def test_refuse_replaces_a_session_that_is_known_to_be_dead(registry: RedisRegis
     assert registry.unregister(first) is False
 
 
-def test_refuse_does_not_replace_another_than_the_one_known_to_be_dead(
-    registry: RedisRegistry,
-) -> None:
+def test_refuse_does_not_replace_another_than_the_one_known_to_be_dead(registry: RedisRegistry) -> None:
     first = begin(registry, policy="refuse")
     late = Session("101", "ann", "", "refuse")
     dead = registration(registry, late).others

@@ -254,9 +254,7 @@ def test_peers_with_a_lease_are_kept(nodes: Nodes) -> None:
     assert a.rpc.peers.all() == peers
 
 
-def test_an_unused_peer_is_hung_up_and_dialled_again_without_a_loss(
-    nodes: Nodes,
-) -> None:
+def test_an_unused_peer_is_hung_up_and_dialled_again_without_a_loss(nodes: Nodes) -> None:
     a, b = nodes.pair(seconds=replace(PATIENT, idle_linger=60.0))
     for number in range(3):
         assert a.rpc.send(b.lease, b"%d" % number)
@@ -290,9 +288,7 @@ def test_the_queue_is_bounded_in_bytes_too(nodes: Nodes) -> None:
     assert [a.rpc.send(nobody, bytes(40)) for _ in range(3)] == [True, True, False]
 
 
-def test_nothing_is_queued_for_a_peer_that_does_not_answer_until_it_is_back(
-    nodes: Nodes,
-) -> None:
+def test_nothing_is_queued_for_a_peer_that_does_not_answer_until_it_is_back(nodes: Nodes) -> None:
     a = nodes(1, seconds=HASTY)
     absent = lease_of_nobody(2)
     assert a.rpc.send(absent, b"before")

@@ -243,9 +243,7 @@ def test_order_is_kept_and_losses_are_counted_when_connections_break_under_load(
     between.close()
 
 
-def test_bytes_that_were_damaged_on_the_way_cost_a_connection_not_the_peer(
-    nodes: Nodes,
-) -> None:
+def test_bytes_that_were_damaged_on_the_way_cost_a_connection_not_the_peer(nodes: Nodes) -> None:
     a, b = nodes.pair(seconds=replace(HASTY, reconnect=1.0))
     between = Between(b)
     assert a.rpc.send(between.lease, b"%08d" % 0)

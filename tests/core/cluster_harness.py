@@ -427,12 +427,7 @@ class ClusterHarness(Harness):
             self.channel_nodes,
         )
         self.connections = Connections(
-            self.table,
-            self.channels,
-            self.fanout,
-            self.queries,
-            self.registry,
-            self.others,
+            self.table, self.channels, self.fanout, self.queries, self.registry, self.others
         )
 
     def session_of(self, connection: Connection) -> Session:

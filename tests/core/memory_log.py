@@ -436,8 +436,4 @@ class MemoryLog:
         if first is None:
             return None
         kind: ConversationKind = "user" if first.members else "room" if first.room else "group"
-        return Conversation(
-            id=conversation,
-            kind=kind,
-            members=first.members,
-        )
+        return Conversation(id=conversation, kind=kind, members=first.members)

@@ -152,10 +152,7 @@ def _extra_port(server: Server) -> int:
 
 BOTH = pytest.mark.parametrize(
     ("text", "nodes"),
-    [
-        (PUBLISHED, PUBLISHED_NODES),
-        (OURS.read_text(encoding="utf-8"), OUR_NODES),
-    ],
+    [(PUBLISHED, PUBLISHED_NODES), (OURS.read_text(encoding="utf-8"), OUR_NODES)],
     ids=["published", "ours"],
 )
 

@@ -18,9 +18,7 @@ from imserver.dialects.protobuf.wire import (
     SIGNALS,
 )
 from imserver.messages.catch_up import RECOVERED
-from imserver.model import (
-    Limit,
-)
+from imserver.model import Limit
 from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks, table_with
 from tests.integration.gochat import register

@@ -53,8 +53,7 @@ def test_the_guide_does_what_it_says(installed: Path, start_server: StartServer)
     lines = [line for line in FILES["imserver_moods.py"].splitlines() if line]
     assert len(lines) <= 90
     server = start_server(
-        config=yaml.safe_load(only("yaml").text),
-        environment={"PYTHONPATH": f"{ROOT}:{installed}"},
+        config=yaml.safe_load(only("yaml").text), environment={"PYTHONPATH": f"{ROOT}:{installed}"}
     )
     with server.connect("/lines") as client:
         for line in only("text").text.splitlines():

@@ -33,10 +33,7 @@ def test_a_client_that_has_lost_entries_begins_anew_and_misses_nothing(
 ) -> None:
     server = start_server(config={"apps": {APP: {"open": True}, "102": {"open": True}}})
     database, copy = server.folder / "data" / "imserver.db", tmp_path / "copy.db"
-    with (
-        logged_in(server.ws, "ann", APP) as ann,
-        logged_in(server.ws, "bob", APP, cursor=0) as bob,
-    ):
+    with logged_in(server.ws, "ann", APP) as ann, logged_in(server.ws, "bob", APP, cursor=0) as bob:
         sent = [send(ann, "bob", str(number))["id"] for number in range(3)]
         copied(database, copy)
         lost = [send(ann, "bob", "lost")["id"] for _ in range(3)]

@@ -16,17 +16,11 @@ from imserver.node.feature_list import declarations_of, load_core, load_features
 FEATURES = (*load_core(), *load_features(Config()))
 """Rows, those of the core among them."""
 DECLARED = declarations_of(FEATURES)
-DOCUMENTED = (
-    *table.operations_of(DECLARED),
-    *(row for feature in FEATURES for row in feature.operations),
-)
+DOCUMENTED = (*table.operations_of(DECLARED), *(row for feature in FEATURES for row in feature.operations))
 OPERATIONS = tuple(row for row in DOCUMENTED if row.function is not None)
 _ROUTES = table.routes_of(DOCUMENTED)
 COMMANDS = table.commands_of(_ROUTES)
-ROUTES = (
-    *_ROUTES,
-    *(row for feature in FEATURES for row in feature.routes),
-)
+ROUTES = (*_ROUTES, *(row for feature in FEATURES for row in feature.routes))
 FEATURE_OF = {(row.method, row.path): feature.name for feature in FEATURES for row in feature.routes}
 """Method and path of a route → the feature that brings it."""
 DIALECTS = tuple(dialect for feature in FEATURES for dialect in feature.dialects if dialect.path)

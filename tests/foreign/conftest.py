@@ -36,12 +36,7 @@ CONFIG: dict[str, Any] = {
                     "history_seconds": 300,
                     "delta": True,
                 },
-                "ledger": {
-                    "subscribe": "anybody",
-                    "publish": "subscribers",
-                    "history": "log",
-                    "delta": True,
-                },
+                "ledger": {"subscribe": "anybody", "publish": "subscribers", "history": "log", "delta": True},
                 "kept": {"subscribe": "anybody", "publish": "subscribers", "history": "log"},
                 "open": {"subscribe": "anybody"},
                 "few": {"user_limited": True},

@@ -156,16 +156,10 @@ def ask(server: Server, path: str, body: Any, key: str = KEY) -> Any:
 @pytest.mark.parametrize(
     ("method", "fields"),
     [
-        (
-            "publish",
-            {"data": None, "b64data": None, "tags": None, "idempotency_key": None},
-        ),
+        ("publish", {"data": None, "b64data": None, "tags": None, "idempotency_key": None}),
         ("history", {"limit": None, "since": None, "reverse": None}),
         ("history", {"limit": 1, "since": {"offset": None, "epoch": None}}),
-        (
-            "subscribe",
-            {"user": "nobody", "client": None, "session": None, "expire_at": None},
-        ),
+        ("subscribe", {"user": "nobody", "client": None, "session": None, "expire_at": None}),
     ],
 )
 def test_null_means_absent_as_in_go(server: Server, method: str, fields: dict[str, Any]) -> None:

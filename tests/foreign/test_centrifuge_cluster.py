@@ -17,9 +17,7 @@ from cent import (
     UnsubscribeRequest,
 )
 from cent import Client as Cent
-from cent import (
-    StreamPosition as Position,
-)
+from cent import StreamPosition as Position
 
 from tests.integration.clusters import Nodes, nodes_of
 

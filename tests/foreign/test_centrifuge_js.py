@@ -54,9 +54,7 @@ def test_centrifuge_js_with_json_and_with_protobuf(server: Server, names: str) -
 
 @pytest.mark.full
 @pytest.mark.needs("redis-server")
-def test_commands_and_publications_may_use_another_node(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
+def test_commands_and_publications_may_use_another_node(tmp_path_factory: pytest.TempPathFactory) -> None:
     with nodes_of(tmp_path_factory.mktemp("centrifugo-js"), 2, **CONFIG) as nodes:
         front, wsgi = nodes.servers
         run_clients(wsgi, front, "http_stream:")

@@ -259,11 +259,7 @@ def test_what_a_channel_does_not_have_is_not_available(server: Server, protobuf:
     async def scenario() -> None:
         async with person(server, protobuf, "ann") as ann:
             channel, _ = await ann.subscribe("open:2")
-            for ask, code in (
-                (channel.presence, 108),
-                (channel.presence_stats, 108),
-                (channel.history, 108),
-            ):
+            for ask, code in ((channel.presence, 108), (channel.presence_stats, 108), (channel.history, 108)):
                 with pytest.raises(ReplyError) as error:
                     await ask()
                 assert code_of(error) == code
@@ -350,12 +346,7 @@ def test_a_client_that_comes_back_receives_exactly_what_it_missed(server: Server
             assert (subscribed.was_recovering, subscribed.recovered) == (True, True)
             await subscription.publish(bob.written(5))
             found = [(await heard.next("on_publication")).pub for _ in range(4)]
-            assert [(each.offset, ann.read(each.data)) for each in found] == [
-                (2, 2),
-                (3, 3),
-                (4, 4),
-                (5, 5),
-            ]
+            assert [(each.offset, ann.read(each.data)) for each in found] == [(2, 2), (3, 3), (4, 4), (5, 5)]
 
     run(scenario())
 

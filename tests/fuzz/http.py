@@ -154,11 +154,7 @@ def check_chunks(data: bytes) -> None:
 
 # --- forms, and what else stands in requests ----------------------------------------------------------------
 
-_KINDS = (
-    "application/x-www-form-urlencoded",
-    "application/json",
-    "multipart/form-data; boundary=x",
-)
+_KINDS = ("application/x-www-form-urlencoded", "application/json", "multipart/form-data; boundary=x")
 
 
 def check_form(data: bytes) -> None:

@@ -6,14 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from imserver.http.form import (
-    MAX_FIELDS,
-    BadBody,
-    parse_form,
-    parse_json,
-    parse_pairs,
-    read_multipart,
-)
+from imserver.http.form import MAX_FIELDS, BadBody, parse_form, parse_json, parse_pairs, read_multipart
 from tests.api.fakes import multipart
 
 encoded_text = st.text(

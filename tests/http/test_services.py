@@ -11,10 +11,7 @@ import pytest
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.principal import (
-    NOBODY,
-    Needs,
-)
+from imserver.auth.principal import NOBODY, Needs
 from imserver.config.settings import Config
 from imserver.core.core import Core
 from imserver.http.call import Api, Call, Route, answer, read, run_command

@@ -121,12 +121,7 @@ class Harness(SocketHarness):
         self.action_service = self._make_action_service(NotStoring())
         self._make_dispatcher()
         self.sweep = Sweep(
-            self.context,
-            self.metrics,
-            heartbeat_seconds,
-            login_seconds,
-            ping_seconds,
-            pong_seconds,
+            self.context, self.metrics, heartbeat_seconds, login_seconds, ping_seconds, pong_seconds
         )
         self.sweep.silent_seconds.update(by_traffic or {})
         self.sweep.checks.update(dict.fromkeys(by_traffic or (), lambda connection: self.look(connection)))

@@ -172,21 +172,11 @@ def users(address: Address, app: int | str) -> list[str]:
 
 def send_message(address: Address, app: int | str, user: str, message: str, msg_id: str = "") -> Any:
     """POST /user/sendMessage; the data of its answer."""
-    form = {
-        "appID": app,
-        "userID": user,
-        "msgID": msg_id or fresh("m"),
-        "message": message,
-    }
+    form = {"appID": app, "userID": user, "msgID": msg_id or fresh("m"), "message": message}
     return good(post(address, "/user/sendMessage", **form))
 
 
 def send_to_all(address: Address, app: int, sender: str, message: str, msg_id: str = "") -> Any:
     """POST /user/sendMessageAll; the data of its answer."""
-    form = {
-        "appID": app,
-        "userID": sender,
-        "msgID": msg_id or fresh("m"),
-        "message": message,
-    }
+    form = {"appID": app, "userID": sender, "msgID": msg_id or fresh("m"), "message": message}
     return good(post(address, "/user/sendMessageAll", **form))

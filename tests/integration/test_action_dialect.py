@@ -273,13 +273,7 @@ def test_one_exit_notice_is_sent_at_the_end_of_a_connection(server: Server, room
             found = one.received()
             assert found.pop("msgId").isdigit()
             assert began <= int(found.pop("msgTimestamp")) <= time.time()
-            assert found == {
-                "action": "exit",
-                "msgType": "text",
-                "content": LEFT,
-                "from": "gone",
-                "to": name,
-            }
+            assert found == {"action": "exit", "msgType": "text", "content": LEFT, "from": "gone", "to": name}
             one.nothing()
         gone.leave()
         eventually(lambda: connections(server) == 2, what="nothing is left of it")

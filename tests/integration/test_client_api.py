@@ -290,10 +290,7 @@ PUSH, ADMIN = (f"a-{name}-key-of-this-test" for name in ("push", "admin"))
 @pytest.fixture(scope="module")
 def guarded(launch: Launch, http_server: str) -> Server:
     """A server that is not in demo mode."""
-    keys = [
-        {"key": PUSH, "scopes": ["push"], "apps": ["system:shop"]},
-        {"key": ADMIN, "scopes": ["admin"]},
-    ]
+    keys = [{"key": PUSH, "scopes": ["push"], "apps": ["system:shop"]}, {"key": ADMIN, "scopes": ["admin"]}]
     return launch(http_server, api={"keys": keys}, apps={"system:shop": {"open": True}})
 
 

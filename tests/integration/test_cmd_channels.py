@@ -6,9 +6,7 @@ from typing import Any
 import jwt
 import pytest
 
-from imserver.errors import (
-    CloseCode,
-)
+from imserver.errors import CloseCode
 from tests.conftest import StartServer
 from tests.support import Server
 
@@ -35,11 +33,7 @@ CONFIG: dict[str, Any] = {
                     "max_bytes": 3,
                     "max_subscribers": 1,
                 },
-                "slow": {
-                    "subscribe": "anybody",
-                    "publish": "subscribers",
-                    "publications_per_second": 1,
-                },
+                "slow": {"subscribe": "anybody", "publish": "subscribers", "publications_per_second": 1},
             },
         },
         "hall": {"open": True, "channels": {"shut": {"subscribe": "nobody"}, "talk": {"subscribe": "token"}}},

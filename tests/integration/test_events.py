@@ -116,10 +116,7 @@ def test_any_text_and_any_payload_is_one_event(server: Server, app: int) -> None
         send_message(server.http, app, "ann", awkward)
         assert ann.message()["text"] == awkward
         laid_out = b'{"app":"%d","user":"ann","type":"order","data":{\n  "n": [\r\n 1,\r 2]\n}}' % app
-        sent = ask(
-            server.http,
-            request("/api/v1/push", method="POST", headers=JSON, body=laid_out),
-        )
+        sent = ask(server.http, request("/api/v1/push", method="POST", headers=JSON, body=laid_out))
         assert sent.json["sent"] == 1, sent
         heard = ann.message()
     assert (heard["type"], heard["data"]) == ("order", {"n": [1, 2]})

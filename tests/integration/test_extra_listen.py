@@ -157,9 +157,7 @@ def test_a_taken_port_is_one_clear_line(server: Server, tmp_path: Path) -> None:
 )
 def test_what_cannot_be_listened_on_ends_the_start(tmp_path: Path, rows: str, problem: str) -> None:
     result = run_cli(
-        "serve",
-        IMSERVER_SERVER_DATA_DIR=str(tmp_path / "data"),
-        IMSERVER_SERVER_EXTRA_LISTEN=rows,
+        "serve", IMSERVER_SERVER_DATA_DIR=str(tmp_path / "data"), IMSERVER_SERVER_EXTRA_LISTEN=rows
     )
     assert result.returncode == 1
     assert problem in result.stderr

@@ -212,11 +212,7 @@ def test_clients_get_a_temporary_error(outage: tuple[Server, Away]) -> None:
             centrifuge.send(text(json.dumps({"id": 3, "publish": {"channel": "news:clients", "data": 1}})))
             while not (answer := centrifuge.message().json):
                 pass  # a ping
-            assert answer["error"] == {
-                "code": 100,
-                "message": "internal server error",
-                "temporary": True,
-            }
+            assert answer["error"] == {"code": 100, "message": "internal server error", "temporary": True}
         eventually(lambda: cmd.ask_cmd("publish", publish)[0] == 200)
 
 
@@ -259,10 +255,7 @@ def test_the_python_client_raises_after_its_tries_or_succeeds_within_them(
     outage: tuple[Server, Away],
 ) -> None:
     server, away = outage
-    with (
-        Api(server.http_url, KEY, tries=1) as api,
-        Publisher(server.http_url, KEY) as publisher,
-    ):
+    with Api(server.http_url, KEY, tries=1) as api, Publisher(server.http_url, KEY) as publisher:
         ways: dict[str, Callable[[], ChannelResult | PushAnswer | tuple[ChannelResult, ...]]] = {
             "publish": lambda: api.publish("shop", "news:python", "x", id="y1"),
             "broadcast": lambda: api.broadcast("shop", ["news:python"], "x", id="y2"),

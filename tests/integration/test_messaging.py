@@ -25,10 +25,7 @@ def send(one: CmdClient, to: str, text: str, **more: Any) -> dict[str, Any]:
 
 
 def test_a_message_is_stored_delivered_and_found_again(server: Server, app: int) -> None:
-    with (
-        logged_in(server.ws, "ann", app) as ann,
-        logged_in(server.ws, "bob", app, cursor=0) as bob,
-    ):
+    with logged_in(server.ws, "ann", app) as ann, logged_in(server.ws, "bob", app, cursor=0) as bob:
         first = send(ann, "bob", "hi", clientMsgID="a-1")
         assert send(ann, "bob", "hi", clientMsgID="a-1") == {**first, "repeated": True}
         assert ids(bob, 1) == [first["id"]]

@@ -95,9 +95,7 @@ def test_what_was_sent_on_one_node_is_found_on_the_other(nodes: Nodes) -> None:
         assert [(each.seq, each.text) for each in two.missed] == [(seq, "later")]
 
 
-def test_a_logout_everywhere_on_one_node_closes_on_all_and_voids_tokens(
-    nodes: Nodes,
-) -> None:
+def test_a_logout_everywhere_on_one_node_closes_on_all_and_voids_tokens(nodes: Nodes) -> None:
     ann = register(nodes.http[0])
     bob = User.register(nodes.servers[0], device="phone")
     other = {"phone": bob.phone, "password": PASSWORD, "device": "pad"}

@@ -8,10 +8,7 @@ from .test_messaging import send
 
 
 def test_an_author_learns_what_was_received_and_read(server: Server, app: int) -> None:
-    with (
-        logged_in(server.ws, "ann", app, cursor=0) as ann,
-        logged_in(server.ws, "bob", app, cursor=0) as bob,
-    ):
+    with logged_in(server.ws, "ann", app, cursor=0) as ann, logged_in(server.ws, "bob", app, cursor=0) as bob:
         sent = [send(ann, "bob", text) for text in ("one", "two")]
         where = sent[0]["conversation"]
         assert bob.ask_cmd("received", {"conversation": where, "id": sent[1]["id"]})[0] == 200

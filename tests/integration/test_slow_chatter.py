@@ -66,9 +66,7 @@ def read_to_the_end(one: ProtobufClient) -> list[protobuf.SentMessage]:
 
 
 @pytest.mark.full
-def test_a_client_that_does_not_read_is_paused_and_misses_nothing(
-    hasty: Server,
-) -> None:
+def test_a_client_that_does_not_read_is_paused_and_misses_nothing(hasty: Server) -> None:
     server = hasty
     ann, bob, quick_account = (register(server.http) for _ in range(3))
     fields = {"name": "us", "ids": [bob[0], quick_account[0]]}
@@ -102,9 +100,7 @@ def is_online(server: Server, account: Account) -> bool:
 
 
 @pytest.mark.full
-def test_a_client_that_requests_pages_and_does_not_read_is_paused(
-    hasty: Server,
-) -> None:
+def test_a_client_that_requests_pages_and_does_not_read_is_paused(hasty: Server) -> None:
     server = hasty
     ann, bob = register(server.http), register(server.http)
     with chatting(server.ws, ann) as sender:
@@ -124,9 +120,7 @@ def test_a_client_that_requests_pages_and_does_not_read_is_paused(
         assert sender.output().kind == ACK
 
 
-def test_a_page_of_long_messages_holds_fewer_and_says_that_there_are_more(
-    server: Server,
-) -> None:
+def test_a_page_of_long_messages_holds_fewer_and_says_that_there_are_more(server: Server) -> None:
     ann, bob = register(server.http), register(server.http)
     texts = [f"{number} {LONG}" for number in range(1, 21)]
     with chatting(server.ws, ann) as sender:

@@ -10,17 +10,7 @@ import pytest
 
 from tests.support import Server, eventually
 
-from .cmd import (
-    CmdClient,
-    cmd_client,
-    command,
-    get,
-    good,
-    is_online,
-    logged_in,
-    send_message,
-    users,
-)
+from .cmd import CmdClient, cmd_client, command, get, good, is_online, logged_in, send_message, users
 from .raw import Address, Ended, Raw, frame, handshake
 from .setting import ECHO_PATH, Launch, growth_of, open_files
 

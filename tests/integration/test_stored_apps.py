@@ -208,10 +208,7 @@ def test_nodes_share_what_is_stored(database: DatabaseServer, tmp_path: Path) ->
     secret.write_text("0123456789abcdef0123456789abcdef\n", encoding="utf-8")
     secret.chmod(0o600)
     with nodes_of(
-        tmp_path,
-        2,
-        storage={"url": database.new_url(), **QUICK},
-        server={"secret_file": str(secret)},
+        tmp_path, 2, storage={"url": database.new_url(), **QUICK}, server={"secret_file": str(secret)}
     ) as nodes:
         one, other = nodes.servers
         assert register(one, "shop")["code"] == 0

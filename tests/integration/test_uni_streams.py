@@ -43,13 +43,7 @@ def test_a_client_that_only_receives_is_pushed_to(server: Server, path: str) -> 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
     ("content", "code"),
-    [
-        (b"{}", 3500),
-        (b'{"token":"x.y.z"}', 3500),
-        (b"no", 3501),
-        (b"[]", 3501),
-        (b'{"token":5}', 3501),
-    ],
+    [(b"{}", 3500), (b'{"token":"x.y.z"}', 3500), (b"no", 3501), (b"[]", 3501), (b'{"token":5}', 3501)],
 )
 def test_a_refused_client_gets_a_code(server: Server, path: str, content: bytes, code: int) -> None:
     with streaming(server, content, path) as client:

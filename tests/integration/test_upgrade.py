@@ -19,9 +19,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from imserver.errors import (
-    CloseCode,
-)
+from imserver.errors import CloseCode
 from tests.cluster.redis_server import RedisServer
 from tests.ports import fixed_ports
 from tests.security.providers import CLIENT, StandIn
@@ -83,12 +81,7 @@ class Site:
     """One server: first of the release before, then of this one, at the same addresses."""
 
     def __init__(
-        self,
-        folder: Path,
-        database: DatabaseServer | None,
-        redis: RedisServer,
-        provider: StandIn,
-        old: Path,
+        self, folder: Path, database: DatabaseServer | None, redis: RedisServer, provider: StandIn, old: Path
     ) -> None:
         self._database = database
         url = "" if database is None else database.new_url()

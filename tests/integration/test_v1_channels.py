@@ -99,10 +99,7 @@ def test_members_of_the_channel_receive_what_is_published(server: Server) -> Non
             server.http, "channels/broadcast", {"app": "shop", "channels": ["lobby", "empty"], "text": "hi"}
         )
         assert answer == {
-            "results": [
-                {"channel": "lobby", "status": "sent"},
-                {"channel": "empty", "status": "absent"},
-            ]
+            "results": [{"channel": "lobby", "status": "sent"}, {"channel": "empty", "status": "absent"}]
         }
         assert text_of(ann) == "hi"
         assert good(server.http, "channels/info", app="shop", channel="lobby")["subscribers"] == 1

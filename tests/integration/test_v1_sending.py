@@ -141,10 +141,7 @@ def test_a_channel_is_published_to(server: Server, app: int, ann: CmdClient) -> 
     with logged_in(server.ws, "bob", app) as bob:
         good(server.http, "channels/subscribe", {"app": str(app), "channel": "r", "users": ["ann", "bob"]})
         publish = {"app": str(app), "channel": "r", "text": "x", "sender": "ann", "except_users": ["ann"]}
-        assert good(server.http, "channels/publish", publish) == {
-            "channel": "r",
-            "status": "sent",
-        }
+        assert good(server.http, "channels/publish", publish) == {"channel": "r", "status": "sent"}
         assert received(bob)["from"] == "ann"
         ann.no_push("msg")
 

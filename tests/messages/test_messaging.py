@@ -268,9 +268,7 @@ def test_a_login_with_a_cursor_gets_exactly_the_missed_entries() -> None:
         assert next(body["cmd"] for body in bob.bodies()) == "login"
 
 
-def test_a_kick_during_the_lookup_of_the_cursor_is_no_error(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_kick_during_the_lookup_of_the_cursor_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     with Node() as node:
         node.speaker("ann", 0).send("bob", "1")
         gate, reads = Signal(), list[str]()

@@ -417,10 +417,7 @@ def test_a_message_whose_meta_is_of_somebody_else_is_a_publication_too(
 ) -> None:
     _, client, _ = subscriber(node)
     commit(node, of_ann("x", meta), of_ann("y"))
-    assert [each.text for each in node.channels.histories.read(APP, NEWS, limit=9).publications] == [
-        "x",
-        "y",
-    ]
+    assert [each.text for each in node.channels.histories.read(APP, NEWS, limit=9).publications] == ["x", "y"]
     assert texts(client) == [["x", "y"]]
 
 
@@ -453,14 +450,7 @@ def commit(node: Node, *drafts: Draft) -> None:
 
 def _with(wanted: Event, part: ChannelPart, time: int = 0) -> Event:
     return Event(
-        wanted.kind,
-        wanted.sender,
-        wanted.text,
-        wanted.id,
-        wanted.type,
-        wanted.data,
-        time=time,
-        channel=part,
+        wanted.kind, wanted.sender, wanted.text, wanted.id, wanted.type, wanted.data, time=time, channel=part
     )
 
 

@@ -114,11 +114,7 @@ def test_meta_names_the_users_who_joined() -> None:
         (
             "send",
             b'{"to":"bob","text":"?","mentions":["ann"],"buttons":[[{"text":"Yes","value":"y"}]]}',
-            Send(
-                "bob",
-                body=b"?",
-                meta=b'{"mentions":["ann"],"buttons":[[{"text":"Yes","value":"y"}]]}',
-            ),
+            Send("bob", body=b"?", meta=b'{"mentions":["ann"],"buttons":[[{"text":"Yes","value":"y"}]]}'),
         ),
         ("react", b'{"id":7,"emoji":"+1","remove":true}', React(7, "+1", True)),
         ("pin", b'{"id":7,"remove":false}', Pin(7)),

@@ -6,9 +6,7 @@ from typing import Any
 import pytest
 
 from imserver.api.v1.table import operations_of
-from imserver.auth.principal import (
-    Needs,
-)
+from imserver.auth.principal import Needs
 from imserver.config.settings import Config
 from imserver.config.values import CORE
 from imserver.core.core import FeatureParts
@@ -57,10 +55,7 @@ def of_dialect(**attributes: str) -> dict[str, Any]:
     [
         (of_dialect(name="cmd"), "cmd has the dialect cmd"),
         (of_dialect(path="/acc"), "cmd has the WebSocket path /acc"),
-        (
-            of_dialect(path="/ws", chosen_by="uid"),
-            "action has the WebSocket path /ws with the parameter uid",
-        ),
+        (of_dialect(path="/ws", chosen_by="uid"), "action has the WebSocket path /ws with the parameter uid"),
         ({"wire": {"cmd": {"send": id}}}, "messages has the command send of the dialect cmd"),
         ({"wire": {"centrifuge": {"groups": id}}}, "groups has the command groups of the dialect centrifuge"),
         ({"routes": (Route("POST", "/api/v1/push", Needs.ANYONE, None),)}, "the core has POST /api/v1/push"),

@@ -149,11 +149,7 @@ def test_a_client_logs_in_is_pushed_to_and_goes(harness: Harness, http_server: s
         node.core.network.gate.connections,
         node.core.node.metrics.handshakes,
         node.core.node.metrics.logins.total,
-    ) == (
-        2,
-        2,
-        2,
-    )
+    ) == (2, 2, 2)
     leave(ann)
     until(lambda: any(b'"exit"' in payload for payload in bob.payloads()))
     assert (node.core.network.gate.connections, node.core.sessions.hub.user_names("101")) == (1, ["bob"])

@@ -1,8 +1,6 @@
 """A dialect of one module, made up for the tests: what adding one takes."""
 
-from imserver.errors import (
-    ReplyCode,
-)
+from imserver.errors import ReplyCode
 from imserver.model import BadFrame, Event, Heartbeat, Login, Ping, Reply, Request
 
 

@@ -11,14 +11,7 @@ from hypothesis import strategies as st
 from imserver.cluster.registry import Claim
 from imserver.model import ACCEPTED, Outcome
 from imserver.push import idempotency
-from imserver.push.idempotency import (
-    UNTRACKED,
-    WAITING,
-    First,
-    Idempotency,
-    IdReused,
-    RequestResult,
-)
+from imserver.push.idempotency import UNTRACKED, WAITING, First, Idempotency, IdReused, RequestResult
 from tests.support import Clock
 
 SENT, ABSENT, PENDING, FAILED = Outcome.SENT, Outcome.NOT_SENT, Outcome.PENDING, Outcome.FAILED

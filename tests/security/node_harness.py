@@ -71,10 +71,7 @@ OF_202: Final = tuple(f"{family}202" for family in FAMILIES)
 def searched(*apps: str) -> dict[str, TenantSettings]:
     """The apps; the people of these are searched by their names."""
     rules = AccountsOfApp(AppAccountSettings(search=True))
-    return {
-        **APPS,
-        **{app: replace(APPS[app], of_features=(*APPS[app].of_features, rules)) for app in apps},
-    }
+    return {**APPS, **{app: replace(APPS[app], of_features=(*APPS[app].of_features, rules)) for app in apps}}
 
 
 def key(*scopes: Any, apps: tuple[str, ...] = OF_201) -> KeySettings:

@@ -21,12 +21,7 @@ GITHUB_USER = {
     "name": None,
     "avatar_url": "https://img.example.com/cat.png",
 }
-WECHAT_USER = {
-    "nickname": "安",
-    "sex": 0,
-    "headimgurl": "https://img.example.com/an/0",
-    "privilege": [],
-}
+WECHAT_USER = {"nickname": "安", "sex": 0, "headimgurl": "https://img.example.com/an/0", "privilege": []}
 
 
 class StandIn:
@@ -144,12 +139,7 @@ class StandIn:
             assert params["grant_type"] == "authorization_code"
             if grant is None or (params["appid"], params["secret"]) != (CLIENT, SECRET):
                 return 200, {"errcode": 40029, "errmsg": "invalid code"}
-            return 200, {
-                "access_token": "access",
-                "expires_in": 7200,
-                "scope": grant["scope"],
-                **self._ids(),
-            }
+            return 200, {"access_token": "access", "expires_in": 7200, "scope": grant["scope"], **self._ids()}
         return self._token(path, params, headers, grant)
 
     def _ids(self) -> dict[str, str]:

@@ -19,12 +19,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     """A node with keys, where a person has at most three bots, which send a message in 1,000 s."""
     accounts = {"registration": True, "registrations_per_address": 0, "bots": 3}
     folder = Path(tmp_path_factory.mktemp("bots"))
-    harness = Harness(
-        config(
-            folder,
-            of_features=sections(accounts=accounts, limits={"bot_rate": 0.001}),
-        )
-    )
+    harness = Harness(config(folder, of_features=sections(accounts=accounts, limits={"bot_rate": 0.001})))
     yield harness
     harness.close()
 

@@ -10,13 +10,7 @@ from imserver.features.uploads.uploads import MAX_NAME_CHARACTERS
 from tests.integration.cmd import get
 from tests.integration.raw import Response, ask, bearer, request
 from tests.integration.v1 import call
-from tests.security.attack_setting import (
-    BARE,
-    OF_205,
-    OPEN,
-    TOKENS,
-    session_token,
-)
+from tests.security.attack_setting import BARE, OF_205, OPEN, TOKENS, session_token
 from tests.support import Server
 
 HTML = b"<!doctype html><script>alert(document.domain)</script>"

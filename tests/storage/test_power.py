@@ -77,9 +77,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, start_shared_server: Star
     return Recorded(tmp_path_factory.mktemp("recorded"), start_shared_server)
 
 
-def test_the_secret_and_an_uploaded_file_are_there_after_the_answer(
-    recorded: Recorded,
-) -> None:
+def test_the_secret_and_an_uploaded_file_are_there_after_the_answer(recorded: Recorded) -> None:
     secret = recorded.data.joinpath("secret").read_bytes()
     first = recorded.send("POST", f"/api/v1/uploads?{OWNER}", CONTENT)
     second = recorded.send("POST", f"/api/v1/uploads?{OWNER}", CONTENT[:100])

@@ -58,9 +58,7 @@ main()
 
 
 @pytest.mark.full
-def test_the_supervisor_has_no_loop_thread_or_foreign_socket_when_it_forks(
-    start_family: StartFamily,
-) -> None:
+def test_the_supervisor_has_no_loop_thread_or_foreign_socket_when_it_forks(start_family: StartFamily) -> None:
     family = start_family(processes=2, command=(sys.executable, "-c", NOTE_THE_PARENT))
     first = family.pids
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
@@ -239,9 +237,7 @@ cli.main()
 @pytest.mark.full
 def test_a_node_that_spins_shows_where_before_it_is_killed(start_family: StartFamily) -> None:
     family = start_family(
-        processes=2,
-        config={"server": {"hang_seconds": 1.5}},
-        command=(sys.executable, "-c", HANG_AT_SIGUSR2),
+        processes=2, config={"server": {"hang_seconds": 1.5}}, command=(sys.executable, "-c", HANG_AT_SIGUSR2)
     )
     spinning = family.pids[0]
     kill(spinning, signal.SIGUSR2)

@@ -99,11 +99,7 @@ def test_each_slot_has_two_private_ports_of_which_the_first_names_the_node() -> 
     three = [for_child(settings(cluster__advertise="10.0.0.5"), number) for number in range(3)]
     assert [part.app.rpc_port for part in three] == [9001, 9003, 9005]
     names = [name_of(part) for part in three]
-    assert names == [
-        "10.0.0.5:9001",
-        "10.0.0.5:9003",
-        "10.0.0.5:9005",
-    ]
+    assert names == ["10.0.0.5:9001", "10.0.0.5:9003", "10.0.0.5:9005"]
 
 
 def test_the_private_ports_have_to_have_room() -> None:

@@ -274,9 +274,7 @@ def test_many_frames_behind_the_upgrade_delay_nobody_else(harness: Harness, befo
     assert seen[1] < 4000
 
 
-def test_a_connection_closed_between_frames_behind_the_upgrade_is_served_no_more(
-    harness: Harness,
-) -> None:
+def test_a_connection_closed_between_frames_behind_the_upgrade_is_served_no_more(harness: Harness) -> None:
     served: list[int] = []
 
     def close_at_once(connection: Connection, *_: Any) -> None:

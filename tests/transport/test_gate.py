@@ -322,12 +322,7 @@ def test_one_star_may_stand_for_all_that_follows_the_second_segment() -> None:
 
 
 def test_a_path_may_be_a_pattern_and_an_exact_path_comes_first() -> None:
-    gate = Gate(
-        TrustedProxies(()),
-        Origins(TrustedProxies(()), GatePolicy()),
-        False,
-        GatePolicy(),
-    )
+    gate = Gate(TrustedProxies(()), Origins(TrustedProxies(()), GatePolicy()), False, GatePolicy())
     gate.paths.update(
         {"/talk/*": DialectPath(CmdDialect(), ignore, 5), "/talk/small": DialectPath(CmdDialect(), ignore, 6)}
     )
@@ -338,12 +333,7 @@ def test_a_path_may_be_a_pattern_and_an_exact_path_comes_first() -> None:
 
 
 def test_a_confirmed_subprotocol_is_in_the_answer() -> None:
-    gate = Gate(
-        TrustedProxies(()),
-        Origins(TrustedProxies(()), GatePolicy()),
-        False,
-        GatePolicy(),
-    )
+    gate = Gate(TrustedProxies(()), Origins(TrustedProxies(()), GatePolicy()), False, GatePolicy())
     gate.paths.update({"/acc": DialectPath(CmdDialect(), ignore, 5, subprotocol="chat.v2")})
     assert admit(gate, head()).subprotocol == "chat.v2"
     assert admit(make(), head()).subprotocol == ""

@@ -2,9 +2,7 @@
 
 import pytest
 
-from imserver.errors import (
-    Problems,
-)
+from imserver.errors import Problems
 from imserver.transport.gate import OPAQUE, GatePolicy, Origins, host_name
 from imserver.transport.proxies import TrustedProxies
 

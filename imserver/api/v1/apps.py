@@ -431,10 +431,7 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
     fields = {name: getattr(settings, name) for name in settings.__struct_fields__}
     shown = _shown(Tenant(**fields, name="shop"), shapes)
     changed = structs.replace(shown, origins=[], max_channels=100)
-    examples = {
-        f"{PREFIX}/apps": AppsAnswer(1, [shown], ""),
-        f"{PREFIX}/apps/set": changed,
-    }
+    examples = {f"{PREFIX}/apps": AppsAnswer(1, [shown], ""), f"{PREFIX}/apps/set": changed}
     own_shapes: dict[Any, Any] = {
         AppCreate: shapes.create,
         AppSet: shapes.set,

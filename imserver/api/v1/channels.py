@@ -24,11 +24,7 @@ from imserver.http.field import App, ChannelName
 from imserver.http.limits import Limits
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
-from imserver.model import (
-    Event,
-    Limit,
-    Outcome,
-)
+from imserver.model import Event, Limit, Outcome
 from imserver.push.idempotency import IdReused, digest_of
 from imserver.push.push import Publishing, nothing_accepted
 

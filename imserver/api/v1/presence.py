@@ -15,10 +15,7 @@ from imserver.channels.connections import ConnectionInfo
 from imserver.config.declared import about
 from imserver.core.core import Core
 from imserver.core.services import IdentityServices, SessionServices
-from imserver.errors import (
-    CloseCode,
-    Problems,
-)
+from imserver.errors import CloseCode, Problems
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.form import cursor_of, read_cursor

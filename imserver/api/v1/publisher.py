@@ -35,10 +35,7 @@ from imserver.api.v1.push import (
 )
 from imserver.api.v1.push_request import PushRequest
 from imserver.auth.authority import refusal
-from imserver.auth.principal import (
-    Needs,
-    Principal,
-)
+from imserver.auth.principal import Needs, Principal
 from imserver.clock import serve_others
 from imserver.errors import HttpProblem
 from imserver.http.call import Api, Call, require_app, run_command

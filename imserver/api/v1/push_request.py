@@ -17,8 +17,7 @@ MAX_TTL_SECONDS: Final = 86_400
 AppName = Annotated[str, about("The app.", min_length=1, max_length=191, examples=["default"])]
 Text = Annotated[str, about("The message as text.", min_length=1)]
 Data = Annotated[
-    Raw,
-    about("The message as any JSON value, if it is not text.", extra_json_schema={"not": {"const": ""}}),
+    Raw, about("The message as any JSON value, if it is not text.", extra_json_schema={"not": {"const": ""}})
 ]
 Kind = Annotated[
     str, about("The type of the message: `text`, or your own word.", min_length=1, max_length=64)

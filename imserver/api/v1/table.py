@@ -11,14 +11,7 @@ from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.api.v1 import (
-    apps,
-    channels,
-    presence,
-    publisher,
-    push,
-    subscribers,
-)
+from imserver.api.v1 import apps, channels, presence, publisher, push, subscribers
 from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.auth.principal import Needs
 from imserver.config.declared import about

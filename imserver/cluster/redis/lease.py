@@ -12,11 +12,7 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from imserver.cluster.redis.pipeline import Command, RedisLink, RedisUnavailable
-from imserver.cluster.redis.records import (
-    ACTION_SERVERS,
-    SERVERS,
-    written_key,
-)
+from imserver.cluster.redis.records import ACTION_SERVERS, SERVERS, written_key
 from imserver.cluster.redis.scripts import EPOCH_MS, JOIN, LEAVE, RENEW, lease_keys
 from imserver.cluster.registry import Lease
 from imserver.errors import StartError

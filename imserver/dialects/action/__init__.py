@@ -30,9 +30,7 @@ def _build(core: Core) -> FeatureParts:
     core.identity.tenants.on_delete.append(acks.forget)
     service = ActionService(core, messages, acks)
     return FeatureParts(
-        commands=service.rows(),
-        dialects={DIALECT.name: DialectParts(service.opened)},
-        ended=(acks.ended,),
+        commands=service.rows(), dialects={DIALECT.name: DialectParts(service.opened)}, ended=(acks.ended,)
     )
 
 

@@ -54,14 +54,7 @@ from imserver.plugin.services import (
     SessionServices,
 )
 from imserver.plugin.settings import ChannelSettings, settings_of
-from imserver.plugin.wire import (
-    ChannelPart,
-    Event,
-    Limit,
-    Partial,
-    Refused,
-    without_nulls,
-)
+from imserver.plugin.wire import ChannelPart, Event, Limit, Partial, Refused, without_nulls
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -31,8 +31,7 @@ class CentrifugeOfApp(Struct, frozen=True):
         ),
     ] = True
     anonymous_tokens: Annotated[
-        bool,
-        about("Whether connection tokens of clients of Centrifugo may name no user (no `sub`)."),
+        bool, about("Whether connection tokens of clients of Centrifugo may name no user (no `sub`).")
     ] = False
 
 

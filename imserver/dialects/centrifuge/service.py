@@ -66,14 +66,7 @@ from imserver.plugin.identity import (
     token_end,
 )
 from imserver.plugin.runtime import is_long_turn, serve_others
-from imserver.plugin.services import (
-    ChannelAnswers,
-    ChannelMember,
-    ChannelRefused,
-    Core,
-    Position,
-    Subscribed,
-)
+from imserver.plugin.services import ChannelAnswers, ChannelMember, ChannelRefused, Core, Position, Subscribed
 from imserver.plugin.settings import ChannelSettings, settings_of
 from imserver.plugin.wire import (
     AskHistory,

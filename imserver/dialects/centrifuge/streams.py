@@ -37,16 +37,7 @@ from imserver.plugin.errors import CloseCode, Problems, StorageUnavailable
 from imserver.plugin.http import PROBLEM, ApiProblem, BadBody, Call, HttpResponse, Route, stream_head
 from imserver.plugin.identity import Needs
 from imserver.plugin.services import ClusterServices, Core, SessionServices
-from imserver.plugin.wire import (
-    Connection,
-    Head,
-    Refused,
-    Reply,
-    Stream,
-    StreamEncoding,
-    StreamPath,
-    host_of,
-)
+from imserver.plugin.wire import Connection, Head, Refused, Reply, Stream, StreamEncoding, StreamPath, host_of
 
 log = logging.getLogger(__name__)
 

@@ -16,15 +16,7 @@ from msgspec import Meta, Raw, Struct
 from imserver.dialects.client.service import BadSystem, ClientService, Label
 from imserver.dialects.client.wire import message_id
 from imserver.plugin.errors import CloseCode, HttpProblem
-from imserver.plugin.http import (
-    Api,
-    BadBody,
-    Call,
-    HttpRequest,
-    HttpResponse,
-    RequestRefused,
-    Route,
-)
+from imserver.plugin.http import Api, BadBody, Call, HttpRequest, HttpResponse, RequestRefused, Route
 from imserver.plugin.identity import BadTenant, Needs
 from imserver.plugin.services import (
     ChannelRefused,

@@ -15,10 +15,7 @@ from imserver.plugin.wire import Dialect, Event
 
 MAX_FRAME_BYTES: Final = 8192
 """Longest message from a client."""
-NOTICES: Final = {
-    "online": (1001, "客户端上线"),
-    "offline": (1002, "客户端下线"),
-}
+NOTICES: Final = {"online": (1001, "客户端上线"), "offline": (1002, "客户端下线")}
 """Notices to a group: kind of the event → the frame's ``code`` and ``msg``."""
 CODE_NO_SYSTEM: Final = -1001
 _encode = msgspec.json.Encoder().encode

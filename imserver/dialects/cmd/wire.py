@@ -36,13 +36,7 @@ from imserver.model import (
     Unsubscribe,
 )
 from imserver.protocol.dialect import Dialect, Readers
-from imserver.protocol.forgiving import (
-    BACKSLASH,
-    Fields,
-    Refused,
-    has_nul,
-    well_formed,
-)
+from imserver.protocol.forgiving import BACKSLASH, Fields, Refused, has_nul, well_formed
 
 if TYPE_CHECKING:
     from imserver.plugin.messages import Message

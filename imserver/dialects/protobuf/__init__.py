@@ -32,10 +32,5 @@ def _build(core: Core) -> FeatureParts:
 
 
 FEATURE = Feature(
-    NAME,
-    _build,
-    (PLAIN,),
-    api.ROUTES,
-    uses=("messages", "accounts", "groups"),
-    settings=SETTINGS,
+    NAME, _build, (PLAIN,), api.ROUTES, uses=("messages", "accounts", "groups"), settings=SETTINGS
 )

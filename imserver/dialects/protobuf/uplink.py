@@ -36,11 +36,7 @@ from imserver.plugin.messages import (
 )
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.storage import Store
-from imserver.plugin.wire import (
-    Connection,
-    DialectState,
-    Limit,
-)
+from imserver.plugin.wire import Connection, DialectState, Limit
 
 log = logging.getLogger(__name__)
 

@@ -27,11 +27,4 @@ def _build(core: Core) -> FeatureParts:
     )
 
 
-FEATURE = Feature(
-    NAME,
-    _build,
-    (PusherDialect(),),
-    api.ROUTES,
-    uses=("webhooks",),
-    settings=SETTINGS,
-)
+FEATURE = Feature(NAME, _build, (PusherDialect(),), api.ROUTES, uses=("webhooks",), settings=SETTINGS)

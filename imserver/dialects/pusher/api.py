@@ -28,12 +28,7 @@ from imserver.plugin.errors import HttpProblem, Problems
 from imserver.plugin.http import ApiProblem, Call, HttpRequest, HttpResponse, Route
 from imserver.plugin.identity import Needs
 from imserver.plugin.runtime import is_long_turn, serve_others
-from imserver.plugin.services import (
-    ChannelRefused,
-    ChannelServices,
-    ClusterServices,
-    SessionServices,
-)
+from imserver.plugin.services import ChannelRefused, ChannelServices, ClusterServices, SessionServices
 from imserver.plugin.wire import Limit
 
 MAX_CHANNELS: Final = 100

@@ -10,14 +10,7 @@ from msgspec import Meta, Struct
 from imserver.plugin import FeatureSettings
 from imserver.plugin.http import about
 from imserver.plugin.identity import AppSecrets, BadKey, Rate
-from imserver.plugin.settings import (
-    HTTP_URL,
-    Secret,
-    SecretFile,
-    TenantSettings,
-    Url,
-    app_settings_of,
-)
+from imserver.plugin.settings import HTTP_URL, Secret, SecretFile, TenantSettings, Url, app_settings_of
 
 CLIENT_EVENTS: Final = Rate(
     "client_events", "client events", "connection", "client_events_per_second of the app", "4301"

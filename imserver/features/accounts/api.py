@@ -7,10 +7,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
-from imserver.features.accounts.accounts import (
-    Accounts,
-    check_device,
-)
+from imserver.features.accounts.accounts import Accounts, check_device
 from imserver.features.accounts.contract import STATUS_CHARACTERS, RoleName, name_of
 from imserver.features.accounts.declared import (
     HTTP_ACCOUNT_LOCKED,
@@ -34,16 +31,7 @@ from imserver.features.accounts.identifiers import (
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.resets import Resets
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import (
-    AccountApp,
-    Acting,
-    Api,
-    ApiProblem,
-    Call,
-    Resource,
-    about,
-    one_of,
-)
+from imserver.plugin.http import AccountApp, Acting, Api, ApiProblem, Call, Resource, about, one_of
 from imserver.plugin.identity import GOCHAT, AccountSession, Needs
 from imserver.plugin.services import Core, SessionServices
 from imserver.plugin.storage import Account
@@ -268,13 +256,7 @@ CHAPTER: Final = (
     "Users who register with an identifier and a password. Use the account's own token, or an API key with "
     "the scope `admin`."
 )
-routes = Resource(
-    "accounts",
-    service=_api,
-    base=Acting,
-    hot=False,
-    chapter=CHAPTER,
-)
+routes = Resource("accounts", service=_api, base=Acting, hot=False, chapter=CHAPTER)
 
 
 @routes.post(
@@ -351,23 +333,13 @@ def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
     if text is UNSET or UNSET not in (request.phone, request.login):
         raise ApiProblem(Problems.INVALID_REQUEST, "expected either `login` or `phone`")
     account = accounts.login(
-        call.app,
-        text,
-        request.password,
-        call.request.host,
-        call.credential,
-        request.code,
+        call.app, text, request.password, call.request.host, call.credential, request.code
     )
     session = accounts.token(account, request.device)
     return session_answer(session)
 
 
-@routes.get(
-    "/accounts/rules",
-    Needs.ANYONE,
-    base=None,
-    problems=(Problems.NOT_ALLOWED,),
-)
+@routes.get("/accounts/rules", Needs.ANYONE, base=None, problems=(Problems.NOT_ALLOWED,))
 def rules(api: AccountApi, call: Call, app: AccountApp = GOCHAT) -> RulesAnswer:
     """Show what an app demands of its accounts.
 
@@ -421,12 +393,7 @@ def change(api: AccountApi, call: Call, request: AccountSet) -> AccountShown:
     "/accounts/identifiers",
     Needs.ADMIN_OR_ACCOUNT,
     voice=lambda request: bool(request.name),
-    problems=(
-        *_UNKNOWN,
-        HTTP_WRONG_LOGIN,
-        HTTP_LOGIN_TAKEN,
-        Problems.TOO_MANY_REQUESTS,
-    ),
+    problems=(*_UNKNOWN, HTTP_WRONG_LOGIN, HTTP_LOGIN_TAKEN, Problems.TOO_MANY_REQUESTS),
 )
 def set_identifiers(api: AccountApi, call: Call, request: IdentifiersSet) -> AccountShown:
     """Change the identifiers of an account.
@@ -451,12 +418,7 @@ def set_identifiers(api: AccountApi, call: Call, request: IdentifiersSet) -> Acc
     "/accounts/password",
     Needs.ADMIN_OR_ACCOUNT,
     schema=("PasswordSet", "A new password."),
-    problems=(
-        *_UNKNOWN,
-        HTTP_WRONG_LOGIN,
-        HTTP_PASSWORDS_OFF,
-        Problems.TOO_MANY_REQUESTS,
-    ),
+    problems=(*_UNKNOWN, HTTP_WRONG_LOGIN, HTTP_PASSWORDS_OFF, Problems.TOO_MANY_REQUESTS),
 )
 def set_password(
     api: AccountApi,
@@ -552,11 +514,7 @@ def session_answer(session: AccountSession) -> SessionAnswer:
     return SessionAnswer(session.token, session.expires_at, _shown(session.account, True))
 
 
-@routes.get(
-    "/accounts/devices",
-    Needs.ADMIN_OR_PERSON,
-    problems=_UNKNOWN,
-)
+@routes.get("/accounts/devices", Needs.ADMIN_OR_PERSON, problems=_UNKNOWN)
 def devices(api: AccountApi, call: Call, _request: Acting) -> DevicesAnswer:
     """List the devices on which an account is logged in.
 

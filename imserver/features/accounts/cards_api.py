@@ -42,8 +42,7 @@ class CardShown(Struct):
     ]
     presence: Annotated[Literal["online", "offline", ""], about("Empty: not shown to the acting user.")]
     last_seen: Annotated[
-        int,
-        about("When the last connection ended, in Unix seconds; 0: unknown, online, or not shown."),
+        int, about("When the last connection ended, in Unix seconds; 0: unknown, online, or not shown.")
     ]
     bot: Annotated[bool, about("Whether a program writes, not a person.")]
     guest: Guest
@@ -75,11 +74,7 @@ _PRESENCE: Final[dict[bool | None, Literal["online", "offline", ""]]] = {
 }
 
 routes = Resource(
-    "accounts",
-    service=lambda core, _: accounts_of(core).cards,
-    base=Acting,
-    hot=False,
-    chapter=CHAPTER,
+    "accounts", service=lambda core, _: accounts_of(core).cards, base=Acting, hot=False, chapter=CHAPTER
 )
 
 
@@ -125,8 +120,7 @@ def search(
         ),
     ],
     after: Annotated[
-        str,
-        about("Where to continue: `next` of the previous page.", pattern=r"^([01]\.[0-9]{1,16})?$"),
+        str, about("Where to continue: `next` of the previous page.", pattern=r"^([01]\.[0-9]{1,16})?$")
     ] = "",
 ) -> PeopleAnswer:
     """Search people by parts of their names.

@@ -38,10 +38,7 @@ class EmailConfirmed(Struct):
 
 
 routes = Resource(
-    "accounts",
-    service=lambda core, _: accounts_of(core).confirmations,
-    hot=True,
-    chapter=CHAPTER,
+    "accounts", service=lambda core, _: accounts_of(core).confirmations, hot=True, chapter=CHAPTER
 )
 
 
@@ -49,11 +46,7 @@ routes = Resource(
     "/accounts/email/request",
     Needs.ADMIN_OR_ACCOUNT,
     act="",
-    problems=(
-        Problems.UNKNOWN_ACCOUNT,
-        Problems.NOT_IMPLEMENTED,
-        Problems.TOO_MANY_REQUESTS,
-    ),
+    problems=(Problems.UNKNOWN_ACCOUNT, Problems.NOT_IMPLEMENTED, Problems.TOO_MANY_REQUESTS),
 )
 def ask(confirmations: Confirmations, call: Call, _request: Acting) -> ConfirmationRequested:
     """Ask for a mail that confirms the e-mail address of an account.

@@ -55,13 +55,7 @@ def _api(core: Core, _: Api) -> FactorApi:
     return FactorApi(accounts_of(core).accounts, urlsplit(core.config.app.http_url).hostname or "imserver")
 
 
-routes = Resource(
-    "accounts",
-    service=_api,
-    base=Acting,
-    hot=False,
-    chapter=CHAPTER,
-)
+routes = Resource("accounts", service=_api, base=Acting, hot=False, chapter=CHAPTER)
 
 
 @routes.post(
@@ -102,10 +96,7 @@ def confirm(api: FactorApi, call: Call, request: FactorConfirm) -> RecoveryCodes
 @routes.post(
     "/accounts/factor/codes",
     Needs.ACCOUNT,
-    problems=(
-        *(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
-        *(HTTP_WRONG_CODE, HTTP_FACTOR_OFF),
-    ),
+    problems=(*(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS), *(HTTP_WRONG_CODE, HTTP_FACTOR_OFF)),
 )
 def renew_codes(api: FactorApi, call: Call, request: FactorConfirm) -> RecoveryCodes:
     """Make new recovery codes.

@@ -85,11 +85,7 @@ routes = Resource(
 )
 
 
-@routes.get(
-    "/friends",
-    Needs.ADMIN_OR_PERSON,
-    problems=(Problems.UNKNOWN_ACCOUNT,),
-)
+@routes.get("/friends", Needs.ADMIN_OR_PERSON, problems=(Problems.UNKNOWN_ACCOUNT,))
 def friends(
     api: FriendApi,
     call: Call,
@@ -110,12 +106,7 @@ def friends(
     return FriendsAnswer(total, shown, following)
 
 
-@routes.post(
-    "/friends/request",
-    Needs.ADMIN_OR_ACCOUNT,
-    act="",
-    problems=_NOT_CHANGED,
-)
+@routes.post("/friends/request", Needs.ADMIN_OR_ACCOUNT, act="", problems=_NOT_CHANGED)
 def request(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Send a friend request.
 
@@ -125,12 +116,7 @@ def request(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     return _change(api, call, request, changes.ask)
 
 
-@routes.post(
-    "/friends/accept",
-    Needs.ADMIN_OR_ACCOUNT,
-    act="",
-    problems=_NOT_CHANGED,
-)
+@routes.post("/friends/accept", Needs.ADMIN_OR_ACCOUNT, act="", problems=_NOT_CHANGED)
 def accept(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Accept a friend request."""
     return _change(api, call, request, changes.accept)

@@ -36,12 +36,7 @@ class GuestPromotion(Acting, kw_only=True):
     device: DeviceName = ""
 
 
-routes = Resource(
-    "accounts",
-    service=lambda core, _: accounts_of(core).guests,
-    hot=False,
-    chapter=CHAPTER,
-)
+routes = Resource("accounts", service=lambda core, _: accounts_of(core).guests, hot=False, chapter=CHAPTER)
 
 
 @routes.post(

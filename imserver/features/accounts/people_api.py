@@ -18,13 +18,7 @@ from imserver.features.accounts.api import (
 )
 from imserver.features.accounts.contract import RoleName, name_of, role_named
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.people import (
-    REASON_CHARACTERS,
-    Kind,
-    People,
-    PeopleFilter,
-    end_of,
-)
+from imserver.features.accounts.people import REASON_CHARACTERS, Kind, People, PeopleFilter, end_of
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import AccountApp, Call, Resource, about
 from imserver.plugin.identity import GOCHAT, Needs, Principal
@@ -113,12 +107,7 @@ class LockAnswer(Struct):
     ]
 
 
-routes = Resource(
-    "accounts",
-    service=lambda core, _: accounts_of(core).people,
-    hot=False,
-    chapter=CHAPTER,
-)
+routes = Resource("accounts", service=lambda core, _: accounts_of(core).people, hot=False, chapter=CHAPTER)
 
 
 def _shown(account: Account, by: Principal, now: float) -> PersonShown:
@@ -143,10 +132,7 @@ def _shown(account: Account, by: Principal, now: float) -> PersonShown:
     )
 
 
-@routes.get(
-    "/accounts/list",
-    Needs.PEOPLE,
-)
+@routes.get("/accounts/list", Needs.PEOPLE)
 def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
     """List the accounts of an app, or search them.
 

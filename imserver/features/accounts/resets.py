@@ -53,11 +53,7 @@ class Resets:
     """
 
     def __init__(
-        self,
-        accounts: Accounts,
-        rows: AccountStore,
-        mails: LinkMails,
-        own_page: Callable[[], str],
+        self, accounts: Accounts, rows: AccountStore, mails: LinkMails, own_page: Callable[[], str]
     ) -> None:
         self._own_page = own_page
         self._accounts = accounts

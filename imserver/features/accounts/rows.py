@@ -56,11 +56,7 @@ _BLOCKERS: Final = (
     "AND r.state = 'blocked' AND r.other IN (%s, coalesce((SELECT owner FROM bot WHERE id = %s), 0))"
 )
 """Accounts that have blocked an account or its owner."""
-IS_NO_GUEST: Final = {
-    "sqlite": "guest = 0",
-    "postgresql": "guest = 0",
-    "mysql": "guest + 0 = 0",
-}
+IS_NO_GUEST: Final = {"sqlite": "guest = 0", "postgresql": "guest = 0", "mysql": "guest + 0 = 0"}
 """Engine → condition: not the account of a guest. MySQL would read nearly all accounts by the index of
 guests, however few ids are wanted."""
 _FOLDED_NICKNAME: Final = 200
@@ -425,8 +421,7 @@ class AccountStore:
         changes = ", ".join(f"{name} = %s" for name in fields)
         with _taken():
             sql.execute(
-                f"UPDATE account SET {changes}, version = version + 1 WHERE id = %s",
-                (*fields.values(), id),
+                f"UPDATE account SET {changes}, version = version + 1 WHERE id = %s", (*fields.values(), id)
             )
         _forget_devices(sql, id)
         found = _by_id(sql, app, id)

@@ -31,20 +31,11 @@ from imserver.features.accounts.declared import (
     rules_of,
 )
 from imserver.features.accounts.rows import AccountStore
-from imserver.plugin.identity import (
-    GOCHAT,
-    AccountSession,
-    BadToken,
-    TokenExpired,
-    token_end,
-)
+from imserver.plugin.identity import GOCHAT, AccountSession, BadToken, TokenExpired, token_end
 from imserver.plugin.services import Foundation
 from imserver.plugin.settings import settings_of
 from imserver.plugin.storage import Account
-from imserver.plugin.wire import (
-    Limit,
-    id_of,
-)
+from imserver.plugin.wire import Limit, id_of
 
 MAX_TOKEN_CHARACTERS: Final = 8192
 """Longer tokens are refused unread."""

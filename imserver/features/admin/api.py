@@ -142,10 +142,7 @@ routes = Resource(
 )
 
 
-@routes.get(
-    "/admin/rights",
-    Needs.PEOPLE,
-)
+@routes.get("/admin/rights", Needs.PEOPLE)
 def rights(api: AdminApi, call: Call, request: RightsQuery) -> RightsAnswer:
     """Show who asks, and which routes they may use."""
     principal = call.principal
@@ -164,11 +161,7 @@ def rights(api: AdminApi, call: Call, request: RightsQuery) -> RightsAnswer:
     )
 
 
-@routes.get(
-    "/find",
-    Needs.PEOPLE,
-    reach="optional",
-)
+@routes.get("/find", Needs.PEOPLE, reach="optional")
 def find(
     api: AdminApi,
     call: Call,
@@ -195,10 +188,7 @@ def find(
 # --- connections -----------------------------------------------------------------------
 
 
-@routes.get(
-    "/connections/list",
-    Needs.OPERATE,
-)
+@routes.get("/connections/list", Needs.OPERATE)
 def list_connections(
     api: AdminApi,
     call: Call,
@@ -214,12 +204,7 @@ def list_connections(
     live = api.parts.live
     page = live.of_user(call.app, user) if user else live.page(call.app, read_cursor(cursor), limit)
     _, following = page_and_cursor(page.users, limit, str)
-    return ConnectionsAnswer(
-        page.total,
-        page.connections,
-        following,
-        page.missing,
-    )
+    return ConnectionsAnswer(page.total, page.connections, following, page.missing)
 
 
 # --- nodes --------------------------------------------------------------------------------------------------
@@ -232,10 +217,7 @@ def nodes(api: AdminApi, call: Call, request: NodesQuery) -> NodesAnswer:
     return NodesAnswer([_shown(view) for view in api.parts.nodes.all()])
 
 
-@routes.post(
-    "/nodes/drain",
-    Needs.ADMIN,
-)
+@routes.post("/nodes/drain", Needs.ADMIN)
 def drain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
     """Drain a node.
 
@@ -245,10 +227,7 @@ def drain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
     return _drain(api, call, request.node, True)
 
 
-@routes.post(
-    "/nodes/undrain",
-    Needs.ADMIN,
-)
+@routes.post("/nodes/undrain", Needs.ADMIN)
 def undrain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
     """Let a node that was drained serve clients again. The key must reach all apps."""
     return _drain(api, call, request.node, False)

@@ -28,11 +28,7 @@ FEATURE = Feature(
     settings=SETTINGS,
     tables=TABLES,
     commands={
-        "audit": (
-            "imserver.features.audit.command",
-            "audit",
-            "List, verify and export the audit log.",
-        )
+        "audit": ("imserver.features.audit.command", "audit", "List, verify and export the audit log.")
     },
     rows_check=("imserver.features.audit.doctor", "check_rows"),
     exports=("imserver.features.audit.archive", "read"),

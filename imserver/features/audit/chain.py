@@ -92,11 +92,7 @@ def entry_of(act: Act) -> tuple[Entry, tuple[Name, ...]]:
     names = tuple(_names(act))
     commitments = _encode({each.part: each.commitment for each in names})
     entry = Entry(
-        _clean(act.name, _NAME_BYTES),
-        act.by.kind,
-        _clean(act.app, _APP_BYTES),
-        act.request,
-        commitments,
+        _clean(act.name, _NAME_BYTES), act.by.kind, _clean(act.app, _APP_BYTES), act.request, commitments
     )
     if act.gone:
         gone = (entry.app, _clean(act.user or user_in(act.answer), _MEMBER_BYTES))

@@ -27,9 +27,6 @@ METRICS: Final = (
         lambda node: _log(node).counts.logged,
     ),
     Metric(
-        "imserver_audit_waiting",
-        "gauge",
-        "Acts that wait for the database",
-        lambda node: _log(node).waiting,
+        "imserver_audit_waiting", "gauge", "Acts that wait for the database", lambda node: _log(node).waiting
     ),
 )

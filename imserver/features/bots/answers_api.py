@@ -15,9 +15,7 @@ from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about, one_
 from imserver.plugin.identity import Needs
 from imserver.plugin.messages import Rejected, RejectReason, StreamAppended, StreamPieces
 from imserver.plugin.settings import MAX_USER_BYTES
-from imserver.plugin.wire import (
-    Limit,
-)
+from imserver.plugin.wire import Limit
 
 StreamId = Annotated[str, about("The id of a streamed message.", min_length=1, max_length=64)]
 
@@ -28,8 +26,7 @@ class AnswerOpenRequest(Acting, kw_only=True):
     to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_USER_BYTES)] = ""
     conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)] = 0
     thread: Annotated[
-        int,
-        about("A message of the conversation: the answer is a reply in its thread.", ge=0, le=Limit.ID),
+        int, about("A message of the conversation: the answer is a reply in its thread.", ge=0, le=Limit.ID)
     ] = 0
     text: Annotated[str, about("The beginning of the text, if there is one already.")] = ""
     stoppers: (

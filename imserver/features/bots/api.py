@@ -178,13 +178,7 @@ class CommandsAnswer(Struct):
 
 _UNKNOWN: Final = (Problems.UNKNOWN_ACCOUNT,)
 
-routes = Resource(
-    "bots",
-    service=lambda core, _: bots_of(core).bots,
-    base=Acting,
-    chapter=CHAPTER,
-    hot=False,
-)
+routes = Resource("bots", service=lambda core, _: bots_of(core).bots, base=Acting, chapter=CHAPTER, hot=False)
 
 
 @routes.post(
@@ -209,11 +203,7 @@ def create(
     return BotCreated(bot.account.user, bot.account.name, token)
 
 
-@routes.get(
-    "/bots",
-    Needs.ADMIN_OR_ACCOUNT,
-    user="optional",
-)
+@routes.get("/bots", Needs.ADMIN_OR_ACCOUNT, user="optional")
 def bots(bots: Bots, call: Call, request: ActingPage) -> BotsAnswer:
     """List the bots of the acting user; for a back end that names none, all bots of the app."""
     found = bots.page(call.app, call.user, read_cursor(request.cursor) or "", request.limit + 1)
@@ -221,13 +211,7 @@ def bots(bots: Bots, call: Call, request: ActingPage) -> BotsAnswer:
     return BotsAnswer(list(map(_shown, shown)), following)
 
 
-@routes.post(
-    "/bots/update",
-    Needs.ADMIN_OR_ACCOUNT,
-    voice=True,
-    problems=_UNKNOWN,
-    user="optional",
-)
+@routes.post("/bots/update", Needs.ADMIN_OR_ACCOUNT, voice=True, problems=_UNKNOWN, user="optional")
 def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
     """Change a bot.
 
@@ -246,12 +230,7 @@ def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
     return replace(shown, hook_url=request.hook_url, hook_secret=secret)
 
 
-@routes.get(
-    "/bots/listed",
-    Needs.ADMIN_OR_MEMBER,
-    problems=(Problems.NOT_ALLOWED,),
-    user="optional",
-)
+@routes.get("/bots/listed", Needs.ADMIN_OR_MEMBER, problems=(Problems.NOT_ALLOWED,), user="optional")
 def listed(bots: Bots, call: Call, request: ActingPage) -> ListedBots:
     """List the bots that the app offers.
 
@@ -263,23 +242,13 @@ def listed(bots: Bots, call: Call, request: ActingPage) -> ListedBots:
     return ListedBots(list(map(_card, bots.unblocked(call.app, call.user, page))), following)
 
 
-@routes.get(
-    "/bots/show",
-    Needs.ADMIN_OR_MEMBER,
-    problems=_UNKNOWN,
-    user="optional",
-)
+@routes.get("/bots/show", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, user="optional")
 def show(bots: Bots, call: Call, request: BotChosen) -> BotCard:
     """Show what a bot is for, and its commands."""
     return _card(bots.seen(call.app, call.user, request.bot))
 
 
-@routes.post(
-    "/bots/rotate",
-    Needs.ADMIN_OR_ACCOUNT,
-    problems=_UNKNOWN,
-    user="optional",
-)
+@routes.post("/bots/rotate", Needs.ADMIN_OR_ACCOUNT, problems=_UNKNOWN, user="optional")
 def rotate(bots: Bots, call: Call, request: BotChosen) -> BotTokenAnswer:
     """Replace the token of a bot.
 
@@ -289,10 +258,7 @@ def rotate(bots: Bots, call: Call, request: BotChosen) -> BotTokenAnswer:
 
 
 @routes.post(
-    "/bots/delete",
-    Needs.ADMIN_OR_ACCOUNT,
-    problems=(*_UNKNOWN, Problems.MEDIA_UNAVAILABLE),
-    user="optional",
+    "/bots/delete", Needs.ADMIN_OR_ACCOUNT, problems=(*_UNKNOWN, Problems.MEDIA_UNAVAILABLE), user="optional"
 )
 def delete(bots: Bots, call: Call, request: BotChosen) -> BotDone:
     """Delete a bot and its account.
@@ -320,10 +286,7 @@ def set_commands(bots: Bots, call: Call, commands: Commands) -> BotDone:
 
 
 @routes.get(
-    "/bots/commands",
-    Needs.ADMIN_OR_MEMBER,
-    problems=(Problems.UNKNOWN_CONVERSATION,),
-    user="optional",
+    "/bots/commands", Needs.ADMIN_OR_MEMBER, problems=(Problems.UNKNOWN_CONVERSATION,), user="optional"
 )
 def commands(bots: Bots, call: Call, request: CommandsQuery) -> CommandsAnswer:
     """List the slash commands in a conversation of the acting user, or those of a bot.

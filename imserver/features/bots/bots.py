@@ -241,9 +241,7 @@ class Bots:
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
-        return {
-            AskBotCommands: CommandRow(self.ask_commands),
-        }
+        return {AskBotCommands: CommandRow(self.ask_commands)}
 
     def ask_commands(self, connection: Connection, command: AskBotCommands) -> Reply:
         """Answer a client: the slash commands in a conversation of its user."""

@@ -55,10 +55,7 @@ HTTP_TOO_MANY_BOTS: Final = HttpProblem(
     409, "too_many_bots", "The user has made as many bots as accounts.bots allows."
 )
 
-PROBLEMS: Final = (
-    HTTP_UNKNOWN_HOOK,
-    HTTP_TOO_MANY_BOTS,
-)
+PROBLEMS: Final = (HTTP_UNKNOWN_HOOK, HTTP_TOO_MANY_BOTS)
 """All of them."""
 
 

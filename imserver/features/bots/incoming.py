@@ -19,17 +19,7 @@ from imserver.features.bots.parts import bots_of
 from imserver.features.groups.api import GroupChange, GroupId
 from imserver.features.groups.declared import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import (
-    PROBLEM,
-    Acting,
-    Api,
-    ApiProblem,
-    Call,
-    HttpResponse,
-    Resource,
-    Route,
-    about,
-)
+from imserver.plugin.http import PROBLEM, Acting, Api, ApiProblem, Call, HttpResponse, Resource, Route, about
 from imserver.plugin.identity import Needs, Principal, Tenants
 from imserver.plugin.messages import MessageApi, SendRequest
 from imserver.plugin.services import Core
@@ -205,8 +195,7 @@ ROUTES: Final = (
 
 
 HookId = Annotated[
-    str,
-    about("The id of the webhook, which is the account of its bot.", pattern="^[1-9][0-9]{0,18}$"),
+    str, about("The id of the webhook, which is the account of its bot.", pattern="^[1-9][0-9]{0,18}$")
 ]
 
 
@@ -243,11 +232,7 @@ class HookRevoked(Struct):
 
 
 routes = Resource(
-    "bots",
-    service=lambda core, _: bots_of(core).incoming,
-    base=GroupChange,
-    chapter=CHAPTER,
-    hot=False,
+    "bots", service=lambda core, _: bots_of(core).incoming, base=GroupChange, chapter=CHAPTER, hot=False
 )
 
 
@@ -285,10 +270,7 @@ def create(
 
 
 @routes.get(
-    "/hooks",
-    Needs.ADMIN_OR_ACCOUNT,
-    problems=(HTTP_UNKNOWN_GROUP, Problems.ROLE_TOO_LOW),
-    user="optional",
+    "/hooks", Needs.ADMIN_OR_ACCOUNT, problems=(HTTP_UNKNOWN_GROUP, Problems.ROLE_TOO_LOW), user="optional"
 )
 def hooks(incoming: IncomingHooks, call: Call, began: GroupChange) -> HooksAnswer:
     """List the incoming webhooks of a group.

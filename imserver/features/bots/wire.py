@@ -8,14 +8,7 @@ import msgspec
 
 from imserver.plugin.errors import ReplyCode
 from imserver.plugin.settings import MAX_USER_BYTES
-from imserver.plugin.wire import (
-    Command,
-    Fields,
-    Limit,
-    Readers,
-    Refused,
-    well_formed,
-)
+from imserver.plugin.wire import Command, Fields, Limit, Readers, Refused, well_formed
 
 MAX_STOPPERS: Final = 100
 """Limit of the users whom a bot lets stop its stream."""

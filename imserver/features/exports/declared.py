@@ -49,12 +49,6 @@ TABLES: Final = (
         columns=_GONE,
         scan=True,
     ),
-    Table(
-        name="archive_import",
-        key=("app",),
-        of_user=_IMPORT,
-        erase_user=_IMPORT,
-        columns=_IMPORT,
-    ),
+    Table(name="archive_import", key=("app",), of_user=_IMPORT, erase_user=_IMPORT, columns=_IMPORT),
 )
 """In the order of their deletion."""

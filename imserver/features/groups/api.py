@@ -11,13 +11,7 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import asdict, replace
 
 from imserver.features.groups.declared import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP, HTTP_UNKNOWN_MEMBER
-from imserver.features.groups.groups import (
-    MOST_NAMED,
-    OPTIONS,
-    TEXT_CHARACTERS,
-    Group,
-    Groups,
-)
+from imserver.features.groups.groups import MOST_NAMED, OPTIONS, TEXT_CHARACTERS, Group, Groups
 from imserver.features.groups.parts import groups_of
 from imserver.features.groups.wire import MAX_NAMED
 from imserver.plugin.errors import Problems
@@ -317,10 +311,7 @@ def members(
 
 
 @routes.post(
-    "/groups/invite",
-    Needs.ADMIN_OR_MEMBER,
-    problems=(*_NOT_PERMITTED, *_NOT_CREATED),
-    user="optional",
+    "/groups/invite", Needs.ADMIN_OR_MEMBER, problems=(*_NOT_PERMITTED, *_NOT_CREATED), user="optional"
 )
 def invite(api: GroupApi, call: Call, request: GroupMembers) -> GroupInvited:
     """Add users to a group.
@@ -467,12 +458,7 @@ def set_options(api: GroupApi, call: Call, request: GroupOptions) -> GroupShown:
 @routes.post(
     "/groups/join",
     Needs.ADMIN_OR_MEMBER,
-    problems=(
-        *_UNKNOWN,
-        Problems.UNKNOWN_ACCOUNT,
-        HTTP_TOO_MANY_MEMBERS,
-        Problems.TOO_MANY_REQUESTS,
-    ),
+    problems=(*_UNKNOWN, Problems.UNKNOWN_ACCOUNT, HTTP_TOO_MANY_MEMBERS, Problems.TOO_MANY_REQUESTS),
 )
 def join(api: GroupApi, call: Call, request: GroupChange) -> GroupShown:
     """Join an open group.

@@ -50,11 +50,7 @@ HTTP_TOO_MANY_MEMBERS: Final = HttpProblem(
     409, "too_many_members", "The group would have more members than accounts.group_members."
 )
 
-PROBLEMS: Final = (
-    HTTP_UNKNOWN_GROUP,
-    HTTP_UNKNOWN_MEMBER,
-    HTTP_TOO_MANY_MEMBERS,
-)
+PROBLEMS: Final = (HTTP_UNKNOWN_GROUP, HTTP_UNKNOWN_MEMBER, HTTP_TOO_MANY_MEMBERS)
 """All of them."""
 
 

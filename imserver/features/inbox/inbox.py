@@ -63,13 +63,7 @@ class Inbox:
         }
 
     def arrange(
-        self,
-        app: str,
-        user: str,
-        change: Arrange,
-        *,
-        by_user: bool = True,
-        besides: Connection | None = None,
+        self, app: str, user: str, change: Arrange, *, by_user: bool = True, besides: Connection | None = None
     ) -> Arrangement:
         """Change what a user keeps about a conversation. The user's sessions on all nodes but ``besides``
         get a signal. ``by_user``: it counts for the user.

@@ -10,10 +10,7 @@ from imserver.features.accounts.api import Avatar, DeviceName, Nickname, Session
 from imserver.features.accounts.declared import HTTP_TOO_MANY_FRIENDS
 from imserver.features.groups.declared import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
 from imserver.features.invitations.declared import HTTP_TOO_MANY_INVITATIONS, HTTP_UNKNOWN_INVITATION
-from imserver.features.invitations.invitations import (
-    SECONDS,
-    Invitations,
-)
+from imserver.features.invitations.invitations import SECONDS, Invitations
 from imserver.features.invitations.parts import invitations_of
 from imserver.features.invitations.rows import Invitation
 from imserver.plugin.errors import Problems
@@ -133,12 +130,7 @@ routes = Resource(
     ),
     base=Acting,
     status=201,
-    problems=(
-        Problems.UNKNOWN_ACCOUNT,
-        HTTP_UNKNOWN_GROUP,
-        Problems.ROLE_TOO_LOW,
-        HTTP_TOO_MANY_INVITATIONS,
-    ),
+    problems=(Problems.UNKNOWN_ACCOUNT, HTTP_UNKNOWN_GROUP, Problems.ROLE_TOO_LOW, HTTP_TOO_MANY_INVITATIONS),
     user="optional",
 )
 def create(
@@ -164,11 +156,7 @@ def create(
 
 
 @routes.get(
-    "/invitations",
-    Needs.ADMIN_OR_ACCOUNT,
-    base=ActingPage,
-    problems=(HTTP_UNKNOWN_GROUP,),
-    user="optional",
+    "/invitations", Needs.ADMIN_OR_ACCOUNT, base=ActingPage, problems=(HTTP_UNKNOWN_GROUP,), user="optional"
 )
 def invitations(
     invitations: Invitations, call: Call, cursor: str, limit: int, group: OfGroup = ""
@@ -185,12 +173,7 @@ def invitations(
     return InvitationsAnswer([_shown(each) for each in page], following)
 
 
-@routes.post(
-    "/invitations/revoke",
-    Needs.ADMIN_OR_PERSON,
-    problems=_UNKNOWN,
-    user="optional",
-)
+@routes.post("/invitations/revoke", Needs.ADMIN_OR_PERSON, problems=_UNKNOWN, user="optional")
 def revoke(invitations: Invitations, call: Call, request: InvitationChange) -> InvitationRevoked:
     """Revoke an invitation.
 
@@ -200,11 +183,7 @@ def revoke(invitations: Invitations, call: Call, request: InvitationChange) -> I
     return InvitationRevoked(request.code)
 
 
-@routes.get(
-    "/invitations/show",
-    Needs.ANYONE,
-    problems=(*_UNKNOWN, Problems.TOO_MANY_REQUESTS),
-)
+@routes.get("/invitations/show", Needs.ANYONE, problems=(*_UNKNOWN, Problems.TOO_MANY_REQUESTS))
 def show(invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code: Code) -> InvitationPreview:
     """Show what an invitation is to, before the login.
 
@@ -233,12 +212,7 @@ def show(invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code
     Needs.ANYONE,
     schema=("InvitationJoin", "A guest who comes in."),
     status=201,
-    problems=(
-        *_UNKNOWN,
-        Problems.NOT_ALLOWED,
-        HTTP_TOO_MANY_MEMBERS,
-        Problems.TOO_MANY_REQUESTS,
-    ),
+    problems=(*_UNKNOWN, Problems.NOT_ALLOWED, HTTP_TOO_MANY_MEMBERS, Problems.TOO_MANY_REQUESTS),
 )
 def join(
     invitations: Invitations,

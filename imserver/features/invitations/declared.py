@@ -28,10 +28,7 @@ HTTP_TOO_MANY_INVITATIONS: Final = HttpProblem(
     409, "too_many_invitations", "The user has made as many invitations as accounts.invitations allows."
 )
 
-PROBLEMS: Final = (
-    HTTP_UNKNOWN_INVITATION,
-    HTTP_TOO_MANY_INVITATIONS,
-)
+PROBLEMS: Final = (HTTP_UNKNOWN_INVITATION, HTTP_TOO_MANY_INVITATIONS)
 """All of them."""
 
 

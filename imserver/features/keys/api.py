@@ -40,8 +40,7 @@ Scopes = Annotated[
     about("What the key may do: `push`, `read`, or `admin`, which includes all.", min_length=1),
 ]
 Note = Annotated[
-    str,
-    about("A note for people.", max_length=KeyRow.NOTE_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$"),
+    str, about("A note for people.", max_length=KeyRow.NOTE_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
 ]
 ExpiresIn = Annotated[
     int, about("The key ends after so many seconds; 0: it does not expire.", ge=0, le=MOST_SECONDS)
@@ -234,11 +233,7 @@ def keys(
     return KeysAnswer(rows)
 
 
-@routes.post(
-    "/keys/create",
-    Needs.OWN,
-    problems=(Problems.UNKNOWN_APP,),
-)
+@routes.post("/keys/create", Needs.OWN, problems=(Problems.UNKNOWN_APP,))
 def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
     """Create an API key.
 
@@ -264,10 +259,7 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
 
 
 @routes.post(
-    "/keys/revoke",
-    Needs.OWN,
-    schema=("KeyRevoke", "A key that ends now."),
-    problems=(HTTP_UNKNOWN_KEY,),
+    "/keys/revoke", Needs.OWN, schema=("KeyRevoke", "A key that ends now."), problems=(HTTP_UNKNOWN_KEY,)
 )
 def revoke(api: KeysApi, call: Call, id: KeyId) -> KeyShown:
     """Revoke an API key.
@@ -312,11 +304,7 @@ def rotate(
     return KeyCreated(_shown(stored), secret)
 
 
-@routes.get(
-    "/keys/usage",
-    Needs.OWN,
-    problems=(HTTP_UNKNOWN_KEY,),
-)
+@routes.get("/keys/usage", Needs.OWN, problems=(HTTP_UNKNOWN_KEY,))
 def usage(
     api: KeysApi,
     call: Call,

@@ -43,10 +43,7 @@ from imserver.plugin.runtime import BadUrl
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.storage import Account, Store
-from imserver.plugin.wire import (
-    Limit,
-    Signal,
-)
+from imserver.plugin.wire import Limit, Signal
 
 CHAPTER: Final = "Messages reach users who are not looking: on their devices, and by e-mail."
 
@@ -163,8 +160,7 @@ class QuietShape(Struct, forbid_unknown_fields=True):
     begin: Annotated[str, about("The time of day at which they begin.", pattern=_TIME, examples=["22:00"])]
     end: Annotated[str, about("The time of day at which they end.", pattern=_TIME, examples=["07:30"])]
     zone: Annotated[
-        str,
-        about("The time zone of the user, as IANA names it.", max_length=64, examples=["Asia/Tokyo"]),
+        str, about("The time zone of the user, as IANA names it.", max_length=64, examples=["Asia/Tokyo"])
     ]
 
 
@@ -185,8 +181,7 @@ class WishesShown(Struct):
     quiet: QuietShape
     language: Language
     mail_possible: Annotated[
-        bool,
-        about("Whether users of the app can get mail: `smtp` is set, and they have accounts."),
+        bool, about("Whether users of the app can get mail: `smtp` is set, and they have accounts.")
     ]
     mail_confirmed: Annotated[
         bool, about("Whether the e-mail address of the user is confirmed. Mails come only then.")
@@ -297,20 +292,10 @@ def _service(core: Core, _api: Api) -> NotificationApi:
     )
 
 
-routes = Resource(
-    "notifications",
-    service=_service,
-    base=EndpointChosen,
-    chapter=CHAPTER,
-    hot=False,
-)
+routes = Resource("notifications", service=_service, base=EndpointChosen, chapter=CHAPTER, hot=False)
 
 
-@routes.get(
-    "/notifications/recent",
-    Needs.OPERATE,
-    base=None,
-)
+@routes.get("/notifications/recent", Needs.OPERATE, base=None)
 def recent(
     api: NotificationApi,
     call: Call,
@@ -326,12 +311,7 @@ def recent(
     return RecentAnswer(msgspec.convert(found, list[RecentShown], from_attributes=True), missing)
 
 
-@routes.get(
-    "/notifications/key",
-    Needs.ANYONE,
-    base=None,
-    problems=(HTTP_NOTIFICATIONS_OFF,),
-)
+@routes.get("/notifications/key", Needs.ANYONE, base=None, problems=(HTTP_NOTIFICATIONS_OFF,))
 def key(api: NotificationApi, call: Call, app: AccountApp = GOCHAT) -> KeyAnswer:
     """Get the public key of this server.
 
@@ -380,10 +360,7 @@ def add_endpoint(api: NotificationApi, call: Call, request: EndpointAdd) -> Endp
     return _shown(stored)
 
 
-@routes.get(
-    "/notifications/endpoints",
-    Needs.ADMIN_OR_USER,
-)
+@routes.get("/notifications/endpoints", Needs.ADMIN_OR_USER)
 def endpoints(api: NotificationApi, call: Call, request: Acting) -> EndpointsAnswer:
     """List the endpoints of a user."""
     found = api.parts.rows.endpoints(call.app, [call.user]).get(call.user, ())
@@ -403,11 +380,7 @@ def update_endpoint(api: NotificationApi, call: Call, id: EndpointId, enabled: E
     return EndpointDone(id)
 
 
-@routes.post(
-    "/notifications/endpoints/remove",
-    Needs.ADMIN_OR_USER,
-    problems=(HTTP_UNKNOWN_ENDPOINT,),
-)
+@routes.post("/notifications/endpoints/remove", Needs.ADMIN_OR_USER, problems=(HTTP_UNKNOWN_ENDPOINT,))
 def remove_endpoint(api: NotificationApi, call: Call, request: EndpointChosen) -> EndpointDone:
     """Remove an endpoint, with what waits to be sent to it."""
     if not api.parts.rows.remove_endpoint(call.app, call.user, request.id):
@@ -443,11 +416,7 @@ def wishes(api: NotificationApi, call: Call, request: Acting) -> WishesShown:
     return _wishes_shown(api, call, _wishes_of(api, call))
 
 
-@routes.post(
-    "/notifications/wishes",
-    Needs.ADMIN_OR_USER,
-    act="",
-)
+@routes.post("/notifications/wishes", Needs.ADMIN_OR_USER, act="")
 def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> WishesShown:
     """Change what a user wishes for all conversations and devices."""
     wished = _wishes_of(api, call)
@@ -472,11 +441,7 @@ def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> Wi
     return _wishes_shown(api, call, wished)
 
 
-@routes.get(
-    "/notifications/conversations",
-    Needs.ADMIN_OR_USER,
-    base=Acting,
-)
+@routes.get("/notifications/conversations", Needs.ADMIN_OR_USER, base=Acting)
 def conversation_wishes(
     api: NotificationApi,
     call: Call,
@@ -497,10 +462,7 @@ def conversation_wishes(
 
 
 @routes.post(
-    "/notifications/conversations",
-    Needs.ADMIN_OR_USER,
-    act="",
-    problems=(Problems.UNKNOWN_CONVERSATION,),
+    "/notifications/conversations", Needs.ADMIN_OR_USER, act="", problems=(Problems.UNKNOWN_CONVERSATION,)
 )
 def update_conversation_wish(
     api: NotificationApi, call: Call, request: ConversationWishUpdate

@@ -56,8 +56,7 @@ class AudienceAdd(Struct, forbid_unknown_fields=True):
         Annotated[Raw, about(f"Any JSON value for your application, at most {DATA_BYTES} bytes.")] | UnsetType
     ) = UNSET
     key: Annotated[
-        str,
-        about("A name of your own. A repeated request with it starts nothing.", max_length=64),
+        str, about("A name of your own. A repeated request with it starts nothing.", max_length=64)
     ] = ""
 
 
@@ -158,10 +157,7 @@ def add_audience(api: AudienceApi, call: Call, request: AudienceAdd) -> Audience
     return api.shown([stored])[0]
 
 
-@routes.get(
-    "/notifications/audiences",
-    Needs.PUSH,
-)
+@routes.get("/notifications/audiences", Needs.PUSH)
 def audiences(
     api: AudienceApi,
     call: Call,

@@ -78,8 +78,7 @@ class AppNotifySettings(Struct, frozen=True):
     ] = 60.0
     preview: Annotated[bool, about("Whether notifications may show the text of messages.")] = True
     audience_per_second: Annotated[
-        int,
-        about("Notifications to large audiences in a second.", api={"ge": 1, "le": 100_000}),
+        int, about("Notifications to large audiences in a second.", api={"ge": 1, "le": 100_000})
     ] = 1000
 
 
@@ -130,9 +129,7 @@ HTTP_NOTIFICATIONS_OFF: Final = HttpProblem(
 )
 HTTP_UNKNOWN_ENDPOINT: Final = HttpProblem(404, "unknown_endpoint", "The user has no such endpoint.")
 HTTP_UNKNOWN_NOTIFICATION: Final = HttpProblem(
-    404,
-    "unknown_notification",
-    "The token is wrong or expired, or its endpoint is gone.",
+    404, "unknown_notification", "The token is wrong or expired, or its endpoint is gone."
 )
 HTTP_UNKNOWN_AUDIENCE: Final = HttpProblem(
     404, "unknown_audience", "The app has no such audience, or it ended long ago."
@@ -152,13 +149,7 @@ _AUDIENCE: Final = Reason("names of users go with them, or when it has ended, an
 _QUEUE: Final = Reason("it is due, and is gone when it is sent")
 
 TABLES: Final = (
-    Table(
-        name="notify_app",
-        key=("app",),
-        of_user=_POSITION,
-        erase_user=_POSITION,
-        columns=_POSITION,
-    ),
+    Table(name="notify_app", key=("app",), of_user=_POSITION, erase_user=_POSITION, columns=_POSITION),
     Table(
         name="notify_endpoint",
         key=("id",),
@@ -191,13 +182,7 @@ TABLES: Final = (
         columns=("member", "conversation", "entry_id", "due", "notified_id", "notified_at"),
         imported=_QUEUE,
     ),
-    Table(
-        name="notify_audience",
-        key=("id",),
-        of_user=_AUDIENCE,
-        erase_user=_AUDIENCE,
-        columns=_AUDIENCE,
-    ),
+    Table(name="notify_audience", key=("id",), of_user=_AUDIENCE, erase_user=_AUDIENCE, columns=_AUDIENCE),
     Table(
         name="notify_delivery",
         key=("id",),

@@ -273,12 +273,7 @@ def _subject(digest: Digest, titles: Sequence[str], total: int, words: Mapping[s
 
 
 def _shown(
-    unread: UnreadConversation,
-    names: Mapping[str, str],
-    language: str,
-    zone: str,
-    preview: bool,
-    page: str,
+    unread: UnreadConversation, names: Mapping[str, str], language: str, zone: str, preview: bool, page: str
 ) -> dict[str, Any]:
     """A conversation for the templates."""
     words, conversation = _words(language), unread.conversation

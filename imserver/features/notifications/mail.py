@@ -31,10 +31,7 @@ from imserver.plugin.identity import Tenants
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.runtime import RateLimitedLog
 from imserver.plugin.storage import Account, Store
-from imserver.plugin.wire import (
-    Limit,
-    id_of,
-)
+from imserver.plugin.wire import Limit, id_of
 
 log: Final = logging.getLogger(__name__)
 

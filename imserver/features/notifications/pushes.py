@@ -108,13 +108,7 @@ class PushNotifications:
                         serve_others()
                     found.append(
                         delivery_to(
-                            endpoint,
-                            shown,
-                            topic,
-                            ttl_of(notify),
-                            now,
-                            next_try=next_try,
-                            audience=audience,
+                            endpoint, shown, topic, ttl_of(notify), now, next_try=next_try, audience=audience
                         )
                     )
         return found

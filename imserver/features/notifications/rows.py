@@ -476,12 +476,7 @@ class NotificationRows:
         return due, found[len(due)].due if len(found) > len(due) else None
 
     def set_mailed(
-        self,
-        app: str,
-        before: MailDue,
-        after: MailDue,
-        meanwhile_ms: int,
-        events: Sequence[NewEvent] = (),
+        self, app: str, before: MailDue, after: MailDue, meanwhile_ms: int, events: Sequence[NewEvent] = ()
     ) -> None:
         """Store ``after`` in place of ``before``, which is as :meth:`mails_due` returned it.
 

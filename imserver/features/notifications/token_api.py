@@ -174,12 +174,7 @@ def _service(core: Core, api: Api) -> TokenApi:
     )
 
 
-routes = Resource(
-    "notifications",
-    service=_service,
-    chapter=CHAPTER,
-    hot=True,
-)
+routes = Resource("notifications", service=_service, chapter=CHAPTER, hot=True)
 
 
 @routes.post(
@@ -347,11 +342,7 @@ def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     act="",
     query=MailsQuery,
     answer=MailsEnded,
-    problems=(
-        HTTP_UNKNOWN_NOTIFICATION,
-        Problems.TOO_MANY_REQUESTS,
-        Problems.STORAGE_UNAVAILABLE,
-    ),
+    problems=(HTTP_UNKNOWN_NOTIFICATION, Problems.TOO_MANY_REQUESTS, Problems.STORAGE_UNAVAILABLE),
 )
 def unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     """End the mails to a user.

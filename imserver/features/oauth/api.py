@@ -7,13 +7,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver.features.accounts.accounts import UnknownAccount
-from imserver.features.accounts.api import (
-    AccountDone,
-    AccountShown,
-    DeviceName,
-    FactorCode,
-    session_answer,
-)
+from imserver.features.accounts.api import AccountDone, AccountShown, DeviceName, FactorCode, session_answer
 from imserver.features.accounts.declared import (
     HTTP_ACCOUNT_LOCKED,
     HTTP_FACTOR_REQUIRED,
@@ -29,12 +23,7 @@ from imserver.features.oauth.declared import (
     HTTP_UNKNOWN_LOGIN,
     HTTP_UNKNOWN_PROVIDER,
 )
-from imserver.features.oauth.oauth import (
-    LOGIN_SECONDS,
-    POLL_SECONDS,
-    OAuth,
-    oauth_of,
-)
+from imserver.features.oauth.oauth import LOGIN_SECONDS, POLL_SECONDS, OAuth, oauth_of
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import AccountApp, Acting, ApiProblem, Call, Resource, about
 from imserver.plugin.identity import GOCHAT, Needs
@@ -64,8 +53,7 @@ class LoginStarted(Struct):
     url: Annotated[str, about("The address to open in a browser.")]
     login: Annotated[str, about("The secret handle of this login. It works once.")]
     shown: Annotated[
-        str,
-        about("Show this code to the user: the browser asks whether their device shows it."),
+        str, about("Show this code to the user: the browser asks whether their device shows it.")
     ]
     interval: Annotated[int, about("How many seconds to wait between two requests to finish the login.")]
     expires: Annotated[int, about("After how many seconds the login is forgotten.")]
@@ -105,11 +93,7 @@ routes = Resource(
 )
 
 
-@routes.get(
-    "/accounts/oauth/providers",
-    Needs.ANYONE,
-    base=None,
-)
+@routes.get("/accounts/oauth/providers", Needs.ANYONE, base=None)
 def providers(oauth: OAuth, call: Call, app: AccountApp = GOCHAT) -> ProvidersAnswer:
     """List the providers with which accounts of an app log in."""
     settings = oauth.settings_of(call.app)
@@ -165,14 +149,7 @@ def start(
     user = call.principal.user if link else None
     try:
         started = oauth.start(
-            call.app,
-            provider,
-            call.request.host,
-            device,
-            return_to,
-            user,
-            password,
-            call.credential,
+            call.app, provider, call.request.host, device, return_to, user, password, call.credential
         )
     except UnknownAccount:
         raise ApiProblem(Problems.TOKEN_INVALID) from None
@@ -202,8 +179,7 @@ def finish(
     call: Call,
     login: Handle,
     code: Annotated[
-        str,
-        about("The code from the fragment of the address, if there is a `return_to`.", max_length=100),
+        str, about("The code from the fragment of the address, if there is a `return_to`.", max_length=100)
     ] = "",
     factor: FactorCode = "",
     app: AccountApp = GOCHAT,
@@ -225,11 +201,7 @@ def finish(
     return LoginFinished(token=session.token, expires_at=session.expires_at, account=session.account)
 
 
-@routes.get(
-    "/accounts/oauth/links",
-    Needs.ADMIN_OR_ACCOUNT,
-    problems=(Problems.UNKNOWN_ACCOUNT,),
-)
+@routes.get("/accounts/oauth/links", Needs.ADMIN_OR_ACCOUNT, problems=(Problems.UNKNOWN_ACCOUNT,))
 def links(oauth: OAuth, call: Call, _request: Acting) -> LinksAnswer:
     """List the providers with which an account logs in."""
     settings = oauth.settings_of(call.app)

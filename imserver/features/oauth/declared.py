@@ -11,14 +11,7 @@ from imserver.plugin import FeatureSettings
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.http import about
 from imserver.plugin.identity import Issuer
-from imserver.plugin.settings import (
-    HTTP_URL,
-    Config,
-    Locations,
-    Secret,
-    TenantSettings,
-    app_settings_of,
-)
+from imserver.plugin.settings import HTTP_URL, Config, Locations, Secret, TenantSettings, app_settings_of
 from imserver.plugin.storage import Reason, Table
 
 Text = Annotated[str, Meta(min_length=1)]

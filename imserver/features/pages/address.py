@@ -47,8 +47,7 @@ def check(config: Config, locations: Locations) -> None:
             raise locations.wrong(setting, f"expected an address such as im.example.com:8089, got {value!r}")
     if url and not websocket_address(url):
         raise locations.wrong(
-            "server.public_ws_url",
-            f"expected an address such as wss://im1.example.com/acc, got {url!r}",
+            "server.public_ws_url", f"expected an address such as wss://im1.example.com/acc, got {url!r}"
         )
 
 

@@ -56,10 +56,7 @@ def choose_language(in_address: str, accepted: LanguageAccept) -> str:
     return "en"
 
 
-HEADERS: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-}
+HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
 """Headers of the answers of all pages."""
 
 

@@ -79,11 +79,7 @@ class Seen:
     """
 
     def __init__(
-        self,
-        websocket_url: str,
-        http_url: str,
-        trusts: Callable[[str], bool],
-        ports: Callable[[], Ports],
+        self, websocket_url: str, http_url: str, trusts: Callable[[str], bool], ports: Callable[[], Ports]
     ) -> None:
         self._trusts = trusts
         self._ports = ports

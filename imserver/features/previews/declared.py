@@ -43,8 +43,7 @@ class PreviewsOfApp(Struct, frozen=True):
     """The key of an app."""
 
     previews: Annotated[
-        bool,
-        about("Whether messages with a link get a preview: the server fetches the page of the link."),
+        bool, about("Whether messages with a link get a preview: the server fetches the page of the link.")
     ] = False
 
 

@@ -68,9 +68,7 @@ class PreviewRows:
         ``picture``: the id that the new one will have.
         """
         sql.insert_new(
-            "link_preview",
-            "app, link, state, until, picture, content",
-            [(app, link, MAKING, 0, "", b"")],
+            "link_preview", "app, link, state, until, picture, content", [(app, link, MAKING, 0, "", b"")]
         )
         query = f"SELECT until, picture, {sql.now} FROM link_preview WHERE app = %s AND link = %s"
         rows = sql.query(query, (app, link))

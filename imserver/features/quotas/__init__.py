@@ -8,10 +8,5 @@ from imserver.features.quotas.quotas import build
 from imserver.plugin import Feature
 
 FEATURE = Feature(
-    "quotas",
-    build,
-    operations=tuple(api.routes.rows),
-    settings=SETTINGS,
-    tables=TABLES,
-    uses=("messages?",),
+    "quotas", build, operations=tuple(api.routes.rows), settings=SETTINGS, tables=TABLES, uses=("messages?",)
 )

@@ -41,10 +41,7 @@ routes = Resource(
 )
 
 
-@routes.get(
-    "/apps/usage",
-    Needs.OPERATE,
-)
+@routes.get("/apps/usage", Needs.OPERATE)
 def usage(
     quotas: Quotas,
     call: Call,

@@ -98,11 +98,7 @@ routes = Resource(
 )
 
 
-@routes.get(
-    "/refusals",
-    Needs.OPERATE,
-    reach="optional",
-)
+@routes.get("/refusals", Needs.OPERATE, reach="optional")
 def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> RefusalsAnswer:
     """List what was refused within the last hour, on all nodes.
 

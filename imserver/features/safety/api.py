@@ -14,15 +14,9 @@ from imserver.features.safety.declared import (
     REASON_BYTES,
     Outcome,
 )
-from imserver.features.safety.moderation import (
-    MOST_MESSAGES,
-    WAIT_SECONDS,
-    NoGroups,
-)
+from imserver.features.safety.moderation import MOST_MESSAGES, WAIT_SECONDS, NoGroups
 from imserver.features.safety.parts import SafetyParts
-from imserver.features.safety.reports import (
-    ReportRow,
-)
+from imserver.features.safety.reports import ReportRow
 from imserver.features.safety.wire import TEXT_CHARACTERS, Report
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
@@ -274,11 +268,7 @@ def send(
     return ReportSent(parts.reports.send(call.app, call.user, report, not call.is_back_end))
 
 
-@reports.get(
-    "/reports/reasons",
-    Needs.ADMIN_OR_USER,
-    user="optional",
-)
+@reports.get("/reports/reasons", Needs.ADMIN_OR_USER, user="optional")
 def reasons(parts: SafetyParts, call: Call, request: Acting) -> ReasonsAnswer:
     """List the reasons for which users report, and say whether the user is a moderator."""
     moderates = bool(call.user) and parts.moderation.is_moderator(call.app, call.user)
@@ -307,12 +297,7 @@ def queue(
     )
 
 
-@reports.get(
-    "/reports/show",
-    Needs.MODERATE,
-    base=None,
-    problems=(HTTP_UNKNOWN_REPORT,),
-)
+@reports.get("/reports/show", Needs.MODERATE, base=None, problems=(HTTP_UNKNOWN_REPORT,))
 def show(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, id: ReportId) -> ReportDetail:
     """Show a report, the reported message, and a few messages around it.
 
@@ -359,11 +344,7 @@ def close(
     return ReportClosed(id)
 
 
-@moderation.post(
-    "/moderation/delete",
-    Needs.MODERATE,
-    problems=(Problems.UNKNOWN_MESSAGE, *_PROTECTED),
-)
+@moderation.post("/moderation/delete", Needs.MODERATE, problems=(Problems.UNKNOWN_MESSAGE, *_PROTECTED))
 def delete(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAnswer:
     """Delete messages for everybody.
 
@@ -372,11 +353,7 @@ def delete(parts: SafetyParts, call: Call, request: MessagesToRemove) -> Removal
     return _removed(parts, call, request, undecided=False)
 
 
-@moderation.post(
-    "/moderation/hide",
-    Needs.MODERATE,
-    problems=(Problems.UNKNOWN_MESSAGE, *_PROTECTED),
-)
+@moderation.post("/moderation/hide", Needs.MODERATE, problems=(Problems.UNKNOWN_MESSAGE, *_PROTECTED))
 def hide(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAnswer:
     """Hide messages from everybody until somebody decides.
 
@@ -385,11 +362,7 @@ def hide(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAn
     return _removed(parts, call, request, undecided=True)
 
 
-@moderation.get(
-    "/moderation/count",
-    Needs.MODERATE,
-    problems=(Problems.TOO_MANY_REQUESTS,),
-)
+@moderation.get("/moderation/count", Needs.MODERATE, problems=(Problems.TOO_MANY_REQUESTS,))
 def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
     """Count the messages of a user in a time, by conversation, without texts."""
     found = parts.moderation.count(
@@ -480,11 +453,7 @@ def unmute(parts: SafetyParts, call: Call, request: OfUser) -> UserAnswer:
     return UserAnswer(request.user)
 
 
-@moderation.post(
-    "/moderation/remove",
-    Needs.MODERATE,
-    problems=(*_PROTECTED, Problems.UNKNOWN_CONVERSATION),
-)
+@moderation.post("/moderation/remove", Needs.MODERATE, problems=(*_PROTECTED, Problems.UNKNOWN_CONVERSATION))
 def remove(parts: SafetyParts, call: Call, request: RemoveRequest) -> UserAnswer:
     """Remove a user from a group and from its invitation links.
 

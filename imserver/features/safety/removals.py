@@ -15,15 +15,7 @@ from typing import Final
 import gevent
 
 from imserver.features.safety.declared import HTTP_UNKNOWN_ACT
-from imserver.features.safety.rows import (
-    DONE,
-    ENDING,
-    UNDER_WAY,
-    UNDOING,
-    Removal,
-    SafetyRows,
-    is_under_way,
-)
+from imserver.features.safety.rows import DONE, ENDING, UNDER_WAY, UNDOING, Removal, SafetyRows, is_under_way
 from imserver.plugin.errors import ServiceRefused, StorageUnavailable
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.runtime import until_beat

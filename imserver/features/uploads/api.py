@@ -197,12 +197,7 @@ def check_after(api: Api, call: Call, token: str) -> None:
         raise ApiProblem(Problems.TOKEN_INVALID)
 
 
-@routes.get(
-    "/uploads",
-    Needs.READ_OR_USER,
-    user="required",
-    problems=_OVER_RATE,
-)
+@routes.get("/uploads", Needs.READ_OR_USER, user="required", problems=_OVER_RATE)
 def list_uploads(
     api: UploadApi,
     call: Call,
@@ -302,11 +297,7 @@ UPLOAD: Final = streams.elsewhere(
     binary="application/octet-stream",
     answer=File,
     status=201,
-    problems=(
-        *_OVER_RATE,
-        Problems.UNKNOWN_ENCODING,
-        *_ARRIVING,
-    ),
+    problems=(*_OVER_RATE, Problems.UNKNOWN_ENCODING, *_ARRIVING),
 )
 
 
@@ -314,12 +305,7 @@ _FILE: Final[dict[str, Any]] = {
     "path_id": FileId,
     "example": {"id": _ID},
     "also": (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_MODIFIED),
-    "problems": (
-        HTTP_UNKNOWN_UPLOAD,
-        HTTP_RANGE,
-        Problems.STORAGE_UNAVAILABLE,
-        Problems.MEDIA_UNAVAILABLE,
-    ),
+    "problems": (HTTP_UNKNOWN_UPLOAD, HTTP_RANGE, Problems.STORAGE_UNAVAILABLE, Problems.MEDIA_UNAVAILABLE),
     "content_type": "application/octet-stream",
 }
 
@@ -373,12 +359,7 @@ _PART: Final[dict[str, Any]] = {
     "path_id": FileId,
     "example": {"id": _ID},
 }
-_OF_PART: Final = (
-    *_OF_TUS,
-    HTTP_UNKNOWN_UPLOAD,
-    HTTP_UPLOAD_LOCKED,
-    Problems.MEDIA_UNAVAILABLE,
-)
+_OF_PART: Final = (*_OF_TUS, HTTP_UNKNOWN_UPLOAD, HTTP_UPLOAD_LOCKED, Problems.MEDIA_UNAVAILABLE)
 
 BEGIN: Final = streams.elsewhere(
     "POST",

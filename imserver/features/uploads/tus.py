@@ -23,13 +23,7 @@ from imserver.features.uploads.resumable import ALGORITHMS, Checksum, PartialUpl
 from imserver.features.uploads.uploads import Offer, Uploads
 from imserver.features.uploads.views import answered, blueprint_of, offer_of, require_plain
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import (
-    Api,
-    ApiProblem,
-    Call,
-    HttpRequest,
-    HttpResponse,
-)
+from imserver.plugin.http import Api, ApiProblem, Call, HttpRequest, HttpResponse
 from imserver.plugin.views import to_response
 
 EXTENSIONS: Final = "creation,creation-with-upload,expiration,termination,checksum"

@@ -25,15 +25,7 @@ from imserver.features.uploads.declared import HTTP_LENGTH_REQUIRED, HTTP_RANGE,
 from imserver.features.uploads.transfers import TransferRefused
 from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads
 from imserver.plugin.errors import HttpProblem, Problems, Unavailable
-from imserver.plugin.http import (
-    PROBLEM,
-    Api,
-    ApiProblem,
-    Call,
-    HttpRequest,
-    HttpResponse,
-    RequestRefused,
-)
+from imserver.plugin.http import PROBLEM, Api, ApiProblem, Call, HttpRequest, HttpResponse, RequestRefused
 from imserver.plugin.views import as_request, to_response
 
 _RETRY_AFTER: Final = ("Retry-After", "2")

@@ -189,10 +189,7 @@ def _event_api(core: Core, _: Api) -> EventApi:
 routes = Resource("events", _event_api, hot=False)
 
 
-@routes.get(
-    "/events/log",
-    Needs.ADMIN,
-)
+@routes.get("/events/log", Needs.ADMIN)
 def log(
     api: EventApi,
     call: Call,
@@ -230,10 +227,7 @@ def log(
     return EventsAnswer(events, behind, more)
 
 
-@routes.get(
-    "/events/dead",
-    Needs.OPERATE,
-)
+@routes.get("/events/dead", Needs.OPERATE)
 def dead(api: EventApi, call: Call, app: App, cursor: PageCursor = "", limit: PageSize = 100) -> DeadAnswer:
     """List the events that the webhook of an app did not take for three days.
 
@@ -252,11 +246,7 @@ def dead(api: EventApi, call: Call, app: App, cursor: PageCursor = "", limit: Pa
     return DeadAnswer(shown, following)
 
 
-@routes.post(
-    "/events/replay",
-    Needs.OPERATE,
-    schema=("ReplayRequest", "The dead event to send again."),
-)
+@routes.post("/events/replay", Needs.OPERATE, schema=("ReplayRequest", "The dead event to send again."))
 def replay(
     api: EventApi,
     call: Call,
@@ -273,11 +263,7 @@ def _head_of(body: bytes) -> dict[str, Any]:
     return {name: event[name] for name in ("id", "event", "app", "time") if name in event}
 
 
-@routes.get(
-    "/webhooks",
-    Needs.OPERATE,
-    reach="optional",
-)
+@routes.get("/webhooks", Needs.OPERATE, reach="optional")
 def webhooks(
     api: EventApi,
     call: Call,
@@ -333,11 +319,7 @@ def set_address(
     return states[0]
 
 
-@routes.post(
-    "/webhooks/test",
-    Needs.OPERATE,
-    schema=("TestRequest", "The app whose webhook is tried."),
-)
+@routes.post("/webhooks/test", Needs.OPERATE, schema=("TestRequest", "The app whose webhook is tried."))
 def test(api: EventApi, call: Call, app: App) -> AnswerShown:
     """Send an event `test` to the webhook of an app, and show its answer.
 

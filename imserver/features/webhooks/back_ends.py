@@ -17,12 +17,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from imserver.features.webhooks.requests import MAX_WAITING, Asking, AuthoriseHook, Authoriser
 from imserver.plugin.errors import ClientError
-from imserver.plugin.identity import (
-    BackEndCall,
-    BackEndRefused,
-    BackEndUnavailable,
-    LoginAnswer,
-)
+from imserver.plugin.identity import BackEndCall, BackEndRefused, BackEndUnavailable, LoginAnswer
 from imserver.plugin.runtime import Outgoing, Unreachable
 from imserver.plugin.wire import Connection, host_of, without_nulls
 

@@ -237,8 +237,7 @@ class EventStore:
         """Give leases back, so that another node goes on at once."""
         for app in sorted(apps):
             sql.execute(
-                f"UPDATE event_feed SET lease_until = {sql.now} WHERE app = %s AND owner = %s",
-                (app, owner),
+                f"UPDATE event_feed SET lease_until = {sql.now} WHERE app = %s AND owner = %s", (app, owner)
             )
 
     @Store.reading_or({})

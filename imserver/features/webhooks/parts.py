@@ -42,12 +42,7 @@ def follow_apps(tenants: Tenants, webhooks: Webhooks) -> AppSecrets:
         app, hook, back_ends = tenant.name, tenant.webhook, tenant.back_ends
         review = ReviewHook(app, hook.review_url, secret, hook.review_seconds, hook.review_failure == "allow")
         decides = BackEndHook(
-            app,
-            secret,
-            back_ends.urls,
-            back_ends.seconds,
-            back_ends.headers,
-            back_ends.emulated_headers,
+            app, secret, back_ends.urls, back_ends.seconds, back_ends.headers, back_ends.emulated_headers
         )
         authorise = AuthoriseHook(app, hook.authorise_url, secret)
         webhooks.reviews.set(app, review if hook.review_url else None)
@@ -88,10 +83,7 @@ def build(core: Core) -> FeatureParts:
     apps = follow_apps(core.identity.tenants, webhooks)
     registrar = core.channels.registrar
     Occupancy(
-        core.channels,
-        core.sessions.table.id_of,
-        webhooks,
-        None if registrar is None else registrar.on_empty,
+        core.channels, core.sessions.table.id_of, webhooks, None if registrar is None else registrar.on_empty
     )
     if "messages" in core.features:
         # Imported here: a node without stored messages saves the memory.

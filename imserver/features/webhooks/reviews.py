@@ -17,10 +17,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from imserver.features.webhooks.requests import BATCH_BYTES, BATCH_EVENTS, MAX_WAITING, Asking
 from imserver.plugin.identity import ReviewDecision
 from imserver.plugin.runtime import Outgoing, Unreachable
-from imserver.plugin.wire import (
-    Connection,
-    Limit,
-)
+from imserver.plugin.wire import Connection, Limit
 
 log = logging.getLogger(__name__)
 
@@ -134,11 +131,7 @@ class ReviewRequests:
         return cast(ReviewDecision, decided.get())
 
     def review(
-        self,
-        app: str,
-        facts: Mapping[str, Any],
-        then: _Then,
-        connection: Connection | None = None,
+        self, app: str, facts: Mapping[str, Any], then: _Then, connection: Connection | None = None
     ) -> None:
         """Ask about a message; ``then`` gets the decision, after those of earlier messages of ``connection``.
 

@@ -76,8 +76,7 @@ class SearchQuery(Acting, kw_only=True):
     ] = ""
     link: Annotated[bool, about("Find only messages with a link.")] = False
     since: Annotated[
-        int,
-        about("Find only messages sent at this time or later, in Unix milliseconds.", ge=0, le=Limit.ID),
+        int, about("Find only messages sent at this time or later, in Unix milliseconds.", ge=0, le=Limit.ID)
     ] = 0
     until: Annotated[
         int,

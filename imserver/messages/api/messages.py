@@ -52,8 +52,7 @@ OwnId = Annotated[
 
 
 ButtonValue = Annotated[
-    str,
-    about("The value of the button: 1 to 64 bytes of UTF-8.", min_length=1, max_length=Limit.BUTTON),
+    str, about("The value of the button: 1 to 64 bytes of UTF-8.", min_length=1, max_length=Limit.BUTTON)
 ]
 
 
@@ -65,8 +64,7 @@ class ButtonShape(Struct, forbid_unknown_fields=True):
 
 
 Forwarded = Annotated[
-    int,
-    about("A message that the user can read. The server copies its content.", ge=1, le=Limit.ID),
+    int, about("A message that the user can read. The server copies its content.", ge=1, le=Limit.ID)
 ]
 
 
@@ -102,8 +100,7 @@ class SendRequest(Content, kw_only=True):
     conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)] = 0
     reply_to: Annotated[int, about("The message to which this one replies.", ge=0, le=Limit.ID)] = 0
     thread: Annotated[
-        int,
-        about("A message of the conversation: this one is a reply in its thread.", ge=0, le=Limit.ID),
+        int, about("A message of the conversation: this one is a reply in its thread.", ge=0, le=Limit.ID)
     ] = 0
     also: Annotated[bool, about("The conversation shows the reply, too.")] = False
     exclusive: Annotated[
@@ -386,12 +383,7 @@ def edit(api: MessageApi, call: Call, request: EditRequest) -> StoredAnswer:
         call.act = ""
     kind, body = _content(api, call, request)
     edited = Send(
-        kind="edit",
-        type=kind,
-        body=body,
-        id=request.client_msg_id,
-        about=request.id,
-        meta=_meta(request),
+        kind="edit", type=kind, body=body, id=request.client_msg_id, about=request.id, meta=_meta(request)
     )
     return _store(api, call, edited)
 
@@ -475,9 +467,7 @@ def react(
     if wrong := emoji_objection(emoji):
         raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`{wrong.replace(':', '`:', 1)}")
     return _annotated(
-        api,
-        call,
-        lambda log: log.annotations.react(call.app, call.user, id, emoji, remove=remove),
+        api, call, lambda log: log.annotations.react(call.app, call.user, id, emoji, remove=remove)
     )
 
 

@@ -204,12 +204,7 @@ _stored = Resource("channels", service=lambda core, _: core.storage.store)
 
 @_stored.get("/channels/messages", Needs.ADMIN, hot=False)
 def messages(
-    store: Store,
-    call: Call,
-    app: App,
-    channel: ChannelName,
-    before: Before = 0,
-    limit: PageLimit = 50,
+    store: Store, call: Call, app: App, channel: ChannelName, before: Before = 0, limit: PageLimit = 50
 ) -> MessagesAnswer:
     """List the stored messages of a channel, the newest page first.
 

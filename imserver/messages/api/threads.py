@@ -29,8 +29,7 @@ class ThreadShown(Struct):
     thread: Annotated[int, about("The message with which the thread begins.")]
     conversation: Annotated[int, about("The conversation. A group has the same id.")]
     message: Annotated[
-        MessageShown | None,
-        about("That message; null: it has expired, or the user may not read it."),
+        MessageShown | None, about("That message; null: it has expired, or the user may not read it.")
     ]
     last: Annotated[int, about("The last reply; 0: there is none.")]
     read: Annotated[int, about("The last reply that the user has read.")]
@@ -97,10 +96,7 @@ def get_thread(
 
 
 @routes.post(
-    "/threads/follow",
-    Needs.ADMIN_OR_MEMBER,
-    schema=("FollowRequest", "A thread to follow."),
-    act="",
+    "/threads/follow", Needs.ADMIN_OR_MEMBER, schema=("FollowRequest", "A thread to follow."), act=""
 )
 def follow_thread(
     threads: ThreadCommands,

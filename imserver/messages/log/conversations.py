@@ -74,8 +74,7 @@ class ConversationReader(LogPart):
         where = f"c.id > %s AND c.kind = {CONVERSATION_KINDS.index('group')} AND ({has_text})"
         first = head.last_conversation - _SEARCHED
         rows = sql.query(
-            f"{_CONVERSATIONS} {where} ORDER BY c.id DESC LIMIT %s",
-            (head.number, first, *spellings, limit),
+            f"{_CONVERSATIONS} {where} ORDER BY c.id DESC LIMIT %s", (head.number, first, *spellings, limit)
         )
         return list(map(conversation_of, rows))
 

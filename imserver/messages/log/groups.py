@@ -159,8 +159,7 @@ class GroupWriter(WritingPart):
                 leaving += _first_of(transaction, conversation, role, MOST_LEAVING - len(leaving))
             set_group(sql, transaction.log, conversation, "open", 0)
             sql.execute(
-                "DELETE FROM invitation WHERE app = %s AND conversation = %s",
-                (transaction.app, conversation),
+                "DELETE FROM invitation WHERE app = %s AND conversation = %s", (transaction.app, conversation)
             )
         else:
             there = transaction.members(conversation, users)

@@ -218,10 +218,7 @@ def _position(sql: Statements, head: LogHead, user: str, conversation: int) -> t
 
 
 def _move(
-    sql: Statements,
-    key: tuple[int, str, int],
-    to: tuple[int, int, int, int],
-    before: tuple[int, int] | None,
+    sql: Statements, key: tuple[int, str, int], to: tuple[int, int, int, int], before: tuple[int, int] | None
 ) -> None:
     """Write a position. Only a new read position raises the version of the user's own marks."""
     read, received, version, peer_version = to

@@ -112,10 +112,7 @@ class RemovalWriter(LogPart):
             statement, (head.number, message, message)
         ):
             return Entry(
-                *(id, conversation, seq, text_of(sender)),
-                type=text_of(type),
-                body=bytes(body),
-                time_ms=time,
+                *(id, conversation, seq, text_of(sender)), type=text_of(type), body=bytes(body), time_ms=time
             )
         return None
 

@@ -9,13 +9,7 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
-from imserver.messages.log.bots import (
-    BotReaders,
-    accounts_among,
-    has_buttons,
-    owners_among,
-    with_command,
-)
+from imserver.messages.log.bots import BotReaders, accounts_among, has_buttons, owners_among, with_command
 from imserver.messages.log.contract import (
     Appended,
     AppendRequest,

@@ -212,10 +212,7 @@ class LogWriter:
     """
 
     def __init__(
-        self,
-        connect: Callable[[], WriterConnection],
-        seconds: float,
-        listener: LogListener | None = None,
+        self, connect: Callable[[], WriterConnection], seconds: float, listener: LogListener | None = None
     ) -> None:
         self.listener = listener
         """Receives the stored entries."""

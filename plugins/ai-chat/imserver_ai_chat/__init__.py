@@ -384,10 +384,5 @@ ROUTES: Final = (
     ),
 )
 FEATURE: Final = Feature(
-    NAME,
-    _build,
-    (UI,),
-    ROUTES,
-    uses=("messages", "bots"),
-    settings=FeatureSettings({NAME: AiChatSettings}),
+    NAME, _build, (UI,), ROUTES, uses=("messages", "bots"), settings=FeatureSettings({NAME: AiChatSettings})
 )

@@ -26,8 +26,7 @@ class Rules(Struct, frozen=True):
     """When an agent needs the yes of a person."""
 
     confirm: Annotated[
-        tuple[str, ...],
-        about("Tools that need the yes of a person each time, such as `send`."),
+        tuple[str, ...], about("Tools that need the yes of a person each time, such as `send`.")
     ] = ()
     confirm_by: Annotated[
         str, about("The user who is asked. The default is the owner of the bot.", max_length=255)

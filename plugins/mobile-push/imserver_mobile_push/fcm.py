@@ -100,13 +100,7 @@ def client_of(settings: FcmSettings, addresses: MobilePushSettings, requests: Ou
         from cryptography.hazmat.primitives.hashes import SHA256
 
         now = int(time())
-        claims = {
-            "iss": key.email,
-            "scope": SCOPE,
-            "aud": key.audience,
-            "iat": now,
-            "exp": now + 3600,
-        }
+        claims = {"iss": key.email, "scope": SCOPE, "aud": key.audience, "iat": now, "exp": now + 3600}
         head = {"alg": "RS256", "typ": "JWT", **({"kid": key.key_id} if key.key_id else {})}
         signed = signed_token(head, claims, partial(key.key.sign, padding=PKCS1v15(), algorithm=SHA256()))
         fields = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": signed}

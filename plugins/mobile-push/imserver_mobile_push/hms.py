@@ -79,11 +79,7 @@ def client_of(settings: HmsSettings, addresses: MobilePushSettings, requests: Ou
         return None
 
     def renew() -> AccessToken:
-        fields = {
-            "grant_type": "client_credentials",
-            "client_id": settings.app_id,
-            "client_secret": secret,
-        }
+        fields = {"grant_type": "client_credentials", "client_id": settings.app_id, "client_secret": secret}
         return ask_for_token(requests, addresses.hms_oauth_url, fields, addresses.seconds)
 
     url = f"{addresses.hms_url.rstrip('/')}/v1/{settings.app_id}/messages:send"

@@ -324,11 +324,7 @@ class MobileService:
     """
 
     def __init__(
-        self,
-        name: str,
-        tenants: Tenants,
-        make: Callable[[MobilePush], Client | None],
-        form: re.Pattern[str],
+        self, name: str, tenants: Tenants, make: Callable[[MobilePush], Client | None], form: re.Pattern[str]
     ) -> None:
         self.name = name
         self._tenants = tenants

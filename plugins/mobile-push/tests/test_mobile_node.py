@@ -105,12 +105,7 @@ class Site:
             },
             "log": {"level": "debug"},
             "api": {"keys": [{"key": ADMIN_KEY, "scopes": ["admin"]}]},
-            "apps": {
-                APP: {
-                    "jwt": [{"algorithm": "HS256", "key": SECRET}],
-                    "mobile_push": keys_of_app(keys),
-                }
-            },
+            "apps": {APP: {"jwt": [{"algorithm": "HS256", "key": SECRET}], "mobile_push": keys_of_app(keys)}},
         }
         self.node = NodeProcess(
             features=FEATURES, settings=self.settings, folder=folder, environment=environment

@@ -8,9 +8,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from imserver import errors
-from imserver.auth.principal import (
-    Needs,
-)
+from imserver.auth.principal import Needs
 from imserver.features.pages.reference import chinese
 from imserver.features.pages.text import REFERENCE
 from imserver.http.openapi import document, examples_of, operation_id, problems_of

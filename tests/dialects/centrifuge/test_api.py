@@ -8,13 +8,8 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from imserver.auth.principal import (
-    Needs,
-    Principal,
-)
-from imserver.channels.members import (
-    ChannelRefused,
-)
+from imserver.auth.principal import Needs, Principal
+from imserver.channels.members import ChannelRefused
 from imserver.dialects.centrifuge import api as centrifugo
 from imserver.errors import StorageUnavailable
 from imserver.http.call import Call

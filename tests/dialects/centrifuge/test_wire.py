@@ -32,9 +32,7 @@ from imserver.dialects.centrifuge.wire import (
     SubRefreshResult,
     SubscribeResult,
 )
-from imserver.errors import (
-    CloseCode,
-)
+from imserver.errors import CloseCode
 from imserver.messages.commands import AskPins, Pin, React, Send
 from imserver.messages.message_commands import StoredView
 from imserver.messages.model import Message
@@ -96,10 +94,7 @@ ANSWERS: dict[str, tuple[str, str, Reply]] = {
     "connected": (
         "1",
         "connect",
-        Reply(
-            200,
-            ConnectResult("c1", "imserver", True, 60, {"news": RECOVERED}, 25, True),
-        ),
+        Reply(200, ConnectResult("c1", "imserver", True, 60, {"news": RECOVERED}, 25, True)),
     ),
     "subscribed": ("2", "subscribe", Reply(200, SubscribeResult())),
     "unsubscribed": ("3", "unsubscribe", Reply(200)),

@@ -233,8 +233,7 @@ def test_a_login_without_a_user_is_refused_with_1002(data: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("user", "fits"),
-    [("u" * 255, True), ("u" * 256, False), ("皇" * 85, True), ("皇" * 85 + "u", False)],
+    ("user", "fits"), [("u" * 255, True), ("u" * 256, False), ("皇" * 85, True), ("皇" * 85 + "u", False)]
 )
 def test_a_user_id_has_at_most_255_bytes(user: str, fits: bool) -> None:
     assert login({"userID": user, "appID": 101}) == (

@@ -18,19 +18,12 @@ from imserver.dialects.protobuf.service import (
     ProtobufService,
     SyncDeadlines,
 )
-from imserver.dialects.protobuf.uplink import (
-    MAX_WAITING,
-    MAX_WAITING_BYTES,
-    ProtobufState,
-    ProtobufUplink,
-)
+from imserver.dialects.protobuf.uplink import MAX_WAITING, MAX_WAITING_BYTES, ProtobufState, ProtobufUplink
 from imserver.dialects.protobuf.wire import NAME, ProtobufDialect
 from imserver.errors import StorageUnavailable
 from imserver.hub.expiry import Sweep
 from imserver.messages.log.contract import Appended, Entry, Stored
-from imserver.model import (
-    Limit,
-)
+from imserver.model import Limit
 from imserver.transport.connection import Connection
 from tests.core.memory_log import Shelf
 from tests.core.messaging_harness import Node
@@ -220,9 +213,7 @@ def test_a_bad_token_is_dropped_and_may_be_followed_by_a_good_one(harness: Harne
     assert len(ann.expect(1)) == 1
 
 
-def test_who_ends_all_sessions_while_a_token_is_read_is_not_logged_in_with_it(
-    harness: Harness,
-) -> None:
+def test_who_ends_all_sessions_while_a_token_is_read_is_not_logged_in_with_it(harness: Harness) -> None:
     harness.logins.on_check = lambda user: harness.sessions.close(APP, [user])
     ann = harness.visitor()
     ann.send_payload(protobuf.login("266"))

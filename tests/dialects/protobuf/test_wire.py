@@ -120,8 +120,7 @@ def test_batches_that_follow_each_other_are_one_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "number", "limit"),
-    [(LOGIN, 2, MAX_DEVICE_BYTES), (MESSAGE, 3, Limit.CLIENT_MSG_ID_BYTES)],
+    ("kind", "number", "limit"), [(LOGIN, 2, MAX_DEVICE_BYTES), (MESSAGE, 3, Limit.CLIENT_MSG_ID_BYTES)]
 )
 def test_names_of_devices_and_ids_of_messages_have_a_limit(kind: int, number: int, limit: int) -> None:
     assert protobuf.decode(sent(kind, field(number, b"x" * limit))).command is not None
@@ -156,13 +155,7 @@ def test_payloads_in_a_row_are_one_batch_and_a_join_has_none() -> None:
     number=unsigned,
 )
 def test_a_message_that_is_sent_on_is_the_one_that_came(
-    session_type: int,
-    receiver: int,
-    sender: int,
-    type_number: int,
-    content: bytes,
-    sent_ms: int,
-    number: int,
+    session_type: int, receiver: int, sender: int, type_number: int, content: bytes, sent_ms: int, number: int
 ) -> None:
     given = message(session_type, receiver, sender, type_number, content, 0, sent_ms)
     command = protobuf.decode(sent(MESSAGE, field(1, given) + field(2, number))).command

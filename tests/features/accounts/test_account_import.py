@@ -140,8 +140,7 @@ def test_existing_accounts_are_skipped_and_progress_is_reported() -> None:
 
 
 @pytest.mark.parametrize(
-    "there",
-    [Account(1, "gochat", "other"), Account(9, "gochat", "1"), Account(1, "other", "1")],
+    "there", [Account(1, "gochat", "other"), Account(9, "gochat", "1"), Account(1, "other", "1")]
 )
 def test_an_id_or_a_phone_number_of_another_account_ends_the_import(there: Account) -> None:
     some = accounts_of([{"id": n, "phone": str(n), "password": HASH} for n in (2, 1)], "gochat")
@@ -151,9 +150,7 @@ def test_an_id_or_a_phone_number_of_another_account_ends_the_import(there: Accou
     assert shelf.accounts == [there]
 
 
-def test_a_registration_during_the_import_ends_it_with_a_clear_line(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_registration_during_the_import_ends_it_with_a_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     class Late(Shelf):
         def put(self, some: list[Imported]) -> None:
             if self.accounts:

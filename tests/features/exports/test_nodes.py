@@ -27,10 +27,7 @@ SECRET = "a secret of the tests that is long enough"
 SETTINGS: dict[str, Any] = {
     "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]},
     "exports": {"per_day": 3},
-    "apps": {
-        "shop": {"account_tokens": "required"},
-        "tea": {"jwt": [{"algorithm": "HS256", "key": SECRET}]},
-    },
+    "apps": {"shop": {"account_tokens": "required"}, "tea": {"jwt": [{"algorithm": "HS256", "key": SECRET}]}},
 }
 
 

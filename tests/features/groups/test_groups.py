@@ -372,10 +372,7 @@ def test_groups_are_listed_in_pages_with_their_names(groups: Groups) -> None:
     ids = [groups.create(APP, "ann", f"group {number}", []).id for number in range(5)]
     groups.leave(APP, ids[1], "ann")
     total, page = groups.page(APP, "ann", ids[0], 2)
-    assert (total, [(one.id, one.name) for one in page]) == (
-        4,
-        [(ids[2], "group 2"), (ids[3], "group 3")],
-    )
+    assert (total, [(one.id, one.name) for one in page]) == (4, [(ids[2], "group 2"), (ids[3], "group 3")])
     assert all(isinstance(one, Group) and one.role == OWNER for one in page)
 
 

@@ -90,11 +90,7 @@ def test_a_picture_of_another_host_is_not_shown(avatar: str, icon: str) -> None:
     ],
 )
 def test_lines(
-    entry: Message,
-    about: Conversation,
-    language: str,
-    more: dict[str, object],
-    expected: tuple[str, str],
+    entry: Message, about: Conversation, language: str, more: dict[str, object], expected: tuple[str, str]
 ) -> None:
     assert lines(entry, about, language, **more) == expected
 

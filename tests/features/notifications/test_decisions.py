@@ -5,13 +5,7 @@ from typing import Any
 import pytest
 
 from imserver.features.notifications import decisions
-from imserver.features.notifications.contract import (
-    MUTED_FOR_GOOD,
-    ConversationWish,
-    Due,
-    QuietHours,
-    Wishes,
-)
+from imserver.features.notifications.contract import MUTED_FOR_GOOD, ConversationWish, Due, QuietHours, Wishes
 from imserver.features.notifications.decisions import Decision, decide
 from imserver.features.notifications.declared import AppNotifySettings
 from imserver.messages.log.unread import UnreadMessages

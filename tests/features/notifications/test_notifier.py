@@ -461,9 +461,7 @@ def test_a_user_with_mail_only_becomes_due_for_mail(node: NotifyingNode) -> None
     assert node.service.taken == []
 
 
-def test_the_notification_of_a_member_who_left_is_closed(
-    node: NotifyingNode,
-) -> None:
+def test_the_notification_of_a_member_who_left_is_closed(node: NotifyingNode) -> None:
     log = node.store.part(MessageLog)
     group = log.groups.create(APP, "ann", "tea", ["zoe", "kim"]).conversation
     node.subscribe("zoe", "kim")

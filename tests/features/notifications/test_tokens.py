@@ -32,8 +32,7 @@ def test_a_token_has_what_its_notification_is_about(tokens: ActionTokens, clock:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "valid"),
-    [(0, MIN_TOKEN_SECONDS), (3 * 86400, 3 * 86400), (28 * 86400, MAX_TOKEN_SECONDS)],
+    ("seconds", "valid"), [(0, MIN_TOKEN_SECONDS), (3 * 86400, 3 * 86400), (28 * 86400, MAX_TOKEN_SECONDS)]
 )
 def test_a_token_ends_with_its_notification(
     tokens: ActionTokens, clock: Clock, seconds: int, valid: int

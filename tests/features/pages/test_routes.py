@@ -25,9 +25,7 @@ from imserver.config.settings import (
     TenantSettings,
 )
 from imserver.config.values import ConfigError, Locations
-from imserver.errors import (
-    Problems,
-)
+from imserver.errors import Problems
 from imserver.features.pages.address import check
 from imserver.features.pages.blueprint import create_pages, refusal
 from imserver.process import Secret
@@ -278,10 +276,7 @@ def test_words_that_come_from_the_request_are_escaped(client: FlaskClient) -> No
 
 @pytest.mark.parametrize(
     ("path", "state"),
-    [
-        ("/status", "/system/state?detail=true"),
-        ("/cluster", "/system/state?cluster=true&detail=true"),
-    ],
+    [("/status", "/system/state?detail=true"), ("/cluster", "/system/state?cluster=true&detail=true")],
 )
 def test_a_page_for_operators_names_only_itself(client: FlaskClient, path: str, state: str) -> None:
     answer = client.get(path)

@@ -21,11 +21,7 @@ from imserver.errors import StorageUnavailable  # noqa: E402
 from imserver.messages.log.contract import Appended, Draft  # noqa: E402
 from imserver.messages.log.message_log import MessageLog  # noqa: E402
 from imserver.messages.log.transaction import AppTransaction  # noqa: E402
-from imserver.storage.statements import (  # noqa: E402
-    MysqlStatements,
-    PostgresqlStatements,
-    SqliteStatements,
-)
+from imserver.storage.statements import MysqlStatements, PostgresqlStatements, SqliteStatements  # noqa: E402
 from imserver.storage.store import Store  # noqa: E402
 
 SENDERS = 8

@@ -25,9 +25,7 @@ from imserver.messages.log.contract import (
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.read import EntryReader
 from imserver.messages.log.rows import LogTables
-from imserver.model import (
-    Limit,
-)
+from imserver.model import Limit
 from tests.messages.log.listening import Listening
 from tests.storage.conftest import OpenStore, WriteAt
 
@@ -649,10 +647,7 @@ def test_a_group_is_opened_and_closed_by_an_entry_each(url: str, open_store: Ope
     change = log.groups.set_open("101", result.conversation, True, "ann")
     assert isinstance(change, Change)
     assert change.entry is not None
-    assert (change.entry.kind, json.loads(change.entry.meta)) == (
-        "group",
-        {"change": "open", "open": True},
-    )
+    assert (change.entry.kind, json.loads(change.entry.meta)) == ("group", {"change": "open", "open": True})
     found = log.conversations.get("101", result.conversation)
     assert found is not None
     assert found.open

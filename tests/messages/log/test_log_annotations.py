@@ -320,20 +320,7 @@ def test_messages_are_found_by_their_types(log: MessageLog) -> None:
     types = ["text", "picture", "video", "text", "picture"]
     found = stored(log, *(say("a", at, "1", type=each) for each in types))
     stored(log, say("a", "b", "1", type="picture"))
-    pictures, before = log.search.find(
-        APP,
-        "b",
-        "",
-        at,
-        0,
-        10,
-        SearchFilter(
-            types=(
-                "picture",
-                "video",
-            )
-        ),
-    )
+    pictures, before = log.search.find(APP, "b", "", at, 0, 10, SearchFilter(types=("picture", "video")))
     assert ([entry.type for entry in pictures], before) == (["picture", "video", "picture"], 0)
     some, before = log.search.find(APP, "b", "", at, 0, 1, SearchFilter(types=("picture",)))
     assert (ids(some), before) == ([found[4].id], found[4].id)

@@ -10,14 +10,7 @@ from imserver.auth.accounts import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotCommand, BotStore
 from imserver.messages.log.bots import MOST_BOTS, bots_of, values_of
-from imserver.messages.log.contract import (
-    Appended,
-    Change,
-    Draft,
-    Entry,
-    Rejected,
-    RejectReason,
-)
+from imserver.messages.log.contract import Appended, Change, Draft, Entry, Rejected, RejectReason
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.model import Reaction
 from tests.storage.conftest import OpenStore

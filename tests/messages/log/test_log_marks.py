@@ -107,9 +107,7 @@ def test_those_are_informed_whose_messages_were_passed_over(log: MessageLog) -> 
     assert log.marks.since(APP, "a", 0).receipts == ()
 
 
-def test_who_has_left_a_group_learns_nothing_of_it_and_nobody_learns_what_they_read(
-    log: MessageLog,
-) -> None:
+def test_who_has_left_a_group_learns_nothing_of_it_and_nobody_learns_what_they_read(log: MessageLog) -> None:
     group = log.groups.create(APP, "owner", "tea", ["a", "b", "c"]).conversation
     entries = stored(log, say("a", group), say("b", group), say("", group))
     log.groups.leave(APP, group, ["a"])

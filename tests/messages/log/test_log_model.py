@@ -150,11 +150,7 @@ class Model(RuleBasedStateMachine):
             return
         body = b"" if recalls else text
         draft = Draft(
-            sender=sender,
-            kind="recall" if recalls else "edit",
-            body=body,
-            about=about,
-            conversation=at,
+            sender=sender, kind="recall" if recalls else "edit", body=body, about=about, conversation=at
         )
         (outcome,) = self.log.writer.append(self.app, [draft])
         if about in self.recalled and not recalls:
@@ -285,9 +281,6 @@ def test_the_log_is_as_its_model_says() -> None:
     run_state_machine_as_test(
         Model,
         settings=settings(
-            max_examples=60,
-            stateful_step_count=30,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
+            max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

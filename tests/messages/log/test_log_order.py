@@ -15,9 +15,7 @@ from imserver.messages.log import transaction
 from imserver.messages.log.contract import Appended, Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.rows import LogHead
-from imserver.model import (
-    Limit,
-)
+from imserver.model import Limit
 from imserver.storage.statements import (
     DirectStatements,
     MysqlStatements,

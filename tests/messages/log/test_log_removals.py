@@ -63,9 +63,7 @@ def test_a_removal_that_is_final_leaves_nothing(log: MessageLog) -> None:
     assert {entry.kind for entry in log.entries.read(APP, 0, 100)} == {"recall"}
 
 
-def test_a_recalled_message_is_not_removed_and_a_removal_ends_where_it_may_not_go_on(
-    log: MessageLog,
-) -> None:
+def test_a_recalled_message_is_not_removed_and_a_removal_ends_where_it_may_not_go_on(log: MessageLog) -> None:
     one, other = stored(log, say("ann", "bob", "one"), say("ann", "bob", "other"))
     stored(log, say("ann", 1, kind="recall", about=one.id))
     assert log.removals.remove(APP, "act", [one.id]) == [one.id]

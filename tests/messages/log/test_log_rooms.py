@@ -13,9 +13,7 @@ from imserver.messages.log.contract import (
     RejectReason,
 )
 from imserver.messages.log.message_log import MessageLog
-from imserver.model import (
-    Limit,
-)
+from imserver.model import Limit
 from tests.storage.conftest import OpenStore, WriteAt
 
 APP = "action:1"

@@ -18,7 +18,7 @@ PROMISES: dict[str, list[tuple[str, str]]] = {
         (
             "SHOW SESSION VARIABLES WHERE Variable_name IN ('tx_isolation', 'transaction_isolation')",
             "read committed",
-        ),
+        )
     ],
 }
 """What is asked of each engine, and the one answer that is right: on SQLite 2 is FULL."""

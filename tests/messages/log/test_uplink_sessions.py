@@ -8,13 +8,7 @@ import pytest
 
 from imserver.errors import StorageUnavailable
 from imserver.messages.log import uplink_sessions, writer
-from imserver.messages.log.contract import (
-    Appended,
-    AppendRequest,
-    Draft,
-    Rejected,
-    RejectReason,
-)
+from imserver.messages.log.contract import Appended, AppendRequest, Draft, Rejected, RejectReason
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage import database
 from imserver.storage.statements import Statements, Unsure
