@@ -47,7 +47,7 @@ LAYERS = (
     ("config",),
     ("message_view",),
     ("metric_table", "metrics", "model", "notify"),
-    ("errors", "assets", "clock", "version", "__init__"),
+    ("errors", "assets", "clock", "threads", "version", "__init__"),
 )
 
 PRIVILEGE = Path(__file__).with_name("privilege.txt")

@@ -187,10 +187,6 @@ def _continue_account(sql: Statements, last: int) -> None:
     )
 
 
-def _last_events(sql: Statements) -> list[Row]:
-    return sql.query("SELECT app, last_id FROM event_feed") if "event_feed" in _tables(sql) else []
-
-
 def _continue_events(sql: Statements, given: list[Row]) -> None:
     # A feed without a lease begins at the end of the log.
     sql.execute_many(
@@ -201,14 +197,15 @@ def _continue_events(sql: Statements, given: list[Row]) -> None:
     )
 
 
-def _skip_events(sql: Statements, far: int) -> None:
-    sql.execute(f"UPDATE event_feed SET {raised('last_id', far)}")
-
-
 _OWN: Final = (
     # The first, because MySQL commits with it.
     GivenNumbers(frozenset({"account"}), _last_account, _continue_account, partial(move_keys_on, "account")),
-    GivenNumbers(frozenset({"event_feed"}), _last_events, _continue_events, _skip_events),
+    GivenNumbers(
+        frozenset({"event_feed"}),
+        lambda sql: sql.query("SELECT app, last_id FROM event_feed") if "event_feed" in _tables(sql) else [],
+        _continue_events,
+        lambda sql, far: sql.execute(f"UPDATE event_feed SET {raised('last_id', far)}"),
+    ),
 )
 """The numbers of accounts and events, which also continue when a log has lost entries."""
 

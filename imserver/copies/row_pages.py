@@ -26,7 +26,6 @@ from imserver.storage.export_rows import behind
 from imserver.storage.statements import DirectStatements, PooledStatements, Row
 
 _PAGE_BYTES: Final = 4 << 20
-_PAGE_ROWS: Final = 5000
 _FETCH_ROWS: Final = 250
 """So many rows are in memory besides a page, whatever their size."""
 _HASH_BYTES: Final = 16
@@ -174,7 +173,7 @@ def _bounded(cursor: Any) -> Iterator[list[Row]]:
     while rows := cursor.fetchmany(_FETCH_ROWS):
         page += rows
         size += sum(len(value) for row in rows for value in row if type(value) is bytes)
-        if size >= _PAGE_BYTES or len(page) >= _PAGE_ROWS:
+        if size >= _PAGE_BYTES or len(page) >= 5000:
             yield page
             page, size = [], 0
     if page:

@@ -46,15 +46,13 @@ class BadBody(ServiceRefused, ValueError, problem=Problems.BAD_REQUEST):
     """The body of a request does not match its content type."""
 
 
-def _unescape_run(run: re.Match[str]) -> str:
-    return bytes.fromhex(run[0].replace("%", "")).decode("utf-8", "replace")
-
-
 def _unescape(text: str) -> str:
     text = text.replace("+", " ")
     if "%" not in text:
         return text
-    return _escapes.sub(_unescape_run, text) if len(text) < _LONG else _unescape_long(text)
+    if len(text) >= _LONG:
+        return _unescape_long(text)
+    return _escapes.sub(lambda run: bytes.fromhex(run[0].replace("%", "")).decode("utf-8", "replace"), text)
 
 
 def _unescape_long(text: str) -> str:
@@ -143,14 +141,12 @@ def _parse_json_slowly(body: bytes) -> Any:
         raise BadBody("no JSON")
     try:
         return json.loads(
-            body.decode(), object_pairs_hook=_well_formed_object, parse_constant=_refuse_constant
+            body.decode(),
+            object_pairs_hook=lambda pairs: {_well_formed(name): _well_formed(each) for name, each in pairs},
+            parse_constant=_refuse_constant,
         )
     except (ValueError, RecursionError) as error:
         raise BadBody(str(error)) from None
-
-
-def _well_formed_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {_well_formed(name): _well_formed(value) for name, value in pairs}
 
 
 def _well_formed(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from imserver.assets import asset_path
 from imserver.clock import is_long_turn, retry_pause, serve_others, steady_time, until_beat
 from imserver.logging import RateLimitedLog
+from imserver.threads import Threads
 from imserver.transport.outgoing import BadUrl, Outgoing, PublicRequests, Unreachable
 from imserver.transport.proxies import network_of
 
@@ -11,6 +12,7 @@ __all__ = [
     "Outgoing",
     "PublicRequests",
     "RateLimitedLog",
+    "Threads",
     "Unreachable",
     "asset_path",
     "is_long_turn",

@@ -19,7 +19,6 @@ from typing import Final, Protocol
 
 import gevent
 from gevent import GreenletExit
-from gevent.threadpool import ThreadPool
 from msgspec.structs import replace
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
@@ -54,6 +53,7 @@ from imserver.storage.statements import (
     Unsure,
 )
 from imserver.storage.tables import FeatureTables
+from imserver.threads import Threads
 
 log = logging.getLogger(__name__)
 
@@ -118,33 +118,14 @@ class ThreadRunner:
     """
 
     def __init__(self) -> None:
-        self._pool = ThreadPool(1)
+        self._threads = Threads(1)
 
     def run(self, function: Callable[[], T], seconds: float | None) -> T:
-        returned: list[T] = []
-        failed: list[BaseException] = []
-
-        def work() -> None:
-            # The loop would print an exception that leaves the thread.
-            try:
-                returned.append(function())
-            except BaseException as error:
-                failed.append(error)
-
         with gevent.Timeout(seconds, _Late):
-            self._pool.spawn(work).get()
-        if failed:
-            # Nothing else may refer to it: that would be a cycle with all that the caller's frames hold.
-            raise failed.pop()
-        return returned[0]
+            return self._threads.do(function)
 
     def close(self) -> bool:
-        try:
-            with gevent.Timeout(_CLOSE_SECONDS, _Late):
-                self._pool.kill()
-        except _Late:
-            return False
-        return True
+        return self._threads.close(_CLOSE_SECONDS)
 
 
 class Database:

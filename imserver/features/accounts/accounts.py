@@ -63,8 +63,6 @@ from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Account, RecordEvent
 from imserver.plugin.wire import id_of
 
-DEVICE_CHARACTERS: Final = 64
-
 
 def check_shown(nickname: str, avatar: str) -> None:
     """Raise BadField for an invalid nickname or avatar."""
@@ -80,7 +78,7 @@ def check_password(password: str) -> None:
 
 def check_device(device: str) -> None:
     """Raise BadField for an invalid name of a device."""
-    _check(device, "device", 0, DEVICE_CHARACTERS)
+    _check(device, "device", 0, 64)
 
 
 def may_be_login(login: str, password: str) -> bool:

@@ -44,7 +44,6 @@ _SHORT_SECONDS: Final = 0.01
 """After a shorter step the next one is four times as long, so none takes much longer than 40 ms."""
 MOST_SEEN: Final = 100_000
 """Limit of the collected accounts. Beyond it further ones are not stored."""
-_SEEN_AT_ONCE: Final = 1000
 
 
 class NoFinding(
@@ -237,7 +236,7 @@ class LastSeen:
     def flush(self) -> None:
         """Store what was collected. May switch. What cannot be stored is lost."""
         while self._seen:
-            some = list(self._seen.items())[:_SEEN_AT_ONCE]
+            some = list(self._seen.items())[:1000]
             for key, _ in some:
                 del self._seen[key]
             try:

@@ -38,8 +38,6 @@ CODES: Final = 10
 """How many recovery codes an account gets."""
 CODE_CHARACTERS: Final = 40
 """The longest code that is looked at."""
-WRONG_CODES: Final = 20
-_A_DAY: Final = 86400
 _DRIFT: Final = (0, -1, 1)
 """The half minutes whose codes are accepted: the present one, and one before and after it."""
 _SECRET_BYTES: Final = 20
@@ -80,7 +78,7 @@ class Factors:
 
     def __init__(self, rows: FactorStore, buckets: MakeBuckets) -> None:
         self._rows = rows
-        self._wrong = buckets(FACTOR_CODES, WRONG_CODES, _A_DAY)
+        self._wrong = buckets(FACTOR_CODES, 20, 86400)
 
     def require(self, account: Account, code: str, device: KnownDevice | None) -> None:
         """Use up a code of an account that has a factor; of others nothing is asked.
@@ -166,12 +164,12 @@ def _step_of(secret: str, code: str) -> int:
     if not secret:
         return 0
     totp, step = _totp(secret), int(time()) // STEP_SECONDS
-    right = [step + drift for drift in _DRIFT if _same(totp.generate_otp(step + drift), code)]
+    right = [
+        step + drift
+        for drift in _DRIFT
+        if hmac.compare_digest(totp.generate_otp(step + drift).encode(), code.encode())
+    ]
     return right[0] if right else 0
-
-
-def _same(one: str, other: str) -> bool:
-    return hmac.compare_digest(one.encode(), other.encode())
 
 
 def _new_codes() -> list[str]:

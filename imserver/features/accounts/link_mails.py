@@ -26,8 +26,6 @@ MAILS: Final = 3
 MAX_SENDING: Final = 1000
 """Mails that wait for the mail server; beyond it requests have no effect."""
 _AT_ONCE: Final = 4
-_FIRST_PAUSE_SECONDS: Final = 1.0
-_LONGEST_PAUSE_SECONDS: Final = 60.0
 _MAIL_SECONDS: Final = 600.0
 """How long a mail is repeated."""
 
@@ -95,4 +93,4 @@ class LinkMails:
             else:
                 log.info("app %s: the account %d was sent a mail", account.app, account.id)
                 return
-            gevent.sleep(retry_pause(failures, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS))
+            gevent.sleep(retry_pause(failures, 1.0, 60.0))

@@ -14,16 +14,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from imserver.plugin.errors import Problems, ServiceRefused
+from imserver.plugin.runtime import Threads
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
-    from gevent.threadpool import ThreadPool
 
 T = TypeVar("T")
 
-PASSES: Final = 2
-MEMORY_KIB: Final = 19 * 1024
-LANES: Final = 1
 AT_ONCE: Final = 2
 MAX_WAITING: Final = 1000
 """Limit of the passwords that wait: about ten seconds of work for both threads."""
@@ -41,7 +38,7 @@ class Passwords:
 
     def __init__(self, salt: str) -> None:
         self._salt = salt
-        self._threads: ThreadPool | None = None
+        self._threads = Threads(AT_ONCE)
         self._hasher: PasswordHasher | None = None
         self._nobodys = ""
         self.waiting = 0
@@ -69,16 +66,14 @@ class Passwords:
 
     def close(self) -> None:
         """Stop the threads. Call nothing afterwards."""
-        if self._threads is not None:
-            self._threads.kill()
-            self._threads = None
+        self._threads.close()
 
     def _library(self) -> PasswordHasher:
         if self._hasher is None:
             # Imported in the loop's thread: otherwise two threads might import it at once.
             from argon2 import PasswordHasher
 
-            self._hasher = PasswordHasher(PASSES, MEMORY_KIB, LANES)
+            self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
         return self._hasher
 
     def _verified(self, hasher: PasswordHasher, hashed: str, password: str) -> bool:
@@ -95,12 +90,8 @@ class Passwords:
         """Run ``work`` in one of the threads and return its result."""
         if self.waiting >= MAX_WAITING:
             raise Overloaded(f"{MAX_WAITING} passwords wait already")
-        if self._threads is None:
-            from gevent.threadpool import ThreadPool
-
-            self._threads = ThreadPool(AT_ONCE)
         self.waiting += 1
         try:
-            return self._threads.apply(work)
+            return self._threads.do(work)
         finally:
             self.waiting -= 1

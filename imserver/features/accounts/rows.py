@@ -365,8 +365,9 @@ class AccountStore:
     @Store.writing_or(False)
     def remove(self, sql: PooledStatements, app: str, id: int, record: RecordEvent | None = None) -> bool:
         """Delete an account and its relations; False if it does not exist."""
-        if record is not None:
-            _report_removal(sql, record, app, id)
+        if record is not None and _by_id(sql, app, id) is not None:  # it has no name any more
+            facts = {"user": str(id), "change": "removed", "nickname": "", "avatar": ""}
+            record(sql, app, str(id), facts)
         if sql.execute("DELETE FROM account WHERE id = %s AND app = %s", (id, app)) != 1:
             return False
         Store.end_keys_of(sql, id)
@@ -696,13 +697,6 @@ def report(sql: PooledStatements, record: RecordEvent | None, change: str, accou
             "avatar": account.avatar,
         }
         record(sql, account.app, account.user, facts)
-
-
-def _report_removal(sql: PooledStatements, record: RecordEvent, app: str, id: int) -> None:
-    """Tell the back end that an account was removed. It has no name any more."""
-    if _by_id(sql, app, id) is not None:
-        user = str(id)
-        record(sql, app, user, {"user": user, "change": "removed", "nickname": "", "avatar": ""})
 
 
 def _report_by_id(sql: PooledStatements, record: RecordEvent, change: str, app: str | None, id: int) -> None:

@@ -40,7 +40,6 @@ from imserver.plugin.wire import Limit, id_of
 MAX_TOKEN_CHARACTERS: Final = 8192
 """Longer tokens are refused unread."""
 _SECRET_BYTES: Final = 32
-_SECRET_CHARACTERS: Final = 43
 _ID_DIGITS: Final = 19
 
 
@@ -139,10 +138,6 @@ def bot_hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _no_bot(_id: int, _secret_hash: str) -> Account | None:
-    return None
-
-
 class AccountTokens:
     """Makes and verifies the tokens of stored accounts. Only apps with accounts have any. The answers to
     :class:`imserver.auth.accounts.AccountLookup` where users are accounts.
@@ -160,7 +155,7 @@ class AccountTokens:
         self._keys = base.keys
         self._settings = base.config.jwt
         self._derived_keys = base.node.keys_for("account tokens")
-        self.bots: Callable[[int, str], Account | None] = _no_bot
+        self.bots: Callable[[int, str], Account | None] = lambda _id, _hash: None
         """The holder of a token of a bot: by the id of the account and the hash of the secret. It may switch,
         and raise StorageUnavailable."""
 
@@ -277,7 +272,7 @@ class AccountTokens:
     def _bot(self, token: str) -> AccountSession:
         """The bot that a token belongs to. May switch. Raises BadToken and StorageUnavailable."""
         id, _, secret = token.removeprefix(AccountSession.bot_prefix).partition("_")
-        if not (id.isdecimal() and len(id) <= _ID_DIGITS and len(secret) == _SECRET_CHARACTERS):
+        if not (id.isdecimal() and len(id) <= _ID_DIGITS and len(secret) == 43):
             raise BadToken("this is not a token of a bot")
         account = self.bots(min(int(id), Limit.ID), bot_hash(secret))
         if account is None or not self.wanted_in(account.app):

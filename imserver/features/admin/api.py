@@ -7,10 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Struct
 
-from imserver.features.admin.finder import MOST_APPS, Kind, TextQuestion
-from imserver.features.admin.live import ListedConnection
-from imserver.features.admin.nodes import SILENT, NodeView
-from imserver.features.admin.parts import AdminParts
+from imserver.features.admin.finder import MOST_APPS, Kind, ListedConnection, TextQuestion
+from imserver.features.admin.parts import SILENT, AdminParts, NodeView
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     Api,
@@ -127,13 +125,9 @@ class AdminApi(Struct, frozen=True):
     api: Api
 
 
-def _admin_api(core: Core, api: Api) -> AdminApi:
-    return AdminApi(core.service(AdminParts), core.identity.tenants, core, api)
-
-
 routes = Resource(
     "admin",
-    _admin_api,
+    lambda core, api: AdminApi(core.service(AdminParts), core.identity.tenants, core, api),
     hot=False,
     chapter=(
         "What those who answer for a server see and do: search, connections, nodes. Use an "

@@ -30,10 +30,7 @@ LAST_SECONDS: Final = 5.0
 """Time limit for the acts that wait when the node ends."""
 MOST_WAITING: Final = 10_000
 _AT_ONCE: Final = 200
-_DAY_MS: Final = 86_400_000
 _LOOK_SECONDS: Final = 600.0
-_FIRST_PAUSE: Final = 0.25
-_LONGEST_PAUSE: Final = 5.0
 
 
 class AuditCounts(Struct):
@@ -132,7 +129,7 @@ class AuditLog(NoObserver):
                 for each in some:
                     self._log_once(each)
                 failures += 1
-                gevent.sleep(retry_pause(failures, _FIRST_PAUSE, _LONGEST_PAUSE))
+                gevent.sleep(retry_pause(failures, 0.25, 5.0))
             except Exception:
                 if len(some) == 1:
                     log.exception("the act %s cannot be stored in the audit log", some[0].act.name)
@@ -155,7 +152,7 @@ class AuditLog(NoObserver):
 
     def expire(self) -> None:
         """Remove acts that are too old. Switches. Raises StorageUnavailable."""
-        while self._days and self._store.write_or(0, partial(remove_before, self._days * _DAY_MS)):
+        while self._days and self._store.write_or(0, partial(remove_before, self._days * 86_400_000)):
             pass
 
     def finish(self) -> None:

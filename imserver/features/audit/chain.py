@@ -16,14 +16,13 @@ import msgspec
 from msgspec import Struct
 
 from imserver.features.audit.facts import facts_of, user_in
-from imserver.plugin.identity import Act, Principal
+from imserver.plugin.identity import Act
 
 NO_HASH: Final = "0" * 64
 """In place of the hash of the row before the first."""
 _APP_BYTES: Final = 500
 _NAME_BYTES: Final = 100
 _MEMBER_BYTES: Final = 255
-_SALT_BYTES: Final = 16
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.decode
@@ -101,8 +100,8 @@ def entry_of(act: Act) -> tuple[Entry, tuple[Name, ...]]:
 
 
 def _names(act: Act) -> Iterator[Name]:
-    app = _clean(act.app, _APP_BYTES)
-    by = _person(act.by)
+    app, person = _clean(act.app, _APP_BYTES), act.by.user or act.by.staff  # a person, or their bot
+    by = (_clean(act.by.app, _APP_BYTES), _clean(person, _MEMBER_BYTES)) if person else None
     if by is not None:
         yield _name("by", *by)
     elif act.by.key:
@@ -125,13 +124,7 @@ def _names(act: Act) -> Iterator[Name]:
 
 
 def _name(part: str, app: str, member: str, text: str = "") -> Name:
-    return Name(part, app, member, text, secrets.token_bytes(_SALT_BYTES))
-
-
-def _person(by: Principal) -> tuple[str, str] | None:
-    """The app and user of a principal that is a person, or their bot."""
-    user = by.user or by.staff
-    return (_clean(by.app, _APP_BYTES), _clean(user, _MEMBER_BYTES)) if user else None
+    return Name(part, app, member, text, secrets.token_bytes(16))
 
 
 def _clean(text: str, most: int) -> str:

@@ -66,7 +66,8 @@ def append(batch: ActBatch, sql: PooledStatements) -> None:
     end = head(sql, lock=True)  # other writers wait until this transaction ends
     if end is None:
         raise NoHead("audit_head has no row")
-    if batch.number and _hash_at(sql, batch.number) == batch.hash:
+    stored = sql.query("SELECT hash FROM audit WHERE number = %s", (batch.number,)) if batch.number else []
+    if stored and text_of(stored[0][0]) == batch.hash:
         return
     now, read_at = int(sql.query(f"SELECT {sql.clock}")[0][0] * 1000), monotonic()
     number, time, previous = end.number, end.time, end.hash
@@ -99,11 +100,6 @@ def store_act(store: Store, act: Act) -> None:
     """Append the act of a command. Raises StorageUnavailable."""
     batch = ActBatch([NewAct(*entry_of(act), monotonic())])
     store.write(lambda sql: append(batch, sql))
-
-
-def _hash_at(sql: PooledStatements, number: int) -> str:
-    rows = sql.query("SELECT hash FROM audit WHERE number = %s", (number,))
-    return text_of(rows[0][0]) if rows else ""
 
 
 def remove_before(age_ms: int, sql: PooledStatements) -> int:

@@ -13,7 +13,6 @@ from imserver.features.audit.rows import Acts, ChainHead, after, head
 from imserver.plugin.storage import PooledStatements, Store
 
 _PAGE: Final = 500
-_MOST_SHOWN: Final = 100
 _parts: Final = msgspec.json.Decoder(dict[str, str])
 
 
@@ -129,7 +128,7 @@ class ChainCheck:
 
     def complain(self, text: str) -> None:
         """Add a problem."""
-        if len(self.result.wrong) < _MOST_SHOWN:
+        if len(self.result.wrong) < 100:
             self.result.wrong.append(text)
         else:
             self.result.more += 1

@@ -7,14 +7,13 @@ file in the data folder: a restored backup needs it.
 
 from __future__ import annotations
 
-from imserver.features.erasure import api
-from imserver.features.erasure.parts import build
+from imserver.features.erasure.parts import build, routes
 from imserver.plugin import Feature
 
 FEATURE = Feature(
     "erasure",
     build,
-    operations=tuple(api.routes.rows),
+    operations=tuple(routes.rows),
     uses=("messages?", "accounts?"),
     commands={
         "erase": ("imserver.features.erasure.command", "erase", "Erase a user, or compact the database.")

@@ -201,7 +201,9 @@ class _Entry:
         self._packed = 0
         self._crc = 0
         self._packer = zlib.compressobj(6, zlib.DEFLATED, -15)
-        self._time = _dos_time()
+        now = gmtime()
+        clock = now.tm_hour << 11 | now.tm_min << 5 | now.tm_sec // 2
+        self._time = clock, (now.tm_year - 1980) << 9 | now.tm_mon << 5 | now.tm_mday
         file.write(self._head())
 
     def write(self, piece: bytes) -> None:
@@ -238,13 +240,6 @@ class _Entry:
 def _length_of(file: IO[bytes]) -> int:
     """Where the next byte goes."""
     return file.seek(0, os.SEEK_CUR)
-
-
-def _dos_time() -> tuple[int, int]:
-    """Now, in UTC: time and date."""
-    now = gmtime()
-    time_ = now.tm_hour << 11 | now.tm_min << 5 | now.tm_sec // 2
-    return time_, (now.tm_year - 1980) << 9 | now.tm_mon << 5 | now.tm_mday
 
 
 def _ends(entries: int, start: int, end: int) -> bytes:

@@ -6,7 +6,7 @@ import shutil
 from contextlib import closing
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -16,8 +16,6 @@ from imserver.features.exports.contents import ArchiveMaker, Subject
 from imserver.features.exports.importing import Archive, BadArchive, Import
 from imserver.plugin.commands import fail, opened, record_act, settings_options
 from imserver.plugin.errors import ImserverError
-
-_SAY_SECONDS: Final = 2.0
 
 
 @click.command()
@@ -58,7 +56,7 @@ class _ProgressLines:
         self._last = monotonic()
 
     def __call__(self, state: ArchiveState) -> None:
-        if monotonic() - self._last > _SAY_SECONDS:
+        if monotonic() - self._last > 2.0:
             self._last = monotonic()
             click.echo(f"{state.rows} rows, {state.entries} files, {state.size} bytes", err=True)
 

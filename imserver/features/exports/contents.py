@@ -33,7 +33,6 @@ VERSION: Final = 1
 PART_ROWS: Final = 5000
 """Rows of one entry. What was ended stays after a kill."""
 _PAGE: Final = 200
-_MOST_NAMES: Final = 10_000
 _PIECE: Final = 1 << 15
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -269,7 +268,7 @@ class ArchiveMaker:
     def _names_of(self, users: set[str]) -> dict[str, str]:
         """User → name of the account, of these users at least."""
         if unknown := [user for user in users if user not in self._names]:
-            if len(self._names) > _MOST_NAMES:
+            if len(self._names) > 10_000:
                 self._names.clear()
                 unknown = list(users)
             found = self._store.names_of(self._subject.app, unknown)

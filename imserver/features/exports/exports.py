@@ -9,14 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 from secrets import token_hex
 from time import monotonic, time
 from typing import Any, Final
 
-import gevent
 import msgspec
 from gevent.event import Event as Signal
 
@@ -26,6 +24,7 @@ from imserver.features.exports.declared import HTTP_EXPORT_UNFINISHED, HTTP_UNKN
 from imserver.features.exports.rows import DONE, FAILED, UNDER_WAY, Job, JobRows
 from imserver.plugin.errors import ImserverError, ServiceRefused, StorageUnavailable, Unavailable
 from imserver.plugin.identity import Buckets
+from imserver.plugin.runtime import Threads
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Erasure, Store
 
@@ -34,7 +33,6 @@ log = logging.getLogger(__name__)
 LEASE_SECONDS: Final = 15
 LOOK_SECONDS: Final = 60.0
 """Between two looks at what other nodes have left behind. A node works at once on what is started there."""
-_REACH_SECONDS: Final = 1.0
 _SWEEP_SECONDS: Final = 600.0
 _PIECE_BYTES: Final = 1 << 16
 _ID_BYTES: Final = 16
@@ -50,40 +48,6 @@ class Unfinished(ServiceRefused, problem=HTTP_EXPORT_UNFINISHED):
 
 class Lost(ImserverError):
     """The export was deleted, or another node has taken it over."""
-
-
-class Threads:
-    """Runs what blocks on the disk, or takes long, in native threads. Owner of them."""
-
-    def __init__(self) -> None:
-        self._pool: Any = None
-
-    def run(self, function: Callable[..., Any], *arguments: object) -> Any:
-        """Run ``function`` in a thread, and return or raise its result. Switches."""
-        returned: list[Any] = []
-        failed: list[BaseException] = []
-
-        def work() -> None:
-            # The loop would print an exception that leaves the thread.
-            try:
-                returned.append(function(*arguments))
-            except BaseException as error:
-                failed.append(error)
-
-        if self._pool is None:
-            from gevent.threadpool import ThreadPool
-
-            self._pool = ThreadPool(2)
-        self._pool.spawn(work).get()
-        if failed:
-            raise failed.pop()
-        return returned[0]
-
-    def close(self) -> None:
-        """End the threads."""
-        if self._pool is not None:
-            with suppress(TimeoutError), gevent.Timeout(1.0, TimeoutError):
-                self._pool.kill()
 
 
 def folder_of(config: Config) -> Path:
@@ -104,7 +68,7 @@ class Exports:
         self._root = folder_of(config)
         self._buckets = buckets
         self._release = release
-        self._threads = Threads()
+        self._threads = Threads(2)
         self._wakes = Signal(), Signal()
         """Of the greenlets for exports of users and of apps."""
         self._swept = float("-inf")
@@ -140,7 +104,7 @@ class Exports:
         if job.state != DONE:
             raise Unfinished(job.id)
         try:
-            file = self._threads.run((self._root / job.id / NAME).open, "rb")
+            file = self._threads.do((self._root / job.id / NAME).open, "rb")
         except FileNotFoundError:
             log.error("the archive %s is not in the folder of this node", job.id)
             raise UnknownExport(job.id) from None
@@ -148,7 +112,7 @@ class Exports:
 
     def _pieces(self, file: Any) -> Iterator[bytes]:
         try:
-            while piece := self._threads.run(file.read, _PIECE_BYTES):
+            while piece := self._threads.do(file.read, _PIECE_BYTES):
                 yield piece
         finally:
             file.close()
@@ -218,7 +182,7 @@ class Exports:
 
         def proceed(state: ArchiveState) -> None:
             nonlocal lease_end, reached
-            if monotonic() - reached < _REACH_SECONDS:
+            if monotonic() - reached < 1.0:
                 return
             progress = state.entries, state.rows, state.size
             lease_end = self._rows.reach(job, progress, lease_end, LEASE_SECONDS)
@@ -229,7 +193,7 @@ class Exports:
             reached = monotonic()
 
         maker = ArchiveMaker(
-            self._config, self._rows.store, subject, self._root / job.id, self._threads.run, self._release
+            self._config, self._rows.store, subject, self._root / job.id, self._threads.do, self._release
         )
         path = maker.make(proceed)
         return maker.state.entries, maker.state.rows, path.stat().st_size
@@ -242,14 +206,14 @@ class Exports:
         self._rows.forget(job)
 
     def _remove(self, id: str) -> None:
-        self._threads.run(lambda: shutil.rmtree(self._root / id, ignore_errors=True))
+        self._threads.do(lambda: shutil.rmtree(self._root / id, ignore_errors=True))
 
     def _sweep(self) -> None:
         """Remove archives whose rows another node has deleted."""
         if monotonic() - self._swept < _SWEEP_SECONDS:
             return
         self._swept = monotonic()
-        ids: list[str] = self._threads.run(self._old)
+        ids: list[str] = self._threads.do(self._old)
         for id in set(ids) - self._rows.known(ids):
             self._remove(id)
 

@@ -27,7 +27,6 @@ from imserver.plugin.storage import PooledStatements, Row, Store
 
 AT_ONCE: Final = 1000
 """Rows of one transaction."""
-_AT_ONCE_BYTES: Final = 4 << 20
 _MOST_LINE: Final = 64 << 20
 _PIECE: Final = 1 << 16
 _ROWS: Final = "rows/"
@@ -157,7 +156,12 @@ class Import:
         except Unavailable:
             raise  # the same command goes on
         except ImserverError:
-            self._store.write(self._discard)
+
+            def discard(sql: PooledStatements) -> None:
+                if give_up(self._app, self._progress, sql):  # unless another process imports it
+                    self._rows.clear(sql)
+
+            self._store.write(discard)
             raise
 
     def _take_all(self) -> None:
@@ -168,11 +172,6 @@ class Import:
                 elif number >= self._progress.entry:
                     self._take_file(number, entry, take)
         self._finish()
-
-    def _discard(self, sql: PooledStatements) -> None:
-        """Delete what was stored of an archive that is refused, unless another process imports it."""
-        if give_up(self._app, self._progress, sql):
-            self._rows.clear(sql)
 
     # --- before anything is stored --------------------------------------------------------------------------
 
@@ -240,7 +239,7 @@ class Import:
         for number, line in enumerate(self._archive.lines(entry.name)):
             if number < done:
                 continue
-            if rows and (list(line) != columns or len(rows) >= AT_ONCE or size >= _AT_ONCE_BYTES):
+            if rows and (list(line) != columns or len(rows) >= AT_ONCE or size >= (4 << 20)):
                 yield columns, rows
                 rows, size = [], 0
             columns = list(line)

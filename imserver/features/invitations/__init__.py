@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imserver.features.invitations import api
 from imserver.features.invitations.declared import PROBLEMS, SETTINGS, TABLES
-from imserver.features.invitations.parts import build
+from imserver.features.invitations.invitations import build
 from imserver.plugin import Feature
 
 FEATURE = Feature(

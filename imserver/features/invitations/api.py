@@ -10,8 +10,7 @@ from imserver.features.accounts.api import Avatar, DeviceName, Nickname, Session
 from imserver.features.accounts.declared import HTTP_TOO_MANY_FRIENDS
 from imserver.features.groups.declared import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
 from imserver.features.invitations.declared import HTTP_TOO_MANY_INVITATIONS, HTTP_UNKNOWN_INVITATION
-from imserver.features.invitations.invitations import SECONDS, Invitations
-from imserver.features.invitations.parts import invitations_of
+from imserver.features.invitations.invitations import SECONDS, Invitations, invitations_of
 from imserver.features.invitations.rows import Invitation
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (

@@ -14,16 +14,21 @@ from imserver.features.accounts import friends as changes
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.friends import FriendResult, Friends, Oneself, UnknownFriend
 from imserver.features.accounts.guests import Guests
+from imserver.features.accounts.parts import accounts_of
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
+from imserver.features.groups.parts import groups_of
 from imserver.features.invitations.declared import (
     HTTP_TOO_MANY_INVITATIONS,
     HTTP_UNKNOWN_INVITATION,
     InvitationLimits,
 )
 from imserver.features.invitations.rows import Invitation, InvitationStore, use
+from imserver.plugin import FeatureParts
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import AccountSession, Buckets, Relations, by_address
-from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, Messaging
+from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, MessageServices, Messaging
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
 from imserver.plugin.storage import Account, Condition, Statements, Store
 from imserver.plugin.wire import id_of
 
@@ -183,8 +188,13 @@ class Invitations:
         message = self._message(found)
         is_own = by in ("", found.user)
         is_sent = not is_own and message is not None and by in message.members
-        if not (is_own or is_sent or self._may_end(app, by, found.group)):
-            raise UnknownInvitation(code)
+        if not (is_own or is_sent):
+            try:
+                may_end = bool(found.group) and self._groups.role(app, found.group, by) in (OWNER, ADMIN)
+            except UnknownGroup:
+                may_end = False
+            if not may_end:
+                raise UnknownInvitation(code)
         self._rows.remove(app, code)
         self._settle(found, message, "declined" if is_sent else "revoked")
 
@@ -297,8 +307,26 @@ class Invitations:
         )
         self._messaging.store(found.app, draft, by_user=False)
 
-    def _may_end(self, app: str, by: str, group: int) -> bool:
-        try:
-            return bool(group) and self._groups.role(app, group, by) in (OWNER, ADMIN)
-        except UnknownGroup:
-            return False
+
+def invitations_of(core: Core) -> Invitations:
+    """The invitations of a node."""
+    return core.service(Invitations)
+
+
+def build(core: Core) -> FeatureParts:
+    """Build them, and join them to groups."""
+    people, groups = accounts_of(core), groups_of(core)
+    invitations = Invitations(
+        settings_of(core.config, InvitationLimits),
+        InvitationStore(core.storage.store),
+        people.accounts,
+        people.friends,
+        people.guests,
+        core.identity.relations,
+        groups,
+        people.cards.addresses,
+        core.storage.store,
+        core.service(MessageServices).messaging,
+    )
+    groups.invite_strangers = invitations.send
+    return FeatureParts(invitations)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.oauth import api, callback
+from imserver.features.oauth import api
 from imserver.features.oauth.declared import PROBLEMS, SETTINGS, TABLES
 from imserver.features.oauth.links import LinkStore
 from imserver.features.oauth.oauth import OAuth
@@ -22,7 +22,7 @@ def _build(core: Core) -> FeatureParts:
 FEATURE = Feature(
     "oauth",
     _build,
-    routes=callback.ROUTES,
+    routes=api.ROUTES,
     operations=tuple(api.routes.rows),
     uses=("pages", "accounts"),
     settings=SETTINGS,

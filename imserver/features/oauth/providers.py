@@ -33,12 +33,7 @@ LEEWAY_SECONDS: Final = 60
 """How far the clock of a provider may differ."""
 SUBJECT_BYTES: Final = 255
 """Longest id of an identity at a provider."""
-_REFRESH_SECONDS: Final = 3600.0
 _RETRY_SECONDS: Final = 5.0
-_GITHUB: Final = "https://github.com"
-_GITHUB_API: Final = "https://api.github.com"
-_WECHAT: Final = "https://open.weixin.qq.com"
-_WECHAT_API: Final = "https://api.weixin.qq.com"
 
 
 class ProviderUnavailable(ServiceRefused, problem=HTTP_PROVIDER_UNAVAILABLE):
@@ -297,7 +292,7 @@ class Oidc:
         if self._keys is None or self._endpoints is None or self._endpoints.jwks_uri != found.jwks_uri:
             self._keys = Issuer(issuer, found.jwks_uri, self._outgoing, seconds=SECONDS)
         self._endpoints = found
-        self._next_fetch = monotonic() + _REFRESH_SECONDS
+        self._next_fetch = monotonic() + 3600.0
         return found
 
     def _verified(self, token: object, access: str, nonce: str) -> dict[str, Any]:
@@ -339,8 +334,8 @@ class GitHub:
         self._settings = settings
         self._outgoing = outgoing
         base = settings.issuer.rstrip("/")
-        self._web = base or _GITHUB
-        self._api = f"{base}/api/v3" if base else _GITHUB_API
+        self._web = base or "https://github.com"
+        self._api = f"{base}/api/v3" if base else "https://api.github.com"
 
     def address(self, request: AuthorizationRequest) -> str:
         """See :class:`Provider`."""
@@ -367,7 +362,7 @@ class WeChat:
         self._settings = settings
         self._outgoing = outgoing
         base = settings.issuer.rstrip("/")
-        self._web, self._api = base or _WECHAT, base or _WECHAT_API
+        self._web, self._api = base or "https://open.weixin.qq.com", base or "https://api.weixin.qq.com"
 
     def address(self, request: AuthorizationRequest) -> str:
         """See :class:`Provider`."""

@@ -7,8 +7,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from imserver.features.quotas.quotas import Quotas
-from imserver.features.quotas.rows import STORED_DAYS
+from imserver.features.quotas.quotas import STORED_DAYS, Quotas
 from imserver.plugin.http import Call, Resource, about
 from imserver.plugin.identity import Needs
 

@@ -5,7 +5,7 @@ refuses somebody now. One act lifts it.
 from __future__ import annotations
 
 from imserver.features.refusals import api
-from imserver.features.refusals.parts import answers, build
+from imserver.features.refusals.limits import answers, build
 from imserver.plugin import Feature
 
 FEATURE = Feature(

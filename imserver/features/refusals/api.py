@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from msgspec import Struct
 
@@ -23,7 +23,6 @@ _User = Annotated[
         max_length=255,
     ),
 ]
-_MAX_ROWS: Final = 1000
 
 
 class RefusalsQuery(Struct, forbid_unknown_fields=True):
@@ -37,7 +36,7 @@ class RefusalsQuery(Struct, forbid_unknown_fields=True):
         str,
         about("The id of a request, or the address and port of a connection, as in the log.", max_length=128),
     ] = ""
-    limit: Annotated[int, about("The most refusals of the answer.", ge=1, le=_MAX_ROWS)] = 100
+    limit: Annotated[int, about("The most refusals of the answer.", ge=1, le=1000)] = 100
 
 
 class RefusalShown(Struct):

@@ -24,10 +24,8 @@ ROWS_OF_PAYER: Final = 50
 ROWS_OF_CAUSE: Final = 2_000
 MAX_ROWS: Final = 10_000
 """Limits of the rows of a node. A row takes less than 1 KB."""
-_PRUNE_SECONDS: Final = 60
 _NAME: Final = 64
 _DETAIL: Final = 200
-_REQUEST: Final = 128
 
 _network: Final = lru_cache(4096)(network_of)
 
@@ -106,7 +104,7 @@ class RefusalLog(NoObserver):
     def refused(self, refusal: Denial) -> None:
         """Count a refusal."""
         now = self._clock()
-        if now - self._pruned > _PRUNE_SECONDS:
+        if now - self._pruned > 60:
             self._prune(now)
         app = refusal.app if self._is_app(refusal.app) else ""
         key = refusal.kind, refusal.reason, app
@@ -132,7 +130,7 @@ class RefusalLog(NoObserver):
         row.count += 1
         row.last = now
         row.limit, row.until = refusal.limit, refusal.until
-        row.detail, row.request = refusal.detail[:_DETAIL], refusal.request[:_REQUEST]
+        row.detail, row.request = refusal.detail[:_DETAIL], refusal.request[:128]
 
     def select(self, wanted: Wanted) -> list[RefusalRow]:
         """The rows that are wanted, in no order."""

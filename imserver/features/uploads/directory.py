@@ -13,14 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, TypeVar
-
-import gevent
+from typing import IO, Final, TypeVar
 
 from imserver.features.uploads.contract import MediaUnavailable
-
-if TYPE_CHECKING:
-    from gevent.threadpool import ThreadPool
+from imserver.plugin.runtime import Threads
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +24,6 @@ T = TypeVar("T")
 
 PIECE_BYTES: Final = 65536
 """Bytes per read or write."""
-THREADS: Final = 4
-_CLOSE_SECONDS: Final = 1.0
 STALE_SECONDS: Final = 86400.0
 """Age of unfinished files that are removed."""
 STATE: Final = ".json"
@@ -76,50 +70,13 @@ def _hashed(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
-class Files:
-    """Runs file access outside the loop. Owner of the threads."""
-
-    def __init__(self) -> None:
-        self._pool: ThreadPool | None = None
-
-    def do(self, function: Callable[..., T], *arguments: object) -> T:
-        """Run ``function`` in a thread and return or raise its result. Switches. A begun call always
-        finishes."""
-
-        returned: list[T] = []
-        failed: list[BaseException] = []
-
-        def work() -> None:
-            # The loop would print an exception that leaves the thread.
-            try:
-                returned.append(function(*arguments))
-            except BaseException as error:
-                failed.append(error)
-
-        if self._pool is None:
-            from gevent.threadpool import ThreadPool
-
-            self._pool = ThreadPool(THREADS)
-        self._pool.spawn(work).get()
-        if failed:
-            # Nothing else may refer to it: that would be a cycle with all that the caller's frames hold.
-            raise failed.pop()
-        return returned[0]
-
-    def close(self) -> None:
-        """End the threads. A thread that a disk blocks ends with the process."""
-        if self._pool is not None:
-            with suppress(TimeoutError), gevent.Timeout(_CLOSE_SECONDS, TimeoutError):
-                self._pool.kill()
-
-
 class Directory:
     """Files under ``root``, in folders by the first letters of their names. Owner of everything under
     ``root``."""
 
     store_name = ""
 
-    def __init__(self, root: Path, files: Files) -> None:
+    def __init__(self, root: Path, files: Threads) -> None:
         self.root = root
         self._files = files
 

@@ -16,7 +16,8 @@ from msgspec import Struct
 
 from imserver.features.uploads.contract import MediaUnavailable
 from imserver.features.uploads.declared import UploadSettings
-from imserver.features.uploads.directory import PIECE_BYTES, Files
+from imserver.features.uploads.directory import PIECE_BYTES
+from imserver.plugin.runtime import Threads
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager
@@ -85,7 +86,7 @@ class Bucket:
 
     store_name = "s3"
 
-    def __init__(self, settings: UploadSettings, files: Files) -> None:
+    def __init__(self, settings: UploadSettings, files: Threads) -> None:
         self._files = files
         address = urlsplit(settings.s3_url)
         self._origin = f"{address.scheme}://{address.netloc}"

@@ -47,7 +47,6 @@ from imserver.features.uploads.directory import (
     PIECE_BYTES,
     STATE,
     Directory,
-    Files,
     folder_of,
     open_private,
     write_all,
@@ -63,7 +62,8 @@ from imserver.features.uploads.media import (
 from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
 from imserver.plugin.errors import Problems, StorageUnavailable
 from imserver.plugin.identity import Buckets, Rate
-from imserver.plugin.runtime import network_of
+from imserver.plugin.metrics import Metric
+from imserver.plugin.runtime import Threads, network_of
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Erasure, PooledStatements, Store
 
@@ -104,7 +104,7 @@ class UploadStorage:
     """Owner of the folder, of the connections to the bucket, and of the threads that access files."""
 
     def __init__(self, settings: UploadSettings, data_dir: str) -> None:
-        self.files = Files()
+        self.files = Threads(4)
         self.directory = Directory(Path(settings.directory or Path(data_dir) / "uploads"), self.files)
         self._by_name: dict[str, Media] = {"": self.directory}
         self.current = ""
@@ -664,3 +664,22 @@ def shown_name(name: str) -> str:
     """A file's name for display: without folders and control characters, and shortened."""
     last = name.replace("\\", "/").rpartition("/")[2]
     return "".join(each for each in last if each.isprintable())[:MAX_NAME_CHARACTERS]
+
+
+_HELP: Final = {
+    "uploads": "Files uploaded",
+    "upload_bytes": "Bytes of these files",
+    "uploads_refused": "Uploads refused",
+    "downloads": "Files, thumbnails and parts of files sent",
+}
+
+
+def _counted(name: str, help_: str) -> Metric:
+    def read(node: Any) -> int:
+        value: int = getattr(uploads_of(node).counters, name)
+        return value
+
+    return Metric(f"imserver_{name}_total", "counter", help_, read)
+
+
+METRICS: Final = tuple(_counted(name, help_) for name, help_ in _HELP.items())

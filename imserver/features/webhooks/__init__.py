@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from imserver.features.webhooks import api, parts
 from imserver.features.webhooks.consumer import Failure
 from imserver.features.webhooks.declared import SETTINGS, TABLES
-from imserver.features.webhooks.erasure import erasing
 from imserver.features.webhooks.log_window import HookSender, LogHook, LogHooks
-from imserver.features.webhooks.parts import webhooks_of
+from imserver.features.webhooks.parts import erasing, webhooks_of
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.plugin import Feature
 
@@ -21,7 +20,7 @@ __all__ = ["FEATURE", "Failure", "HookSender", "LogHook", "LogHooks", "Webhooks"
 
 
 def _metrics() -> Sequence[Metric]:
-    from imserver.features.webhooks.metrics import METRICS
+    from imserver.features.webhooks.parts import METRICS
 
     return METRICS
 

@@ -181,8 +181,7 @@ class EventApi(Struct, frozen=True):
 
 
 def _event_api(core: Core, _: Api) -> EventApi:
-    webhooks = webhooks_of(core)
-    states = WebhookStates(core, webhooks)
+    states = WebhookStates(core, webhooks := webhooks_of(core))
     return EventApi(webhooks.feeds, core.storage.store, states, core.identity.tenants)
 
 

@@ -2,21 +2,148 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from typing import Final
+from operator import attrgetter
+from typing import Any, Final, Literal
+
+import gevent
+import msgspec
 
 from imserver.features.webhooks.back_ends import BackEndHook
 from imserver.features.webhooks.declared import secret_of
-from imserver.features.webhooks.erasure import erase_user
-from imserver.features.webhooks.occupancy import Occupancy
 from imserver.features.webhooks.requests import AuthoriseHook, Receiver
 from imserver.features.webhooks.reviews import ReviewHook
 from imserver.features.webhooks.webhooks import QUERY, Webhooks
 from imserver.plugin import Answers, FeatureParts
 from imserver.plugin.identity import AppSecrets, Tenant, Tenants
-from imserver.plugin.services import Core, Foundation
-from imserver.plugin.settings import TenantSettings
-from imserver.plugin.storage import Erasure
+from imserver.plugin.metrics import Metric
+from imserver.plugin.services import ChannelServices, Core, Foundation
+from imserver.plugin.settings import Config, TenantSettings
+from imserver.plugin.storage import Erasure, Statements, Store, text_of
+from imserver.plugin.wire import Connection
+
+_AT_ONCE: Final = 500
+_ORDER: Final = (("event", "id"), ("event_retry", "number"))
+"""The tables, and what their rows are numbered by."""
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def erase_user(store: Store, app: str, user: str, name: str) -> None:
+    """Delete the events of a user, and those that name them, but the one that their account was removed.
+
+    Without a ``name`` in their place what they wrote stays, and so do its events. Switches. Raises
+    StorageUnavailable.
+    """
+    if not name:
+        return
+    names = {_encode(user), json.dumps(user).encode()}
+    for table, number in _ORDER:
+        after = 0
+        while (
+            last := store.write_or(0, partial(_erase_some, app, user, names, table, number, after))
+        ) > after:
+            after = last
+
+
+@contextmanager
+def erasing(_config: Config, store: Store) -> Iterator[Erasure]:
+    """The same in a command."""
+    yield Erasure(frozenset(), partial(erase_user, store), lambda _: None)
+
+
+def _erase_some(
+    app: str, user: str, names: set[bytes], table: str, number: str, after: int, sql: Statements
+) -> int:
+    """Look through some events. Returns the number of the last one; 0: there is none."""
+    order = f"AND {number} > %s ORDER BY {number} LIMIT %s"
+    statement = f"SELECT {number}, member, body FROM {table} WHERE app = %s {order}"
+    rows = sql.query(statement, (app, after, _AT_ONCE))
+    gone = [
+        (app, each)
+        for each, member, body in rows
+        if (text_of(member) == user or any(name in bytes(body) for name in names))
+        and b'"change":"removed"' not in bytes(body)
+    ]
+    sql.execute_many(f"DELETE FROM {table} WHERE app = %s AND {number} = %s", gone)
+    return int(rows[-1][0]) if rows else 0
+
+
+VACATED_SECONDS: Final = 3.0
+"""A channel without subscribers for this long is reported as vacated: clients reconnect."""
+_OCCUPANCY: Final = frozenset({"occupied", "vacated"})
+_MEMBERSHIP: Final = frozenset({"joined", "left"})
+
+
+class Occupancy:
+    """Notifies the back ends of apps about channels. Owner of the channels whose last subscriber has gone.
+
+    An app without webhooks costs one look-up. ``on_empty``: called with (app, channel) when no node of a
+    cluster has a subscriber any more; None on a node alone.
+    """
+
+    def __init__(
+        self,
+        channels: ChannelServices,
+        connection_id: Callable[[Connection], str],
+        webhooks: Webhooks,
+        on_empty: list[Callable[[str, str], object]] | None,
+    ) -> None:
+        self._channels = channels.channels
+        self._connection_id = connection_id
+        self._webhooks = webhooks
+        self._empty: dict[tuple[str, str], gevent.Greenlet[..., None]] = {}
+        """Channels without subscribers → the greenlet that will notify the back end."""
+        self._is_alone = on_empty is None
+        self._channels.members.on_joined.append(self._joined)
+        self._channels.members.on_parted.append(self._parted)
+        if on_empty is not None:
+            on_empty.append(self._emptied)
+
+    def _joined(self, connection: Connection, channel: str, is_first: bool) -> None:
+        app = connection.app or ""
+        if not self._webhooks.has_receiver(app):
+            return
+        waiting = self._empty.pop((app, channel), None)
+        if waiting is not None:
+            waiting.kill(block=False)
+        elif is_first:
+            self._report(app, "occupied", channel)
+        self._report_member("joined", connection, channel)
+
+    def _parted(self, connection: Connection, channel: str, is_last_here: bool) -> None:
+        self._report_member("left", connection, channel)
+        if is_last_here and self._is_alone:
+            self._emptied(connection.app or "", channel)
+
+    def _emptied(self, app: str, channel: str) -> None:
+        """No node has a subscriber of a channel any more."""
+        wanted = self._webhooks.wants_any(app, _OCCUPANCY)
+        if wanted and (app, channel) not in self._empty:
+            self._empty[app, channel] = gevent.spawn_later(VACATED_SECONDS, self._vacate, app, channel)
+
+    def _vacate(self, app: str, channel: str) -> None:
+        """Greenlet: nobody on this node has subscribed since."""
+        del self._empty[app, channel]
+        if not self._channels.members.count(app, channel):
+            self._report(app, "vacated", channel)
+
+    def _report(self, app: str, event: Literal["occupied", "vacated"], channel: str) -> None:
+        self._webhooks.channel(app, event, channel, {})
+
+    def _report_member(self, event: Literal["joined", "left"], connection: Connection, channel: str) -> None:
+        app = connection.app or ""
+        if self._webhooks.wants_any(app, _MEMBERSHIP):
+            facts = {
+                "user": connection.user or "",
+                "device": connection.device,
+                "dialect": connection.encoding.dialect.name,
+                "connection": self._connection_id(connection),
+            }
+            self._webhooks.channel(app, event, channel, facts)
+
 
 _LAST_SECONDS: Final = 2.0
 """Time limit for sending the last events."""
@@ -102,3 +229,68 @@ def build(core: Core) -> FeatureParts:
         erasure=Erasure(frozenset(), partial(erase_user, core.storage.store), lambda _: None),
         finish=lambda: webhooks.stop(_LAST_SECONDS),
     )
+
+
+_EVENTS: Final = {
+    "delivered": "Events that back ends and URLs of bots accepted",
+    "failures": "Requests to them that failed",
+    "dropped": "Events dropped before they were accepted",
+}
+_AUTHORISE: Final = {
+    "asked": "Logins for which a back end was asked",
+    "refused": "Logins that back ends refused",
+    "undecided": "Logins refused because the back end did not answer in time",
+}
+_REVIEWS: Final = {
+    "asked": "Messages and files for which a back end was asked",
+    "replaced": "Messages that back ends replaced",
+    "rejected": "Messages and files that back ends rejected",
+    "undecided": "Messages and files that no back end reviewed in time",
+}
+_DECISIONS: Final = {
+    "asked": "Decisions about clients, and calls of their methods, for which a back end was asked",
+    "failed": "Those without a valid answer in time",
+}
+
+
+def _read(path: str) -> Callable[[Any], Any]:
+    """Reads an attribute of the webhooks of a node."""
+    value = attrgetter(path)
+
+    def read(node: Any) -> Any:
+        return value(webhooks_of(node))
+
+    return read
+
+
+def _counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:
+    for name, help_ in helps.items():
+        yield Metric(f"{prefix}_{name}_total", "counter", help_, _read(f"{path}.{name}"), "app")
+
+
+METRICS: Final = (
+    Metric(
+        "imserver_webhook_waiting",
+        "gauge",
+        "Events that wait to be sent to back ends and bots",
+        _read("tally.waiting"),
+        "app",
+    ),
+    Metric(
+        "imserver_webhook_waiting_bytes",
+        "gauge",
+        "Bytes of these events, of all apps",
+        _read("tally.waiting_bytes"),
+    ),
+    Metric(
+        "imserver_webhook_backlog",
+        "gauge",
+        "Durable events, and entries of logs, that this node has to deliver",
+        _read("feeds.backlog"),
+        "app",
+    ),
+    *_counters("imserver_webhook", "tally", _EVENTS),
+    *_counters("imserver_authorise", "back_ends.authoriser", _AUTHORISE),
+    *_counters("imserver_review", "reviews", _REVIEWS),
+    *_counters("imserver_back_end", "back_ends", _DECISIONS),
+)

@@ -3,8 +3,8 @@
 import pytest
 
 from imserver.dialects.pusher.apps import PusherHooks, PusherReceiver
-from imserver.features.webhooks import occupancy
-from imserver.features.webhooks.occupancy import Occupancy
+from imserver.features.webhooks import parts
+from imserver.features.webhooks.parts import Occupancy
 from imserver.features.webhooks.webhooks import Webhooks
 from tests.core.back_end import AwayStore, BackEnd
 from tests.hub.harness import Harness
@@ -16,7 +16,7 @@ APP, NEWS = "102", "news"
 def test_a_back_end_receives_which_channels_have_subscribers_but_not_those_of_the_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(occupancy, "VACATED_SECONDS", 0.02)
+    monkeypatch.setattr(parts, "VACATED_SECONDS", 0.02)
     with Harness() as harness:
         sent: list[bytes] = []
         back_end = BackEnd()

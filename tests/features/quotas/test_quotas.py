@@ -9,8 +9,7 @@ import pytest
 from imserver.errors import QuotaSpent
 from imserver.features.quotas import FEATURE
 from imserver.features.quotas.declared import QuotaSettings, QuotasOfApp
-from imserver.features.quotas.quotas import Quotas
-from imserver.features.quotas.rows import UsageRows, Used
+from imserver.features.quotas.quotas import Quotas, UsageRows, Used
 from imserver.metrics import CountsByApp
 from imserver.plugin.identity import Tenant
 from imserver.plugin.storage import Store

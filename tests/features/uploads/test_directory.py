@@ -11,8 +11,9 @@ import pytest
 
 from imserver.features.uploads.contract import Media, MediaUnavailable
 from imserver.features.uploads.declared import UploadSettings
-from imserver.features.uploads.directory import Directory, Files
+from imserver.features.uploads.directory import Directory
 from imserver.features.uploads.s3 import EMPTY_SHA256, Bucket, Credentials, canonical_path, signed_headers
+from imserver.threads import Threads
 
 from .bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
 
@@ -22,8 +23,8 @@ DAY = datetime(2013, 5, 24, tzinfo=UTC)
 
 
 @pytest.fixture
-def files() -> Iterator[Files]:
-    one = Files()
+def files() -> Iterator[Threads]:
+    one = Threads(4)
     yield one
     one.close()
 
@@ -34,7 +35,7 @@ def standin() -> Iterator[Standin]:
         yield bucket
 
 
-def bucket_at(url: str, files: Files, secret: str = SECRET_KEY) -> Bucket:
+def bucket_at(url: str, files: Threads, secret: str = SECRET_KEY) -> Bucket:
     return Bucket(
         UploadSettings(
             s3_url=url,
@@ -50,7 +51,9 @@ def bucket_at(url: str, files: Files, secret: str = SECRET_KEY) -> Bucket:
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def media(request: pytest.FixtureRequest, files: Files, standin: Standin, tmp_path: Path) -> Iterator[Media]:
+def media(
+    request: pytest.FixtureRequest, files: Threads, standin: Standin, tmp_path: Path
+) -> Iterator[Media]:
     """Each place in turn."""
     one: Media = (
         Directory(tmp_path / "root", files) if request.param == "folder" else bucket_at(standin.url, files)
@@ -94,7 +97,7 @@ def test_a_reader_that_stops_leaves_nothing_open(media: Media, tmp_path: Path) -
     assert got(media, "some") == CONTENT  # the next answer is not the rest of that one
 
 
-def test_the_folder_is_for_its_owner_only_and_is_swept_of_what_is_old(files: Files, tmp_path: Path) -> None:
+def test_the_folder_is_for_its_owner_only_and_is_swept_of_what_is_old(files: Threads, tmp_path: Path) -> None:
     folder = Directory(tmp_path / "root", files)
     incoming = folder.incoming()
     assert incoming.stat().st_mode & 0o777 == 0o700
@@ -109,7 +112,7 @@ def test_the_folder_is_for_its_owner_only_and_is_swept_of_what_is_old(files: Fil
 
 
 @pytest.mark.parametrize("name", ["../../secret", "{}/secret", ".."])
-def test_no_name_of_a_file_leads_out_of_the_folder(files: Files, tmp_path: Path, name: str) -> None:
+def test_no_name_of_a_file_leads_out_of_the_folder(files: Threads, tmp_path: Path, name: str) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
     folder, name = Directory(tmp_path / "root", files), name.format(tmp_path)
@@ -123,7 +126,7 @@ def test_no_name_of_a_file_leads_out_of_the_folder(files: Files, tmp_path: Path,
     assert secret.read_bytes() == b"secret"
 
 
-def test_a_folder_that_cannot_be_used_is_a_temporary_error(files: Files, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_used_is_a_temporary_error(files: Threads, tmp_path: Path) -> None:
     (tmp_path / "root").write_bytes(b"a file stands in the way")
     folder = Directory(tmp_path / "root", files)
     with pytest.raises(MediaUnavailable):
@@ -153,7 +156,7 @@ def test_requests_are_signed_as_the_published_examples_are() -> None:
     )
 
 
-def test_a_file_is_sent_with_its_length_and_type(files: Files, standin: Standin, tmp_path: Path) -> None:
+def test_a_file_is_sent_with_its_length_and_type(files: Threads, standin: Standin, tmp_path: Path) -> None:
     bucket = bucket_at(standin.url, files)
     put(bucket, "some", tmp_path)
     assert standin.objects == {"a b/some": (CONTENT, "image/png")}
@@ -163,7 +166,7 @@ def test_a_file_is_sent_with_its_length_and_type(files: Files, standin: Standin,
 
 @pytest.mark.parametrize("failure", ["500", "503", "hang up"])
 def test_a_bucket_that_fails_is_asked_again(
-    files: Files, standin: Standin, tmp_path: Path, failure: str
+    files: Threads, standin: Standin, tmp_path: Path, failure: str
 ) -> None:
     bucket = bucket_at(standin.url, files)
     standin.failures = [failure] * 2
@@ -179,7 +182,7 @@ def test_a_bucket_that_fails_is_asked_again(
     bucket.close()
 
 
-def test_a_bucket_that_refuses_is_not(files: Files, standin: Standin, tmp_path: Path) -> None:
+def test_a_bucket_that_refuses_is_not(files: Threads, standin: Standin, tmp_path: Path) -> None:
     bucket = bucket_at(standin.url, files, secret="another secret")
     with pytest.raises(MediaUnavailable, match="403"):
         put(bucket, "some", tmp_path)
@@ -188,7 +191,7 @@ def test_a_bucket_that_refuses_is_not(files: Files, standin: Standin, tmp_path: 
     bucket.close()
 
 
-def test_an_answer_that_is_cut_off_is_an_error(files: Files, standin: Standin, tmp_path: Path) -> None:
+def test_an_answer_that_is_cut_off_is_an_error(files: Threads, standin: Standin, tmp_path: Path) -> None:
     bucket = bucket_at(standin.url, files)
     put(bucket, "some", tmp_path)
     standin.failures = ["cut off"]
@@ -198,7 +201,7 @@ def test_an_answer_that_is_cut_off_is_an_error(files: Files, standin: Standin, t
     bucket.close()
 
 
-def test_a_bucket_that_is_away_is_a_temporary_error(files: Files, tmp_path: Path) -> None:
+def test_a_bucket_that_is_away_is_a_temporary_error(files: Threads, tmp_path: Path) -> None:
     with standing_in() as gone:
         pass
     bucket = bucket_at(gone.url, files)

@@ -6,8 +6,8 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.features.webhooks import occupancy
-from imserver.features.webhooks.occupancy import Occupancy
+from imserver.features.webhooks import parts
+from imserver.features.webhooks.parts import Occupancy
 from imserver.features.webhooks.requests import Receiver
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.transport.connection import Connection
@@ -44,7 +44,7 @@ class Notified:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(occupancy, "VACATED_SECONDS", 0.02)
+    monkeypatch.setattr(parts, "VACATED_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_channel_is_occupied_by_its_first_subscriber_and_vacated_after_the_las
 
 
 def test_who_comes_back_soon_vacates_nothing(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(occupancy, "VACATED_SECONDS", 60)
+    monkeypatch.setattr(parts, "VACATED_SECONDS", 60)
     notified = Notified(harness, ("occupied", "vacated"))
     ann = joined(harness, "ann")
     harness.channels.members.leave(MULTI, NEWS, ann)
