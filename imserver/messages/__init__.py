@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _metrics() -> Sequence[Metric]:
-    from imserver.messages.parts import METRICS
+    from imserver.messages.metrics import METRICS
 
     return METRICS
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Final
 
 from imserver.config.settings import Config, settings_of
 from imserver.core.core import Core, FeatureParts
@@ -29,7 +28,6 @@ from imserver.messages.streamed import ConversationStreams, StreamedTexts
 from imserver.messages.streamed_messages import ChannelStreams, StreamedMessages
 from imserver.messages.threads import ThreadCommands
 from imserver.messages.word_indexing import WordIndexing
-from imserver.metric_table import Metric, counters, histogram
 from imserver.storage.contract import Erasure
 from imserver.storage.store import Store
 
@@ -150,35 +148,3 @@ def _make_streams(
     channel_streams = StreamedMessages(in_channels, *others)
     core.identity.tenants.on_delete += [streams.forget, channel_streams.forget]
     return streams, channel_streams
-
-
-METRICS: Final[tuple[Metric, ...]] = (
-    histogram(
-        "imserver_batch_messages", "Messages of clients per group commit", "node.metrics.batch_messages"
-    ),
-    histogram("imserver_batch_seconds", "Duration of a group commit", "node.metrics.batch_seconds"),
-    Metric(
-        "imserver_stored_total",
-        "counter",
-        "Messages of clients stored",
-        lambda core: core.node.metrics.stored,
-        "app",
-    ),
-    *counters(
-        "imserver",
-        "node.metrics",
-        {
-            "stored_repeats": "Messages of clients that had been stored before",
-            "not_stored": "Messages of clients that were refused or could not be stored",
-            "expired": "Entries of the log deleted by the retention",
-            "log_gaps": "Times that a node read the log because it had missed a node message",
-            "resent_entries": "Entries sent again because the client had not acknowledged them",
-        },
-    ),
-    Metric(
-        "imserver_log_losses_total",
-        "counter",
-        "Times that this node found that the database had lost entries of the log",
-        lambda core: core.storage.store.part(MessageLog).writer.losses,
-    ),
-)

@@ -13,7 +13,7 @@ from imserver.cluster.registry import Lease, RegistryCounters
 from imserver.cluster.rpc.queues import RpcCounters
 from imserver.config.settings import KeySettings
 from imserver.http.views import create_api
-from imserver.messages.parts import METRICS as OF_MESSAGES
+from imserver.messages.metrics import METRICS as OF_MESSAGES
 from imserver.metric_table import METRICS, merge, render
 from imserver.metrics import Histogram, Metrics
 from tests.features import METRICS as ALL_METRICS

@@ -36,7 +36,7 @@ def test_webhooks_end_with_the_account_of_their_bot(url: str, open_store: OpenSt
     store.part(MessageLog).writer.append("shop", [Draft(sender="ann", to_user="bob", body=b"before")])
     assert not rows.set_url("other", id, "https://a.example/", "s1")
     assert rows.set_url("shop", id, "https://a.example/", "s1")
-    first = BotHook("shop", str(id), "https://a.example/", "s1", 1)
+    first = BotHook(app="shop", user=str(id), url="https://a.example/", secret="s1", position=1)
     assert rows.of_bots() == [first], "it begins behind what is stored"
     rows.advance(first, 5)
     assert rows.of_bots() == [replace(first, position=5)]

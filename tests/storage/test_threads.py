@@ -11,8 +11,8 @@ from weakref import ref
 import gevent
 import pytest
 
-from imserver.features.uploads.directory import Files
 from imserver.storage.database import GreenletRunner, ThreadRunner
+from imserver.threads import Threads
 from tests.support import clean_environment
 
 from .servers import KINDS, DatabaseServer
@@ -196,7 +196,7 @@ def test_a_driver_that_fails_by_itself_is_no_end() -> None:
 
 
 def in_a_file_thread(function: Callable[[], NoReturn]) -> None:
-    Files().do(function)
+    Threads(1).do(function)
 
 
 def in_a_database_thread(function: Callable[[], NoReturn]) -> None:

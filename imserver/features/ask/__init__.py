@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _metrics() -> Sequence[Metric]:
-    from imserver.features.ask.parts import METRICS
+    from imserver.features.ask.metrics import METRICS
 
     return METRICS
 

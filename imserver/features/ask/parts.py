@@ -26,7 +26,6 @@ from imserver.plugin import FeatureParts
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import Buckets
 from imserver.plugin.messages import Entry, MessageLog, MessageServices, Rejected
-from imserver.plugin.metrics import Metric
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Store
 
@@ -202,28 +201,3 @@ def build(core: Core) -> FeatureParts:
     reminders = core.node.buckets.make(ASK_REMINDERS, 1, REMINDER_SECONDS, core.cluster.attempt)
     parts = AskParts(waits, deadlines, reminders)
     return FeatureParts(parts, run=(waits.run, deadlines.run), page=Path(__file__).parent / "page")
-
-
-EVENTS: Final = ("ask", "answer", "refuse", "cancel", "expire", "escalate", "remind")
-
-
-def _events(core: Core) -> dict[str, int]:
-    counts = core.storage.store.part(MessageLog).asks.counts
-    return {event: counts[event] for event in EVENTS}
-
-
-METRICS: Final[tuple[Metric, ...]] = (
-    Metric(
-        "imserver_asks_total",
-        "counter",
-        "Questions asked over HTTP, and what happened to questions. refuse: an answer came too late",
-        _events,
-        label="event",
-    ),
-    Metric(
-        "imserver_ask_waits",
-        "gauge",
-        "Requests that wait for an answer to a question",
-        lambda core: core.service(AskParts).waits.count,
-    ),
-)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def _metrics() -> Sequence[Metric]:
-    from imserver.features.audit.parts import METRICS
+    from imserver.features.audit.metrics import METRICS
 
     return METRICS
 

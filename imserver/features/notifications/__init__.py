@@ -18,7 +18,7 @@ _COMMANDS: Final = "imserver.features.notifications.command"
 
 def _metrics() -> Sequence[Metric]:
     # Imported at the first scrape.
-    from imserver.features.notifications.parts import METRICS
+    from imserver.features.notifications.metrics import METRICS
 
     return METRICS
 

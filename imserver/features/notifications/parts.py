@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Final
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -28,7 +27,6 @@ from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.plugin import FeatureParts
 from imserver.plugin.identity import GOCHAT
 from imserver.plugin.messages import MessageServices
-from imserver.plugin.metrics import Metric
 from imserver.plugin.runtime import PublicRequests
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
@@ -174,31 +172,3 @@ def build(core: Core) -> FeatureParts:
         finish=finish,
         stop=stop,
     )
-
-
-METRICS: Final[tuple[Metric, ...]] = (
-    Metric(
-        "imserver_notifications_total",
-        "counter",
-        "Notifications by kind, and what became of them",
-        lambda node: {
-            **dict(notifications_of(node).deliveries.counts.items()),
-            **notifications_of(node).mails.counts,
-        },
-        label="app kind result",
-    ),
-    Metric(
-        "imserver_notification_audiences",
-        "gauge",
-        "Audiences that have not ended, on the node that goes through them",
-        lambda node: notifications_of(node).audiences.active,
-        label="app",
-    ),
-    Metric(
-        "imserver_notifications_lost_total",
-        "counter",
-        "Users for whom the notification of a push could not be stored",
-        lambda node: notifications_of(node).pushes.lost,
-        label="app",
-    ),
-)

@@ -34,7 +34,7 @@ def _build(core: Core) -> FeatureParts:
 
 
 def _metrics() -> Sequence[Metric]:
-    from imserver.features.previews.previews import METRICS
+    from imserver.features.previews.metrics import METRICS
 
     return METRICS
 

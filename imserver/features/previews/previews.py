@@ -42,7 +42,6 @@ from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
 from imserver.plugin.http import about
 from imserver.plugin.identity import TooManyRequests
 from imserver.plugin.messages import Entry, MessageLog
-from imserver.plugin.metrics import Metric
 from imserver.plugin.runtime import PublicRequests, Unreachable, is_long_turn, serve_others, until_beat
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
@@ -328,32 +327,3 @@ class Previews:
 def hash_of(url: str) -> str:
     """What is stored of a URL, which may have secrets in it."""
     return hashlib.sha256(url.encode()).hexdigest()
-
-
-METRICS: Final = (
-    *(
-        Metric(
-            f"imserver_previews_{name}_total",
-            "counter",
-            text,
-            lambda core, name=name: core.service(Previews).counts[name],  # type: ignore[misc]
-        )
-        for name, text in {
-            "made": "Previews of links made",
-            "failed": "Links whose page has no preview or could not be fetched",
-            "refused": "Links that were not fetched, because there were too many",
-        }.items()
-    ),
-    Metric(
-        "imserver_preview_bytes_total",
-        "counter",
-        "Bytes fetched for previews",
-        lambda core: core.service(Previews).bytes,
-    ),
-    Metric(
-        "imserver_previews_waiting",
-        "gauge",
-        "Links that wait or are being fetched",
-        lambda core: core.service(Previews).waiting,
-    ),
-)

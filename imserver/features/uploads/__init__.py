@@ -46,7 +46,7 @@ def _preload() -> None:
 
 
 def _metrics() -> Sequence[Metric]:
-    from imserver.features.uploads.uploads import METRICS
+    from imserver.features.uploads.metrics import METRICS
 
     return METRICS
 

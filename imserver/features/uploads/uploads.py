@@ -62,7 +62,6 @@ from imserver.features.uploads.media import (
 from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
 from imserver.plugin.errors import Problems, StorageUnavailable
 from imserver.plugin.identity import Buckets, Rate
-from imserver.plugin.metrics import Metric
 from imserver.plugin.runtime import Threads, network_of
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Erasure, PooledStatements, Store
@@ -664,22 +663,3 @@ def shown_name(name: str) -> str:
     """A file's name for display: without folders and control characters, and shortened."""
     last = name.replace("\\", "/").rpartition("/")[2]
     return "".join(each for each in last if each.isprintable())[:MAX_NAME_CHARACTERS]
-
-
-_HELP: Final = {
-    "uploads": "Files uploaded",
-    "upload_bytes": "Bytes of these files",
-    "uploads_refused": "Uploads refused",
-    "downloads": "Files, thumbnails and parts of files sent",
-}
-
-
-def _counted(name: str, help_: str) -> Metric:
-    def read(node: Any) -> int:
-        value: int = getattr(uploads_of(node).counters, name)
-        return value
-
-    return Metric(f"imserver_{name}_total", "counter", help_, read)
-
-
-METRICS: Final = tuple(_counted(name, help_) for name, help_ in _HELP.items())

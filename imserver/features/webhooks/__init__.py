@@ -20,7 +20,7 @@ __all__ = ["FEATURE", "Failure", "HookSender", "LogHook", "LogHooks", "Webhooks"
 
 
 def _metrics() -> Sequence[Metric]:
-    from imserver.features.webhooks.parts import METRICS
+    from imserver.features.webhooks.metrics import METRICS
 
     return METRICS
 

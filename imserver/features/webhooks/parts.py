@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from operator import attrgetter
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import gevent
 import msgspec
@@ -19,7 +18,6 @@ from imserver.features.webhooks.reviews import ReviewHook
 from imserver.features.webhooks.webhooks import QUERY, Webhooks
 from imserver.plugin import Answers, FeatureParts
 from imserver.plugin.identity import AppSecrets, Tenant, Tenants
-from imserver.plugin.metrics import Metric
 from imserver.plugin.services import ChannelServices, Core, Foundation
 from imserver.plugin.settings import Config, TenantSettings
 from imserver.plugin.storage import Erasure, Statements, Store, text_of
@@ -229,68 +227,3 @@ def build(core: Core) -> FeatureParts:
         erasure=Erasure(frozenset(), partial(erase_user, core.storage.store), lambda _: None),
         finish=lambda: webhooks.stop(_LAST_SECONDS),
     )
-
-
-_EVENTS: Final = {
-    "delivered": "Events that back ends and URLs of bots accepted",
-    "failures": "Requests to them that failed",
-    "dropped": "Events dropped before they were accepted",
-}
-_AUTHORISE: Final = {
-    "asked": "Logins for which a back end was asked",
-    "refused": "Logins that back ends refused",
-    "undecided": "Logins refused because the back end did not answer in time",
-}
-_REVIEWS: Final = {
-    "asked": "Messages and files for which a back end was asked",
-    "replaced": "Messages that back ends replaced",
-    "rejected": "Messages and files that back ends rejected",
-    "undecided": "Messages and files that no back end reviewed in time",
-}
-_DECISIONS: Final = {
-    "asked": "Decisions about clients, and calls of their methods, for which a back end was asked",
-    "failed": "Those without a valid answer in time",
-}
-
-
-def _read(path: str) -> Callable[[Any], Any]:
-    """Reads an attribute of the webhooks of a node."""
-    value = attrgetter(path)
-
-    def read(node: Any) -> Any:
-        return value(webhooks_of(node))
-
-    return read
-
-
-def _counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:
-    for name, help_ in helps.items():
-        yield Metric(f"{prefix}_{name}_total", "counter", help_, _read(f"{path}.{name}"), "app")
-
-
-METRICS: Final = (
-    Metric(
-        "imserver_webhook_waiting",
-        "gauge",
-        "Events that wait to be sent to back ends and bots",
-        _read("tally.waiting"),
-        "app",
-    ),
-    Metric(
-        "imserver_webhook_waiting_bytes",
-        "gauge",
-        "Bytes of these events, of all apps",
-        _read("tally.waiting_bytes"),
-    ),
-    Metric(
-        "imserver_webhook_backlog",
-        "gauge",
-        "Durable events, and entries of logs, that this node has to deliver",
-        _read("feeds.backlog"),
-        "app",
-    ),
-    *_counters("imserver_webhook", "tally", _EVENTS),
-    *_counters("imserver_authorise", "back_ends.authoriser", _AUTHORISE),
-    *_counters("imserver_review", "reviews", _REVIEWS),
-    *_counters("imserver_back_end", "back_ends", _DECISIONS),
-)

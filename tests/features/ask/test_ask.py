@@ -8,7 +8,7 @@ import gevent
 import pytest
 from msgspec import json
 
-from imserver.features.ask.parts import METRICS, AskParts
+from imserver.features.ask.metrics import METRICS, AskParts
 from imserver.features.webhooks.event_json import of_entry
 from imserver.plugin.messages import MessageLog
 from tests.features import sections

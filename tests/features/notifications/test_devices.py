@@ -8,7 +8,7 @@ import pytest
 
 from imserver.features.notifications.audiences import AudienceRows
 from imserver.features.notifications.contract import Audience, AudienceContent, AudienceTarget
-from imserver.features.notifications.parts import METRICS
+from imserver.features.notifications.metrics import METRICS
 from imserver.plugin.wire import Notify, PushNotice
 from tests.features import sections
 from tests.security.node_harness import ADMIN, PUSH, Harness, config

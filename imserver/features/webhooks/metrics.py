@@ -1,0 +1,74 @@
+"""The metrics of webhooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
+from typing import Any, Final
+
+from imserver.features.webhooks.parts import webhooks_of
+from imserver.plugin.metrics import Metric
+
+_EVENTS: Final = {
+    "delivered": "Events that back ends and URLs of bots accepted",
+    "failures": "Requests to them that failed",
+    "dropped": "Events dropped before they were accepted",
+}
+_AUTHORISE: Final = {
+    "asked": "Logins for which a back end was asked",
+    "refused": "Logins that back ends refused",
+    "undecided": "Logins refused because the back end did not answer in time",
+}
+_REVIEWS: Final = {
+    "asked": "Messages and files for which a back end was asked",
+    "replaced": "Messages that back ends replaced",
+    "rejected": "Messages and files that back ends rejected",
+    "undecided": "Messages and files that no back end reviewed in time",
+}
+_DECISIONS: Final = {
+    "asked": "Decisions about clients, and calls of their methods, for which a back end was asked",
+    "failed": "Those without a valid answer in time",
+}
+
+
+def _read(path: str) -> Callable[[Any], Any]:
+    """Reads an attribute of the webhooks of a node."""
+    value = attrgetter(path)
+
+    def read(node: Any) -> Any:
+        return value(webhooks_of(node))
+
+    return read
+
+
+def _counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:
+    for name, help_ in helps.items():
+        yield Metric(f"{prefix}_{name}_total", "counter", help_, _read(f"{path}.{name}"), "app")
+
+
+METRICS: Final = (
+    Metric(
+        "imserver_webhook_waiting",
+        "gauge",
+        "Events that wait to be sent to back ends and bots",
+        _read("tally.waiting"),
+        "app",
+    ),
+    Metric(
+        "imserver_webhook_waiting_bytes",
+        "gauge",
+        "Bytes of these events, of all apps",
+        _read("tally.waiting_bytes"),
+    ),
+    Metric(
+        "imserver_webhook_backlog",
+        "gauge",
+        "Durable events, and entries of logs, that this node has to deliver",
+        _read("feeds.backlog"),
+        "app",
+    ),
+    *_counters("imserver_webhook", "tally", _EVENTS),
+    *_counters("imserver_authorise", "back_ends.authoriser", _AUTHORISE),
+    *_counters("imserver_review", "reviews", _REVIEWS),
+    *_counters("imserver_back_end", "back_ends", _DECISIONS),
+)
