@@ -78,6 +78,7 @@ from bench.workers import Worker
 MOST_HOLD_MS, MOST_GROWTH_MB, MOST_REPEATED_MB = 50, 20, 8
 _PROVIDER = "{kind: github, client_id: bench, client_secret: bench, register: true}"
 _GOCHAT = f"{{oauth: {{example: {_PROVIDER}}}}}"
+_OPERATOR_KEY = "a-key-that-the-attacker-has"
 _PUSHER = "{open: true, pusher: {app_id: bench, key: bench, secret: a-secret-of-the-bench}}"
 _OPEN = "{open: true, channels: {demo: {publish: subscribers, presence: true, join_leave: true}}}"
 MODES = {
@@ -91,11 +92,16 @@ MODES = {
         "IMSERVER_SMTP_PORT": "9",
         "IMSERVER_SMTP_SENDER": "im@example.com",
     },
+    "operator": {"IMSERVER_API_KEYS": f"[{{key: {_OPERATOR_KEY}, scopes: [push, read, admin]}}]"},
     abuse_notify.MODE: abuse_notify.ENVIRONMENT,
 }
 """Servers under attack by their settings. ``people``: with a login provider, and a mail server that is not
-there. ``notify``: only for attacks on notifications, which last until somebody else was notified.
+there. ``operator``: the attacker has a key; only for :data:`_ENDS_DEMO`, which end the demo mode, so that
+all later attacks would be refused. ``notify``: only for attacks on notifications, which last until somebody
+else was notified.
 """
+_ENDS_DEMO = {"POST /api/v1/keys/create"}
+"""Operations that end the demo mode."""
 HOOK, OWN_HOOK = "/hooks/" + "x" * 43, "/hooks/" + "o" * 43
 """An incoming webhook that does not exist, and one whose URL the attacker knows (:data:`OWN_HOOK` stands for
 it).
@@ -416,7 +422,7 @@ def operation_attacks(document: Json) -> Iterator[Attack]:
     """Each operation of the OpenAPI document: in demo mode, of an account and of a bot."""
     for name, requests in operation_requests(document):
         build = _repeated_requests(requests)
-        yield Attack(name, build, build, mode="demo", of=name)
+        yield Attack(name, build, build, mode="operator" if name in _ENDS_DEMO else "demo", of=name)
         yield Attack(f"{name}, of an account", build, build, mode="people", account=True, of=name)
         if "/stream/" in name or "bots/commands" in name:
             yield Attack(f"{name}, of a bot", build, build, mode="people", bot=True, of=name)
@@ -646,9 +652,9 @@ def _attacker(generator: Generator, wanted: Attack) -> Attacker:
         return abuse_notify.group_of(generator)
     if not wanted.of:
         return Attacker(**vars(target))
-    if wanted.mode == "demo":
+    if wanted.mode in ("demo", "operator"):
         attacker = stranger(target, any(word in wanted.of.lower() for word in _HISTORY))
-        known: Json = {**attacker.known, "picture": generator.state["picture"]}
+        known: Json = {**attacker.known, "picture": generator.state.get("picture", "")}
         if wanted.of in ("POST /emulation", "GET /api/v1/connections/show"):
             known.update(_open_stream(generator))
         return replace(attacker, known=known)
@@ -782,7 +788,7 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
             continue
         own = NodeProcess(context.log, environment=MODES[mode], cores=context.cores.server)
         context.pool.start(own)
-        context.target = own.target
+        context.target = replace(own.target, key=_OPERATOR_KEY) if mode == "operator" else own.target
         worker, others = context.start_workers(2)
         modes = {name: (wanted.mode, wanted.of) for name, wanted in ATTACKS.items()}
         if mode != "keys":
