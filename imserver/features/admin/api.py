@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 from msgspec import Struct
 
-from imserver.features.admin.finder import MOST_APPS, Kind, ListedConnection, TextQuestion
+from imserver.features.admin.finder import MOST_APPS, HitShown, ListedConnection, TextQuestion
 from imserver.features.admin.parts import SILENT, AdminParts, NodeView
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
@@ -42,16 +41,6 @@ class RightsAnswer(Struct):
     rights: Annotated[list[str], about("The rights of the role of an account.")]
     routes: Annotated[list[str], about("The routes of `/api/v1` that they may use, as `GET accounts/list`.")]
     version: Annotated[str, about("The version of the server.")]
-
-
-class HitShown(Struct):
-    """Something that the text may name."""
-
-    type: Annotated[Kind, about("What it is.")]
-    id: Annotated[str, about("Its id.")]
-    app: Annotated[str, about("Its app. Of a key: the apps to which it is limited, with commas between.")]
-    label: Annotated[str, about("Its name, or else its id.")]
-    detail: Annotated[str, about("What else helps to recognise it.")]
 
 
 class FindAnswer(Struct):
@@ -175,8 +164,7 @@ def find(
     names = [call.app] if call.app else [tenant.name for tenant in api.tenants.all() if not tenant.same_as]
     apps = [name for name in names if principal.reaches(name)]
     question = TextQuestion(text.strip(), apps[:MOST_APPS], limit, principal)
-    hits = api.parts.finder.find(question)
-    return FindAnswer(msgspec.convert(hits, list[HitShown], from_attributes=True))
+    return FindAnswer(api.parts.finder.find(question))
 
 
 # --- connections -----------------------------------------------------------------------

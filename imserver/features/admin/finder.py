@@ -119,15 +119,14 @@ _SEARCHED: Final = 50_000
 _MOST_ID: Final = 2**63
 
 
-class Hit(Struct, frozen=True):
-    """Something whose id or name fits the text. ``label``: what people call it. ``detail``: what else helps
-    to recognise it."""
+class HitShown(Struct):
+    """Something that the text may name."""
 
-    type: Kind
-    id: str
-    app: str
-    label: str
-    detail: str = ""
+    type: Annotated[Kind, about("What it is.")]
+    id: Annotated[str, about("Its id.")]
+    app: Annotated[str, about("Its app. Of a key: the apps to which it is limited, with commas between.")]
+    label: Annotated[str, about("Its name, or else its id.")]
+    detail: Annotated[str, about("What else helps to recognise it.")]
 
 
 class TextQuestion(Struct, frozen=True):
@@ -143,7 +142,7 @@ class TextQuestion(Struct, frozen=True):
         return self.principal.kind != "staff" or right in self.principal.rights
 
 
-Search = Callable[[TextQuestion], Iterable[Hit]]
+Search = Callable[[TextQuestion], Iterable[HitShown]]
 
 
 class Finder:
@@ -174,11 +173,11 @@ class Finder:
 
             self._searches.insert(0, PeopleSearch(accounts_of(core).rows).find)
 
-    def find(self, question: TextQuestion) -> list[Hit]:
+    def find(self, question: TextQuestion) -> list[HitShown]:
         """What the text may name: at most ``limit`` of each kind, exact ids first."""
-        hits: list[Hit] = []
+        hits: list[HitShown] = []
         for search in self._searches:
-            some: dict[tuple[str, str], Hit] = {}
+            some: dict[tuple[str, str], HitShown] = {}
             for hit in search(question):
                 some.setdefault((hit.app, hit.id), hit)
                 if len(some) == question.limit:
@@ -189,7 +188,7 @@ class Finder:
 
     # --- the core -------------------------------------------------------------------------------------------
 
-    def _apps(self, question: TextQuestion) -> Iterable[Hit]:
+    def _apps(self, question: TextQuestion) -> Iterable[HitShown]:
         if not question.may("operate"):
             return
         resolve = self._core.identity.tenants.resolve
@@ -200,9 +199,9 @@ class Finder:
         ]
         for name in sorted(names, key=lambda name: (name != question.text, name)):
             target = resolve(name)
-            yield Hit("app", name, name, name, "" if target == name else f"→ {target}")
+            yield HitShown("app", name, name, name, "" if target == name else f"→ {target}")
 
-    def _users(self, question: TextQuestion) -> Iterable[Hit]:
+    def _users(self, question: TextQuestion) -> Iterable[HitShown]:
         """Users who are online, or banned."""
         apps, user = question.apps, question.text
         online = [app for app in apps if self._core.sessions.hub.is_online(app, user)]
@@ -211,19 +210,19 @@ class Finder:
             online += [app for app, refs in zip(apps, found, strict=True) if refs]
         sessions = self._core.sessions.sessions
         for app in dict.fromkeys(online):
-            yield Hit("user", user, app, user, "online")
+            yield HitShown("user", user, app, user, "online")
         for app in apps:
             if sessions.is_banned(app, user):
-                yield Hit("user", user, app, user, "banned")
+                yield HitShown("user", user, app, user, "banned")
 
-    def _connections(self, question: TextQuestion) -> Iterable[Hit]:
+    def _connections(self, question: TextQuestion) -> Iterable[HitShown]:
         if question.may("operate"):
             info = self._live.find(question.text)
             if info is not None and info.app in question.apps:
                 detail = f"{info.dialect} · {info.node}"
-                yield Hit("connection", question.text, info.app, info.user or question.text, detail)
+                yield HitShown("connection", question.text, info.app, info.user or question.text, detail)
 
-    def _channels(self, question: TextQuestion) -> Iterable[Hit]:
+    def _channels(self, question: TextQuestion) -> Iterable[HitShown]:
         """Channels with subscribers whose name begins with the text."""
         if not question.may("operate"):
             return
@@ -232,9 +231,9 @@ class Finder:
         for app in question.apps[:MOST_DETAILED_APPS]:
             for each in members.channels(app, before, question.limit).channels:
                 if each.channel.startswith(text):
-                    yield Hit("channel", each.channel, app, each.channel, str(each.members))
+                    yield HitShown("channel", each.channel, app, each.channel, str(each.members))
 
-    def _keys(self, question: TextQuestion) -> Iterable[Hit]:
+    def _keys(self, question: TextQuestion) -> Iterable[HitShown]:
         """Stored keys by id or note."""
         if not question.may("own"):
             return
@@ -244,7 +243,7 @@ class Finder:
             apps = set(map(resolve, row.apps))
             is_reached = principal.apps is None or (apps and apps <= principal.apps)
             if is_reached and (row.id.lower().startswith(text) or text in row.note.lower()):
-                yield Hit("key", row.id, ",".join(row.apps), row.note or row.id, " ".join(row.scopes))
+                yield HitShown("key", row.id, ",".join(row.apps), row.note or row.id, " ".join(row.scopes))
 
 
 class PeopleSearch:
@@ -254,7 +253,7 @@ class PeopleSearch:
     def __init__(self, rows: AccountStore) -> None:
         self._rows = rows
 
-    def find(self, question: TextQuestion) -> Iterable[Hit]:
+    def find(self, question: TextQuestion) -> Iterable[HitShown]:
         """The accounts that the text names exactly, then those whose name has it."""
         from imserver.features.accounts.identifiers import candidates
 
@@ -270,7 +269,7 @@ class PeopleSearch:
         for account in accounts:
             contacts = (account.email, account.phone) if sees_contacts else ()
             names = [each for each in (account.name, *contacts) if each]
-            yield Hit(
+            yield HitShown(
                 "account",
                 account.user,
                 account.app,
@@ -285,7 +284,7 @@ class GroupSearch:
     def __init__(self, log: MessageLog) -> None:
         self._conversations = log.conversations
 
-    def find(self, question: TextQuestion) -> Iterable[Hit]:
+    def find(self, question: TextQuestion) -> Iterable[HitShown]:
         """The group with this id, then those whose name has the text."""
         text = question.text
         for app in question.apps[:MOST_DETAILED_APPS]:
@@ -295,7 +294,9 @@ class GroupSearch:
                 found = [*([exact] if exact is not None and exact.kind == "group" else []), *found]
             for group in found:
                 if group.open or question.may("operate"):
-                    yield Hit("group", str(group.id), app, group.name or str(group.id), f"group:{group.id}")
+                    yield HitShown(
+                        "group", str(group.id), app, group.name or str(group.id), f"group:{group.id}"
+                    )
 
 
 class RefusedRequests:
@@ -304,7 +305,7 @@ class RefusedRequests:
     def __init__(self, refusals: Refusals) -> None:
         self._refusals = refusals
 
-    def find(self, question: TextQuestion) -> Iterable[Hit]:
+    def find(self, question: TextQuestion) -> Iterable[HitShown]:
         """The request with this id."""
         from imserver.features.refusals.log import Wanted
 
@@ -312,7 +313,7 @@ class RefusedRequests:
             apps = None if question.principal.apps is None else frozenset(question.apps)
             rows, _ = self._refusals.select(Wanted(apps, request=question.text))
             for row in rows:
-                yield Hit("request", question.text, row.app, question.text, row.reason)
+                yield HitShown("request", question.text, row.app, question.text, row.reason)
 
 
 class AuditedRequests:
@@ -321,7 +322,7 @@ class AuditedRequests:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def find(self, question: TextQuestion) -> Iterable[Hit]:
+    def find(self, question: TextQuestion) -> Iterable[HitShown]:
         """The request with this id, once for each of its acts."""
         from imserver.features.audit.rows import NO_ACTS, ActSearch, search
 
@@ -331,4 +332,4 @@ class AuditedRequests:
             for row, _ in acts:
                 app = row.entry.app
                 if question.principal.apps is None or app in question.apps:
-                    yield Hit("request", question.text, app, question.text, row.entry.name)
+                    yield HitShown("request", question.text, app, question.text, row.entry.name)
