@@ -324,10 +324,10 @@ class AuditedRequests:
 
     def find(self, question: TextQuestion) -> Iterable[HitShown]:
         """The request with this id, once for each of its acts."""
-        from imserver.features.audit.rows import NO_ACTS, ActSearch, search
+        from imserver.features.audit.rows import NO_ACTS, AuditQuery, search
 
         if question.may("operate"):
-            query = ActSearch(request=question.text, limit=question.limit)
+            query = AuditQuery(request=question.text, limit=question.limit)
             acts, _ = self._store.read_or((NO_ACTS, 0), partial(search, query))
             for row, _ in acts:
                 app = row.entry.app

@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from urllib.parse import urlencode
 
 import msgspec
 from msgspec import Struct
 
 from imserver.features.audit.chain import ActShown, shown
-from imserver.features.audit.rows import NO_ACTS, ActSearch, search
+from imserver.features.audit.rows import NO_ACTS, AuditQuery, search
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import ApiProblem, Call, HttpResponse, Resource, about
 from imserver.plugin.identity import Needs
 from imserver.plugin.storage import Store
 
 NDJSON: Final = "application/x-ndjson"
-_MOST: Final = 1000
-_Time = Annotated[int, about("Unix milliseconds; 0: no limit.", ge=0)]
 _encode: Final = msgspec.json.Encoder().encode
-
-
-class AuditQuery(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Which acts are wanted. What is empty does not matter."""
-
-    app: Annotated[str, about("The app; empty: all that the key reaches.")] = ""
-    user: Annotated[
-        str, about("A user of the app who has done something, or is concerned by it.", max_length=255)
-    ] = ""
-    by: Annotated[
-        str,
-        about(
-            "Who has done it: a kind as `key`, or a kind with an id as `key:1f2e`, `staff:APP/USER`.",
-            max_length=800,
-        ),
-    ] = ""
-    name: Annotated[str, about("What was done, as `accounts.login`.", max_length=100)] = ""
-    request: Annotated[str, about("The id of a request.", max_length=64)] = ""
-    since: _Time = 0
-    until: _Time = 0
-    after: Annotated[int, about("Only older acts than that of this number.", ge=0, le=2**53)] = 0
-    limit: Annotated[int, about("The most acts.", ge=1, le=_MOST)] = 100
 
 
 class AuditAnswer(Struct):
@@ -86,14 +62,14 @@ def audit(store: Store, call: Call) -> HttpResponse:
         (app,) = apps
     if request.user and not app:
         raise ApiProblem(Problems.INVALID_REQUEST, "`app`: name the app of the user")
-    fields: dict[str, Any] = {**msgspec.structs.asdict(request), "app": app}
-    acts, following = store.read_or((NO_ACTS, 0), partial(search, ActSearch(**fields)))
+    wanted = msgspec.structs.replace(request, app=app)
+    acts, following = store.read_or((NO_ACTS, 0), partial(search, wanted))
     rows = [shown(row.number, row.time, row.entry, names) for row, names in acts]
     if NDJSON not in call.request.headers.get("accept", ""):
         return call.reply(AuditAnswer(rows, following))
     headers = [("X-Request-Id", call.request.id)]
     if following:
-        given = {name: value for name, value in fields.items() if value}
+        given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value}
         headers.append(("Link", f'</api/v1/audit?{urlencode({**given, "after": following})}>; rel="next"'))
     lines = b"".join(_encode(row) + b"\n" for row in rows)
     return HttpResponse(200, lines, NDJSON, tuple(headers))

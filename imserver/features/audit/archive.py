@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from imserver.features.audit.chain import ActMaker, ActShown, shown
-from imserver.features.audit.rows import NO_ACTS, PERSONS, ActSearch, search
+from imserver.features.audit.rows import NO_ACTS, PERSONS, AuditQuery, search
 from imserver.plugin.settings import Config
 from imserver.plugin.storage import Store
 
@@ -23,10 +23,10 @@ _encode: Final = msgspec.json.Encoder().encode
 
 def read(_config: Config, store: Store, app: str, user: str) -> Iterator[tuple[str, Iterator[bytes]]]:
     """The file with the acts, the newest first."""
-    yield "audit.jsonl", _lines(store, ActSearch(app=app, user=user, limit=_AT_ONCE))
+    yield "audit.jsonl", _lines(store, AuditQuery(app=app, user=user, limit=_AT_ONCE))
 
 
-def _lines(store: Store, wanted: ActSearch) -> Iterator[bytes]:
+def _lines(store: Store, wanted: AuditQuery) -> Iterator[bytes]:
     last = -1
     while last:
         page = replace(wanted, after=max(last, 0))

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from imserver.features.audit.chain import ActShown, AuditRow, Name, shown
-from imserver.features.audit.rows import NO_ACTS, ActSearch, after, one, search
+from imserver.features.audit.rows import NO_ACTS, AuditQuery, after, one, search
 from imserver.features.audit.verification import verify
 from imserver.plugin.commands import fail, opened, settings_options
 from imserver.plugin.storage import Store
@@ -60,7 +60,7 @@ def list_acts(path: str | None, data_dir: str | None, limit: int, **wanted: Any)
     if wanted["user"] and not wanted["app"]:
         fail("--user: name the --app, too")
     with opened(path, data_dir) as (_, store, _):
-        acts = _search(store, ActSearch(**wanted), limit)
+        acts = _search(store, AuditQuery(**wanted), limit)
     lines = [("number", "time", "act", "by", "app", "user", "address", "facts")]
     lines += map(_cells, acts)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -68,7 +68,7 @@ def list_acts(path: str | None, data_dir: str | None, limit: int, **wanted: Any)
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _search(store: Store, query: ActSearch, limit: int) -> list[ActShown]:
+def _search(store: Store, query: AuditQuery, limit: int) -> list[ActShown]:
     acts: list[ActShown] = []
     position = 0
     while len(acts) < limit:

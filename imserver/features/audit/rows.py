@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from time import monotonic
-from typing import Final
+from typing import Annotated, Final
 
 from msgspec import Struct
 
 from imserver.features.audit.chain import AuditRow, Entry, Name, entry_of, hash_of
 from imserver.plugin.errors import ImserverError
+from imserver.plugin.http import about
 from imserver.plugin.identity import Act
 from imserver.plugin.storage import PooledStatements, Row, Store, text_of
 
@@ -184,25 +185,32 @@ _JOIN: Final = {
 }
 
 
-class ActSearch(Struct, frozen=True):
-    """Which acts are wanted; ``""`` and 0: all.
-
-    ``user``: who has done something or is concerned by it. ``by``: the kind of a principal, or its label.
-    ``since`` and ``until``: Unix milliseconds. ``after``: older acts than that of this number.
-    """
-
-    app: str = ""
-    user: str = ""
-    by: str = ""
-    name: str = ""
-    request: str = ""
-    since: int = 0
-    until: int = 0
-    after: int = 0
-    limit: int = 100
+_Time = Annotated[int, about("Unix milliseconds; 0: no limit.", ge=0)]
 
 
-def search(query: ActSearch, sql: PooledStatements) -> tuple[Acts, int]:
+class AuditQuery(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Which acts are wanted. What is empty does not matter."""
+
+    app: Annotated[str, about("The app; empty: all that the key reaches.")] = ""
+    user: Annotated[
+        str, about("A user of the app who has done something, or is concerned by it.", max_length=255)
+    ] = ""
+    by: Annotated[
+        str,
+        about(
+            "Who has done it: a kind as `key`, or a kind with an id as `key:1f2e`, `staff:APP/USER`.",
+            max_length=800,
+        ),
+    ] = ""
+    name: Annotated[str, about("What was done, as `accounts.login`.", max_length=100)] = ""
+    request: Annotated[str, about("The id of a request.", max_length=64)] = ""
+    since: _Time = 0
+    until: _Time = 0
+    after: Annotated[int, about("Only older acts than that of this number.", ge=0, le=2**53)] = 0
+    limit: Annotated[int, about("The most acts.", ge=1, le=1000)] = 100
+
+
+def search(query: AuditQuery, sql: PooledStatements) -> tuple[Acts, int]:
     """The newest acts that are wanted, and the number after which more follow; 0: no more.
 
     One index leads to the acts, to more at each step. The database looks whether they are wanted: it holds
@@ -236,7 +244,7 @@ def search(query: ActSearch, sql: PooledStatements) -> tuple[Acts, int]:
     return _with_names(sql, acts), following
 
 
-def _bounds(query: ActSearch, sql: PooledStatements) -> tuple[int, int]:
+def _bounds(query: AuditQuery, sql: PooledStatements) -> tuple[int, int]:
     """The numbers of the acts lie above the first, and below the second. Times never go back."""
     first = "SELECT number FROM audit WHERE time >= %s ORDER BY time, number LIMIT 1"
     low, high = 0, query.after or 2**62
@@ -260,7 +268,7 @@ def _label(by: str) -> Label:
     return kind, app, user
 
 
-def _source(query: ActSearch, by: Label) -> tuple[str, tuple[str, ...]]:
+def _source(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
     """The start of a query for the numbers of acts: the conditions of one index, and their values."""
     _, app, member = by
     if query.request:
@@ -280,7 +288,7 @@ def _source(query: ActSearch, by: Label) -> tuple[str, tuple[str, ...]]:
     return " number FROM audit WHERE", ()
 
 
-def _wanted(query: ActSearch, by: Label) -> tuple[str, tuple[str, ...]]:
+def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
     """The conditions of a wanted act, each behind an AND, with their values."""
     kind, app, member = by
     columns = {"app": query.app, "name": query.name, "request": query.request, "kind": kind}

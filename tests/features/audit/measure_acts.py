@@ -18,7 +18,7 @@ import gevent
 
 from imserver.config.settings import StorageSettings
 from imserver.features.audit.chain import entry_of, shown
-from imserver.features.audit.rows import ActBatch, ActSearch, NewAct, append, search
+from imserver.features.audit.rows import ActBatch, AuditQuery, NewAct, append, search
 from imserver.plugin.identity import Act, Principal
 from imserver.storage.store import Store
 from tests.support import Ticks
@@ -67,7 +67,7 @@ def main(rows: int, url: str) -> None:
                 app = f"app{SEEDED.randrange(APPS)}"
                 query: dict[str, Any] = {key: app if value == "?" else value for key, value in wanted.items()}
                 began = perf_counter()
-                acts, _ = store.read(partial(search, ActSearch(**query)))
+                acts, _ = store.read(partial(search, AuditQuery(**query)))
                 for row, names in acts:
                     shown(row.number, row.time, row.entry, names)
                 times.append(perf_counter() - began)

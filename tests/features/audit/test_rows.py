@@ -14,7 +14,7 @@ from imserver.features.audit.doctor import check_rows
 from imserver.features.audit.rows import (
     MOST_LOOKED,
     ActBatch,
-    ActSearch,
+    AuditQuery,
     NewAct,
     append,
     head,
@@ -47,7 +47,7 @@ def add(store: Store, *acts: Act) -> None:
 
 
 def acts(store: Store, **wanted: Any) -> list[ActShown]:
-    rows, _ = store.read(partial(search, ActSearch(**wanted)))
+    rows, _ = store.read(partial(search, AuditQuery(**wanted)))
     return [shown(row.number, row.time, row.entry, names) for row, names in rows]
 
 
@@ -106,7 +106,7 @@ def test_pages_follow_each_other(store: Store) -> None:
     add(store, *(ban("bob" if number % 50 else "eve") for number in range(500)))
     position, pages = 0, []
     while True:
-        query = ActSearch(app="shop", user="eve", name="ban", limit=4, after=position)
+        query = AuditQuery(app="shop", user="eve", name="ban", limit=4, after=position)
         rows, position = store.read(partial(search, query))
         pages.append([row.number for row, _ in rows])
         if not position:
@@ -116,7 +116,7 @@ def test_pages_follow_each_other(store: Store) -> None:
 
 def test_a_search_that_finds_little_says_where_to_go_on(store: Store) -> None:
     add(store, ban("eve", ANN), *(ban("bob") for _ in range(MOST_LOOKED + 100)))
-    query = ActSearch(app="shop", by="staff", limit=1000)
+    query = AuditQuery(app="shop", by="staff", limit=1000)
     rows, position = store.read(partial(search, query))
     assert (rows, 0 < position < 110) == ([], True)
     rows, position = store.read(partial(search, structs.replace(query, after=position)))
@@ -136,7 +136,7 @@ def test_a_search_reads_no_act_that_is_not_wanted(store: Store) -> None:
 
     def rows_of(sql: PooledStatements) -> int:
         counted = Counted(sql.connection)
-        search(ActSearch(app="tea", by="key:1f2e", limit=10), counted)
+        search(AuditQuery(app="tea", by="key:1f2e", limit=10), counted)
         return counted.rows
 
     add(store, ban("bob", app="tea"), *(ban("eve") for _ in range(2000)))
