@@ -29,7 +29,6 @@ from imserver.channels.consent import ChannelConsent
 from imserver.cluster.nodes import Overview, StateQuery
 from imserver.config.settings import Config
 from imserver.config.values import CORE, Declarations
-from imserver.core.alone import build_alone, no_cluster
 from imserver.core.draining import Draining
 from imserver.core.network import build_network
 from imserver.core.services import (
@@ -45,6 +44,8 @@ from imserver.core.services import (
     SessionServices,
     StorageServices,
     TargetServices,
+    build_alone,
+    no_cluster,
 )
 from imserver.core.status import NodeStatus
 from imserver.errors import StartError, StorageUnavailable

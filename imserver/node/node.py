@@ -20,8 +20,8 @@ from imserver.clock import until_beat
 from imserver.config.settings import Config
 from imserver.core.core import Core
 from imserver.core.draining import wait_while
-from imserver.core.lasting_rates import LastingRates
 from imserver.core.network import gate_policy
+from imserver.core.services import LastingRates
 from imserver.errors import StartError
 from imserver.hub.expiry import Pings
 from imserver.logging import RequestLog
