@@ -111,15 +111,12 @@ class _Named(UnverifiedClaims, frozen=True):
     app: str | int
 
 
-class _BarePayload(Struct):
-    """Claims of a token that may name no app and may never expire (``exp`` 0). ``channel``: only tokens of
-    subscriptions have it."""
+class _BarePayload(_Payload):
+    """Claims of a token that may name no app and may never expire (``exp`` 0)."""
 
     sub: str = ""
-    channel: str | UnsetType = UNSET
     app: str | int = ""
     exp: int | float = 0
-    nbf: int | float = 0
     expire_at: int | float | None = None
 
 
@@ -439,7 +436,7 @@ def _audiences(issued: _Origin) -> tuple[str, ...]:
     return (issued.aud,) if isinstance(issued.aud, str) else issued.aud
 
 
-def _check_times(payload: _Payload | _BarePayload | _IssuedPayload, now: float, expires_at: int = 0) -> None:
+def _check_times(payload: _Payload | _IssuedPayload, now: float, expires_at: int = 0) -> None:
     """Raise TokenExpired unless the token is valid at ``now``, and what it proves has not ended at
     ``expires_at`` (0: never)."""
     if not payload.exp > now or 0 < expires_at <= now:

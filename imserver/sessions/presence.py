@@ -59,13 +59,17 @@ class Online(Struct, frozen=True):
     missing: tuple[str, ...] = ()
 
 
-class AppCount(Struct, frozen=True):
-    """The counts of an app; a user with sessions on two nodes counts twice."""
+class AppCount(Struct, frozen=True, array_like=True):
+    """The counts of an app, on one node or on all. A user with sessions on two nodes counts twice.
+
+    ``names`` are those of its channels on one node, if there are at most :data:`NAMED_CHANNELS`.
+    """
 
     users: int
     sessions: int
     channels: int
-    subscriptions: int
+    names: list[str]
+    subscriptions: int = 0
 
 
 class Counts(Struct, frozen=True):
@@ -99,20 +103,7 @@ class SessionsQuery(Struct, frozen=True, array_like=True):
     users: Sequence[str]
 
 
-class NodeCounts(Struct, frozen=True, array_like=True):
-    """The counts of one node for an app.
-
-    ``names`` are those of its channels, if there are at most :data:`NAMED_CHANNELS`.
-    """
-
-    users: int
-    sessions: int
-    channels: int
-    names: list[str]
-    subscriptions: int = 0
-
-
-def add_up(counts: Sequence[NodeCounts]) -> AppCount:
+def add_up(counts: Sequence[AppCount]) -> AppCount:
     """Add the counts of all nodes of an app."""
     channels = sum(each.channels for each in counts)
     if all(len(each.names) == each.channels for each in counts):
@@ -121,6 +112,7 @@ def add_up(counts: Sequence[NodeCounts]) -> AppCount:
         sum(each.users for each in counts),
         sum(each.sessions for each in counts),
         channels,
+        [],
         sum(each.subscriptions for each in counts),
     )
 
@@ -248,7 +240,7 @@ class Presence:
     def counts(self, apps: Sequence[str]) -> Counts:
         """How many users, sessions and channels each app has."""
         answers, missing = self._query("counts", list(apps))
-        parts = [self._counts_here(apps), *read(answers, list[NodeCounts]).values()]
+        parts = [self._counts_here(apps), *read(answers, list[AppCount]).values()]
         by_app = zip(apps, zip(*parts, strict=True), strict=True)
         return Counts({app: add_up(counts) for app, counts in by_app}, tuple(missing))
 
@@ -274,15 +266,15 @@ class Presence:
             for user in query.users
         ]
 
-    def _counts_here(self, apps: Sequence[str]) -> list[NodeCounts]:
+    def _counts_here(self, apps: Sequence[str]) -> list[AppCount]:
         return [self._counts(name) for name in apps]
 
-    def _counts(self, name: str) -> NodeCounts:
+    def _counts(self, name: str) -> AppCount:
         app = self._hub.apps.get(name)
         if app is None:
-            return NodeCounts(0, 0, 0, [])
+            return AppCount(0, 0, 0, [])
         users = len(app.users)
         sessions = sum(len(app.sessions_of(user)) for user in app.users) if app.several else users
         channels = len(app.channels)
         names = list(app.channels) if channels <= NAMED_CHANNELS else []
-        return NodeCounts(users, sessions, channels, names, app.memberships)
+        return AppCount(users, sessions, channels, names, app.memberships)

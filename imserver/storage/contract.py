@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from secrets import token_hex, token_urlsafe
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 from msgspec import Struct
+
+from imserver.config.declared import about
 
 if TYPE_CHECKING:
     from imserver.storage.statements import PooledStatements
@@ -33,13 +35,12 @@ class AppRow(Struct, frozen=True):
     """Its row stays, without settings, so that all nodes learn of it."""
 
 
-class AppContents(Struct, frozen=True):
+class AppContents(Struct, frozen=True, kw_only=True):
     """The rows that are deleted with an app, as numbers."""
 
-    keys: int
-    """API keys that are limited to it."""
+    keys: Annotated[int, about("API keys that were limited to the app. They are revoked.")]
     accounts: int
-    messages: int
+    messages: Annotated[int, about("Stored messages and other entries of the log.")]
     uploads: int
     groups: int
 

@@ -28,7 +28,7 @@ from imserver.http.call import Call
 from imserver.http.operation import PREFIX, Link, Operation, Resource
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import page_of
-from imserver.storage.contract import Erasure
+from imserver.storage.contract import AppContents, Erasure
 from imserver.storage.store import Store
 
 Shape = type[Struct]
@@ -59,15 +59,10 @@ class AppSet(Struct, forbid_unknown_fields=True):
     unset: Annotated[list[str], about("Settings to reset to their defaults.")] = []
 
 
-class AppDeleted(Struct):
+class AppDeleted(AppContents, frozen=True):
     """The numbers of rows and files that were deleted with an app."""
 
     app: str
-    keys: Annotated[int, about("API keys that were limited to the app. They are revoked.")]
-    accounts: int
-    messages: Annotated[int, about("Stored messages and other entries of the log.")]
-    uploads: int
-    groups: int
 
 
 class AppShown(Struct):

@@ -20,30 +20,6 @@ from imserver.plugin.wire import Limit
 StreamId = Annotated[str, about("The id of a streamed message.", min_length=1, max_length=64)]
 
 
-class AnswerOpenRequest(Acting, kw_only=True):
-    """A message that begins. Give one of `to` and `conversation`."""
-
-    to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_USER_BYTES)] = ""
-    conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)] = 0
-    thread: Annotated[
-        int, about("A message of the conversation: the answer is a reply in its thread.", ge=0, le=Limit.ID)
-    ] = 0
-    text: Annotated[str, about("The beginning of the text, if there is one already.")] = ""
-    stoppers: (
-        Annotated[
-            list[Annotated[str, Meta(min_length=1, max_length=MAX_USER_BYTES)]],
-            about("The users who may stop it. Without it, all who read it may.", max_length=MAX_STOPPERS),
-        ]
-        | UnsetType
-    ) = UNSET
-    type: Annotated[
-        str,
-        about(
-            "The type of the message: `text`, or your own word.", min_length=1, max_length=Limit.TYPE_BYTES
-        ),
-    ] = "text"
-
-
 class AnswerOpened(Struct):
     """The id of the new stream. Its first piece has the number 1."""
 
@@ -98,11 +74,34 @@ routes = Resource(
 @routes.post(
     "/messages/stream/open",
     Needs.ADMIN_OR_BOT,
+    schema=("AnswerOpenRequest", "A message that begins. Give one of `to` and `conversation`."),
     act="",
     rules=one_of("to", "conversation"),
     problems=(Problems.TOO_MANY_STREAMS, Problems.TOO_MANY_REQUESTS, *_NOT_STORED),
 )
-def open_stream(answers: StreamedAnswers, call: Call, request: AnswerOpenRequest) -> AnswerOpened:
+def open_stream(
+    answers: StreamedAnswers,
+    call: Call,
+    to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_USER_BYTES)] = "",
+    conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)] = 0,
+    thread: Annotated[
+        int, about("A message of the conversation: the answer is a reply in its thread.", ge=0, le=Limit.ID)
+    ] = 0,
+    text: Annotated[str, about("The beginning of the text, if there is one already.")] = "",
+    stoppers: (
+        Annotated[
+            list[Annotated[str, Meta(min_length=1, max_length=MAX_USER_BYTES)]],
+            about("The users who may stop it. Without it, all who read it may.", max_length=MAX_STOPPERS),
+        ]
+        | UnsetType
+    ) = UNSET,
+    type: Annotated[
+        str,
+        about(
+            "The type of the message: `text`, or your own word.", min_length=1, max_length=Limit.TYPE_BYTES
+        ),
+    ] = "text",
+) -> AnswerOpened:
     """Open a streamed answer of a bot.
 
     For text that comes in pieces, such as the tokens of a language model. Connected users of the conversation
@@ -111,10 +110,10 @@ def open_stream(answers: StreamedAnswers, call: Call, request: AnswerOpenRequest
     the stream, and `meta` of the message has `incomplete`.
     """
     found = answers.open(
-        *(call.app, call.user, request.to, request.conversation, request.text, request.type),
+        *(call.app, call.user, to, conversation, text, type),
         call.is_back_end,
-        request.thread,
-        None if request.stoppers is UNSET else request.stoppers,
+        thread,
+        None if stoppers is UNSET else stoppers,
     )
     if isinstance(found, Rejected):
         if found.reason == RejectReason.NOT_BOT:

@@ -48,19 +48,6 @@ class DraftShape(Struct, forbid_unknown_fields=True):
     mentions: Annotated[list[MentionShape], about("Names in it.", max_length=Limit.MENTIONS)] = []
 
 
-class ArrangeRequest(Acting, kw_only=True):
-    """Changes to what a user keeps about a conversation. Fields that you leave out do not change."""
-
-    conversation: ConversationId
-    pinned: Pinned | UnsetType = UNSET
-    archived: Archived | UnsetType = UNSET
-    marked: Marked | UnsetType = UNSET
-    draft: Annotated[
-        DraftShape | UnsetType,
-        about(f"The draft, at most {MAX_DRAFT_BYTES} bytes of JSON; an empty object removes it."),
-    ] = UNSET
-
-
 class ArrangementShown(Struct):
     """What a user keeps about a conversation."""
 
@@ -111,6 +98,10 @@ def inbox(
 @routes.post(
     "/inbox",
     Needs.ADMIN_OR_USER,
+    schema=(
+        "ArrangeRequest",
+        "Changes to what a user keeps about a conversation. Fields that you leave out do not change.",
+    ),
     act="",
     problems=(
         Problems.UNKNOWN_CONVERSATION,
@@ -119,17 +110,28 @@ def inbox(
         Problems.TOO_MANY_REQUESTS,
     ),
 )
-def arrange(inbox: Inbox, call: Call, request: ArrangeRequest) -> ArrangementShown:
+def arrange(
+    inbox: Inbox,
+    call: Call,
+    conversation: ConversationId,
+    pinned: Pinned | UnsetType = UNSET,
+    archived: Archived | UnsetType = UNSET,
+    marked: Marked | UnsetType = UNSET,
+    draft: Annotated[
+        DraftShape | UnsetType,
+        about(f"The draft, at most {MAX_DRAFT_BYTES} bytes of JSON; an empty object removes it."),
+    ] = UNSET,
+) -> ArrangementShown:
     """Pin, archive or mark a conversation as unread, or store a draft.
 
     All sessions of the user get the change. To archive ends a pin, and to pin brings a conversation back.
     """
     change = Arrange(
-        request.conversation,
-        None if request.pinned is UNSET else request.pinned,
-        None if request.archived is UNSET else request.archived,
-        None if request.marked is UNSET else request.marked,
-        None if request.draft is UNSET else _unsent(request.draft),
+        conversation,
+        None if pinned is UNSET else pinned,
+        None if archived is UNSET else archived,
+        None if marked is UNSET else marked,
+        None if draft is UNSET else _unsent(draft),
     )
     return _shown(inbox.arrange(call.app, call.user, change, by_user=not call.is_back_end))
 

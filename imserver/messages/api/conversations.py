@@ -43,18 +43,6 @@ After = Annotated[
 PageLimit = Annotated[int, about("The maximum number of entries on this page.", ge=1, le=200)]
 
 
-class HistoryQuery(Acting, kw_only=True):
-    """A page of the history of a conversation."""
-
-    conversation: ConversationId
-    before: Before = 0
-    after: After | UnsetType = UNSET
-    types: Annotated[
-        str, about("List only messages of these types, separated by commas. Not together with `after`.")
-    ] = ""
-    limit: PageLimit = 50
-
-
 class SearchQuery(Acting, kw_only=True):
     """A search in one conversation, or in all of a user."""
 
@@ -272,25 +260,35 @@ def conversations(
 
 
 @routes.get("/messages", Needs.ADMIN_OR_MEMBER, problems=(errors.Problems.TOO_MANY_REQUESTS,))
-def history(api: ConversationApi, call: Call, request: HistoryQuery) -> MessagesAnswer:
+def history(
+    api: ConversationApi,
+    call: Call,
+    conversation: ConversationId,
+    before: Before = 0,
+    after: After | UnsetType = UNSET,
+    types: Annotated[
+        str, about("List only messages of these types, separated by commas. Not together with `after`.")
+    ] = "",
+    limit: PageLimit = 50,
+) -> MessagesAnswer:
     """List the messages of a conversation, the newest page first.
 
     Users cannot read messages from before they joined or after they left, nor messages they have hidden.
     Reactions are not listed; they are in the messages.
     """
-    types = _types_of(request.types)
-    if types and request.after is not UNSET:
+    chosen = _types_of(types)
+    if chosen and after is not UNSET:
         raise ApiProblem(errors.Problems.INVALID_REQUEST, "`types`: not with `after`")
-    if types:
-        filter = SearchFilter(types=types)
-        entries, before = api.message_search.search(
-            call.app, call.user, "", request.conversation, request.before, request.limit, filter
+    if chosen:
+        filter = SearchFilter(types=chosen)
+        entries, following = api.message_search.search(
+            call.app, call.user, "", conversation, before, limit, filter
         )
-        return MessagesAnswer([shown_entry(entry) for entry in entries], before)
+        return MessagesAnswer([shown_entry(entry) for entry in entries], following)
     log = api.store.part(MessageLog)
-    where = call.app, call.user, request.conversation, request.before, request.limit
-    if request.after is not UNSET:
-        entries, more = oldest_page(*log.entries.history(*where, request.after))
+    where = call.app, call.user, conversation, before, limit
+    if after is not UNSET:
+        entries, more = oldest_page(*log.entries.history(*where, after))
         return MessagesAnswer([shown_entry(entry) for entry in entries], 0, entries[-1].id if more else 0)
     entries, more = newest_page(*log.entries.history(*where))
     shown = [shown_entry(entry) for entry in entries]
