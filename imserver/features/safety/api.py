@@ -6,17 +6,17 @@ from time import time
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import asdict
 
 from imserver.features.safety.declared import (
     HTTP_TOO_MANY_REPORTS,
     HTTP_UNKNOWN_ACT,
     HTTP_UNKNOWN_REPORT,
-    REASON_BYTES,
     Outcome,
 )
 from imserver.features.safety.moderation import MOST_MESSAGES, WAIT_SECONDS, NoGroups
 from imserver.features.safety.parts import SafetyParts
-from imserver.features.safety.reports import ReportRow
+from imserver.features.safety.reports import ReporterShown, ReportId, ReportReason, ReportShown, User
 from imserver.features.safety.wire import TEXT_CHARACTERS, Report
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
@@ -37,16 +37,11 @@ from imserver.plugin.wire import Limit, id_of
 LONGEST: Final = 366 * 86400
 REASON_CHARACTERS: Final = 250
 
-User = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
 MessageId = Annotated[int, about("The id of a message.", ge=1, le=Limit.ID)]
-ReportId = Annotated[str, about("The id of a report.", min_length=1, max_length=32)]
 ActId = Annotated[
     str, about("The id of the removal, with which it can be undone.", min_length=1, max_length=32)
 ]
 Reason = Annotated[str, about("Why. The user sees it.", max_length=REASON_CHARACTERS)]
-ReportReason = Annotated[
-    str, about("One of the reasons of the app (`safety.reasons`).", min_length=1, max_length=REASON_BYTES)
-]
 GroupId = Annotated[str, about("The id of a group.", pattern="^[1-9][0-9]{0,18}$")]
 Names = Annotated[
     dict[str, str], about("User → nickname or else user name, of those in this answer who have an account.")
@@ -76,23 +71,6 @@ class ReasonsAnswer(Struct):
     )
 
 
-class ReportShown(Struct, kw_only=True):
-    """A report."""
-
-    id: ReportId
-    user: Annotated[str, about("The user who is reported, or has sent the message.")]
-    message: Annotated[int, about("The message; 0: the user is reported.")]
-    conversation: Annotated[int, about("The conversation of the message; 0: the user is reported.")]
-    reporters: Annotated[int, about("How many users have reported it.")]
-    reasons: Annotated[dict[str, int], about("Reason → how many reporters gave it.")]
-    opened: Annotated[int, about("When it was reported first, in Unix seconds.")]
-    changed: Annotated[int, about("When it was last reported, or closed, in Unix seconds.")]
-    closed: Annotated[int, about("When it was closed, in Unix seconds; 0: it is open.")]
-    closed_by: Annotated[str, about("Who has closed it: a key, or an account.")]
-    outcome: Annotated[str, about("What was done.")]
-    note: Annotated[str, about("What the moderator wrote for other moderators.")]
-
-
 class ReportsAnswer(Struct):
     """A page of reports, the one that changed last first."""
 
@@ -100,15 +78,6 @@ class ReportsAnswer(Struct):
     next: NextCursor
     names: Names
     groups: GroupNames
-
-
-class ReporterShown(Struct):
-    """A user who has reported it."""
-
-    user: User
-    time: Annotated[int, about("When, in Unix seconds.")]
-    reason: ReportReason
-    text: Annotated[str, about("What the reporter added.")]
 
 
 class ReportedMessage(Struct, kw_only=True, omit_defaults=True):
@@ -290,7 +259,7 @@ def queue(
     found = parts.reports.page(call.app, state, before, limit + 1)
     page, following = page_and_cursor(found, limit, lambda row: f"{row.changed} {row.id}")
     return ReportsAnswer(
-        [ReportShown(**_fields(row)) for row in page],
+        list(page),
         following,
         parts.reports.names(call.app, [row.user for row in page]),
         parts.reports.groups(call.app, [row.conversation for row in page]),
@@ -304,16 +273,15 @@ def show(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, id: Report
     Messages of private conversations are shown nowhere else.
     """
     shown = parts.reports.show(call.app, id)
-    people = [ReporterShown(each.user, each.time, each.reason, each.text) for each in shown.reporters]
     messages = [
         _message(shown.copies[each.id], True) if each.id in shown.copies else _message(each)
         for each in shown.messages
     ]
     report = shown.report
-    users = [report.user, report.closed_by.rpartition("/")[2], *(each.user for each in people)]
+    users = [report.user, report.closed_by.rpartition("/")[2], *(each.user for each in shown.reporters)]
     return ReportDetail(
-        **_fields(report),
-        people=people,
+        **asdict(report),
+        people=shown.reporters,
         messages=messages,
         names=parts.reports.names(call.app, [*users, *(each.sender for each in messages)]),
         groups=parts.reports.groups(call.app, [report.conversation]),
@@ -505,10 +473,6 @@ def _removed(parts: SafetyParts, call: Call, request: MessagesToRemove, undecide
     call.user = removal.user
     call.facts = {"act": removal.id, "messages": request.messages, "reason": request.reason}
     return RemovalAnswer(removal.id, parts.removals.count(call.app, removal.id), True, removal.ends)
-
-
-def _fields(row: ReportRow) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in ReportShown.__struct_fields__}
 
 
 def _message(entry: Entry, removed: bool = False) -> ReportedMessage:

@@ -7,9 +7,8 @@ from time import monotonic
 from typing import Final
 
 import gevent
-from msgspec import Struct
 
-from imserver.features.safety.rows import MuteRow, SafetyRows
+from imserver.features.safety.rows import Muted, SafetyRows
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.runtime import until_beat
 from imserver.plugin.services import Core
@@ -20,15 +19,6 @@ TICK_SECONDS: Final = 5.0
 _OVERLAP_SECONDS: Final = 60
 """A transaction may be committed so long after its time."""
 _DAY: Final = 86400
-
-
-class Muted(Struct, frozen=True, array_like=True, tag="safety.muted"):
-    """A node message: the mute of a user, until this Unix second; in the past: it ends."""
-
-    app: str
-    user: str
-    until: int
-    reason: str
 
 
 class Mutes:
@@ -49,10 +39,10 @@ class Mutes:
         row = self._rows.mute(app, user, int(seconds), reason)
         self._learn(row)
         if self._node_messages is not None:
-            self._node_messages.broadcast(Muted(app, user, row.until, reason))
+            self._node_messages.broadcast(row)
         return row.until
 
-    def _learn(self, mute: Muted | MuteRow) -> None:
+    def _learn(self, mute: Muted) -> None:
         self._users.mute(mute.app, mute.user, mute.until, mute.reason)
 
     def load(self) -> None:

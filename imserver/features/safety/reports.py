@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence, Set
 from secrets import token_hex
 from time import time
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
 import gevent
@@ -18,9 +18,15 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.features.safety.declared import HTTP_TOO_MANY_REPORTS, HTTP_UNKNOWN_REPORT, SafetySettings
+from imserver.features.safety.declared import (
+    HTTP_TOO_MANY_REPORTS,
+    HTTP_UNKNOWN_REPORT,
+    REASON_BYTES,
+    SafetySettings,
+)
 from imserver.features.safety.wire import Report
 from imserver.plugin.errors import Problems, ReplyCode, ServiceRefused, StorageUnavailable
+from imserver.plugin.http import about
 from imserver.plugin.identity import Buckets, TooManyRequests
 from imserver.plugin.messages import Draft, Entry, MessageLog, MessageServices
 from imserver.plugin.services import Core
@@ -41,6 +47,11 @@ NOTICE_SECONDS: Final = 600
 """Owners hear of the first report in each such span of the clock."""
 _DAY: Final = 86400
 State = Literal["open", "closed"]
+User = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
+ReportId = Annotated[str, about("The id of a report.", min_length=1, max_length=32)]
+ReportReason = Annotated[
+    str, about("One of the reasons of the app (`safety.reasons`).", min_length=1, max_length=REASON_BYTES)
+]
 _COLUMNS: Final = (
     "id, message, conversation, member, reporters, opened, changed, closed, closed_by, outcome, note"
 )
@@ -66,39 +77,38 @@ class TooManyReports(ServiceRefused, problem=HTTP_TOO_MANY_REPORTS):
     """The app has too many open reports."""
 
 
-class ReportRow(Struct, frozen=True):
-    """A report. ``message`` 0: about the person ``user``. Times are Unix seconds; ``closed`` 0: it is
-    open."""
+class ReportShown(Struct, kw_only=True):
+    """A report."""
 
-    id: str
-    message: int
-    conversation: int
-    user: str
-    reporters: int
-    opened: int
-    changed: int
-    closed: int
-    closed_by: str
-    outcome: str
-    note: str
-    reasons: dict[str, int] = {}
+    id: ReportId
+    user: Annotated[str, about("The user who is reported, or has sent the message.")]
+    message: Annotated[int, about("The message; 0: the user is reported.")]
+    conversation: Annotated[int, about("The conversation of the message; 0: the user is reported.")]
+    reporters: Annotated[int, about("How many users have reported it.")]
+    reasons: Annotated[dict[str, int], about("Reason → how many reporters gave it.")]
+    opened: Annotated[int, about("When it was reported first, in Unix seconds.")]
+    changed: Annotated[int, about("When it was last reported, or closed, in Unix seconds.")]
+    closed: Annotated[int, about("When it was closed, in Unix seconds; 0: it is open.")]
+    closed_by: Annotated[str, about("Who has closed it: a key, or an account.")]
+    outcome: Annotated[str, about("What was done.")]
+    note: Annotated[str, about("What the moderator wrote for other moderators.")]
 
 
-class Reporter(Struct, frozen=True):
-    """Who has reported it, when and why."""
+class ReporterShown(Struct):
+    """A user who has reported it."""
 
-    user: str
-    time: int
-    reason: str
-    text: str
+    user: User
+    time: Annotated[int, about("When, in Unix seconds.")]
+    reason: ReportReason
+    text: Annotated[str, about("What the reporter added.")]
 
 
 class ReportInContext(Struct, frozen=True):
     """A report with what moderators see: its reporters, the message, and those around it. ``copies``: removed
     messages as they were, by id, as long as they may come back."""
 
-    report: ReportRow
-    reporters: list[Reporter]
+    report: ReportShown
+    reporters: list[ReporterShown]
     messages: list[Entry]
     copies: dict[int, Entry]
 
@@ -228,7 +238,7 @@ class Reports:
 
     # --- moderators -----------------------------------------------------------------------------------------
 
-    def page(self, app: str, state: State, before: tuple[int, str] | None, limit: int) -> list[ReportRow]:
+    def page(self, app: str, state: State, before: tuple[int, str] | None, limit: int) -> list[ReportShown]:
         """A page of the reports of an app, the one that changed last first; ``before``: (change, id)."""
         condition, values = "closed = 0" if state == "open" else "closed > 0", [app]
         behind: tuple[object, ...] = ()
@@ -240,7 +250,7 @@ class Reports:
             "ORDER BY changed DESC, id DESC LIMIT %s"
         )
 
-        def work(sql: PooledStatements) -> list[ReportRow]:
+        def work(sql: PooledStatements) -> list[ReportShown]:
             rows = sql.query(statement, (*values, *behind, limit))
             return _with_reasons(sql, app, rows)
 
@@ -249,19 +259,19 @@ class Reports:
     def show(self, app: str, id: str) -> ReportInContext:
         """A report, and what its reporters can read around the message. Raises UnknownReport."""
 
-        def work(sql: PooledStatements) -> tuple[list[ReportRow], list[Reporter]]:
+        def work(sql: PooledStatements) -> tuple[list[ReportShown], list[ReporterShown]]:
             rows = sql.query(f"SELECT {_COLUMNS} FROM report WHERE app = %s AND id = %s", (app, id))
             statement = (
                 "SELECT member, created, reason, text FROM reporter WHERE app = %s AND report = %s "
                 "ORDER BY created, member"
             )
             reporters = [
-                Reporter(text_of(user), created, text_of(reason), text_of(text))
+                ReporterShown(text_of(user), created, text_of(reason), text_of(text))
                 for user, created, reason, text in sql.query(statement, (app, id))
             ]
             return _with_reasons(sql, app, rows), reporters
 
-        nothing: tuple[list[ReportRow], list[Reporter]] = [], []
+        nothing: tuple[list[ReportShown], list[ReporterShown]] = [], []
         rows, reporters = self._store.read_or(nothing, work)
         if not rows:
             raise UnknownReport(id)
@@ -273,7 +283,7 @@ class Reports:
         copies = {id: copy for id in recalled if (copy := removals.copy(app, id)) is not None}
         return ReportInContext(report, reporters, messages, copies)
 
-    def _around(self, app: str, report: ReportRow, reporters: Sequence[Reporter]) -> list[Entry]:
+    def _around(self, app: str, report: ReportShown, reporters: Sequence[ReporterShown]) -> list[Entry]:
         """The reported message and those around it, as the first reporter who can read it does."""
         entries = self._store.part(MessageLog).entries
         for reporter in reporters:
@@ -332,7 +342,7 @@ def _open_report(sql: Statements, app: str, subject: str) -> str | None:
     return text_of(rows[0][0]) if rows else None
 
 
-def _with_reasons(sql: Statements, app: str, rows: Sequence[Row]) -> list[ReportRow]:
+def _with_reasons(sql: Statements, app: str, rows: Sequence[Row]) -> list[ReportShown]:
     ids = [text_of(row[0]) for row in rows]
     reasons: dict[str, dict[str, int]] = {id: {} for id in ids}
     statement = "SELECT report, reason FROM reporter WHERE app = %s AND report IN {}"
@@ -340,25 +350,24 @@ def _with_reasons(sql: Statements, app: str, rows: Sequence[Row]) -> list[Report
         counts = reasons[text_of(report)]
         counts[text_of(reason)] = counts.get(text_of(reason), 0) + 1
     return [
-        ReportRow(
-            id,
-            *(message, conversation, text_of(user), reporters, opened, changed, closed),
-            *(text_of(closed_by), text_of(outcome), text_of(note)),
-            reasons[id],
+        ReportShown(
+            id=id,
+            message=message,
+            conversation=conversation,
+            user=text_of(user),
+            reporters=reporters,
+            reasons=reasons[id],
+            opened=opened,
+            changed=changed,
+            closed=closed,
+            closed_by=text_of(closed_by),
+            outcome=text_of(outcome),
+            note=text_of(note),
         )
-        for id, (
-            _,
-            message,
-            conversation,
-            user,
-            reporters,
-            opened,
-            changed,
-            closed,
-            closed_by,
-            outcome,
-            note,
-        ) in zip(ids, rows, strict=True)
+        for id, (_, message, conversation, user, reporters, *times, closed_by, outcome, note) in zip(
+            ids, rows, strict=True
+        )
+        for opened, changed, closed in (times,)
     ]
 
 

@@ -43,8 +43,8 @@ class Removal(Struct, frozen=True):
     leased: int = 0
 
 
-class MuteRow(Struct, frozen=True):
-    """A mute in a whole app, which ends at ``until`` (Unix seconds)."""
+class Muted(Struct, frozen=True, array_like=True, tag="safety.muted"):
+    """The mute of a user in a whole app, also as a node message. It ends at ``until`` (Unix seconds)."""
 
     app: str
     user: str
@@ -132,20 +132,20 @@ class SafetyRows:
 
     # --- mutes ----------------------------------------------------------------------------------------------
 
-    def mute(self, app: str, user: str, seconds: int, reason: str) -> MuteRow:
+    def mute(self, app: str, user: str, seconds: int, reason: str) -> Muted:
         """Store a mute in place of an earlier one; 0 seconds: one that has ended."""
 
-        def work(sql: PooledStatements) -> MuteRow:
+        def work(sql: PooledStatements) -> Muted:
             now = _now(sql)
             until = now + seconds if seconds > 0 else now - 1
             sql.execute("DELETE FROM mute WHERE app = %s AND member = %s", (app, user))
             row = (app, user, until, now, reason)
             sql.insert_new("mute", "app, member, until, changed, reason", [row])
-            return MuteRow(app, user, until, reason)
+            return Muted(app, user, until, reason)
 
         return self.store.write(work)
 
-    def mutes(self, since: int) -> tuple[list[MuteRow], int]:
+    def mutes(self, since: int) -> tuple[list[Muted], int]:
         """The mutes that were changed at this Unix second or later, 0: all; and the second of the reading."""
 
         def work(sql: PooledStatements) -> tuple[list[Row], int]:
@@ -155,7 +155,7 @@ class SafetyRows:
         nothing: tuple[list[Row], int] = ([], 0)
         rows, now = self.store.read_or(nothing, work)
         return [
-            MuteRow(text_of(app), text_of(user), until, text_of(reason)) for app, user, until, reason in rows
+            Muted(text_of(app), text_of(user), until, text_of(reason)) for app, user, until, reason in rows
         ], now
 
     def forget_mutes(self, seconds: int) -> None:
