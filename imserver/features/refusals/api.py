@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from imserver.features.refusals.limits import Hold, Refusals, refusals_of
 from imserver.features.refusals.log import RefusalRow, Wanted
@@ -39,38 +40,15 @@ class RefusalsQuery(Struct, forbid_unknown_fields=True):
     limit: Annotated[int, about("The most refusals of the answer.", ge=1, le=1000)] = 100
 
 
-class RefusalShown(Struct):
+class RefusalShown(RefusalRow, array_like=False):
     """Refusals that are equal but for their time."""
 
-    kind: Annotated[Literal["login", "command", "request"], about("What was refused.")]
-    reason: Annotated[
-        str, about("The reason of a login or command, or the code of the problem of a request.")
-    ]
-    app: Annotated[str, about("The app; empty: none of this server was named.")]
-    user: Annotated[str, about("The user whom the client named, or who made the request; empty: unknown.")]
-    account: Annotated[str, about("The account whose password was checked; empty: none, or unknown.")]
-    address: Annotated[str, about("The address of the client.")]
-    count: Annotated[int, about("How often, within the last hour.")]
-    first: Annotated[float, about("The first one, in Unix seconds.")]
-    last: Annotated[float, about("The last one, in Unix seconds.")]
-    limit: Annotated[str, about("The rate or setting that has refused the last one; empty: none.")]
-    until: Annotated[float, about("When that ends, in Unix seconds; 0: unknown, or when somebody lifts it.")]
-    detail: Annotated[str, about("The command or request, and what was wrong with it.")]
-    request: Annotated[
-        str, about("The id of the last request, or the address and port of its connection: the log has them.")
-    ]
     meaning: Annotated[str, about("What the reason means.")]
     lift: Annotated[str, about("How to lift it; empty: there is nothing to lift.")]
 
 
-class HoldShown(Struct):
+class HoldShown(Hold, array_like=False):
     """Something that refuses now."""
-
-    kind: Annotated[Literal["ban", "lock", "rate"], about("A ban, the lock of an account, or a rate.")]
-    name: Annotated[str, about("The name of the rate; of others their kind.")]
-    who: Annotated[str, about("Whom it refuses: a user, an account, a network, or several of them.")]
-    until: Annotated[float, about("When it ends, in Unix seconds; 0: when somebody lifts it.")]
-    detail: Annotated[str, about("What the rate counts, and its setting; or the reason of a lock.")]
 
 
 class RefusalsAnswer(Struct):
@@ -147,23 +125,13 @@ def lift(
 
 def _shown(row: RefusalRow) -> RefusalShown:
     reason = reason_of(row.kind, row.reason, row.detail)
-    return RefusalShown(
-        row.kind,  # type: ignore[arg-type]
-        row.reason,
-        row.app,
-        row.user,
-        row.account,
-        row.address,
-        row.count,
-        round(row.first, 1),
-        round(row.last, 1),
-        row.limit,
-        round(row.until, 1),
-        reason.detail,
-        row.request,
-        reason.meaning,
-        reason.lift,
-    )
+    fields = asdict(row) | {
+        "first": round(row.first, 1),
+        "last": round(row.last, 1),
+        "until": round(row.until, 1),
+        "detail": reason.detail,
+    }
+    return RefusalShown(**fields, meaning=reason.meaning, lift=reason.lift)
 
 
 def _shown_hold(hold: Hold) -> HoldShown:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable
 from time import time
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
 
 from imserver.features.refusals.log import RefusalLog, RefusalRow, Wanted, merged
 from imserver.plugin import Answers, FeatureParts
+from imserver.plugin.http import about
 from imserver.plugin.identity import Principal, Rate
 from imserver.plugin.runtime import network_of
 from imserver.plugin.services import ClusterServices, Core, Foundation
@@ -25,11 +26,11 @@ class Hold(Struct, array_like=True):
     """Something that refuses now. ``name``: of a ban ``ban``, of a lock ``lock``, else of the rate.
     ``who``: whom it refuses. ``until``: Unix seconds; 0: until somebody lifts it."""
 
-    kind: Literal["ban", "lock", "rate"]
-    name: str
-    who: str
-    until: float = 0
-    detail: str = ""
+    kind: Annotated[Literal["ban", "lock", "rate"], about("A ban, the lock of an account, or a rate.")]
+    name: Annotated[str, about("The name of the rate; of others their kind.")]
+    who: Annotated[str, about("Whom it refuses: a user, an account, a network, or several of them.")]
+    until: Annotated[float, about("When it ends, in Unix seconds; 0: when somebody lifts it.")]
+    detail: Annotated[str, about("What the rate counts, and its setting; or the reason of a lock.")]
 
 
 class PeopleHooks(Struct, frozen=True):
@@ -131,7 +132,7 @@ class Refusals:
         holds = []
         for name in sorted(names):
             if until := self._sessions.banned_until(app, name):
-                holds.append(Hold("ban", "ban", name, until))
+                holds.append(Hold("ban", "ban", name, until, ""))
             lock = self._people.locked(app, name)
             if lock is not None:
                 holds.append(Hold("lock", "lock", name, *lock))

@@ -11,11 +11,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from time import time
-from typing import Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from imserver.plugin.http import about
 from imserver.plugin.identity import Denial, NoObserver
 from imserver.plugin.runtime import network_of
 
@@ -34,19 +35,23 @@ class RefusalRow(Struct, array_like=True):
     """Equal refusals. ``first`` and ``last``: Unix seconds. The other fields are those of :class:`Denial`;
     ``limit``, ``until``, ``detail`` and ``request`` are those of the last one."""
 
-    kind: str
-    reason: str
-    app: str
-    user: str
-    account: str
-    address: str
-    count: int
-    first: float
-    last: float
-    limit: str = ""
-    until: float = 0
-    detail: str = ""
-    request: str = ""
+    kind: Annotated[Literal["login", "command", "request"], about("What was refused.")]
+    reason: Annotated[
+        str, about("The reason of a login or command, or the code of the problem of a request.")
+    ]
+    app: Annotated[str, about("The app; empty: none of this server was named.")]
+    user: Annotated[str, about("The user whom the client named, or who made the request; empty: unknown.")]
+    account: Annotated[str, about("The account whose password was checked; empty: none, or unknown.")]
+    address: Annotated[str, about("The address of the client.")]
+    count: Annotated[int, about("How often, within the last hour.")]
+    first: Annotated[float, about("The first one, in Unix seconds.")]
+    last: Annotated[float, about("The last one, in Unix seconds.")]
+    limit: Annotated[str, about("The rate or setting that has refused the last one; empty: none.")]
+    until: Annotated[float, about("When that ends, in Unix seconds; 0: unknown, or when somebody lifts it.")]
+    detail: Annotated[str, about("The command or request, and what was wrong with it.")]
+    request: Annotated[
+        str, about("The id of the last request, or the address and port of its connection: the log has them.")
+    ]
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -121,7 +126,7 @@ class RefusalLog(NoObserver):
         who = user, account, address
         row = rows.get(who)
         if row is None:
-            row = rows[who] = RefusalRow(*key, *who, 0, now, now)
+            row = rows[who] = RefusalRow(*key, *who, 0, now, now, "", 0, "", "")
             cause.size += 1
             self.size += 1
             self._bound(cause, rows)

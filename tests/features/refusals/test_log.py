@@ -115,9 +115,9 @@ def test_rows_are_found_by_address_and_request(rows: RefusalLog) -> None:
 
 
 def test_rows_of_nodes_are_joined() -> None:
-    one = RefusalRow("login", "token", "shop", "ann", "", "192.0.2.7", 2, 10.0, 20.0, detail="old")
-    two = RefusalRow("login", "token", "shop", "ann", "", "192.0.2.7", 3, 5.0, 30.0, detail="new")
-    other = RefusalRow("login", "token", "shop", "bob", "", "192.0.2.7", 1, 40.0, 40.0)
+    one = RefusalRow("login", "token", "shop", "ann", "", "192.0.2.7", 2, 10.0, 20.0, "", 0, "old", "")
+    two = RefusalRow("login", "token", "shop", "ann", "", "192.0.2.7", 3, 5.0, 30.0, "", 0, "new", "")
+    other = RefusalRow("login", "token", "shop", "bob", "", "192.0.2.7", 1, 40.0, 40.0, "", 0, "", "")
     merged([[one], [two, other]])
     first, second = merged([[one], [two, other]])
     assert first.user == "bob"
