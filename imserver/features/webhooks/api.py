@@ -15,7 +15,7 @@ from imserver.features.webhooks import dead_events
 from imserver.features.webhooks.event_json import page_of
 from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.parts import webhooks_of
-from imserver.features.webhooks.requests import MOST_ANSWERS
+from imserver.features.webhooks.requests import MOST_ANSWERS, LastAnswer
 from imserver.features.webhooks.webhooks import QUERY, NodePart, Webhooks
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
@@ -72,14 +72,8 @@ class ReplayAnswer(Struct):
     replayed: Annotated[int, about("The number of events that are sent again.")]
 
 
-class AnswerShown(Struct):
+class AnswerShown(LastAnswer, frozen=True, array_like=False):
     """What the receiver has answered to a request."""
-
-    time: Annotated[int, about("When, in Unix seconds.")]
-    status: Annotated[int, about("The status of the answer; 0: there was none.")]
-    problem: Annotated[str, about("Why it failed; empty: the receiver took the events.")]
-    seconds: Annotated[float, about("How long it took.")]
-    events: Annotated[int, about("The number of events in the request.")]
 
 
 class WebhookShown(Struct):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from math import inf
 from secrets import token_hex
 from time import monotonic, time
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import gevent
 import msgspec
@@ -16,6 +16,7 @@ from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
+from imserver.plugin.http import about
 from imserver.plugin.identity import LoginAnswer
 from imserver.plugin.runtime import Outgoing, RateLimitedLog, Unreachable
 
@@ -52,14 +53,13 @@ class WebhookCounts(Struct):
 
 
 class LastAnswer(Struct, frozen=True, array_like=True):
-    """What a receiver has answered. ``status`` 0: nothing. ``problem``: why it failed; ``""``: it took the
-    events. ``seconds``: how long it took. ``time``: Unix seconds."""
+    """What the receiver has answered to a request, as nodes tell each other."""
 
-    time: int
-    status: int
-    problem: str
-    seconds: float
-    events: int
+    time: Annotated[int, about("When, in Unix seconds.")]
+    status: Annotated[int, about("The status of the answer; 0: there was none.")]
+    problem: Annotated[str, about("Why it failed; empty: the receiver took the events.")]
+    seconds: Annotated[float, about("How long it took.")]
+    events: Annotated[int, about("The number of events in the request.")]
 
 
 class LastAnswers:
