@@ -35,6 +35,7 @@ from imserver.features.notifications.declared import (
 )
 from imserver.features.notifications.parts import NotificationParts, notifications_of
 from imserver.features.notifications.pushes import delivery_of_test
+from imserver.features.notifications.recent import RecentDelivery
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import AccountApp, Acting, Api, ApiProblem, Call, Resource, about
 from imserver.plugin.identity import GOCHAT, Buckets, Needs, Tenants
@@ -224,22 +225,8 @@ class NotificationTestAnswer(Struct):
     endpoints: Annotated[int, about("The number of endpoints that it is sent to.")]
 
 
-class RecentShown(Struct):
+class RecentShown(RecentDelivery, frozen=True, array_like=False):
     """A notification that was sent, or not."""
-
-    time: Annotated[int, about("When, in Unix seconds.")]
-    user: str
-    kind: Annotated[str, about("`message`, `push`, `test` or `close`.")]
-    host: Annotated[str, about("The push service.")]
-    endpoint: Annotated[int, about("The number of the endpoint.")]
-    outcome: Annotated[
-        str,
-        about(
-            "`taken`, `later` (it is tried again), `gone` (the endpoint has ended), `refused`, `expired`, "
-            "`replaced`, `read` or `removed`."
-        ),
-    ]
-    problem: Annotated[str, about("What the push service said, or why there was no answer.")]
 
 
 class RecentAnswer(Struct):

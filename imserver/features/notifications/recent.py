@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from itertools import islice
 from time import time
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Struct
 
 from imserver.features.notifications.contract import Delivery
+from imserver.plugin.http import about
 from imserver.plugin.services import ClusterServices
 
 MOST_RECENT: Final = 100
@@ -24,16 +25,21 @@ FORGET: Final = "notifications.forget"
 
 
 class RecentDelivery(Struct, frozen=True, array_like=True):
-    """A notification, and what became of it. ``host``: the push service. ``endpoint``: its number. ``time``:
-    Unix seconds."""
+    """A notification, and what became of it, as nodes tell each other."""
 
-    time: int
+    time: Annotated[int, about("When, in Unix seconds.")]
     user: str
-    kind: str
-    host: str
-    endpoint: int
-    outcome: str
-    problem: str
+    kind: Annotated[str, about("`message`, `push`, `test` or `close`.")]
+    host: Annotated[str, about("The push service.")]
+    endpoint: Annotated[int, about("The number of the endpoint.")]
+    outcome: Annotated[
+        str,
+        about(
+            "`taken`, `later` (it is tried again), `gone` (the endpoint has ended), `refused`, `expired`, "
+            "`replaced`, `read` or `removed`."
+        ),
+    ]
+    problem: Annotated[str, about("What the push service said, or why there was no answer.")]
 
 
 class RecentQuery(Struct, frozen=True, array_like=True):
