@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final, Literal, Protocol
 
 from msgspec import Struct
 
@@ -64,6 +64,11 @@ class Account(Struct, frozen=True):
     def user(self) -> str:
         """The user id of this account."""
         return str(self.id)
+
+    @property
+    def kind(self) -> Literal["account", "guest", "bot"]:
+        """The kind of principal that its user is."""
+        return "bot" if self.bot else "guest" if self.guest else "account"
 
     def is_locked(self, now: float) -> bool:
         """Whether it is locked at this Unix second."""

@@ -18,7 +18,7 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from math import inf
 from time import time
-from typing import Final, Literal
+from typing import Final
 
 from msgspec import Struct
 
@@ -336,32 +336,28 @@ class Authority:
         if need.users.isdisjoint(_TOKENS):
             return None
         if credential.startswith(BOT_TOKEN_PREFIX):
-            return self._of_account(credential, "bot") or BAD_TOKEN
+            return self._user_of(self._session(credential))
         if not is_token(credential):
             # If several kinds of credentials are accepted, the kind of a bad one is unknown.
             return BAD_TOKEN if need.users >= _TOKENS.keys() else None
-        if "account" in need.users and (account := self._of_account(credential, "account")) is not None:
-            return account
+        if "account" in need.users and (session := self._session(credential)) is not None:
+            return self._user_of(session)
         # Where a valid token is not accepted, refusal() says so: clients replace one that is called invalid.
         if "session" in need.users or "nobody" not in need.users:
             claims = self._logins.session_of(credential)
             if claims is not None:
                 return Principal("session", apps=frozenset({claims.app}), user=claims.user)
         if "account" not in need.users:
-            return self._of_account(credential, "account") or BAD_TOKEN
+            return self._user_of(self._session(credential))
         return BAD_TOKEN
 
-    def _of_account(self, credential: str, kind: Literal["account", "guest", "bot"]) -> Principal | None:
-        """The account or bot with this token. May switch. Raises StorageUnavailable."""
-        session = self._session(credential)
-        return None if session is None else self._user_of(session, kind)
-
-    def _user_of(self, session: AccountSession, kind: Literal["account", "guest", "bot"]) -> Principal:
+    def _user_of(self, session: AccountSession | None) -> Principal:
+        """The user of this login, whatever their role."""
+        if session is None:
+            return BAD_TOKEN
         account = session.account
         apps = frozenset({self._logins.resolve(account.app)})
-        return Principal(
-            "guest" if account.guest else kind, apps=apps, user=account.user, device=session.device_id
-        )
+        return Principal(account.kind, apps=apps, user=account.user, device=session.device_id)
 
     def _session(self, credential: str) -> AccountSession | None:
         """The login of an account or bot with this token. May switch. Raises StorageUnavailable."""
@@ -379,8 +375,8 @@ class Authority:
         if session is None:
             return BAD_TOKEN
         account, rights = session.account, RIGHTS[session.account.role]
-        if account.guest or account.bot or need.right not in rights:
-            return self._user_of(session, "bot" if account.bot else "account")
+        if account.kind != "account" or need.right not in rights:
+            return self._user_of(session)
         apps = frozenset({self._logins.resolve(account.app)})
         if session.lacks:
             return Principal("account", apps=apps, user=account.user, lacks=session.lacks)

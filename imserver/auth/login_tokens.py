@@ -9,7 +9,6 @@ from imserver.auth.accounts import AccountLookup
 from imserver.auth.channel_tokens import ChannelClaims, read_channel_token
 from imserver.auth.issuers import Issuers
 from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
-from imserver.auth.principal import Kind
 from imserver.auth.rules import ALLOWED, LoginDecision, Rule, load_app_keys
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadToken, Claims, Key, TokenExpired, read_bare_token, read_token
@@ -71,9 +70,8 @@ class LoginTokens:
             found = self._accounts.holder(token)
             # A bot names its devices itself.
             account = found.account
-            name = device if account.bot or is_of_device(device, found.device) else found.device
-            kind: Kind = "bot" if account.bot else "guest" if account.guest else "account"
-            return Claims(account.user, account.app, found.expires_at, name, kind=kind)
+            name = device if account.kind == "bot" or is_of_device(device, found.device) else found.device
+            return Claims(account.user, account.app, found.expires_at, name, kind=account.kind)
         except TokenExpired:
             raise
         except BadToken:

@@ -160,7 +160,7 @@ class ClaimsHarness(CentrifugeHarness):
     @staticmethod
     def _holder(token: str) -> Any:
         found = account_tokens.read(token, (ACCOUNT_KEY,), time.time())
-        account = SimpleNamespace(user=str(found.user_id), app=APP, bot=False, guest=False)
+        account = SimpleNamespace(user=str(found.user_id), app=APP, kind="account")
         return SimpleNamespace(account=account, expires_at=int(found.exp), device="")
 
     def log_in(self, token: str) -> Connection:
