@@ -12,7 +12,7 @@ import pytest
 from imserver.auth.accounts import Account
 from imserver.features.accounts.declared import AccountSettings
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.invitations.rows import Invitation, InvitationStore
+from imserver.features.invitations.rows import InvitationShown, InvitationStore
 from imserver.features.pages.declared import ChatSettings
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import load_config
@@ -50,7 +50,7 @@ class Stored:
         return AccountStore(self.store).page("gochat", 0, 10)
 
     @property
-    def invitations(self) -> list[Invitation]:
+    def invitations(self) -> list[InvitationShown]:
         return InvitationStore(self.store).page("gochat", None, None, 0, "", 10)
 
 
@@ -68,7 +68,7 @@ def test_init_makes_a_chat_with_an_owner_a_group_and_an_invitation_for_guests(tm
         found = (invitation.code, invitation.user, invitation.guests, invitation.max_uses)
         assert found == (printed["invite"], owner.user, True, 0)
         assert invitation.expires_at - invitation.created == 7 * 86400
-        assert str(invitation.group) == group
+        assert invitation.group == group
         member = stored.store.part(MessageLog).conversations.member("gochat", int(group), owner.user)
         assert member is not None
         assert member.role == "owner"

@@ -11,7 +11,7 @@ from imserver.features.accounts.declared import HTTP_TOO_MANY_FRIENDS
 from imserver.features.groups.declared import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
 from imserver.features.invitations.declared import HTTP_TOO_MANY_INVITATIONS, HTTP_UNKNOWN_INVITATION
 from imserver.features.invitations.invitations import SECONDS, Invitations, invitations_of
-from imserver.features.invitations.rows import Invitation
+from imserver.features.invitations.rows import Code, Ends, ForGuests, InvitationShown, Maker, OfGroup
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     AccountApp,
@@ -30,34 +30,11 @@ from imserver.plugin.wire import id_of
 
 _LONGEST: Final = 366 * 86400
 
-Code = Annotated[str, about("The code of the invitation. Put it into a link.", pattern="^[A-Za-z0-9_-]{22}$")]
-OfGroup = Annotated[
-    str, about("The id of a group; empty: an invitation to be a friend.", pattern="^([1-9][0-9]{0,18})?$")
-]
-Maker = Annotated[str, about("The user who made it; empty: a back end.")]
-ForGuests = Annotated[
-    bool, about("Whether people without an account may come into the group, as guests with a name only.")
-]
-Ends = Annotated[int, about("When it ends, in Unix seconds; 0: never.")]
-
 
 class InvitationChange(Acting, kw_only=True):
     """An invitation."""
 
     code: Code
-
-
-class InvitationShown(Struct):
-    """An invitation."""
-
-    code: Code
-    group: OfGroup
-    user: Maker
-    created: Annotated[int, about("When it was created, in Unix seconds.")]
-    expires_at: Ends
-    uses: Annotated[int, about("How often it was accepted.")]
-    max_uses: Annotated[int, about("How often it may be accepted; 0: any number.")]
-    guests: ForGuests
 
 
 class InvitationsAnswer(Struct):
@@ -151,7 +128,7 @@ def create(
     if not (number or call.user):
         raise ApiProblem(Problems.INVALID_REQUEST, "`user` or `group`: name one")
     limits = seconds, uses, guests
-    return _shown(invitations.create(call.app, call.user, number, *limits))
+    return invitations.create(call.app, call.user, number, *limits)
 
 
 @routes.get(
@@ -169,7 +146,7 @@ def invitations(
     behind = read_cursor(cursor) or ""
     found = invitations.page(call.app, call.user, id_of(group), behind, limit + 1)
     page, following = page_and_cursor(found, limit, lambda invitation: invitation.code)
-    return InvitationsAnswer([_shown(each) for each in page], following)
+    return InvitationsAnswer(list(page), following)
 
 
 @routes.post("/invitations/revoke", Needs.ADMIN_OR_PERSON, problems=_UNKNOWN, user="optional")
@@ -193,7 +170,7 @@ def show(invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code
     nickname, avatar = ("", "") if maker is None else (maker.nickname, maker.avatar)
     return InvitationPreview(
         invitation.code,
-        _group(invitation),
+        invitation.group,
         found.name,
         found.members,
         invitation.user,
@@ -229,7 +206,7 @@ def join(
     of a guest.
     """
     session, accepted = invitations.join(call.app, code, nickname, device, call.request.host)
-    return InvitationJoined(session_answer(session), _group(accepted.invitation))
+    return InvitationJoined(session_answer(session), accepted.invitation.group)
 
 
 @routes.post(
@@ -250,13 +227,4 @@ def accept(invitations: Invitations, call: Call, request: InvitationChange) -> I
     blocked, or who uses an invitation that was sent to somebody else, gets the answer `unknown_invitation`.
     """
     done = invitations.accept(call.app, call.user, request.code, by_user=not call.is_back_end)
-    return InvitationAccepted(done.status, _group(done.invitation), done.invitation.user)
-
-
-def _group(invitation: Invitation) -> str:
-    return str(invitation.group) if invitation.group else ""
-
-
-def _shown(each: Invitation) -> InvitationShown:
-    ends = each.expires_at, each.uses, each.max_uses
-    return InvitationShown(each.code, _group(each), each.user, each.created, *ends, each.guests)
+    return InvitationAccepted(done.status, done.invitation.group, done.invitation.user)

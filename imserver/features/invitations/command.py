@@ -16,7 +16,7 @@ from imserver.features.accounts.people import PeopleStore
 from imserver.features.accounts.resets import hash_of
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.invitations.invitations import CODE_BYTES
-from imserver.features.invitations.rows import Invitation, InvitationStore
+from imserver.features.invitations.rows import InvitationShown, InvitationStore
 from imserver.plugin.commands import fail, opened, record_act, settings_options
 from imserver.plugin.identity import GOCHAT, Tenants
 from imserver.plugin.messages import MessageLog, Rejected
@@ -125,7 +125,7 @@ def _group_of(store: Store, owner: Account, name: str) -> int:
     return change.conversation
 
 
-def _invitation(store: Store, owner: Account, group: int, guests: bool, now: int) -> Invitation:
+def _invitation(store: Store, owner: Account, group: int, guests: bool, now: int) -> InvitationShown:
     """The invitation that is valid longest, or a new one if none is valid for a day."""
     rows = InvitationStore(store)
     present = [
@@ -135,8 +135,8 @@ def _invitation(store: Store, owner: Account, group: int, guests: bool, now: int
     ]
     if present:
         return max(present, key=lambda each: each.expires_at)
-    new = Invitation(token_urlsafe(CODE_BYTES), GOCHAT, owner.user, group, now, now + _WEEK, guests=guests)
-    rows.add(new, _MOST)
+    new = InvitationShown(token_urlsafe(CODE_BYTES), str(group), owner.user, now, now + _WEEK, 0, 0, guests)
+    rows.add(GOCHAT, new, _MOST)
     return new
 
 

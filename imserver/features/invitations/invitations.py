@@ -22,7 +22,7 @@ from imserver.features.invitations.declared import (
     HTTP_UNKNOWN_INVITATION,
     InvitationLimits,
 )
-from imserver.features.invitations.rows import Invitation, InvitationStore, use
+from imserver.features.invitations.rows import InvitationShown, InvitationStore, use
 from imserver.plugin import FeatureParts
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import AccountSession, Buckets, Relations, by_address
@@ -59,7 +59,7 @@ class Blocked(
 class Preview(Struct, frozen=True):
     """The group, or the maker, as a holder of the code sees it. The last four fields are of the group."""
 
-    invitation: Invitation
+    invitation: InvitationShown
     maker: Account | None
     """None: a back end, or a user without an account."""
     name: str = ""
@@ -72,7 +72,7 @@ class Accepted(Struct, frozen=True):
     """The result of accepting an invitation."""
 
     status: Literal["joined", "friends", "already"]
-    invitation: Invitation
+    invitation: InvitationShown
 
 
 class InvitationContent(Struct, frozen=True, omit_defaults=True):
@@ -122,7 +122,7 @@ class Invitations:
 
     def create(
         self, app: str, by: str, group: int, seconds: int, uses: int, guests: bool = False
-    ) -> Invitation:
+    ) -> InvitationShown:
         """Invite to a group, or (``group`` 0) to be a friend. ``seconds`` and ``uses`` 0: no limit.
         ``guests``: people without an account may come into the group, as guests.
 
@@ -136,8 +136,8 @@ class Invitations:
             self._accounts.known(app, by)
         now = int(time())
         code, expires_at = token_urlsafe(CODE_BYTES), now + seconds if seconds else 0
-        invitation = Invitation(code, app, by, group, now, expires_at, max_uses=uses, guests=guests)
-        if not self._rows.add(invitation, self._most, id_of(by)):
+        invitation = InvitationShown(code, str(group or ""), by, now, expires_at, 0, uses, guests)
+        if not self._rows.add(app, invitation, self._most, id_of(by)):
             raise TooManyInvitations(f"accounts.invitations {self._most}")
         return invitation
 
@@ -168,7 +168,7 @@ class Invitations:
                 self._rows.remove(app, new.code)
         return invited
 
-    def page(self, app: str, by: str, group: int, after: str, limit: int) -> list[Invitation]:
+    def page(self, app: str, by: str, group: int, after: str, limit: int) -> list[InvitationShown]:
         """Invitations of a user. With ``group`` those to it; the owner, admins and back ends see all of it.
 
         Raises UnknownGroup.
@@ -185,18 +185,19 @@ class Invitations:
         found = self._rows.get(app, code)
         if found is None:
             raise UnknownInvitation(code)
-        message = self._message(found)
+        message = self._message(app, found)
         is_own = by in ("", found.user)
         is_sent = not is_own and message is not None and by in message.members
         if not (is_own or is_sent):
+            group = id_of(found.group)
             try:
-                may_end = bool(found.group) and self._groups.role(app, found.group, by) in (OWNER, ADMIN)
+                may_end = group > 0 and self._groups.role(app, group, by) in (OWNER, ADMIN)
             except UnknownGroup:
                 may_end = False
             if not may_end:
                 raise UnknownInvitation(code)
         self._rows.remove(app, code)
-        self._settle(found, message, "declined" if is_sent else "revoked")
+        self._settle(app, found, message, "declined" if is_sent else "revoked")
 
     def preview(self, app: str, code: str, address: str) -> Preview:
         """The target of an invitation. Raises UnknownInvitation and TooManyRequests."""
@@ -206,7 +207,7 @@ class Invitations:
         if not found.group:
             return Preview(found, maker)
         try:
-            group = self._groups.check_inviting(app, found.group, found.user)
+            group = self._groups.check_inviting(app, id_of(found.group), found.user)
         except (UnknownGroup, NotAllowed):
             raise UnknownInvitation(code) from None
         count = self._groups.count(app, group.id)
@@ -220,7 +221,7 @@ class Invitations:
         """
         self._accounts.known(app, user)
         found = self._valid(app, code)
-        message = self._message(found)
+        message = self._message(app, found)
         if message is not None and (user not in message.members or user == found.user):
             raise UnknownInvitation(code)
         if self._relations.blocked_by(app, user, (found.user,)):
@@ -235,10 +236,10 @@ class Invitations:
             if not found.group:
                 return Accepted(self._befriend(app, user, found, is_used), found)
             sent = found.created if message is not None else 0
-            is_new = self._groups.accept(app, found.group, user, found.user, is_used, by_user, sent)
+            is_new = self._groups.accept(app, id_of(found.group), user, found.user, is_used, by_user, sent)
         except (UnknownGroup, NotAllowed, UnknownFriend):
             raise UnknownInvitation(code) from None
-        self._settle(found, message, "accepted")
+        self._settle(app, found, message, "accepted")
         return Accepted("joined" if is_new else "already", found)
 
     def join(
@@ -262,7 +263,7 @@ class Invitations:
             raise
 
     def _befriend(
-        self, app: str, user: str, found: Invitation, condition: Condition
+        self, app: str, user: str, found: InvitationShown, condition: Condition
     ) -> Literal["friends", "already"]:
         try:
             result = self._friends.change(app, user, found.user, changes.add, condition)
@@ -272,40 +273,45 @@ class Invitations:
             raise Blocked(found.user)
         return "friends" if result is FriendResult.FRIENDS else "already"
 
-    def _valid(self, app: str, code: str) -> Invitation:
+    def _valid(self, app: str, code: str) -> InvitationShown:
         """An invitation that has not ended. Raises UnknownInvitation."""
         found = self._rows.get(app, code)
         if found is None or 0 < found.expires_at <= time() or 0 < found.max_uses <= found.uses:
             raise UnknownInvitation(code)
         return found
 
-    def _message(self, found: Invitation) -> Entry | None:
+    def _message(self, app: str, found: InvitationShown) -> Entry | None:
         """The message with which an invitation was sent to one user; None: it was not sent."""
         if found.max_uses != 1:
             return None
-        message = self._store.part(MessageLog).entries.sent(found.app, found.user, found.code)
+        message = self._store.part(MessageLog).entries.sent(app, found.user, found.code)
         return message if message is not None and message.type == MESSAGE_TYPE else None
 
     def _settle(
-        self, found: Invitation, message: Entry | None, status: Literal["accepted", "declined", "revoked"]
+        self,
+        app: str,
+        found: InvitationShown,
+        message: Entry | None,
+        status: Literal["accepted", "declined", "revoked"],
     ) -> None:
         """Show both users how a sent invitation has ended, by an edit of its message."""
         if message is None:
             return
+        group = id_of(found.group)
         try:
-            name = self._groups.show(found.app, found.group, "").name
+            name = self._groups.show(app, group, "").name
         except UnknownGroup:
             name = ""
         draft = Draft(
             sender="",
             kind="edit",
             type=MESSAGE_TYPE,
-            body=_encode(InvitationContent(str(found.group), name, status=status)),
+            body=_encode(InvitationContent(str(group), name, status=status)),
             time_ms=int(time() * 1000),
             about=message.id,
             conversation=message.conversation,
         )
-        self._messaging.store(found.app, draft, by_user=False)
+        self._messaging.store(app, draft, by_user=False)
 
 
 def invitations_of(core: Core) -> Invitations:

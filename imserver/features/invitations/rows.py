@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 from msgspec import Struct
 
+from imserver.plugin.http import about
 from imserver.plugin.storage import PooledStatements, Row, Statements, Store, marks_of, text_of
+from imserver.plugin.wire import id_of
 
-_COLUMNS: Final = "code, app, member, conversation, created, expires_at, uses, max_uses, guests"
+_COLUMNS: Final = "code, member, conversation, created, expires_at, uses, max_uses, guests"
 _INVITATIONS: Final = f"SELECT {_COLUMNS} FROM invitation WHERE app = %s AND "
 _ENDED: Final = "((expires_at > 0 AND expires_at <= %s) OR (max_uses > 0 AND uses >= max_uses))"
 
+Code = Annotated[str, about("The code of the invitation. Put it into a link.", pattern="^[A-Za-z0-9_-]{22}$")]
+"""Random. It is the only proof needed."""
+OfGroup = Annotated[
+    str, about("The id of a group; empty: an invitation to be a friend.", pattern="^([1-9][0-9]{0,18})?$")
+]
+Maker = Annotated[str, about("The user who made it; empty: a back end.")]
+ForGuests = Annotated[
+    bool, about("Whether people without an account may come into the group, as guests with a name only.")
+]
+Ends = Annotated[int, about("When it ends, in Unix seconds; 0: never.")]
 
-class Invitation(Struct, frozen=True):
-    """An invitation link: whoever knows the code may join a group, or become a friend of the maker."""
 
-    code: str
-    """Random. It is the only proof needed."""
-    app: str
-    user: str
-    """The maker; ``""``: a back end."""
-    group: int
-    """0: to become a friend of the maker."""
-    created: int
-    """Unix seconds."""
-    expires_at: int = 0
-    """Unix seconds; 0: never."""
-    uses: int = 0
-    max_uses: int = 0
-    """0: no limit."""
-    guests: bool = False
-    """Whether people without an account may come in, as guests."""
+class InvitationShown(Struct, frozen=True):
+    """An invitation."""
+
+    code: Code
+    group: OfGroup
+    user: Maker
+    created: Annotated[int, about("When it was created, in Unix seconds.")]
+    expires_at: Ends
+    uses: Annotated[int, about("How often it was accepted.")]
+    max_uses: Annotated[int, about("How often it may be accepted; 0: any number.")]
+    guests: ForGuests
 
 
 class InvitationStore:
@@ -41,7 +46,7 @@ class InvitationStore:
         self._store = store
 
     @Store.writing
-    def add(self, sql: PooledStatements, new: Invitation, most: int, account: int = 0) -> bool:
+    def add(self, sql: PooledStatements, app: str, new: InvitationShown, most: int, account: int = 0) -> bool:
         """Store an invitation; False if its maker has ``most``. Those that have ended are deleted first.
 
         ``account``: that of the maker, whose invitations are counted one at a time; 0: none. Invitations of a
@@ -50,25 +55,25 @@ class InvitationStore:
         if account:
             sql.query(f"SELECT id FROM account WHERE id = %s{sql.for_update}", (account,))
         whose = "app = %s AND member = %s"
-        values: Row = (new.app, new.user)
+        values: Row = (app, new.user)
         if not new.user:
-            whose, values = f"{whose} AND conversation = %s", (*values, new.group)
+            whose, values = f"{whose} AND conversation = %s", (*values, id_of(new.group))
         sql.execute(f"DELETE FROM invitation WHERE {whose} AND {_ENDED}", (*values, new.created))
         if sql.query(f"SELECT count(*) FROM invitation WHERE {whose}", values)[0][0] >= most:
             return False
         ends = new.expires_at, new.uses, new.max_uses
-        row = new.code, new.app, new.user, new.group, new.created, *ends, int(new.guests)
-        sql.execute(f"INSERT INTO invitation ({_COLUMNS}) VALUES {marks_of(9)}", row)
+        row = new.code, new.user, id_of(new.group), new.created, *ends, int(new.guests), app
+        sql.execute(f"INSERT INTO invitation ({_COLUMNS}, app) VALUES {marks_of(9)}", row)
         return True
 
-    def get(self, app: str, code: str) -> Invitation | None:
+    def get(self, app: str, code: str) -> InvitationShown | None:
         """The invitation with this code, ended or not."""
         rows = self._store.rows(f"{_INVITATIONS} code = %s", (app, code))
         return _invitation(rows[0]) if rows else None
 
     def page(
         self, app: str, user: str | None, group: int | None, now: int, after: str, limit: int
-    ) -> list[Invitation]:
+    ) -> list[InvitationShown]:
         """Invitations that have not ended, ordered by code, after the code ``after``. ``user``: their maker;
         ``group``: to this group. None: of all."""
         where, values = f"NOT {_ENDED} AND code > %s", [app, now, after]
@@ -91,7 +96,7 @@ def use(sql: Statements, app: str, code: str, now: int) -> bool:
     return sql.execute(statement, (app, code, now)) == 1
 
 
-def _invitation(row: Row) -> Invitation:
-    code, app, user, group, created, expires_at, uses, max_uses, guests = row
-    names = text_of(code), text_of(app), text_of(user)
-    return Invitation(*names, group, created, expires_at, uses, max_uses, bool(guests))
+def _invitation(row: Row) -> InvitationShown:
+    code, user, group, created, expires_at, uses, max_uses, guests = row
+    whose = text_of(code), str(group or ""), text_of(user)
+    return InvitationShown(*whose, created, expires_at, uses, max_uses, bool(guests))

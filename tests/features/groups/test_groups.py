@@ -28,7 +28,7 @@ from imserver.features.groups.groups import (
     UnknownGroup,
 )
 from imserver.features.groups.wire import JoinGroup
-from imserver.features.invitations.rows import Invitation, InvitationStore, use
+from imserver.features.invitations.rows import InvitationShown, InvitationStore, use
 from imserver.messages.log.contract import Change, Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.statements import Statements
@@ -195,12 +195,12 @@ def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(groups: Grou
 
 
 def test_an_invitation_counts_with_the_join_or_not_at_all(groups: Groups, group: int, store: Store) -> None:
-    invitation = Invitation("a" * 22, APP, "bob", group, 1, max_uses=1)
+    invitation = InvitationShown("a" * 22, str(group), "bob", 1, 0, 0, 1, False)
 
     def used_by(sql: Statements) -> bool:
         return use(sql, APP, invitation.code, 1)
 
-    InvitationStore(store).add(invitation, 10)
+    InvitationStore(store).add(APP, invitation, 10)
     groups.remove(APP, group, "ann", ["dan"])
     assert groups.accept(APP, group, "bob", "bob", used_by) is False
     assert groups.accept(APP, group, "eve", "bob", used_by) is True
@@ -210,7 +210,7 @@ def test_an_invitation_counts_with_the_join_or_not_at_all(groups: Groups, group:
 
 
 def test_the_owner_or_a_back_end_deletes_a_group(groups: Groups, group: int, store: Store) -> None:
-    InvitationStore(store).add(Invitation("a" * 22, APP, "bob", group, 1), 10)
+    InvitationStore(store).add(APP, InvitationShown("a" * 22, str(group), "bob", 1, 0, 0, 0, False), 10)
     groups.set_open(APP, group, "ann", True)
     with pytest.raises(NotAllowed):
         groups.delete(APP, group, "bob")
