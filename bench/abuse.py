@@ -60,6 +60,7 @@ from bench.abuse_setup import (
     open_streams_to_group,
     pin_long_messages,
     png,
+    register,
     stranger,
     upload,
 )
@@ -68,7 +69,7 @@ from bench.context import RunContext, parameter, text_parameter
 from bench.figures import Figures
 from bench.frames import client_frame, request_frame, server_frame, upgrade_request
 from bench.generator import Generator
-from bench.http_client import FORM, JSON, fetch, get_request, request_head
+from bench.http_client import FORM, JSON, fetch, get_request, post, request_head
 from bench.loop import READ, WRITE, BenchError, Json, Loop
 from bench.probe import ANSWER_SECONDS, PROBE_SECONDS, Probe
 from bench.proc import quick_rss_bytes
@@ -77,7 +78,7 @@ from bench.workers import Worker
 
 MOST_HOLD_MS, MOST_GROWTH_MB, MOST_REPEATED_MB = 50, 20, 8
 _PROVIDER = "{kind: github, client_id: bench, client_secret: bench, register: true}"
-_GOCHAT = f"{{oauth: {{example: {_PROVIDER}}}}}"
+_GOCHAT = f"{{oauth: {{example: {_PROVIDER}}}, accounts: {{search: true}}}}"
 _OPERATOR_KEY = "a-key-that-the-attacker-has"
 _PUSHER = "{open: true, pusher: {app_id: bench, key: bench, secret: a-secret-of-the-bench}}"
 _OPEN = "{open: true, channels: {demo: {publish: subscribers, presence: true, join_leave: true}}}"
@@ -657,6 +658,17 @@ def _attacker(generator: Generator, wanted: Attack) -> Attacker:
         known: Json = {**attacker.known, "picture": generator.state.get("picture", "")}
         if wanted.of in ("POST /emulation", "GET /api/v1/connections/show"):
             known.update(_open_stream(generator))
+        if wanted.of.startswith("POST /api/v1/accounts/"):
+            known["person"] = register(target)["user"]
+        if wanted.of.startswith("POST /api/v1/asks/"):
+            question = {
+                "app": "default",
+                "user": USER,
+                "to": OTHER,
+                "text": "x",
+                "options": [{"text": "x", "value": "x"}],
+            }
+            known["ask"] = post(target, "/api/v1/asks/create", question)["id"]
         return replace(attacker, known=known)
     attacker = account_of(target, [*generator.state["crowd"]])
     if wanted.bot:

@@ -315,6 +315,7 @@ REFUSED: Final[Mapping[str, str]] = {
         "the code comes from an authenticator app",
     ),
     "POST /api/v1/accounts/factor/remove": "the account has no second factor",
+    "POST /api/v1/accounts/promote": "the account is no guest",
     "POST /api/v1/accounts/reset/finish": "the code comes by mail",
     "POST /api/v1/accounts/email/request": "the account has no e-mail address",
     **dict.fromkeys(
@@ -531,7 +532,13 @@ def special(name: str, known: Mapping[str, Any]) -> Json:
     upload = {"id": known["upload"]} if "upload" in known else {}
     spare = {"app": known["spare_app"], "confirm": known["spare_app"]} if "spare_app" in known else {}
     new = {"app": f"new{time.time_ns()}"}
+    person = {"app": "gochat", "user": known["person"]} if "person" in known else {}
+    ask = {"id": known["ask"]} if "ask" in known else {}
     return {
+        **dict.fromkeys(("accounts/lock", "accounts/unlock", "accounts/role"), person),
+        **dict.fromkeys(("asks/cancel", "asks/remind", "asks/escalate"), ask),
+        "asks/get": {**ask, "wait": 0},
+        "asks/answer": {**ask, "user": OTHER, "value": "x"} if ask else {},
         "uploads/delete": upload,
         "uploads/{id}": upload,
         "uploads/{id}/thumbnail": {"id": known.get("picture", "x")},
