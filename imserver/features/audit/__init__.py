@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from imserver.features.audit import api, parts
+from imserver.features.audit import api
+from imserver.features.audit.audit_log import answers, build
 from imserver.features.audit.declared import SETTINGS, TABLES
 from imserver.plugin import Feature
 
@@ -21,16 +22,16 @@ def _metrics() -> Sequence[Metric]:
 
 FEATURE = Feature(
     "audit",
-    parts.build,
+    build,
     operations=tuple(api.routes.rows),
     metrics=_metrics,
-    answers=parts.answers,
+    answers=answers,
     settings=SETTINGS,
     tables=TABLES,
     commands={
         "audit": ("imserver.features.audit.command", "audit", "List, verify and export the audit log.")
     },
     rows_check=("imserver.features.audit.doctor", "check_rows"),
-    exports=("imserver.features.audit.archive", "read"),
+    exports=("imserver.features.audit.rows", "read"),
     acts=("imserver.features.audit.rows", "store_act"),
 )

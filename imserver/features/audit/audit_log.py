@@ -14,10 +14,14 @@ from gevent.event import Event as Signal
 from msgspec import Struct
 
 from imserver.features.audit.chain import entry_of, line_of
+from imserver.features.audit.declared import AuditSettings
 from imserver.features.audit.rows import ActBatch, NewAct, append, remove_before
+from imserver.plugin import Answers, FeatureParts
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import Act, NoObserver
 from imserver.plugin.runtime import retry_pause
+from imserver.plugin.services import Core, Foundation
+from imserver.plugin.settings import settings_of
 from imserver.plugin.storage import Store
 
 log = logging.getLogger(__name__)
@@ -161,3 +165,14 @@ class AuditLog(NoObserver):
             self._writer.join(LAST_SECONDS)
         for waiting in self._queue:
             self._log_once(waiting)
+
+
+def answers(base: Foundation) -> Answers:
+    """Build what hears of acts."""
+    return Answers(observer=AuditLog(base.storage.store, settings_of(base.config, AuditSettings).days))
+
+
+def build(core: Core) -> FeatureParts:
+    """Join it to the core."""
+    audit = core.service(AuditLog)
+    return FeatureParts(prepare=audit.prepare, run=(audit.run,), finish=audit.finish)

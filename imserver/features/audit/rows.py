@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from time import monotonic
 from typing import Annotated, Final
 
+import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from imserver.features.audit.chain import AuditRow, Entry, Name, entry_of, hash_of
+from imserver.features.audit.chain import ActMaker, ActShown, AuditRow, Entry, Name, entry_of, hash_of, shown
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.http import about
 from imserver.plugin.identity import Act
+from imserver.plugin.settings import Config
 from imserver.plugin.storage import PooledStatements, Row, Store, text_of
 
 _COLUMNS: Final = "number, time, name, kind, app, request, names, previous, hash"
@@ -19,6 +23,8 @@ _ROWS: Final = f"SELECT {_COLUMNS} FROM audit"
 _NAMES: Final = "SELECT number, part, app, member, text, salt FROM audit_name"
 _AT_ONCE: Final = 1000
 """Rows that one transaction removes, so that writers never wait for long."""
+_EXPORTED_AT_ONCE: Final = 500
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class NewAct(Struct, frozen=True):
@@ -299,3 +305,27 @@ def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
     if member and (query.user or query.request):
         text, values = text + _NAMES_ONE.format(" AND m.part = 'by'"), (*values, app, member)
     return text, values
+
+
+def read(_config: Config, store: Store, app: str, user: str) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """The file of an archive with acts, the newest first: those in an app, or those that a user has done or
+    that concern the user, who does not learn who else has done something, from where, and to whom besides."""
+    yield "audit.jsonl", _lines(store, AuditQuery(app=app, user=user, limit=_EXPORTED_AT_ONCE))
+
+
+def _lines(store: Store, wanted: AuditQuery) -> Iterator[bytes]:
+    last = -1
+    while last:
+        page = replace(wanted, after=max(last, 0))
+        acts, last = store.read_or((NO_ACTS, 0), partial(search, page))
+        for row, names in acts:
+            act = shown(row.number, row.time, row.entry, names)
+            yield _encode(_for_user(act, wanted.user) if wanted.user else act) + b"\n"
+
+
+def _for_user(act: ActShown, user: str) -> ActShown:
+    """The act without what it says of others."""
+    facts = {name: value for name, value in (act.facts or {}).items() if name != "users"}
+    if act.by.kind in PERSONS and act.by.id == user:
+        return replace(act, facts=facts)
+    return replace(act, by=ActMaker(act.by.kind, "", ""), address="", user=act.user and user, facts=facts)

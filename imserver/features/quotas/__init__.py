@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from imserver.features.quotas import api
 from imserver.features.quotas.declared import SETTINGS, TABLES
-from imserver.features.quotas.quotas import build
+from imserver.features.quotas.quotas import build, routes
 from imserver.plugin import Feature
 
 FEATURE = Feature(
-    "quotas", build, operations=tuple(api.routes.rows), settings=SETTINGS, tables=TABLES, uses=("messages?",)
+    "quotas", build, operations=tuple(routes.rows), settings=SETTINGS, tables=TABLES, uses=("messages?",)
 )
