@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 from msgspec import Struct, field
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from imserver import errors
 from imserver.messages.annotations import RefusedView
@@ -12,7 +12,7 @@ from imserver.messages.commands import AskThread, AskThreads, FollowThread, Read
 from imserver.messages.deliverer import newest_page
 from imserver.messages.log.contract import Entry, RejectReason
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.threads import Thread
+from imserver.messages.log.threads import Thread, ThreadState
 from imserver.messages.model import EntryView
 from imserver.messages.node_messages import ToFollowers
 from imserver.messages.receipts import Signals
@@ -22,27 +22,16 @@ from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
 
 
-class ThreadView(Struct):
-    """A thread as a user sees it: without ``message`` if they may not read that. See
-    :class:`imserver.messages.log.threads.Thread`."""
+class ThreadView(ThreadState, frozen=True, kw_only=True):
+    """A thread as a user sees it: without ``message`` if they may not read that."""
 
-    thread: int
-    conversation: int
-    last: int
-    read: int
-    unread: int
-    follows: bool
     message: EntryView | msgspec.UnsetType = msgspec.UNSET
 
     @staticmethod
     def of(thread: Thread) -> ThreadView:
         """How clients see a thread."""
-        view = ThreadView(
-            thread.root, thread.conversation, thread.last, thread.read, thread.unread, thread.follows
-        )
-        if thread.message is not None:
-            view.message = thread.message.view()
-        return view
+        message = msgspec.UNSET if thread.message is None else thread.message.view()
+        return ThreadView(**asdict(thread) | {"message": message})
 
 
 class ThreadPage(Struct, frozen=True):

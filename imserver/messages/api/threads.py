@@ -15,7 +15,7 @@ from imserver.http.field import Acting
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
 from imserver.messages.api.conversations import Before, MessageId, MessageShown, PageLimit, shown_entry
-from imserver.messages.log.threads import Thread
+from imserver.messages.log.threads import Thread, ThreadState
 from imserver.messages.services import MessageServices
 from imserver.messages.threads import ThreadCommands
 from imserver.model import Limit
@@ -23,21 +23,15 @@ from imserver.model import Limit
 FirstMessage = Annotated[int, about("The message with which the thread begins.", ge=1, le=Limit.ID)]
 
 
-class ThreadShown(Struct):
+class ThreadShown(ThreadState, frozen=True):
     """A thread as a user sees it."""
 
-    thread: Annotated[int, about("The message with which the thread begins.")]
-    conversation: Annotated[int, about("The conversation. A group has the same id.")]
     message: Annotated[
         MessageShown | None, about("That message; null: it has expired, or the user may not read it.")
     ]
-    last: Annotated[int, about("The last reply; 0: there is none.")]
-    read: Annotated[int, about("The last reply that the user has read.")]
-    unread: Annotated[int, about("Replies of others that the user has not read, counted up to 100.")]
-    follows: Annotated[bool, about("Whether the user is notified of replies.")]
 
 
-class ThreadAnswer(ThreadShown):
+class ThreadAnswer(ThreadShown, frozen=True, kw_only=True):
     """A thread with a page of its replies, in the order of their ids."""
 
     messages: list[MessageShown]
@@ -53,9 +47,7 @@ class ThreadsAnswer(Struct):
 
 def _shown(thread: Thread) -> ThreadShown:
     message = None if thread.message is None else shown_entry(thread.message)
-    return ThreadShown(
-        thread.root, thread.conversation, message, thread.last, thread.read, thread.unread, thread.follows
-    )
+    return ThreadShown(**asdict(thread) | {"message": message})
 
 
 routes = Resource(

@@ -9,13 +9,14 @@ for each reply. ``thread_reader`` says who follows a thread, and up to which rep
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.cluster.history import count_fitting
+from imserver.config.declared import about
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.messages.log.contract import Draft, Entry, Rejected, RejectReason, page_size
 from imserver.messages.log.read import fetch, last_before, shown
@@ -58,22 +59,27 @@ def has_threads(sql: Statements, head: LogHead) -> bool:
     return bool(sql.query("SELECT 1 FROM thread_reply WHERE log = %s LIMIT 1", (head.number,)))
 
 
-class Thread(Struct, frozen=True, kw_only=True):
-    """A thread as one user sees it."""
+class ThreadIds(Struct, frozen=True):
+    """The ids of a thread: of its first message, and of its conversation."""
 
-    root: int
-    """The id of the message with which it begins."""
-    conversation: int
+    thread: Annotated[int, about("The message with which the thread begins.")]
+    conversation: Annotated[int, about("The conversation. A group has the same id.")]
+
+
+class ThreadState(ThreadIds, frozen=True, kw_only=True):
+    """A thread as one user sees it, without messages. ``unread``: at most :data:`MOST_UNREAD_REPLIES`."""
+
+    last: Annotated[int, about("The last reply; 0: there is none.")]
+    read: Annotated[int, about("The last reply that the user has read.")]
+    unread: Annotated[int, about("Replies of others that the user has not read, counted up to 100.")]
+    follows: Annotated[bool, about("Whether the user is notified of replies.")]
+
+
+class Thread(ThreadState, frozen=True, kw_only=True):
+    """A thread as one user sees it. ``message``: the one with which it begins; None: the user may not read
+    it, or it has expired."""
+
     message: Entry | None
-    """That message; None: the user may not read it, or it has expired."""
-    last: int = 0
-    """The id of its last reply; 0: it has none."""
-    read: int = 0
-    """The id up to which the user has read it."""
-    unread: int = 0
-    """Replies of others after ``read``, at most :data:`MOST_UNREAD_REPLIES`."""
-    follows: bool = False
-    """Whether the user is notified of replies."""
 
 
 class ThreadWriter:
@@ -264,7 +270,7 @@ class ThreadStore(LogPart):
         count = count_fitting(page_size(messages[root]) if root in messages else 0 for root in roots)
         threads = [
             Thread(
-                root=root,
+                thread=root,
                 conversation=conversation,
                 message=messages.get(root),
                 last=newest,
@@ -312,7 +318,7 @@ def _thread(sql: Statements, head: LogHead, user: str, root: int) -> Thread | No
     rows = sql.query(statement, (head.number, user, root))
     read, follows = rows[0] if rows else (0, 0)
     return Thread(
-        root=root,
+        thread=root,
         conversation=conversation,
         message=next(iter(fetch(sql, head.number, shown(sql, head, user, [root]), user)), None),
         last=_last(sql, head, root),

@@ -83,7 +83,7 @@ def test_who_wrote_or_was_mentioned_follows_until_they_mute_the_thread(log: Mess
     assert log.threads.follow(APP, "zoe", root.id, False) is not None
     second = reply(log, "eve", at, root.id, meta=b'{"mentions":["zoe"]}')
     assert not seen(log, "zoe", root.id).follows, "a mention does not end the mute"
-    assert [thread.root for thread in log.threads.of_user(APP, "eve", 0, 9)[0]] == [root.id]
+    assert [thread.thread for thread in log.threads.of_user(APP, "eve", 0, 9)[0]] == [root.id]
     assert (seen(log, "ann", root.id).unread, seen(log, "bob", root.id).unread) == (2, 1)
     unread_of = log.conversations.unread(APP, {at: ["ann", "bob", "eve", "kim", "zoe"]}, {})[at]
     notified = {user: [unread_of.ids[each] for each in unread_of.among(user, 0)] for user in unread_of.reads}
@@ -123,11 +123,11 @@ def test_threads_are_listed_by_their_newest_reply(log: MessageLog) -> None:
     for number in (0, 1, 2, 0):
         last = reply(log, "bob", at, roots[number].id)
     threads, more = log.threads.of_user(APP, "ann", 0, 2)
-    assert ([thread.root for thread in threads], more) == ([roots[0].id, roots[2].id], True)
+    assert ([thread.thread for thread in threads], more) == ([roots[0].id, roots[2].id], True)
     assert (threads[0].last, threads[0].unread, threads[0].conversation) == (last.id, 2, at)
     assert threads[0].message is not None
     threads, more = log.threads.of_user(APP, "ann", threads[-1].last, 2)
-    assert ([thread.root for thread in threads], more) == ([roots[1].id], False)
+    assert ([thread.thread for thread in threads], more) == ([roots[1].id], False)
     log.groups.leave(APP, at, ["bob"], "ann")
     assert log.threads.of_user(APP, "bob", 0, 9)[0] == [], "of a group that they have left"
     page = log.threads.replies(APP, "ann", roots[0].id, 0, 1)
@@ -147,7 +147,7 @@ def test_a_list_costs_no_more_with_many_threads(log: MessageLog) -> None:
     while more:
         threads, more = log.threads.of_user(APP, "ann", before, 200)
         assert len(threads) <= MOST_ON_PAGE
-        listed += [each.root for each in threads]
+        listed += [each.thread for each in threads]
         before = threads[-1].last
     assert listed == roots[2:], "the oldest ones are left out"
 
