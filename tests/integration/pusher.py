@@ -50,9 +50,9 @@ class Client(Raw):
         self.asks(channel, {"user_id": user, "user_info": {"name": user}} if user else None)
         return self.event("pusher_internal:subscription_succeeded", channel)
 
-    def signs_in(self, user: str | int) -> None:
+    def signs_in(self, user: str | int, key: str = SHOP["key"]) -> None:
         data = json.dumps({"id": user})
-        auth = f"{SHOP['key']}:{sign(f'{self.socket_id}::user::{data}')}"
+        auth = f"{key}:{sign(f'{self.socket_id}::user::{data}')}"
         self.say("pusher:signin", {"auth": auth, "user_data": data})
 
     def event(self, name: str, channel: str = "") -> Any:

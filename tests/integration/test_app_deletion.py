@@ -10,10 +10,11 @@ from tests.features.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, 
 from tests.support import eventually
 
 from .clusters import nodes_of
-from .cmd import CmdClient, logged_in
-from .raw import CLOSE, ask, request
+from .cmd import logged_in
+from .raw import ask, request
 from .receiver import Receiver
 from .setting import Launch
+from .test_v1_cluster import close_code
 from .v1 import call, good, refused
 
 APP = "7105"
@@ -30,13 +31,6 @@ def upload(http: HostAndPort, name: str, app: str = APP) -> Any:
 def store(http: HostAndPort, sender: str, text: str) -> None:
     push = {"app": APP, "user": "bob", "sender": sender, "text": text, "store": True}
     assert good(http, "push", push)["sent"] == 1
-
-
-def close_code(one: CmdClient) -> int | None:
-    """The code with which a connection is closed, after the notices of others."""
-    while (frame := one.frame()).opcode != CLOSE:
-        pass
-    return frame.close_code
 
 
 @pytest.mark.full

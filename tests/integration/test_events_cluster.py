@@ -55,13 +55,6 @@ def test_under_refuse_a_stream_on_the_other_node_keeps_others_out(nodes: Nodes) 
         assert (answer.status, answer.json["code"]) == (409, "already_online")
 
 
-def test_a_kick_at_the_other_node_ends_a_stream(nodes: Nodes) -> None:
-    app = app_with("multi")
-    with listening(nodes.http[0], app, "ann") as ann:
-        assert good(post(nodes.http[1], "/user/kick", appID=app, userID="ann"))["kickCount"] == 1
-        assert end_of(ann)["code"] == 4502
-
-
 def test_a_ban_holds_on_every_node(nodes: Nodes) -> None:
     app = app_with("multi")
     good(post(nodes.http[1], "/user/kick", appID=app, userID="bad", banSeconds=60))

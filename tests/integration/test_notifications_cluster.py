@@ -31,10 +31,11 @@ def service() -> Iterator[PushService]:
     one.stop()
 
 
-def subscribe(node: HostAndPort, service: PushService, user: str) -> None:
+def subscribe(node: HostAndPort, service: PushService, user: str, app: str = APP, key: str = "") -> None:
     known = Device().endpoint(f"{service.url}/{user}/201")
     keys = {"p256dh": known.p256dh, "auth": known.auth}
-    good(node, "notifications/endpoints", {"app": APP, "user": user, "endpoint": known.url, "keys": keys})
+    body = {"app": app, "user": user, "endpoint": known.url, "keys": keys}
+    good(node, "notifications/endpoints", body, key=key)
 
 
 def send(node: HostAndPort, user: str, text: str) -> int:

@@ -20,7 +20,6 @@ from .gochat import fresh_phone
 from .protobuf import chatting
 from .raw import Response, ask, request
 from .setting import Launch
-from .sse import Listener, ask_for, end_of
 from .v1 import KEYS, call, good, refused
 
 # --- accounts -----------------------------------------------------------------------------------------------
@@ -136,14 +135,6 @@ def test_another_password_needs_the_old_one_and_ends_all_sessions(ann: User) -> 
     good(ann.server.http, "accounts/login", {"phone": ann.phone, "password": "battery staple"})
 
 
-def test_a_back_end_sets_a_password_without_the_old_one(ann: User) -> None:
-    body = {"user": ann.user, "password": "battery staple"}
-    assert good(ann.server.http, "accounts/password", body, key="admin-key-of-the-tests") == {
-        "user": ann.user
-    }
-    good(ann.server.http, "accounts/login", {"phone": ann.phone, "password": "battery staple"})
-
-
 def test_of_two_who_set_a_password_at_once_a_back_end_has_the_last_word(ann: User) -> None:
     def set_it(password: str, key: str = "admin-key-of-the-tests", **more: str) -> int:
         body = {"user": ann.user, "password": password, **more}
@@ -152,12 +143,7 @@ def test_of_two_who_set_a_password_at_once_a_back_end_has_the_last_word(ann: Use
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(set_it, f"battery staple {number}") for number in range(4)]
         assert [one.result() for one in futures] == [200] * 4
-    good(
-        ann.server.http,
-        "accounts/password",
-        {"user": ann.user, "password": PASSWORD},
-        key="admin-key-of-the-tests",
-    )
+    assert set_it(PASSWORD) == 200
     token = good(ann.server.http, "accounts/login", {"phone": ann.phone, "password": PASSWORD})["token"]
     with ThreadPoolExecutor(4) as pool:
         mine = [
@@ -165,19 +151,6 @@ def test_of_two_who_set_a_password_at_once_a_back_end_has_the_last_word(ann: Use
             for number in range(4)
         ]
         assert sorted(one.result() for one in mine) == [200, 401, 401, 401]
-
-
-@pytest.mark.full
-def test_the_end_of_all_sessions_invalidates_tokens_and_closes_connections(
-    launch: Launch, http_server: str
-) -> None:
-    server = launch(http_server, apps={"77": {"account_tokens": "required"}})
-    ann = User.register(server, "77", phone="1")
-    with logged_in(server.ws, ann.user, 77, serviceToken=ann.token) as one:
-        assert ann.post("accounts/logout") == {"user": ann.user}
-        one.closed(4502)
-    assert ann.refused_get("accounts/show") == (401, "token_invalid")
-    assert ann.post("accounts/login", phone="1", password=PASSWORD)["token"]
 
 
 def test_an_account_is_deleted_with_all_its_data(ann: User, bob: User) -> None:
@@ -501,17 +474,6 @@ def test_an_account_cannot_end_the_logins_of_another(locked: Server, ann: User, 
     assert bob.refused("accounts/devices/logout", device=row["device"]) == (404, "unknown_device")
     assert bob.refused_get("accounts/devices", user=ann.user) == (403, "not_allowed")
     assert ann.get("accounts/show")["user"] == ann.user
-
-
-def test_a_stream_of_events_ends_with_the_sessions_of_its_account(locked: Server, ann: User) -> None:
-    for route, question in (("accounts/logout", {}), ("accounts/delete", {"password": PASSWORD})):
-        body = {"phone": ann.phone, "password": PASSWORD, "device": "reader"}
-        token = good(locked.http, "accounts/login", body)["token"]
-        with Listener(locked.http) as stream:
-            stream.listen(headers=[("Authorization", f"Bearer {token}")], app="gochat")
-            good(locked.http, route, question, key=token)
-            assert end_of(stream)["code"] == 4502
-        assert ask_for(locked.http, app="gochat", token=token).status == 401
 
 
 # --- open groups --------------------------------------------------------------------------------------------

@@ -9,25 +9,30 @@ while it is sent.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import count
 from typing import Any, Final
 
 import pytest
 
 from imserver.features.exports.views import while_it_holds
+from tests.integration import pusher
 from tests.integration.clusters import Nodes, nodes_of
 from tests.integration.cmd import logged_in
-from tests.integration.raw import ask, bearer, open_socket, request
+from tests.integration.raw import Raw, ask, bearer, open_socket, request, text
 from tests.integration.sse import listening
+from tests.integration.test_notifications import PushService
+from tests.integration.test_notifications_cluster import subscribe
 from tests.integration.v1 import KEYS
 from tests.support import eventually
 from tests.users import PASSWORD, User
 
 KEY: Final = "admin-key-of-the-tests"
-APP: Final = "77"
+_numbers = count()
 YES: Final = [{"text": "Yes", "value": "yes"}]
 
 
@@ -36,7 +41,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     with nodes_of(
         tmp_path_factory.mktemp("ends"),
         2,
-        apps={APP: {"account_tokens": "required"}},
+        storage={"look_seconds": 0.2},
+        notifications={"allow_loopback": True},
         accounts={"registration": True, "registrations_per_address": 0, "logins_per_address": 0},
         api=KEYS,
     ) as two:
@@ -44,21 +50,26 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 
 class Scene:
-    """An owner of the app with a login, a bot and a key, at the second node; operators use the first."""
+    """An owner of a new app with a login, a bot and a key, at the second node; operators use the first."""
 
     def __init__(self, nodes: Nodes) -> None:
         first, self.second = nodes.servers
-        self.keyed, self.operator = User(first, KEY, app=APP), User(first, KEY)
-        self.friend = User.register(first, APP)
-        self.owner = User.register(first, APP, device="phone")
+        self.app = app = f"77{next(_numbers)}"
+        self.keyed, self.operator = User(first, KEY, app=app), User(first, KEY)
+        notify = {"after_seconds": 0, "again_seconds": 0}
+        of_app = {"notify": notify, "pusher": {**pusher.SHOP, "app_id": app, "key": app}}
+        self.keyed.post("apps/create", settings={"account_tokens": "required", **of_app})
+        self.friend = User.register(first, app)
+        self.owner = User.register(first, app, device="phone")
         self.keyed.post("accounts/role", user=self.owner.user, role="owner")
         self.bot = self.owner.bot("helper" + self.owner.user)
-        self.created = User(first, self.owner.token).post("keys/create", scopes=["admin"], apps=[APP])
-        eventually(lambda: User(self.second, self.created["secret"]).ask("GET", "keys", {})[0] == 200)
+        self.created = User(first, self.owner.token).post("keys/create", scopes=["admin"], apps=[app])
+        mine = User(self.second, self.created["secret"], app=app)
+        eventually(lambda: mine.ask("GET", "apps/show", {})[0] == 200)
 
     def token(self, who: str) -> tuple[str, str]:
         """The credential and the user of somebody."""
-        mine = {"account": self.owner, "bot": self.bot}
+        mine = {"account": self.owner, "bot": self.bot, "app": self.owner}
         return (self.created["secret"], "") if who == "key" else (mine[who].token, mine[who].user)
 
     # --- kinds: each returns what waits until it has ended --------------------------------------------------
@@ -69,13 +80,43 @@ class Scene:
             headers = [("Authorization", f"Bearer {token}")]
             raw = stack.enter_context(open_socket(self.second.http, "/api/v1/publisher", more=headers))
             return raw.rest
-        one = stack.enter_context(logged_in(self.second.ws, user, int(APP), serviceToken=token))
+        one = stack.enter_context(logged_in(self.second.ws, user, self.app, serviceToken=token))
         return one.rest
 
     def events(self, stack: ExitStack, who: str) -> Callable[[], object]:
         token, user = self.token(who)
         headers = [("Authorization", f"Bearer {token}")]
-        return stack.enter_context(listening(self.second.http, APP, user, headers=headers)).rest
+        return stack.enter_context(listening(self.second.http, self.app, user, headers=headers)).rest
+
+    def centrifuge(self, stack: ExitStack, who: str) -> Callable[[], object]:
+        raw = stack.enter_context(Raw(self.second.ws)).upgrade(f"/connection/{self.app}/websocket")
+        raw.send(text(json.dumps({"id": 1, "connect": {"token": self.token(who)[0]}})))
+        assert "connect" in raw.message().json
+        return raw.rest
+
+    def pusher(self, stack: ExitStack, who: str) -> Callable[[], object]:
+        """Its back end signs who the user is: this ends with the user, not with a token."""
+        client = stack.enter_context(pusher.Client(self.second.ws, self.app))
+        client.signs_in(self.token(who)[1], self.app)
+        client.event("pusher:signin_success")
+        return client.rest
+
+    def device(self, stack: ExitStack, who: str) -> Callable[[], object]:
+        """The devices of a user are notified of nothing after the end, while those of others are."""
+        service, users = PushService(), (self.token(who)[1], self.friend.user)
+        stack.callback(service.stop)
+        sender = User.register(self.second, self.app)
+
+        def send(first: int, second: int) -> None:
+            for user in users:
+                sender.ask("POST", "messages/send", {"to": user, "text": "x"})
+            eventually(lambda: len(service.of(users[1])) == second)
+            eventually(lambda: len(service.of(users[0])) == first)
+
+        for user in users:
+            subscribe(self.second.http, service, user, self.app, KEY)
+        send(1, 1)
+        return lambda: send(1, 2)
 
     def question(self, stack: ExitStack, who: str) -> Callable[[], object]:
         """Who waits for a question hears nothing of it after the end."""
@@ -84,7 +125,7 @@ class Scene:
         question = self.keyed.post("asks/create", **about)["id"]
         pool = stack.enter_context(ThreadPoolExecutor(1))
         fields = {"id": question, "wait": 60}
-        answer = pool.submit(User(self.second, token, app=APP).ask, "POST", "asks/get", fields)
+        answer = pool.submit(User(self.second, token, app=self.app).ask, "POST", "asks/get", fields)
         metrics = bearer(request("/metrics"), KEY)
         one_waits = re.compile(rb"^imserver_ask_waits.* 1$", re.M)
         eventually(lambda: one_waits.search(ask(self.second.http, metrics).body))
@@ -128,6 +169,12 @@ ENDS: Final[dict[str, dict[str, Callable[[Scene], object]]]] = {
         "role of its owner": lambda one: one.keyed.post("accounts/role", user=one.owner.user, role="member"),
         "deletion of its owner": lambda one: one.keyed.post("accounts/delete", user=one.owner.user),
     },
+    "app": {
+        "deletion": lambda one: one.keyed.post("apps/delete", confirm=one.app),
+        "deletion at this node": lambda one: User(one.second, KEY).post(
+            "apps/delete", app=one.app, confirm=one.app
+        ),
+    },
 }
 
 
@@ -135,7 +182,11 @@ ENDS: Final[dict[str, dict[str, Callable[[Scene], object]]]] = {
 def test_all_that_goes_on_working_ends_with_the_right(nodes: Nodes, who: str, end: str) -> None:
     scene = Scene(nodes)
     # The app admits no streams by keys. Those that others admit are held by their key, as publishers are.
-    kinds = (scene.connection, scene.question, *([scene.events] if who != "key" else ()))
+    kinds = [scene.connection, scene.question]
+    if who != "key":
+        kinds += [scene.events, scene.centrifuge]
+    if end in ("lock", "ban", "deletion") and who != "bot":  # these end the user, not a proof of who it is
+        kinds += [scene.pusher, *([scene.device] if who == "account" else ())]
     with ExitStack() as stack:
         waiting = [kind(stack, who) for kind in kinds]
         ENDS[who][end](scene)

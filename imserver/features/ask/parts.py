@@ -66,8 +66,8 @@ class Waits:
 
     def wait(self, app: str, user: str, message: int, seen: int, seconds: float, payer: str) -> Entry | None:
         """The question, once it is closed or has more than ``seen`` answers, or after so many seconds. None:
-        the user can read no such question. ``payer``: who makes the request. Switches. Raises
-        StorageUnavailable."""
+        the user can read no such question, or the app was deleted. ``payer``: who makes the request.
+        Switches. Raises StorageUnavailable."""
         deadline = monotonic() + seconds
         if seconds <= 0 or self._count >= MOST_WAITS or self._payers[payer] >= MOST_OF_ONE:
             return self._log.asks.get(app, user, message)
@@ -80,13 +80,20 @@ class Waits:
                 signal.clear()
                 entry = self._log.asks.get(app, user, message)
                 left = deadline - monotonic()
-                if entry is None or (ask := entry.ask) is None:
+                is_forgotten = signal not in self._signals.get((app, message), ())
+                if is_forgotten or entry is None or (ask := entry.ask) is None:
                     return None
                 if ask.state or len(ask.answers) > seen or left <= 0 or self._is_draining():
                     return entry
                 signal.wait(left)
         finally:
             self._remove(app, message, payer, signal)
+
+    def forget(self, app: str) -> None:
+        """End all waits of an app, which was deleted. Never switches."""
+        for key in [key for key in self._signals if key[0] == app]:
+            for signal in self._signals.pop(key):
+                signal.set()
 
     def _add(self, app: str, message: int, payer: str) -> Signal:
         signal = Signal()
@@ -100,10 +107,11 @@ class Waits:
         return signal
 
     def _remove(self, app: str, message: int, payer: str, signal: Signal) -> None:
-        signals = self._signals[app, message]
-        signals.remove(signal)
-        if not signals:
-            del self._signals[app, message]
+        signals = self._signals.get((app, message), [])
+        if signal in signals:
+            signals.remove(signal)
+            if not signals:
+                del self._signals[app, message]
         self._count -= 1
         for counter, key in ((self._payers, payer), (self._apps, app)):
             counter[key] -= 1
@@ -197,6 +205,7 @@ def build(core: Core) -> FeatureParts:
     store = core.storage.store
     watch = core.service(MessageServices).messaging.follower.watch
     waits = Waits(store, watch, lambda: core.node.draining)
+    core.identity.tenants.on_delete.append(waits.forget)
     deadlines = Deadlines(store)
     reminders = core.node.buckets.make(ASK_REMINDERS, 1, REMINDER_SECONDS, core.cluster.attempt)
     parts = AskParts(waits, deadlines, reminders)

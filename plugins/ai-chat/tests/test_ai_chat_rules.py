@@ -123,6 +123,16 @@ def test_of_a_banned_user_nothing_is_stored(chat: Chat) -> None:
     assert back_end.get("conversations", user=chat.ann.user)["conversations"] == []
 
 
+@pytest.mark.parametrize("end", ["logout", "lock", "delete"])
+@pytest.mark.parametrize("servers", ["two"], indirect=True)
+def test_an_answer_ends_with_the_right_of_its_reader(chat: Chat, end: str) -> None:
+    reader = chat.ask("Count to a million", "m1")
+    chat.bot.open(chat.there, chat.ann.user, text="1 2 ")
+    reader.until("text-delta")
+    User(chat.there, KEY, app=APP).post(f"accounts/{end}", user=chat.ann.user)
+    assert "finish" not in [each["type"] for each in reader]
+
+
 @pytest.mark.parametrize("servers", ["two"], indirect=True)
 def test_a_bot_without_a_program_is_an_error_within_15_seconds(chat: Chat) -> None:
     asked = time.monotonic()
