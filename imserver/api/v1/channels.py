@@ -67,7 +67,14 @@ class ChannelBroadcastRequest(Sending, kw_only=True, omit_defaults=True):
     with_history: WithHistory = True
 
 
-class ChannelResult(Struct):
+class HistoryPosition(Struct, kw_only=True):
+    """A position in the history of a channel, if it has one. Its fields come after those of subclasses."""
+
+    offset: Offset | UnsetType = UNSET
+    epoch: Epoch | UnsetType = UNSET
+
+
+class ChannelResult(HistoryPosition):
     """The result for one channel."""
 
     channel: str
@@ -80,8 +87,6 @@ class ChannelResult(Struct):
             "repeat the request with the same id. `refused`: the message is too long for this channel."
         ),
     ]
-    offset: Offset | UnsetType = UNSET
-    epoch: Epoch | UnsetType = UNSET
 
 
 class ChannelBroadcastAnswer(Struct):
@@ -117,13 +122,11 @@ class ChannelHistoryAnswer(Struct):
     epoch: Epoch
 
 
-class ChannelInfo(Struct):
+class ChannelInfo(HistoryPosition):
     """What a channel is like."""
 
     channel: str
     subscribers: Annotated[int, about("The number of subscribed connections, about a second old.")]
-    offset: Offset | UnsetType = UNSET
-    epoch: Epoch | UnsetType = UNSET
 
 
 class Removed(Struct):
@@ -226,9 +229,10 @@ def _publish(
         raise ApiProblem(errors.Problems.NOT_ACCEPTED)
     results = list[ChannelResult]()
     for channel, outcome, each in zip(channels, outcomes, found, strict=True):
-        at = each.position if isinstance(each, Published) else None
-        position = () if at is None else (at.offset, at.epoch)
-        results.append(ChannelResult(channel, STATUSES[outcome], *position))
+        result = ChannelResult(channel, STATUSES[outcome])
+        if isinstance(each, Published) and each.position is not None:
+            result.offset, result.epoch = each.position.offset, each.position.epoch
+        results.append(result)
     return results
 
 

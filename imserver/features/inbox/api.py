@@ -9,35 +9,13 @@ from msgspec import UNSET, Struct, UnsetType
 
 from imserver.features.inbox.declared import HTTP_TOO_MANY_DRAFTS, HTTP_TOO_MANY_PINS
 from imserver.features.inbox.inbox import Inbox
-from imserver.features.inbox.rows import Arrangement
+from imserver.features.inbox.rows import Archived, Arrangement, ConversationMarks, Marked, Pinned
 from imserver.features.inbox.wire import MAX_DRAFT_BYTES, Arrange, MentionShape, UnsentText
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about
 from imserver.plugin.identity import Needs
 from imserver.plugin.messages import ConversationId
 from imserver.plugin.wire import Limit
-
-Pinned = Annotated[
-    int, about("The conversation with the greatest number comes first; 0: not pinned.", ge=0, le=Limit.ID)
-]
-Archived = Annotated[
-    int,
-    about(
-        "The newest entry when the conversation was archived; 0: not archived. It comes back with a newer "
-        "entry, unless it is muted.",
-        ge=0,
-        le=Limit.ID,
-    ),
-]
-Marked = Annotated[
-    int,
-    about(
-        "The newest entry when the conversation was marked as unread; 0: no mark. It ends when the user "
-        "reads a newer entry.",
-        ge=0,
-        le=Limit.ID,
-    ),
-]
 
 
 class DraftShape(Struct, forbid_unknown_fields=True):
@@ -48,14 +26,9 @@ class DraftShape(Struct, forbid_unknown_fields=True):
     mentions: Annotated[list[MentionShape], about("Names in it.", max_length=Limit.MENTIONS)] = []
 
 
-class ArrangementShown(Struct):
+class ArrangementShown(ConversationMarks, frozen=True):
     """What a user keeps about a conversation."""
 
-    conversation: ConversationId
-    version: Annotated[int, about("The version after its last change.")]
-    pinned: Pinned
-    archived: Archived
-    marked: Marked
     draft: Annotated[DraftShape | UnsetType, about("Left out: there is none.")] = UNSET
 
 

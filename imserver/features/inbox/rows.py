@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -11,8 +11,10 @@ from msgspec.structs import replace
 from imserver.features.inbox.declared import HTTP_TOO_MANY_DRAFTS, HTTP_TOO_MANY_PINS, InboxSettings
 from imserver.features.inbox.wire import NO_DRAFT, Arrange, UnsentText
 from imserver.plugin.errors import ServiceRefused
-from imserver.plugin.messages import count_fitting
+from imserver.plugin.http import about
+from imserver.plugin.messages import ConversationId, count_fitting
 from imserver.plugin.storage import PooledStatements, Row, Store
+from imserver.plugin.wire import Limit
 
 _COLUMNS: Final = "conversation, version, pinned, archived, marked, draft"
 _OF_USER: Final = "WHERE app = %s AND member = %s AND conversation"
@@ -20,15 +22,42 @@ _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(UnsentText).decode
 
 
-class Arrangement(Struct, frozen=True):
-    """What a user keeps about a conversation; see :class:`Arrange`. ``version``: that of the
-    user's arrangements after its last change."""
+Pinned = Annotated[
+    int, about("The conversation with the greatest number comes first; 0: not pinned.", ge=0, le=Limit.ID)
+]
+Archived = Annotated[
+    int,
+    about(
+        "The newest entry when the conversation was archived; 0: not archived. It comes back with a newer "
+        "entry, unless it is muted.",
+        ge=0,
+        le=Limit.ID,
+    ),
+]
+Marked = Annotated[
+    int,
+    about(
+        "The newest entry when the conversation was marked as unread; 0: no mark. It ends when the user "
+        "reads a newer entry.",
+        ge=0,
+        le=Limit.ID,
+    ),
+]
 
-    conversation: int
-    version: int = 0
-    pinned: int = 0
-    archived: int = 0
-    marked: int = 0
+
+class ConversationMarks(Struct, frozen=True):
+    """What a user keeps about a conversation besides its draft; see :class:`Arrange`."""
+
+    conversation: ConversationId
+    version: Annotated[int, about("The version after its last change.")]
+    pinned: Pinned
+    archived: Archived
+    marked: Marked
+
+
+class Arrangement(ConversationMarks, frozen=True):
+    """What a user keeps about a conversation."""
+
     draft: UnsentText | UnsetType = UNSET
 
 
@@ -55,7 +84,7 @@ class ArrangementRows:
         key = app, user
         version = _raise_version(sql, app, user)
         rows = sql.query(f"SELECT {_COLUMNS} FROM arrangement {_OF_USER} = %s", (*key, change.conversation))
-        before = _arrangement(rows[0]) if rows else Arrangement(change.conversation)
+        before = _arrangement(rows[0]) if rows else Arrangement(change.conversation, 0, 0, 0, 0)
         after = _changed(before, change)
         if after == before:
             return before, False

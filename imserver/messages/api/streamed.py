@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Final
 from msgspec import UNSET, Struct, UnsetType, field
 
 from imserver import errors
-from imserver.api.v1.channels import Epoch, Offset, Tags
+from imserver.api.v1.channels import HistoryPosition, Tags
 from imserver.api.v1.push_request import Kind
 from imserver.auth.principal import Needs
 from imserver.channels.members import ChannelRefused, encode_tags
@@ -107,7 +107,7 @@ class StreamAppended(Struct):
         return cls([PieceResult(each.stream, last, status) for each, (status, last) in rows])
 
 
-class StreamClosed(Struct):
+class StreamClosed(HistoryPosition):
     """The result of closing a streamed message.
 
     `offset` and `epoch` are its position in the history of the channel.
@@ -122,8 +122,6 @@ class StreamClosed(Struct):
         ),
     ]
     channel: str | UnsetType = UNSET
-    offset: Offset | UnsetType = UNSET
-    epoch: Epoch | UnsetType = UNSET
 
 
 routes = Resource(

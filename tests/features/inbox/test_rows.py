@@ -36,14 +36,14 @@ def test_each_part_changes_alone(rows: ArrangementRows) -> None:
     def changed(change: Arrange) -> tuple[Arrangement, bool]:
         return rows.change("shop", "ann", change, LIMITS)
 
-    assert changed(Arrange(1, pinned=5)) == (Arrangement(1, 1, pinned=5), True)
-    assert changed(Arrange(1, draft=DRAFT)) == (Arrangement(1, 2, pinned=5, draft=DRAFT), True)
+    assert changed(Arrange(1, pinned=5)) == (Arrangement(1, 1, 5, 0, 0), True)
+    assert changed(Arrange(1, draft=DRAFT)) == (Arrangement(1, 2, 5, 0, 0, DRAFT), True)
     assert changed(Arrange(1, pinned=5))[1] is False
-    assert changed(Arrange(1, archived=9)) == (Arrangement(1, 4, archived=9, draft=DRAFT), True)
-    assert changed(Arrange(1, pinned=6)) == (Arrangement(1, 5, pinned=6, draft=DRAFT), True)
-    assert changed(Arrange(1, marked=9, pinned=0, draft=NO_DRAFT)) == (Arrangement(1, 6, marked=9), True)
-    assert changed(Arrange(1, marked=0)) == (Arrangement(1, 7), True)
-    assert since(rows) == [Arrangement(1, 7)], "what was removed is a change, too"
+    assert changed(Arrange(1, archived=9)) == (Arrangement(1, 4, 0, 9, 0, DRAFT), True)
+    assert changed(Arrange(1, pinned=6)) == (Arrangement(1, 5, 6, 0, 0, DRAFT), True)
+    assert changed(Arrange(1, marked=9, pinned=0, draft=NO_DRAFT)) == (Arrangement(1, 6, 0, 0, 9), True)
+    assert changed(Arrange(1, marked=0)) == (Arrangement(1, 7, 0, 0, 0), True)
+    assert since(rows) == [Arrangement(1, 7, 0, 0, 0)], "what was removed is a change, too"
 
 
 def test_pages_are_in_the_order_of_the_changes(rows: ArrangementRows) -> None:
