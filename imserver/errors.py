@@ -186,6 +186,16 @@ class ReplyCode:
 REPLY_TEXT_UNKNOWN: Final = "未定义错误类型!"
 
 
+_REPLY_OF_STATUS: Final = {
+    400: ReplyCode.BAD_PARAMETER,
+    403: ReplyCode.UNAUTHORIZED,
+    404: ReplyCode.NO_DATA,
+    409: ReplyCode.NOT_ADDED,
+    429: ReplyCode.NOT_STORED,
+}
+"""Status of a problem → the reply code of a command that is refused with it."""
+
+
 def reply_text(code: int) -> str:
     """The text of a reply code."""
     return REPLY_TEXT.get(code, REPLY_TEXT_UNKNOWN)
@@ -344,16 +354,32 @@ def problems_of(features: Iterable[Iterable[HttpProblem]]) -> list[HttpProblem]:
 class ServiceRefused(ImserverError):
     """A service refuses what was asked.
 
-    ``problem``: how HTTP routes say so. ``detail`` replaces its usual message; ``{}`` in it is the text of
-    the exception. A subclass gives both: ``class UnknownGroup(ServiceRefused, problem=HTTP_UNKNOWN_GROUP)``.
+    ``problem``: how HTTP routes say so; the reply code of a command follows from its status. What nobody
+    tells apart is raised with its problem, and a text that replaces the usual message of the problem:
+    ``raise ServiceRefused("not for guests", Problems.NOT_ALLOWED)``. A subclass has a problem of its own:
+    ``class UnknownGroup(ServiceRefused, problem=HttpProblem(…))``. Its ``detail`` replaces the usual message;
+    ``{}`` in it is the text of the exception. ``login``: why a login is refused that ends with it.
     """
 
-    problem: ClassVar[HttpProblem]
-    detail: ClassVar[str] = ""
+    problem: HttpProblem
+    detail: str = ""
+    login: ClassVar[LoginRefusal | None] = None
 
-    def __init_subclass__(cls, problem: HttpProblem | None = None, detail: str = "") -> None:
+    def __init_subclass__(
+        cls, problem: HttpProblem | None = None, detail: str = "", login: LoginRefusal | None = None
+    ) -> None:
         if problem is not None:
-            cls.problem, cls.detail = problem, detail
+            cls.problem, cls.detail, cls.login = problem, detail, login
+
+    def __init__(self, text: object = "", problem: HttpProblem | None = None) -> None:
+        super().__init__(text)
+        if problem is not None:
+            self.problem, self.detail = problem, "{}" if text else ""
+
+    @property
+    def reply_code(self) -> int:
+        """The reply code of a command that ends with it; 0: it has none, because the server has failed."""
+        return _REPLY_OF_STATUS.get(self.problem.status, 0)
 
 
 class Unavailable(ServiceRefused):

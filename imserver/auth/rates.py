@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.clock import is_long_turn, serve_others
-from imserver.errors import ImserverError
+from imserver.errors import Problems, ServiceRefused
 from imserver.transport.proxies import is_loopback, network_of
 
 LASTING_SECONDS: Final = 600
@@ -72,7 +72,7 @@ RATES: Final = (MESSAGES, HTTP_MESSAGES, PUBLICATIONS, NOTICES, LOGIN_NOTICES, R
 """The rows of the core."""
 
 
-class TooManyRequests(ImserverError):
+class TooManyRequests(ServiceRefused, problem=Problems.TOO_MANY_REQUESTS, login="attempts"):
     """Somebody has no token left. ``seconds``: time until the next request is allowed. ``limit``: the name of
     the rate."""
 

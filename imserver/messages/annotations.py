@@ -122,15 +122,7 @@ class AskCommands:
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
-        return {
-            AnswerAsk: CommandRow(
-                self.run,
-                refusals={
-                    TooManyMessages: errors.ReplyCode.NOT_STORED,
-                    ReviewUnavailable: errors.ReplyCode.NOT_STORED,
-                },
-            )
-        }
+        return {AnswerAsk: CommandRow(self.run)}
 
     def run(self, connection: Connection, command: AnswerAsk) -> Reply:
         """Answer a question. Switches."""

@@ -7,7 +7,6 @@ from typing import Final
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from imserver import errors
-from imserver.auth.rates import TooManyRequests
 from imserver.errors import StorageUnavailable, TooManyMessages
 from imserver.messages.acks import AckingLogSubscription
 from imserver.messages.annotations import RefusedView
@@ -35,7 +34,6 @@ from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
 
 _OK: Final = Reply(errors.ReplyCode.OK)
-_TOO_MANY: Final[dict[type[Exception], int]] = {TooManyRequests: errors.ReplyCode.NOT_STORED}
 
 
 class ReplacedView(Struct, omit_defaults=True):
@@ -157,9 +155,9 @@ class MessageCommands:
             Send: CommandRow(self.send, answers=True),
             Sync: CommandRow(self.sync, answers=True),
             Ack: CommandRow(self.ack),
-            History: CommandRow(self.history, refusals=_TOO_MANY),
+            History: CommandRow(self.history),
             Conversations: CommandRow(self.conversations),
-            Search: CommandRow(self.search, refusals=_TOO_MANY),
+            Search: CommandRow(self.search),
         }
 
     # --- sending --------------------------------------------------------------------------------------------

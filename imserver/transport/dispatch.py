@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from imserver import errors
-from imserver.errors import StartError, StorageUnavailable
+from imserver.errors import ServiceRefused, StartError, StorageUnavailable, Unavailable
 from imserver.metrics import Metrics
 from imserver.model import BadFrame, Command, Reply, Request
 from imserver.transport.connection import Connection, Serve
@@ -28,9 +28,9 @@ class CommandRow(Struct, frozen=True):
     ``run`` is called with the connection and the command. With ``answers`` it is also called with a function
     that sends the reply. If it returns None, it calls that function once, possibly later. Such replies may
     arrive after the replies to later requests. None without ``answers``: the command has no reply.
-    ``refusals``: the exceptions of ``run`` that are replies with a code. ``act``: the name under which
-    observers hear of each command that has succeeded, before its reply; ``""``: it changes nothing, or is
-    what users do all day. Such a command is not ``answers``.
+    A ServiceRefused of ``run`` is a reply with its code; ``refusals``: other exceptions that are replies, and
+    other codes. ``act``: the name under which observers hear of each command that has succeeded, before its
+    reply; ``""``: it changes nothing, or is what users do all day. Such a command is not ``answers``.
     """
 
     run: Callable[..., Reply | None]
@@ -39,6 +39,13 @@ class CommandRow(Struct, frozen=True):
     without_user: bool = False
     refusals: dict[type[Exception], int] = {}
     act: str = ""
+
+    def code_of(self, error: Exception) -> int:
+        """The reply code of a command that ends with this exception; 0: the server has failed."""
+        code = self.refusals.get(type(error), 0)
+        if code or not isinstance(error, ServiceRefused) or isinstance(error, Unavailable):
+            return code
+        return error.reply_code
 
 
 CommandTable = Mapping[type, CommandRow]
@@ -104,10 +111,10 @@ class Dispatcher:
                 except StorageUnavailable:
                     reply = Reply(errors.ReplyCode.NOT_STORED)
                 except Exception as error:
-                    code = row.refusals.get(type(error))
-                    if code is None:
+                    code = row.code_of(error)
+                    if not code:
                         log.exception("%s failed", request.name, extra={"connection": connection.peer})
-                    reply, reason = Reply(errors.ReplyCode.SYSTEM if code is None else code), error
+                    reply, reason = Reply(code or errors.ReplyCode.SYSTEM), error
         if reply is not None:
             self._reply(connection, request, reply, reason)
 
@@ -136,8 +143,8 @@ class Dispatcher:
                 self._report_act(connection, row.act, command, reply)
             return reply
         except Exception as error:
-            code = row.refusals.get(type(error))
-            if code is None:
+            code = row.code_of(error)
+            if not code:
                 raise
             return Reply(code)
 

@@ -96,7 +96,7 @@ class Session:
         row, replies = self.parts.network.dispatcher.table[type(command)], list[Reply]()
         try:
             found = row.run(self.connection, command, *([replies.append] if row.answers else []))
-        except tuple(row.refusals):
+        except errors.ServiceRefused:
             return "-"
         if row.answers and found is None:
             until(lambda: replies)

@@ -7,7 +7,7 @@ Errors do not reveal which part of a login was wrong. An unknown account takes a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from secrets import randbits
 from time import gmtime, strftime, time
@@ -41,7 +41,7 @@ from imserver.features.accounts.declared import (
     AppAccountSettings,
     MakeBuckets,
 )
-from imserver.features.accounts.factors import FactorRequired, Factors, WrongCode
+from imserver.features.accounts.factors import Factors
 from imserver.features.accounts.identifiers import (
     IDENTIFIERS,
     LOGIN_CHARACTERS,
@@ -54,7 +54,7 @@ from imserver.features.accounts.identifiers import (
 from imserver.features.accounts.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.tokens import AccountTokens, KnownDevice
-from imserver.plugin.errors import ImserverError, LoginRefusal, Problems, ServiceRefused
+from imserver.plugin.errors import ImserverError, Problems, ServiceRefused
 from imserver.plugin.identity import AccountSession, Buckets, TooManyRequests, by_address
 from imserver.plugin.messages import is_name
 from imserver.plugin.runtime import network_of
@@ -104,11 +104,13 @@ _DEVICE_BITS: Final = 53
 """Bits of a login number: exact in the JSON of every language."""
 
 
-class NoAccounts(ServiceRefused, problem=Problems.NOT_ALLOWED, detail="The app has no accounts"):
+class NoAccounts(
+    ServiceRefused, problem=Problems.NOT_ALLOWED, detail="The app has no accounts", login="closed"
+):
     """The app has no accounts (``account_tokens``)."""
 
 
-class PasswordsOff(ServiceRefused, problem=HTTP_PASSWORDS_OFF):
+class PasswordsOff(ServiceRefused, problem=HTTP_PASSWORDS_OFF, login="closed"):
     """Accounts of the app have no passwords (``accounts.passwords``)."""
 
 
@@ -116,15 +118,15 @@ class UnknownReset(ServiceRefused, problem=HTTP_UNKNOWN_RESET):
     """The code to reset a password does not exist, has expired, or was used."""
 
 
-class Closed(ServiceRefused, problem=HTTP_REGISTRATION_CLOSED):
+class Closed(ServiceRefused, problem=HTTP_REGISTRATION_CLOSED, login="closed"):
     """Registration is closed (``accounts.registration``)."""
 
 
-class WrongLogin(ServiceRefused, problem=HTTP_WRONG_LOGIN):
+class WrongLogin(ServiceRefused, problem=HTTP_WRONG_LOGIN, login="password"):
     """The account does not exist, or the password is wrong."""
 
 
-class AccountLocked(ServiceRefused, problem=HTTP_ACCOUNT_LOCKED, detail="{}"):
+class AccountLocked(ServiceRefused, problem=HTTP_ACCOUNT_LOCKED, detail="{}", login="locked"):
     """The account is locked. The text says until when and why: only who has proved the login gets it."""
 
     def __init__(self, account: Account) -> None:
@@ -135,26 +137,12 @@ class AccountLocked(ServiceRefused, problem=HTTP_ACCOUNT_LOCKED, detail="{}"):
         self.until = 0 if until == FOR_GOOD else until
 
 
-class UserBanned(AccountLocked, problem=Problems.BANNED, detail="{}"):
+class UserBanned(AccountLocked, problem=Problems.BANNED, detail="{}", login="banned"):
     """The user of the account is banned. The text says until when and why."""
 
     def __init__(self, text: str, until: int | None) -> None:
         ImserverError.__init__(self, text)
         self.until = until or 0
-
-
-_REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
-    NoAccounts: "closed",
-    PasswordsOff: "closed",
-    Closed: "closed",
-    WrongLogin: "password",
-    AccountLocked: "locked",
-    UserBanned: "banned",
-    FactorRequired: "factor",
-    WrongCode: "factor",
-    TooManyRequests: "attempts",
-    Overloaded: "busy",
-}
 
 
 class UnknownAccount(ServiceRefused, problem=Problems.UNKNOWN_ACCOUNT):
@@ -327,7 +315,7 @@ class Accounts:
         Raises NoAccounts, PasswordsOff, WrongLogin, AccountLocked, UserBanned, FactorRequired, WrongCode,
         TooManyRequests and Overloaded.
         """
-        with self.counting_refusals(app, address, _REFUSALS) as attempt:
+        with self.counting_refusals(app, address) as attempt:
             self._require_passwords(app)
             device = self._charge(app, address, earlier)
             if not may_be_login(login, password):
@@ -342,22 +330,20 @@ class Accounts:
             return account
 
     @contextmanager
-    def counting_refusals(
-        self, app: str, address: str, reasons: Mapping[type[Exception], LoginRefusal]
-    ) -> Iterator[Attempt]:
-        """Count the login in this block as refused if it raises one of these exceptions."""
+    def counting_refusals(self, app: str, address: str) -> Iterator[Attempt]:
+        """Count the login in this block as refused if it ends with a reason of refused logins."""
         attempt = Attempt()
         try:
             yield attempt
-        except tuple(reasons) as error:
+        except ServiceRefused as error:
             limit, until = "", 0.0
+            if error.login is None:
+                raise
             if isinstance(error, TooManyRequests):
                 limit, until = error.limit, time() + error.seconds
             elif isinstance(error, AccountLocked):
                 limit, until = "" if isinstance(error, UserBanned) else "lock", error.until
-            self._refused(
-                reasons[type(error)], app, "", address, account=attempt.account, limit=limit, until=until
-            )
+            self._refused(error.login, app, "", address, account=attempt.account, limit=limit, until=until)
             raise
 
     def _charge(self, app: str, address: str, earlier: str) -> KnownDevice | None:

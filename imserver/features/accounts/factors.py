@@ -44,11 +44,11 @@ _SECRET_BYTES: Final = 20
 _CODE_BYTES: Final = 10
 
 
-class FactorRequired(ServiceRefused, problem=HTTP_FACTOR_REQUIRED):
+class FactorRequired(ServiceRefused, problem=HTTP_FACTOR_REQUIRED, login="factor"):
     """The password is right, and the account has a second factor, of which no code was given."""
 
 
-class WrongCode(ServiceRefused, problem=HTTP_WRONG_CODE):
+class WrongCode(ServiceRefused, problem=HTTP_WRONG_CODE, login="factor"):
     """The code of the second factor is wrong, or was used before."""
 
 

@@ -29,7 +29,7 @@ MAX_PASSWORD_BYTES: Final = 1024
 _md5: Final = re.compile(r"[0-9a-f]{32}", re.ASCII | re.IGNORECASE)
 
 
-class Overloaded(ServiceRefused, problem=Problems.BUSY):
+class Overloaded(ServiceRefused, problem=Problems.BUSY, login="busy"):
     """Too many passwords wait already. Temporary."""
 
 

@@ -179,7 +179,6 @@ class ClosedView(msgspec.Struct, omit_defaults=True):
 
 
 _LATER: Final = ("full", "unavailable")
-_TOO_MANY: Final[dict[type[Exception], int]] = {TooManyRequests: ReplyCode.NOT_STORED}
 
 
 def _refusal(refused: ChannelRefused) -> Reply:
@@ -196,8 +195,8 @@ class AnswerCommands:
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
         return {
-            OpenAnswer: CommandRow(self.open, refusals=_TOO_MANY),
-            AppendAnswer: CommandRow(self.append, refusals=_TOO_MANY),
+            OpenAnswer: CommandRow(self.open),
+            AppendAnswer: CommandRow(self.append),
             CloseAnswer: CommandRow(self.close),
             StopAnswer: CommandRow(self.stop),
         }

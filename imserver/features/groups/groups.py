@@ -619,20 +619,7 @@ class ChangedMembersView(Struct, omit_defaults=True):
     invited: Sequence[str] = ()
 
 
-class _Stranger(ImserverError):
-    """A user who has no account, or has blocked the user who asks."""
-
-
-GROUP_REFUSALS: Final[dict[type[Exception], int]] = {
-    BadGroup: ReplyCode.BAD_PARAMETER,
-    UnknownGroup: ReplyCode.NO_DATA,
-    NotAllowed: ReplyCode.UNAUTHORIZED,
-    _Stranger: ReplyCode.UNAUTHORIZED,
-    Strangers: ReplyCode.UNAUTHORIZED,
-    TooManyRequests: ReplyCode.LIMIT,
-    TooManyMembers: ReplyCode.LIMIT,
-}
-"""Exceptions of commands on groups → reply codes."""
+_LIMITS: Final[dict[type[Exception], int]] = dict.fromkeys((TooManyRequests, TooManyMembers), ReplyCode.LIMIT)
 
 
 class GroupCommands:
@@ -650,13 +637,13 @@ class GroupCommands:
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
         return {
-            CreateGroup: CommandRow(self.create, refusals=GROUP_REFUSALS, act="groups.create"),
+            CreateGroup: CommandRow(self.create, refusals=_LIMITS, act="groups.create"),
             AskGroups: CommandRow(self.ask),
-            AskGroupMembers: CommandRow(self.ask_members, refusals=GROUP_REFUSALS),
-            UpdateGroup: CommandRow(self.update, refusals=GROUP_REFUSALS, act="groups.update"),
-            InviteToGroup: CommandRow(self.invite, refusals=GROUP_REFUSALS, act="groups.invite"),
-            JoinGroup: CommandRow(self.join, refusals=GROUP_REFUSALS, act="groups.join"),
-            LeaveGroup: CommandRow(self.leave, refusals=GROUP_REFUSALS, act="groups.leave"),
+            AskGroupMembers: CommandRow(self.ask_members),
+            UpdateGroup: CommandRow(self.update, act="groups.update"),
+            InviteToGroup: CommandRow(self.invite, refusals=_LIMITS, act="groups.invite"),
+            JoinGroup: CommandRow(self.join, refusals=_LIMITS, act="groups.join"),
+            LeaveGroup: CommandRow(self.leave, act="groups.leave"),
         }
 
     def create(self, connection: Connection, command: CreateGroup) -> Reply:
@@ -714,13 +701,13 @@ class GroupCommands:
         return app, user
 
     def _check(self, app: str, user: str, members: Sequence[str]) -> set[str]:
-        """The members whom the user only invites. Raises Strangers, and :class:`_Stranger` unless all have
+        """The members whom the user only invites. Raises Strangers, and ServiceRefused unless all have
         accounts and have not blocked the user.
         """
         users = {user, *members}
         known = self._groups.accounts_among(app, tuple(users))
         if users - known or self._relations.blocked_by(app, user, members):
-            raise _Stranger(user)
+            raise ServiceRefused(user, Problems.NOT_ALLOWED)
         return self._groups.strangers_among(app, user, members)
 
 

@@ -9,11 +9,11 @@ import msgspec
 from msgspec import Struct
 
 from imserver.features.inbox.declared import CHANGE_SECONDS, CHANGES, INBOX_CHANGES, InboxSettings
-from imserver.features.inbox.rows import Arrangement, ArrangementRows, TooManyDrafts, TooManyPins
+from imserver.features.inbox.rows import Arrangement, ArrangementRefused, ArrangementRows
 from imserver.features.inbox.wire import Arrange, AskArrangements
 from imserver.plugin import FeatureParts
-from imserver.plugin.errors import Problems, ReplyCode, ServiceRefused
-from imserver.plugin.identity import Buckets, TooManyRequests
+from imserver.plugin.errors import Problems, ReplyCode
+from imserver.plugin.identity import Buckets
 from imserver.plugin.messages import MessageLog, MessageServices, RefusedView, ToFollowers
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
@@ -21,10 +21,6 @@ from imserver.plugin.storage import Store
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, Signal, app_and_user
 
 _encode: Final = msgspec.json.Encoder().encode
-
-
-class NotInConversation(ServiceRefused, problem=Problems.UNKNOWN_CONVERSATION):
-    """The user was never in the conversation."""
 
 
 class ArrangementPage(Struct, rename="camel"):
@@ -57,10 +53,7 @@ class Inbox:
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
-        return {
-            Arrange: CommandRow(self._arrange, refusals={TooManyRequests: ReplyCode.NOT_STORED}),
-            AskArrangements: CommandRow(self._arrangements),
-        }
+        return {Arrange: CommandRow(self._arrange), AskArrangements: CommandRow(self._arrangements)}
 
     def arrange(
         self, app: str, user: str, change: Arrange, *, by_user: bool = True, besides: Connection | None = None
@@ -68,8 +61,8 @@ class Inbox:
         """Change what a user keeps about a conversation. The user's sessions on all nodes but ``besides``
         get a signal. ``by_user``: it counts for the user.
 
-        Switches; raises NotInConversation, TooManyPins, TooManyDrafts, TooManyRequests and
-        StorageUnavailable.
+        Switches; raises ArrangementRefused (the user was never in the conversation, or has too many pins or
+        drafts), TooManyRequests and StorageUnavailable.
         """
         if by_user:
             self._changes.require((app, user))
@@ -78,7 +71,7 @@ class Inbox:
             not store.has_database  # a change would create it
             or store.part(MessageLog).conversations.member(app, conversation, user, or_left=True) is None
         ):
-            raise NotInConversation
+            raise ArrangementRefused(problem=Problems.UNKNOWN_CONVERSATION)
         after, has_changed = self._rows.change(app, user, change, self._limits)
         if has_changed:
             signal = Signal("arrangement", user, "", conversation=conversation, data=_encode(after))
@@ -94,12 +87,8 @@ class Inbox:
         app, user = app_and_user(connection)
         try:
             after = self.arrange(app, user, command, besides=connection)
-        except NotInConversation:
-            return Reply(ReplyCode.NO_DATA, RefusedView("unknown_conversation"))
-        except TooManyPins:
-            return Reply(ReplyCode.NOT_ADDED, RefusedView("too_many_pins"))
-        except TooManyDrafts:
-            return Reply(ReplyCode.NOT_ADDED, RefusedView("too_many_drafts"))
+        except ArrangementRefused as refused:
+            return Reply(refused.reply_code, RefusedView(refused.problem.code))
         return Reply(ReplyCode.OK, after)
 
     def _arrangements(self, connection: Connection, command: AskArrangements) -> Reply:

@@ -61,12 +61,8 @@ class Arrangement(ConversationMarks, frozen=True):
     draft: UnsentText | UnsetType = UNSET
 
 
-class TooManyPins(ServiceRefused, problem=HTTP_TOO_MANY_PINS):
-    """The user has pinned as many conversations as the setting allows."""
-
-
-class TooManyDrafts(ServiceRefused, problem=HTTP_TOO_MANY_DRAFTS):
-    """The user has as many drafts as the setting allows."""
+class ArrangementRefused(ServiceRefused):
+    """A change of a user's inbox is refused, with the problem that says why."""
 
 
 class ArrangementRows:
@@ -79,8 +75,8 @@ class ArrangementRows:
     def change(
         self, sql: PooledStatements, app: str, user: str, change: Arrange, limits: InboxSettings
     ) -> tuple[Arrangement, bool]:
-        """Change one arrangement; returns it, and whether it is another one now. Raises TooManyPins and
-        TooManyDrafts."""
+        """Change one arrangement; returns it, and whether it is another one now. Raises
+        ArrangementRefused."""
         key = app, user
         version = _raise_version(sql, app, user)
         rows = sql.query(f"SELECT {_COLUMNS} FROM arrangement {_OF_USER} = %s", (*key, change.conversation))
@@ -89,9 +85,9 @@ class ArrangementRows:
         if after == before:
             return before, False
         if after.pinned and not before.pinned and _count(sql, key, "pinned > 0") >= limits.pins:
-            raise TooManyPins
+            raise ArrangementRefused(problem=HTTP_TOO_MANY_PINS)
         if after.draft and not before.draft and _count(sql, key, "draft <> %s", b"") >= limits.drafts:
-            raise TooManyDrafts
+            raise ArrangementRefused(problem=HTTP_TOO_MANY_DRAFTS)
         after = replace(after, version=version)
         draft = _encode(after.draft) if after.draft else b""
         values = version, after.pinned, after.archived, after.marked, draft

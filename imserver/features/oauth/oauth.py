@@ -17,7 +17,7 @@ import hashlib
 import hmac
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from secrets import choice, token_urlsafe
 from time import time
@@ -29,10 +29,9 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
-from imserver.features.accounts.accounts import AccountLocked, Accounts, UserBanned, check_device
+from imserver.features.accounts.accounts import Accounts, check_device
 from imserver.features.accounts.contract import Taken
 from imserver.features.accounts.declared import HTTP_REGISTRATION_CLOSED
-from imserver.features.accounts.factors import FactorRequired, WrongCode
 from imserver.features.accounts.identifiers import BadField
 from imserver.features.oauth.declared import (
     HTTP_LAST_LOGIN,
@@ -53,8 +52,8 @@ from imserver.features.oauth.providers import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from imserver.plugin.errors import ImserverError, LoginRefusal, Problems, ServiceRefused
-from imserver.plugin.identity import AccountSession, Tenants, TooManyRequests
+from imserver.plugin.errors import ImserverError, Problems, ServiceRefused
+from imserver.plugin.identity import AccountSession, Tenants
 from imserver.plugin.runtime import Outgoing, RateLimitedLog
 from imserver.plugin.services import ClusterServices, Core
 from imserver.plugin.settings import Config
@@ -87,11 +86,11 @@ class NoCallback(
     """``app.http_url`` is not set or has no scheme, so no provider can send a browser back."""
 
 
-class UnknownLogin(ServiceRefused, problem=HTTP_UNKNOWN_LOGIN):
+class UnknownLogin(ServiceRefused, problem=HTTP_UNKNOWN_LOGIN, login="provider"):
     """The login does not exist, has expired, or was finished before."""
 
 
-class LoginRefused(ServiceRefused, problem=HTTP_LOGIN_REFUSED):
+class LoginRefused(ServiceRefused, problem=HTTP_LOGIN_REFUSED, login="provider"):
     """The provider or the user has refused the login, or it was finished with a wrong code."""
 
 
@@ -107,6 +106,7 @@ class NotLinked(
     ServiceRefused,
     problem=HTTP_REGISTRATION_CLOSED,
     detail="No account is linked with this identity, and the provider makes none (register)",
+    login="closed",
 ):
     """The identity has no account, and gets none."""
 
@@ -160,16 +160,6 @@ _decode: Final = msgspec.json.Decoder(_Running).decode
 _LOGIN: Final = "oauth:login:"
 _STATE: Final = "oauth:state:"
 _QUESTION: Final = "oauth:question:"
-_REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
-    UnknownLogin: "provider",
-    LoginRefused: "provider",
-    NotLinked: "closed",
-    AccountLocked: "locked",
-    UserBanned: "banned",
-    FactorRequired: "factor",
-    WrongCode: "factor",
-    TooManyRequests: "attempts",
-}
 """Prefixes of keys; the hash of a secret follows. The last two lead to a login."""
 
 
@@ -386,7 +376,7 @@ class OAuth:
         AccountLocked, WrongLogin (the account was deleted meanwhile, or its sessions ended), and
         TooManyRequests (by ``address``, for unknown handles).
         """
-        with self._accounts.counting_refusals(app, address, _REFUSALS):
+        with self._accounts.counting_refusals(app, address):
             return self._finish(app, login, code, address, factor)
 
     def _finish(

@@ -27,7 +27,7 @@ from imserver.features.safety.declared import (
 from imserver.features.safety.wire import Report
 from imserver.plugin.errors import Problems, ReplyCode, ServiceRefused, StorageUnavailable
 from imserver.plugin.http import about
-from imserver.plugin.identity import Buckets, TooManyRequests
+from imserver.plugin.identity import Buckets
 from imserver.plugin.messages import Draft, Entry, MessageLog, MessageServices
 from imserver.plugin.services import Core
 from imserver.plugin.storage import PooledStatements, Row, Statements, text_of
@@ -388,14 +388,7 @@ class ReportCommands:
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
-        refusals: dict[type[Exception], int] = {
-            BadReport: ReplyCode.BAD_PARAMETER,
-            UnknownMessage: ReplyCode.NO_DATA,
-            UnknownPerson: ReplyCode.NO_DATA,
-            TooManyReports: ReplyCode.NOT_ADDED,
-            TooManyRequests: ReplyCode.NOT_STORED,
-        }
-        return {Report: CommandRow(self._report, refusals=refusals, act="reports.send")}
+        return {Report: CommandRow(self._report, act="reports.send")}
 
     def _report(self, connection: Connection, command: Report) -> Reply:
         app, user = app_and_user(connection)

@@ -14,7 +14,6 @@ from imserver.auth.relations import NoRelations
 from imserver.features.groups.declared import NEW_GROUPS, SEARCH_TIME
 from imserver.features.groups.groups import (
     ADMIN,
-    GROUP_REFUSALS,
     MEMBER,
     OWNER,
     BadGroup,
@@ -188,7 +187,7 @@ def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(groups: Grou
     commands = GroupCommands(groups, NoRelations(), lambda app, user: None)
     with pytest.raises(TooManyRequests):
         commands.join(eve, JoinGroup(group))
-    assert GROUP_REFUSALS[TooManyRequests] == errors.ReplyCode.LIMIT
+    assert commands.rows()[JoinGroup].code_of(TooManyRequests(1)) == errors.ReplyCode.LIMIT
     groups.create(APP, "eve", "of the back end", [], by_user=False)
     assert groups.join(APP, group, "eve", by_user=False).id == group
     assert not groups.accept(APP, group, "eve", "", met, by_user=False), "a member already"

@@ -6,8 +6,8 @@ import pytest
 
 from imserver.auth.rates import Buckets, TooManyRequests
 from imserver.features.inbox.declared import INBOX_CHANGES, InboxSettings
-from imserver.features.inbox.inbox import Inbox, NotInConversation
-from imserver.features.inbox.rows import ArrangementRows
+from imserver.features.inbox.inbox import Inbox
+from imserver.features.inbox.rows import ArrangementRefused, ArrangementRows
 from imserver.features.inbox.wire import Arrange
 from tests.storage.conftest import OpenStore
 
@@ -19,11 +19,11 @@ def test_a_user_pays_for_changes(open_store: OpenStore) -> None:
     inbox = Inbox(store, ArrangementRows(store), send, InboxSettings(), changes)
     change = Arrange(1, pinned=1)
     for _ in range(2):
-        with pytest.raises(NotInConversation):
+        with pytest.raises(ArrangementRefused):
             inbox.arrange("shop", "ann", change, by_user=False)
-    with pytest.raises(NotInConversation):
+    with pytest.raises(ArrangementRefused):
         inbox.arrange("shop", "ann", change)
     with pytest.raises(TooManyRequests):
         inbox.arrange("shop", "ann", change)
-    with pytest.raises(NotInConversation):
+    with pytest.raises(ArrangementRefused):
         inbox.arrange("shop", "bob", change)

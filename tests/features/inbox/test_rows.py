@@ -7,7 +7,7 @@ import pytest
 
 from imserver.features.inbox import FEATURE
 from imserver.features.inbox.declared import InboxSettings
-from imserver.features.inbox.rows import Arrangement, ArrangementRows, TooManyDrafts, TooManyPins
+from imserver.features.inbox.rows import Arrangement, ArrangementRefused, ArrangementRows
 from imserver.features.inbox.wire import NO_DRAFT, Arrange, MentionShape, UnsentText
 from imserver.plugin.storage import Store
 from imserver.plugin.testing import check_tables
@@ -62,10 +62,13 @@ def test_pages_are_in_the_order_of_the_changes(rows: ArrangementRows) -> None:
 def test_pins_and_drafts_have_limits(rows: ArrangementRows) -> None:
     for conversation in (1, 2):
         rows.change("shop", "ann", Arrange(conversation, pinned=1, draft=DRAFT), LIMITS)
-    with pytest.raises(TooManyPins):
-        rows.change("shop", "ann", Arrange(3, pinned=1), LIMITS)
-    with pytest.raises(TooManyDrafts):
-        rows.change("shop", "ann", Arrange(3, draft=DRAFT), LIMITS)
+    for change, code in (
+        (Arrange(3, pinned=1), "too_many_pins"),
+        (Arrange(3, draft=DRAFT), "too_many_drafts"),
+    ):
+        with pytest.raises(ArrangementRefused) as refused:
+            rows.change("shop", "ann", change, LIMITS)
+        assert refused.value.problem.code == code
     rows.change("shop", "ann", Arrange(2, pinned=9, draft=UnsentText("more")), LIMITS)
     rows.change("shop", "bob", Arrange(3, pinned=1, draft=DRAFT), LIMITS)
     rows.change("shop", "ann", Arrange(1, archived=4, draft=NO_DRAFT), LIMITS)
@@ -80,7 +83,7 @@ def test_changes_at_the_same_time_have_different_versions(url: str, open_store: 
         together.wait()
         try:
             nodes[conversation - 1].change("shop", "ann", Arrange(conversation, pinned=1), LIMITS)
-        except TooManyPins:
+        except ArrangementRefused:
             return False
         return True
 
