@@ -286,7 +286,7 @@ def _check_production(path: str | None) -> None:
 @main.command()
 def codes() -> None:
     """Print the close codes, reply codes and HTTP problems."""
-    from imserver.node.feature_list import load_features  # as for serve
+    from imserver.node.feature_list import load_features, problems_of  # as for serve
 
     closes = [
         (row.code, row.name, "reconnect" if row.reconnect else "stay away", row.meaning)
@@ -294,7 +294,7 @@ def codes() -> None:
     ]
     problems = [
         (row.status, row.code, "yes" if row.temporary else "no", row.message)
-        for row in errors.problems_of(each.problems for each in load_features(Config()))
+        for row in problems_of(load_features(Config()))
     ]
     click.echo("WebSocket close codes\n")
     click.echo(table(("code", "name", "client may", "meaning"), closes))

@@ -3,8 +3,6 @@
 Code, documents, tests and ``imserver codes`` read these tables.
 """
 
-from collections.abc import Iterable
-from operator import attrgetter
 from typing import ClassVar, Final, Literal
 
 import msgspec
@@ -234,7 +232,7 @@ def _problem(status: int, code: str, message: str, *, temporary: bool = False) -
 
 
 class Problems:
-    """Every HTTP problem of the core. A feature declares its own with its row."""
+    """Every HTTP problem of the core. Features have their own, which their operations name."""
 
     BAD_REQUEST: Final = _problem(400, "bad_request", "The request is malformed.")
     INVALID_REQUEST: Final = _problem(
@@ -340,12 +338,6 @@ class Problems:
         temporary=True,
     )
     VERSION_NOT_SUPPORTED: Final = _problem(505, "http_version", "Only HTTP/1.0 and HTTP/1.1 are supported.")
-
-
-def problems_of(features: Iterable[Iterable[HttpProblem]]) -> list[HttpProblem]:
-    """The HTTP problems of the core and of features, by status."""
-    more = (problem for problems in features for problem in problems)
-    return sorted((*HTTP_PROBLEMS.values(), *more), key=attrgetter("status"))
 
 
 # --- refusals -----------------------------------------------------------------------------------------------

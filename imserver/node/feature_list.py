@@ -7,6 +7,7 @@ from functools import cache, partial
 from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
+from operator import attrgetter
 from types import ModuleType
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import CORE as CORE_SETTINGS
 from imserver.config.values import Declarations, Locations, fold
 from imserver.core.core import Core, FeatureParts
-from imserver.errors import StartError
+from imserver.errors import HTTP_PROBLEMS, HttpProblem, StartError
 from imserver.notify import PushService
 from imserver.plugin import VERSION
 from imserver.plugin.feature import Feature, FeatureSettings
@@ -87,6 +88,14 @@ def load_features(config: Config) -> tuple[Feature, ...]:
     """Import the features that a node with this configuration has (setting ``features``): those of this
     server in their order, then those of other distributions. Raises StartError."""
     return _load(config.features)
+
+
+def problems_of(features: Iterable[Feature]) -> list[HttpProblem]:
+    """The HTTP problems of the core and of features, by status."""
+    rows = [row for each in features for row in each.operations]
+    named = (each for row in rows for each in (*row.shared_problems, *row.problems))
+    more = (problem for each in features for problem in each.problems)
+    return sorted(dict.fromkeys((*HTTP_PROBLEMS.values(), *named, *more)), key=attrgetter("status"))
 
 
 def _load(wanted: tuple[str, ...] | None) -> tuple[Feature, ...]:

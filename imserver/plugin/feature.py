@@ -82,8 +82,7 @@ class Feature(Struct, frozen=True, eq=False):
     ``build`` makes its parts from those of the core, once for each node. It may raise ConfigError.
     ``dialects``: served on their paths. ``wire``: dialect → its commands of clients there, which a row of
     ``FeatureParts.commands`` each runs. ``routes``: each names the service that its functions get first.
-    ``settings``: those that it declares.
-    ``problems``: those with which its operations refuse requests, besides those of the core.
+    ``settings``: those that it declares. ``problems``: those that none of its operations names.
     ``operations``: its part of ``/api/v1``, which the document, batches and the router get. Those without a
     function are answered by its views.
     ``metrics``: rows of the table of metrics, imported at the first scrape. ``uses``: names of features that

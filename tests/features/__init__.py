@@ -7,11 +7,11 @@ from typing import Any
 
 from msgspec import Struct
 
-from imserver import errors, metric_table
+from imserver import metric_table
 from imserver.api.v1 import table
 from imserver.auth import rates
 from imserver.config.settings import Config
-from imserver.node.feature_list import declarations_of, load_core, load_features
+from imserver.node.feature_list import declarations_of, load_core, load_features, problems_of
 
 FEATURES = (*load_core(), *load_features(Config()))
 """Rows, those of the core among them."""
@@ -31,7 +31,7 @@ READERS = {
 """Dialect → the commands that features bring."""
 METRICS = (*metric_table.METRICS, *(row for feature in FEATURES for row in feature.metrics()))
 document = table.document_of(DOCUMENTED)
-PROBLEMS = {problem.code: problem for problem in errors.problems_of(each.problems for each in FEATURES)}
+PROBLEMS = {problem.code: problem for problem in problems_of(FEATURES)}
 """By code, in the order of their status."""
 _SETTINGS = [
     module for name, module in sys.modules.items() if re.fullmatch(r"imserver\..*\.(declared|settings)", name)

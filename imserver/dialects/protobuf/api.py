@@ -6,30 +6,19 @@ have form fields; ids are texts of digits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from imserver.features.accounts import friends
-from imserver.features.accounts.accounts import (
-    AccountLocked,
-    Accounts,
-    Closed,
-    NoAccounts,
-    PasswordsOff,
-    WrongLogin,
-)
-from imserver.features.accounts.contract import Taken
-from imserver.features.accounts.factors import FactorRequired, WrongCode
-from imserver.features.accounts.friends import FriendResult, Friends, Oneself, TooManyFriends, UnknownFriend
-from imserver.features.accounts.identifiers import BadField
-from imserver.features.accounts.passwords import Overloaded
-from imserver.features.groups.groups import BadGroup, Groups, TooManyMembers, UnknownGroup
-from imserver.plugin.errors import HttpProblem, ImserverError
+from imserver.features.accounts.accounts import Accounts
+from imserver.features.accounts.friends import FriendResult, Friends
+from imserver.features.groups.groups import Groups
+from imserver.plugin.errors import HttpProblem, ServiceRefused, Unavailable
 from imserver.plugin.http import Call, HttpRequest, HttpResponse, Route
-from imserver.plugin.identity import GOCHAT, Needs, Relations, Tenants, TooManyRequests
+from imserver.plugin.identity import GOCHAT, Needs, Relations, Tenants
 from imserver.plugin.messages import clean_name
 from imserver.plugin.wire import id_of
 
@@ -63,23 +52,45 @@ _NO_FRIEND: Final = refusal("好友不存在")
 _TOO_MANY_MEMBERS: Final = refusal("系统错误:群成员数量已达上限")
 _CLOSED: Final = refusal("系统错误:注册已关闭")
 _WRONG_LOGIN: Final = refusal("手机号或密码错误")
+_LOCKED: Final = refusal("账号已被锁定")
 _NEEDS_CODE: Final = refusal("该账号已启用两步验证,请提供正确的验证码")
 _TOO_MANY_FAILURES: Final = refusal("系统错误:尝试次数过多,请稍后再试")
 _BUSY: Final = refusal("系统错误:服务器繁忙,请稍后再试")
 _FAILED: Final = refusal("系统错误:服务器内部错误")
+_REFUSALS: Final = {
+    "invalid_request": BAD_PARAMETER,
+    "login_taken": refusal("账号已被注册"),
+    "registration_closed": _CLOSED,
+    "wrong_login": _WRONG_LOGIN,
+    "account_locked": _LOCKED,
+    "banned": _LOCKED,
+    "second_factor_required": _NEEDS_CODE,
+    "wrong_code": _NEEDS_CODE,
+    "too_many_requests": _TOO_MANY_FAILURES,
+    "busy": _BUSY,
+    "unknown_account": _NO_FRIEND,
+    "too_many_friends": refusal("系统错误:好友数量已达上限"),
+    "too_many_members": _TOO_MANY_MEMBERS,
+    "unknown_group": refusal("用户不属于该群"),
+}
+"""Code of a problem → the answer."""
 
 Handler = Callable[["GoChatApi", Call], HttpResponse]
 
 
-def _refuses(refusals: Mapping[type[ImserverError], HttpResponse]) -> Callable[[Handler], Handler]:
-    """Let a route answer with these refusals of what its services raise."""
+def _refuses(**others: HttpResponse) -> Callable[[Handler], Handler]:
+    """Let a route answer what its services refuse, by the code of the problem. ``others``: its answers."""
+    answers = {**_REFUSALS, **others}
 
     def wrap(function: Handler) -> Handler:
         def run(api: GoChatApi, call: Call) -> HttpResponse:
             try:
                 return function(api, call)
-            except tuple(refusals) as refused:
-                return next(refusals[kind] for kind in type(refused).__mro__ if kind in refusals)
+            except ServiceRefused as refused:
+                answer = answers.get(refused.problem.code)
+                if answer is None or isinstance(refused, Unavailable):
+                    raise
+                return answer
 
         return run
 
@@ -105,18 +116,8 @@ class _GoChatStyle:
 # --- accounts -----------------------------------------------------------------------------------------------
 
 
-@_refuses(
-    {
-        BadField: BAD_PARAMETER,
-        Taken: refusal("账号已被注册"),
-        Closed: _CLOSED,
-        NoAccounts: _CLOSED,
-        PasswordsOff: _CLOSED,
-        TooManyRequests: _TOO_MANY_FAILURES,
-        Overloaded: _BUSY,
-        WrongLogin: _BUSY,  # the account was deleted at the same time
-    }
-)
+# WrongLogin: the account was deleted at the same time
+@_refuses(not_allowed=_CLOSED, passwords_off=_CLOSED, wrong_login=_BUSY)
 def register(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /register``: make an account and log it in."""
     phone, password = call.params.get("phone_number", ""), call.params.get("password", "")
@@ -129,18 +130,7 @@ def register(api: GoChatApi, call: Call) -> HttpResponse:
     return success("登录成功", {"token": session.token, "id": account.user})
 
 
-@_refuses(
-    {
-        WrongLogin: _WRONG_LOGIN,
-        NoAccounts: _WRONG_LOGIN,
-        PasswordsOff: _WRONG_LOGIN,
-        AccountLocked: refusal("账号已被锁定"),
-        FactorRequired: _NEEDS_CODE,
-        WrongCode: _NEEDS_CODE,
-        TooManyRequests: _TOO_MANY_FAILURES,
-        Overloaded: _BUSY,
-    }
-)
+@_refuses(not_allowed=_WRONG_LOGIN, passwords_off=_WRONG_LOGIN)
 def login(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /login``: a token for a phone number and password; with a second factor also ``code``."""
     phone, password = call.params.get("phone_number", ""), call.params.get("password", "")
@@ -157,13 +147,7 @@ def login(api: GoChatApi, call: Call) -> HttpResponse:
 # --- friends ------------------------------------------------------------------------------------------------
 
 
-@_refuses(
-    {
-        Oneself: refusal("不能添加自己为好友"),
-        UnknownFriend: _NO_FRIEND,
-        TooManyFriends: refusal("系统错误:好友数量已达上限"),
-    }
-)
+@_refuses(invalid_request=refusal("不能添加自己为好友"))
 def add_friend(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /friend/add``: add a friend without a request."""
     app, user = call.app, call.principal.user
@@ -180,13 +164,7 @@ def add_friend(api: GoChatApi, call: Call) -> HttpResponse:
 # --- groups -------------------------------------------------------------------------------------------------
 
 
-@_refuses(
-    {
-        BadGroup: BAD_PARAMETER,
-        TooManyRequests: refusal("系统错误:群数量已达上限"),
-        TooManyMembers: _TOO_MANY_MEMBERS,
-    }
-)
+@_refuses(too_many_requests=refusal("系统错误:群数量已达上限"))
 def create_group(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /group/create``: make a group of the owner and the named users.
 
@@ -206,7 +184,7 @@ def create_group(api: GoChatApi, call: Call) -> HttpResponse:
     return success("群组创建成功", {"id": str(group.id)})
 
 
-@_refuses({UnknownGroup: refusal("用户不属于该群")})
+@_refuses()
 def list_group(api: GoChatApi, call: Call) -> HttpResponse:
     """``GET /group_user/list``: all members of a group, for its members."""
     app, user = call.app, call.principal.user

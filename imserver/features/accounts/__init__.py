@@ -13,7 +13,7 @@ from imserver.features.accounts import (
     people_api,
     resets_api,
 )
-from imserver.features.accounts.declared import PROBLEMS, SETTINGS, TABLES
+from imserver.features.accounts.declared import SETTINGS, TABLES
 from imserver.plugin import Feature
 
 FEATURE = Feature(
@@ -36,6 +36,5 @@ FEATURE = Feature(
     answers=parts.answers,
     uses=("messages",),
     settings=SETTINGS,
-    problems=PROBLEMS,
     tables=TABLES,
 )

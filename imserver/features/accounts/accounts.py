@@ -28,12 +28,8 @@ from imserver.features.accounts.declared import (
     FAILURES_OF_ACCOUNT,
     FAILURES_OF_ADDRESS,
     FAILURES_OF_DEVICE,
-    HTTP_ACCOUNT_LOCKED,
-    HTTP_PASSWORDS_OFF,
-    HTTP_REGISTRATION_CLOSED,
     HTTP_UNKNOWN_DEVICE,
     HTTP_UNKNOWN_RESET,
-    HTTP_WRONG_LOGIN,
     LOGINS,
     PROVIDER_LOGINS,
     REGISTRATIONS,
@@ -54,7 +50,7 @@ from imserver.features.accounts.identifiers import (
 from imserver.features.accounts.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.tokens import AccountTokens, KnownDevice
-from imserver.plugin.errors import ImserverError, Problems, ServiceRefused
+from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ServiceRefused
 from imserver.plugin.identity import AccountSession, Buckets, TooManyRequests, by_address
 from imserver.plugin.messages import is_name
 from imserver.plugin.runtime import network_of
@@ -110,23 +106,36 @@ class NoAccounts(
     """The app has no accounts (``account_tokens``)."""
 
 
-class PasswordsOff(ServiceRefused, problem=HTTP_PASSWORDS_OFF, login="closed"):
+class PasswordsOff(
+    ServiceRefused,
+    problem=HttpProblem(403, "passwords_off", "Accounts of this app have no passwords (accounts.passwords)."),
+    login="closed",
+):
     """Accounts of the app have no passwords (``accounts.passwords``)."""
 
 
-class UnknownReset(ServiceRefused, problem=HTTP_UNKNOWN_RESET):
-    """The code to reset a password does not exist, has expired, or was used."""
-
-
-class Closed(ServiceRefused, problem=HTTP_REGISTRATION_CLOSED, login="closed"):
+class Closed(
+    ServiceRefused,
+    problem=HttpProblem(403, "registration_closed", "Registration is closed (accounts.registration)."),
+    login="closed",
+):
     """Registration is closed (``accounts.registration``)."""
 
 
-class WrongLogin(ServiceRefused, problem=HTTP_WRONG_LOGIN, login="password"):
+class WrongLogin(
+    ServiceRefused,
+    problem=HttpProblem(401, "wrong_login", "The login or the password is wrong."),
+    login="password",
+):
     """The account does not exist, or the password is wrong."""
 
 
-class AccountLocked(ServiceRefused, problem=HTTP_ACCOUNT_LOCKED, detail="{}", login="locked"):
+class AccountLocked(
+    ServiceRefused,
+    problem=HttpProblem(403, "account_locked", "The account is locked."),
+    detail="{}",
+    login="locked",
+):
     """The account is locked. The text says until when and why: only who has proved the login gets it."""
 
     def __init__(self, account: Account) -> None:
@@ -147,10 +156,6 @@ class UserBanned(AccountLocked, problem=Problems.BANNED, detail="{}", login="ban
 
 class UnknownAccount(ServiceRefused, problem=Problems.UNKNOWN_ACCOUNT):
     """The app has no such account."""
-
-
-class UnknownDevice(ServiceRefused, problem=HTTP_UNKNOWN_DEVICE):
-    """The account has no such login."""
 
 
 class Attempt(Struct):
@@ -617,16 +622,17 @@ class Accounts:
         """Replace the password of the account whose code has the hash ``code``, and end its sessions. Returns
         its user.
 
-        Raises BadField, NoAccounts, PasswordsOff, UnknownReset, TooManyRequests and Overloaded.
+        Raises BadField, NoAccounts, PasswordsOff, ServiceRefused (no such code), TooManyRequests and
+        Overloaded.
         """
         check_password(password)
         self.charge_reset(app, address)
         id = self._accounts.reset_of(app, code, int(time()))
         if not id:
-            raise UnknownReset
+            raise ServiceRefused(problem=HTTP_UNKNOWN_RESET)
         hashed = self._passwords.hash(password)
         if not self._accounts.use_reset(app, code, int(time()), hashed, self.recorder(app)):
-            raise UnknownReset
+            raise ServiceRefused(problem=HTTP_UNKNOWN_RESET)
         self.logged_out(app, str(id))
         return str(id)
 
@@ -669,12 +675,12 @@ class Accounts:
         """End one login: invalidate its token, and close connections on devices of its name. For a login
         without a name all connections of the account are closed, because its own cannot be identified.
 
-        Raises UnknownAccount and UnknownDevice.
+        Raises UnknownAccount, and ServiceRefused if there is no such device.
         """
         account = self.known(app, user)
         ended = self._accounts.remove_device(account.id, device)
         if ended is None:
-            raise UnknownDevice(str(device))
+            raise ServiceRefused(problem=HTTP_UNKNOWN_DEVICE)
         self.logged_out(app, user, ended)
 
     def remove(self, app: str, user: str, *, keeps_messages: bool = False) -> None:

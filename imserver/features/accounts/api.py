@@ -7,19 +7,17 @@ from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
-from imserver.features.accounts.accounts import Accounts, check_device
-from imserver.features.accounts.contract import STATUS_CHARACTERS, RoleName, name_of
-from imserver.features.accounts.declared import (
-    HTTP_ACCOUNT_LOCKED,
-    HTTP_FACTOR_REQUIRED,
-    HTTP_LOGIN_TAKEN,
-    HTTP_PASSWORDS_OFF,
-    HTTP_REGISTRATION_CLOSED,
-    HTTP_UNKNOWN_DEVICE,
-    HTTP_WRONG_CODE,
-    HTTP_WRONG_LOGIN,
+from imserver.features.accounts.accounts import (
+    AccountLocked,
+    Accounts,
+    Closed,
+    PasswordsOff,
+    WrongLogin,
+    check_device,
 )
-from imserver.features.accounts.factors import CODE_CHARACTERS
+from imserver.features.accounts.contract import STATUS_CHARACTERS, RoleName, Taken, name_of
+from imserver.features.accounts.declared import HTTP_UNKNOWN_DEVICE
+from imserver.features.accounts.factors import CODE_CHARACTERS, FactorRequired, WrongCode
 from imserver.features.accounts.identifiers import (
     EMAIL_BYTES,
     IDENTIFIERS,
@@ -266,9 +264,9 @@ routes = Resource("accounts", service=_api, base=Acting, hot=False, chapter=CHAP
     problems=(
         Problems.TOO_MANY_REQUESTS,
         Problems.NOT_ALLOWED,
-        HTTP_PASSWORDS_OFF,
-        HTTP_REGISTRATION_CLOSED,
-        HTTP_LOGIN_TAKEN,
+        PasswordsOff.problem,
+        Closed.problem,
+        Taken.problem,
     ),
     rules={"anyOf": [{"required": [name]} for name in ("login", "phone", "email", "name")]},
 )
@@ -307,13 +305,13 @@ def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswe
     Needs.ANYONE,
     problems=(
         Problems.TOO_MANY_REQUESTS,
-        HTTP_WRONG_LOGIN,
-        HTTP_FACTOR_REQUIRED,
-        HTTP_WRONG_CODE,
-        HTTP_ACCOUNT_LOCKED,
+        WrongLogin.problem,
+        FactorRequired.problem,
+        WrongCode.problem,
+        AccountLocked.problem,
         Problems.BANNED,
         Problems.NOT_ALLOWED,
-        HTTP_PASSWORDS_OFF,
+        PasswordsOff.problem,
     ),
     rules=one_of("login", "phone"),
 )
@@ -393,7 +391,7 @@ def change(api: AccountApi, call: Call, request: AccountSet) -> AccountShown:
     "/accounts/identifiers",
     Needs.ADMIN_OR_ACCOUNT,
     voice=lambda request: bool(request.name),
-    problems=(*_UNKNOWN, HTTP_WRONG_LOGIN, HTTP_LOGIN_TAKEN, Problems.TOO_MANY_REQUESTS),
+    problems=(*_UNKNOWN, WrongLogin.problem, Taken.problem, Problems.TOO_MANY_REQUESTS),
 )
 def set_identifiers(api: AccountApi, call: Call, request: IdentifiersSet) -> AccountShown:
     """Change the identifiers of an account.
@@ -418,7 +416,7 @@ def set_identifiers(api: AccountApi, call: Call, request: IdentifiersSet) -> Acc
     "/accounts/password",
     Needs.ADMIN_OR_ACCOUNT,
     schema=("PasswordSet", "A new password."),
-    problems=(*_UNKNOWN, HTTP_WRONG_LOGIN, HTTP_PASSWORDS_OFF, Problems.TOO_MANY_REQUESTS),
+    problems=(*_UNKNOWN, WrongLogin.problem, PasswordsOff.problem, Problems.TOO_MANY_REQUESTS),
 )
 def set_password(
     api: AccountApi,
@@ -453,9 +451,9 @@ def log_out(api: AccountApi, call: Call, _request: Acting) -> AccountDone:
     schema=("AccountDelete", "The account to delete. A back end leaves out both."),
     problems=(
         *_UNKNOWN,
-        HTTP_WRONG_LOGIN,
-        HTTP_FACTOR_REQUIRED,
-        HTTP_WRONG_CODE,
+        WrongLogin.problem,
+        FactorRequired.problem,
+        WrongCode.problem,
         Problems.TOO_MANY_REQUESTS,
         Problems.MEDIA_UNAVAILABLE,
     ),

@@ -20,7 +20,7 @@ from imserver.features.accounts.declared import CONFIRM_MAILS
 from imserver.features.accounts.identifiers import BadField
 from imserver.features.accounts.link_mails import LinkMails
 from imserver.features.accounts.rows import AccountStore
-from imserver.plugin.errors import ImserverError
+from imserver.plugin.errors import HttpProblem, ServiceRefused
 from imserver.plugin.identity import TooManyRequests
 from imserver.plugin.storage import Account
 
@@ -44,7 +44,12 @@ If it is not yours, you need not do anything: you get no other mails from it.
 """
 
 
-class UnknownConfirmation(ImserverError):
+class UnknownConfirmation(
+    ServiceRefused,
+    problem=HttpProblem(
+        404, "unknown_confirmation", "No such link to confirm an e-mail address, or it has expired."
+    ),
+):
     """The token was not made here, has expired, or the account has another address now."""
 
 

@@ -8,7 +8,6 @@ from msgspec import Struct
 
 from imserver.features.accounts.api import CHAPTER
 from imserver.features.accounts.confirmations import LINK_SECONDS, WORDS, Confirmations, UnknownConfirmation
-from imserver.features.accounts.declared import HTTP_UNKNOWN_CONFIRMATION
 from imserver.features.accounts.mailing import PAGE_HEADERS, button_page
 from imserver.features.accounts.parts import accounts_of
 from imserver.plugin.errors import Problems
@@ -65,7 +64,7 @@ def ask(confirmations: Confirmations, call: Call, _request: Acting) -> Confirmat
     Needs.ANYONE,
     query=ConfirmationQuery,
     content_type="text/html",
-    problems=(HTTP_UNKNOWN_CONFIRMATION,),
+    problems=(UnknownConfirmation.problem,),
 )
 def show_confirmation(confirmations: Confirmations, call: Call) -> HttpResponse:
     """Show the page that confirms an e-mail address.
@@ -84,7 +83,7 @@ def show_confirmation(confirmations: Confirmations, call: Call) -> HttpResponse:
     Needs.ANYONE,
     query=ConfirmationQuery,
     answer=EmailConfirmed,
-    problems=(HTTP_UNKNOWN_CONFIRMATION, Problems.STORAGE_UNAVAILABLE),
+    problems=(UnknownConfirmation.problem, Problems.STORAGE_UNAVAILABLE),
 )
 def confirm(confirmations: Confirmations, call: Call) -> HttpResponse:
     """Confirm an e-mail address.
@@ -97,7 +96,7 @@ def confirm(confirmations: Confirmations, call: Call) -> HttpResponse:
         account = confirmations.confirm(call.input.token)
     except UnknownConfirmation:
         if not wants_page:
-            raise ApiProblem(HTTP_UNKNOWN_CONFIRMATION) from None
+            raise ApiProblem(UnknownConfirmation.problem) from None
         return _page(call, "gone", 404)
     call.app, call.user = account.app, account.user
     return _page(call, "done") if wants_page else call.reply(EmailConfirmed(True))

@@ -6,8 +6,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from imserver.features.accounts.declared import HTTP_LOGIN_TAKEN
-from imserver.plugin.errors import ServiceRefused
+from imserver.plugin.errors import HttpProblem, ServiceRefused
 from imserver.plugin.storage import Account
 
 NICKNAME_CHARACTERS: Final = 64
@@ -36,7 +35,12 @@ def name_of(role: StoredRole) -> RoleName:
     return role or "member"
 
 
-class Taken(ServiceRefused, problem=HTTP_LOGIN_TAKEN):
+class Taken(
+    ServiceRefused,
+    problem=HttpProblem(
+        409, "login_taken", "An account with this phone number, e-mail address or user name already exists."
+    ),
+):
     """An account with this phone number, e-mail address or user name exists."""
 
 

@@ -17,17 +17,10 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from imserver.features.accounts.declared import (
-    FACTOR_CODES,
-    HTTP_FACTOR_OFF,
-    HTTP_FACTOR_ON,
-    HTTP_FACTOR_REQUIRED,
-    HTTP_WRONG_CODE,
-    MakeBuckets,
-)
+from imserver.features.accounts.declared import FACTOR_CODES, MakeBuckets
 from imserver.features.accounts.factor_rows import FactorStore
 from imserver.features.accounts.tokens import KnownDevice
-from imserver.plugin.errors import ServiceRefused
+from imserver.plugin.errors import HttpProblem, ServiceRefused
 from imserver.plugin.storage import Account
 
 if TYPE_CHECKING:
@@ -44,19 +37,33 @@ _SECRET_BYTES: Final = 20
 _CODE_BYTES: Final = 10
 
 
-class FactorRequired(ServiceRefused, problem=HTTP_FACTOR_REQUIRED, login="factor"):
+class FactorRequired(
+    ServiceRefused,
+    problem=HttpProblem(
+        401, "second_factor_required", "The account has a second factor: send a code of it as well."
+    ),
+    login="factor",
+):
     """The password is right, and the account has a second factor, of which no code was given."""
 
 
-class WrongCode(ServiceRefused, problem=HTTP_WRONG_CODE, login="factor"):
+class WrongCode(
+    ServiceRefused,
+    problem=HttpProblem(401, "wrong_code", "The code of the second factor is wrong, or was used before."),
+    login="factor",
+):
     """The code of the second factor is wrong, or was used before."""
 
 
-class FactorOn(ServiceRefused, problem=HTTP_FACTOR_ON):
+class FactorOn(
+    ServiceRefused, problem=HttpProblem(409, "second_factor_on", "The account has a second factor already.")
+):
     """The account has a second factor already."""
 
 
-class FactorOff(ServiceRefused, problem=HTTP_FACTOR_OFF):
+class FactorOff(
+    ServiceRefused, problem=HttpProblem(409, "second_factor_off", "The account has no second factor.")
+):
     """The account has no second factor, or none was begun."""
 
 

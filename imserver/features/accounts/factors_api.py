@@ -7,14 +7,9 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from imserver.features.accounts.accounts import Accounts
+from imserver.features.accounts.accounts import Accounts, WrongLogin
 from imserver.features.accounts.api import CHAPTER, AccountDone, CurrentPassword, FactorCode
-from imserver.features.accounts.declared import (
-    HTTP_FACTOR_OFF,
-    HTTP_FACTOR_ON,
-    HTTP_WRONG_CODE,
-    HTTP_WRONG_LOGIN,
-)
+from imserver.features.accounts.factors import FactorOff, FactorOn, WrongCode
 from imserver.features.accounts.parts import accounts_of
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, Api, Call, Resource, about
@@ -62,7 +57,7 @@ routes = Resource("accounts", service=_api, base=Acting, hot=False, chapter=CHAP
     "/accounts/factor/begin",
     Needs.ACCOUNT,
     schema=("FactorBegin", "A second factor to be turned on."),
-    problems=(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS, HTTP_WRONG_LOGIN, HTTP_FACTOR_ON),
+    problems=(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS, WrongLogin.problem, FactorOn.problem),
 )
 def begin(api: FactorApi, call: Call, password: CurrentPassword = "") -> FactorStarted:
     """Begin to turn on the second factor of an account.
@@ -80,7 +75,7 @@ def begin(api: FactorApi, call: Call, password: CurrentPassword = "") -> FactorS
     Needs.ACCOUNT,
     problems=(
         *(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
-        *(HTTP_WRONG_CODE, HTTP_FACTOR_ON, HTTP_FACTOR_OFF),
+        *(WrongCode.problem, FactorOn.problem, FactorOff.problem),
     ),
 )
 def confirm(api: FactorApi, call: Call, request: FactorConfirm) -> RecoveryCodes:
@@ -96,7 +91,7 @@ def confirm(api: FactorApi, call: Call, request: FactorConfirm) -> RecoveryCodes
 @routes.post(
     "/accounts/factor/codes",
     Needs.ACCOUNT,
-    problems=(*(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS), *(HTTP_WRONG_CODE, HTTP_FACTOR_OFF)),
+    problems=(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS, WrongCode.problem, FactorOff.problem),
 )
 def renew_codes(api: FactorApi, call: Call, request: FactorConfirm) -> RecoveryCodes:
     """Make new recovery codes.
@@ -113,7 +108,7 @@ def renew_codes(api: FactorApi, call: Call, request: FactorConfirm) -> RecoveryC
     schema=("FactorRemove", "The second factor to turn off. A back end leaves out both."),
     problems=(
         *(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
-        *(HTTP_WRONG_LOGIN, HTTP_WRONG_CODE, HTTP_FACTOR_OFF),
+        *(WrongLogin.problem, WrongCode.problem, FactorOff.problem),
     ),
 )
 def remove(api: FactorApi, call: Call, password: CurrentPassword = "", code: FactorCode = "") -> AccountDone:

@@ -48,10 +48,6 @@ class Oneself(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="`friend`
     """A user cannot be their own friend."""
 
 
-class TooManyFriends(ServiceRefused, problem=HTTP_TOO_MANY_FRIENDS):
-    """One of the two has reached the limit ``accounts.friends``."""
-
-
 class Friends:
     """Changes the relation between two accounts. Every method may switch and raise StorageUnavailable.
 
@@ -69,7 +65,8 @@ class Friends:
     ) -> FriendResult:
         """Change the relation between two accounts; ``becoming`` is one of the functions below.
 
-        Raises Oneself, UnknownFriend (also if a change does not meet the condition) and TooManyFriends.
+        Raises Oneself, UnknownFriend (also if a change does not meet the condition), and ServiceRefused for
+        too many friends.
         """
         mine, theirs = id_of(user), id_of(other)
         if not (mine and theirs):
@@ -88,7 +85,7 @@ class Friends:
         if word == "unknown":
             raise UnknownFriend(other)
         if word == "full":
-            raise TooManyFriends(f"accounts.friends {self._limit}")
+            raise ServiceRefused(problem=HTTP_TOO_MANY_FRIENDS)
         before, after = states
         if relation_of(before) != relation_of(after):
             self._changed(app, str(mine), str(theirs))

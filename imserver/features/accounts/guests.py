@@ -34,14 +34,6 @@ _LOGIN_SECONDS: Final = 366 * 86400
 _AT_ONCE: Final = 100
 
 
-class NoGuests(ServiceRefused, problem=Problems.NOT_ALLOWED, detail="The app takes no guests"):
-    """The app takes no guests (``apps.<app>.accounts.guests``)."""
-
-
-class NoGuest(ServiceRefused, problem=HTTP_NO_GUEST):
-    """The account is not that of a guest."""
-
-
 class Guests:
     """Makes accounts of guests, makes members of them, and deletes those that nobody uses.
 
@@ -69,15 +61,15 @@ class Guests:
         self._by_address = buckets(GUESTS, settings.guests_per_address, config.accounts.rate_seconds)
 
     def require_guests(self, app: str) -> None:
-        """Raise NoGuests if an app takes none, and NoAccounts."""
+        """Raise ServiceRefused if an app takes none, and NoAccounts."""
         if not self._accounts.rules_of(app).guests:
-            raise NoGuests(app)
+            raise ServiceRefused("The app takes no guests", Problems.NOT_ALLOWED)
 
     def add(self, app: str, nickname: str, device: str, address: str) -> AccountSession:
         """Make an account for a guest, and log it in on a device of this name.
 
         ``address``: that of the client; the number of guests per address is limited. Raises NoAccounts,
-        NoGuests, BadField and TooManyRequests.
+        ServiceRefused (no guests), BadField and TooManyRequests.
         """
         self.require_guests(app)
         nickname = nickname.strip()
@@ -95,17 +87,17 @@ class Guests:
     ) -> AccountSession:
         """Make a member of a guest, and log it in again on a device of this name. Messages and groups stay.
 
-        Counts as a registration from ``address``. Raises NoAccounts, NoGuest, UnknownAccount, PasswordsOff,
-        BadField, Taken, TooManyRequests and Overloaded.
+        Counts as a registration from ``address``. Raises NoAccounts, ServiceRefused (no guest),
+        UnknownAccount, PasswordsOff, BadField, Taken, TooManyRequests and Overloaded.
         """
         check_device(device)
         account = self._accounts.known(app, user)
         if not account.guest:
-            raise NoGuest(user)
+            raise ServiceRefused(problem=HTTP_NO_GUEST)
         identifiers, hashed = self._accounts.checked_registration(app, given, password, address)
         member = self._rows.promote_guest(app, account.id, identifiers, hashed, self._accounts.recorder(app))
         if member is None:
-            raise NoGuest(user)
+            raise ServiceRefused(problem=HTTP_NO_GUEST)
         session = self._accounts.token(member, device)
         self._accounts.logged_out(app, user)
         return session

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType
 
+from imserver.features.accounts.accounts import PasswordsOff
 from imserver.features.accounts.api import (
     CHAPTER,
     DeviceName,
@@ -16,7 +17,8 @@ from imserver.features.accounts.api import (
     given_identifiers,
     session_answer,
 )
-from imserver.features.accounts.declared import HTTP_LOGIN_TAKEN, HTTP_NO_GUEST, HTTP_PASSWORDS_OFF
+from imserver.features.accounts.contract import Taken
+from imserver.features.accounts.declared import HTTP_NO_GUEST
 from imserver.features.accounts.guests import Guests
 from imserver.features.accounts.identifiers import split
 from imserver.features.accounts.parts import accounts_of
@@ -46,9 +48,9 @@ routes = Resource("accounts", service=lambda core, _: accounts_of(core).guests, 
         Problems.UNKNOWN_ACCOUNT,
         Problems.TOO_MANY_REQUESTS,
         Problems.NOT_ALLOWED,
-        HTTP_PASSWORDS_OFF,
+        PasswordsOff.problem,
         HTTP_NO_GUEST,
-        HTTP_LOGIN_TAKEN,
+        Taken.problem,
     ),
     rules={"anyOf": [{"required": [name]} for name in ("login", "phone", "email", "name")]},
 )

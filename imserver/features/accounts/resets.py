@@ -40,12 +40,6 @@ If it was not you, you need not do anything: your password stays as it is.
 """
 
 
-class NoResets(
-    ServiceRefused, problem=Problems.NOT_IMPLEMENTED, detail="Passwords of this app are not reset by e-mail"
-):
-    """The server sends no mail, or the app has no page for its link (``accounts.reset_url``)."""
-
-
 class Resets:
     """Asks for resets by mail, and carries them out.
 
@@ -71,11 +65,11 @@ class Resets:
         """Send a mail to the account with this identifier, if it exists and has an e-mail address.
 
         ``address``: that of the client. The request counts as a login. Raises NoAccounts, PasswordsOff,
-        NoResets and TooManyRequests.
+        ServiceRefused (no resets) and TooManyRequests.
         """
         self._accounts.charge_reset(app, address)
         if not self.offered_in(app):
-            raise NoResets(app)
+            raise ServiceRefused("Passwords of this app are not reset by e-mail", Problems.NOT_IMPLEMENTED)
         if may_be_login(login, ""):
             self._mails.start(lambda: self._mail(app, login))
 
@@ -83,7 +77,8 @@ class Resets:
         """Set a new password with the code of a mail. All sessions and tokens of the account end. Returns its
         user.
 
-        Raises BadField, NoAccounts, PasswordsOff, UnknownReset, TooManyRequests and Overloaded.
+        Raises BadField, NoAccounts, PasswordsOff, ServiceRefused (no such code), TooManyRequests and
+        Overloaded.
         """
         return self._accounts.reset_password(app, hash_of(code), password, address)
 

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from msgspec import Struct
 
+from imserver.features.accounts.accounts import PasswordsOff
 from imserver.features.accounts.api import CHAPTER, Login, NewPassword
-from imserver.features.accounts.declared import HTTP_PASSWORDS_OFF, HTTP_UNKNOWN_RESET
+from imserver.features.accounts.declared import HTTP_UNKNOWN_RESET
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.resets import CODE_SECONDS, Resets
 from imserver.plugin.errors import Problems
@@ -40,7 +41,7 @@ routes = Resource(
     schema=("ResetRequest", "The account whose password to reset."),
     act="",
     status=202,
-    problems=(HTTP_PASSWORDS_OFF, Problems.NOT_IMPLEMENTED),
+    problems=(PasswordsOff.problem, Problems.NOT_IMPLEMENTED),
 )
 def reset(resets: Resets, call: Call, login: Login, app: AccountApp = GOCHAT) -> ResetRequested:
     """Ask for a mail that resets a forgotten password.
@@ -56,7 +57,7 @@ def reset(resets: Resets, call: Call, login: Login, app: AccountApp = GOCHAT) ->
     "/accounts/reset/finish",
     Needs.ANYONE,
     schema=("ResetFinish", "The code of a mail, and the new password."),
-    problems=(HTTP_PASSWORDS_OFF, HTTP_UNKNOWN_RESET),
+    problems=(PasswordsOff.problem, HTTP_UNKNOWN_RESET),
 )
 def finish_reset(
     resets: Resets,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from imserver.features.ask import api
-from imserver.features.ask.declared import PROBLEMS, SETTINGS
+from imserver.features.ask.declared import SETTINGS
 from imserver.features.ask.parts import build
 from imserver.plugin import Feature
 
@@ -26,11 +26,5 @@ def _metrics() -> Sequence[Metric]:
 
 
 FEATURE = Feature(
-    "ask",
-    build,
-    operations=tuple(api.routes.rows),
-    uses=("messages",),
-    metrics=_metrics,
-    problems=PROBLEMS,
-    settings=SETTINGS,
+    "ask", build, operations=tuple(api.routes.rows), uses=("messages",), metrics=_metrics, settings=SETTINGS
 )

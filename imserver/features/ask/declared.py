@@ -18,5 +18,3 @@ SETTINGS: Final = FeatureSettings()
 HTTP_QUESTION_CLOSED: Final = HttpProblem(
     409, "question_closed", "The question is answered, cancelled or expired."
 )
-PROBLEMS: Final = (HTTP_QUESTION_CLOSED,)
-"""All of them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imserver.features.bots import answers_api, api, incoming, parts
-from imserver.features.bots.declared import PROBLEMS, SETTINGS, TABLES
+from imserver.features.bots.declared import SETTINGS, TABLES
 from imserver.features.bots.wire import COMMANDS
 from imserver.plugin import Feature
 
@@ -15,6 +15,5 @@ FEATURE = Feature(
     wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
     uses=("messages", "webhooks", "accounts", "groups"),
     settings=SETTINGS,
-    problems=PROBLEMS,
     tables=TABLES,
 )

@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver.features.accounts.api import Avatar, Nickname, UserName
-from imserver.features.accounts.declared import HTTP_LOGIN_TAKEN
+from imserver.features.accounts.contract import Taken
 from imserver.features.bots.bots import (
     ABOUT_CHARACTERS,
     MOST_COMMANDS,
@@ -188,7 +188,7 @@ routes = Resource("bots", service=lambda core, _: bots_of(core).bots, base=Actin
     voice=True,
     act="bots.create",
     status=201,
-    problems=(*_UNKNOWN, HTTP_LOGIN_TAKEN, HTTP_TOO_MANY_BOTS),
+    problems=(*_UNKNOWN, Taken.problem, HTTP_TOO_MANY_BOTS),
     user="optional",
 )
 def create(

@@ -25,11 +25,11 @@ from imserver.features.accounts.accounts import (
 from imserver.features.accounts.api import Nickname, UserId
 from imserver.features.accounts.identifiers import BadField, checked
 from imserver.features.accounts.tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
-from imserver.features.bots.declared import HTTP_TOO_MANY_BOTS, HTTP_UNKNOWN_HOOK, BotLimits
+from imserver.features.bots.declared import HTTP_TOO_MANY_BOTS, BotLimits
 from imserver.features.bots.rows import Bot, BotCommand, BotStore, HookStore, IncomingHook
 from imserver.features.bots.wire import AskBotCommands
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
-from imserver.plugin.errors import Problems, ReplyCode, ServiceRefused
+from imserver.plugin.errors import HttpProblem, Problems, ReplyCode, ServiceRefused
 from imserver.plugin.http import about
 from imserver.plugin.identity import Buckets, Relations, by_address
 from imserver.plugin.messages import MessageLog, is_name
@@ -53,14 +53,6 @@ _HOOK_SECRET_BYTES: Final = 32
 _command: Final = re.compile(COMMAND_PATTERN, re.ASCII)
 
 
-class TooManyBots(ServiceRefused, problem=HTTP_TOO_MANY_BOTS):
-    """The owner has ``accounts.bots`` bots."""
-
-
-class NotForGuests(ServiceRefused, problem=Problems.NOT_ALLOWED, detail="not for guests"):
-    """A guest asks for what the app offers to its accounts."""
-
-
 class UnknownBot(
     ServiceRefused, problem=Problems.UNKNOWN_ACCOUNT, detail="There is no such bot of this owner"
 ):
@@ -71,7 +63,9 @@ class UnknownConversation(ServiceRefused, problem=Problems.UNKNOWN_CONVERSATION)
     """The conversation does not exist, or the user is not in it."""
 
 
-class UnknownHook(ServiceRefused, problem=HTTP_UNKNOWN_HOOK):
+class UnknownHook(
+    ServiceRefused, problem=HttpProblem(404, "unknown_hook", "No such webhook, or it was revoked.")
+):
     """There is no such incoming webhook, or it was revoked."""
 
 
@@ -108,7 +102,8 @@ class Bots:
     def create(self, app: str, by: str, name: str, nickname: str = "", avatar: str = "") -> tuple[Bot, str]:
         """Make a bot. Returns it with its token. ``name`` ``""``: none.
 
-        Raises NoAccounts, BadField, Taken, UnknownAccount (a person has to own it) and TooManyBots.
+        Raises NoAccounts, BadField, Taken, UnknownAccount (a person has to own it), and
+        ServiceRefused for too many bots.
         """
         if not self._tokens.wanted_in(app):
             raise NoAccounts(app)
@@ -125,7 +120,7 @@ class Bots:
         if bot is None:
             if by:
                 self._accounts.known(app, by)
-            raise TooManyBots(f"accounts.bots {self._most}")
+            raise ServiceRefused(problem=HTTP_TOO_MANY_BOTS)
         return bot, bot_token(bot.account.id, secret)
 
     def page(self, app: str, by: str, after: str, limit: int) -> list[Bot]:
@@ -163,10 +158,10 @@ class Bots:
         return self.get(app, by, bot)
 
     def listed(self, app: str, by: str, after: str, limit: int) -> list[Bot]:
-        """Bots that the app offers, with an id after ``after``, ordered by id. Raises NotForGuests for
-        guests."""
+        """Bots that the app offers, with an id after ``after``, ordered by id. Raises ServiceRefused
+        for guests."""
         if by and not self._relations.may_gather(app, by):
-            raise NotForGuests
+            raise ServiceRefused("not for guests", Problems.NOT_ALLOWED)
         return self._rows.listed(app, id_of(after), limit)
 
     def seen(self, app: str, by: str, bot: str) -> Bot:
@@ -273,7 +268,8 @@ class IncomingHooks:
     ) -> tuple[IncomingHook, str]:
         """Make an incoming webhook with its bot, which joins the group. Returns it with its token.
 
-        Raises NoAccounts, BadField, TooManyBots, TooManyMembers and BadGroup: a group has few bots.
+        Raises NoAccounts, BadField, ServiceRefused (too many bots), TooManyMembers and BadGroup: a group has
+        few bots.
         """
         self._require_role(app, by, group)
         bot, _ = self._bots.create(app, by, "", nickname, avatar)

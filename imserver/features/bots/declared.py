@@ -50,14 +50,9 @@ def findings(config: Config, _shared: bool) -> Iterator[tuple[str, str]]:
 SETTINGS: Final = FeatureSettings({"bots": BotSettings, "accounts": BotLimits}, findings=findings)
 
 
-HTTP_UNKNOWN_HOOK: Final = HttpProblem(404, "unknown_hook", "No such webhook, or it was revoked.")
 HTTP_TOO_MANY_BOTS: Final = HttpProblem(
     409, "too_many_bots", "The user has made as many bots as accounts.bots allows."
 )
-
-PROBLEMS: Final = (HTTP_UNKNOWN_HOOK, HTTP_TOO_MANY_BOTS)
-"""All of them."""
-
 
 _WITH_ACCOUNT: Final = Reason("the deletion of the account of the bot erases it, in one transaction")
 

@@ -14,10 +14,10 @@ from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.tokens import AccountTokens
 from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.bots import IncomingHooks, UnknownHook
-from imserver.features.bots.declared import HTTP_TOO_MANY_BOTS, HTTP_UNKNOWN_HOOK
+from imserver.features.bots.declared import HTTP_TOO_MANY_BOTS
 from imserver.features.bots.parts import bots_of
 from imserver.features.groups.api import GroupChange, GroupId
-from imserver.features.groups.declared import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
+from imserver.features.groups.groups import TooManyMembers, UnknownGroup
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import PROBLEM, Acting, Api, ApiProblem, Call, HttpResponse, Resource, Route, about
 from imserver.plugin.identity import Needs, Principal, Tenants
@@ -154,7 +154,7 @@ def _read(api: HookApi, call: Call) -> None:
     try:
         hook = api.incoming.with_token(request.path.removeprefix(PATH), request.host)
     except UnknownHook:
-        raise ApiProblem(HTTP_UNKNOWN_HOOK) from None
+        raise ApiProblem(UnknownHook.problem) from None
     body, kind = call.body, request.headers.get("content-type", "")
     # curl calls JSON a form, too.
     if kind.startswith("application/x-www-form-urlencoded") and not body.lstrip().startswith(b"{"):
@@ -244,11 +244,11 @@ routes = Resource(
     act="hooks.create",
     status=201,
     problems=(
-        HTTP_UNKNOWN_GROUP,
+        UnknownGroup.problem,
         Problems.UNKNOWN_ACCOUNT,
         Problems.ROLE_TOO_LOW,
         HTTP_TOO_MANY_BOTS,
-        HTTP_TOO_MANY_MEMBERS,
+        TooManyMembers.problem,
         Problems.MEDIA_UNAVAILABLE,
     ),
     user="optional",
@@ -270,7 +270,7 @@ def create(
 
 
 @routes.get(
-    "/hooks", Needs.ADMIN_OR_ACCOUNT, problems=(HTTP_UNKNOWN_GROUP, Problems.ROLE_TOO_LOW), user="optional"
+    "/hooks", Needs.ADMIN_OR_ACCOUNT, problems=(UnknownGroup.problem, Problems.ROLE_TOO_LOW), user="optional"
 )
 def hooks(incoming: IncomingHooks, call: Call, began: GroupChange) -> HooksAnswer:
     """List the incoming webhooks of a group.
@@ -291,7 +291,7 @@ def hooks(incoming: IncomingHooks, call: Call, began: GroupChange) -> HooksAnswe
     Needs.ADMIN_OR_ACCOUNT,
     schema=("HookRevoke", "A webhook."),
     base=Acting,
-    problems=(HTTP_UNKNOWN_HOOK, Problems.ROLE_TOO_LOW, Problems.MEDIA_UNAVAILABLE),
+    problems=(UnknownHook.problem, Problems.ROLE_TOO_LOW, Problems.MEDIA_UNAVAILABLE),
     user="optional",
 )
 def revoke(incoming: IncomingHooks, call: Call, hook: HookId) -> HookRevoked:

@@ -8,14 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imserver.features.exports import api
-from imserver.features.exports.declared import (
-    DAY_SECONDS,
-    EXPORTS,
-    PROBLEMS,
-    SETTINGS,
-    TABLES,
-    ExportSettings,
-)
+from imserver.features.exports.declared import DAY_SECONDS, EXPORTS, SETTINGS, TABLES, ExportSettings
 from imserver.features.exports.exports import Exports
 from imserver.plugin import Feature, FeatureParts, Views
 from imserver.plugin.http import Api
@@ -61,7 +54,6 @@ FEATURE = Feature(
     erasing=_erasing,
     uses=("messages?", "audit?", "uploads?"),
     settings=SETTINGS,
-    problems=PROBLEMS,
     tables=TABLES,
     commands={
         "export": (

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 
 from imserver.features.exports.contents import Subject
-from imserver.features.exports.declared import HTTP_EXPORT_UNFINISHED, HTTP_UNKNOWN_EXPORT
+from imserver.features.exports.declared import HTTP_EXPORT_UNFINISHED
 from imserver.features.exports.exports import Exports, UnknownExport
 from imserver.features.exports.rows import DONE, FAILED, UNDER_WAY, Job
 from imserver.plugin.errors import Problems
@@ -68,7 +68,7 @@ class ExportApi(Struct, frozen=True):
     tenants: Tenants
 
 
-_FILE: Final = (HTTP_UNKNOWN_EXPORT, HTTP_EXPORT_UNFINISHED, Problems.TOO_MANY_REQUESTS)
+_FILE: Final = (UnknownExport.problem, HTTP_EXPORT_UNFINISHED, Problems.TOO_MANY_REQUESTS)
 _HEADERS: Final = (Header("Content-Disposition", "The name for the file.", example="attachment"),)
 
 routes = Resource(
@@ -100,7 +100,7 @@ def start(
     return shown(api.exports.start(Subject(call.app, user, settings, left_out)))
 
 
-@routes.get("/exports/show", Needs.ADMIN, problems=(HTTP_UNKNOWN_EXPORT,))
+@routes.get("/exports/show", Needs.ADMIN, problems=(UnknownExport.problem,))
 def show(api: ExportApi, call: Call, request: ExportQuery) -> ExportShown:
     """Show how far an export is."""
     return shown(api.exports.show(call.app, request.id))
@@ -116,7 +116,7 @@ def start_own(api: ExportApi, call: Call, request: OwnExport) -> ExportShown:
     return shown(api.exports.start(Subject(call.app, call.user)))
 
 
-@routes.get("/exports/show/self", Needs.ADMIN_OR_USER, problems=(HTTP_UNKNOWN_EXPORT,))
+@routes.get("/exports/show/self", Needs.ADMIN_OR_USER, problems=(UnknownExport.problem,))
 def show_own(api: ExportApi, call: Call, request: OwnExportQuery) -> ExportShown:
     """Show how far an export of one's own data is."""
     try:

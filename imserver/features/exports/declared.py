@@ -28,14 +28,9 @@ class ExportSettings(Struct, frozen=True):
 SETTINGS: Final = FeatureSettings({"exports": ExportSettings})
 
 
-HTTP_UNKNOWN_EXPORT: Final = HttpProblem(404, "unknown_export", "No such export, or it has been deleted.")
 HTTP_EXPORT_UNFINISHED: Final = HttpProblem(
     409, "export_unfinished", "The export is not finished yet.", temporary=True
 )
-
-PROBLEMS: Final = (HTTP_UNKNOWN_EXPORT, HTTP_EXPORT_UNFINISHED)
-"""All of them."""
-
 
 _GONE: Final = Reason("it names an archive that is gone after a day")
 _IMPORT: Final = Reason("it says how far the import of the whole app is")

@@ -20,9 +20,9 @@ from gevent.event import Event as Signal
 
 from imserver.features.exports.archive import NAME, ArchiveState
 from imserver.features.exports.contents import ArchiveMaker, Subject
-from imserver.features.exports.declared import HTTP_EXPORT_UNFINISHED, HTTP_UNKNOWN_EXPORT, ExportSettings
+from imserver.features.exports.declared import HTTP_EXPORT_UNFINISHED, ExportSettings
 from imserver.features.exports.rows import DONE, FAILED, UNDER_WAY, Job, JobRows
-from imserver.plugin.errors import ImserverError, ServiceRefused, StorageUnavailable, Unavailable
+from imserver.plugin.errors import HttpProblem, ImserverError, ServiceRefused, StorageUnavailable, Unavailable
 from imserver.plugin.identity import Buckets
 from imserver.plugin.runtime import Threads
 from imserver.plugin.settings import Config, settings_of
@@ -38,12 +38,10 @@ _PIECE_BYTES: Final = 1 << 16
 _ID_BYTES: Final = 16
 
 
-class UnknownExport(ServiceRefused, problem=HTTP_UNKNOWN_EXPORT):
+class UnknownExport(
+    ServiceRefused, problem=HttpProblem(404, "unknown_export", "No such export, or it has been deleted.")
+):
     """There is no such export, or it was deleted."""
-
-
-class Unfinished(ServiceRefused, problem=HTTP_EXPORT_UNFINISHED):
-    """The export is not finished yet."""
 
 
 class Lost(ImserverError):
@@ -100,9 +98,10 @@ class Exports:
         return job
 
     def open(self, job: Job) -> tuple[int, Iterator[bytes]]:
-        """The archive of an export: its size and its bytes. Raises UnknownExport and Unfinished."""
+        """The archive of an export: its size and its bytes. Raises UnknownExport, and ServiceRefused if
+        it is not finished."""
         if job.state != DONE:
-            raise Unfinished(job.id)
+            raise ServiceRefused(problem=HTTP_EXPORT_UNFINISHED)
         try:
             file = self._threads.do((self._root / job.id / NAME).open, "rb")
         except FileNotFoundError:

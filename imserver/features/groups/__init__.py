@@ -6,7 +6,7 @@ Membership itself, and what each member reads, are the message log's.
 from __future__ import annotations
 
 from imserver.features.groups import api
-from imserver.features.groups.declared import PROBLEMS, SETTINGS, TABLES
+from imserver.features.groups.declared import SETTINGS, TABLES
 from imserver.features.groups.parts import build
 from imserver.features.groups.wire import METHODS
 from imserver.plugin import Feature
@@ -18,6 +18,5 @@ FEATURE = Feature(
     wire={"centrifuge": METHODS},
     uses=("messages",),
     settings=SETTINGS,
-    problems=PROBLEMS,
     tables=TABLES,
 )

@@ -10,8 +10,16 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import asdict, replace
 
-from imserver.features.groups.declared import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP, HTTP_UNKNOWN_MEMBER
-from imserver.features.groups.groups import MOST_NAMED, OPTIONS, TEXT_CHARACTERS, Group, Groups
+from imserver.features.groups.groups import (
+    MOST_NAMED,
+    OPTIONS,
+    TEXT_CHARACTERS,
+    Group,
+    Groups,
+    NoMember,
+    TooManyMembers,
+    UnknownGroup,
+)
 from imserver.features.groups.parts import groups_of
 from imserver.features.groups.wire import MAX_NAMED
 from imserver.plugin.errors import Problems
@@ -191,10 +199,10 @@ class DeletedGroup(Struct):
     members: Annotated[int, about("The number of removed members.")]
 
 
-_NOT_CREATED: Final = (HTTP_TOO_MANY_MEMBERS, Problems.UNKNOWN_ACCOUNT, Problems.NOT_ALLOWED)
-_UNKNOWN: Final = (HTTP_UNKNOWN_GROUP,)
+_NOT_CREATED: Final = (TooManyMembers.problem, Problems.UNKNOWN_ACCOUNT, Problems.NOT_ALLOWED)
+_UNKNOWN: Final = (UnknownGroup.problem,)
 _NOT_PERMITTED: Final = (*_UNKNOWN, Problems.ROLE_TOO_LOW)
-_NO_MEMBER: Final = (*_NOT_PERMITTED, HTTP_UNKNOWN_MEMBER)
+_NO_MEMBER: Final = (*_NOT_PERMITTED, NoMember.problem)
 
 
 class GroupApi(Struct, frozen=True):
@@ -458,7 +466,7 @@ def set_options(api: GroupApi, call: Call, request: GroupOptions) -> GroupShown:
 @routes.post(
     "/groups/join",
     Needs.ADMIN_OR_MEMBER,
-    problems=(*_UNKNOWN, Problems.UNKNOWN_ACCOUNT, HTTP_TOO_MANY_MEMBERS, Problems.TOO_MANY_REQUESTS),
+    problems=(*_UNKNOWN, Problems.UNKNOWN_ACCOUNT, TooManyMembers.problem, Problems.TOO_MANY_REQUESTS),
 )
 def join(api: GroupApi, call: Call, request: GroupChange) -> GroupShown:
     """Join an open group.

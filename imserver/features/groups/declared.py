@@ -7,7 +7,6 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from imserver.plugin import FeatureSettings
-from imserver.plugin.errors import HttpProblem
 from imserver.plugin.identity import Rate
 from imserver.plugin.settings import Amount
 from imserver.plugin.storage import Table
@@ -42,16 +41,6 @@ class GroupLimits(Struct, frozen=True):
 
 
 SETTINGS: Final = FeatureSettings({"accounts": GroupLimits})
-
-
-HTTP_UNKNOWN_GROUP: Final = HttpProblem(404, "unknown_group", "No such group, or the user is not a member.")
-HTTP_UNKNOWN_MEMBER: Final = HttpProblem(404, "unknown_member", "The group has no such member.")
-HTTP_TOO_MANY_MEMBERS: Final = HttpProblem(
-    409, "too_many_members", "The group would have more members than accounts.group_members."
-)
-
-PROBLEMS: Final = (HTTP_UNKNOWN_GROUP, HTTP_UNKNOWN_MEMBER, HTTP_TOO_MANY_MEMBERS)
-"""All of them."""
 
 
 TABLES: Final = (

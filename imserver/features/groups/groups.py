@@ -14,7 +14,6 @@ from typing import Any, Final, Protocol, TypeVar
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from imserver.features.groups.declared import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP, HTTP_UNKNOWN_MEMBER
 from imserver.features.groups.rows import RemovedMembers, removed_among
 from imserver.features.groups.wire import (
     AskGroupMembers,
@@ -25,7 +24,7 @@ from imserver.features.groups.wire import (
     LeaveGroup,
     UpdateGroup,
 )
-from imserver.plugin.errors import ImserverError, Problems, ReplyCode, ServiceRefused
+from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ReplyCode, ServiceRefused
 from imserver.plugin.identity import Buckets, Relations, TooManyRequests
 from imserver.plugin.messages import Conversation, GroupState, MessageLog, Rejected, RejectReason, is_name
 from imserver.plugin.storage import Condition, Statements, Store
@@ -60,7 +59,9 @@ class BadGroup(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="{}"):
     """A field cannot be stored. The text names the field and the reason."""
 
 
-class UnknownGroup(ServiceRefused, problem=HTTP_UNKNOWN_GROUP):
+class UnknownGroup(
+    ServiceRefused, problem=HttpProblem(404, "unknown_group", "No such group, or the user is not a member.")
+):
     """The group does not exist, or the caller is no member; the error is the same."""
 
 
@@ -68,7 +69,7 @@ class NotAllowed(ServiceRefused, problem=Problems.ROLE_TOO_LOW, detail="{}"):
     """The role of the member does not permit this."""
 
 
-class NoMember(ServiceRefused, problem=HTTP_UNKNOWN_MEMBER):
+class NoMember(ServiceRefused, problem=HttpProblem(404, "unknown_member", "The group has no such member.")):
     """A named user is no member of the group."""
 
 
@@ -78,7 +79,12 @@ class Strangers(
     """Users whom the caller may not add, and whom nobody invites on this node."""
 
 
-class TooManyMembers(ServiceRefused, problem=HTTP_TOO_MANY_MEMBERS):
+class TooManyMembers(
+    ServiceRefused,
+    problem=HttpProblem(
+        409, "too_many_members", "The group would have more members than accounts.group_members."
+    ),
+):
     """The group would have more members than ``accounts.group_members`` allows."""
 
 

@@ -9,7 +9,7 @@ the server need not look at messages, receipts and mutes.
 from __future__ import annotations
 
 from imserver.features.inbox import api
-from imserver.features.inbox.declared import PROBLEMS, SETTINGS, TABLES
+from imserver.features.inbox.declared import SETTINGS, TABLES
 from imserver.features.inbox.inbox import build
 from imserver.features.inbox.wire import COMMANDS
 from imserver.plugin import Feature
@@ -21,6 +21,5 @@ FEATURE = Feature(
     wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
     uses=("messages",),
     settings=SETTINGS,
-    problems=PROBLEMS,
     tables=TABLES,
 )

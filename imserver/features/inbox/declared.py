@@ -42,10 +42,6 @@ HTTP_TOO_MANY_DRAFTS: Final = HttpProblem(
     409, "too_many_drafts", "The user has as many drafts as inbox.drafts allows."
 )
 
-PROBLEMS: Final = (HTTP_TOO_MANY_PINS, HTTP_TOO_MANY_DRAFTS)
-"""All of them."""
-
-
 TABLES: Final = (
     Table(
         name="arrangement",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imserver.features.invitations import api
-from imserver.features.invitations.declared import PROBLEMS, SETTINGS, TABLES
+from imserver.features.invitations.declared import SETTINGS, TABLES
 from imserver.features.invitations.invitations import build
 from imserver.plugin import Feature
 
@@ -20,6 +20,5 @@ FEATURE = Feature(
             "Make a chat for people; print links to it.",
         )
     },
-    problems=PROBLEMS,
     tables=TABLES,
 )

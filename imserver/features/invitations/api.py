@@ -8,9 +8,14 @@ from msgspec import Struct
 
 from imserver.features.accounts.api import Avatar, DeviceName, Nickname, SessionAnswer, session_answer
 from imserver.features.accounts.declared import HTTP_TOO_MANY_FRIENDS
-from imserver.features.groups.declared import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
-from imserver.features.invitations.declared import HTTP_TOO_MANY_INVITATIONS, HTTP_UNKNOWN_INVITATION
-from imserver.features.invitations.invitations import SECONDS, Invitations, invitations_of
+from imserver.features.groups.groups import TooManyMembers, UnknownGroup
+from imserver.features.invitations.invitations import (
+    SECONDS,
+    Invitations,
+    TooManyInvitations,
+    UnknownInvitation,
+    invitations_of,
+)
 from imserver.features.invitations.rows import Code, Ends, ForGuests, InvitationShown, Maker, OfGroup
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
@@ -87,7 +92,7 @@ class InvitationAccepted(Struct):
     user: Maker
 
 
-_UNKNOWN: Final = (HTTP_UNKNOWN_INVITATION,)
+_UNKNOWN: Final = (UnknownInvitation.problem,)
 
 routes = Resource(
     "invitations",
@@ -106,7 +111,12 @@ routes = Resource(
     ),
     base=Acting,
     status=201,
-    problems=(Problems.UNKNOWN_ACCOUNT, HTTP_UNKNOWN_GROUP, Problems.ROLE_TOO_LOW, HTTP_TOO_MANY_INVITATIONS),
+    problems=(
+        Problems.UNKNOWN_ACCOUNT,
+        UnknownGroup.problem,
+        Problems.ROLE_TOO_LOW,
+        TooManyInvitations.problem,
+    ),
     user="optional",
 )
 def create(
@@ -132,7 +142,7 @@ def create(
 
 
 @routes.get(
-    "/invitations", Needs.ADMIN_OR_ACCOUNT, base=ActingPage, problems=(HTTP_UNKNOWN_GROUP,), user="optional"
+    "/invitations", Needs.ADMIN_OR_ACCOUNT, base=ActingPage, problems=(UnknownGroup.problem,), user="optional"
 )
 def invitations(
     invitations: Invitations, call: Call, cursor: str, limit: int, group: OfGroup = ""
@@ -188,7 +198,7 @@ def show(invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code
     Needs.ANYONE,
     schema=("InvitationJoin", "A guest who comes in."),
     status=201,
-    problems=(*_UNKNOWN, Problems.NOT_ALLOWED, HTTP_TOO_MANY_MEMBERS, Problems.TOO_MANY_REQUESTS),
+    problems=(*_UNKNOWN, Problems.NOT_ALLOWED, TooManyMembers.problem, Problems.TOO_MANY_REQUESTS),
 )
 def join(
     invitations: Invitations,
@@ -215,7 +225,7 @@ def join(
     problems=(
         *_UNKNOWN,
         Problems.UNKNOWN_ACCOUNT,
-        HTTP_TOO_MANY_MEMBERS,
+        TooManyMembers.problem,
         HTTP_TOO_MANY_FRIENDS,
         Problems.TOO_MANY_REQUESTS,
     ),

@@ -7,7 +7,6 @@ from typing import Final
 from msgspec import Struct
 
 from imserver.plugin import FeatureSettings
-from imserver.plugin.errors import HttpProblem
 from imserver.plugin.settings import Amount
 from imserver.plugin.storage import Reason, Table
 
@@ -19,17 +18,6 @@ class InvitationLimits(Struct, frozen=True):
 
 
 SETTINGS: Final = FeatureSettings({"accounts": InvitationLimits})
-
-
-HTTP_UNKNOWN_INVITATION: Final = HttpProblem(
-    404, "unknown_invitation", "No such invitation, or it has expired or is used up."
-)
-HTTP_TOO_MANY_INVITATIONS: Final = HttpProblem(
-    409, "too_many_invitations", "The user has made as many invitations as accounts.invitations allows."
-)
-
-PROBLEMS: Final = (HTTP_UNKNOWN_INVITATION, HTTP_TOO_MANY_INVITATIONS)
-"""All of them."""
 
 
 TABLES: Final = (

@@ -17,14 +17,10 @@ from imserver.features.accounts.guests import Guests
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.features.groups.parts import groups_of
-from imserver.features.invitations.declared import (
-    HTTP_TOO_MANY_INVITATIONS,
-    HTTP_UNKNOWN_INVITATION,
-    InvitationLimits,
-)
+from imserver.features.invitations.declared import InvitationLimits
 from imserver.features.invitations.rows import InvitationShown, InvitationStore, use
 from imserver.plugin import FeatureParts
-from imserver.plugin.errors import Problems, ServiceRefused
+from imserver.plugin.errors import HttpProblem, Problems, ServiceRefused
 from imserver.plugin.identity import AccountSession, Buckets, Relations, by_address
 from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, MessageServices, Messaging
 from imserver.plugin.services import Core
@@ -42,11 +38,19 @@ MESSAGE_TYPE: Final = "invitation"
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class UnknownInvitation(ServiceRefused, problem=HTTP_UNKNOWN_INVITATION):
+class UnknownInvitation(
+    ServiceRefused,
+    problem=HttpProblem(404, "unknown_invitation", "No such invitation, or it has expired or is used up."),
+):
     """No such invitation; or it has expired, is used up, or its maker may no longer invite."""
 
 
-class TooManyInvitations(ServiceRefused, problem=HTTP_TOO_MANY_INVITATIONS):
+class TooManyInvitations(
+    ServiceRefused,
+    problem=HttpProblem(
+        409, "too_many_invitations", "The user has made as many invitations as accounts.invitations allows."
+    ),
+):
     """The maker has ``accounts.invitations`` invitations."""
 
 
@@ -126,7 +130,8 @@ class Invitations:
         """Invite to a group, or (``group`` 0) to be a friend. ``seconds`` and ``uses`` 0: no limit.
         ``guests``: people without an account may come into the group, as guests.
 
-        Raises UnknownGroup, NotAllowed, UnknownAccount, NoGuests and TooManyInvitations.
+        Raises UnknownGroup, NotAllowed, UnknownAccount, ServiceRefused (no guests) and
+        TooManyInvitations.
         """
         if guests:
             self._guests.require_guests(app)
@@ -217,7 +222,7 @@ class Invitations:
         """Join the group, or become a friend of the maker. Members and friends do not use up an invitation.
 
         ``by_user``: the user asks, not a back end. Raises UnknownInvitation, UnknownAccount, Blocked,
-        TooManyRequests, TooManyMembers and TooManyFriends.
+        TooManyRequests, TooManyMembers, and ServiceRefused for too many friends.
         """
         self._accounts.known(app, user)
         found = self._valid(app, code)
@@ -247,7 +252,8 @@ class Invitations:
     ) -> tuple[AccountSession, Accepted]:
         """Let somebody without an account into a group, as a guest with this name.
 
-        Raises UnknownInvitation (also if it is not for guests), NoGuests, BadField, TooManyRequests and
+        Raises UnknownInvitation (also if it is not for guests), ServiceRefused (no guests), BadField,
+        TooManyRequests and
         TooManyMembers.
         """
         self._addresses.require(by_address(app, address))

@@ -28,7 +28,6 @@ FEATURE = Feature(
     build,
     settings=SETTINGS,
     operations=tuple(api.routes.rows),
-    problems=(api.HTTP_UNKNOWN_KEY,),
     tables=TABLES,
     commands={"key usage": ("imserver.features.keys.command", "usage", "Show what a key did.")},
 )

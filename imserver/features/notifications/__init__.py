@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from imserver.features.notifications import api, audience_api, token_api
-from imserver.features.notifications.declared import PROBLEMS, SETTINGS, TABLES
+from imserver.features.notifications.declared import SETTINGS, TABLES
 from imserver.features.notifications.parts import build
 from imserver.plugin import Feature
 
@@ -29,7 +29,6 @@ FEATURE = Feature(
     uses=("messages", "webhooks", "accounts"),
     settings=SETTINGS,
     operations=(*api.routes.rows, *audience_api.routes.rows, *token_api.routes.rows),
-    problems=PROBLEMS,
     metrics=_metrics,
     doctor={
         "--notify": (_COMMANDS, "notify", "Send a test to the endpoints of a user.", "APP/USER"),

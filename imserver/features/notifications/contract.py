@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from msgspec import Raw, Struct
 
-from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.wire import Notify
 
 ENDPOINT_BYTES = 1000
@@ -56,14 +55,6 @@ class PushEndpoint(Struct, frozen=True):
     def is_web(self) -> bool:
         """Whether it is one of Web Push or UnifiedPush."""
         return self.p256dh != ""
-
-
-class EndpointTaken(
-    ServiceRefused,
-    problem=Problems.INVALID_REQUEST,
-    detail="`endpoint`: another user has it, with other `keys`",
-):
-    """Another user has this endpoint, with other keys."""
 
 
 class QuietHours(Struct, frozen=True):

@@ -135,15 +135,6 @@ HTTP_UNKNOWN_AUDIENCE: Final = HttpProblem(
     404, "unknown_audience", "The app has no such audience, or it ended long ago."
 )
 
-PROBLEMS: Final = (
-    HTTP_NOTIFICATIONS_OFF,
-    HTTP_UNKNOWN_ENDPOINT,
-    HTTP_UNKNOWN_NOTIFICATION,
-    HTTP_UNKNOWN_AUDIENCE,
-)
-"""All of them."""
-
-
 _POSITION: Final = Reason("how far the log of the app was looked through")
 _AUDIENCE: Final = Reason("names of users go with them, or when it has ended, and the rest a week later")
 _QUEUE: Final = Reason("it is due, and is gone when it is sent")

@@ -20,7 +20,6 @@ from imserver.features.notifications.contract import (
     ConversationWish,
     Delivery,
     Due,
-    EndpointTaken,
     Kind,
     MailDue,
     PushEndpoint,
@@ -29,6 +28,7 @@ from imserver.features.notifications.contract import (
 from imserver.features.notifications.device_services import DeviceServices
 from imserver.features.webhooks.consumer import NotOwner
 from imserver.features.webhooks.event_rows import NewEvent, add_events
+from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.storage import PooledStatements, Row, Statements, Store, chunks, marks_of, text_of
 
@@ -139,7 +139,7 @@ class NotificationRows:
         """Store an endpoint, and follow its app; returns it with its id.
 
         One with the same URL is replaced, also of another user of the app if it has the same keys: the device
-        has a new user. Raises EndpointTaken if it has others. The oldest ones of the user beyond
+        has a new user. Raises ServiceRefused if it has others. The oldest ones of the user beyond
         ``most`` are removed, and those beyond :data:`HOSTS_OF_USER` hosts. ``replaces``: the URL of another
         endpoint of the user, which becomes this one with its id and what waits for it.
         """
@@ -168,7 +168,9 @@ class NotificationRows:
                 sql.execute(f"UPDATE notify_endpoint SET {changes} WHERE id = %s", values)
                 return int(rows[0][0])
             if any((text_of(p256dh), text_of(auth)) != (new.p256dh, new.auth) for _, _, p256dh, auth in rows):
-                raise EndpointTaken
+                raise ServiceRefused(
+                    "`endpoint`: another user has it, with other `keys`", Problems.INVALID_REQUEST
+                )
             _remove(sql, [row[0] for row in rows])
             statement = f"INSERT INTO notify_endpoint ({', '.join(row)}) VALUES {marks_of(len(row))}"
             id = sql.insert(statement, tuple(row.values()))

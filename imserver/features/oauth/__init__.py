@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.oauth import api
-from imserver.features.oauth.declared import PROBLEMS, SETTINGS, TABLES
+from imserver.features.oauth.declared import SETTINGS, TABLES
 from imserver.features.oauth.links import LinkStore
 from imserver.features.oauth.oauth import OAuth
 from imserver.plugin import Feature, FeatureParts
@@ -26,6 +26,5 @@ FEATURE = Feature(
     operations=tuple(api.routes.rows),
     uses=("pages", "accounts"),
     settings=SETTINGS,
-    problems=PROBLEMS,
     tables=TABLES,
 )

@@ -8,23 +8,10 @@ from urllib.parse import unquote
 
 from msgspec import UNSET, Struct, UnsetType
 
-from imserver.features.accounts.accounts import NoAccounts, UnknownAccount
+from imserver.features.accounts.accounts import AccountLocked, Closed, NoAccounts, UnknownAccount, WrongLogin
 from imserver.features.accounts.api import AccountDone, AccountShown, DeviceName, FactorCode, session_answer
-from imserver.features.accounts.declared import (
-    HTTP_ACCOUNT_LOCKED,
-    HTTP_FACTOR_REQUIRED,
-    HTTP_REGISTRATION_CLOSED,
-    HTTP_WRONG_CODE,
-    HTTP_WRONG_LOGIN,
-)
-from imserver.features.oauth.declared import (
-    HTTP_LAST_LOGIN,
-    HTTP_LINK_TAKEN,
-    HTTP_LOGIN_REFUSED,
-    HTTP_PROVIDER_UNAVAILABLE,
-    HTTP_UNKNOWN_LOGIN,
-    HTTP_UNKNOWN_PROVIDER,
-)
+from imserver.features.accounts.factors import FactorRequired, WrongCode
+from imserver.features.oauth.declared import HTTP_LAST_LOGIN, HTTP_LINK_TAKEN
 from imserver.features.oauth.oauth import (
     CALLBACK,
     LOGIN_SECONDS,
@@ -33,6 +20,7 @@ from imserver.features.oauth.oauth import (
     OAuth,
     Question,
     UnknownLogin,
+    UnknownProvider,
     oauth_of,
 )
 from imserver.features.oauth.providers import ProviderUnavailable
@@ -132,10 +120,10 @@ def providers(oauth: OAuth, call: Call, app: AccountApp = GOCHAT) -> ProvidersAn
     act="",
     problems=(
         Problems.TOKEN_INVALID,
-        HTTP_WRONG_LOGIN,
-        HTTP_UNKNOWN_PROVIDER,
+        WrongLogin.problem,
+        UnknownProvider.problem,
         Problems.NOT_IMPLEMENTED,
-        HTTP_PROVIDER_UNAVAILABLE,
+        ProviderUnavailable.problem,
     ),
 )
 def start(
@@ -184,15 +172,15 @@ def start(
     schema=("LoginFinish", "The login to finish."),
     base=None,
     problems=(
-        HTTP_WRONG_LOGIN,
-        HTTP_REGISTRATION_CLOSED,
-        HTTP_ACCOUNT_LOCKED,
+        WrongLogin.problem,
+        Closed.problem,
+        AccountLocked.problem,
         Problems.BANNED,
-        HTTP_FACTOR_REQUIRED,
-        HTTP_WRONG_CODE,
-        HTTP_LOGIN_REFUSED,
-        HTTP_UNKNOWN_LOGIN,
-        HTTP_UNKNOWN_PROVIDER,
+        FactorRequired.problem,
+        WrongCode.problem,
+        LoginRefused.problem,
+        UnknownLogin.problem,
+        UnknownProvider.problem,
         HTTP_LINK_TAKEN,
     ),
 )
@@ -238,7 +226,7 @@ def links(oauth: OAuth, call: Call, _request: Acting) -> LinksAnswer:
     "/accounts/oauth/unlink",
     Needs.ADMIN_OR_ACCOUNT,
     schema=("LinkEnd", "The provider to unlink."),
-    problems=(Problems.UNKNOWN_ACCOUNT, HTTP_UNKNOWN_PROVIDER, HTTP_LAST_LOGIN),
+    problems=(Problems.UNKNOWN_ACCOUNT, UnknownProvider.problem, HTTP_LAST_LOGIN),
 )
 def unlink(oauth: OAuth, call: Call, provider: Provider) -> AccountDone:
     """End the link between an account and a provider.

@@ -29,19 +29,10 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
-from imserver.features.accounts.accounts import Accounts, check_device
+from imserver.features.accounts.accounts import Accounts, Closed, check_device
 from imserver.features.accounts.contract import Taken
-from imserver.features.accounts.declared import HTTP_REGISTRATION_CLOSED
 from imserver.features.accounts.identifiers import BadField
-from imserver.features.oauth.declared import (
-    HTTP_LAST_LOGIN,
-    HTTP_LINK_TAKEN,
-    HTTP_LOGIN_REFUSED,
-    HTTP_UNKNOWN_LOGIN,
-    HTTP_UNKNOWN_PROVIDER,
-    ProviderSettings,
-    providers_of,
-)
+from imserver.features.oauth.declared import HTTP_LAST_LOGIN, HTTP_LINK_TAKEN, ProviderSettings, providers_of
 from imserver.features.oauth.links import AccountLink, LinkStore
 from imserver.features.oauth.providers import (
     KINDS,
@@ -52,7 +43,7 @@ from imserver.features.oauth.providers import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from imserver.plugin.errors import ImserverError, Problems, ServiceRefused
+from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ServiceRefused
 from imserver.plugin.identity import AccountSession, Tenants
 from imserver.plugin.runtime import Outgoing, RateLimitedLog
 from imserver.plugin.services import ClusterServices, Core
@@ -74,37 +65,38 @@ _LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
 """Letters of a short code, without vowels: no code is a word."""
 
 
-class UnknownProvider(ServiceRefused, problem=HTTP_UNKNOWN_PROVIDER):
+class UnknownProvider(
+    ServiceRefused,
+    problem=HttpProblem(
+        404, "unknown_provider", "The app has no such login provider, or the account is not linked with it."
+    ),
+):
     """The app has no such provider (``oauth``)."""
 
 
-class NoCallback(
+class UnknownLogin(
     ServiceRefused,
-    problem=Problems.NOT_IMPLEMENTED,
-    detail="app.http_url is not set, or does not begin with http:// or https://",
+    problem=HttpProblem(
+        404, "unknown_login", "No such login with a provider, or it has expired or was finished."
+    ),
+    login="provider",
 ):
-    """``app.http_url`` is not set or has no scheme, so no provider can send a browser back."""
-
-
-class UnknownLogin(ServiceRefused, problem=HTTP_UNKNOWN_LOGIN, login="provider"):
     """The login does not exist, has expired, or was finished before."""
 
 
-class LoginRefused(ServiceRefused, problem=HTTP_LOGIN_REFUSED, login="provider"):
+class LoginRefused(
+    ServiceRefused,
+    problem=HttpProblem(
+        403, "login_refused", "The provider or the user has refused this login; start a new one."
+    ),
+    login="provider",
+):
     """The provider or the user has refused the login, or it was finished with a wrong code."""
-
-
-class LinkTaken(ServiceRefused, problem=HTTP_LINK_TAKEN):
-    """The identity belongs to another account, or the account has another identity at the provider."""
-
-
-class LastLogin(ServiceRefused, problem=HTTP_LAST_LOGIN):
-    """Without this link the account could not log in any more."""
 
 
 class NotLinked(
     ServiceRefused,
-    problem=HTTP_REGISTRATION_CLOSED,
+    problem=Closed.problem,
     detail="No account is linked with this identity, and the provider makes none (register)",
     login="closed",
 ):
@@ -246,15 +238,18 @@ class OAuth:
         user is asking. It counts as a login from ``address``.
 
         ``return_to``: path of our own page to which the browser comes back. Raises NoAccounts,
-        UnknownProvider, NoCallback, BadField, ProviderUnavailable, TooManyRequests, and for a link
-        UnknownAccount, WrongLogin and Overloaded.
+        UnknownProvider, ServiceRefused (no address of this server), BadField, ProviderUnavailable,
+        TooManyRequests, and for a link UnknownAccount, WrongLogin and Overloaded.
         """
         check_device(device)
         if return_to and not _OWN_PATH.fullmatch(return_to):
             raise BadField("return_to: expected a path of this server, without a fragment")
         _, provider = self._provider(app, name)
         if not self._base.startswith(("https://", "http://")):
-            raise NoCallback
+            raise ServiceRefused(
+                "app.http_url is not set, or does not begin with http:// or https://",
+                Problems.NOT_IMPLEMENTED,
+            )
         account = None
         if user is None:
             self._accounts.charge_provider_login(app, address)
@@ -372,9 +367,9 @@ class OAuth:
         WrongCode.
 
         A handle works once. The first login of an identity makes an account, if the provider's ``register``
-        is on. Raises NoAccounts, UnknownProvider, UnknownLogin, LoginRefused, LinkTaken, NotLinked,
-        AccountLocked, WrongLogin (the account was deleted meanwhile, or its sessions ended), and
-        TooManyRequests (by ``address``, for unknown handles).
+        is on. Raises NoAccounts, UnknownProvider, UnknownLogin, LoginRefused, ServiceRefused (link taken),
+        NotLinked, AccountLocked, WrongLogin (the account was deleted meanwhile, or its sessions ended),
+        and TooManyRequests (by ``address``, for unknown handles).
         """
         with self._accounts.counting_refusals(app, address):
             return self._finish(app, login, code, address, factor)
@@ -451,11 +446,11 @@ class OAuth:
             raise LoginRefused
         linked = self._linked(row.app, row.provider, found.subjects)
         if linked is not None and linked[0].id != account.id:
-            raise LinkTaken
+            raise ServiceRefused(problem=HTTP_LINK_TAKEN)
         try:
             self._links.add(row.app, account.id, row.provider, found.subjects[0], int(time()))
         except Taken:
-            raise LinkTaken from None
+            raise ServiceRefused(problem=HTTP_LINK_TAKEN) from None
 
     def links(self, app: str, user: str) -> list[AccountLink]:
         """The links of an account. Raises UnknownAccount."""
@@ -463,13 +458,14 @@ class OAuth:
         return self._links.of(account.id)
 
     def unlink(self, app: str, user: str, name: str) -> None:
-        """Delete a link of an account. Raises UnknownAccount, UnknownProvider and LastLogin."""
+        """Delete a link of an account. Raises UnknownAccount, UnknownProvider, and ServiceRefused for
+        the last way to log in."""
         account = self._accounts.known(app, user)
         done = self._links.remove(account.id, name, self._accounts.rules_of(app).passwords)
         if done == "absent":
             raise UnknownProvider(name)
         if done == "last":
-            raise LastLogin
+            raise ServiceRefused(problem=HTTP_LAST_LOGIN)
 
 
 def _hash(secret: str) -> str:

@@ -21,8 +21,8 @@ import msgspec
 from msgspec import Struct
 
 from imserver.features.accounts.contract import AVATAR_CHARACTERS, NICKNAME_CHARACTERS
-from imserver.features.oauth.declared import HTTP_PROVIDER_UNAVAILABLE, ProviderSettings
-from imserver.plugin.errors import ImserverError, ServiceRefused, Unavailable
+from imserver.features.oauth.declared import ProviderSettings
+from imserver.plugin.errors import HttpProblem, ImserverError, ServiceRefused, Unavailable
 from imserver.plugin.identity import BadToken, Issuer
 from imserver.plugin.messages import clean_name
 from imserver.plugin.runtime import Outgoing, Unreachable
@@ -36,7 +36,10 @@ SUBJECT_BYTES: Final = 255
 _RETRY_SECONDS: Final = 5.0
 
 
-class ProviderUnavailable(ServiceRefused, problem=HTTP_PROVIDER_UNAVAILABLE):
+class ProviderUnavailable(
+    ServiceRefused,
+    problem=HttpProblem(503, "provider_unavailable", "The login provider does not answer.", temporary=True),
+):
     """The provider does not answer in time, or what it answers makes no sense. Temporary."""
 
 

@@ -66,10 +66,6 @@ _SWEPT: Final = 100
 _ID_BYTES: Final = 24
 
 
-class NotYours(ServiceRefused, problem=Problems.UNKNOWN_MESSAGE):
-    """The user cannot read the message, or has not sent it."""
-
-
 MessageId = Annotated[int, about("The id of a message.", ge=1, le=Limit.ID)]
 
 
@@ -157,9 +153,10 @@ class Previews:
         self._rows.wish(app, user, wishes)
 
     def remove(self, app: str, user: str, message: int) -> None:
-        """Show no preview below a message of the user. Raises NotYours and StorageUnavailable."""
+        """Show no preview below a message of the user. Raises ServiceRefused if it is not
+        theirs, and StorageUnavailable."""
         if not any(entry.sender == user for entry in self._readable(app, user, [message])):
-            raise NotYours(message)
+            raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
         self._rows.remove(app, user, message)
 
     def show(self, app: str, user: str, messages: Sequence[int]) -> PreviewsAnswer:

@@ -7,7 +7,7 @@ a removal of messages that can be undone for a minute, or an act on a person, wh
 from __future__ import annotations
 
 from imserver.features.safety import api
-from imserver.features.safety.declared import PROBLEMS, SETTINGS, TABLES
+from imserver.features.safety.declared import SETTINGS, TABLES
 from imserver.features.safety.parts import build
 from imserver.features.safety.wire import COMMANDS
 from imserver.plugin import Feature
@@ -19,7 +19,6 @@ FEATURE = Feature(
     wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
     uses=("messages", "groups?", "accounts?"),
     settings=SETTINGS,
-    problems=PROBLEMS,
     tables=TABLES,
     commands={
         "moderate": (

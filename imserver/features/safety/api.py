@@ -14,11 +14,11 @@ from imserver.features.safety.declared import (
     HTTP_UNKNOWN_REPORT,
     Outcome,
 )
-from imserver.features.safety.moderation import MOST_MESSAGES, WAIT_SECONDS, NoGroups
+from imserver.features.safety.moderation import MOST_MESSAGES, WAIT_SECONDS
 from imserver.features.safety.parts import SafetyParts
 from imserver.features.safety.reports import ReporterShown, ReportId, ReportReason, ReportShown, User
 from imserver.features.safety.wire import TEXT_CHARACTERS, Report
-from imserver.plugin.errors import Problems
+from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.http import (
     AccountApp,
     Acting,
@@ -428,7 +428,7 @@ def remove(parts: SafetyParts, call: Call, request: RemoveRequest) -> UserAnswer
     They come back only if the owner or an admin of the group adds them or sends them an invitation.
     """
     if parts.remove is None:
-        raise NoGroups
+        raise ServiceRefused(problem=Problems.NOT_IMPLEMENTED)
     group = id_of(request.group)
     parts.moderation.check(call.principal, call.app, request.user)
     parts.remove(call.app, group, request.user)

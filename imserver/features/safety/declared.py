@@ -72,10 +72,6 @@ HTTP_TOO_MANY_REPORTS: Final = HttpProblem(
     409, "too_many_reports", "The app has as many open reports as a server keeps."
 )
 
-PROBLEMS: Final = (HTTP_UNKNOWN_REPORT, HTTP_UNKNOWN_ACT, HTTP_TOO_MANY_REPORTS)
-"""All of them."""
-
-
 _DECIDED: Final = Reason("moderators decide it on the server where it was reported")
 
 TABLES: Final = (

@@ -26,22 +26,6 @@ WAIT_SECONDS: Final = 5.0
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class Protected(ServiceRefused, problem=Problems.ROLE_TOO_LOW, detail="the user's role is not below yours"):
-    """The user has a role that is not below that of whoever acts."""
-
-
-class UnknownMessages(ServiceRefused, problem=Problems.UNKNOWN_MESSAGE):
-    """None of the messages exists."""
-
-
-class UnknownMember(ServiceRefused, problem=Problems.UNKNOWN_CONVERSATION):
-    """The group has no such member."""
-
-
-class NoGroups(ServiceRefused, problem=Problems.NOT_IMPLEMENTED):
-    """There are no groups on this node."""
-
-
 class Count(Struct, frozen=True):
     """How many messages of a user there are in a conversation."""
 
@@ -51,7 +35,7 @@ class Count(Struct, frozen=True):
 
 class Moderation:
     """Carries out what moderators do. Everything may switch, and raise StorageUnavailable; what names a user
-    raises Protected."""
+    raises ServiceRefused."""
 
     def __init__(self, core: Core, mutes: Mutes, removals: Removals, looks: Buckets) -> None:
         self._store = core.storage.store
@@ -70,12 +54,12 @@ class Moderation:
         self, by: Principal, app: str, messages: Sequence[int], reason: str, undecided: bool = False
     ) -> Removal:
         """Remove messages for everybody. ``undecided``: until somebody decides; else it is final after a
-        minute. Raises UnknownMessages."""
+        minute. Raises ServiceRefused if there are none."""
         log = self._store.part(MessageLog)
         found = log.entries.find(app, list(messages)) if self._store.has_database else []
         found = [each for each in found if each.kind == "message" or log.removals.copy(app, each.id)]
         if not found:
-            raise UnknownMessages(str(messages))
+            raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
         senders = list(dict.fromkeys(each.sender for each in found))
         self.check(by, app, *senders)
         user = senders[0] if len(senders) == 1 else ""
@@ -106,7 +90,7 @@ class Moderation:
         return removal
 
     def undo(self, by: Principal, app: str, act: str) -> Removal:
-        """Bring back what a removal has taken away. Raises UnknownAct."""
+        """Bring back what a removal has taken away. Raises ServiceRefused if there is none."""
         self.check(by, app, *self.removals.senders(app, act))
         removal = self.removals.undo(app, act)
         self._record(by, app, removal.user, "undo", "", removal=act)
@@ -164,9 +148,9 @@ class Moderation:
         return any(each.role for each in self._accounts.those_of(app, [user]))
 
     def check(self, by: Principal, app: str, *users: str) -> None:
-        """Raise Protected if whoever acts may not act on these users."""
+        """Raise ServiceRefused if whoever acts may not act on these users."""
         if not self._authority.may_act_on(by, app, users):
-            raise Protected(", ".join(users))
+            raise ServiceRefused("the user's role is not below yours", Problems.ROLE_TOO_LOW)
 
     # --- parts ----------------------------------------------------------------------------------------------
 

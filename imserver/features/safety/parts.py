@@ -17,18 +17,19 @@ from imserver.features.safety.declared import (
     USER_REPORTS,
     rules_of,
 )
-from imserver.features.safety.moderation import Moderation, UnknownMember
+from imserver.features.safety.moderation import Moderation
 from imserver.features.safety.mutes import Mutes
 from imserver.features.safety.removals import Removals
 from imserver.features.safety.reports import ReportCommands, Reports
 from imserver.features.safety.rows import SafetyRows
 from imserver.plugin import FeatureParts
+from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.services import Core
 from imserver.plugin.wire import Limit
 
 _MOST_OWNERS: Final = 20
 Remove = Callable[[str, int, str], None]
-"""App, group and user: removes a member. Raises UnknownMember."""
+"""App, group and user: removes a member. Raises ServiceRefused for no member."""
 
 
 class SafetyParts(Struct, frozen=True):
@@ -86,6 +87,6 @@ def _remover(core: Core) -> Remove | None:
         except (BadGroup, UnknownGroup):
             gone = ()
         if not gone:
-            raise UnknownMember(user)
+            raise ServiceRefused(problem=Problems.UNKNOWN_CONVERSATION)
 
     return remove

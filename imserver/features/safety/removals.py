@@ -29,10 +29,6 @@ TICK_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.05
 
 
-class UnknownAct(ServiceRefused, problem=HTTP_UNKNOWN_ACT):
-    """There is no such removal, or it cannot be undone any more."""
-
-
 class Removals:
     """Works on removals. Owner of which of them this node works on."""
 
@@ -64,11 +60,12 @@ class Removals:
         return removal
 
     def undo(self, app: str, act: str) -> Removal:
-        """Bring the messages of a removal back. Switches. Raises UnknownAct and StorageUnavailable."""
+        """Bring the messages of a removal back. Switches. Raises ServiceRefused if there is none, and
+        StorageUnavailable."""
         removal = self._rows.get(app, act)
         among = UNDER_WAY, DONE, UNDOING
         if removal is None or not self._rows.change_state(removal, UNDOING, among):
-            raise UnknownAct(act)
+            raise ServiceRefused(problem=HTTP_UNKNOWN_ACT)
         gevent.spawn(self._work, removal)
         return removal
 
@@ -77,9 +74,9 @@ class Removals:
         return self._log.removals.copies(app, act)
 
     def senders(self, app: str, act: str) -> list[str]:
-        """Whose messages they are. Raises UnknownAct."""
+        """Whose messages they are. Raises ServiceRefused if there is no such removal."""
         if (removal := self._rows.get(app, act)) is None:
-            raise UnknownAct(act)
+            raise ServiceRefused(problem=HTTP_UNKNOWN_ACT)
         return [removal.user] if removal.user else self._log.removals.senders(app, act)
 
     def wait(self, removal: Removal, seconds: float) -> bool:

@@ -57,26 +57,6 @@ _COLUMNS: Final = (
 )
 
 
-class BadReport(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="{}"):
-    """The report is not complete. The text says why."""
-
-
-class UnknownMessage(ServiceRefused, problem=Problems.UNKNOWN_MESSAGE):
-    """The reporter can read no such message of somebody else."""
-
-
-class UnknownPerson(ServiceRefused, problem=Problems.UNKNOWN_ACCOUNT):
-    """There is no such user, or it is the reporter."""
-
-
-class UnknownReport(ServiceRefused, problem=HTTP_UNKNOWN_REPORT):
-    """There is no such report."""
-
-
-class TooManyReports(ServiceRefused, problem=HTTP_TOO_MANY_REPORTS):
-    """The app has too many open reports."""
-
-
 class ReportShown(Struct, kw_only=True):
     """A report."""
 
@@ -141,12 +121,14 @@ class Reports:
     def send(self, app: str, reporter: str, report: Report, by_user: bool = True) -> str:
         """Report a message or a user; returns the id of the report. ``by_user``: it counts for the user.
 
-        Raises BadReport, UnknownMessage, UnknownPerson, TooManyReports and TooManyRequests.
+        Raises ServiceRefused and TooManyRequests.
         """
         if report.reason not in self.rules_of(app).reasons:
-            raise BadReport(f"`reason`: one of {', '.join(self.rules_of(app).reasons)}")
+            raise ServiceRefused(
+                f"`reason`: one of {', '.join(self.rules_of(app).reasons)}", Problems.INVALID_REQUEST
+            )
         if bool(report.message) == bool(report.user):
-            raise BadReport("`message`, `user`: expected one of them")
+            raise ServiceRefused("`message`, `user`: expected one of them", Problems.INVALID_REQUEST)
         if by_user:
             self._rates.require((app, reporter))
         user, conversation = report.user, 0
@@ -189,7 +171,7 @@ class Reports:
 
         id = self._store.write(work)
         if id is None:
-            raise TooManyReports(app)
+            raise ServiceRefused(problem=HTTP_TOO_MANY_REPORTS)
         if id == new and len(recent) < 2:
             self._notify_owners(app, new, report, user, conversation, recent)
         return id
@@ -227,14 +209,14 @@ class Reports:
         entries = self._store.part(MessageLog).entries
         found = entries.readable(app, reporter, [message]) if self._store.has_database else []
         if not found or found[0].kind != "message" or found[0].sender in ("", reporter) or found[0].room:
-            raise UnknownMessage(str(message))
+            raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
         return found[0]
 
     def _check_person(self, app: str, reporter: str, user: str) -> None:
         tenant = self._identity.tenants.get(app)
         needs_account = tenant is not None and tenant.wants_accounts(app)
         if user == reporter or (needs_account and not self._identity.accounts.those_of(app, [user])):
-            raise UnknownPerson(user)
+            raise ServiceRefused(problem=Problems.UNKNOWN_ACCOUNT)
 
     # --- moderators -----------------------------------------------------------------------------------------
 
@@ -257,7 +239,7 @@ class Reports:
         return self._store.read_or([], work)
 
     def show(self, app: str, id: str) -> ReportInContext:
-        """A report, and what its reporters can read around the message. Raises UnknownReport."""
+        """A report, and what its reporters can read around the message. Raises ServiceRefused."""
 
         def work(sql: PooledStatements) -> tuple[list[ReportShown], list[ReporterShown]]:
             rows = sql.query(f"SELECT {_COLUMNS} FROM report WHERE app = %s AND id = %s", (app, id))
@@ -274,7 +256,7 @@ class Reports:
         nothing: tuple[list[ReportShown], list[ReporterShown]] = [], []
         rows, reporters = self._store.read_or(nothing, work)
         if not rows:
-            raise UnknownReport(id)
+            raise ServiceRefused(problem=HTTP_UNKNOWN_REPORT)
         report = rows[0]
         if not report.message:
             return ReportInContext(report, reporters, [], {})
@@ -296,14 +278,14 @@ class Reports:
         return []
 
     def close(self, app: str, id: str, by: str, outcome: str, note: str) -> None:
-        """Close a report. Raises UnknownReport also if it is closed."""
+        """Close a report. Raises ServiceRefused if there is none, or it is closed."""
         now = int(time())
         statement = (
             "UPDATE report SET subject = id, closed = %s, changed = %s, closed_by = %s, outcome = %s, "
             "note = %s WHERE app = %s AND id = %s AND closed = 0"
         )
         if not self._store.execute(statement, (now, now, by, outcome, note, app, id)):
-            raise UnknownReport(id)
+            raise ServiceRefused(problem=HTTP_UNKNOWN_REPORT)
 
     # --- old reports ----------------------------------------------------------------------------------------
 

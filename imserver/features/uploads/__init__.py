@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from imserver.features.uploads.api import OPERATIONS, is_streamed
-from imserver.features.uploads.declared import PROBLEMS, SETTINGS, TABLES, UploadSettings
+from imserver.features.uploads.declared import SETTINGS, TABLES, UploadSettings
 from imserver.features.uploads.uploads import Uploads, uploads_of
 from imserver.plugin import Feature, FeatureParts, Views
 from imserver.plugin.http import Api
@@ -82,7 +82,6 @@ FEATURE = Feature(
         )
     },
     settings=SETTINGS,
-    problems=PROBLEMS,
     tables=TABLES,
     exports=("imserver.features.uploads.archive", "read"),
     imports=("imserver.features.uploads.archive", "write"),

@@ -107,22 +107,6 @@ HTTP_DISK_FULL: Final = HttpProblem(
     507, "disk_full", "The upload would leave less than uploads.min_free_bytes on the disk.", temporary=True
 )
 
-PROBLEMS: Final = (
-    HTTP_QUOTA_EXCEEDED,
-    HTTP_UNKNOWN_UPLOAD,
-    HTTP_OFFSET_MISMATCH,
-    HTTP_LENGTH_REQUIRED,
-    HTTP_TUS_VERSION,
-    HTTP_FILE_TOO_LARGE,
-    HTTP_KIND_REFUSED,
-    HTTP_RANGE,
-    HTTP_UPLOAD_LOCKED,
-    HTTP_CHECKSUM_MISMATCH,
-    HTTP_DISK_FULL,
-)
-"""All of them."""
-
-
 TABLES: Final = (
     Table(
         name="upload",

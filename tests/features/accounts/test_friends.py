@@ -8,8 +8,9 @@ import pytest
 
 from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
+from imserver.errors import ServiceRefused
 from imserver.features.accounts import friends
-from imserver.features.accounts.friends import FriendResult, Friends, Oneself, TooManyFriends, UnknownFriend
+from imserver.features.accounts.friends import FriendResult, Friends, Oneself, UnknownFriend
 from imserver.features.accounts.rows import AccountStore
 from imserver.storage.store import Store
 
@@ -192,6 +193,6 @@ def test_accounts_of_another_app_are_not_there(harness: Harness) -> None:
 def test_friends_have_a_limit(tmp_path: Path) -> None:
     harness = Harness(tmp_path, limit=1)
     harness.friends.change(APP, harness.one, harness.two, friends.add)
-    with pytest.raises(TooManyFriends):
+    with pytest.raises(ServiceRefused):
         harness.friends.change(APP, harness.one, harness.account("3"), friends.add)
     harness.store.close()

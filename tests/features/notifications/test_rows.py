@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.config.settings import StorageSettings
+from imserver.errors import ServiceRefused
 from imserver.features.notifications.audiences import AudienceRows
 from imserver.features.notifications.contract import (
     Audience,
@@ -19,7 +20,6 @@ from imserver.features.notifications.contract import (
     ConversationWish,
     Delivery,
     Due,
-    EndpointTaken,
     MailDue,
     PushEndpoint,
     QuietHours,
@@ -89,7 +89,7 @@ def test_an_endpoint_with_the_same_url_is_replaced_and_the_oldest_goes(rows: Not
     assert again.id == first.id
     assert rows.endpoints(APP, ["b", "x", "b"]) == {"b": [again]}
     assert len(rows.deliveries("push.test", 1, 9)) == 1, "what waits is sent with the new keys"
-    with pytest.raises(EndpointTaken):
+    with pytest.raises(ServiceRefused):
         rows.add_endpoint(endpoint("ann", "https://push.test/1"), 2)
     assert rows.endpoints(APP, ["b", "ann"]) == {"b": [again]}, "whoever knows the URL only takes nothing"
     of_ann = rows.add_endpoint(replace(again, user="ann"), 2)

@@ -6,7 +6,8 @@ from time import time
 
 import pytest
 
-from imserver.features.safety.removals import Removals, UnknownAct
+from imserver.errors import ServiceRefused
+from imserver.features.safety.removals import Removals
 from imserver.features.safety.rows import DONE, ENDING, UNDER_WAY, UNDOING, Removal, SafetyRows
 from imserver.messages.log.contract import Appended, Draft
 from imserver.messages.log.message_log import MessageLog
@@ -94,7 +95,7 @@ def test_a_removal_is_final_when_its_time_is_over(store: Store) -> None:
     removal = removals.remove(APP, "ann", range(1, MESSAGES + 1), False)
     assert removals.count(APP, removal.id) == MESSAGES
     store.execute("UPDATE removal SET ends = %s, leased = 0 WHERE app = %s", (int(time()) - 1, APP))
-    with pytest.raises(UnknownAct):
+    with pytest.raises(ServiceRefused):
         removals.undo(APP, removal.id)
     removals.tick()
     assert rows.get(APP, removal.id) is None
