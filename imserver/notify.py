@@ -16,7 +16,6 @@ MAX_NOTIFY_BYTES: Final = 2048
 MAX_TTL_SECONDS: Final = 28 * 86_400
 """The longest time for which common push services hold a notification."""
 NO_NOTIFICATION: Final = b"false"
-_ADDRESS: Final = r"^((https?://|/)[!-~]*)?$"
 _LABEL: Final = r"^[^\x00-\x1f\x7f]*$"
 
 
@@ -24,7 +23,7 @@ def _about(text: str, **limits: Any) -> Meta:
     return Meta(description=text, **limits)
 
 
-Address = Annotated[str, Meta(max_length=1000, pattern=_ADDRESS)]
+Address = Annotated[str, Meta(max_length=1000, pattern=r"^((https?://|/)[!-~]*)?$")]
 
 
 TtlSeconds = Annotated[

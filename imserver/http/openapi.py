@@ -44,9 +44,6 @@ RATE_HEADERS: Final = (
     Header("RateLimit-Reset", "Seconds until the full number is available again.", "integer", 1),
 )
 _ALWAYS: Final = (errors.Problems.BAD_REQUEST, errors.Problems.INTERNAL_ERROR, errors.Problems.BUSY)
-_LIMITED: Final = (errors.Problems.TOO_MANY_REQUESTS,)
-_KEYED: Final = (errors.Problems.UNAUTHORIZED,)
-_SCOPED: Final = (errors.Problems.FORBIDDEN,)
 _WITH_BODY: Final = (
     errors.Problems.INVALID_REQUEST,
     errors.Problems.BODY_TOO_LARGE,
@@ -245,7 +242,8 @@ def _header(header: Header, where: str = "") -> dict[str, Any]:
 
 
 def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
-    headers = _answer_headers(row)
+    shared = (*RATE_HEADERS, REQUEST_ID) if row.limited else (REQUEST_ID,)
+    headers = {header.name: _header(header) for header in (*row.answer_headers, *shared)}
     good: dict[str, Any] = {"description": HTTPStatus(row.status).phrase, "headers": headers}
     content: dict[str, Any] = {"schema": {"type": "string"} if row.answer is None else references[row.answer]}
     if (example := examples_of(row)[1]) is not None:
@@ -274,18 +272,15 @@ def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _answer_headers(row: Operation) -> dict[str, Any]:
-    shared = (*RATE_HEADERS, REQUEST_ID) if row.limited else (REQUEST_ID,)
-    return {header.name: _header(header) for header in (*row.answer_headers, *shared)}
-
-
 def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
     """All refusals of a route."""
     common = [*_ALWAYS, *(_WITH_BODY if row.body is not None else ())]
     if row.limited:
-        common += _LIMITED
+        common.append(errors.Problems.TOO_MANY_REQUESTS)
     if row.scope:
-        common += [*_KEYED, *(() if row.need is Needs.ANY_KEY else _SCOPED)]
+        common.append(errors.Problems.UNAUTHORIZED)
+        if row.need is not Needs.ANY_KEY:
+            common.append(errors.Problems.FORBIDDEN)
     users = row.need.users
     if "session" in users or ("nobody" not in users and users & {"account", "bot"}):
         common.append(errors.Problems.ISSUER_UNAVAILABLE)

@@ -169,7 +169,6 @@ _STATUS_OF: Final = {
     errors.CloseCode.INTERNAL_ERROR: errors.Problems.INTERNAL_ERROR,
 }
 """Close code → the HTTP refusal that means the same; any other: ``not_ready``."""
-_RETRY_AFTER: Final = ("Retry-After", "2")
 _STREAM_HEADERS: Final = (
     ("Cache-Control", "no-store, no-transform"),
     # nginx would buffer events until it has 4 KB.
@@ -207,7 +206,7 @@ def stream_refused(
         why if isinstance(why, ApiProblem) else ApiProblem(_STATUS_OF.get(why, errors.Problems.NOT_READY))
     )
     answer = style.refuse(problem.problem, request, problem.detail)
-    headers = problem.headers + ((_RETRY_AFTER,) if problem.problem.temporary else ())
+    headers = problem.headers + ((("Retry-After", "2"),) if problem.problem.temporary else ())
     lines = header_block(answer)
     lines += "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
     _log_stream(log, request, answer.status, len(answer.body), by)

@@ -162,7 +162,9 @@ class LogFollower:
             if last <= position:
                 continue
             followed.position = last
-            new = entries if not entries or entries[0].id > position else _behind(entries, position)
+            new = entries
+            if entries and entries[0].id <= position:
+                new = [entry for entry in entries if entry.id > position]
             try:
                 self._deliverer.deliver(app, new, last)
             except Exception:
@@ -283,7 +285,3 @@ def _before_any_of(entries: list[Entry], senders: Collection[str]) -> int:
             if entry.sender in senders:
                 return index
     return len(entries)
-
-
-def _behind(entries: list[Entry], position: int) -> list[Entry]:
-    return [entry for entry in entries if entry.id > position]

@@ -157,7 +157,7 @@ class Message(Struct, frozen=True, gc=False):
         return thread.thread > 0 and not thread.also
 
     def _in_thread(self) -> _InThread:
-        if _THREAD not in self.meta:
+        if b'"thread":' not in self.meta:
             return _NO_THREAD
         try:
             return _decode_thread(self.meta)
@@ -210,7 +210,6 @@ class _InThread(Struct, frozen=True):
     also: bool = False
 
 
-_THREAD: Final = b'"thread":'
 _NO_THREAD: Final = _InThread()
 _decode_thread: Final = msgspec.json.Decoder(_InThread).decode
 

@@ -132,7 +132,8 @@ class NodeProcess:
             if error is None:
                 self.check()
             else:
-                error.add_note("\n".join(["The end of the log of the node:", *self._last_lines()]))
+                last_lines = self.log_text.splitlines()[-LOG_LINES:]
+                error.add_note("\n".join(["The end of the log of the node:", *last_lines]))
 
     def another(self, **settings: Any) -> NodeProcess:
         """One more node of the cluster, with the same settings and data, and some settings of its own."""
@@ -249,9 +250,6 @@ class NodeProcess:
         """Fail if the node logged a traceback."""
         for text in (self.output, self.log_text):
             assert "Traceback" not in text, text
-
-    def _last_lines(self) -> list[str]:
-        return self.log_text.splitlines()[-LOG_LINES:]
 
     def _end(self) -> None:
         self.process.kill()  # nothing if it has ended

@@ -24,7 +24,6 @@ Kind = Annotated[
 ]
 Code = Annotated[int, about("The `code` in the client dialect.", ge=-(2**31), lt=2**31)]
 Note = Annotated[str, about("The `msg` in the client dialect.", max_length=512)]
-_ONE_CONTENT: Final = one_of("text", "data")
 _NO_CODE: Final = {"code": {"const": 0}, "note": {"const": ""}}
 _ALL: Final = {"required": ["all"], "properties": {"all": {"const": True}}}
 TargetField = Annotated[
@@ -107,7 +106,7 @@ MESSAGE_RULES: Final = {
         {"properties": {"message": {"type": "string"}}},
         {
             "properties": {
-                "message": {"type": "object", **_ONE_CONTENT},
+                "message": {"type": "object", **one_of("text", "data")},
                 "type": {"const": "text"},
                 **_NO_CODE,
             }

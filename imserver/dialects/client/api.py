@@ -29,7 +29,6 @@ from imserver.plugin.services import (
 from imserver.plugin.wire import Event, Outcome
 
 Code = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-_NOTHING: Final = Raw(b"")
 _encode = msgspec.json.Encoder().encode
 _decode_text = msgspec.json.Decoder(str).decode
 
@@ -75,7 +74,7 @@ class Push(ClientBody):
     send_user_id: str | None = None
     code: Code | None = None
     msg: str | None = None
-    data: Raw = _NOTHING
+    data: Raw = Raw(b"")
 
     def payload(self) -> tuple[str, bytes]:
         """``data`` as a text, or as other JSON. Raises :class:`BadBody`."""

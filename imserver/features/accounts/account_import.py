@@ -33,7 +33,6 @@ _unix_seconds: Final = re.compile(r"[0-9]{9,12}", re.ASCII).fullmatch
 _NAMES: Final = {"phone_number": "phone", "create_time": "created"}
 """GoChat's column names → names of this server."""
 _FIELDS: Final = frozenset({"id", *IDENTIFIERS, "nickname", "avatar", "password", "created"})
-_PASSED_OVER: Final = frozenset({"update_time"})
 
 
 class BadImport(ImserverError):
@@ -132,7 +131,7 @@ def _require_none(errors: list[str]) -> None:
 def _account(row: Mapping[str, Any], app: str) -> Imported:
     """The account of one row. Raises BadField."""
     fields = {_NAMES.get(name, name): value for name, value in row.items()}
-    if unknown := fields.keys() - _FIELDS - _PASSED_OVER:
+    if unknown := fields.keys() - _FIELDS - {"update_time"}:
         raise BadField(f"unknown columns: {', '.join(map(str, sorted(map(str, unknown))))}")
     password = _text(fields, "password")
     if _hash.fullmatch(password) is None:

@@ -30,7 +30,6 @@ _LAYOUT: Final = Layout(">QQ16s16s")
 """Id of the account, end in Unix seconds, hash of the address, signature of the others."""
 _SIGNATURE_BYTES: Final = 16
 
-_SUBJECT: Final = "Confirm your e-mail address · 确认您的邮箱"
 _TEXT: Final = """\
 An account at {site} names this e-mail address. If the account is yours, open this address within {hours} \
 hours, and confirm:
@@ -106,7 +105,7 @@ class Confirmations:
         self._mails.charge(account)
         link = f"{self._server}/api/v1/accounts/email/confirm?token={self._token(account)}"
         text = _TEXT.format(link=link, site=self._site, hours=LINK_SECONDS // 3600)
-        self._mails.start(lambda: (account, _SUBJECT, text))
+        self._mails.start(lambda: (account, "Confirm your e-mail address · 确认您的邮箱", text))
 
     def confirm(self, token: str) -> Account:
         """The owner of a mailbox has confirmed. Returns the account. Switches. Raises UnknownConfirmation and

@@ -14,8 +14,6 @@ from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, ApiProblem, Call, HttpResponse, Resource, about
 from imserver.plugin.identity import Needs
 
-_HTML = "text/html; charset=utf-8"
-
 
 class ConfirmationRequested(Struct):
     """A mail with a link is on its way, unless the address is confirmed already."""
@@ -109,4 +107,4 @@ def _page(call: Call, content: str, status: int = 200) -> HttpResponse:
     button = words["button"] if content == "question" else ""
     page = button_page(language, words["title"], words[content], button)
     headers = (*PAGE_HEADERS, ("X-Request-Id", call.request.id))
-    return HttpResponse(status, page.encode(), _HTML, headers, page=True)
+    return HttpResponse(status, page.encode(), "text/html; charset=utf-8", headers, page=True)

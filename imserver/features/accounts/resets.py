@@ -26,7 +26,6 @@ log: Final = logging.getLogger(__name__)
 CODE_SECONDS: Final = 1800
 """For how long a code is valid."""
 
-_SUBJECT: Final = "Reset your password · 重置密码"
 _TEXT: Final = """\
 Somebody has asked to reset the password of your account. If it was you, open this address within {minutes} \
 minutes:
@@ -104,7 +103,7 @@ class Resets:
             return None
         page = self._accounts.rules_of(app).reset_url or self._own_page()
         text = _TEXT.format(link=f"{page}#reset={code}", minutes=CODE_SECONDS // 60)
-        return account, _SUBJECT, text
+        return account, "Reset your password · 重置密码", text
 
 
 def hash_of(code: str) -> str:

@@ -178,11 +178,8 @@ class ClosedView(msgspec.Struct, omit_defaults=True):
     id: int = 0
 
 
-_LATER: Final = ("full", "unavailable")
-
-
 def _refusal(refused: ChannelRefused) -> Reply:
-    code = ReplyCode.NOT_STORED if refused.reason in _LATER else ReplyCode.BAD_PARAMETER
+    code = ReplyCode.NOT_STORED if refused.reason in ("full", "unavailable") else ReplyCode.BAD_PARAMETER
     return Reply(code, RefusedView(refused.reason))
 
 

@@ -97,9 +97,6 @@ def _proof_of(core: Core) -> Proof | None:
     return prove
 
 
-_USER = r"^[^\x00]+$"
-
-
 class ErasedAnswer(Struct):
     """Nothing of the user is left."""
 
@@ -126,7 +123,7 @@ def erase(
     erasure: UserErasure,
     call: Call,
     app: Annotated[str, about("The app.", min_length=1, max_length=191)],
-    user: Annotated[str, about("The id of the user.", min_length=1, max_length=255, pattern=_USER)],
+    user: Annotated[str, about("The id of the user.", min_length=1, max_length=255, pattern=r"^[^\x00]+$")],
 ) -> ErasedAnswer:
     """Erase a user: their account, texts, files, reactions, and their name.
 

@@ -33,8 +33,6 @@ from imserver.plugin.http import (
 from imserver.plugin.identity import GOCHAT, Needs
 from imserver.plugin.wire import id_of
 
-_LONGEST: Final = 366 * 86400
-
 
 class InvitationChange(Acting, kw_only=True):
     """An invitation."""
@@ -124,7 +122,7 @@ def create(
     call: Call,
     group: OfGroup = "",
     seconds: Annotated[
-        int, about("How long it is valid, at most 366 days; 0: without end.", ge=0, le=_LONGEST)
+        int, about("How long it is valid, at most 366 days; 0: without end.", ge=0, le=366 * 86400)
     ] = SECONDS,
     uses: Annotated[int, about("How often it may be accepted; 0: any number.", ge=0, le=1_000_000)] = 0,
     guests: ForGuests = False,

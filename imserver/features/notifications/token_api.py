@@ -40,7 +40,6 @@ from imserver.plugin.storage import Account
 from imserver.plugin.wire import Limit
 
 _ID_BYTES: Final = 18
-_HTML: Final = "text/html; charset=utf-8"
 
 Token = Annotated[
     str,
@@ -314,7 +313,7 @@ def _answer_page(api: TokenApi, call: Call, token: AskToken | None, too_long: st
 
 def _html(call: Call, page: str, status: int = 200) -> HttpResponse:
     headers = (*PAGE_HEADERS, ("X-Request-Id", call.request.id))
-    return HttpResponse(status, page.encode(), _HTML, headers, page=True)
+    return HttpResponse(status, page.encode(), "text/html; charset=utf-8", headers, page=True)
 
 
 # --- the end of mails ---------------------------------------------------------------------------------------

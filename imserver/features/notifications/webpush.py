@@ -38,7 +38,6 @@ _ORIGIN: Final = re.compile(r"https?://[^/?#]+")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _CUT: Final[tuple[str, ...]] = ("body", "data", "icon", "actions", "url", "title")
 """What is left out of a notification that is too long: in this order, texts only as far as needed."""
-_TEXTS: Final = ("body", "title")
 
 _BASE64: Final = re.compile("[A-Za-z0-9_+/-]{1,90}={0,2}")
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
@@ -108,7 +107,7 @@ def shortened(body: bytes) -> bytes:
         if over <= 0:
             break
         value: Any = getattr(shown, name)
-        change: dict[str, Any] = {name: _cut(value, over) if name in _TEXTS else _EMPTY[name]}
+        change: dict[str, Any] = {name: _cut(value, over) if name in ("body", "title") else _EMPTY[name]}
         shown = replace(shown, **change)
         body = _encode(shown)
     return body

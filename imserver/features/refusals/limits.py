@@ -12,7 +12,7 @@ from msgspec import Struct
 from imserver.features.refusals.log import RefusalLog, RefusalRow, Wanted, merged
 from imserver.plugin import Answers, FeatureParts
 from imserver.plugin.http import about
-from imserver.plugin.identity import Principal, Rate
+from imserver.plugin.identity import Principal
 from imserver.plugin.runtime import network_of
 from imserver.plugin.services import ClusterServices, Core, Foundation
 from imserver.plugin.storage import Erasure
@@ -169,9 +169,9 @@ class Refusals:
             if query.lift:
                 buckets.forget(payer)
             if seconds:
-                holds.append(
-                    Hold("rate", buckets.rate.name, _words(payer), now + seconds, _about(buckets.rate))
-                )
+                rate = buckets.rate
+                text = f"{rate.counted} of one {rate.payer}: {rate.limit}"
+                holds.append(Hold("rate", rate.name, _words(payer), now + seconds, text))
         return holds
 
     def _ask(self, kind: str, query: object, answer: Any) -> tuple[list[Any], list[str]]:
@@ -187,10 +187,6 @@ def _words(payer: Hashable) -> str:
     if not isinstance(payer, tuple):
         return str(payer)
     return ", ".join(str(part) for part in payer[1:])
-
-
-def _about(rate: Rate) -> str:
-    return f"{rate.counted} of one {rate.payer}: {rate.limit}"
 
 
 def refusals_of(core: Core) -> Refusals:

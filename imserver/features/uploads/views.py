@@ -28,11 +28,9 @@ from imserver.plugin.errors import HttpProblem, Problems, Unavailable
 from imserver.plugin.http import PROBLEM, Api, ApiProblem, Call, HttpRequest, HttpResponse, RequestRefused
 from imserver.plugin.views import as_request, to_response
 
-_RETRY_AFTER: Final = ("Retry-After", "2")
 _OWN_RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _SHOWN: Final = frozenset({"picture", "voice", "video"})
 
-_NO_FORM: Final = "The body of the request is the file itself; do not send a form"
 
 Range = tuple[int, int]
 
@@ -80,7 +78,9 @@ class _UploadView:
         query: UploadQuery = call.input
         require_plain(http_request)
         if http_request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            raise ApiProblem(Problems.INVALID_REQUEST, _NO_FORM)
+            raise ApiProblem(
+                Problems.INVALID_REQUEST, "The body of the request is the file itself; do not send a form"
+            )
         length = request.content_length
         if length is None:
             raise ApiProblem(HTTP_LENGTH_REQUIRED)
@@ -170,7 +170,7 @@ def _refused(
     response = to_response(PROBLEM.refuse(problem, http_request, detail))
     response.headers.extend(headers)
     if problem.temporary and "Retry-After" not in response.headers:
-        response.headers.add(*_RETRY_AFTER)
+        response.headers.add("Retry-After", "2")
     return response
 
 

@@ -168,7 +168,6 @@ _read_any: Final = msgspec.json.Decoder()
 _encode: Final = msgspec.json.Encoder().encode
 
 
-_ONE_CONTENT: Final = one_of("text", "data")
 _ANNOTATING: Final = (
     errors.Problems.UNKNOWN_MESSAGE,
     errors.Problems.MUTED,
@@ -369,7 +368,7 @@ def recall(api: MessageApi, call: Call, id: MessageId, client_msg_id: OwnId = ""
 @routes.post(
     "/messages/edit",
     Needs.ADMIN_OR_MEMBER,
-    rules=_ONE_CONTENT,
+    rules=one_of("text", "data"),
     problems=(errors.Problems.MUTED, errors.Problems.NOT_ALLOWED, *_NOT_CHANGED, *_NOT_REVIEWED),
     user="optional",
 )

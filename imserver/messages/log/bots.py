@@ -25,7 +25,6 @@ EVERYBODY: Final = "all"
 _ID_DIGITS: Final = 18
 _slash: Final = re.compile(r"/([a-z0-9_]{1,32})(?:@([A-Za-z][A-Za-z0-9_.-]{2,31}))?(?:\s+(.*))?", re.DOTALL)
 """A slash command: its name, the name of its bot, and the rest."""
-_OF_MEMBERS: Final = ("join", "leave", "group")
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -149,7 +148,7 @@ class BotReaders:
             self._rows = []
 
     def _readers(self, state: ConversationState, draft: Draft) -> list[str]:
-        if state.options & OPTIONS["bots"][0] or draft.kind in _OF_MEMBERS:
+        if state.options & OPTIONS["bots"][0] or draft.kind in ("join", "leave", "group"):
             return list(state.bots)
         meta = decode_meta(draft.meta)
         named: set[Any] = {draft.sender}
@@ -183,12 +182,9 @@ class BotReaders:
         return text_of(rows[0][0]) if rows else ""
 
 
-_BOTS: Final = b'"bots":'
-
-
 def bots_of(entry: Entry) -> tuple[str, ...]:
     """The bots of a group that read an entry, as it is stored."""
-    if _BOTS not in entry.meta:
+    if b'"bots":' not in entry.meta:
         return ()
     bots = decode_meta(entry.meta).get("bots")
     return tuple(bots) if isinstance(bots, list) else ()

@@ -157,10 +157,9 @@ def entry_of(row: Any) -> Entry:
         members=members_of(row[12]),
         room=room_of(row[12]) if row[11] == ROOM else "",
     )
-    return _reacted(entry) if _REACTIONS in entry.meta else entry
+    return _reacted(entry) if b'"reactions":' in entry.meta else entry
 
 
-_REACTIONS: Final = b'"reactions":'
 _decode_json: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder().encode
 

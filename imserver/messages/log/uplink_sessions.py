@@ -11,7 +11,6 @@ from imserver.storage.statements import Row, Statements
 _SESSIONS: Final = "SELECT session FROM uplink_session WHERE log = %s AND member IN {}"
 _MOST_KNOWN: Final = 10_000
 """Senders that are remembered."""
-_INSERT: Final = "INSERT INTO uplink_session (log, member, session) VALUES (%s, %s, %s) "
 
 
 class UplinkSessions:
@@ -45,7 +44,7 @@ def store_sessions(sql: Statements, log: int, sessions: Mapping[str, int]) -> No
     """Write the newest uplink session of users, and which one was the last of the log."""
     sessions = {**sessions, LAST_SESSION: list(sessions.values())[-1]}
     sql.execute_many(
-        _INSERT
+        "INSERT INTO uplink_session (log, member, session) VALUES (%s, %s, %s) "
         + (
             "ON DUPLICATE KEY UPDATE session = VALUES(session)"
             if sql.engine == "mysql"

@@ -211,7 +211,8 @@ class AiChat:
         May switch."""
         app, user = principal.app, principal.user
         start = None if stored is not None else self._starts.start(app, user, cursor)
-        sessions, token = self._core.sessions.sessions, _token_of(head.headers)
+        sessions = self._core.sessions.sessions
+        token = str(head.headers.get("authorization", "")).partition(" ")[2].strip()
         # Each stream is a device of its own: a second one does not end the first.
         device = f"{NAME}-{uuid4().hex[:12]}"
         if not sessions.begin_for(stream, app, principal, token, NAME, device):
@@ -340,10 +341,6 @@ class AiChat:
         if ban := self._core.sessions.sessions.ban_of(app, principal.user):
             raise ApiProblem(Problems.BANNED, ban.text)
         return principal
-
-
-def _token_of(headers: Any) -> str:
-    return str(headers.get("authorization", "")).partition(" ")[2].strip()
 
 
 def _message_of(entry: Message, bot: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from time import time
 from typing import Annotated, Any, Final
@@ -147,7 +147,11 @@ def find_people(turn: Turn, given: FindArguments) -> dict[str, Any]:
     """Find people by their names: those with whom the user talks, and whom the app lets it find."""
     words = given.text.casefold().split()
     cards = turn.cards(_acquaintances(turn))
-    found = [each for each in cards if _has_words(f"{each['nickname']} {each['name']}", words)]
+    found = [
+        each
+        for each in cards
+        if all(word in f"{each['nickname']} {each['name']}".casefold() for word in words)
+    ]
     for route in ("/accounts/search", "/accounts/find"):
         if turn.has_route("POST", route):
             with suppress(RouteRefused):  # nobody, or the app or the role does not permit it
@@ -156,11 +160,6 @@ def find_people(turn: Turn, given: FindArguments) -> dict[str, Any]:
     people = {each["user"]: each for each in found if each["user"] != turn.user}
     shown = (("user", "user"), ("name", "nickname"), ("user_name", "name"), ("bot", "bot"))
     return {"people": [{name: each[field] for name, field in shown} for each in people.values()]}
-
-
-def _has_words(text: str, words: Iterable[str]) -> bool:
-    """Whether a text has all these words, or parts of words."""
-    return all(word in text.casefold() for word in words)
 
 
 class OnlineArguments(Struct, frozen=True, forbid_unknown_fields=True):

@@ -184,7 +184,8 @@ class Importer:
         if present is not None and not conversation.is_archived:
             for kind, ids in (("member", listed), ("leave", sorted(present - set(listed)))):
                 users = self._users(ids)
-                key = f"slack.{conversation.id}.{kind}.{_digest(ids)}"
+                digest = hashlib.blake2b("\0".join(ids).encode(), digest_size=8).hexdigest()
+                key = f"slack.{conversation.id}.{kind}.{digest}"
                 self._batch.append(Event(kind, key, conversation, "", now, users))
         for pin in conversation.pins or ():
             users = self._users([pin.user or ""])
@@ -411,10 +412,6 @@ class Importer:
             refused[f"message that the log refuses: {stored.detail or stored.reason}"] += 1
             return 0
         return int(stored)
-
-
-def _digest(ids: Sequence[str]) -> str:
-    return hashlib.blake2b("\0".join(ids).encode(), digest_size=8).hexdigest()
 
 
 def _shown_ms(moment: int) -> int:

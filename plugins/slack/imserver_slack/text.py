@@ -24,7 +24,6 @@ _CODE: Final = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
 _EMOJI: Final = re.compile(r":([a-z0-9_+'-]{1,100}):(?::skin-tone-([2-6]):)?")
 _STRUCK: Final = re.compile(r"(?<![\w~])~(?![~\s])([^~\n]+?)(?<!\s)~(?![\w~])")
 _TONES: Final = "🏻🏼🏽🏾🏿"
-_EVERYBODY: Final = ("here", "channel", "everyone")
 _ESCAPES: Final = (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
 
 Named = Callable[[str], tuple[str, str] | None]
@@ -85,7 +84,7 @@ class Texts:
             return f"#{label or _escaped(self._channels.get(target[1:], target[1:]))}"
         if target.startswith("!"):
             word = target[1:].partition("^")[0]
-            if word in _EVERYBODY:
+            if word in ("here", "channel", "everyone"):
                 mentions["all"] = None
                 return "@all"
             return label or f"@{word}"
