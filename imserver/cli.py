@@ -275,10 +275,10 @@ def _check_production(path: str | None) -> None:
     with opened(path, None) as (settings, store, tenants):
         file, apps = path or settings_file(os.environ) or "", {each.name: each for each in tenants.all()}
         deployment = production.Deployment(settings, file, bool(store.keys()), apps)
-        found = production.findings(deployment)
-    for setting, what in found:
+        findings = production.findings(deployment)
+    for setting, what in findings:
         click.echo(f"{setting}: {what}")
-    if found:
+    if findings:
         sys.exit(1)
     click.echo("nothing is open")
 

@@ -47,10 +47,10 @@ def given_once(name: str, argument: str | None, option: str | None) -> str | Non
 
 def required_once(name: str, argument: str | None, option: str | None) -> str:
     """A required value, given as an argument or by the option of the same meaning."""
-    found = given_once(name, argument, option)
-    if found is None:
+    value = given_once(name, argument, option)
+    if value is None:
         raise click.UsageError(f"Missing argument '{name}'.")
-    return found
+    return value
 
 
 def read_text(path: str) -> str:

@@ -27,12 +27,12 @@ def full_version(root: Path = ROOT) -> str:
         return __version__
     release = f"v{__version__}"
     command = ("git", "-C", str(root), "describe", "--tags", "--always", "--dirty", "--abbrev=12", "--match")
-    found = _output_of((*command, release))
-    if not found:  # no git, or the checkout of another user
+    text = _output_of((*command, release))
+    if not text:  # no git, or the checkout of another user
         return f"{__version__}.dev0+unknown"
-    if found == release:
+    if text == release:
         return __version__
-    commit = found if found.startswith("v") else f"g{found}"
+    commit = text if text.startswith("v") else f"g{text}"
     return f"{__version__}.dev0+{commit.replace('-', '.')}"
 
 

@@ -104,18 +104,18 @@ class Issuer:
                 raise IssuerUnavailable(f"issuer {self.url}: {self._problem}")
         elif age > REFRESH_SECONDS and self._may_fetch():
             gevent.spawn(self._fetch)
-        found = self._named(kid)
-        if not found and kid not in self._unknown:
+        keys = self._named(kid)
+        if not keys and kid not in self._unknown:
             before = self._fetched_at
             self._fetch()
-            found = self._named(kid)
+            keys = self._named(kid)
             # Only a fetch that succeeded shows that the issuer does not have the key.
             fetched = self._fetched_at > before
-            if fetched and not found and len(self._unknown) < _MAX_UNKNOWN:
+            if fetched and not keys and len(self._unknown) < _MAX_UNKNOWN:
                 self._unknown[kid] = None
-        if not found:
+        if not keys:
             raise BadToken(f"the issuer {self.url} has no key {kid!r}")
-        return found
+        return keys
 
     def read(self, token: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """The header and the claims of a token that a key of this issuer has signed. Nothing else is checked.

@@ -67,11 +67,11 @@ class LoginTokens:
         The device of an account token is the one of its login, or a part of it that the client names.
         """
         try:
-            found = self._accounts.holder(token)
+            session = self._accounts.holder(token)
             # A bot names its devices itself.
-            account = found.account
-            name = device if account.kind == "bot" or is_of_device(device, found.device) else found.device
-            return Claims(account.user, account.app, found.expires_at, name, kind=account.kind)
+            account = session.account
+            name = device if account.kind == "bot" or is_of_device(device, session.device) else session.device
+            return Claims(account.user, account.app, session.expires_at, name, kind=account.kind)
         except TokenExpired:
             raise
         except BadToken:

@@ -492,7 +492,7 @@ def delete_app(
 
     Raises what :func:`app_contents` raises, and Unavailable of features.
     """
-    found = app_contents(tenants, store, name)
+    contents = app_contents(tenants, store, name)
     tenant = tenants.get(name)
     try:
         tenants.delete(name)
@@ -504,7 +504,7 @@ def delete_app(
     for erasure in erasures:
         erasure.app(name)
     store.delete_rows(name, tables_of(erasures))
-    return found
+    return contents
 
 
 def _only_by_key(given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator[str]:

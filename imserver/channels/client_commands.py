@@ -228,15 +228,15 @@ class ChannelCommands:
         recovers = command.recover and options.may_recover
         since = Position(command.epoch, command.offset) if recovers else None
         try:
-            found = self._channels.subscriptions.subscribe(
+            subscription = self._channels.subscriptions.subscribe(
                 connection, channel, options, since, command.delta, command.reject_unrecovered
             )
         except ChannelRefused as refused:
             if state is not None:
                 state.set_info(channel, before)
             return answers.refused(refused)
-        answer(answers.subscribed(connection, command, found, claims.data, claims.expires_at))
-        self._channels.subscriptions.answered(connection, channel, found)
+        answer(answers.subscribed(connection, command, subscription, claims.data, claims.expires_at))
+        self._channels.subscriptions.answered(connection, channel, subscription)
         if options.subscribe == "members":
             self._consent.confirm_member(connection, channel)
         return None

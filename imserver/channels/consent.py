@@ -111,8 +111,8 @@ class ChannelConsent:
             facts["token"] = token
         if data:
             facts["data"] = Raw(data)
-        found = self._ask("subscribe", connection, channel, facts, _Subscription)
-        return ChannelClaims(expire_at=found.expire_at, info=found.info, data=found.data)
+        answer = self._ask("subscribe", connection, channel, facts, _Subscription)
+        return ChannelClaims(expire_at=answer.expire_at, info=answer.info, data=answer.data)
 
     def publish(self, connection: Connection, channel: str, event: Event) -> tuple[Event, bool]:
         """Ask whether a client may publish an event: what is published, and whether the history gets it."""
@@ -120,20 +120,20 @@ class ChannelConsent:
         facts = {"channel": channel, "data": data}
         if event.type != "custom":
             facts["type"] = event.type
-        found = self._ask("publish", connection, channel, facts, _Publication)
-        if found.data is not UNSET and event.data:
-            event = replace(event, data=bytes(found.data))
-        elif found.data is not UNSET:  # a text stays one if it is replaced by a text
-            text = msgspec.json.decode(found.data)
+        answer = self._ask("publish", connection, channel, facts, _Publication)
+        if answer.data is not UNSET and event.data:
+            event = replace(event, data=bytes(answer.data))
+        elif answer.data is not UNSET:  # a text stays one if it is replaced by a text
+            text = msgspec.json.decode(answer.data)
             if isinstance(text, str):
                 event = replace(event, text=text)
             else:
                 type = "custom" if event.type == "text" else event.type
-                event = replace(event, text="", data=bytes(found.data), type=type)
-        if found.tags:
+                event = replace(event, text="", data=bytes(answer.data), type=type)
+        if answer.tags:
             part = event.channel or ChannelPart(channel)
-            event = replace(event, channel=replace(part, tags=encode_tags(found.tags)))
-        return event, not found.skip_history
+            event = replace(event, channel=replace(part, tags=encode_tags(answer.tags)))
+        return event, not answer.skip_history
 
     def review(self, connection: ChannelClient, channel: str, event: Event) -> Event:
         """The publication of a client event after the back end's review."""
@@ -173,7 +173,7 @@ class ChannelConsent:
         check_name(channel)
         app, user = connection.app or "", connection.user
         try:
-            found = self._back_ends.ask(app, call, connection, facts, kind)
+            answer = self._back_ends.ask(app, call, connection, facts, kind)
         except BackEndUnavailable:
             raise ChannelRefused("unavailable", "the back end has not decided in time") from None
         except BackEndRefused as refused:
@@ -183,4 +183,4 @@ class ChannelConsent:
             raise ChannelRefused("denied", str(refused), refused.error) from None
         if not connection.is_open or (connection.app, connection.user) != (app, user):
             raise ChannelRefused("ended")
-        return found
+        return answer

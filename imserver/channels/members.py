@@ -443,13 +443,13 @@ class ChannelMembers:
         return peers if found is None else [lease for lease in peers if lease.epoch in found]
 
     def _members_here(self, query: ChannelMembersQuery) -> MembersHere:
-        found = self._hub.channel(query.app, query.channel)
-        if found is None:
+        local = self._hub.channel(query.app, query.channel)
+        if local is None:
             return MembersHere(0, [], self._birth)
-        after, total = read_cursor(query.after), len(found.members)
+        after, total = read_cursor(query.after), len(local.members)
         behind = (
             (connection, joined)
-            for connection, joined in found.members.items()
+            for connection, joined in local.members.items()
             if (joined, self._birth) > after
         )
         members = []
@@ -495,8 +495,8 @@ class ChannelMembers:
     def count(self, app: str, channel: str) -> int:
         """The number of connections in a channel. Numbers of other nodes are about a second old."""
         own = 0 if self._others is None else self._others.node_messages.own_epoch
-        found = self._find(app, channel) or {}
-        elsewhere = sum(members for node_epoch, members in found.items() if node_epoch != own)
+        nodes = self._find(app, channel) or {}
+        elsewhere = sum(members for node_epoch, members in nodes.items() if node_epoch != own)
         return self._hub.member_count(app, channel) + elsewhere
 
     def channels(self, app: str, after: str = "", limit: int = 1000) -> ChannelPage:
@@ -537,20 +537,20 @@ def infos_of(connection: Connection, channel: str) -> tuple[bytes, bytes]:
 def page_of(shares: Iterable[MembersHere], limit: int, missing: tuple[str, ...] = ()) -> MemberPage:
     """Make one page from the pages of all nodes: as many members as fit. Each of them has at most ``limit``
     + 1 members."""
-    total, found = 0, []
+    total, members = 0, []
     for share in shares:
         total += share.total
-        found += [(member.joined, share.birth, member) for member in share.members]
-    found.sort(key=lambda entry: entry[:2])
+        members += [(member.joined, share.birth, member) for member in share.members]
+    members.sort(key=lambda entry: entry[:2])
     sizes = (
         _MEMBER_BYTES
         + HistoryPage.size_of((member.user + member.device).encode())
         + len(member.info)
         + len(member.channel_info)
-        for *_, member in found
+        for *_, member in members
     )
-    page = found[: min(limit, count_fitting(sizes))]
-    more = len(found) > len(page)
+    page = members[: min(limit, count_fitting(sizes))]
+    more = len(members) > len(page)
     return MemberPage(
         total, [member for _, _, member in page], cursor(*page[-1][:2]) if more and page else "", missing
     )

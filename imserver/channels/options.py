@@ -106,14 +106,14 @@ class ChannelOptions:
         tenant = self._settings(app)
         if tenant is None:
             return _DEFAULTS
-        rows, found = tenant.channels, _DEFAULTS
+        rows, settings = tenant.channels, _DEFAULTS
         if rows or tenant.known_channels_only:
             without = UNKNOWN if tenant.known_channels_only else _DEFAULTS
-            found = rows.get(_namespace(rows, channel), without)
-            if found is UNKNOWN:
-                return found
+            settings = rows.get(_namespace(rows, channel), without)
+            if settings is UNKNOWN:
+                return settings
         names = self.names.get(app) if self.names else None
-        return found if names is None else names.options(channel, found)
+        return settings if names is None else names.options(channel, settings)
 
     def user_row(self, app: str) -> ChannelSettings | None:
         """The options of the channels of users (``user:<id>``) that an app has set. Never switches."""

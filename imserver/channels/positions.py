@@ -315,8 +315,8 @@ class OrderedDelivery:
         read what is missing. May switch."""
         for first in range(0, len(channels), 200):
             some = channels[first : first + 200]
-            found = self._history.positions(app, [local.name for local in some])
-            for local, newest in zip(some, found or (), strict=False):
+            positions = self._history.positions(app, [local.name for local in some])
+            for local, newest in zip(some, positions or (), strict=False):
                 state = local.position
                 if state is None or state.offset < 0:
                     continue

@@ -173,22 +173,22 @@ class ChannelSubscriptions:
         subscription is refused, none of them stays.
         """
         app = connection.app or ""
-        found: dict[str, Subscribed] = {}
+        subscriptions: dict[str, Subscribed] = {}
         self._notices.charge(connection, *[each for each in wanted if self._notices.is_announced(app, each)])
         try:
             for channel, since in wanted.items():
                 options = self._options.of(app, channel)
-                found[channel] = self._join(_Wish(app, connection, channel, options, since))
-            for each in found.values():
+                subscriptions[channel] = self._join(_Wish(app, connection, channel, options, since))
+            for each in subscriptions.values():
                 if connection not in each.local.members:
                     raise ChannelRefused("ended")
         except BaseException:
-            for channel in found:
+            for channel in subscriptions:
                 self._members.leave(app, channel, connection)
             for channel in wanted:
                 self._abandon(app, channel)
             raise
-        return found
+        return subscriptions
 
     def answered(self, connection: Connection, channel: str, found: Subscribed) -> None:
         """Deliver what follows the answer to a subscription. Never switches."""

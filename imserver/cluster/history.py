@@ -92,11 +92,11 @@ def select(
     first = top - len(publications) + 1
     if reverse:
         last = len(publications) if since is None else max(0, min(since.offset - first, len(publications)))
-        found = list(islice(publications, last))[::-1]
+        events = list(islice(publications, last))[::-1]
     else:
         start = 0 if since is None else max(0, since.offset - first + 1)
-        found = list(islice(publications, start, None))
-    return found if limit < 0 else found[:limit]
+        events = list(islice(publications, start, None))
+    return events if limit < 0 else events[:limit]
 
 
 class _Stream:
@@ -222,8 +222,8 @@ class LocalHistory:
         at its beginning. Never switches.
         """
         stream = self._open(app, channel)
-        found = select(stream.publications, stream.offset, since, limit, reverse)
-        return HistoryPage(found, Position(stream.epoch, stream.offset))
+        events = select(stream.publications, stream.offset, since, limit, reverse)
+        return HistoryPage(events, Position(stream.epoch, stream.offset))
 
     def positions(self, app: str, channels: Sequence[str]) -> list[Position]:
         """The position of the newest publication of each channel. Never switches."""

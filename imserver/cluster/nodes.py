@@ -425,11 +425,11 @@ class Overview(Struct, frozen=True):
     def leases(self) -> dict[str, Lease]:
         """The lease of every live node, this one first. If a node has two epochs, the later one is used."""
         own = self.own_lease()
-        found = {own.node: own}
+        leases = {own.node: own}
         for _, lease in sorted(self.registry.leases().items()):
             if lease.node != own.node:
-                found[lease.node] = lease
-        return found
+                leases[lease.node] = lease
+        return leases
 
     def states(self, debug: bool, detail: bool) -> tuple[dict[str, Any], list[str]]:
         """The state and lease of every node, and the names of nodes that did not answer. For these, only the

@@ -105,8 +105,8 @@ def delete(path: str | None, data_dir: str | None, yes: bool, name: str) -> None
     with aliases cannot be deleted. This cannot be undone.
     """
     with opened(path, data_dir) as (settings, store, tenants):
-        found = app_contents(tenants, store, name)
-        goes = ", ".join(f"{number} {what}" for what, number in msgspec.structs.asdict(found).items())
+        contents = app_contents(tenants, store, name)
+        goes = ", ".join(f"{number} {what}" for what, number in msgspec.structs.asdict(contents).items())
         click.echo(f"Deleting the app {name} also deletes {goes}.", err=True)
         if not yes:
             try:

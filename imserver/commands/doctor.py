@@ -101,11 +101,11 @@ def _files(config: Config) -> Findings:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limits = config.limits
     wanted = limits.max_connections + SPARE_FILES_OF_A_CLUSTER if limits.max_connections else WANTED_FILES
-    found = f"{hard} (the server raises its limit of {soft} to that)"
+    result = f"{hard} (the server raises its limit of {soft} to that)"
     yield _finding(
         hard != resource.RLIM_INFINITY and hard < wanted,
         "open files",
-        found,
+        result,
         f"each connection needs one: this node serves about {max(hard - SPARE_FILES_OF_A_CLUSTER, 0)}, "
         f"{wanted - SPARE_FILES_OF_A_CLUSTER} are recommended",
         f"LimitNOFILE={wanted} in the unit, or: ulimit -Hn {wanted}",
@@ -124,11 +124,11 @@ def _files(config: Config) -> Findings:
 def _processes(config: Config) -> Findings:
     planned, why = plan_processes(config)
     number, available = planned.server.processes, cores()
-    found = why.removeprefix("processes: ") or f"{number} on {available} core{'s' * (available > 1)}"
+    result = why.removeprefix("processes: ") or f"{number} on {available} core{'s' * (available > 1)}"
     yield _finding(
         number > available,
         "processes",
-        found,
+        result,
         "with more processes than cores, less work is done together: with 8 for each core a login takes "
         "nearly twice the CPU",
         f"LimitNOFILE={2 * WANTED_FILES} in the unit, and server.processes: auto",
@@ -276,19 +276,19 @@ def _get(host: str, port: int, path: str, key: str) -> tuple[int, dict[str, Any]
 def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
     """(setting, host, ports) of all listeners of the machine's nodes."""
     app, host = config.app, config.server.host
-    found: list[tuple[str, str, Sequence[int]]] = [
+    listeners: list[tuple[str, str, Sequence[int]]] = [
         ("app.http_port", host, (app.http_port,)),
         ("app.websocket_port", host, (app.websocket_port,)),
     ]
     for number, row in enumerate(config.server.extra_listen):
         if not row.socket:
-            found.append((f"server.extra_listen[{number}]", row.host or host, (row.port,)))
+            listeners.append((f"server.extra_listen[{number}]", row.host or host, (row.port,)))
     if config.clustered and app.rpc_port:
         nodes = plan_processes(config)[0].server.processes
         only_local = config.demo and not config.server.insecure
         bind = config.cluster.bind or advertised_address(config.cluster.advertise, only_local)
-        found.append(("app.rpc_port", bind, range(app.rpc_port, app.rpc_port + PORTS_PER_NODE * nodes)))
-    return found
+        listeners.append(("app.rpc_port", bind, range(app.rpc_port, app.rpc_port + PORTS_PER_NODE * nodes)))
+    return listeners
 
 
 def _reserved() -> set[int]:
@@ -306,12 +306,12 @@ def _socket_memory(_config: Config) -> Findings:
         return
     most = int(value.split()[2]) * BYTES_PER_PAGE
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    found = f"{value.replace(chr(9), ' ')} pages: at most {_size(most)} of {_size(memory)}"
+    result = f"{value.replace(chr(9), ' ')} pages: at most {_size(most)} of {_size(memory)}"
     third = memory // 3 // BYTES_PER_PAGE
     yield _finding(
         most > memory // 2,
         "net.ipv4.tcp_mem",
-        found,
+        result,
         "socket buffers may take more than half of the memory: slow receivers could end the server",
         _sysctl("net.ipv4.tcp_mem", f"'{third // 2} {third * 3 // 4} {third}'"),
     )
@@ -370,8 +370,8 @@ def _ask_redis(connection: Any, *command: str) -> Any:
 
 
 def _speed(name: str, seconds: float, meaning: str, mend: str) -> Finding:
-    found = f"{seconds * 1000:.2f} ms (median of {_TRIES})"
-    return _finding(seconds > SLOW_SECONDS, name, found, meaning, mend)
+    result = f"{seconds * 1000:.2f} ms (median of {_TRIES})"
+    return _finding(seconds > SLOW_SECONDS, name, result, meaning, mend)
 
 
 def _clock(name: str, difference: float) -> Finding:
@@ -445,11 +445,11 @@ def _damage(database: Path) -> Findings:
         "fail",
     )
     if words is None:
-        words, found = "", f"no damage in what was read of it in {PROBE_SECONDS:g} s"
+        words, result = "", f"no damage in what was read of it in {PROBE_SECONDS:g} s"
     else:
-        found = f"{database}: {words}" if words else "no damage"
+        result = f"{database}: {words}" if words else "no damage"
     yield _finding(
-        bool(words), "pages of SQLite", found, "some rows cannot be read, or are wrong", mend, "fail"
+        bool(words), "pages of SQLite", result, "some rows cannot be read, or are wrong", mend, "fail"
     )
 
 
@@ -568,11 +568,11 @@ def _hosts(config: Config) -> list[tuple[str, str]]:
     for name, app in config.apps.items():
         urls += [(f"apps.{name}.{setting}", url) for setting, url in marked(app, "url")]
         urls += [(f"apps.{name}.jwt[{n}]", row.jwks_url or row.issuer) for n, row in enumerate(app.jwt)]
-    found = [(name, host) for name, url in urls if (host := urlsplit(url).hostname)]
-    found += marked(config, "host")
+    hosts = [(name, host) for name, url in urls if (host := urlsplit(url).hostname)]
+    hosts += marked(config, "host")
     if config.clustered:
-        found += [("redis.url", host) for host, _ in address_of(config.redis).hosts]
-    return list({host: (name, host) for name, host in found}.values())
+        hosts += [("redis.url", host) for host, _ in address_of(config.redis).hosts]
+    return list({host: (name, host) for name, host in hosts}.values())
 
 
 def _public_urls(config: Config) -> list[tuple[str, str]]:

@@ -117,14 +117,14 @@ def marked(settings: Struct, mark: str, above: str = "") -> Iterator[tuple[str, 
 @cache
 def _fields_with(kind: type[Struct], mark: str) -> tuple[tuple[str, bool], ...]:
     """The fields with a mark, and whether they have it themselves: else something in them has it."""
-    found = []
+    fields = []
     for name, hint in hints_of(kind).items():
         inner = struct_in(hint)
         if marks_of(hint).get(mark):
-            found.append((name, True))
+            fields.append((name, True))
         elif inner is not None and (OF_FEATURES in inner.__struct_fields__ or _fields_with(inner, mark)):
-            found.append((name, False))
-    return tuple(found)
+            fields.append((name, False))
+    return tuple(fields)
 
 
 def plain(settings: Struct, hide: bool = False, kind: type[Struct] | None = None) -> dict[str, Any]:

@@ -106,8 +106,8 @@ def manual_of(text: str, declared: Declarations) -> str:
 
     paragraphs = []
     for paragraph in text.split("\n\n"):
-        found = re.search(r"^(\w+):", paragraph, re.MULTILINE)
-        section = found[1] if found else ""
+        match = re.search(r"^(\w+):", paragraph, re.MULTILINE)
+        section = match[1] if match else ""
         there.add(section)
         if section == "apps":
             entries = r"^#   (\w+)\W.*\n(?:#    +\S.*\n)*"

@@ -77,13 +77,13 @@ class NodeStatus:
 
     def unready(self) -> Unready | None:
         """Why this node cannot serve clients; None: it can. Called once a second, too."""
-        found = self._objection()
-        if found is None:
+        objection = self._objection()
+        if objection is None:
             self._reason = ""
             return None
-        if found.reason != self._reason:
-            self._reason, self._since = found.reason, int(time())
-        return replace(found, since=self._since)
+        if objection.reason != self._reason:
+            self._reason, self._since = objection.reason, int(time())
+        return replace(objection, since=self._since)
 
     def _objection(self) -> Unready | None:
         node = self._node

@@ -207,12 +207,12 @@ def operation_id(row: Operation) -> str:
 
 
 def _parameters(row: Operation, schemas: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    parameters: list[dict[str, Any]] = []
     if row.path_id is not None:
         schema = msgspec.json.schema(row.path_id)
         meaning = schema.pop("description", "")
         path_id = {"name": "id", "in": "path", "required": True, "example": examples_of(row)[0]["id"]}
-        found.append({**path_id, "schema": schema, "description": meaning})
+        parameters.append({**path_id, "schema": schema, "description": meaning})
     if row.query is not None:
         schema = schemas[row.query.__name__]
         examples = examples_of(row)[0] or {}
@@ -226,8 +226,8 @@ def _parameters(row: Operation, schemas: Mapping[str, dict[str, Any]]) -> list[d
             }
             if name in examples:
                 parameter["example"] = examples[name]
-            found.append(parameter)
-    return found + [_header(header, where="header") for header in row.headers]
+            parameters.append(parameter)
+    return parameters + [_header(header, where="header") for header in row.headers]
 
 
 def _header(header: Header, where: str = "") -> dict[str, Any]:

@@ -337,10 +337,10 @@ class ChannelMembership:
     def users_of(self, channel: LocalChannel) -> int:
         """Number of users among the members. Those without a user are one."""
         counts = channel.app.user_counts
-        found = counts.get(channel)
-        if found is None:
-            found = counts[channel] = len({connection.user for connection in channel.members})
-        return found
+        count = counts.get(channel)
+        if count is None:
+            count = counts[channel] = len({connection.user for connection in channel.members})
+        return count
 
     def _take_out(self, channel: LocalChannel, connection: Connection) -> None:
         if channel.app.user_counts:

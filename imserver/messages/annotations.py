@@ -87,8 +87,8 @@ class AnnotationCommands:
     def pins(self, connection: Connection, command: AskPins) -> Reply:
         """The pinned messages of a conversation. Switches."""
         app, user = app_and_user(connection)
-        found, before = self._log.entries.pins(app, user, command.conversation, command.before)
-        return Reply(errors.ReplyCode.OK, PinsView([entry.view() for entry in found], before))
+        entries, before = self._log.entries.pins(app, user, command.conversation, command.before)
+        return Reply(errors.ReplyCode.OK, PinsView([entry.view() for entry in entries], before))
 
     def _change(self, mute: Rejected | None, change: Callable[[MessageLog], Change | Rejected]) -> Reply:
         # A change would create the database.

@@ -207,10 +207,10 @@ class Deliverer:
         messages: list[Message] = []
         for entry in entries:
             number = entry.conversation
-            found = receivers.get(number)
-            if found is None:
-                found = receivers[number] = self._receivers(app, entry)
-            if found:
+            connections = receivers.get(number)
+            if connections is None:
+                connections = receivers[number] = self._receivers(app, entry)
+            if connections:
                 indexes.setdefault(number, []).append(len(messages))
                 messages.append(entry)
         if messages:
@@ -238,15 +238,15 @@ class Deliverer:
         if known is None:
             return []
         if entry.members:
-            found: list[Connection] = []
+            connections: list[Connection] = []
             # As App.sessions_of(), without a call and a tuple for each user.
             for user in set(entry.members):
                 sessions = known.users.get(user)
                 if type(sessions) is list:
-                    found += [each for each in sessions if each.log_subscription is not None]
+                    connections += [each for each in sessions if each.log_subscription is not None]
                 elif sessions is not None and sessions.log_subscription is not None:  # type: ignore[union-attr]
-                    found.append(sessions)  # type: ignore[arg-type]
-            return found
+                    connections.append(sessions)  # type: ignore[arg-type]
+            return connections
         room = known.channels.get(entry.room)
         if room is None:
             return []
@@ -350,12 +350,12 @@ class Deliverer:
         if not self._streams.by_channel:
             return
         app, user, log_subscription = connection.app or "", connection.user or "", connection.log_subscription
-        found = dict(self._streams.of_sender(app, user))
-        found.update(self._streams.of(app, f"user:{user}"))
+        streams = dict(self._streams.of_sender(app, user))
+        streams.update(self._streams.of(app, f"user:{user}"))
         for group in () if log_subscription is None else log_subscription.groups:
             if connection not in self._followers.bots.get((app, group), ()):
-                found.update(self._streams.of(app, f"group:{group}"))
-        for stream in found.values():
+                streams.update(self._streams.of(app, f"group:{group}"))
+        for stream in streams.values():
             self.send_stream(stream, (connection,))
 
     def send_stream(self, stream: OpenStream, connections: Collection[Connection]) -> None:

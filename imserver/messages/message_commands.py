@@ -251,9 +251,9 @@ class MessageCommands:
     def conversations(self, connection: Connection, command: Conversations) -> Reply:
         """The user's conversations. Switches."""
         app, user = app_and_user(connection)
-        found, more = self._log.conversations.page(app, user, command.before, command.limit)
+        summaries, more = self._log.conversations.page(app, user, command.before, command.limit)
         return Reply(
-            errors.ReplyCode.OK, ConversationPage([conversation_view(each, user) for each in found], more)
+            errors.ReplyCode.OK, ConversationPage([conversation_view(each, user) for each in summaries], more)
         )
 
     def search(self, connection: Connection, command: Search) -> Reply:

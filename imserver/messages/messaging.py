@@ -301,29 +301,29 @@ def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send |
         return _forwarded(stored, app, user, command)
     if command.kind == "press":
         return _pressed(stored, app, user, command)
-    found = stored.entries.find(app, [command.about])
-    if not found or not found[0].may_be_revised(user):
+    entries = stored.entries.find(app, [command.about])
+    if not entries or not entries[0].may_be_revised(user):
         return None
-    return replace(command, conversation=found[0].conversation)
+    return replace(command, conversation=entries[0].conversation)
 
 
 def _pressed(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
     """A pressed button: to the bot that has sent the message."""
-    found = stored.entries.readable(app, user, [command.about])
-    if not found or found[0].kind != "message" or found[0].sender in ("", user):
+    entries = stored.entries.readable(app, user, [command.about])
+    if not entries or entries[0].kind != "message" or entries[0].sender in ("", user):
         return None
-    if command.body.decode() not in values_of(found[0].meta):
+    if command.body.decode() not in values_of(entries[0].meta):
         return None
-    return replace(command, to=found[0].sender, conversation=0, meta=b"")
+    return replace(command, to=entries[0].sender, conversation=0, meta=b"")
 
 
 def _forwarded(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
     """A forwarded message: the content of the original, and who wrote that."""
     ids = [command.about]
-    found = stored.entries.readable(app, user, ids) if user else stored.entries.find(app, ids)
-    if not found or found[0].kind != "message" or found[0].room:
+    entries = stored.entries.readable(app, user, ids) if user else stored.entries.find(app, ids)
+    if not entries or entries[0].kind != "message" or entries[0].room:
         return None
-    original = found[0]
+    original = entries[0]
     origin = decode_meta(original.meta).get("forwarded") or {"from": original.sender, "id": original.id}
     meta = _encode({"forwarded": origin})
     return replace(command, type=original.type, body=original.body, about=0, meta=meta)

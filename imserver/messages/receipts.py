@@ -144,11 +144,11 @@ class Signals:
         if log_subscription is None or group not in log_subscription.groups:
             conversations = self._log.conversations
             is_member = conversations.member(app, group, user) is not None
-            found = conversations.get(app, group) if is_member else None
-            if found is None:
+            conversation = conversations.get(app, group) if is_member else None
+            if conversation is None:
                 return Reply(errors.ReplyCode.UNAUTHORIZED)
-            if found.members:
-                peer = next((each for each in found.members if each != user), user)
+            if conversation.members:
+                peer = next((each for each in conversation.members if each != user), user)
                 self._typing_to(app, user, peer, group)
                 return _OK
         if self._may(app, user, group, TYPING_SECONDS) and self._may(app, "", group, GROUP_SECONDS):
@@ -303,8 +303,8 @@ class Receipts:
         conversation, limit = command.conversation, command.limit
         stored = self._log.marks
         rows = stored.receipts(app, user, conversation, command.after, limit + 1, command.message)
-        found = [ReceiptShown(row.user, row.read, row.received) for row in rows[:limit]]
-        return Reply(errors.ReplyCode.OK, ReceiptPage(found, len(rows) > limit))
+        receipts = [ReceiptShown(row.user, row.read, row.received) for row in rows[:limit]]
+        return Reply(errors.ReplyCode.OK, ReceiptPage(receipts, len(rows) > limit))
 
     def count(self, connection: Connection, command: CountReceipts) -> Reply:
         """How many of the other members have received and read these messages. Switches."""
@@ -318,11 +318,11 @@ class Receipts:
 
     def marks(self, app: str, user: str, after: int) -> MarksAnswer:
         """A user's marks that are newer than a version. Switches; raises StorageUnavailable."""
-        found = self._log.marks.since(app, user, after)
+        marks = self._log.marks.since(app, user, after)
         return MarksAnswer(
-            found.version,
-            [ReadMark(conversation, id) for conversation, id in sorted(found.reads.items())],
-            list(found.hidden),
-            [PeerReceipt(row.user, row.read, row.received, row.conversation) for row in found.receipts],
-            found.more,
+            marks.version,
+            [ReadMark(conversation, id) for conversation, id in sorted(marks.reads.items())],
+            list(marks.hidden),
+            [PeerReceipt(row.user, row.read, row.received, row.conversation) for row in marks.receipts],
+            marks.more,
         )

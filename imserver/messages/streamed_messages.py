@@ -424,13 +424,13 @@ class StreamedMessages:
         elsewhere: dict[int, list[int]] = {}
         leases: dict[int, Lease] = {}
         here: list[int] = []
-        found = [AppendedPiece(AppendStatus.FAILED)] * len(pieces)
+        results = [AppendedPiece(AppendStatus.FAILED)] * len(pieces)
         for index, (stream, _, text) in enumerate(pieces):
             lease = None if stream in self._own else self._table.node_of(stream, self._others)
             if lease is None:
                 here.append(index)
             elif len(text.encode()) > self._max_bytes:
-                found[index] = AppendedPiece(AppendStatus.TOO_LONG)
+                results[index] = AppendedPiece(AppendStatus.TOO_LONG)
             else:
                 leases[lease.epoch] = lease
                 elsewhere.setdefault(lease.epoch, []).append(index)
@@ -443,21 +443,21 @@ class StreamedMessages:
                     leases[node_epoch], self._append_query, query, list[AppendedPiece]
                 )
                 for index, answer in zip(some, answers or (), strict=False):
-                    found[index] = answer
+                    results[index] = answer
 
         asking = [gevent.spawn(ask, node_epoch, indexes) for node_epoch, indexes in elsewhere.items()]
         if here:
             answers = self._append_here(AppendPieces(app, [pieces[index] for index in here], sender))
             for index, answer in zip(here, answers, strict=True):
-                found[index] = answer
+                results[index] = answer
         gevent.joinall(asking)
-        if pieces and all(each.status is AppendStatus.FAILED for each in found):
+        if pieces and all(each.status is AppendStatus.FAILED for each in results):
             raise ChannelRefused("unavailable")
-        return found
+        return results
 
     def _append_here(self, query: AppendPieces) -> list[AppendedPiece]:
         """Check the senders, then append the pieces. May switch."""
-        found = [_UNKNOWN] * len(query.pieces)
+        results = [_UNKNOWN] * len(query.pieces)
         indexes: dict[str, list[int]] = {}
         for index, (stream, _, _) in enumerate(query.pieces):
             indexes.setdefault(stream, []).append(index)
@@ -473,13 +473,13 @@ class StreamedMessages:
                 if own is None:
                     closed = self._find_closed(query.app, id, query.sender)
                     for index in indexes[id]:
-                        found[index] = _UNKNOWN if closed is None else AppendedPiece(AppendStatus.CLOSED)
+                        results[index] = _UNKNOWN if closed is None else AppendedPiece(AppendStatus.CLOSED)
                     continue
                 text = ""
                 for index in indexes[id]:
                     _, number, piece = query.pieces[index]
                     status = self._take(own, number, piece, now)
-                    found[index] = AppendedPiece(status, own.piece)
+                    results[index] = AppendedPiece(status, own.piece)
                     if status is AppendStatus.APPENDED:
                         text += piece
                 if text:
@@ -489,7 +489,7 @@ class StreamedMessages:
                 self._target.publish(query.app, events)
             if is_long_turn():
                 serve_others()
-        return found
+        return results
 
     def _check(self, app: str, ids: Iterable[str], sender: str) -> None:
         """End those of these streams whose sender may not go on. May switch."""

@@ -112,18 +112,18 @@ def _load_other(name: str) -> Feature:
     """Import a feature of another distribution. Raises StartError."""
     from importlib.metadata import entry_points  # for these features only
 
-    found = entry_points(group=GROUP, name=name)
+    entries = entry_points(group=GROUP, name=name)
     if fold(name) in CORE_SETTINGS.names:
         raise StartError(f"there is no feature {name!r}; a section of the core's settings has this name")
-    offers = ", ".join(sorted(entry.dist.name for entry in found if entry.dist is not None))
-    if not found:
+    offers = ", ".join(sorted(entry.dist.name for entry in entries if entry.dist is not None))
+    if not entries:
         known = ", ".join(map(_name, FEATURES))
         raise StartError(
             f"there is no feature {name!r}; there are {known}, and those that installed distributions offer"
         )
-    if len(found) > 1:
+    if len(entries) > 1:
         raise StartError(f"the feature {name!r} is offered by several distributions: {offers}")
-    (entry,) = found
+    (entry,) = entries
     try:
         feature = entry.load()
     except (Exception, SystemExit) as error:
@@ -153,14 +153,14 @@ def make_push_services(
     features: Iterable[Feature], config: Config, tenants: Tenants
 ) -> tuple[PushService, ...]:
     """Make the push services that features bring. Raises StartError."""
-    found: dict[str, PushService] = {}
+    services: dict[str, PushService] = {}
     for feature in features:
         for service in () if feature.push_services is None else feature.push_services(config, tenants):
-            if service.name in found or service.name in WEB:
+            if service.name in services or service.name in WEB:
                 text = f"there is a push service {service.name!r} already"
                 raise StartError(f"the feature {feature.name!r}: {text}")
-            found[service.name] = service
-    return tuple(found.values())
+            services[service.name] = service
+    return tuple(services.values())
 
 
 def offered() -> Iterator[Feature | StartError]:

@@ -393,10 +393,12 @@ def _is_loopback(name: str, host: str) -> bool:
     except ValueError:
         pass  # a host name
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
         raise StartError(f"{name} {host} cannot be resolved: {error.strerror}") from None
-    return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
+    return all(
+        ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in addresses
+    )
 
 
 def echo(connection: Connection, payload: bytes, text: bool) -> None:

@@ -50,8 +50,8 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
     size = len(after)
     prefix = _equal(before, after)
     suffix = min(_equal(before[::-1], after[::-1]), min(len(before), size) - prefix)
-    found: list[tuple[int, int, int]] = []
-    _add(found, after, 0, prefix, 0)
+    copies: list[tuple[int, int, int]] = []
+    _add(copies, after, 0, prefix, 0)
     position, stop = prefix, size - suffix
     blocks: dict[bytes, int] = {}
     if stop - position >= _BLOCK:
@@ -62,7 +62,7 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
             position += 1
             continue
         start, end = position, position + _BLOCK
-        least = found[-1][1] if found else 0
+        least = copies[-1][1] if copies else 0
         while start > least and origin and after[start - 1] == before[origin - 1]:
             start, origin = start - 1, origin - 1
         gap = origin - start
@@ -70,10 +70,10 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
             end += _STEP
         while end < stop and end + gap < len(before) and after[end] == before[end + gap]:
             end += 1
-        _add(found, after, start, end, origin)
+        _add(copies, after, start, end, origin)
         position = end
-    _add(found, after, stop, size, len(before) - suffix)
-    return found
+    _add(copies, after, stop, size, len(before) - suffix)
+    return copies
 
 
 def _add(found: list[tuple[int, int, int]], after: bytes, start: int, end: int, origin: int) -> None:

@@ -70,8 +70,8 @@ class ClusterReach:
     # --- the reach ------------------------------------------------------------------------------------------
 
     def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
-        found = self.find(app, [user])
-        return self.push(app, user, event, None if found is None else found[0], device)
+        refs = self.find(app, [user])
+        return self.push(app, user, event, None if refs is None else refs[0], device)
 
     def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
         """See :class:`imserver.push.push.Reach`. Looks up and claims with one query."""
@@ -366,12 +366,12 @@ class Rerouting:
             gevent.sleep(0.01)
         looks = 0
         while True:
-            found = self._registry.find(item.app, [item.user])
+            refs = self._registry.find(item.app, [item.user])
             if self._deliver(item):
                 return True
-            if found is None or not item.alone or item.hops >= MAX_HOPS:
+            if refs is None or not item.alone or item.hops >= MAX_HOPS:
                 return False
-            epochs = {ref.epoch for ref in found[0]} - {self._node_messages.own_epoch}
+            epochs = {ref.epoch for ref in refs[0]} - {self._node_messages.own_epoch}
             if epochs or monotonic() >= until:
                 break
             looks += 1

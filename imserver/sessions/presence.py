@@ -208,7 +208,7 @@ class Presence:
 
     def sessions(self, app: str, users: Sequence[str]) -> UserSessions:
         """The addressed sessions of each user, on all nodes."""
-        found: list[list[SessionInfo]] = []
+        sessions: list[list[SessionInfo]] = []
         missing: dict[str, None] = {}
         for first in range(0, len(users), BATCH_USERS):
             query = SessionsQuery(app, users[first : first + BATCH_USERS])
@@ -217,9 +217,9 @@ class Presence:
             for answer in read(answers, list[list[SessionInfo]]).values():
                 for here, there in zip(part, answer, strict=False):
                     here += there
-            found += part
+            sessions += part
             missing |= dict.fromkeys(silent)
-        return UserSessions(found, tuple(missing))
+        return UserSessions(sessions, tuple(missing))
 
     def _nodes_of(self, query: SessionsQuery) -> Iterable[Lease]:
         """The other nodes that may have sessions of these users."""

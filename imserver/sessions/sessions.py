@@ -463,8 +463,8 @@ class Sessions:
         if self._others is None:
             closed = self.close_here(CloseSessions(app, users, device, ban_seconds, reason=reason))
         else:
-            found = self._others.registry.find(app, users) if users else []
-            online = [user for user, refs in zip(users, found or [()] * len(users), strict=True) if refs]
+            nodes = self._others.registry.find(app, users) if users else []
+            online = [user for user, refs in zip(users, nodes or [()] * len(users), strict=True) if refs]
             query = CloseSessions(app, users, device, ban_seconds, online, reason)
             closed = self.close_here(query)
             answers, missing = self._query(self._others, "close_sessions", query)

@@ -25,10 +25,10 @@ _log = logging.getLogger(__name__)
 def resolve(host: str) -> str:
     """The first address of a host. Raises StartError."""
     try:
-        found = _socket.getaddrinfo(host, 0, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE)
+        addresses = _socket.getaddrinfo(host, 0, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE)
     except OSError as error:
         raise StartError(f"server.host {host} cannot be resolved: {error.strerror}") from None
-    return str(found[0][4][0])
+    return str(addresses[0][4][0])
 
 
 class ConnectionSteering:

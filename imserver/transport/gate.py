@@ -46,8 +46,8 @@ def host_name(value: str) -> str:
     Only ``[scheme://]host[:port]`` is valid (RFC 9110 section 7.2, RFC 6454 section 6.2). In anything else,
     such as ``evil.example\\@127.0.0.1``, a browser and this server could read different hosts.
     """
-    found = _HOST(value)
-    return (found[1] or found[2]).removesuffix(".").lower() if found else ""
+    match = _HOST(value)
+    return (match[1] or match[2]).removesuffix(".").lower() if match else ""
 
 
 def listed_host(address: str) -> str:
@@ -245,13 +245,13 @@ class Head(Struct, frozen=True):
 
     def params(self) -> dict[str, str]:
         """The decoded parameters of the query. The first of several with one name counts."""
-        found: dict[str, str] = {}
+        params: dict[str, str] = {}
         try:
             for name, value in parse_qsl(self.query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS):
-                found.setdefault(name, value)
+                params.setdefault(name, value)
         except ValueError:  # too many parameters
             return {}
-        return found
+        return params
 
 
 MAX_PARAMETERS = 64

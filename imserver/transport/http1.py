@@ -367,10 +367,10 @@ class Body:
                 if len(raw) >= MAX_LINE_BYTES or not may_become_size:
                     raise BadHead(Problems.BAD_REQUEST, "broken chunk size")
                 return None
-            found = _SIZE.fullmatch(raw, 0, end)
-            if found is None:
+            match = _SIZE.fullmatch(raw, 0, end)
+            if match is None:
                 raise BadHead(Problems.BAD_REQUEST, "broken chunk size")
-            size = int(found[1], 16)
+            size = int(match[1], 16)
             if size == 0:
                 return self._read_trailer(end + 2)
             if len(self.content) + size > self._limit:

@@ -207,23 +207,23 @@ def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[s
     ``allow_loopback``: addresses of this machine are allowed, also with http. ``pages``: http is allowed, and
     the port is that of the scheme, which each page for everybody has.
     """
-    found = _URL.fullmatch(url) if len(url) <= PublicRequests.URL_CHARACTERS else None
-    if found is None or not 0 < int(found["port"] or 443) < 65536:
+    match = _URL.fullmatch(url) if len(url) <= PublicRequests.URL_CHARACTERS else None
+    if match is None or not 0 < int(match["port"] or 443) < 65536:
         raise BadUrl(f"expected an https:// URL of up to {PublicRequests.URL_CHARACTERS} ASCII characters")
     if pages:
-        if not allow_loopback and int(found["port"] or 0) not in (0, _DEFAULT_PORTS[found["scheme"]]):
+        if not allow_loopback and int(match["port"] or 0) not in (0, _DEFAULT_PORTS[match["scheme"]]):
             raise BadUrl("the port is not that of pages")
-    elif found["scheme"] != "https" and not allow_loopback:
+    elif match["scheme"] != "https" and not allow_loopback:
         raise BadUrl("expected an https:// URL")
-    host = found["v6"] or found["host"]
+    host = match["v6"] or match["host"]
     try:
         ip_address(host)
     except ValueError:
-        if found["v6"]:
+        if match["v6"]:
             raise BadUrl("the IPv6 address is not valid") from None
-        return found
-    _check_addresses([host], found["scheme"], allow_loopback, pages)
-    return found
+        return match
+    _check_addresses([host], match["scheme"], allow_loopback, pages)
+    return match
 
 
 def _check_addresses(addresses: Sequence[str], scheme: str, allow_loopback: bool, pages: bool) -> None:
@@ -247,12 +247,12 @@ def look_up(host: str, port: int) -> list[str]:
 
     resolver = Resolver()
     try:
-        found = resolver.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)
+        addresses = resolver.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)
     except UnicodeError as error:  # a label of more than 63 characters
         raise OSError(str(error)) from None
     finally:
         resolver.close()
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    return list(dict.fromkeys(str(entry[4][0]) for entry in addresses))
 
 
 class AnswerReader:

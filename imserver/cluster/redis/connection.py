@@ -144,11 +144,11 @@ class _Direct(Connection):
     def _connect(self) -> socket.socket:
         where = self.host, self.port, 0, socket.SOCK_STREAM
         try:
-            found: Sequence[Any] = _socket.getaddrinfo(*where, 0, socket.AI_NUMERICHOST)
+            addresses: Sequence[Any] = _socket.getaddrinfo(*where, 0, socket.AI_NUMERICHOST)
         except OSError:
-            found = socket.getaddrinfo(*where)
+            addresses = socket.getaddrinfo(*where)
         problem: OSError = OSError(f"{self.host} has no address")
-        for family, kind, number, _, address in found:
+        for family, kind, number, _, address in addresses:
             sock = DirectSocket(family, kind, number)
             try:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

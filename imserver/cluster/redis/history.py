@@ -109,12 +109,12 @@ class RedisHistory:
                 return None
             cursor, keys = replies[0]
             for key in keys:
-                found = _KEY.fullmatch(key, len(start))
-                if found is None:
+                match = _KEY.fullmatch(key, len(start))
+                if match is None:
                     continue
-                if is_own(decoded(found[1])):
+                if is_own(decoded(match[1])):
                     replies = self.pipeline.execute_all([("DEL", key)])
-                elif found[2] == _LIST:
+                elif match[2] == _LIST:
                     replies = self._erase(key, user, name)
                 if replies is None:
                     return None
@@ -169,8 +169,8 @@ class RedisHistory:
 
 def _page(reply: Any, reverse: bool) -> HistoryPage:
     epoch, top, first, publications = reply[0].decode(), int(reply[1]), int(reply[2]), reply[3]
-    found = [numbered(_decode(each), epoch, first + index) for index, each in enumerate(publications)]
-    return HistoryPage(found[::-1] if reverse else found, Position(epoch, top))
+    events = [numbered(_decode(each), epoch, first + index) for index, each in enumerate(publications)]
+    return HistoryPage(events[::-1] if reverse else events, Position(epoch, top))
 
 
 def _digest(id: str) -> bytes:

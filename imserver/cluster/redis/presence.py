@@ -67,13 +67,13 @@ class Lookup:
 
     def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
         """The addressed sessions of each user on live nodes, in the order of ``users``."""
-        found: list[tuple[SessionRef, ...]] = []
+        refs: list[tuple[SessionRef, ...]] = []
         for first in range(0, len(users), _FIND_USERS):
             part = self._find([_lookup(app, user) for user in users[first : first + _FIND_USERS]])
             if part is None:
                 return None
-            found += part
-        return found
+            refs += part
+        return refs
 
     def find_in_apps(self, apps: Sequence[str], user: str) -> list[tuple[SessionRef, ...]] | None:
         """The addressed sessions of one user on live nodes, in the order of ``apps``. One round trip."""
@@ -375,7 +375,7 @@ class ChannelLookup:
         Nodes that are not settled are in all of them, with 0. None: any node may have members.
         """
         name = encoded(app)
-        found: list[dict[int, int]] = []
+        refs: list[dict[int, int]] = []
         for first in range(0, len(channels), _BATCH):
             fields = [encoded(channel) for channel in channels[first : first + _BATCH]]
             replies = self._pipeline.execute_all(
@@ -383,12 +383,12 @@ class ChannelLookup:
             )
             if replies is None:
                 return None
-            found += map(_parse_nodes, replies)
+            refs += map(_parse_nodes, replies)
         seen = self._link.connects, self._recovery.generation
         if seen != self._seen:
             self._seen = seen
             self._incomplete_until = monotonic() + self._incomplete_seconds
-        return None if monotonic() < self._incomplete_until else self._live(found)
+        return None if monotonic() < self._incomplete_until else self._live(refs)
 
     def _live(self, found: list[dict[int, int]]) -> list[dict[int, int]]:
         """Remove dead epochs and add nodes that have not reported all channels yet."""

@@ -259,12 +259,12 @@ class RedisRegistry:
         """Delete the readable record, when the last session has ended: its end writes the record. A user who
         is online again for five seconds keeps it. Raises StorageUnavailable."""
         end = monotonic() + 5.0
-        while (found := self.find(app, [user])) is not None and found[0]:
+        while (refs := self.find(app, [user])) is not None and refs[0]:
             if monotonic() > end:
                 return
             gevent.sleep(0.05)
         key = record_key(app, encoded(user))
-        if found is None or self.pipeline.execute_all([("DEL", key)]) is None:
+        if refs is None or self.pipeline.execute_all([("DEL", key)]) is None:
             raise StorageUnavailable("Redis does not answer")
 
     def attempt(self, name: str, most: float, each_seconds: float, weight: float) -> float | None:
@@ -286,8 +286,8 @@ class RedisRegistry:
 
     def value(self, key: str) -> bytes | None:
         """See :class:`imserver.cluster.registry.LocalValues`."""
-        found: bytes | None = self._value_command("GET", key)
-        return found
+        value: bytes | None = self._value_command("GET", key)
+        return value
 
     def remove_value(self, key: str) -> bool:
         """See :class:`imserver.cluster.registry.LocalValues`."""

@@ -446,10 +446,10 @@ def private_address(host: str) -> str:
     where = host, None, 0, socket.SOCK_STREAM, 0
     try:
         try:
-            found: Sequence[Any] = _socket.getaddrinfo(*where, socket.AI_NUMERICHOST)
+            addresses: Sequence[Any] = _socket.getaddrinfo(*where, socket.AI_NUMERICHOST)
         except OSError:
-            found = socket.getaddrinfo(*where)
-        text = str(found[0][4][0])
+            addresses = socket.getaddrinfo(*where)
+        text = str(addresses[0][4][0])
         address = ipaddress.ip_address(text.partition("%")[0])
     except (OSError, ValueError, IndexError):
         raise StartError(f"cluster.bind: {host!r} is not an address of this machine") from None

@@ -373,14 +373,14 @@ def _find(api: CentrifugeApi, app: str, name: str, needed: Callable[[ChannelSett
 def presence(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, dict[str, ClientView]]:
     """The subscribers of a channel. May switch."""
     channel = _find(api, app, request.channel, lambda options: options.presence)
-    found: dict[str, ClientView] = {}
+    clients: dict[str, ClientView] = {}
     after = ""
     for _ in range(_PAGES):
-        page = api.channels.channels.members.page(app, channel, after, Limit.PRESENCE - len(found))
-        found |= infos_of_members(page.members)
-        if not (after := page.next) or len(found) >= Limit.PRESENCE:
+        page = api.channels.channels.members.page(app, channel, after, Limit.PRESENCE - len(clients))
+        clients |= infos_of_members(page.members)
+        if not (after := page.next) or len(clients) >= Limit.PRESENCE:
             break
-    return {"presence": found}
+    return {"presence": clients}
 
 
 def count_presence(api: CentrifugeApi, app: str, request: _OfChannel) -> Struct:

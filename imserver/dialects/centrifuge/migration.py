@@ -87,21 +87,21 @@ class Migration:
         host = take("http_server.address", str, "") or "0.0.0.0"  # as Centrifugo does
         if not str(port).isdecimal():
             raise BadSettings("http_server.port: expected a number")
-        found: Document = {"server": {"extra_listen": [{"port": int(port), "host": host}]}}
+        sections: Document = {"server": {"extra_listen": [{"port": int(port), "host": host}]}}
         limits = {
             "message_bytes": take("websocket.message_size_limit", int, 0),
             "outbox_bytes": take("client.queue_max_size", int, 0),
             "login_seconds": seconds("client.stale_close_delay"),
         }
         if limits := {name: value for name, value in limits.items() if value}:
-            found["limits"] = limits
+            sections["limits"] = limits
         if ping := seconds("client.ping_interval"):
-            found["websocket"] = {"client_ping_seconds": ping}
+            sections["websocket"] = {"client_ping_seconds": ping}
         if take("websocket.compression", bool, False):
-            found.setdefault("websocket", {})["deflate"] = True
+            sections.setdefault("websocket", {})["deflate"] = True
         if url := self._redis():
-            found["redis"] = {"url": url}
-        return found
+            sections["redis"] = {"url": url}
+        return sections
 
     def _redis(self) -> str:
         take = self._options.take

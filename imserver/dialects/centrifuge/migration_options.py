@@ -144,20 +144,20 @@ class Options:
         return bool(self._find(option))
 
     def _find(self, option: str) -> Any:
-        found: Any = self._document
+        value: Any = self._document
         for name in option.split("."):
-            found = found.get(name) if isinstance(found, Mapping) else None
-        return found
+            value = value.get(name) if isinstance(value, Mapping) else None
+        return value
 
     def peek(self, option: str, kind: Any, default: Any) -> Any:
         """The value of an option, of this type; null or nothing: ``default``. Raises BadSettings."""
-        found = self._find(option)
-        if found is None:
+        value = self._find(option)
+        if value is None:
             return default
-        is_number = isinstance(found, bool) and kind is int
-        if is_number or not isinstance(found, kind):
+        is_number = isinstance(value, bool) and kind is int
+        if is_number or not isinstance(value, kind):
             raise BadSettings(f"{option}: expected another type of value")
-        return found
+        return value
 
     def take(self, option: str, kind: Any, default: Any) -> Any:
         """As :meth:`peek`. The option is not left over."""

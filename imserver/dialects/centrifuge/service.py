@@ -408,15 +408,15 @@ class CentrifugeService:
             facts["data"] = Raw(command.data)
         if channels := [name for name in command.recover if not name.startswith("#")]:
             facts["channels"] = channels
-        found = self._back_ends.ask(app, "connect", connection, facts, _Connected)
-        end = token_end(0, found.expire_at)
+        answer = self._back_ends.ask(app, "connect", connection, facts, _Connected)
+        end = token_end(0, answer.expire_at)
         if 0 < end <= time():
             raise TokenExpired("the back end names a time in the past")
-        if "\0" in found.user:
-            self._logins.refused("user", app, found.user, connection.peer)
+        if "\0" in answer.user:
+            self._logins.refused("user", app, answer.user, connection.peer)
             return _Admission(LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.NOT_ALLOWED))
         expires_at = end + GRACE_SECONDS if end else 0
-        return _Admission(LoginDecision(user=found.user, expires_at=expires_at), found, end)
+        return _Admission(LoginDecision(user=answer.user, expires_at=expires_at), answer, end)
 
     def _take_end(self, app: str, state: CentrifugeState, decision: LoginDecision) -> LoginDecision:
         """The decision without its end, if the back end renews sessions of the app: this service asks it."""
@@ -510,12 +510,12 @@ class CentrifugeService:
                 _set_end(state, channel, about.expire_at)
             may = {channel: self._channels.options.of(app, channel).may_recover for channel in wanted}
             since = {channel: positions.get(channel) if may[channel] else None for channel in wanted}
-            found = self._channels.subscriptions.subscribe_each(connection, since)
-            state.by_server = {*found} or None
+            subscriptions = self._channels.subscriptions.subscribe_each(connection, since)
+            state.by_server = {*subscriptions} or None
             # Without options, the channel of the user has no recovery: its publications are stored nowhere.
             personal_result = SubscribeResult(was_recovering=personal in command.recover)
             subs = {personal: personal_result} if own and not is_member else {}
-            for channel, each in found.items():
+            for channel, each in subscriptions.items():
                 name = personal if channel == own else channel
                 subs[name] = _result(each, may[channel], may[channel] and name in command.recover)
                 subs[name].data = wanted[channel].data
@@ -539,7 +539,7 @@ class CentrifugeService:
             connection.last_seen = 0.0  # pings may follow
             if self._catch_up is not None:
                 self._catch_up.release(connection)
-            for channel, each in found.items():
+            for channel, each in subscriptions.items():
                 self._channels.subscriptions.answered(connection, channel, each)
             for channel in (*requested, *choices):
                 self._consent.confirm_member(connection, channel)
@@ -636,12 +636,12 @@ class CentrifugeService:
         if command.data:
             facts["data"] = Raw(command.data)
         try:
-            found = self._back_ends.ask(app, "rpc", connection, facts, _RpcResult)
+            result = self._back_ends.ask(app, "rpc", connection, facts, _RpcResult)
         except BackEndUnavailable:
             return Reply(codes.INTERNAL)
         except BackEndRefused as refused:
             return _refused(connection, refused)
-        return Reply(ReplyCode.OK, found.data)
+        return Reply(ReplyCode.OK, result.data)
 
     # --- subscriptions --------------------------------------------------------------------------------------
 
@@ -717,7 +717,7 @@ class CentrifugeService:
         facts = {"channel": channel} if channel else {}
         call: BackEndCall = "sub_refresh" if channel else "refresh"
         try:
-            found = self._back_ends.ask(connection.app or "", call, connection, facts, _Renewed)
+            answer = self._back_ends.ask(connection.app or "", call, connection, facts, _Renewed)
         except BackEndUnavailable:
             return
         except BackEndRefused as refused:
@@ -726,18 +726,18 @@ class CentrifugeService:
             return
         if not connection.is_open or (channel and not self._channels.members.has(connection, channel)):
             return
-        if found.expired or 0 < found.expire_at <= time():
+        if answer.expired or 0 < answer.expire_at <= time():
             if channel:
                 connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
             else:
                 connection.close(CloseCode.TOKEN_INVALID)
         elif channel:
-            _set_end(state, channel, found.expire_at)
-            if found.info is not UNSET:
-                state.set_info(channel, bytes(found.info))
+            _set_end(state, channel, answer.expire_at)
+            if answer.info is not UNSET:
+                state.set_info(channel, bytes(answer.info))
         else:
-            state.expires_at = found.expire_at
-            _renew_facts(state, found.info, found.meta)
+            state.expires_at = answer.expire_at
+            _renew_facts(state, answer.info, answer.meta)
 
     def presence_stats(self, connection: Connection, command: AskPresenceStats) -> Reply:
         """How many subscribers and users a channel has. May switch."""

@@ -563,14 +563,14 @@ class CentrifugeDialect(Dialect):
         """A push. What is not of a channel goes to the receiver's own channel."""
         if isinstance(event, Signal):
             return self._to_user(PublicationView(Raw(event.as_json()), tags={"kind": event.kind}))
-        found = _content_of(event)
-        if found is None:
+        content = _content_of(event)
+        if content is None:
             return None
         if event.channel is None:
-            return self._to_user(found[1])
+            return self._to_user(content[1])
         if event.channel.name.startswith(USER_CHANNEL):
-            return partial(self._write_of_user, event.channel.name, *found)
-        return self._write_push(event.channel.name, *found)
+            return partial(self._write_of_user, event.channel.name, *content)
+        return self._write_push(event.channel.name, *content)
 
     def encode_message(self, message: Message) -> Payload | None:
         """A push of a stored entry to the receiver's own channel. Among the publications of a channel it has

@@ -274,7 +274,7 @@ class ProtobufService:
         self._cancel_deadlines(connection)
         after = min(command.after, Limit.ID)
         dialect = connection.encoding.dialect
-        found: list[tuple[int, pb.Message]] = []
+        messages: list[tuple[int, pb.Message]] = []
         assert isinstance(dialect, ProtobufDialect)
         full = isinstance(dialect, FullProtobufDialect)
         after = self.page_ends.begin(connection, after)
@@ -282,7 +282,7 @@ class ProtobufService:
             behind: int | None = after
             anew = False
             while behind is not None:
-                behind, anew = self._page(connection, dialect, behind, command.limit or PAGE, anew, found)
+                behind, anew = self._page(connection, dialect, behind, command.limit or PAGE, anew, messages)
         except StorageUnavailable as unavailable:
             log.info("a sync failed: %s", unavailable, extra={"connection": connection.peer})
             connection.close(CloseCode.INTERNAL_ERROR)

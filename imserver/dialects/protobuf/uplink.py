@@ -160,16 +160,16 @@ class ProtobufUplink:
         storage.
         """
         app = connection.app
-        found: dict[int, Entry] | None = None
+        entries: dict[int, Entry] | None = None
         try:
             assert app is not None
-            found = {each.id: each for each in self._store.part(MessageLog).entries.find(app, abouts)}
+            entries = {each.id: each for each in self._store.part(MessageLog).entries.find(app, abouts)}
         except StorageUnavailable:
             pass
         except Exception:
             log.exception("the entries of recalls and edits could not be read")
         if self._queues.get(connection) is queue:
-            self._hand_over(connection, queue, messages, found)
+            self._hand_over(connection, queue, messages, entries)
 
     def _hand_over(
         self,

@@ -220,7 +220,7 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
             "user_count may only be requested for presence channels - "
             "please supply filter_by_prefix begining with presence-"
         )
-    found: dict[str, Any] = {}
+    rows: dict[str, Any] = {}
     channels, after, more = api.channels.channels, "", True
     is_reserved = channels.options.is_reserved
     while more:
@@ -228,11 +228,11 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
         for each in page.channels:
             after = each.channel
             if after.startswith(prefix) and not (after.startswith("#") or is_reserved(after)):
-                found[after] = _attributes(api, call.app, after, info, each.members)
+                rows[after] = _attributes(api, call.app, after, info, each.members)
                 if is_long_turn():
                     serve_others()
         more = page.more
-    return _answer({"channels": found})
+    return _answer({"channels": rows})
 
 
 def channel(api: PusherApi, call: Call) -> HttpResponse:
@@ -249,8 +249,8 @@ def users(api: PusherApi, call: Call) -> HttpResponse:
     name: str = call.input.segments[4]
     if not name.startswith(PRESENCE):
         raise _invalid("Users can only be retrieved for presence channels")
-    found = api.service.users(call.app, name)
-    return _answer({"users": [{"id": each} for each in found]})
+    ids = api.service.users(call.app, name)
+    return _answer({"users": [{"id": each} for each in ids]})
 
 
 def connections(api: PusherApi, call: Call) -> HttpResponse:
@@ -283,13 +283,13 @@ def _attributes(
 
     ``subscribers``: their number; None: it is read if it is named.
     """
-    wanted, found = info.split(","), dict[str, Any]()
+    wanted, attributes = info.split(","), dict[str, Any]()
     service = api.service
     if "user_count" in wanted and channel.startswith(PRESENCE):
-        found["user_count"] = len(service.users(app, channel))
+        attributes["user_count"] = len(service.users(app, channel))
     if "subscription_count" in wanted:
         count = _subscribers(api, app, channel) if subscribers is None else subscribers
-        found["subscription_count"] = count
+        attributes["subscription_count"] = count
     if "cache" in wanted and channel.startswith(CACHED):
         try:
             event = service.cached(app, channel)
@@ -297,8 +297,8 @@ def _attributes(
             raise _refused(refused) from None
         if event is not None:
             seconds = api.channels.channels.options.of(app, channel).history_seconds
-            found["cache"] = {"data": data_of(event), "ttl": max(0, int(event.time + seconds - time()))}
-    return found
+            attributes["cache"] = {"data": data_of(event), "ttl": max(0, int(event.time + seconds - time()))}
+    return attributes
 
 
 def _answer(data: dict[str, Any]) -> HttpResponse:

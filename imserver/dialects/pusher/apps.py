@@ -233,5 +233,5 @@ def body_matches(params: dict[str, str], body: bytes) -> bool:
     given = params.get("body_md5", "")
     if not given:
         return not body
-    found = hashlib.md5(body, usedforsecurity=False).hexdigest()
-    return hmac.compare_digest(found.encode(), given.encode("utf-8", "replace"))
+    digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
+    return hmac.compare_digest(digest.encode(), given.encode("utf-8", "replace"))

@@ -314,7 +314,7 @@ class PusherService:
         """
         is_cached, rows = channel.startswith(CACHED), list[ChannelMember]()
         options = self._channels.options.of(app.app, channel)
-        found = self._channels.subscriptions.subscribe(
+        subscription = self._channels.subscriptions.subscribe(
             connection, channel, options, Position("", 0) if is_cached else None
         )
         members = None
@@ -324,8 +324,8 @@ class PusherService:
             members = _users_of(rows)
         connection.send(wire.subscribed(channel, members))
         if is_cached:
-            self._send_cached(connection, app, channel, found)
-        self._channels.subscriptions.answered(connection, channel, found)
+            self._send_cached(connection, app, channel, subscription)
+        self._channels.subscriptions.answered(connection, channel, subscription)
         self._count(app, channel)
         return rows
 

@@ -58,7 +58,7 @@ def read_rows(text: str) -> list[Mapping[str, Any]]:
 
 def accounts_of(rows: Sequence[Mapping[str, Any]], app: str) -> list[Imported]:
     """Rows as accounts. Raises BadImport for invalid or repeated rows."""
-    found: list[Imported] = []
+    accounts: list[Imported] = []
     errors: list[str] = []
     seen: set[object] = set()
     for number, row in enumerate(rows, 1):
@@ -68,11 +68,11 @@ def accounts_of(rows: Sequence[Mapping[str, Any]], app: str) -> list[Imported]:
             if own & seen:
                 raise BadField("the id or an identifier is that of a row before")
             seen |= own
-            found.append(one)
+            accounts.append(one)
         except BadField as bad:
             errors.append(f"row {number}: {bad}")
     _require_none(errors)
-    return found
+    return accounts
 
 
 def store(accounts: AccountStore, app: str, some: Sequence[Imported], done: Callable[[int], object]) -> int:

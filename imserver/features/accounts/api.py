@@ -518,8 +518,8 @@ def devices(api: AccountApi, call: Call, _request: Acting) -> DevicesAnswer:
 
     Each login with a password is listed until its token expires. Tokens issued by GoChat are not listed.
     """
-    found = api.accounts.devices(call.app, call.user)
-    sessions = api.sessions.presence.sessions(call.app, [call.user]).sessions[0] if found else []
+    devices = api.accounts.devices(call.app, call.user)
+    sessions = api.sessions.presence.sessions(call.app, [call.user]).sessions[0] if devices else []
     shown = [
         DeviceShown(
             str(each.id),
@@ -529,7 +529,7 @@ def devices(api: AccountApi, call: Call, _request: Acting) -> DevicesAnswer:
             each.id == call.principal.device,
             any(session.is_on(each.name) for session in sessions),
         )
-        for each in found
+        for each in devices
     ]
     return DevicesAnswer(shown)
 

@@ -109,8 +109,8 @@ class Cards:
                 raise NoFinding(app)
             self.addresses.require(by_address(app, address))
             self._by_account.require((app, by))
-        found = self._rows.by_login(app, *candidates(text)) if fits(text, 1, LOGIN_CHARACTERS) else None
-        account = None if found is None else found[0]
+        row = self._rows.by_login(app, *candidates(text)) if fits(text, 1, LOGIN_CHARACTERS) else None
+        account = None if row is None else row[0]
         if account is None or (by not in ("", account.user) and not account.findable):
             raise UnknownAccount(text)
         if not self._relations.may_reach(app, by, account.user):
@@ -133,41 +133,41 @@ class Cards:
         if not (words := Statements.words(text)):
             return [], ""
         part, upto = map(int, after.split(".")) if after else (0, self._rows.last_id())
-        found: list[Account] = []
+        accounts: list[Account] = []
         began = monotonic()
-        while len(found) < MOST_FOUND and monotonic() - began < SEARCH_SECONDS:
-            some, upto = self._named(app, by, words, part == 0, upto, MOST_FOUND - len(found), began)
-            found += sorted(some, key=lambda each: (each.nickname.casefold(), each.id))
+        while len(accounts) < MOST_FOUND and monotonic() - began < SEARCH_SECONDS:
+            some, upto = self._named(app, by, words, part == 0, upto, MOST_FOUND - len(accounts), began)
+            accounts += sorted(some, key=lambda each: (each.nickname.casefold(), each.id))
             if upto:
                 continue
             if part:
-                return self._cards(app, by, found, found=True), ""
+                return self._cards(app, by, accounts, found=True), ""
             part, upto = 1, self._rows.last_id()
-        return self._cards(app, by, found, found=True), f"{part}.{upto}"
+        return self._cards(app, by, accounts, found=True), f"{part}.{upto}"
 
     def _named(
         self, app: str, by: str, words: Sequence[str], begin: bool, upto: int, limit: int, began: float
     ) -> tuple[list[Account], int]:
         """The newest accounts with these words, and the id at which the rest begins; 0: there is none. Looks
         at more and more ids at a time, as long as that is fast, until :data:`SEARCH_SECONDS` have passed."""
-        found: list[Account] = []
+        accounts: list[Account] = []
         step = _FIRST_STEP
-        while upto > 0 and len(found) < limit and (step_began := monotonic()) - began < SEARCH_SECONDS:
-            end, missing = max(upto - step, 0), limit - len(found)
+        while upto > 0 and len(accounts) < limit and (step_began := monotonic()) - began < SEARCH_SECONDS:
+            end, missing = max(upto - step, 0), limit - len(accounts)
             some, upto = self._rows.named(app, words, begin, end, upto, missing, int(time()))
             others = [each for each in some if each.user != by]
             states = self._relations.states(by, others)
-            found += [each for each in others if BLOCKED not in states.get(each.id, STRANGERS)]
+            accounts += [each for each in others if BLOCKED not in states.get(each.id, STRANGERS)]
             if monotonic() - step_began < _SHORT_SECONDS:
                 step *= 4
-        return found, upto
+        return accounts, upto
 
     def show(self, app: str, by: str, users: Sequence[str]) -> list[Card]:
         """The cards of the users who have accounts, in the order of their ids. Raises NoAccounts."""
-        found = self._accounts.those_of(app, users)
-        if not found:
+        accounts = self._accounts.those_of(app, users)
+        if not accounts:
             self._accounts.rules_of(app)
-        return self._cards(app, by, found)
+        return self._cards(app, by, accounts)
 
     def _cards(self, app: str, by: str, accounts: Sequence[Account], found: bool = False) -> list[Card]:
         """``found``: by an identifier, which shows user names, too."""

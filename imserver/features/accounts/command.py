@@ -68,10 +68,10 @@ def _named(path: str | None, data_dir: str | None, target: str) -> Iterator[_Nam
         raise click.UsageError(f"expected APP/LOGIN, got {target!r}")
     with opened(path, data_dir) as (config, database, tenants):
         accounts, name = AccountStore(database), _existing(tenants, app)
-        found = accounts.by_id(name, id_of(login)) or accounts.by_login(name, *candidates(login))
-        if found is None:
+        row = accounts.by_id(name, id_of(login)) or accounts.by_login(name, *candidates(login))
+        if row is None:
             fail(f"app {app} has no account {login}")
-        yield _Named(config, database, *found)
+        yield _Named(config, database, *row)
 
 
 def _existing(tenants: Tenants, app: str) -> str:
@@ -286,9 +286,9 @@ def import_accounts(
     """
     try:
         rows = read_rows(file.read_text(encoding="utf-8-sig"))
-        found = accounts_of(rows, app)
+        accounts = accounts_of(rows, app)
         if dry_run:
-            click.echo(f"{len(found)} accounts could be imported")
+            click.echo(f"{len(accounts)} accounts could be imported")
             return
         progress = Progress(console=Console(stderr=True), transient=True)
         with opened(path, data_dir) as (settings, database, tenants), progress:
@@ -296,14 +296,14 @@ def import_accounts(
             if tenants.find(name) is None:
                 fail(f"app {app} does not exist")
             if name != app:  # which stands for the other
-                found = accounts_of(rows, name)
-            task: Any = progress.add_task("importing", total=len(found))
+                accounts = accounts_of(rows, name)
+            task: Any = progress.add_task("importing", total=len(accounts))
             count = store(
-                AccountStore(database), name, found, lambda done: progress.update(task, completed=done)
+                AccountStore(database), name, accounts, lambda done: progress.update(task, completed=done)
             )
             if last_seq:
                 database.part(MessageLog).continue_after(name, last_seq)
             record_act(settings, database, "accounts.import", name, count=count)
     except (BadImport, UnicodeDecodeError) as error:
         fail(error)
-    click.echo(f"{count} accounts imported, {len(found) - count} already existed")
+    click.echo(f"{count} accounts imported, {len(accounts) - count} already existed")

@@ -100,8 +100,8 @@ def friends(
     behind = read_cursor(cursor) or ""
     # A cursor that is not the id of an account begins at the first page.
     behind = behind if id_of(behind) else ""
-    total, found = api.friends.listed(list, call.user, behind, limit + 1)
-    page, following = page_and_cursor(found, limit, lambda contact: str(contact.id))
+    total, rows = api.friends.listed(list, call.user, behind, limit + 1)
+    page, following = page_and_cursor(rows, limit, lambda contact: str(contact.id))
     shown = [FriendShown(str(each.id), each.nickname, each.avatar, each.since) for each in page]
     return FriendsAnswer(total, shown, following)
 

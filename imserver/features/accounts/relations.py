@@ -82,11 +82,11 @@ class AccountRelations:
         """
         if not (self.limits(app, by) and self._asks_strangers(app)):
             return set()
-        found, ids = set[str](), sorted({id for user in users if user != by and (id := id_of(user))})
+        strangers, ids = set[str](), sorted({id for user in users if user != by and (id := id_of(user))})
         for some in chunks(ids, _AT_ONCE):
             people = [account for account in self._rows.by_ids(app, some) if not account.bot]
-            found |= self._strangers(app, by, people)
-        return found
+            strangers |= self._strangers(app, by, people)
+        return strangers
 
     def _strangers(self, app: str, by: str, people: Sequence[Account]) -> set[str]:
         states = self.states(by, people)

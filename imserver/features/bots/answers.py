@@ -72,10 +72,10 @@ class StreamedAnswers:
             return Rejected(
                 RejectReason.REJECTED, "messages are reviewed here, so only a back end streams them"
             )
-        found = self._peer(app, user, conversation) if conversation else to
-        if isinstance(found, Rejected):
-            return found
-        if found and not self._relations.may_write(app, user, found):
+        peer = self._peer(app, user, conversation) if conversation else to
+        if isinstance(peer, Rejected):
+            return peer
+        if peer and not self._relations.may_write(app, user, peer):
             return Rejected(RejectReason.BLOCKED)
         if (
             to
@@ -89,7 +89,7 @@ class StreamedAnswers:
                 raise ChannelRefused("full", f"the bot has {MOST_STREAMS} open streams on this node")
             if not self._rates.take(app, user):
                 raise TooManyRequests(1)
-        return self._texts.open_text(app, user, found, conversation, text, type, owner, thread, stoppers)
+        return self._texts.open_text(app, user, peer, conversation, text, type, owner, thread, stoppers)
 
     def _owner_of(self, app: str, bot: str) -> str:
         """Who pays for the streams of a bot (``""``: it is no bot). It never changes, and is remembered."""
@@ -203,14 +203,14 @@ class AnswerCommands:
         app, user = app_and_user(connection)
         where = command.to, command.conversation
         try:
-            found = self._answers.open(
+            peer = self._answers.open(
                 app, user, *where, command.text, command.type, False, command.thread, command.stoppers
             )
         except ChannelRefused as refused:
             return _refusal(refused)
-        if isinstance(found, Rejected):
-            return Reply(found.reply_code, RefusedView.of(found))
-        return Reply(ReplyCode.OK, OpenedView(found))
+        if isinstance(peer, Rejected):
+            return Reply(peer.reply_code, RefusedView.of(peer))
+        return Reply(ReplyCode.OK, OpenedView(peer))
 
     def append(self, connection: Connection, command: AppendAnswer) -> Reply:
         """Append pieces."""

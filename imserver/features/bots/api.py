@@ -206,8 +206,8 @@ def create(
 @routes.get("/bots", Needs.ADMIN_OR_ACCOUNT, user="optional")
 def bots(bots: Bots, call: Call, request: ActingPage) -> BotsAnswer:
     """List the bots of the acting user; for a back end that names none, all bots of the app."""
-    found = bots.page(call.app, call.user, read_cursor(request.cursor) or "", request.limit + 1)
-    shown, following = page_and_cursor(found, request.limit, lambda bot: bot.account.user, size_of=_size_of)
+    page = bots.page(call.app, call.user, read_cursor(request.cursor) or "", request.limit + 1)
+    shown, following = page_and_cursor(page, request.limit, lambda bot: bot.account.user, size_of=_size_of)
     return BotsAnswer(list(map(_shown, shown)), following)
 
 

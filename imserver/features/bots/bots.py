@@ -129,10 +129,10 @@ class Bots:
 
     def get(self, app: str, by: str, bot: str) -> Bot:
         """One bot. Raises UnknownBot."""
-        found = self._rows.get(app, [id_of(bot)])
-        if not found or by not in ("", str(found[0].owner)):
+        rows = self._rows.get(app, [id_of(bot)])
+        if not rows or by not in ("", str(rows[0].owner)):
             raise UnknownBot(bot)
-        return found[0]
+        return rows[0]
 
     def change(self, app: str, by: str, bot: str, fields: dict[str, Any]) -> Bot:
         """Change the given ones of ``nickname``, ``avatar``, ``commands``, ``description`` and ``listed``.
@@ -167,10 +167,10 @@ class Bots:
     def seen(self, app: str, by: str, bot: str) -> Bot:
         """One bot as any user sees it. Raises UnknownBot, also for a user whom the bot or its owner has
         blocked."""
-        found = self.unblocked(app, by, self.named(app, [bot]))
-        if not found:
+        bots = self.unblocked(app, by, self.named(app, [bot]))
+        if not bots:
             raise UnknownBot(bot)
-        return found[0]
+        return bots[0]
 
     def unblocked(self, app: str, by: str, bots: Sequence[Bot]) -> Sequence[Bot]:
         """Those of these bots that have not blocked the user ``by``, and whose owners have not."""
@@ -242,10 +242,10 @@ class Bots:
         """Answer a client: the slash commands in a conversation of its user."""
         app, user = app_and_user(connection)
         try:
-            found = self.in_conversation(app, user, command.conversation)
+            bots = self.in_conversation(app, user, command.conversation)
         except UnknownConversation:
             return Reply(ReplyCode.NO_DATA)
-        return Reply(ReplyCode.OK, CommandsView(commands_in(found)))
+        return Reply(ReplyCode.OK, CommandsView(commands_in(bots)))
 
 
 class IncomingHooks:
@@ -286,17 +286,17 @@ class IncomingHooks:
     def of_group(self, app: str, by: str, group: int) -> list[tuple[IncomingHook, Account]]:
         """The incoming webhooks of a group with the accounts of their bots, ordered by id."""
         self._require_role(app, by, group)
-        found = self._rows.incoming_to(app, group)
-        accounts = {each.id: each for each in self._accounts.those_of(app, [str(each.id) for each in found])}
-        return [(each, accounts[each.id]) for each in found if each.id in accounts]
+        hooks = self._rows.incoming_to(app, group)
+        accounts = {each.id: each for each in self._accounts.those_of(app, [str(each.id) for each in hooks])}
+        return [(each, accounts[each.id]) for each in hooks if each.id in accounts]
 
     def revoke(self, app: str, by: str, hook: int) -> None:
         """Delete an incoming webhook and its bot. Raises UnknownHook, also instead of UnknownGroup."""
-        found = self._rows.incoming(app, hook)
-        if found is None:
+        row = self._rows.incoming(app, hook)
+        if row is None:
             raise UnknownHook(str(hook))
         try:
-            self._require_role(app, by, found.group)
+            self._require_role(app, by, row.group)
         except UnknownGroup:
             raise UnknownHook(str(hook)) from None
         self._accounts.remove(app, str(hook), keeps_messages=True)
@@ -307,10 +307,10 @@ class IncomingHooks:
         Raises UnknownHook and TooManyRequests.
         """
         self._addresses.require(by_address("", address))  # only the token says which app
-        found = self._rows.incoming_with(_hash(token))
-        if found is None:
+        row = self._rows.incoming_with(_hash(token))
+        if row is None:
             raise UnknownHook("")
-        return found
+        return row
 
     def _require_role(self, app: str, by: str, group: int) -> None:
         if self._groups.role(app, group, by) not in (OWNER, ADMIN, ""):

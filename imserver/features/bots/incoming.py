@@ -277,11 +277,11 @@ def hooks(incoming: IncomingHooks, call: Call, began: GroupChange) -> HooksAnswe
 
     For the owner and admins.
     """
-    found = incoming.of_group(call.app, call.user, id_of(began.group))
+    rows = incoming.of_group(call.app, call.user, id_of(began.group))
     return HooksAnswer(
         [
             HookShown(account.user, str(each.group), account.nickname, account.avatar, each.created)
-            for each, account in found
+            for each, account in rows
         ]
     )
 

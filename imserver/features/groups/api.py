@@ -265,8 +265,8 @@ def create(api: GroupApi, call: Call, request: GroupCreate) -> GroupCreated:
 def groups(api: GroupApi, call: Call, request: ActingPage) -> GroupsAnswer:
     """List the groups of a user, page by page."""
     behind = id_of(read_cursor(request.cursor) or "")
-    total, found = api.groups.page(call.app, call.user, behind, request.limit + 1)
-    page, following = page_and_cursor(found, request.limit, lambda group: str(group.id))
+    total, rows = api.groups.page(call.app, call.user, behind, request.limit + 1)
+    page, following = page_and_cursor(rows, request.limit, lambda group: str(group.id))
     return GroupsAnswer(total, [_shown(each) for each in page], following)
 
 

@@ -206,23 +206,23 @@ class Groups:
         payer = (app, by) if by else None
         self._searches.require(payer)
         began = monotonic()
-        found: list[GroupMember] = []
+        members: list[GroupMember] = []
         try:
-            while len(found) < limit and monotonic() - began < SEARCH_SECONDS:
+            while len(members) < limit and monotonic() - began < SEARCH_SECONDS:
                 page = self._page(app, group, after, _SEARCH_STEP)
                 users = [each.user for each in page]
                 named = self.accounts_among(app, users, words)
                 named.update(user for user in users if not user.isdecimal() and _has_words(user, words))
-                found += [each for each in page if each.user in named]
-                if len(found) <= limit and len(page) < _SEARCH_STEP:
-                    return found, ""
+                members += [each for each in page if each.user in named]
+                if len(members) <= limit and len(page) < _SEARCH_STEP:
+                    return members, ""
                 after = page[-1].user
         finally:
             if payer:
                 self._searches.charge(payer, int((monotonic() - began) * 1000))
-        if len(found) >= limit:
-            found, after = found[:limit], found[limit - 1].user
-        return found, after
+        if len(members) >= limit:
+            members, after = members[:limit], members[limit - 1].user
+        return members, after
 
     def _page(self, app: str, group: int, after: str, limit: int) -> list[GroupMember]:
         rows = self._store.part(MessageLog).conversations.members(app, group, after, limit)
@@ -302,14 +302,14 @@ class Groups:
 
     def check_inviting(self, app: str, group: int, by: str) -> Group:
         """The group, if a member or a back end may invite to it. Raises UnknownGroup and NotAllowed."""
-        found = self._seen(app, group, by)
+        view = self._seen(app, group, by)
         self._check_gathering(app, by)
-        muted = {by} if found.muted_until > time() else ()
-        state = GroupState({by: found.role} if by else {}, found.open, found.options, muted)
+        muted = {by} if view.muted_until > time() else ()
+        state = GroupState({by: view.role} if by else {}, view.open, view.options, muted)
         refusal = _permitted(by, "invite", _INVITING)(state)
         if refusal is not None:
             raise NotAllowed(refusal.detail)
-        return found
+        return view
 
     def accept(
         self,
@@ -465,10 +465,14 @@ class Groups:
         """
         log = self._log_with(group)
         own = log.conversations.member(app, group, by) if by else None
-        found = log.conversations.get(app, group)
-        if found is None or found.kind != "group" or (by and own is None and not (or_open and found.open)):
+        conversation = log.conversations.get(app, group)
+        if (
+            conversation is None
+            or conversation.kind != "group"
+            or (by and own is None and not (or_open and conversation.open))
+        ):
             raise UnknownGroup(str(group))
-        return _group(found) if own is None else _group(found, own.role, own.muted_until)
+        return _group(conversation) if own is None else _group(conversation, own.role, own.muted_until)
 
     def _log_with(self, group: int) -> MessageLog:
         """The message log. Raises UnknownGroup if there are no groups."""

@@ -80,8 +80,8 @@ class Inbox:
 
     def since(self, app: str, user: str, version: int, limit: int) -> ArrangementPage:
         """A page of what was changed after a version. Switches; raises StorageUnavailable."""
-        found, more = self._rows.since(app, user, version, limit)
-        return ArrangementPage(found, found[-1].version if found else version, more)
+        rows, more = self._rows.since(app, user, version, limit)
+        return ArrangementPage(rows, rows[-1].version if rows else version, more)
 
     def _arrange(self, connection: Connection, command: Arrange) -> Reply:
         app, user = app_and_user(connection)

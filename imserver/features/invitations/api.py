@@ -152,8 +152,8 @@ def invitations(
     if not (group or call.user):
         raise ApiProblem(Problems.INVALID_REQUEST, "`user` or `group`: name one")
     behind = read_cursor(cursor) or ""
-    found = invitations.page(call.app, call.user, id_of(group), behind, limit + 1)
-    page, following = page_and_cursor(found, limit, lambda invitation: invitation.code)
+    rows = invitations.page(call.app, call.user, id_of(group), behind, limit + 1)
+    page, following = page_and_cursor(rows, limit, lambda invitation: invitation.code)
     return InvitationsAnswer(list(page), following)
 
 
@@ -173,21 +173,21 @@ def show(invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code
 
     Requests count by address.
     """
-    found = invitations.preview(call.app, code, call.request.host)
-    maker, invitation = found.maker, found.invitation
+    preview = invitations.preview(call.app, code, call.request.host)
+    maker, invitation = preview.maker, preview.invitation
     nickname, avatar = ("", "") if maker is None else (maker.nickname, maker.avatar)
     return InvitationPreview(
         invitation.code,
         invitation.group,
-        found.name,
-        found.members,
+        preview.name,
+        preview.members,
         invitation.user,
         nickname,
         avatar,
         invitation.expires_at,
         invitation.guests,
-        found.avatar,
-        found.description,
+        preview.avatar,
+        preview.description,
     )
 
 

@@ -102,9 +102,9 @@ def _take_guests(tenants: Tenants) -> bool:
 def _owner(store: Store) -> tuple[Account, str]:
     """The account of the owner, and the hash of its password; ``""``: none yet."""
     accounts = AccountStore(store)
-    found = accounts.by_login(GOCHAT, ("name", _OWNER))
-    if found is not None:
-        return found
+    row = accounts.by_login(GOCHAT, ("name", _OWNER))
+    if row is not None:
+        return row
     added = accounts.add(Account(0, GOCHAT, "", name=_OWNER), "")
     return PeopleStore(store).set_role(GOCHAT, added.id, "owner", lambda _: True, None) or added, ""
 

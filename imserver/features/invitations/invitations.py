@@ -187,14 +187,14 @@ class Invitations:
 
         Raises UnknownInvitation.
         """
-        found = self._rows.get(app, code)
-        if found is None:
+        row = self._rows.get(app, code)
+        if row is None:
             raise UnknownInvitation(code)
-        message = self._message(app, found)
-        is_own = by in ("", found.user)
+        message = self._message(app, row)
+        is_own = by in ("", row.user)
         is_sent = not is_own and message is not None and by in message.members
         if not (is_own or is_sent):
-            group = id_of(found.group)
+            group = id_of(row.group)
             try:
                 may_end = group > 0 and self._groups.role(app, group, by) in (OWNER, ADMIN)
             except UnknownGroup:
@@ -202,21 +202,21 @@ class Invitations:
             if not may_end:
                 raise UnknownInvitation(code)
         self._rows.remove(app, code)
-        self._settle(app, found, message, "declined" if is_sent else "revoked")
+        self._settle(app, row, message, "declined" if is_sent else "revoked")
 
     def preview(self, app: str, code: str, address: str) -> Preview:
         """The target of an invitation. Raises UnknownInvitation and TooManyRequests."""
         self._addresses.require(by_address(app, address))
-        found = self._valid(app, code)
-        maker = self._accounts.get(app, found.user)
-        if not found.group:
-            return Preview(found, maker)
+        row = self._valid(app, code)
+        maker = self._accounts.get(app, row.user)
+        if not row.group:
+            return Preview(row, maker)
         try:
-            group = self._groups.check_inviting(app, id_of(found.group), found.user)
+            group = self._groups.check_inviting(app, id_of(row.group), row.user)
         except (UnknownGroup, NotAllowed):
             raise UnknownInvitation(code) from None
         count = self._groups.count(app, group.id)
-        return Preview(found, maker, group.name, count, group.avatar, group.description)
+        return Preview(row, maker, group.name, count, group.avatar, group.description)
 
     def accept(self, app: str, user: str, code: str, by_user: bool = True) -> Accepted:
         """Join the group, or become a friend of the maker. Members and friends do not use up an invitation.
@@ -225,27 +225,29 @@ class Invitations:
         TooManyRequests, TooManyMembers, and ServiceRefused for too many friends.
         """
         self._accounts.known(app, user)
-        found = self._valid(app, code)
-        message = self._message(app, found)
-        if message is not None and (user not in message.members or user == found.user):
+        invitation = self._valid(app, code)
+        message = self._message(app, invitation)
+        if message is not None and (user not in message.members or user == invitation.user):
             raise UnknownInvitation(code)
-        if self._relations.blocked_by(app, user, (found.user,)):
+        if self._relations.blocked_by(app, user, (invitation.user,)):
             raise UnknownInvitation(code)
-        if not (found.group or self._relations.may_gather(app, user)):
-            raise Blocked(found.user)
+        if not (invitation.group or self._relations.may_gather(app, user)):
+            raise Blocked(invitation.user)
 
         def is_used(sql: Statements) -> bool:
             return use(sql, app, code, int(time()))
 
         try:
-            if not found.group:
-                return Accepted(self._befriend(app, user, found, is_used), found)
-            sent = found.created if message is not None else 0
-            is_new = self._groups.accept(app, id_of(found.group), user, found.user, is_used, by_user, sent)
+            if not invitation.group:
+                return Accepted(self._befriend(app, user, invitation, is_used), invitation)
+            sent = invitation.created if message is not None else 0
+            is_new = self._groups.accept(
+                app, id_of(invitation.group), user, invitation.user, is_used, by_user, sent
+            )
         except (UnknownGroup, NotAllowed, UnknownFriend):
             raise UnknownInvitation(code) from None
-        self._settle(app, found, message, "accepted")
-        return Accepted("joined" if is_new else "already", found)
+        self._settle(app, invitation, message, "accepted")
+        return Accepted("joined" if is_new else "already", invitation)
 
     def join(
         self, app: str, code: str, nickname: str, device: str, address: str
@@ -257,8 +259,8 @@ class Invitations:
         TooManyMembers.
         """
         self._addresses.require(by_address(app, address))
-        found = self._valid(app, code)
-        if not (found.guests and found.group):
+        invitation = self._valid(app, code)
+        if not (invitation.guests and invitation.group):
             raise UnknownInvitation(code)
         session = self._guests.add(app, nickname, device, address)
         user = session.account.user
@@ -281,10 +283,10 @@ class Invitations:
 
     def _valid(self, app: str, code: str) -> InvitationShown:
         """An invitation that has not ended. Raises UnknownInvitation."""
-        found = self._rows.get(app, code)
-        if found is None or 0 < found.expires_at <= time() or 0 < found.max_uses <= found.uses:
+        row = self._rows.get(app, code)
+        if row is None or 0 < row.expires_at <= time() or 0 < row.max_uses <= row.uses:
             raise UnknownInvitation(code)
-        return found
+        return row
 
     def _message(self, app: str, found: InvitationShown) -> Entry | None:
         """The message with which an invitation was sent to one user; None: it was not sent."""

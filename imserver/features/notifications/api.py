@@ -294,8 +294,8 @@ def recent(
 
     Each node keeps the last 100 of each app in memory, and the last 5 of 5,000 users. Contents are not kept.
     """
-    found, missing = api.parts.deliveries.recent.of(call.app, user, limit)
-    return RecentAnswer(msgspec.convert(found, list[RecentShown], from_attributes=True), missing)
+    rows, missing = api.parts.deliveries.recent.of(call.app, user, limit)
+    return RecentAnswer(msgspec.convert(rows, list[RecentShown], from_attributes=True), missing)
 
 
 @routes.get("/notifications/key", Needs.ANYONE, base=None, problems=(HTTP_NOTIFICATIONS_OFF,))
@@ -350,8 +350,8 @@ def add_endpoint(api: NotificationApi, call: Call, request: EndpointAdd) -> Endp
 @routes.get("/notifications/endpoints", Needs.ADMIN_OR_USER)
 def endpoints(api: NotificationApi, call: Call, request: Acting) -> EndpointsAnswer:
     """List the endpoints of a user."""
-    found = api.parts.rows.endpoints(call.app, [call.user]).get(call.user, ())
-    return EndpointsAnswer([_shown(each) for each in found])
+    rows = api.parts.rows.endpoints(call.app, [call.user]).get(call.user, ())
+    return EndpointsAnswer([_shown(each) for each in rows])
 
 
 @routes.post(
@@ -386,8 +386,8 @@ def test(api: NotificationApi, call: Call, request: Acting) -> NotificationTestA
     api.require_enabled(call.app)
     if not call.is_back_end:
         api.tests.require((call.app, call.user))
-    found = api.parts.rows.endpoints(call.app, [call.user]).get(call.user, ())
-    deliveries = [delivery_of_test(each, time()) for each in found if each.enabled]
+    endpoints = api.parts.rows.endpoints(call.app, [call.user]).get(call.user, ())
+    deliveries = [delivery_of_test(each, time()) for each in endpoints if each.enabled]
     if deliveries:
         api.parts.rows.add_deliveries(deliveries)
         api.parts.deliveries.wake()
@@ -442,10 +442,10 @@ def conversation_wishes(
     """
     rows, chosen = api.parts.rows, conversation
     if chosen:
-        found = list(rows.all_conversation_wishes(call.app, {chosen: [call.user]}).values())
+        wishes = list(rows.all_conversation_wishes(call.app, {chosen: [call.user]}).values())
     else:
-        found = rows.conversation_wishes_of(call.app, call.user)
-    return ConversationWishesAnswer([_wish_shown(each) for each in found])
+        wishes = rows.conversation_wishes_of(call.app, call.user)
+    return ConversationWishesAnswer([_wish_shown(each) for each in wishes])
 
 
 @routes.post(

@@ -182,10 +182,10 @@ def cancel_audience(api: AudienceApi, call: Call, app: AppOfAudience, id: Audien
     """
     rows = api.parts.audiences.rows
     rows.cancel(call.app, id)
-    found = rows.of(call.app, id, 1)
-    if not found:
+    audiences = rows.of(call.app, id, 1)
+    if not audiences:
         raise ApiProblem(HTTP_UNKNOWN_AUDIENCE)
-    return api.shown(found)[0]
+    return api.shown(audiences)[0]
 
 
 def _target(api: AudienceApi, app: str, request: AudienceAdd) -> tuple[AudienceKind, AudienceTarget]:

@@ -30,14 +30,14 @@ def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Iterato
     app, _, name = user.partition("/")
     app = tenants.resolve(app)
     services = DeviceServices(push_services_of(config, tenants))
-    found = NotificationRows(store, services.host_of).endpoints(app, [name]).get(name, ())
-    if not found:
+    endpoints = NotificationRows(store, services.host_of).endpoints(app, [name]).get(name, ())
+    if not endpoints:
         yield Finding("fail", f"notification to {user}", "the user has no endpoint", "nothing was sent")
         return
     settings = settings_of(config, NotificationSettings)
     requests = PublicRequests(settings.allow_loopback)
     webpush = WebPush(requests, settings, key_for(config, VAPID), config.app.http_url)
-    for endpoint in found:
+    for endpoint in endpoints:
         delivery = delivery_of_test(endpoint, time())
         label = f"notification to {delivery.host}" + (f" ({endpoint.device})" if endpoint.device else "")
         if not endpoint.enabled:

@@ -82,30 +82,30 @@ def tag_of(app: str, conversation: int) -> str:
 
 def host_of(url: str) -> str:
     """The host of an endpoint, with its port if the URL names one."""
-    found = _HOST.match(url)
-    return found[1].lower()[:255] if found else ""
+    match = _HOST.match(url)
+    return match[1].lower()[:255] if match else ""
 
 
 def meta_of(entry: Entry) -> dict[str, Any]:
     """The metadata of an entry."""
     try:
-        found = msgspec.json.decode(entry.meta) if entry.meta else None
+        meta = msgspec.json.decode(entry.meta) if entry.meta else None
     except (ValueError, RecursionError):
-        found = None
-    return found if isinstance(found, dict) else {}
+        meta = None
+    return meta if isinstance(meta, dict) else {}
 
 
 def notify_in(entry: Entry) -> Notify | Literal[False] | None:
     """What a message says about its notification: nothing (None), or that there shall be none (False)."""
     if b'"notify"' not in entry.meta:
         return None
-    found = meta_of(entry).get("notify")
-    if found is None or found is True:
+    notify = meta_of(entry).get("notify")
+    if notify is None or notify is True:
         return None
-    if found is False:
+    if notify is False:
         return False
     try:
-        return msgspec.convert(found, Notify)
+        return msgspec.convert(notify, Notify)
     except ValueError:
         return None
 

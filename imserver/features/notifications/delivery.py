@@ -332,11 +332,11 @@ class Host:
             owner.give_way(self._name)
             return None
         if not self.is_paused:
-            found = owner.rows.deliveries(self._name, int(steady_time() * 1000), PAGE)
+            deliveries = owner.rows.deliveries(self._name, int(steady_time() * 1000), PAGE)
             self._has_read = True
-            if found:
+            if deliveries:
                 self._slice_ends = monotonic() + SLICE_SECONDS
-                return deque(found)
+                return deque(deliveries)
         owner.freed()
         return None
 

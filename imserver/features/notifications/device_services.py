@@ -61,8 +61,8 @@ class DeviceServices:
 
     def host_of(self, app: str, url: str) -> str:
         """The queue of deliveries to an endpoint: of Web Push its host."""
-        found = self.find(url)
-        return host_of(url) if found is None else found[0].host(app, found[1])[:_HOST_CHARACTERS]
+        service = self.find(url)
+        return host_of(url) if service is None else service[0].host(app, service[1])[:_HOST_CHARACTERS]
 
 
 def notice_of(one: Delivery) -> PushNotice:

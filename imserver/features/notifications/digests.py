@@ -94,9 +94,9 @@ def collect(
     """
     app, now = account.app, int(time())
     wishes = {each.conversation: each for each in wished}
-    found: list[UnreadConversation] = []
+    conversations: list[UnreadConversation] = []
     before, has_more = 0, True
-    while has_more and len(found) <= CONVERSATIONS:
+    while has_more and len(conversations) <= CONVERSATIONS:
         page, has_more = stored.conversations.page(app, account.user, before, _PAGE)
         times = stored.entries.stored_at(app, [each.position for each in page])
         for summary in page:
@@ -105,15 +105,15 @@ def collect(
                 break
             wish = wishes.get(summary.conversation.id, ConversationWish(summary.conversation.id))
             if wish.level != "nothing" and wish.muted_until <= now:
-                found += _unread(stored, accounts, account, summary, wish.level, after)
+                conversations += _unread(stored, accounts, account, summary, wish.level, after)
         before = page[-1].position if page else 0
-    if not found:
+    if not conversations:
         return None
-    shown = found[:CONVERSATIONS]
+    shown = conversations[:CONVERSATIONS]
     people = {each.peer for each in shown} | {entry.sender for each in shown for entry in each.messages}
     known = accounts.by_ids(app, [id for id in map(id_of, people - {""}) if id])
     names = {each.user: each.nickname or each.name for each in known}
-    return Digest(tuple(shown), len(found) > CONVERSATIONS, names)
+    return Digest(tuple(shown), len(conversations) > CONVERSATIONS, names)
 
 
 def _unread(
@@ -356,10 +356,10 @@ def _counted(forms: str, count: int, has_more: bool = False, **values: str) -> s
 
 def _hash(name: str) -> int:
     """As ``avatar()`` in static/text.js: FNV-1a of the characters."""
-    found = 2_166_136_261
+    number = 2_166_136_261
     for character in name:
-        found = (found ^ ord(character)) * 16_777_619 & 0xFFFFFFFF
-    return found >> 8
+        number = (number ^ ord(character)) * 16_777_619 & 0xFFFFFFFF
+    return number >> 8
 
 
 @cache

@@ -251,8 +251,8 @@ class Mails:
         tenant, id = self._tenants.find(app), id_of(user)
         if tenant is None or not rules_of(tenant).enabled or not id or self._is_banned(app, user):
             return None
-        found = self._accounts.by_id(app, id)
-        return found[0] if found is not None and found[0].email and not found[0].bot else None
+        account = self._accounts.by_id(app, id)
+        return account[0] if account is not None and account[0].email and not account[0].bot else None
 
     def _mail(self, account: Account, wishes: Wishes, after: int) -> Mail | None:
         # Imported at the first mail.

@@ -317,8 +317,8 @@ class Notifier:
         they have read it."""
         pairs = {(due.conversation, due.entry) for due in dues}
         ids = sorted({entry for conversation, entry in pairs if entry not in facts.unread[conversation].ids})
-        found = self._store.part(MessageLog).entries.find(app, ids)
-        return {each.id: each.about for each in found if each.kind == "press" and each.type in _REMINDING}
+        entries = self._store.part(MessageLog).entries.find(app, ids)
+        return {each.id: each.about for each in entries if each.kind == "press" and each.type in _REMINDING}
 
     def _facts(self, app: str, dues: Sequence[Due]) -> _Facts:
         by_conversation: dict[int, list[str]] = {}
@@ -330,11 +330,11 @@ class Notifier:
         for (user, conversation), wish in wished.items():
             if wish.level == "mentions":
                 mentioned.setdefault(conversation, []).append(user)
-        found = self.rows.endpoints(app, users)
-        devices = [user for user, some in found.items() if not all(one.is_web for one in some)]
+        endpoints = self.rows.endpoints(app, users)
+        devices = [user for user, some in endpoints.items() if not all(one.is_web for one in some)]
         numbers = self.rows.count_notified(app, devices)
         now, steady = int(time() * 1000), int(steady_time() * 1000)
-        enabled = {user: [one for one in some if one.enabled] for user, some in found.items()}
+        enabled = {user: [one for one in some if one.enabled] for user, some in endpoints.items()}
         return _Facts(
             self._rules_of(app),
             self._unread(app, by_conversation, mentioned),
@@ -574,12 +574,12 @@ class _FollowedLog:
 
     def _note(self, work: _Work, rules: AppNotifySettings) -> None:
         rows = self._notifier.rows
-        found, ended = self._receivers(work.entries)
-        found |= (reminders := self._reminders_of(work.entries))
-        reachable = rows.reachable(self._app, list({user for user, _ in found})) if found else set()
+        receivers, ended = self._receivers(work.entries)
+        receivers |= (reminders := self._reminders_of(work.entries))
+        reachable = rows.reachable(self._app, list({user for user, _ in receivers})) if receivers else set()
         due = int((steady_time() + rules.after_seconds) * 1000)
         dues = []
-        for number, ((user, conversation), entry) in enumerate(found.items(), 1):
+        for number, ((user, conversation), entry) in enumerate(receivers.items(), 1):
             if user in reachable:
                 dues.append(Due(user, conversation, entry, due))
             if not number % _USERS_AT_ONCE:
@@ -595,7 +595,7 @@ class _FollowedLog:
     def _receivers(self, entries: Iterable[Entry]) -> tuple[dict[tuple[str, int], int], set[tuple[str, int]]]:
         """(receiver, conversation) → the first of these entries; and those with a message that was
         recalled, or a question that was closed."""
-        found: dict[tuple[str, int], int] = {}
+        receivers: dict[tuple[str, int], int] = {}
         ended: dict[int, tuple[str, ...]] = {}
         """Conversation → its users."""
         first_senders: dict[int, str] = {}
@@ -620,16 +620,16 @@ class _FollowedLog:
                 first_senders[conversation] = entry.sender
                 for number, user in enumerate(self._users_of(entry), 1):
                     if user and user != entry.sender:
-                        found.setdefault((user, conversation), entry.id)
+                        receivers.setdefault((user, conversation), entry.id)
                     if not number % _USERS_AT_ONCE:
                         serve_others()
             elif first_senders[conversation] != entry.sender:
                 key = first_senders[conversation], conversation
-                if key not in found and key[0] in self._users_of(entry):
-                    found[key] = entry.id
+                if key not in receivers and key[0] in self._users_of(entry):
+                    receivers[key] = entry.id
             if is_long_turn():
                 serve_others()
-        return found, {(user, conversation) for conversation, users in ended.items() for user in users}
+        return receivers, {(user, conversation) for conversation, users in ended.items() for user in users}
 
     def _reminders_of(self, entries: Iterable[Entry]) -> dict[tuple[str, int], int]:
         """(user, conversation) → the entry that reminds the user of a question that they can answer.
@@ -637,15 +637,15 @@ class _FollowedLog:
         acts = {entry.about: entry for entry in entries if entry.kind == "press" and entry.type in _REMINDING}
         if not acts:
             return {}
-        found: dict[tuple[str, int], int] = {}
+        reminders: dict[tuple[str, int], int] = {}
         for each in self._notifier._store.part(MessageLog).entries.find(self._app, sorted(acts)):
             question = each.ask
             if question is not None:
                 users = question.of or self._users_of(acts[each.id])
                 for user in users:
                     if user != each.sender and question.may_answer(user):
-                        found[user, each.conversation] = acts[each.id].id
-        return found
+                        reminders[user, each.conversation] = acts[each.id].id
+        return reminders
 
     def _users_of(self, entry: Entry) -> tuple[str, ...]:
         return entry.members or self._members.of(entry.conversation)

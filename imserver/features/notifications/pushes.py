@@ -91,7 +91,7 @@ class PushNotifications:
             return []
         wishes = self._rows.wishes(app, list(endpoints))
         now = time()
-        found: list[Delivery] = []
+        deliveries: list[Delivery] = []
         for user, event, notify in wanted:
             wished = wishes.get(user, Wishes())
             # A push without a tag has a topic of its own.
@@ -106,12 +106,12 @@ class PushNotifications:
                     shown = shown_of_push(event, notify, tag, endpoint.language, preview, now)
                     if is_long_turn():
                         serve_others()
-                    found.append(
+                    deliveries.append(
                         delivery_to(
                             endpoint, shown, topic, ttl_of(notify), now, next_try=next_try, audience=audience
                         )
                     )
-        return found
+        return deliveries
 
 
 def shown_of_push(event: Event, notify: Notify, tag: str, language: str, preview: bool, now: float) -> Shown:

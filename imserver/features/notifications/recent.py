@@ -84,15 +84,15 @@ class RecentDeliveries:
         """The last deliveries of all nodes, the newest first, and the nodes that did not answer. ``user``: of
         this user; ``""``: of all."""
         query = RecentQuery(app, user, limit)
-        found, missing = self._here(query), list[str]()
+        deliveries, missing = self._here(query), list[str]()
         if self._cluster.others is not None:
             answers, missing = self._cluster.others.query(QUERY, query)
             for data in answers.values():
                 try:
-                    found += _decode(data)
+                    deliveries += _decode(data)
                 except (ValueError, RecursionError):
                     continue  # a node of another version
-        return sorted(found, key=lambda one: -one.time)[:limit], missing
+        return sorted(deliveries, key=lambda one: -one.time)[:limit], missing
 
     def _here(self, query: RecentQuery) -> list[RecentDelivery]:
         of_user, of_app = self._by_user.get((query.app, query.user), ()), self._by_app.get(query.app, ())

@@ -53,13 +53,15 @@ class Recipients:
             return [self.is_banned(app, user) for user, _, _ in items]
         positions = stored.conversations.read_positions(app, users)
         ids = list({entry for _, conversation, entry in items if conversation})
-        found = {each.id: each for each in stored.entries.find(app, ids) if each.kind == "message"}
-        blocks = self.blocks(app, {(user, found[entry].sender) for user, _, entry in items if entry in found})
-        questions = {id: each.ask for id, each in found.items()}
+        messages = {each.id: each for each in stored.entries.find(app, ids) if each.kind == "message"}
+        blocks = self.blocks(
+            app, {(user, messages[entry].sender) for user, _, entry in items if entry in messages}
+        )
+        questions = {id: each.ask for id, each in messages.items()}
 
         def is_over(user: str, conversation: int, entry: int) -> bool:
             position = positions.get((user, conversation))
-            if position is None or entry not in found or (user, found[entry].sender) in blocks:
+            if position is None or entry not in messages or (user, messages[entry].sender) in blocks:
                 return True
             question = questions[entry]
             if question is not None and (question.state or question.may_answer(user)):

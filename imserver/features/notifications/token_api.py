@@ -140,26 +140,26 @@ class TokenApi(Struct, frozen=True):
 
     def question(self, app: str, user: str, message: int) -> ReadableQuestion | None:
         """A question that a user may read; None: there is none. Switches."""
-        found = self.messages.store.part(MessageLog).entries.readable(app, user, [message])
-        question = found[0].ask if found and found[0].kind == "message" else None
+        entries = self.messages.store.part(MessageLog).entries.readable(app, user, [message])
+        question = entries[0].ask if entries and entries[0].kind == "message" else None
         if question is None:
             return None
-        people = {found[0].sender, *(each.user for each in question.answers)} - {""}
+        people = {entries[0].sender, *(each.user for each in question.answers)} - {""}
         accounts = self.accounts_of(app, sorted(people))
         return ReadableQuestion(
-            found[0], question, {each.user: each.nickname or each.name for each in accounts}
+            entries[0], question, {each.user: each.nickname or each.name for each in accounts}
         )
 
     def answer(self, app: str, user: str, message: int, value: str, text: str = "") -> ReadableQuestion:
         """Answer a question. Returns what it is then: others may have been faster. Switches. Raises
         ApiProblem."""
         result = self.stored.asks.answer(app, user, message, value, text)
-        found = self.question(app, user, message)
-        if found is None:
+        question = self.question(app, user, message)
+        if question is None:
             raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
-        if isinstance(result, Rejected) and not found.says_why(user):
+        if isinstance(result, Rejected) and not question.says_why(user):
             raise ApiProblem(result.problem, result.explanation)
-        return found
+        return question
 
 
 def _service(core: Core, api: Api) -> TokenApi:
@@ -297,16 +297,18 @@ def _answer_page(api: TokenApi, call: Call, token: AskToken | None, too_long: st
     # Imported here: it makes a template.
     from imserver.features.notifications.digests import answer_page, gone_page
 
-    found = None if token is None else api.question(token.app, token.user, token.message)
-    if token is None or found is None:
+    question = None if token is None else api.question(token.app, token.user, token.message)
+    if token is None or question is None:
         return _html(call, gone_page(call.request.headers.get("accept-language", "")[:2]), 404)
     wished = api.parts.rows.wishes(token.app, [token.user]).get(token.user, Wishes())
-    sender = found.entry.sender
-    asker = found.names.get(sender) or sender
-    text = found.entry.body.decode(errors="replace")
+    sender = question.entry.sender
+    asker = question.names.get(sender) or sender
+    text = question.entry.body.decode(errors="replace")
     return _html(
         call,
-        answer_page(found.question, text, token.user, asker, found.names, wished, call.input.value, too_long),
+        answer_page(
+            question.question, text, token.user, asker, question.names, wished, call.input.value, too_long
+        ),
         Problems.INVALID_REQUEST.status if too_long else 200,
     )
 

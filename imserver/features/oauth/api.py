@@ -215,10 +215,10 @@ def finish(
 def links(oauth: OAuth, call: Call, _request: Acting) -> LinksAnswer:
     """List the providers with which an account logs in."""
     settings = oauth.settings_of(call.app)
-    found = oauth.links(call.app, call.user)
+    rows = oauth.links(call.app, call.user)
     titles = {name: row.title for name, row in settings.items()}
     return LinksAnswer(
-        [LinkShown(row.provider, titles.get(row.provider) or row.provider, row.since) for row in found]
+        [LinkShown(row.provider, titles.get(row.provider) or row.provider, row.since) for row in rows]
     )
 
 

@@ -286,15 +286,15 @@ class OAuth:
             self._values.put_value(_LOGIN + key, msgspec.json.encode(row), left)
 
     def _row(self, key: str) -> _Running | None:
-        found = self._values.value(_LOGIN + key)
-        return None if found is None else _decode(found)
+        value = self._values.value(_LOGIN + key)
+        return None if value is None else _decode(value)
 
     def _claimed(self, name: str) -> tuple[str, _Running]:
         """The login to which a key leads, for the first caller. Raises UnknownLogin."""
-        found = self._values.value(name)
-        if found is None or not self._values.remove_value(name):
+        value = self._values.value(name)
+        if value is None or not self._values.remove_value(name):
             raise UnknownLogin
-        key = found.decode()
+        key = value.decode()
         row = self._row(key)
         if row is None:
             raise UnknownLogin

@@ -284,19 +284,19 @@ class Oidc:
         issuer = self._settings.issuer
         url = issuer.rstrip("/") + "/.well-known/openid-configuration"
         try:
-            found = msgspec.convert(http.get(url), _Endpoints)
+            endpoints = msgspec.convert(http.get(url), _Endpoints)
         except (msgspec.ValidationError, ProviderRefused) as error:
             raise ProviderUnavailable(f"{url} is not a discovery document: {error}") from None
-        if found.issuer != issuer:
-            raise ProviderUnavailable(f"{url} is the document of another issuer, {found.issuer!r}")
-        for endpoint in (found.authorization_endpoint, found.token_endpoint, found.jwks_uri):
+        if endpoints.issuer != issuer:
+            raise ProviderUnavailable(f"{url} is the document of another issuer, {endpoints.issuer!r}")
+        for endpoint in (endpoints.authorization_endpoint, endpoints.token_endpoint, endpoints.jwks_uri):
             if not Issuer.accepts(endpoint):
                 raise ProviderUnavailable(f"{url} names an address without https, {endpoint!r}")
-        if self._keys is None or self._endpoints is None or self._endpoints.jwks_uri != found.jwks_uri:
-            self._keys = Issuer(issuer, found.jwks_uri, self._outgoing, seconds=SECONDS)
-        self._endpoints = found
+        if self._keys is None or self._endpoints is None or self._endpoints.jwks_uri != endpoints.jwks_uri:
+            self._keys = Issuer(issuer, endpoints.jwks_uri, self._outgoing, seconds=SECONDS)
+        self._endpoints = endpoints
         self._next_fetch = monotonic() + 3600.0
-        return found
+        return endpoints
 
     def _verified(self, token: object, access: str, nonce: str) -> dict[str, Any]:
         """The claims of an ID token. Raises ProviderRefused and ProviderUnavailable."""

@@ -94,13 +94,13 @@ def next_modules() -> tuple[str, ...]:
 
 def _imported(entries: Iterable[str], later: bool = False) -> tuple[str, ...]:
     """Modules and what they import; ``later``: also what they import when it is needed."""
-    found: dict[str, None] = {}
+    modules: dict[str, None] = {}
     waiting = [*entries]
     while waiting:
         address = waiting.pop()
-        if address in found:
+        if address in modules:
             continue
-        found[address] = None
+        modules[address] = None
         text = _source(address).read_text(encoding="utf-8")
         for path in (*_IMPORT.findall(text), *(_LATER.findall(text) if later else ())):
             parts = address.split("/")[:-1]
@@ -110,7 +110,7 @@ def _imported(entries: Iterable[str], later: bool = False) -> tuple[str, ...]:
                 elif part != ".":
                     parts.append(part)
             waiting.append("/".join(parts))
-    return tuple(sorted(found))
+    return tuple(sorted(modules))
 
 
 @cache
@@ -122,8 +122,8 @@ def styles() -> tuple[str, ...]:
 @cache
 def _later() -> tuple[str, ...]:
     """Style sheets and tables that modules load when they are needed, as ``static/…``."""
-    found = [path for kind in ("css", "json") for path in (assets.STATIC / "messages").glob(f"*/*.{kind}")]
-    return tuple(sorted(f"static/messages/{path.parent.name}/{path.name}" for path in found))
+    paths = [path for kind in ("css", "json") for path in (assets.STATIC / "messages").glob(f"*/*.{kind}")]
+    return tuple(sorted(f"static/messages/{path.parent.name}/{path.name}" for path in paths))
 
 
 @cache

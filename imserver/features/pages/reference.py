@@ -25,8 +25,8 @@ _TRIAL_WORDS: Final = ("no_answer", "bad_json", "cut")
 @lru_cache(maxsize=1)
 def chinese() -> dict[str, str]:
     """Text of the document, paragraph by paragraph → its Chinese translation."""
-    found: dict[str, str] = json.loads((assets.TEMPLATES / "reference.zh.json").read_text(encoding="utf-8"))
-    return found
+    texts: dict[str, str] = json.loads((assets.TEMPLATES / "reference.zh.json").read_text(encoding="utf-8"))
+    return texts
 
 
 _SCHEMAS: Final = "#/components/schemas/"

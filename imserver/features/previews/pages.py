@@ -193,11 +193,11 @@ def main() -> None:
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         try:
-            found = read(decoder.decode(line))
+            preview = read(decoder.decode(line))
         except Exception:  # a page may raise anything in a parser
-            found = None
+            preview = None
         signal.setitimer(signal.ITIMER_PROF, 0)
-        sys.stdout.buffer.write(msgspec.json.encode(found))
+        sys.stdout.buffer.write(msgspec.json.encode(preview))
         sys.stdout.buffer.flush()
 
 

@@ -64,11 +64,11 @@ _BEGINNINGS: Final = tuple(
 
 def type_of(head: bytes) -> MediaType:
     """The format of a file that begins with ``head``, its first :data:`HEAD_BYTES`."""
-    for pattern, found in _BEGINNINGS:
+    for pattern, media in _BEGINNINGS:
         if pattern.match(head):
             # Browsers record voice as WebM that names an audio codec and no video codec.
-            has_sound = found.type == "video/webm" and re.search(rb"A_(OPUS|VORBIS)", head)
-            return MediaType("voice", "audio/webm") if has_sound and b"V_" not in head else found
+            has_sound = media.type == "video/webm" and re.search(rb"A_(OPUS|VORBIS)", head)
+            return MediaType("voice", "audio/webm") if has_sound and b"V_" not in head else media
     return UNKNOWN
 
 
@@ -109,8 +109,8 @@ class PictureWorker:
             answer = self._worker.run(task, app, user, WORK_SECONDS)
         except TooCostly:
             raise PictureTooCostly("the picture takes more CPU time than one may have") from None
-        found: Picture | None = _answer.decode(answer) if answer else None
-        return found
+        picture: Picture | None = _answer.decode(answer) if answer else None
+        return picture
 
     def close(self) -> None:
         """End the process."""

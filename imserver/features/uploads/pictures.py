@@ -138,8 +138,8 @@ def _orientation(image: Image, form: str) -> int:
     # Of a PNG without it in front of the pixels, Pillow would decode all of them.
     if form != "JPEG" and "exif" not in image.info:
         return _UPRIGHT
-    found = image.getexif().get(_ORIENTATION, _UPRIGHT)
-    return found if found in range(2, 9) else _UPRIGHT
+    orientation = image.getexif().get(_ORIENTATION, _UPRIGHT)
+    return orientation if orientation in range(2, 9) else _UPRIGHT
 
 
 def _turned(image: Image, orientation: int) -> Image:
@@ -308,8 +308,8 @@ def _cleaned_jpeg(data: bytes) -> Iterator[bytes]:
         yield _cleaned_segment(marker, data[at:end])
         at = end
         if marker == _START_OF_SCAN:
-            found = _AFTER_SCAN.search(data, at)
-            end = found.start() if found else len(data)
+            match = _AFTER_SCAN.search(data, at)
+            end = match.start() if match else len(data)
             yield data[at:end]
             at = end
 
@@ -434,11 +434,11 @@ def main() -> None:
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         try:
-            found: Picture | None = look(decoder.decode(line))
+            picture: Picture | None = look(decoder.decode(line))
         except Exception:  # a broken picture may raise anything in Pillow
-            found = None
+            picture = None
         signal.setitimer(signal.ITIMER_PROF, 0)
-        sys.stdout.buffer.write(msgspec.json.encode(found))
+        sys.stdout.buffer.write(msgspec.json.encode(picture))
         sys.stdout.buffer.flush()
 
 

@@ -173,13 +173,13 @@ def _file_name(metadata: str) -> str:
     """The value of ``filename`` in Upload-Metadata. Raises :class:`ApiProblem`."""
     if len(metadata) > MAX_METADATA:
         raise ApiProblem(Problems.INVALID_REQUEST, f"`Upload-Metadata` has at most {MAX_METADATA} bytes")
-    found = ""
+    name = ""
     for pair in filter(None, metadata.split(",")):
         key, _, value = pair.strip().partition(" ")
         content = _base64(value, "Upload-Metadata").decode(errors="replace")
         if key == "filename":
-            found = content
-    return found
+            name = content
+    return name
 
 
 def _checksum(http_request: HttpRequest) -> Checksum | None:

@@ -399,25 +399,25 @@ class Uploads:
             with file:
                 self.on_disk(write_all, file, content)
             try:
-                found = self._pictures.look(path, media.type, target, _beside(path, _CLEANED), app, user)
+                picture = self._pictures.look(path, media.type, target, _beside(path, _CLEANED), app, user)
             except PictureTooCostly:
                 return None
-            if found is None or not found.thumbnail:
+            if picture is None or not picture.thumbnail:
                 return None
-            scale = min(1.0, self._pictures.pixels / max(found.width, found.height))
+            scale = min(1.0, self._pictures.pixels / max(picture.width, picture.height))
             row = Upload(
                 id=name,
                 app=app,
                 user=user,
                 kind="picture",
-                type=found.thumbnail,
+                type=picture.thumbnail,
                 name="",
                 bytes=self.on_disk(target.stat).st_size,
                 sha256=self.on_disk(_sha256_of, target),
                 created=int(time() * 1000),
                 store_name=self._storage.current,
-                width=max(round(found.width * scale), 1),
-                height=max(round(found.height * scale), 1),
+                width=max(round(picture.width * scale), 1),
+                height=max(round(picture.height * scale), 1),
             )
             self._save(row, target, target)
             return row
@@ -500,16 +500,16 @@ class Uploads:
         """
         target, cleaned = _beside(path, THUMBNAIL), _beside(path, _CLEANED)
         try:
-            found = self._pictures.look(path, row.type, target, cleaned, row.app, row.user)
+            picture = self._pictures.look(path, row.type, target, cleaned, row.app, row.user)
         except PictureTooCostly as costly:
             raise TransferRefused(HTTP_KIND_REFUSED, str(costly)) from None
-        if found is None:
+        if picture is None:
             return replace(row, kind=UNKNOWN.kind, type=UNKNOWN.type), path
-        row = replace(row, width=found.width, height=found.height)
-        if found.thumbnail:
+        row = replace(row, width=picture.width, height=picture.height)
+        if picture.thumbnail:
             size = self.on_disk(target.stat).st_size
-            row = replace(row, thumbnail_bytes=size, thumbnail_type=found.thumbnail)
-        if not found.cleaned:
+            row = replace(row, thumbnail_bytes=size, thumbnail_type=picture.thumbnail)
+        if not picture.cleaned:
             return row, path
         return replace(row, bytes=self.on_disk(cleaned.stat).st_size), cleaned
 
@@ -645,13 +645,13 @@ def uploads_of(core: Core) -> Uploads:
 
 def _lengths(folder: Path) -> list[int]:
     """What the unfinished uploads in the folder of a user will cost of the quota. Runs in a thread."""
-    found = []
+    lengths = []
     with suppress(FileNotFoundError):
         for path in folder.glob(f"*{STATE}"):
             # It may have just ended, or be damaged by a full disk.
             with suppress(FileNotFoundError, ValueError):
-                found.append(msgspec.json.decode(path.read_bytes(), type=State).length + FILE_BYTES)
-    return found
+                lengths.append(msgspec.json.decode(path.read_bytes(), type=State).length + FILE_BYTES)
+    return lengths
 
 
 def new_id() -> str:

@@ -212,15 +212,15 @@ def _range_of(headers: Any, tag: str, size: int) -> Range | None:
     A header that is not one range of bytes, or is meant for other content, is ignored. Raises
     :class:`ApiProblem` for a range outside the file.
     """
-    found = _OWN_RANGE.fullmatch(headers.get("range", "").replace(" ", ""))
-    if found is None or headers.get("if-range", tag) != tag or not (found[1] or found[2]):
+    match = _OWN_RANGE.fullmatch(headers.get("range", "").replace(" ", ""))
+    if match is None or headers.get("if-range", tag) != tag or not (match[1] or match[2]):
         return None
-    if not found[1]:
-        first, last = max(size - int(found[2]), 0), size - 1
-        satisfiable = int(found[2]) > 0
+    if not match[1]:
+        first, last = max(size - int(match[2]), 0), size - 1
+        satisfiable = int(match[2]) > 0
     else:
-        first, last = int(found[1]), min(int(found[2] or size - 1), size - 1)
-        if found[2] and int(found[2]) < first:
+        first, last = int(match[1]), min(int(match[2] or size - 1), size - 1)
+        if match[2] and int(match[2]) < first:
             return None
         satisfiable = first < size
     if not satisfiable:

@@ -172,11 +172,11 @@ class Worker:
 
     def _has_ended(self, pid: int) -> bool:
         try:
-            found, status = os.waitpid(pid, os.WNOHANG)
+            child, status = os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:
             return True
-        self._end_signal = os.WTERMSIG(status) if found == pid and os.WIFSIGNALED(status) else 0
-        return found == pid
+        self._end_signal = os.WTERMSIG(status) if child == pid and os.WIFSIGNALED(status) else 0
+        return child == pid
 
     def close(self) -> None:
         """End the process."""

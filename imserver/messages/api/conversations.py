@@ -254,9 +254,9 @@ def conversations(
 ) -> ConversationsAnswer:
     """List the conversations of a user, the most recent first."""
     log = api.store.part(MessageLog)
-    found, more = log.conversations.page(call.app, call.user, before, limit)
-    listed = [_listed(each, call.user) for each in found]
-    return ConversationsAnswer(listed, found[-1].position if more else 0)
+    summaries, more = log.conversations.page(call.app, call.user, before, limit)
+    listed = [_listed(each, call.user) for each in summaries]
+    return ConversationsAnswer(listed, summaries[-1].position if more else 0)
 
 
 @routes.get("/messages", Needs.ADMIN_OR_MEMBER, problems=(errors.Problems.TOO_MANY_REQUESTS,))
@@ -303,8 +303,8 @@ def pins(
     before: Annotated[int, about("`before` of the page before; 0: the first.", ge=0, le=Limit.ID)] = 0,
 ) -> PinsAnswer:
     """List the pinned messages of a conversation."""
-    found, following = api.store.part(MessageLog).entries.pins(call.app, call.user, conversation, before)
-    return PinsAnswer([shown_entry(entry) for entry in found], following)
+    entries, following = api.store.part(MessageLog).entries.pins(call.app, call.user, conversation, before)
+    return PinsAnswer([shown_entry(entry) for entry in entries], following)
 
 
 @routes.get("/messages/search", Needs.ADMIN_OR_MEMBER, problems=(errors.Problems.TOO_MANY_REQUESTS,))

@@ -38,10 +38,10 @@ _decode_commands: Final = msgspec.json.Decoder(tuple[_Command, ...]).decode
 def with_command(sql: Statements, app: str, state: ConversationState, draft: Draft) -> Draft:
     """A draft whose text begins with ``/``. If a bot of the conversation has this command, it is ``command``
     in ``meta``."""
-    found = _slash.fullmatch(draft.body.decode("utf-8", "replace"))
-    if found is None:
+    match = _slash.fullmatch(draft.body.decode("utf-8", "replace"))
+    if match is None:
         return draft
-    name, bot, text = found.group(1), (found.group(2) or "").lower(), found.group(3) or ""
+    name, bot, text = match.group(1), (match.group(2) or "").lower(), match.group(3) or ""
     users = state.bots or tuple(user for user in state.members if user != draft.sender)
     ids = [int(user) for user in users if _may_be_account(user)]
     statement = (

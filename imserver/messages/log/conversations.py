@@ -142,9 +142,9 @@ class ConversationReader(LogPart):
         rows = sql.query(lists[sql.engine], values)
         ids = [row[-3] for row in rows if row[-3] is not None]
         last = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
-        found = [_summary(row, last) for row in rows[:limit]]
-        count = count_fitting(page_size(each.last) if each.last else 0 for each in found)
-        return found[:count], len(rows) > count
+        summaries = [_summary(row, last) for row in rows[:limit]]
+        count = count_fitting(page_size(each.last) if each.last else 0 for each in summaries)
+        return summaries[:count], len(rows) > count
 
     @in_log(dict)
     def unread(

@@ -411,7 +411,7 @@ def start_of_history(transaction: AppTransaction, conversation: int, users: Sequ
     """
     if not group_settings(transaction, conversation)[1] & OPTIONS["history"][0]:
         return {}
-    found = dict.fromkeys(users, 0)
+    starts = dict.fromkeys(users, 0)
     sql = transaction.sql
     for some in chunks(users):
         some = padded(some, some[-1])
@@ -420,13 +420,13 @@ def start_of_history(transaction: AppTransaction, conversation: int, users: Sequ
             f"AND conversation = %s AND member IN {marks_of(len(some))} GROUP BY member",
             (transaction.log, conversation, *some),
         )
-        found.update((text_of(member), left) for member, left in rows if left is not None)
-    return found
+        starts.update((text_of(member), left) for member, left in rows if left is not None)
+    return starts
 
 
 def _last_mutes(transaction: AppTransaction, conversation: int, users: Sequence[str]) -> dict[str, int]:
     """User → end of the mute in their last membership: who leaves and joins again stays muted."""
-    found: dict[str, int] = {}
+    mutes: dict[str, int] = {}
     sql = transaction.sql
     for some in chunks(users):
         some = padded(some, some[-1])
@@ -436,8 +436,8 @@ def _last_mutes(transaction: AppTransaction, conversation: int, users: Sequence[
             "ORDER BY joined_id",
             (transaction.log, conversation, *some),
         )
-        found.update((text_of(member), until) for member, until in rows)
-    return found
+        mutes.update((text_of(member), until) for member, until in rows)
+    return mutes
 
 
 def _wrong(users: Sequence[str]) -> Rejected | None:

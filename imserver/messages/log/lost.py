@@ -69,14 +69,14 @@ def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
     )
     if not any(last_id < known.get(text_of(app), 0) for app, _, last_id, _, _ in rows):
         return {}
-    found: dict[str, LostRange] = {}
+    ranges: dict[str, LostRange] = {}
     for name, number, last_id, last_conversation, lost in rows:
         app = text_of(name)
         head = beyond(max(last_id, known.get(app, 0)), far)
-        found[app] = LostRange(last_id + 1, head - 1, int(time()))
+        ranges[app] = LostRange(last_id + 1, head - 1, int(time()))
         sql.execute(
             "UPDATE log SET last_id = %s, last_conversation = %s, lost = %s WHERE number = %s",
-            (head, beyond(last_conversation, far), _column_of([*ranges_of(lost), found[app]]), number),
+            (head, beyond(last_conversation, far), _column_of([*ranges_of(lost), ranges[app]]), number),
         )
     sql.execute(f"UPDATE event_feed SET {raised('last_id', far)}")
-    return found
+    return ranges

@@ -53,10 +53,10 @@ class MarkStore(LogPart):
 
         A read entry counts as received. Returns None if the user was never in this conversation.
         """
-        found = _members(sql, head, user, conversation)
-        if found is None:
+        rows = _members(sql, head, user, conversation)
+        if rows is None:
             return None
-        members, upto = found
+        members, upto = rows
         read = min(read, upto)
         received = max(min(received, upto), read)
         before = _position(sql, head, user, conversation)

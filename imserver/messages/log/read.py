@@ -186,9 +186,9 @@ class EntryReader(LogPart):
         )
         pins: dict[int, int] = dict(sql.query(statement, (head.number, conversation, before or Limit.ID)))
         ids = shown(sql, head, user, list(pins))
-        found = sorted(fetch(sql, head.number, ids, user), key=lambda entry: -pins[entry.id])
-        page = found[: count_fitting(map(page_size, found))]
-        return page, pins[page[-1].id] if len(page) < len(found) else 0
+        entries = sorted(fetch(sql, head.number, ids, user), key=lambda entry: -pins[entry.id])
+        page = entries[: count_fitting(map(page_size, entries))]
+        return page, pins[page[-1].id] if len(page) < len(entries) else 0
 
     @in_log(lambda: PublicationPage([], False, 0, NO_LOG))
     def channel_page(
@@ -384,12 +384,12 @@ def _rooms(
         f"SELECT id, pair, last_id FROM conversation {hint} WHERE log = %s AND last_id > %s AND pair IN {{}}"
     )
     pairs = [pair_of_room(room) for room in after_by_room if room]
-    found = []
+    rooms = []
     for conversation, pair, last_id in sql.query_in(statement, (head.number, after), pairs):
         behind = max(after, after_by_room[room_of(pair)])
         if behind < last_id:
-            found.append((conversation, behind))
-    return found
+            rooms.append((conversation, behind))
+    return rooms
 
 
 def _ids_of(

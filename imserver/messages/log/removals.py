@@ -88,11 +88,11 @@ class RemovalWriter(LogPart):
     def finish(self, sql: Statements, head: LogHead, act: str) -> int:
         """Erase some copies of a removal: what they were is gone. Returns their number; 0: none is left."""
         ids = f"SELECT id FROM {_COPIES} WHERE log = %s AND act = %s ORDER BY id LIMIT 1000"
-        found = sql.query(ids, (head.number, act))
-        if found:
+        rows = sql.query(ids, (head.number, act))
+        if rows:
             statement = f"DELETE FROM {_COPIES} WHERE log = %s AND act = %s AND id <= %s"
-            sql.execute(statement, (head.number, act, found[-1][0]))
-        return len(found)
+            sql.execute(statement, (head.number, act, rows[-1][0]))
+        return len(rows)
 
     @in_log(int, writes=True)
     def move(self, sql: Statements, head: LogHead, messages: Sequence[int], act: str) -> int:
@@ -161,7 +161,7 @@ class RemovalWriter(LogPart):
 
     def count(self, app: str, user: str, since: int, until: int) -> Counter[int]:
         """Conversation → the number of the user's messages of a time, which are not recalled."""
-        found: Counter[int] = Counter()
+        counts: Counter[int] = Counter()
         statement = (
             "SELECT conversation, count(*) FROM message WHERE log = %s AND id > %s AND id <= %s "
             f"AND sender = %s AND kind = {NUMBERS['message']} AND time_ms >= %s AND time_ms < %s "
@@ -178,8 +178,8 @@ class RemovalWriter(LogPart):
         while after < last:
             rows, after = self._tables.read_log(app, work, (nothing, last))
             for conversation, count in rows:
-                found[conversation] += count
-        return found
+                counts[conversation] += count
+        return counts
 
     @in_log(int)
     def copies(self, sql: Statements, head: LogHead, act: str) -> int:

@@ -120,13 +120,13 @@ def _mark(recall: Entry) -> bytes:
 
 def _mentions(entries: Mapping[int, Entry]) -> list[tuple[str, int, int]]:
     """(user, conversation, message) of all whom these messages mention. The user is ``""`` for everybody."""
-    found = []
+    mentions = []
     for id, entry in entries.items():
         users = decode_meta(entry.meta).get("mentions", ())
         for user in dict.fromkeys(users if isinstance(users, list) else ()):
             if isinstance(user, str) and user and not text_objection(user, MAX_USER_BYTES):
-                found.append(("" if user == EVERYBODY else user, entry.conversation, id))
-    return found
+                mentions.append(("" if user == EVERYBODY else user, entry.conversation, id))
+    return mentions
 
 
 def _note_deadlines(sql: Statements, log: int, entries: Sequence[Entry]) -> None:

@@ -352,8 +352,8 @@ def _count_unread(sql: Statements, head: LogHead, user: str, root: int, read: in
     newest = "SELECT id FROM thread_reply WHERE log = %s AND root = %s AND id > %s ORDER BY id DESC LIMIT %s"
     rows = sql.query(newest, (head.number, root, max(read, head.floor), MOST_UNREAD_REPLIES))
     statement = "SELECT m.sender, m.kind FROM message m WHERE m.log = %s AND m.id IN {}"
-    found = sql.query_in(statement, (head.number,), [row[0] for row in rows])
-    return sum(1 for sender, kind in found if kind == NUMBERS["message"] and text_of(sender) != user)
+    counts = sql.query_in(statement, (head.number,), [row[0] for row in rows])
+    return sum(1 for sender, kind in counts if kind == NUMBERS["message"] and text_of(sender) != user)
 
 
 class Replies(Struct, frozen=True):

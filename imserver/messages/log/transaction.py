@@ -315,14 +315,14 @@ class AppTransaction:
         ids, pairs = list[int](), list[bytes]()
         for key in keys:
             (ids if type(key) is int else pairs).append(key)  # type: ignore[arg-type]
-        found: dict[int | bytes, ConversationState] = {}
+        states: dict[int | bytes, ConversationState] = {}
         if ids:
             for row in self.sql.query_in(_STATES_BY_ID, (self.log,), ids):
-                found[row[0]] = conversation_state_of(row)
+                states[row[0]] = conversation_state_of(row)
         if pairs:
             for row in self.sql.query_in(_STATES_BY_PAIR, (self.log,), pairs):
-                found[bytes(row[2])] = found.get(row[0]) or conversation_state_of(row)
-        return found
+                states[bytes(row[2])] = states.get(row[0]) or conversation_state_of(row)
+        return states
 
     def mutes(self, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """(user, conversation) → Unix second at which the mute ends. Users who are not members are
@@ -332,18 +332,18 @@ class AppTransaction:
             users.setdefault(conversation, []).append(user)
         if len(users) > _FEW_CONVERSATIONS[self.sql.engine]:
             return self._mutes_of_each(wanted)
-        found: dict[tuple[str, int], int] = {}
+        mutes: dict[tuple[str, int], int] = {}
         statement = (
             "SELECT member, muted_until FROM membership "
             "WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN {}"
         )
         for conversation, some in users.items():
             for user, until in self.sql.query_in(statement, (self.log, conversation), some):
-                found[text_of(user), conversation] = until
-        return found
+                mutes[text_of(user), conversation] = until
+        return mutes
 
     def _mutes_of_each(self, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        found: dict[tuple[str, int], int] = {}
+        mutes: dict[tuple[str, int], int] = {}
         if self.sql.engine == "postgresql":
             users, conversations = [user for user, _ in wanted], [conversation for _, conversation in wanted]
             rows = self.sql.query(
@@ -362,8 +362,8 @@ class AppTransaction:
             some = padded(some, some[-1])
             values = [value for user, conversation in some for value in (self.log, user, conversation)]
             for user, conversation, until in self.sql.query(" UNION ALL ".join([one] * len(some)), values):
-                found[text_of(user), conversation] = until
-        return found
+                mutes[text_of(user), conversation] = until
+        return mutes
 
     def blocks(self, pairs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
         """The pairs of users of which the first has blocked the second. Only accounts can block."""

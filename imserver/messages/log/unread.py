@@ -148,8 +148,8 @@ def _unread(
         f"AND m.conversation = %s AND m.id > %s AND m.kind NOT IN {ANNOTATIONS} ORDER BY m.id DESC LIMIT %s"
     )
     after = max(head.floor, min(reads.values()))
-    found = sql.query(newest, (head.number, conversation, after, MOST_UNREAD))
-    messages = [(id, text_of(sender), time) for id, sender, time, kind in reversed(found) if kind == _MESSAGE]
+    rows = sql.query(newest, (head.number, conversation, after, MOST_UNREAD))
+    messages = [(id, text_of(sender), time) for id, sender, time, kind in reversed(rows) if kind == _MESSAGE]
     if not messages:
         return UnreadMessages(reads, ())
     first, last = messages[0][0], messages[-1][0]
@@ -158,7 +158,7 @@ def _unread(
         messages,
         _mentions(sql, head, conversation, first, mentioned) if mentioned else (),
         _hidden(sql, head, conversation, first, last, list(reads)),
-        len(found) == MOST_UNREAD,
+        len(rows) == MOST_UNREAD,
         replies_beside(sql, head, conversation, [id for id, _, _ in messages]),
     )
 

@@ -153,21 +153,21 @@ class AiChat:
         chat, parameters = Chat.of(head.path.split("/")[2]), head.params()
         principal, message = self._user_of(head.headers, host_of(stream.peer)), parameters.get("message", "")
         self._check_member(principal, chat)
-        cursor, found = self._log.entries.head(principal.app), self._open_streams(principal, chat)
-        if not found:  # what is open must not wait for it
+        cursor, streams = self._log.entries.head(principal.app), self._open_streams(principal, chat)
+        if not streams:  # what is open must not wait for it
             self._check_bot(principal, chat)
         answer = self._answer(stream, principal, chat, self._ui)
         stored = self._log.entries.sent(principal.app, chat.bot, message) if message else None
         if stored is not None and not self._log.entries.readable(principal.app, principal.user, [stored.id]):
             stored = None
-        if not (message or found or "wait" in parameters):
+        if not (message or streams or "wait" in parameters):
             log, host = self._core.node.request_log, host_of(stream.peer)
             none = ApiProblem(Problems.NOT_FOUND)
             stream.refuse(stream_refused(log, head, host, none, _NoStream()), CloseCode.NORMAL)
             return
-        answer.stream = message or (found[-1] if found else "")
+        answer.stream = message or (streams[-1] if streams else "")
         self._begin(self._ui, stream, head, principal, answer, cursor, stored)
-        if message and message not in found and not answer.over:
+        if message and message not in streams and not answer.over:
             gevent.spawn_later(LOST_SECONDS, self._give_up, answer, "the answer is lost")
 
     def _watch(self, principal: Principal, chat: Chat, answer: Answer) -> None:
@@ -233,11 +233,11 @@ class AiChat:
     def _open_streams(self, principal: Principal, chat: Chat) -> list[str]:
         """The open streams of a bot in a chat on all nodes, the oldest first. May switch."""
         query = OpenQuery(principal.app, chat.place(principal.user), chat.bot)
-        found = set(self._open_here(query))
+        streams = set(self._open_here(query))
         if (others := self._core.cluster.others) is not None:
             for some in others.answers(_OPEN_QUERY, query, list[tuple[int, str]]):
-                found.update(some)
-        return [id for _, id in sorted(found)]
+                streams.update(some)
+        return [id for _, id in sorted(streams)]
 
     def _open_here(self, query: OpenQuery) -> list[tuple[int, str]]:
         """The time and the id of each."""
@@ -276,8 +276,8 @@ class AiChat:
         """The number of the conversation of a chat; 0: it has no messages. May switch."""
         if chat.conversation:
             return chat.conversation
-        found = self._log.conversations.between(principal.app, principal.user, chat.bot)
-        return 0 if found is None else found.id
+        conversation = self._log.conversations.between(principal.app, principal.user, chat.bot)
+        return 0 if conversation is None else conversation.id
 
     def _check_bot(self, principal: Principal, chat: Chat) -> None:
         """Refuse a chat with who is no bot. May switch. Raises ApiProblem."""

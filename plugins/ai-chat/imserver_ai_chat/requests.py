@@ -31,10 +31,10 @@ class Chat(NamedTuple):
     @classmethod
     def of(cls, id: str) -> Chat:
         """Read the id of a chat. Raises ApiProblem."""
-        found = _CHAT.fullmatch(id)
-        if found is None:
+        match = _CHAT.fullmatch(id)
+        if match is None:
             raise invalid("the id of a chat is that of a bot (7), or of a bot and a group (7-12)")
-        return cls(found[1], int(found[2] or 0))
+        return cls(match[1], int(match[2] or 0))
 
     def place(self, user: str) -> str:
         """Where it is for a user, as streams of texts name it."""

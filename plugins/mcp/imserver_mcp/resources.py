@@ -35,8 +35,8 @@ TEMPLATES: Final = (
 
 def is_subscribable(uri: str) -> bool:
     """Whether a client can hear of changes of a resource."""
-    found = _CONVERSATION.fullmatch(uri)
-    return uri == ALL or (found is not None and found[2] is None)
+    match = _CONVERSATION.fullmatch(uri)
+    return uri == ALL or (match is not None and match[2] is None)
 
 
 def listed(turn: Turn, cursor: str) -> Page:
@@ -73,19 +73,19 @@ def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
         page = turn.run("GET", "/conversations", limit=PAGE)
         return [_json(uri, page["conversations"])]
     try:
-        if found := _CONVERSATION.fullmatch(uri):
-            values = {"conversation": int(found[1]), "before": id_of(found[3] or ""), "limit": PAGE}
+        if match := _CONVERSATION.fullmatch(uri):
+            values = {"conversation": int(match[1]), "before": id_of(match[3] or ""), "limit": PAGE}
             page = turn.run("GET", "/messages", **values)
             return [_json(uri, page)] if page["messages"] else None
     except RouteRefused as refused:
         if refused.code == "invalid_request":
             return None
         raise
-    if (found := _MESSAGE.fullmatch(uri)) and turn.user:
+    if (match := _MESSAGE.fullmatch(uri)) and turn.user:
         log = turn.core.storage.store.part(MessageLog)
-        entries = log.entries.readable(turn.app, turn.user, [id_of(found[1])])
+        entries = log.entries.readable(turn.app, turn.user, [id_of(match[1])])
         return [_json(uri, each.view()) for each in entries] or None
-    return _file(turn, uri, found[1]) if (found := _FILE.fullmatch(uri)) else None
+    return _file(turn, uri, match[1]) if (match := _FILE.fullmatch(uri)) else None
 
 
 def _json(uri: str, content: Any) -> dict[str, Any]:

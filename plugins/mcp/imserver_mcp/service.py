@@ -227,9 +227,9 @@ class Mcp:
         if not number.isdecimal() or len(number) > 3 or int(number) >= len(sources):
             raise McpError(Code.BAD_PARAMS, "cursor: it is not one of this list")
         at = int(number)
-        found, following = sources[at].list(turn, place)
+        resources, following = sources[at].list(turn, place)
         following = f"{at}:{following}" if following else f"{at + 1}:" if at + 1 < len(sources) else ""
-        return {"resources": found, **({"nextCursor": following} if following else {}), **READ}
+        return {"resources": resources, **({"nextCursor": following} if following else {}), **READ}
 
     def list_templates(self, _turn: Turn) -> dict[str, Any]:
         """Answer ``resources/templates/list``."""
@@ -242,8 +242,8 @@ class Mcp:
         """Answer ``resources/read``. May switch."""
         uri = turn.message.text("uri")
         for source in self.sources():
-            if (found := source.read(turn, uri)) is not None:
-                return found if isinstance(found, InputRequired) else {"contents": found, **READ}
+            if (contents := source.read(turn, uri)) is not None:
+                return contents if isinstance(contents, InputRequired) else {"contents": contents, **READ}
         raise McpError(
             Code.BAD_PARAMS if turn.message.is_modern else Code.NO_RESOURCE,
             "Resource not found",

@@ -176,8 +176,8 @@ def who_is_online(turn: Turn, given: OnlineArguments) -> dict[str, Any]:
     cards = turn.cards(users)
     people = [(each["user"], each["nickname"], each["presence"] or "hidden") for each in cards]
     if users and not cards:
-        found = turn.run("POST", "/presence", users=users, user=None)["users"]
-        people = [(each["user"], "", "online" if each["online"] else "offline") for each in found]
+        rows = turn.run("POST", "/presence", users=users, user=None)["users"]
+        people = [(each["user"], "", "online" if each["online"] else "offline") for each in rows]
     shown = [{"user": user, "name": name, "presence": presence} for user, name, presence in people]
     return {"people": sorted(shown, key=lambda each: each["presence"] != "online")}
 

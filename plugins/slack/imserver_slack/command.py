@@ -88,8 +88,8 @@ def slack_import(
     progress = Progress(console=Console(stderr=True), transient=True)
     with progress:
         task = progress.add_task("reading", total=None)
-        found = survey(given, lambda count: progress.update(task, completed=count))
-    _print_survey(given, found, index)
+        contents = survey(given, lambda count: progress.update(task, completed=count))
+    _print_survey(given, contents, index)
     if dry_run:
         _print_problems(given.problems)
         return
@@ -102,24 +102,24 @@ def slack_import(
         uploads = Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)
         with closing(uploads), progress:
             people = People(store, name, rules_of(_tenant(tenants, name)), problems)
-            task = progress.add_task("people", total=len(found.people))
-            for number, person in enumerate(found.people.values(), 1):
+            task = progress.add_task("people", total=len(contents.people))
+            for number, person in enumerate(contents.people.values(), 1):
                 people.find(person)
                 progress.update(task, completed=number)
             sent = FileUploads(uploads, index, name, key_for(config, "slack-import"), problems)
-            for id in found.people:
+            for id in contents.people:
                 if id in index and (picture := sent.upload(id, people[id].user, id, "picture")) is not None:
                     people.set_avatar(id, f"/api/v1/uploads/{picture.id}")
-            importer = Importer(given, found, store, name, people, sent)
-            task = progress.add_task("messages", total=found.counts["message"])
+            importer = Importer(given, contents, store, name, people, sent)
+            task = progress.add_task("messages", total=contents.counts["message"])
             importer.run(lambda count: progress.update(task, completed=count))
             seconds = perf_counter() - began
             if not unread:
                 importer.mark_read()
         if links is not None:
-            _write_links(links, people.links(found.people, page, days))
+            _write_links(links, people.links(contents.people, page, days))
         record_act(config, store, "slack.import", name, **_facts(people, importer, sent))
-    _print_result(importer, people, sent, found, seconds)
+    _print_result(importer, people, sent, contents, seconds)
     problems.counts |= first.counts
     problems.broken = list(dict.fromkeys((*first.broken, *problems.broken)))
     _print_problems(problems)

@@ -40,10 +40,10 @@ def emoji_names() -> Mapping[str, str]:
 def emoji_named(name: str) -> str:
     """The emoji with a name of Slack, such as ``wave::skin-tone-3``; ``""``: a workspace's own one."""
     base, _, tone = name.partition("::skin-tone-")
-    found = emoji_names().get(base, "")
-    if found and tone in ("2", "3", "4", "5", "6"):
-        return found.rstrip("\ufe0f") + _TONES[int(tone) - 2]
-    return found
+    emoji = emoji_names().get(base, "")
+    if emoji and tone in ("2", "3", "4", "5", "6"):
+        return emoji.rstrip("\ufe0f") + _TONES[int(tone) - 2]
+    return emoji
 
 
 def clean(text: str) -> str:
