@@ -64,15 +64,11 @@ def head(sql: PooledStatements, lock: bool = False) -> ChainHead | None:
     return ChainHead(number, time, text_of(digest), anchor, text_of(anchor_hash))
 
 
-class NoHead(ImserverError):
-    """The table of the head is empty, so nothing can be appended."""
-
-
 def append(batch: ActBatch, sql: PooledStatements) -> None:
-    """Append acts to the chain, once. Raises NoHead."""
+    """Append acts to the chain, once. Raises ImserverError if the head is missing."""
     end = head(sql, lock=True)  # other writers wait until this transaction ends
     if end is None:
-        raise NoHead("audit_head has no row")
+        raise ImserverError("audit_head has no row")
     stored = sql.query("SELECT hash FROM audit WHERE number = %s", (batch.number,)) if batch.number else []
     if stored and text_of(stored[0][0]) == batch.hash:
         return

@@ -163,15 +163,8 @@ class PiecesView(msgspec.Struct):
     results: list[PieceView]
 
 
-class StoppedView(msgspec.Struct):
-    """The result for a message."""
-
-    stream: str
-    status: str
-
-
 class ClosedView(msgspec.Struct, omit_defaults=True):
-    """The result for a message, and its id."""
+    """The result for a message, and the id of one that was stored."""
 
     stream: str
     status: str
@@ -245,4 +238,4 @@ class AnswerCommands:
             return _refusal(refused)
         if status == "not_allowed":
             return Reply(ReplyCode.UNAUTHORIZED, RefusedView(status))
-        return Reply(ReplyCode.OK, StoppedView(command.stream, status))
+        return Reply(ReplyCode.OK, ClosedView(command.stream, status))
