@@ -63,8 +63,8 @@ def until_beat(seconds: float = 1.0) -> float:
     same time.
     """
     offset = os.getpid() * _GOLDEN % 1.0
-    left = seconds - (monotonic() - offset) % seconds
-    return left if left > seconds * _TOO_SOON else left + seconds
+    seconds_left = seconds - (monotonic() - offset) % seconds
+    return seconds_left if seconds_left > seconds * _TOO_SOON else seconds_left + seconds
 
 
 def take_turns(nodes: int) -> None:

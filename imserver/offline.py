@@ -108,8 +108,8 @@ class ServerApi:
 
     def get(self, path: str, query: Mapping[str, str]) -> Any:
         """The answer to ``GET /api/v1/{path}``, with the parameters that are not empty."""
-        given = urlencode({name: value for name, value in query.items() if value})
-        return self._call("GET", f"{path}?{given}", b"")
+        parameters = urlencode({name: value for name, value in query.items() if value})
+        return self._call("GET", f"{path}?{parameters}", b"")
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """The answer to ``POST /api/v1/{path}``."""
@@ -153,9 +153,9 @@ def erase_again(settings: Config, store: Store, rows: Iterable[ErasureRow]) -> i
     """
     keys = DataDirectory(settings.server.data_dir).secrets(settings.server).keys(PURPOSE)
     erasures = Erasures(store, lambda: keys)
-    known = {row.name for row in erasures.ended()}
+    names = {row.name for row in erasures.ended()}
     features = load_features(settings)
-    missing = [row for row in {row.name: row for row in rows}.values() if row.name not in known]
+    missing = [row for row in {row.name: row for row in rows}.values() if row.name not in names]
     found = erasures.whose(missing, tables_of(features).of_server())
     with ExitStack() as stack:
         erasing = [feature.erasing for feature in features if feature.erasing is not None]

@@ -156,8 +156,8 @@ class Expiry:
             if not ending.count:
                 del self._due[ending.second]
             elif len(ending.listed) > 2 * ending.count:
-                left = dict.fromkeys(ending.listed)  # a session renewed for the same second is listed twice
-                ending.listed = [each for each in left if self.ends.get(each) is ending]
+                ends = dict.fromkeys(ending.listed)  # a session renewed for the same second is listed twice
+                ending.listed = [each for each in ends if self.ends.get(each) is ending]
 
     def expire(self, now: float) -> int:
         """Close expired sessions with 4504 and return their number. Called once per second; never

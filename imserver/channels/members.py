@@ -301,20 +301,20 @@ class ChannelMembers:
         None: it was a member before, or is not in service in this app. Raises :class:`ChannelRefused`, with a
         text for the caller.
         """
-        known = self._hub.apps.get(app)
-        if known is None:
+        hub_app = self._hub.apps.get(app)
+        if hub_app is None:
             return None
         if len(connection.channels) >= MAX_CHANNELS_OF_A_CONNECTION and not self.has(connection, channel):
             raise ChannelRefused(
                 "full", f"the connection is subscribed to {MAX_CHANNELS_OF_A_CONNECTION} channels already"
             )
-        if channel not in known.channels:
+        if channel not in hub_app.channels:
             check_name(channel)
             settings = self._settings(app)
             limit = 0 if settings is None else settings.max_channels
-            if limit and len(known.channels) >= limit:
+            if limit and len(hub_app.channels) >= limit:
                 raise ChannelRefused("full", f"the app has {limit} channels on this node, which is its limit")
-        return self.membership.join(known, channel, connection)
+        return self.membership.join(hub_app, channel, connection)
 
     def report_join(self, channel: LocalChannel, connection: Connection) -> None:
         """Let the registry and the listeners know a new member. Publications that begin after the return
@@ -517,12 +517,12 @@ class ChannelMembers:
         return ChannelPage(total, counts, more, tuple(missing))
 
     def _page_here(self, query: ChannelNamesQuery) -> ChannelNamesAnswer:
-        known = self._hub.apps.get(query.app)
-        if known is None:
+        hub_app = self._hub.apps.get(query.app)
+        if hub_app is None:
             return ChannelNamesAnswer(0, [])
-        names = nsmallest(query.limit, (name for name in known.channels if name > query.after))
+        names = nsmallest(query.limit, (name for name in hub_app.channels if name > query.after))
         return ChannelNamesAnswer(
-            len(known.channels), [ChannelCount(name, len(known.channels[name].members)) for name in names]
+            len(hub_app.channels), [ChannelCount(name, len(hub_app.channels[name].members)) for name in names]
         )
 
 

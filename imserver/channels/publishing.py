@@ -294,8 +294,8 @@ class ChannelPublishing:
     def deliver(self, app: str, what: Publication) -> int:
         """Deliver to the members on this node: publications with an offset in its order. Returns the number
         of members reached. Never switches."""
-        known = self._hub.apps.get(app)
-        local = None if known is None else known.channels.get(what.channel)
+        hub_app = self._hub.apps.get(app)
+        local = None if hub_app is None else hub_app.channels.get(what.channel)
         if local is None:
             return 0
         part = what.event.channel

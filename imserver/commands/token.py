@@ -139,8 +139,8 @@ def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None
             fail(f"refused: {error}")
         finally:
             outgoing.close()
-    left = claims.expires_at - int(time())
-    click.echo(f"accepted: user {claims.user!r} of app {tenant.name}, for {left} more seconds")
+    seconds = claims.expires_at - int(time())
+    click.echo(f"accepted: user {claims.user!r} of app {tenant.name}, for {seconds} more seconds")
 
 
 def _tenant(tenants: Tenants, name: str) -> Tenant:

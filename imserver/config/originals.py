@@ -95,22 +95,22 @@ def read_app_ini(text: str, where: str) -> AppIni:
         parser.read_string("\n".join(map(str.strip, text.removeprefix("\ufeff").splitlines())), where)
     except configparser.Error as error:
         raise ConfigError(f"{where}: not a valid INI file: {_ini_problem(error)}") from None
-    given: dict[str, str] = {}
+    values: dict[str, str] = {}
     unknown = []
     for section in parser.sections():
         for key, value in parser.items(section):
             name = f"{fold(section)}.{key}"
             if name in _INI_KEYS:
-                given[name] = (value or "").strip().strip("\"'`")
+                values[name] = (value or "").strip().strip("\"'`")
             else:
                 unknown.append(f"{section}.{key}")
     return AppIni(
         where,
-        _ini_port(given, "HttpPort", where),
-        _ini_port(given, "RPCPort", where),
-        _ini_flag(given.get("common.cluster", ""), where),
-        _ini_key(given.get("common.cryptokey", ""), where),
-        given.get("etcd.endpoints", ""),
+        _ini_port(values, "HttpPort", where),
+        _ini_port(values, "RPCPort", where),
+        _ini_flag(values.get("common.cluster", ""), where),
+        _ini_key(values.get("common.cryptokey", ""), where),
+        values.get("etcd.endpoints", ""),
         tuple(unknown),
     )
 

@@ -114,10 +114,10 @@ class Rates:
         """The headers with the number of requests left."""
         if not self.per_second:
             return ()
-        left, seconds = self._requests.left(_payer(principal, host))
+        tokens, seconds = self._requests.left(_payer(principal, host))
         return (
             ("RateLimit-Limit", str(int(max(self.per_second, 1)))),
-            ("RateLimit-Remaining", str(left)),
+            ("RateLimit-Remaining", str(tokens)),
             ("RateLimit-Reset", str(seconds)),
         )
 

@@ -146,14 +146,14 @@ class Fanout:
         receives a publication of that channel instead of a push. If ``event.channel`` names ``user:<user>``,
         its subscribers receive the publication from their channel, and nothing here.
         """
-        known = self._apps.get(app)
-        entry = None if known is None else known.users.get(user)
-        if known is None or entry is None:
+        hub_app = self._apps.get(app)
+        entry = None if hub_app is None else hub_app.users.get(user)
+        if hub_app is None or entry is None:
             return 0
-        if known.notices:
+        if hub_app.notices:
             self.flush_notices()
-        if device is not None or known.own_channels:
-            return self._to_some_of(known, user, event, device)
+        if device is not None or hub_app.own_channels:
+            return self._to_some_of(hub_app, user, event, device)
         if event.channel is not None:
             event = self._without_channel(event)
         sessions: Any = entry if type(entry) is list else (entry,)
@@ -210,8 +210,8 @@ class Fanout:
 
     def to_connection(self, connection: Connection, event: Event) -> None:
         """Send to one session, addressed or not."""
-        known = self._apps.get(connection.app or "")
-        if known is not None and known.notices:
+        hub_app = self._apps.get(connection.app or "")
+        if hub_app is not None and hub_app.notices:
             self.flush_notices()
         self._send(connection, event)
 
@@ -250,17 +250,17 @@ class Fanout:
         self, app: str, event: Event, except_user: str = "", except_users: Collection[str] = ()
     ) -> int:
         """Send to all users of an app except some. Returns the number of sessions reached."""
-        known = self._apps.get(app)
-        if known is None:
+        hub_app = self._apps.get(app)
+        if hub_app is None:
             return 0
-        if known.notices:
+        if hub_app.notices:
             self.flush_notices()
         if except_users:
             skipped = {*except_users, except_user}
-            sessions = [c for user in known.users if user not in skipped for c in known.sessions_of(user)]
+            sessions = [c for user in hub_app.users if user not in skipped for c in hub_app.sessions_of(user)]
             reached = self._fill(sessions, None, {}, event)
         else:
-            reached = self._spread(known, {}, event, except_user)
+            reached = self._spread(hub_app, {}, event, except_user)
         self._metrics.deliveries += reached
         return reached
 

@@ -143,13 +143,13 @@ class Hub:
 
     def user_names(self, app: str) -> list[str]:
         """The users of an app who are online on this node; empty for an unknown app."""
-        known = self.apps.get(app)
-        return list(known.users) if known is not None else []
+        hub_app = self.apps.get(app)
+        return list(hub_app.users) if hub_app is not None else []
 
     def channel(self, app: str, name: str) -> LocalChannel | None:
         """A channel with members on this node."""
-        known = self.apps.get(app)
-        return None if known is None else known.channels.get(name)
+        hub_app = self.apps.get(app)
+        return None if hub_app is None else hub_app.channels.get(name)
 
     def member_count(self, app: str, channel: str) -> int:
         """Number of connections of this node in a channel."""
@@ -158,8 +158,8 @@ class Hub:
 
     def is_online(self, app: str, user: str) -> bool:
         """Whether ``user`` has a session on this node."""
-        known = self.apps.get(app)
-        return known is not None and user in known.users
+        hub_app = self.apps.get(app)
+        return hub_app is not None and user in hub_app.users
 
     def attach(self, app: App, connection: Connection, user: str, device: str) -> None:
         """Make ``connection`` a session of ``user`` that is answered but not addressed: no push to the user

@@ -234,20 +234,20 @@ class Deliverer:
     def _receivers(self, app: str, entry: Entry) -> Collection[Connection]:
         if not (entry.members or entry.room):
             return self._followers.members(app, entry.conversation)
-        known = self._hub.apps.get(app)
-        if known is None:
+        hub_app = self._hub.apps.get(app)
+        if hub_app is None:
             return []
         if entry.members:
             connections: list[Connection] = []
             # As App.sessions_of(), without a call and a tuple for each user.
             for user in set(entry.members):
-                sessions = known.users.get(user)
+                sessions = hub_app.users.get(user)
                 if type(sessions) is list:
                     connections += [each for each in sessions if each.log_subscription is not None]
                 elif sessions is not None and sessions.log_subscription is not None:  # type: ignore[union-attr]
                     connections.append(sessions)  # type: ignore[arg-type]
             return connections
-        room = known.channels.get(entry.room)
+        room = hub_app.channels.get(entry.room)
         if room is None:
             return []
         return {each: None for each in room.members if isinstance(each.log_subscription, PongLogSubscription)}
@@ -325,8 +325,10 @@ class Deliverer:
         """The database has lost entries that were delivered here. Let clients come back with their cursors,
         which say whether they begin anew; end subscriptions to stored channels. May switch."""
         self._channel_log.lose(app)
-        known = self._hub.apps.get(app)
-        sessions = [] if known is None else [each for user in known.users for each in known.sessions_of(user)]
+        hub_app = self._hub.apps.get(app)
+        sessions = (
+            [] if hub_app is None else [each for user in hub_app.users for each in hub_app.sessions_of(user)]
+        )
         for index, connection in enumerate(sessions):
             if index % _CLOSED_AT_ONCE == _CLOSED_AT_ONCE - 1:
                 gevent.sleep(0)
@@ -334,10 +336,10 @@ class Deliverer:
                 connection.close(errors.CloseCode.GOING_AWAY)
 
     def _subscribed(self, app: str, user: str) -> list[Connection]:
-        known = self._hub.apps.get(app)
-        if known is None:
+        hub_app = self._hub.apps.get(app)
+        if hub_app is None:
             return []
-        return [each for each in known.sessions_of(user) if each.log_subscription is not None]
+        return [each for each in hub_app.sessions_of(user) if each.log_subscription is not None]
 
     def send(self, connection: Connection, messages: Sequence[Message]) -> None:
         """Send stored messages to one connection."""

@@ -115,17 +115,15 @@ class ConversationPage(Struct):
 
 def conversation_view(summary: ConversationSummary, user: str) -> ConversationView:
     """One of a user's conversations, as the user sees it."""
-    known, last = summary.conversation, summary.last
-    peer = next((each for each in known.members if each != user), "")
-    view = ConversationView(
-        known.id, known.kind, summary.unread, summary.read, summary.role, peer, known.name
-    )
+    row, last = summary.conversation, summary.last
+    peer = next((each for each in row.members if each != user), "")
+    view = ConversationView(row.id, row.kind, summary.unread, summary.read, summary.role, peer, row.name)
     if last is not None:
         view.last = last.view()
     if last is None or last.id != summary.position:
         view.position = summary.position
     view.mentions = summary.mentions
-    view.avatar = known.avatar
+    view.avatar = row.avatar
     return view
 
 

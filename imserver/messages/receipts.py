@@ -77,24 +77,24 @@ class Signals:
 
     def deliver(self, message: ToFollowers, besides: Connection | None = None) -> None:
         """Send to the subscribed connections of this node. Never switches."""
-        known = self._hub.apps.get(message.app)
+        hub_app = self._hub.apps.get(message.app)
         signal = message.signal
         if signal.kind == "piece":
             self._deliver_piece(message)
             return
-        if known is None:
+        if hub_app is None:
             return
         typing = signal.kind == "typing"
         receivers = [
             each
-            for each in self._followers_of(known, message)
+            for each in self._followers_of(hub_app, message)
             if each is not besides
             and each.log_subscription is not None
             # A client that has not caught up would show a typing notice ahead of earlier messages.
             and not (typing and (each.user == signal.sender or not each.log_subscription.live))
         ]
         if receivers:
-            self._fanout.to_some(known, receivers, signal)
+            self._fanout.to_some(hub_app, receivers, signal)
 
     def _followers_of(self, known: App, message: ToFollowers) -> Collection[Connection]:
         if message.group:

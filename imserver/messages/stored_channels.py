@@ -122,10 +122,10 @@ class ChannelLog:
         names = self.channels.get(app)
         if names is None:
             return False
-        known = self._hub.apps.get(app)
+        hub_app = self._hub.apps.get(app)
         while names:
             name = next(iter(names))
-            if known is not None and name in known.channels:
+            if hub_app is not None and name in hub_app.channels:
                 return True
             names.remove(name)
         del self.channels[app]
@@ -179,10 +179,10 @@ class ChannelLog:
 
     def members_left(self, app: str, group: int, users: Sequence[str]) -> None:
         """End the subscriptions of users who are members of a group no longer. Never switches."""
-        known = self._hub.apps.get(app)
-        if known is None:
+        hub_app = self._hub.apps.get(app)
+        if hub_app is None:
             return
-        for connection in [each for user in users for each in known.sessions_of(user)]:
+        for connection in [each for user in users for each in hub_app.sessions_of(user)]:
             for local in connection.channels:
                 name = local.name
                 if group_in(name) == group and self._channels.options.of(app, name).subscribe == "members":

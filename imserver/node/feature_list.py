@@ -117,9 +117,9 @@ def _load_other(name: str) -> Feature:
         raise StartError(f"there is no feature {name!r}; a section of the core's settings has this name")
     offers = ", ".join(sorted(entry.dist.name for entry in entries if entry.dist is not None))
     if not entries:
-        known = ", ".join(map(_name, FEATURES))
+        names = ", ".join(map(_name, FEATURES))
         raise StartError(
-            f"there is no feature {name!r}; there are {known}, and those that installed distributions offer"
+            f"there is no feature {name!r}; there are {names}, and those that installed distributions offer"
         )
     if len(entries) > 1:
         raise StartError(f"the feature {name!r} is offered by several distributions: {offers}")

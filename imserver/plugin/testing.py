@@ -458,8 +458,8 @@ def _check_rows(store: Store, tables: Sequence[Table], fill: Callable[[Store, st
     assert exported("shop").keys() == {table.name for table in shown if not isinstance(table.of_app, Reason)}
     bob, tea = exported("shop", "bob"), exported("tea")
     store.delete_rows_of_user("shop", "ann")
-    left = {table.name for table in tables if isinstance(table.erase_user, Reason)}
-    assert exported("shop", "ann").keys() <= left
+    reasons = {table.name for table in tables if isinstance(table.erase_user, Reason)}
+    assert exported("shop", "ann").keys() <= reasons
     assert (exported("shop", "bob"), exported("tea")) == (bob, tea), "rows of others were erased"
     store.delete_app("shop")
     store.delete_rows("shop")

@@ -247,12 +247,12 @@ class ClusterReach:
 
     def _is_unregistered(self, app: str, user: str) -> bool:
         """Whether the user has a session here that the registry does not know yet."""
-        known = self._hub.apps.get(app)
-        if known is None:
+        hub_app = self._hub.apps.get(app)
+        if hub_app is None:
             return False
         return any(
             c.session is not None and not self._registry.registered(c.session)
-            for c in known.sessions_of(user)
+            for c in hub_app.sessions_of(user)
         )
 
 

@@ -300,14 +300,14 @@ class ClusterSessions(Sessions):
         connection = self._find(app, user, session_id)
         if connection is None:
             return
-        known = self._hub.apps[app]
+        hub_app = self._hub.apps[app]
         self._hub.forget(connection)
-        if known.policy in ("single", "refuse"):
+        if hub_app.policy in ("single", "refuse"):
             connection.close(errors.CloseCode.REPLACED)
 
     def _find(self, app: str, user: str, session_id: int) -> Connection | None:
-        known = self._hub.apps.get(app)
-        for connection in known.sessions_of(user) if known is not None else ():
+        hub_app = self._hub.apps.get(app)
+        for connection in hub_app.sessions_of(user) if hub_app is not None else ():
             if connection.session is not None and connection.session.id == session_id:
                 return connection
         return None

@@ -136,10 +136,10 @@ class ConnectionTable:
 
     def find(self, app: str, connection_id: str) -> Connection | None:
         """The connection with this id, if it is on this node and in service in this app."""
-        known = self._hub.apps.get(app)
-        if known is None:
+        hub_app = self._hub.apps.get(app)
+        if hub_app is None:
             return None
-        for session in known.sessions_of(connection_id):
+        for session in hub_app.sessions_of(connection_id):
             if session.encoding.dialect.name == NAMED_BY_ID:
                 return session
         if not self._by_number:

@@ -381,8 +381,8 @@ class Sessions:
 
     def replaces_older(self, app: str) -> bool:
         """Whether a login to an app ends the older session of its user and device. Never switches."""
-        known = self._hub.apps.get(app)
-        return known is not None and known.policy in ("single", "refuse")
+        hub_app = self._hub.apps.get(app)
+        return hub_app is not None and hub_app.policy in ("single", "refuse")
 
     def _check(self, connection: Connection, login: Login) -> LoginDecision:
         dialect = connection.encoding.dialect.name

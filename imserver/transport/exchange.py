@@ -111,8 +111,8 @@ class HttpRequest(Struct, gc=False):
     def id(self) -> str:
         """The id of this request in the log and in answers."""
         if not self.given_id:
-            given = self.headers.get("x-request-id", "")
-            self.given_id = request_id(given) if given else f"{getrandbits(64):016x}"
+            header = self.headers.get("x-request-id", "")
+            self.given_id = request_id(header) if header else f"{getrandbits(64):016x}"
         return self.given_id
 
 

@@ -578,8 +578,8 @@ def _answer_batch(api: CentrifugeApi, call: Call) -> HttpResponse:
     commands: list[dict[str, Raw]] = call.input
     answers = BatchAnswers()
     for command in commands:
-        given = [(name, bytes(content)) for name, content in command.items() if bytes(content) != b"null"]
-        name, content = given[0] if len(given) == 1 else ("", b"")
+        parts = [(name, bytes(content)) for name, content in command.items() if bytes(content) != b"null"]
+        name, content = parts[0] if len(parts) == 1 else ("", b"")
         reply = _run_command(api, call, name, content)
         answers.add(_encode(reply if "error" in reply else {name: reply["result"]}), _encode(_TOO_LARGE))
     return HttpResponse(200, b'{"replies":[%b]}' % b",".join(answers.parts))

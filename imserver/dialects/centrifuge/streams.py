@@ -112,8 +112,8 @@ class CentrifugeStreams:
             chosen, kind = encoding_of(head)
             stream.begin(chosen, stream_head(request_log, head, host_of(stream.peer), kind))
             self._service.opened(stream, head)
-            given = head.params().get("cf_connect", "").encode() if method == "GET" else head.body
-            begin(stream, chosen, given)
+            content = head.params().get("cf_connect", "").encode() if method == "GET" else head.body
+            begin(stream, chosen, content)
 
         def refuse(head: Head, host: str, code: int) -> bytes:
             # A stream that ends at once: a browser can read its close code, but not the status of a refused

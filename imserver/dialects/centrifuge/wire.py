@@ -519,17 +519,17 @@ class CentrifugeDialect(Dialect):
         Raises BadFrame. A frame that is no command closes the connection, as in the original.
         """
         try:
-            given = self._read(payload)
+            fields = self._read(payload)
         except (ValueError, RecursionError):
             raise BadFrame(None, _BAD_REQUEST) from None
-        number = given.pop("id", 0)
-        if None in given.values():
-            given = {name: content for name, content in given.items() if content is not None}
-        if not (given or number):
+        number = fields.pop("id", 0)
+        if None in fields.values():
+            fields = {name: content for name, content in fields.items() if content is not None}
+        if not (fields or number):
             raise BadFrame(None)  # a pong
-        if len(given) != 1 or not (number or "send" in given):
+        if len(fields) != 1 or not (number or "send" in fields):
             raise BadFrame(None, _BAD_REQUEST)
-        name, content = given.popitem()
+        name, content = fields.popitem()
         if name == "send":
             raise BadFrame(None)
         if name == "ping":
@@ -677,10 +677,10 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
 
     def _read(self, payload: bytes) -> dict[str, Any]:
         try:
-            given = pb.Command.FromString(payload)
+            command = pb.Command.FromString(payload)
         except protobuf_message.DecodeError as error:
             raise ValueError("no command") from error
-        return {each.name: content for each, content in given.ListFields()}
+        return {each.name: content for each, content in command.ListFields()}
 
     def encode_clients(self, clients: dict[str, ClientView]) -> bytes:
         return self._write_content(PresenceResult(clients))

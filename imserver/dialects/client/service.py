@@ -93,7 +93,7 @@ class ClientService:
             self._begin(app, connection, is_registered=False)
             return
         self._tenants.find(app)  # reads the database: another node may have registered it
-        known = self._hub.apps.get(app)
+        hub_app = self._hub.apps.get(app)
         decision = self._logins.check(app, "", params.get("token", ""), NAME, connection)
         if not connection.is_open:
             return
@@ -101,7 +101,7 @@ class ClientService:
             text = reply_text(decision.code)
             self._refuse(connection, refusal(-decision.code, text), decision.close)
             return
-        if self._hub.apps.get(app) is not known:
+        if self._hub.apps.get(app) is not hub_app:
             self._logins.refused("deleted", app, "", connection.peer)
             connection.close(CloseCode.APP_DELETED)
             return

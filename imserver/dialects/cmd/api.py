@@ -339,8 +339,8 @@ def user_online_batch(api: CmdApi, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     missing, online = list(_seen(api, call, dict.fromkeys(users))), set[str]()
     for app in _apps(api, call):
-        found = api.sessions.presence.are_online(app, missing)
-        online.update(user for user, here in zip(missing, found, strict=True) if here)
+        are_online = api.sessions.presence.are_online(app, missing)
+        online.update(user for user, here in zip(missing, are_online, strict=True) if here)
         missing = [user for user in missing if user not in online]
         if not missing:
             break

@@ -42,8 +42,8 @@ def refusal(text: str) -> HttpResponse:
 
 def success(text: str, data: Any = None) -> HttpResponse:
     """Code 200, without ``data`` if there is none."""
-    shown = b"" if data is None else b',"data":%b' % _encode(data)
-    return HttpResponse(200, b'{"code":200,"msg":%b%b}' % (_encode(text), shown))
+    content = b"" if data is None else b',"data":%b' % _encode(data)
+    return HttpResponse(200, b'{"code":200,"msg":%b%b}' % (_encode(text), content))
 
 
 BAD_PARAMETER: Final = refusal("参数不正确")

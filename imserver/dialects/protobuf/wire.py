@@ -348,11 +348,11 @@ class ProtobufDialect(Dialect):
     def decode(self, payload: bytes) -> Request:
         """Read one ``Input``. Acks and unknown commands get no answer."""
         try:
-            given = pb.Input.FromString(payload)
+            message = pb.Input.FromString(payload)
         except protobuf_message.DecodeError:
             raise BadFrame(None) from None
-        data = given.data
-        row = self.commands.get(given.type)
+        data = message.data
+        row = self.commands.get(message.type)
         if row is None or (len(payload) - len(data) > len(_LONG) and _has_long_number(payload)):
             raise BadFrame(None)
         name, read = row

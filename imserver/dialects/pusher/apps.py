@@ -230,8 +230,8 @@ def read_query(query: bytes) -> dict[str, str]:
 
 def body_matches(params: dict[str, str], body: bytes) -> bool:
     """Whether a signed query holds the MD5 of the body (none: there is no body)."""
-    given = params.get("body_md5", "")
-    if not given:
+    expected = params.get("body_md5", "")
+    if not expected:
         return not body
     digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
-    return hmac.compare_digest(digest.encode(), given.encode("utf-8", "replace"))
+    return hmac.compare_digest(digest.encode(), expected.encode("utf-8", "replace"))

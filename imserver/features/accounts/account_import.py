@@ -136,10 +136,10 @@ def _account(row: Mapping[str, Any], app: str) -> Imported:
     password = _text(fields, "password")
     if _hash.fullmatch(password) is None:
         raise BadField("password: expected a hash, of GoChat (32 hexadecimal digits) or argon2id")
-    given = {kind: _text(fields, kind) for kind in IDENTIFIERS}
-    if not any(given.values()):
+    identifiers = {kind: _text(fields, kind) for kind in IDENTIFIERS}
+    if not any(identifiers.values()):
         raise BadField("phone, email or name: expected at least one")
-    phone, email, name = (checked(kind, text) if text else "" for kind, text in given.items())
+    phone, email, name = (checked(kind, text) if text else "" for kind, text in identifiers.items())
     nickname, avatar = _text(fields, "nickname"), _text(fields, "avatar")
     nickname = clean_name(nickname)
     check_shown(nickname, avatar)

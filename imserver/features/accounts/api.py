@@ -279,19 +279,19 @@ def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswe
     """
     accounts = api.accounts
     check_device(request.device)
-    given = given_identifiers(request)
+    identifiers = given_identifiers(request)
     if request.login is not UNSET:
         kind, text = split(request.login)
-        if given.setdefault(kind, text) != text:
+        if identifiers.setdefault(kind, text) != text:
             raise ApiProblem(Problems.INVALID_REQUEST, f"`login` and `{kind}` differ: send one of them")
     account = accounts.register(
         call.app,
-        given.get("phone", ""),
+        identifiers.get("phone", ""),
         request.password,
         request.nickname,
         request.avatar,
-        email=given.get("email", ""),
-        name=given.get("name", ""),
+        email=identifiers.get("email", ""),
+        name=identifiers.get("name", ""),
         invited=call.principal.kind != "nobody",
         email_confirmed=_confirmed(request.email_confirmed, call.principal.kind != "nobody"),
         address=call.request.host,
@@ -383,8 +383,8 @@ def show(
 def change(api: AccountApi, call: Call, request: AccountSet) -> AccountShown:
     """Change the profile of an account."""
     names = ("nickname", "avatar", "findable", "show_presence", "status", "away", "status_until")
-    given = {name: value for name in names if (value := getattr(request, name)) is not UNSET}
-    return _shown(api.accounts.change(call.app, call.user, given), True)
+    fields = {name: value for name in names if (value := getattr(request, name)) is not UNSET}
+    return _shown(api.accounts.change(call.app, call.user, fields), True)
 
 
 @routes.post(
@@ -520,7 +520,7 @@ def devices(api: AccountApi, call: Call, _request: Acting) -> DevicesAnswer:
     """
     devices = api.accounts.devices(call.app, call.user)
     sessions = api.sessions.presence.sessions(call.app, [call.user]).sessions[0] if devices else []
-    shown = [
+    rows = [
         DeviceShown(
             str(each.id),
             each.name,
@@ -531,7 +531,7 @@ def devices(api: AccountApi, call: Call, _request: Acting) -> DevicesAnswer:
         )
         for each in devices
     ]
-    return DevicesAnswer(shown)
+    return DevicesAnswer(rows)
 
 
 @routes.post(

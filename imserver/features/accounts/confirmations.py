@@ -127,9 +127,9 @@ class Confirmations:
             content = urlsafe_b64decode(token.encode("ascii"))
         except ValueError:
             content = b""
-        signed, given = content[:-_SIGNATURE_BYTES], content[-_SIGNATURE_BYTES:]
+        signed, signature = content[:-_SIGNATURE_BYTES], content[-_SIGNATURE_BYTES:]
         if len(content) != _LAYOUT.size or not any(
-            hmac.compare_digest(given, _signature(signed, key)) for key in self._keys
+            hmac.compare_digest(signature, _signature(signed, key)) for key in self._keys
         ):
             raise UnknownConfirmation("this is no token of this server")
         id, end, digest, _ = _LAYOUT.unpack(content)

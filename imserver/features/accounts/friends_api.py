@@ -102,8 +102,8 @@ def friends(
     behind = behind if id_of(behind) else ""
     total, rows = api.friends.listed(list, call.user, behind, limit + 1)
     page, following = page_and_cursor(rows, limit, lambda contact: str(contact.id))
-    shown = [FriendShown(str(each.id), each.nickname, each.avatar, each.since) for each in page]
-    return FriendsAnswer(total, shown, following)
+    shapes = [FriendShown(str(each.id), each.nickname, each.avatar, each.since) for each in page]
+    return FriendsAnswer(total, shapes, following)
 
 
 @routes.post("/friends/request", Needs.ADMIN_OR_ACCOUNT, act="", problems=_NOT_CHANGED)

@@ -60,11 +60,11 @@ def promote(guests: Guests, call: Call, request: GuestPromotion) -> SessionAnswe
     The account gets an identifier and a password, and keeps its messages and groups. It is logged in anew;
     the token of the guest becomes invalid. Requests count as registrations of their address.
     """
-    given = given_identifiers(request)
+    identifiers = given_identifiers(request)
     if request.login is not UNSET:
         kind, text = split(request.login)
-        given.setdefault(kind, text)
+        identifiers.setdefault(kind, text)
     address = "" if call.is_back_end else call.request.host
     return session_answer(
-        guests.promote(call.app, call.user, given, request.password, request.device, address)
+        guests.promote(call.app, call.user, identifiers, request.password, request.device, address)
     )

@@ -92,8 +92,8 @@ def read(token: str, keys: Sequence[bytes], now: float) -> AccountClaims:
     if len(parts) != 3 or len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
         raise BadToken("this is not a token")
     signed = f"{parts[0]}.{parts[1]}".encode()
-    given = parts[2].encode()
-    if not any(hmac.compare_digest(_signature(signed, key), given) for key in keys):
+    signature = parts[2].encode()
+    if not any(hmac.compare_digest(_signature(signed, key), signature) for key in keys):
         raise BadToken("the token was signed with another key")
     try:
         algorithm = _decode_header(_bytes_of(parts[0])).alg

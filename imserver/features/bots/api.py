@@ -207,8 +207,8 @@ def create(
 def bots(bots: Bots, call: Call, request: ActingPage) -> BotsAnswer:
     """List the bots of the acting user; for a back end that names none, all bots of the app."""
     page = bots.page(call.app, call.user, read_cursor(request.cursor) or "", request.limit + 1)
-    shown, following = page_and_cursor(page, request.limit, lambda bot: bot.account.user, size_of=_size_of)
-    return BotsAnswer(list(map(_shown, shown)), following)
+    rows, following = page_and_cursor(page, request.limit, lambda bot: bot.account.user, size_of=_size_of)
+    return BotsAnswer(list(map(_shown, rows)), following)
 
 
 @routes.post("/bots/update", Needs.ADMIN_OR_ACCOUNT, voice=True, problems=_UNKNOWN, user="optional")
@@ -220,10 +220,10 @@ def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
     if request.hook_url is not UNSET:
         bots.check_hook(request.hook_url)
     names = ("nickname", "avatar", "description", "listed")
-    given: dict[str, Any] = {name: value for name in names if (value := getattr(request, name)) is not UNSET}
+    fields: dict[str, Any] = {name: value for name in names if (value := getattr(request, name)) is not UNSET}
     if request.commands is not UNSET:
-        given["commands"] = _commands(request.commands)
-    shown = _shown(bots.change(call.app, call.user, request.bot, given))
+        fields["commands"] = _commands(request.commands)
+    shown = _shown(bots.change(call.app, call.user, request.bot, fields))
     if request.hook_url is UNSET:
         return shown
     secret = bots.set_hook(call.app, call.user, request.bot, request.hook_url)

@@ -161,12 +161,12 @@ def _read(api: HookApi, call: Call) -> None:
         body = call.form().get("payload", "").encode("utf-8", "surrogatepass")
     if not body or kind.startswith("multipart/"):
         raise ApiProblem(Problems.INVALID_REQUEST, _EXPECTED)
-    given = call.decode_json(_fields, body)
-    taken: dict[str, Any] = {name: given[name] for name in _TAKEN if name in given}
-    if not ("type" in given or "data" in given):
-        names = [name for name in ("text", "blocks", "attachments") if name in given]
+    fields = call.decode_json(_fields, body)
+    taken: dict[str, Any] = {name: fields[name] for name in _TAKEN if name in fields}
+    if not ("type" in fields or "data" in fields):
+        names = [name for name in ("text", "blocks", "attachments") if name in fields]
         text, mentions_all = text_of(
-            {name: call.decode_json(_anything, bytes(given[name])) for name in names}
+            {name: call.decode_json(_anything, bytes(fields[name])) for name in names}
         )
         if text:
             taken["text"] = text

@@ -232,8 +232,8 @@ def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> set[str]:
     if not call.is_back_end or (tenant is not None and tenant.wants_accounts(call.app)):
         # A back end may name anybody as the user who asks.
         wanted = dict.fromkeys([*users, call.user] if call.is_back_end and call.user else users)
-        known = api.groups.accounts_among(call.app, list(wanted))
-        if unknown := [user for user in wanted if user not in known and user != call.principal.user]:
+        accounts = api.groups.accounts_among(call.app, list(wanted))
+        if unknown := [user for user in wanted if user not in accounts and user != call.principal.user]:
             named = ", ".join(f"`{user}`" for user in unknown[:MOST_NAMED])
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no account {named}")
     if call.user and users and (blocked := api.relations.blocked_by(call.app, call.user, users)):
@@ -387,10 +387,10 @@ def update(api: GroupApi, call: Call, request: GroupUpdate) -> GroupShown:
     For the owner and admins, and where the option `rename` allows it for members. Upload the picture first.
     Members see each change as an entry of the kind `group`.
     """
-    given: dict[str, str] = {
+    fields: dict[str, str] = {
         text: value for text in TEXT_CHARACTERS if (value := getattr(request, text)) is not UNSET
     }
-    return _shown(api.groups.describe(call.app, id_of(request.group), call.user, given))
+    return _shown(api.groups.describe(call.app, id_of(request.group), call.user, fields))
 
 
 @routes.post(
@@ -458,8 +458,8 @@ def set_options(api: GroupApi, call: Call, request: GroupOptions) -> GroupShown:
 
     For the owner and admins.
     """
-    given = {name: value for name in OPTIONS if (value := getattr(request, name)) is not UNSET}
-    changed = api.groups.set_options(call.app, id_of(request.group), call.user, given)
+    options = {name: value for name in OPTIONS if (value := getattr(request, name)) is not UNSET}
+    changed = api.groups.set_options(call.app, id_of(request.group), call.user, options)
     return _shown(changed)
 
 

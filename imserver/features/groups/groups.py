@@ -181,8 +181,8 @@ class Groups:
             for row in log.conversations.memberships(app, user)
             if row.left_id is None and row.kind_of_conversation == "group"
         }
-        shown = sorted(id for id in own if id > after)[:limit]
-        groups = log.conversations.find(app, shown)
+        ids = sorted(id for id in own if id > after)[:limit]
+        groups = log.conversations.find(app, ids)
         return len(own), [_group(each, own[each.id].role, own[each.id].muted_until) for each in groups]
 
     def members(self, app: str, group: int, by: str, after: str, limit: int) -> list[GroupMember]:
@@ -667,23 +667,23 @@ class GroupCommands:
         """A page of the user's groups."""
         app, user = app_and_user(connection)
         _, page = self._groups.page(app, user, command.after, command.limit + 1)
-        shown = [_view(each) for each in page[: command.limit]]
-        return Reply(ReplyCode.OK, GroupPage(shown, len(page) > command.limit))
+        views = [_view(each) for each in page[: command.limit]]
+        return Reply(ReplyCode.OK, GroupPage(views, len(page) > command.limit))
 
     def ask_members(self, connection: Connection, command: AskGroupMembers) -> Reply:
         """A page of the members of one of the user's groups."""
         app, user = app_and_user(connection)
         page = self._groups.members(app, command.group, user, command.after, command.limit + 1)
-        shown = [GroupMemberView(row.user, row.role) for row in page[: command.limit]]
-        return Reply(ReplyCode.OK, GroupMemberPage(shown, len(page) > command.limit))
+        views = [GroupMemberView(row.user, row.role) for row in page[: command.limit]]
+        return Reply(ReplyCode.OK, GroupMemberPage(views, len(page) > command.limit))
 
     def update(self, connection: Connection, command: UpdateGroup) -> Reply:
         """Change name, picture and description of one of the user's groups."""
         app, user = self._with_voice(connection)
-        given: dict[str, str] = {
+        texts: dict[str, str] = {
             text: value for text in TEXT_CHARACTERS if (value := getattr(command, text)) is not None
         }
-        return Reply(ReplyCode.OK, _view(self._groups.describe(app, command.group, user, given)))
+        return Reply(ReplyCode.OK, _view(self._groups.describe(app, command.group, user, texts)))
 
     def invite(self, connection: Connection, command: InviteToGroup) -> Reply:
         """Add members to one of the user's groups."""
@@ -715,8 +715,8 @@ class GroupCommands:
         accounts and have not blocked the user.
         """
         users = {user, *members}
-        known = self._groups.accounts_among(app, tuple(users))
-        if users - known or self._relations.blocked_by(app, user, members):
+        accounts = self._groups.accounts_among(app, tuple(users))
+        if users - accounts or self._relations.blocked_by(app, user, members):
             raise ServiceRefused(user, Problems.NOT_ALLOWED)
         return self._groups.strangers_among(app, user, members)
 

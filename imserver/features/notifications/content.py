@@ -157,7 +157,7 @@ def shown_of(
         text = text_in(entry, language)
         if is_group and author.name:
             text = in_words(language, "of", name=author.name, text=text)
-    shown = Shown(
+    content = Shown(
         "message",
         tag_of(app, conversation.id),
         _cut(title, TITLE_CHARACTERS),
@@ -170,7 +170,7 @@ def shown_of(
         count=count,
         time=entry.time_ms,
     )
-    return shown if notify is None else with_wishes(shown, notify, preview)
+    return content if notify is None else with_wishes(content, notify, preview)
 
 
 def with_wishes(shown: Shown, notify: Notify, preview: bool = True) -> Shown:

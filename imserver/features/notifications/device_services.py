@@ -67,27 +67,27 @@ class DeviceServices:
 
 def notice_of(one: Delivery) -> PushNotice:
     """What a push service of another feature gets for a delivery."""
-    shown = _decode(one.body)
+    content = _decode(one.body)
     # SQLite gives the number of a row again when the last one was removed.
     id = sha256(b"%d %d %b" % (one.id, one.created, one.body)).hexdigest()[:24]
     return PushNotice(
         id,
         one.kind,
-        shown.tag,
+        content.tag,
         one.topic,
-        shown.title,
-        shown.body,
-        shown.icon,
-        shown.url,
-        tuple((each.action, each.title, each.url) for each in shown.actions),
-        shown.conversation,
-        shown.id,
-        shown.count,
-        shown.badge,
-        shown.time,
-        shown.token,
-        b"" if shown.data is None else msgspec.json.encode(shown.data),
-        shown.silent or one.kind == "close",
-        shown.time_sensitive,
+        content.title,
+        content.body,
+        content.icon,
+        content.url,
+        tuple((each.action, each.title, each.url) for each in content.actions),
+        content.conversation,
+        content.id,
+        content.count,
+        content.badge,
+        content.time,
+        content.token,
+        b"" if content.data is None else msgspec.json.encode(content.data),
+        content.silent or one.kind == "close",
+        content.time_sensitive,
         max(0, one.created + one.ttl - int(time())),
     )

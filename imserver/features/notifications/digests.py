@@ -180,26 +180,26 @@ def mail_of(
     """
     language = language_of(wishes.language)
     words, zone = _words(language), wishes.quiet.zone
-    shown = [_shown(each, digest.names, language, zone, preview, page) for each in digest.conversations]
-    for unread, values in zip(digest.conversations, shown, strict=True):
+    rows = [_shown(each, digest.names, language, zone, preview, page) for each in digest.conversations]
+    for unread, values in zip(digest.conversations, rows, strict=True):
         for entry, message in zip(unread.messages, values["messages"], strict=False):
             message["answers"] = _answers(entry, account.user, words, answer_url)
     total = sum(each.count for each in digest.conversations)
-    url, is_single = page, len(shown) == 1 and not digest.has_more
+    url, is_single = page, len(rows) == 1 and not digest.has_more
     if is_single:  # one button leads to it
-        url, shown[0]["url"] = shown[0]["url"], ""
-    subject = _subject(digest, [each["title"] for each in shown], total, words)
+        url, rows[0]["url"] = rows[0]["url"], ""
+    subject = _subject(digest, [each["title"] for each in rows], total, words)
     tag = words["tag"]
     # What lists of mails show behind the subject.
-    newest = shown[0]["messages"][-1:] if len(shown) == 1 else []
-    preheader = newest[0]["text"] if newest else " · ".join(each["title"] for each in shown)
+    newest = rows[0]["messages"][-1:] if len(rows) == 1 else []
+    preheader = newest[0]["text"] if newest else " · ".join(each["title"] for each in rows)
     values = {
         "language": tag,
         "words": words,
         "subject": subject,
         "heading": _counted(words["heading"], total, digest.has_more),
         "preheader": preheader,
-        "conversations": shown,
+        "conversations": rows,
         "has_more": digest.has_more,
         "url": url,
         "open": words["open" if is_single else "open_all"],

@@ -377,8 +377,8 @@ class Notifier:
         senders = {entries[entry].sender for entry in chosen.values()} - {""}
         receivers = {due.user for due in dues}
         accounts = {each.user: each for each in self._accounts_of(app, sorted(senders | receivers))}
-        found = self._store.part(MessageLog).conversations.find(app, list({due.conversation for due in dues}))
-        conversations = {each.id: each for each in found}
+        rows = self._store.part(MessageLog).conversations.find(app, list({due.conversation for due in dues}))
+        conversations = {each.id: each for each in rows}
         writer = _Writer(app, entries, conversations, accounts, facts, self._make_token)
         for due in dues:
             entry, account = chosen.get((due.user, due.conversation)), accounts.get(due.user)
@@ -703,16 +703,16 @@ class _Writer:
         return self._notify[entry]
 
     def _shown_of(self, conversation: int, entry: int, language: str, preview: bool, count: int) -> Shown:
-        shown = self._shown.get((entry, language, preview, count))
-        if shown is None:
+        content = self._shown.get((entry, language, preview, count))
+        if content is None:
             message = self._entries[entry]
             account = self._accounts.get(message.sender)
             name = account.nickname if account is not None and account.nickname else message.sender
             author = Author(name, "" if account is None else account.avatar)
             about, notify = self._conversations[conversation], self._notify_of(entry)
-            shown = shown_of(self._app, message, about, author, count, language, preview, notify)
-            self._shown[entry, language, preview, count] = shown
-        return shown
+            content = shown_of(self._app, message, about, author, count, language, preview, notify)
+            self._shown[entry, language, preview, count] = content
+        return content
 
 
 def _end(app: str, due: Due, outcome: str, facts: _Facts, decided: _Decided) -> None:

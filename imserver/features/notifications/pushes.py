@@ -103,12 +103,12 @@ class PushNotifications:
             for endpoint in endpoints.get(user, ()):
                 if endpoint.enabled:
                     preview = rules.preview and wished.preview
-                    shown = shown_of_push(event, notify, tag, endpoint.language, preview, now)
+                    notice = shown_of_push(event, notify, tag, endpoint.language, preview, now)
                     if is_long_turn():
                         serve_others()
                     deliveries.append(
                         delivery_to(
-                            endpoint, shown, topic, ttl_of(notify), now, next_try=next_try, audience=audience
+                            endpoint, notice, topic, ttl_of(notify), now, next_try=next_try, audience=audience
                         )
                     )
         return deliveries
@@ -119,7 +119,7 @@ def shown_of_push(event: Event, notify: Notify, tag: str, language: str, preview
     ``preview`` False: texts are not shown."""
     words = language_of(language)
     text = event.text[:TEXT_CHARACTERS] if event.type == "text" else ""
-    shown = Shown(
+    content = Shown(
         "push",
         tag,
         event.sender or in_words(words, "app"),
@@ -127,12 +127,12 @@ def shown_of_push(event: Event, notify: Notify, tag: str, language: str, preview
         time=int(now * 1000),
         data=Raw(event.data) if preview and 0 < len(event.data) <= DATA_BYTES else None,
     )
-    return with_wishes(shown, notify, preview)
+    return with_wishes(content, notify, preview)
 
 
 def delivery_of_test(endpoint: PushEndpoint, now: float) -> Delivery:
     """A test, in the language of the endpoint. A later one replaces it. ``now``: Unix seconds."""
     words = language_of(endpoint.language)
     title, text = in_words(words, "test"), in_words(words, "test_text")
-    shown = Shown(_TEST, _TEST, title, text, time=int(now * 1000))
-    return delivery_to(endpoint, shown, _TEST, 600, now)
+    content = Shown(_TEST, _TEST, title, text, time=int(now * 1000))
+    return delivery_to(endpoint, content, _TEST, 600, now)

@@ -101,15 +101,15 @@ def shortened(body: bytes) -> bytes:
     """A body of :class:`Shown` with at most :data:`PLAIN_BYTES`."""
     if len(body) <= PLAIN_BYTES:
         return body
-    shown = _decode(body)
+    content = _decode(body)
     for name in _CUT:
         over = len(body) - PLAIN_BYTES
         if over <= 0:
             break
-        value: Any = getattr(shown, name)
+        value: Any = getattr(content, name)
         change: dict[str, Any] = {name: _cut(value, over) if name in ("body", "title") else _EMPTY[name]}
-        shown = replace(shown, **change)
-        body = _encode(shown)
+        content = replace(content, **change)
+        body = _encode(content)
     return body
 
 

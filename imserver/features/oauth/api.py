@@ -201,13 +201,13 @@ def finish(
     If the account has a second factor, the login takes a code of it as `factor`; without a right one it stays
     to be finished.
     """
-    found = oauth.finish(call.app, login, code, call.request.host, factor)
-    if found is None:
+    result = oauth.finish(call.app, login, code, call.request.host, factor)
+    if result is None:
         call.act = ""
         return LoginFinished(pending=True)
-    if isinstance(found, str):
-        return LoginFinished(linked=found)
-    session = session_answer(found)
+    if isinstance(result, str):
+        return LoginFinished(linked=result)
+    session = session_answer(result)
     return LoginFinished(token=session.token, expires_at=session.expires_at, account=session.account)
 
 
@@ -242,16 +242,16 @@ def returned(oauth: OAuth, call: Call) -> HttpResponse:
 
     The user is asked so that nobody logs somebody else in to a device of their own. May switch.
     """
-    given = call.params
+    params = call.params
     app, _, provider = call.request.path.removeprefix(CALLBACK).rpartition("/")
     try:
         question = oauth.returned(
             unquote(app),
             unquote(provider),
-            given.get("state", ""),
-            given.get("code", ""),
-            given.get("error", ""),
-            given.get("iss", ""),
+            params.get("state", ""),
+            params.get("code", ""),
+            params.get("error", ""),
+            params.get("iss", ""),
         )
     except UnknownLogin:
         return _page(oauth, call, "unknown", 404)

@@ -281,9 +281,9 @@ class OAuth:
         return AuthorizationRequest(callback, row.state, row.nonce, row.verifier)
 
     def _put(self, key: str, row: _Running) -> None:
-        left = row.expires_at - time()
-        if left > 0:
-            self._values.put_value(_LOGIN + key, msgspec.json.encode(row), left)
+        seconds = row.expires_at - time()
+        if seconds > 0:
+            self._values.put_value(_LOGIN + key, msgspec.json.encode(row), seconds)
 
     def _row(self, key: str) -> _Running | None:
         value = self._values.value(_LOGIN + key)

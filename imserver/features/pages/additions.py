@@ -48,12 +48,12 @@ class Additions:
         def address(below: str) -> str:
             return f"{release}/{below}" if below in files else ""
 
-        shown: list[dict[str, str | bool]] = []
+        rows: list[dict[str, str | bool]] = []
         for name, stem in product(self.folders, ("page", "later")):
             module, style = (address(f"features/{name}/{stem}.{kind}") for kind in ("js", "css"))
             if module or style:
-                shown.append({"module": module, "style": style, "later": stem == "later"})
-        return shown
+                rows.append({"module": module, "style": style, "later": stem == "later"})
+        return rows
 
 
 NOTHING: Final = Additions({})

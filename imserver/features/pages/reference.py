@@ -113,8 +113,8 @@ class Reference:
 
 def _shown(document: Document, address: str, path: str, method: str, operation: Document) -> Document:
     """One operation in the form that the template needs."""
-    given = sorted(operation["parameters"], key=lambda each: not each["required"])
-    parameters = [(each["in"], _parameter(each)) for each in given]
+    fields = sorted(operation["parameters"], key=lambda each: not each["required"])
+    parameters = [(each["in"], _parameter(each)) for each in fields]
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     status, good = next(iter(operation["responses"].items()))
     answered: Document = next(iter(good.get("content", {}).values()), {})

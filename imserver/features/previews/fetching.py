@@ -145,8 +145,8 @@ class Fetching:
         headers = {**accept, "Connection": "close"}
         for _ in range(REDIRECTIONS + 1):
             self._admit(urlsplit(url).hostname or "")
-            left = max(deadline - monotonic(), 0.001)
-            status, body, answered = self._requests.exchange("GET", url, None, headers, left, most)
+            seconds = max(deadline - monotonic(), 0.001)
+            status, body, answered = self._requests.exchange("GET", url, None, headers, seconds, most)
             self.bytes += len(body)
             if status not in (301, 302, 303, 307, 308):
                 if status != 200:

@@ -169,17 +169,19 @@ class Previews:
             return PreviewsAnswer([], [])
         hashes = {url: hash_of(url) for _, url in links}
         rows = self._rows.current(app, set(hashes.values()))
-        shown = PreviewsAnswer([], [])
+        answer = PreviewsAnswer([], [])
         for entry, url in links:
             row = rows.get(hashes[url])
             if row is None:
                 self._begin(app, entry.sender, url)
-                shown.pending.append(entry.id)
+                answer.pending.append(entry.id)
             elif row.state == READY:
-                shown.previews.append(PreviewShown(message=entry.id, url=url, **asdict(_decode(row.content))))
+                answer.previews.append(
+                    PreviewShown(message=entry.id, url=url, **asdict(_decode(row.content)))
+                )
             elif row.state != NONE:
-                shown.pending.append(entry.id)
-        return shown
+                answer.pending.append(entry.id)
+        return answer
 
     def _readable(self, app: str, user: str, messages: Sequence[int]) -> list[Entry]:
         entries = self._core.storage.store.part(MessageLog).entries

@@ -108,15 +108,15 @@ def _clock(seconds: float) -> str:
 
 def _until(seconds: float) -> str:
     """Until when, and how long that is; nothing if it is unknown or over."""
-    left = seconds - time()
-    if left <= 0:
+    seconds_left = seconds - time()
+    if seconds_left <= 0:
         return ""
-    if left < 2 * _MINUTE:
-        words = f"{left:.0f} s"
-    elif left > _YEAR:
+    if seconds_left < 2 * _MINUTE:
+        words = f"{seconds_left:.0f} s"
+    elif seconds_left > _YEAR:
         return " for good"
-    elif left < 2 * _HOUR:
-        words = f"{left / _MINUTE:.0f} min"
+    elif seconds_left < 2 * _HOUR:
+        words = f"{seconds_left / _MINUTE:.0f} min"
     else:
-        words = f"{left / _HOUR:.0f} h"
+        words = f"{seconds_left / _HOUR:.0f} h"
     return f" until {datetime.fromtimestamp(seconds, UTC).strftime('%Y-%m-%d %H:%M:%S')} UTC (in {words})"

@@ -154,8 +154,8 @@ class Refusals:
         lists, missing = self._ask(_RATES, query, list[Hold])
         holds: dict[tuple[str, str], Hold] = {}
         for hold in (*(hold for each in lists for hold in each), *self._rates_here(query, likely=True)):
-            known = holds.get((hold.name, hold.who))
-            if known is None or known.until < hold.until:
+            before = holds.get((hold.name, hold.who))
+            if before is None or before.until < hold.until:
                 holds[hold.name, hold.who] = hold
         return list(holds.values()), missing
 

@@ -208,12 +208,12 @@ def merged(lists: Iterable[Iterable[RefusalRow]]) -> list[RefusalRow]:
     """The rows of several nodes, those with an equal key joined, the latest first."""
     rows: dict[tuple[str, ...], RefusalRow] = {}
     for row in (row for each in lists for row in each):
-        known = rows.get(row.key)
-        if known is None:
+        before = rows.get(row.key)
+        if before is None:
             rows[row.key] = row
             continue
-        newer = row if row.last > known.last else known
+        newer = row if row.last > before.last else before
         # A node's own rows are those of its log: what they are is not changed here.
-        count, first = row.count + known.count, min(row.first, known.first)
+        count, first = row.count + before.count, min(row.first, before.first)
         rows[row.key] = replace(newer, count=count, first=first)
     return sorted(rows.values(), key=lambda row: row.last, reverse=True)

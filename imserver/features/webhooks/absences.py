@@ -155,8 +155,8 @@ class Absences:
         bots = {account.user for account in self._accounts_of(app, users) if account.bot}
         stored = self._store.part(MessageLog)
         entries = {entry.id: entry for entry in stored.entries.find(app, list({each.entry for each in due}))}
-        found = stored.conversations.find(app, list({each.conversation for each in due}))
-        conversations = {conversation.id: conversation for conversation in found}
+        states = stored.conversations.find(app, list({each.conversation for each in due}))
+        conversations = {conversation.id: conversation for conversation in states}
         reported, over = [], []
         for absence, here in zip(due, online.users, strict=True):
             entry = entries.get(absence.entry)

@@ -229,9 +229,9 @@ def dead(api: EventApi, call: Call, app: App, cursor: PageCursor = "", limit: Pa
     behind = read_cursor(cursor)
     number = 0 if behind is None else _number("cursor", behind)
     shown_of = _head_of if call.principal.staff else msgspec.Raw
-    found = dead_events.list_retries(api.store, call.app, True, number, limit + 1)
+    retries = dead_events.list_retries(api.store, call.app, True, number, limit + 1)
     rows, following = page_and_cursor(
-        found, limit, lambda row: str(row.number), size_of=lambda row: len(row.body)
+        retries, limit, lambda row: str(row.number), size_of=lambda row: len(row.body)
     )
     shown = [
         DeadEvent(row.event, row.user, row.attempts, row.first_failed, shown_of(row.body)) for row in rows

@@ -224,18 +224,18 @@ class BackEndRequests:
         """The part of each request that is about its client. ``protocol`` is the dialect, or the codec of one
         that has several."""
         dialect, state = connection.encoding.dialect, connection.dialect_state
-        known = None if state is None else state.facts
+        facts = None if state is None else state.facts
         protocol = dialect.name
         if dialect.subprotocol:
             protocol = "json" if dialect.text else "protobuf"
         client: dict[str, Any] = {
             "client": self._connection_id(connection),
-            "transport": "websocket" if known is None else known.transport,
+            "transport": "websocket" if facts is None else facts.transport,
             "protocol": protocol,
             "encoding": "json",
         }
-        if known is not None and known.meta:
-            client["meta"] = Raw(known.meta)
+        if facts is not None and facts.meta:
+            client["meta"] = Raw(facts.meta)
         return client
 
 

@@ -205,13 +205,13 @@ class WebhookQueue:
     def stop(self) -> None:
         """Stop sending, and drop the waiting events. Never switches."""
         self._consumer.stop()
-        left = self._sent + len(self._waiting)
+        waiting = self._sent + len(self._waiting)
         self._sent = 0
         while self._waiting:
             self._take()
-        if left:
+        if waiting:
             self._logged_at = 0.0
-            self._drop(left, "the node stops")
+            self._drop(waiting, "the node stops")
 
     def _take(self) -> bytes:
         event = self._waiting.popleft()

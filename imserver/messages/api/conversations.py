@@ -216,18 +216,18 @@ def shown_entry(entry: Entry) -> MessageShown:
 
 def _listed(summary: ConversationSummary, user: str) -> ConversationShown:
     """A conversation in the shape of the answer to a member."""
-    known = summary.conversation
+    conversation = summary.conversation
     return ConversationShown(
-        known.id,
-        "user" if known.members else "group",
-        next((each for each in known.members if each != user), ""),
-        known.name,
+        conversation.id,
+        "user" if conversation.members else "group",
+        next((each for each in conversation.members if each != user), ""),
+        conversation.name,
         summary.role,
         summary.unread,
         summary.mentions,
         summary.read,
         None if summary.last is None else shown_entry(summary.last),
-        known.avatar,
+        conversation.avatar,
     )
 
 
@@ -291,8 +291,8 @@ def history(
         entries, more = oldest_page(*log.entries.history(*where, after))
         return MessagesAnswer([shown_entry(entry) for entry in entries], 0, entries[-1].id if more else 0)
     entries, more = newest_page(*log.entries.history(*where))
-    shown = [shown_entry(entry) for entry in entries]
-    return MessagesAnswer(shown, entries[0].id if more else 0)
+    rows = [shown_entry(entry) for entry in entries]
+    return MessagesAnswer(rows, entries[0].id if more else 0)
 
 
 @routes.get("/conversations/pins", Needs.ADMIN_OR_MEMBER)
@@ -346,8 +346,8 @@ def receipts(
 ) -> ReceiptsAnswer:
     """List how far the other members of a conversation have read."""
     behind, most = read_cursor(cursor) or "", limit + 1
-    found = api.store.part(MessageLog).marks.receipts(call.app, call.user, conversation, behind, most)
-    rows, following = page_and_cursor(found, limit, lambda row: row.user)
+    receipts = api.store.part(MessageLog).marks.receipts(call.app, call.user, conversation, behind, most)
+    rows, following = page_and_cursor(receipts, limit, lambda row: row.user)
     return ReceiptsAnswer([ReceiptShown(row.user, row.read, row.received) for row in rows], following)
 
 

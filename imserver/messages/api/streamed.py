@@ -212,8 +212,8 @@ def messages(
     page = store.part(MessageLog).entries.channel_page(
         call.app, channel, before or None, limit, reverse=True, revisions=True
     )
-    shown = [shown_entry(each) for each in reversed(page.entries)]
-    return MessagesAnswer(shown, shown[0].id if page.more else 0)
+    rows = [shown_entry(each) for each in reversed(page.entries)]
+    return MessagesAnswer(rows, rows[0].id if page.more else 0)
 
 
 ROWS: Final = (*_stored.rows, *routes.rows)

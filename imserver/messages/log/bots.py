@@ -168,8 +168,8 @@ class BotReaders:
 
     def _readers_of(self, id: int) -> list[str]:
         """The bots that read an earlier entry."""
-        known = self._of.get(id)
-        return readers_of(self._sql, self._head.number, id) if known is None else known
+        readers = self._of.get(id)
+        return readers_of(self._sql, self._head.number, id) if readers is None else readers
 
     def _sender_of(self, state: ConversationState, id: int) -> str:
         """The sender of an earlier entry of a conversation; ``""``: it has none."""

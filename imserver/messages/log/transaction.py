@@ -372,9 +372,9 @@ class AppTransaction:
             for one, other in pairs
             if one.isdecimal() and one.isascii() and other.isdecimal() and other.isascii()
         ]
-        found: set[tuple[str, str]] = set()
+        blocked: set[tuple[str, str]] = set()
         if not wanted:
-            return found
+            return blocked
         wanted = [pair for pair in wanted if max(pair) < 2**63]
         for some in chunks(wanted):
             some = padded(some, some[-1])
@@ -389,8 +389,8 @@ class AppTransaction:
                     f"a.app = %s AND r.state = 'blocked' AND r.account IN {marks} AND r.other IN {marks}",
                     (self.app, *(one for one, _ in some), *(other for _, other in some)),
                 )
-            found.update((str(one), str(other)) for one, other in rows)
-        return found
+            blocked.update((str(one), str(other)) for one, other in rows)
+        return blocked
 
     def members(self, conversation: int, users: Sequence[str]) -> dict[str, tuple[int, str]]:
         """User → (joined_id, role), for the users who are members."""

@@ -51,16 +51,16 @@ class Tool(Struct, frozen=True, kw_only=True):
 
     def call(self, turn: Turn, arguments: dict[str, Any]) -> Any:
         """Run it. May switch. Raises RouteRefused."""
-        given: Any = {name: value for name, value in arguments.items() if value is not None}
+        fields: Any = {name: value for name, value in arguments.items() if value is not None}
         if isinstance(self.input, type):
             try:
-                given = msgspec.convert(given, self.input)
+                fields = msgspec.convert(fields, self.input)
             except msgspec.ValidationError as error:
                 raise RouteRefused("invalid_request", str(error)) from None
-        elif self.input is None and (strange := given.keys() - set(self.fields)):
-            known = f"this tool has {', '.join(self.fields)}"
-            raise RouteRefused("invalid_request", f"Unknown: {', '.join(sorted(strange))}; {known}")
-        result = turn.run(*self.route, **given) if self.run is None else self.run(turn, given)
+        elif self.input is None and (strange := fields.keys() - set(self.fields)):
+            names = f"this tool has {', '.join(self.fields)}"
+            raise RouteRefused("invalid_request", f"Unknown: {', '.join(sorted(strange))}; {names}")
+        result = turn.run(*self.route, **fields) if self.run is None else self.run(turn, fields)
         if self.names and isinstance(result, dict):
             cards = turn.cards(dict.fromkeys(users_in(result)))
             return {**result, "names": {each["user"]: each["nickname"] for each in cards if each["nickname"]}}
@@ -69,17 +69,17 @@ class Tool(Struct, frozen=True, kw_only=True):
     def shown(self, api: Api) -> dict[str, Any]:
         """How it is listed."""
         route = api.endpoints[self.at].route if self.route[0] else None
-        shown = {"name": self.name, "title": self.title, "description": self.description}
+        tool = {"name": self.name, "title": self.title, "description": self.description}
         hints = {"readOnlyHint": self.kind == "reads", "destructiveHint": False, "openWorldHint": True}
         output = self.output
         if output is None and self.run is None and route is not None:
             output = schema_of(get_type_hints(route.function)["return"])
         if output is not None and self.names:
             output = {**output, "properties": {**output["properties"], "names": _NAMES}}
-        given = schema_of(self.input) if isinstance(self.input, type) else self.input
+        schema = schema_of(self.input) if isinstance(self.input, type) else self.input
         return {
-            **shown,
-            "inputSchema": _input_of(route, self.fields) if given is None and route else given,
+            **tool,
+            "inputSchema": _input_of(route, self.fields) if schema is None and route else schema,
             **({} if output is None else {"outputSchema": output}),
             "annotations": hints,
         }

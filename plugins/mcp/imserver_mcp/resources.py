@@ -49,22 +49,22 @@ def listed(turn: Turn, cursor: str) -> Page:
     if kind == _FILES:
         return _files(turn, place)
     page = turn.run("GET", "/conversations", before=id_of(place), limit=PAGE)
-    shown: list[dict[str, Any]] = [] if place else [{"uri": ALL, "name": "conversations", **_JSON}]
+    rows: list[dict[str, Any]] = [] if place else [{"uri": ALL, "name": "conversations", **_JSON}]
     for each in page["conversations"]:
         name = each["peer"] or each["name"] or str(each["conversation"])
-        shown.append({"uri": f"{ALL}/{each['conversation']}", "name": name, **_JSON})
+        rows.append({"uri": f"{ALL}/{each['conversation']}", "name": name, **_JSON})
     if page["before"]:
-        return shown, f"conversations:{page['before']}"
-    return shown, f"{_FILES}:" if turn.has_route("GET", "/uploads") else ""
+        return rows, f"conversations:{page['before']}"
+    return rows, f"{_FILES}:" if turn.has_route("GET", "/uploads") else ""
 
 
 def _files(turn: Turn, cursor: str) -> Page:
     page = turn.run("GET", "/uploads", cursor=cursor, limit=PAGE)
-    shown: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for each in page["files"]:
         what = {"name": each["name"] or each["id"], "mimeType": each["type"], "size": each["bytes"]}
-        shown.append({"uri": f"imserver://files/{each['id']}", **what})
-    return shown, f"{_FILES}:{page['next']}" if page["next"] else ""
+        rows.append({"uri": f"imserver://files/{each['id']}", **what})
+    return rows, f"{_FILES}:{page['next']}" if page["next"] else ""
 
 
 def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:

@@ -117,16 +117,17 @@ class Turn:
         if self._runs:
             self.api.rates.charge(self.principal, self.request.host, 1)
         self._runs += 1
-        given = {"app": self.app, "user": self.user, **values}
-        given = {name: value for name, value in given.items() if value not in ("", None, [])}
+        fields = {"app": self.app, "user": self.user, **values}
+        fields = {name: value for name, value in fields.items() if value not in ("", None, [])}
         query = body = b""
         if method == "GET":
             texts = {
-                name: str(value).lower() if value in (True, False) else value for name, value in given.items()
+                name: str(value).lower() if value in (True, False) else value
+                for name, value in fields.items()
             }
             query = urlencode(texts).encode()
         else:
-            body = _encode(given)
+            body = _encode(fields)
         request = HttpRequest(method, PREFIX + path, query, body, {}, self.request.host)
         answer = self.api.run(self.api.endpoints[method, PREFIX + path], self.principal, request)
         content = msgspec.json.decode(answer.body)

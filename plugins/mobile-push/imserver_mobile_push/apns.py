@@ -196,12 +196,12 @@ class ApnsClient:
             ("apns-topic", self._settings.topic),
             *headers_of(notice, time()).items(),
         ]
-        for left in reversed(range(_TRIES)):
+        for tries in reversed(range(_TRIES)):
             connection = self._connection.get()
             try:
                 return connection.request(f"/3/device/{token}", headers, body, self._seconds)
             except StreamLost as lost:
-                if not lost.is_safe or not left or connection.is_open:
+                if not lost.is_safe or not tries or connection.is_open:
                     raise
         raise AssertionError("unreachable")
 

@@ -67,12 +67,12 @@ class Ntfy:
         """Publish the message of a request. May switch. Raises ApiProblem."""
         request, principal = call.request, call.principal
         topic, body = request.path.split("/")[2], request.body
-        given: Mapping[str, str] = {}
+        headers: Mapping[str, str] = {}
         if not topic:
-            given, body = read_json(body), b""
-            topic = given.get("topic", "")
+            headers, body = read_json(body), b""
+            topic = headers.get("topic", "")
         app, channel = self.app(), channel_of(topic)
-        parameters = Parameters.of(request, given)
+        parameters = Parameters.of(request, headers)
         message = read_message(topic, parameters, body, self._settings.message_bytes)
         options = self._channels.options.of(app, channel)
         kept = parameters.get("cache").lower() not in ("0", "no", "false", "off")

@@ -81,24 +81,24 @@ def slack_import(
     threads replies. Call it again after an interruption, or with a later export: nothing is stored twice.
     """
     try:
-        given = Export(export)
-        index = FileIndex(given, files)
+        archive = Export(export)
+        index = FileIndex(archive, files)
     except (BadExport, OSError) as error:
         fail(error)
     progress = Progress(console=Console(stderr=True), transient=True)
     with progress:
         task = progress.add_task("reading", total=None)
-        contents = survey(given, lambda count: progress.update(task, completed=count))
-    _print_survey(given, contents, index)
+        contents = survey(archive, lambda count: progress.update(task, completed=count))
+    _print_survey(archive, contents, index)
     if dry_run:
-        _print_problems(given.problems)
+        _print_problems(archive.problems)
         return
     began = perf_counter()
     with opened(path, data_dir) as (config, store, tenants):
         name = _app_of(tenants, app)
         page = _page_of(config, tenants, name) if links is not None else ""
-        first, problems = given.problems, Problems()
-        given.problems = problems  # the second reading meets the same
+        first, problems = archive.problems, Problems()
+        archive.problems = problems  # the second reading meets the same
         uploads = Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)
         with closing(uploads), progress:
             people = People(store, name, rules_of(_tenant(tenants, name)), problems)
@@ -110,7 +110,7 @@ def slack_import(
             for id in contents.people:
                 if id in index and (picture := sent.upload(id, people[id].user, id, "picture")) is not None:
                     people.set_avatar(id, f"/api/v1/uploads/{picture.id}")
-            importer = Importer(given, contents, store, name, people, sent)
+            importer = Importer(archive, contents, store, name, people, sent)
             task = progress.add_task("messages", total=contents.counts["message"])
             importer.run(lambda count: progress.update(task, completed=count))
             seconds = perf_counter() - began

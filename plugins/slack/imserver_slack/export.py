@@ -308,8 +308,8 @@ class Export:
                 seen.add(row.id)
                 row.folder = row.name if row.name and row.name in self._files else row.id
                 self.conversations.append(row)
-        known = {each.folder for each in self.conversations}
-        for folder in self._files.keys() - known - {UPLOADS}:
+        folders = {each.folder for each in self.conversations}
+        for folder in self._files.keys() - folders - {UPLOADS}:
             self.problems.note(f"folder {folder[:60]}")
 
     def uploads(self) -> Iterator[tuple[str, str]]:

@@ -373,8 +373,8 @@ class Importer:
 
     def _create(self, past: Any, event: Event) -> int:
         """The group of a conversation: its first entry, or after some time only later ones, tell it."""
-        known = (past.conversation_of(key) for key in (event.key, *self._newest(event.conversation)))
-        found: int = next(filter(None, known), 0)
+        numbers = (past.conversation_of(key) for key in (event.key, *self._newest(event.conversation)))
+        found: int = next(filter(None, numbers), 0)
         return found or past.create_group(
             event.key,
             event.user,

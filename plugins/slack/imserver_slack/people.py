@@ -48,8 +48,8 @@ class Person(Struct):
 def person_of(user: User) -> Person:
     """The person of a row of ``users.json``. Bots and deactivated users have nothing to log in with."""
     profile = user.profile or Profile()
-    shown = (profile.display_name, profile.real_name, user.real_name, user.name)
-    person = Person(user.id, nickname_of(*shown) or user.id, rank=2)
+    names = (profile.display_name, profile.real_name, user.real_name, user.name)
+    person = Person(user.id, nickname_of(*names) or user.id, rank=2)
     if not user.deleted and not user.is_bot and user.id != "USLACKBOT":
         person.name, person.email = user.name or "", profile.email or ""
     return person
@@ -87,9 +87,9 @@ class People:
             self._found[person.id] = found[0]
 
     def _add(self, person: Person) -> Account:
-        given = dict(self._identifiers(person))
+        logins = dict(self._identifiers(person))
         account = Account(
-            0, self._app, "", person.nickname, email=given.get("email", ""), name=given.get("name", "")
+            0, self._app, "", person.nickname, email=logins.get("email", ""), name=logins.get("name", "")
         )
         self.new += 1
         try:
