@@ -94,15 +94,13 @@ NotifyField = Annotated[
     ),
 ]
 
-_encode: Final = msgspec.json.Encoder().encode
-
 
 def encode_notify(notify: Notify | bool) -> bytes:
     """The field as JSON. Raises ValueError, whose text says what is wrong."""
     if notify is True:
         raise ValueError("expected an object, or false")
     try:
-        encoded = _encode(notify)
+        encoded = msgspec.json.encode(notify)
     except UnicodeEncodeError:
         raise ValueError("not valid Unicode") from None
     if len(encoded) > MAX_NOTIFY_BYTES:

@@ -55,7 +55,6 @@ _GATHER_SECONDS: Final = 0.000_1
 _MAX_GATHER_SECONDS: Final = 0.1
 
 _KNOWN_IDS: Final = "known_ids"
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class KnownIds(Struct, frozen=True):
@@ -325,5 +324,5 @@ def _forwarded(stored: MessageLog, app: str, user: str, command: Send) -> Send |
         return None
     original = entries[0]
     origin = decode_meta(original.meta).get("forwarded") or {"from": original.sender, "id": original.id}
-    meta = _encode({"forwarded": origin})
+    meta = msgspec.json.encode({"forwarded": origin})
     return replace(command, type=original.type, body=original.body, about=0, meta=meta)

@@ -28,7 +28,6 @@ from imserver.storage.store import Store
 
 _USER: Final = "user:"
 _GROUP: Final = "group:"
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class ConversationStreams(StreamTarget):
@@ -128,7 +127,7 @@ def _draft_of(end: Event) -> Draft:
         body=end.text.encode(),
         client_msg_id=part.stream.id,
         time_ms=int(time() * 1000),
-        meta=_encode(meta) if part.stream.incomplete else b"",
+        meta=msgspec.json.encode(meta) if part.stream.incomplete else b"",
         to_user=to,
         conversation=conversation,
         thread=part.thread,

@@ -142,7 +142,6 @@ def _refused(error: Exception) -> ApiProblem:
     return ApiProblem(errors.Problems.INVALID_REQUEST, str(error))
 
 
-_encode = msgspec.json.Encoder().encode
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -206,9 +205,9 @@ def _publish(
         raise ApiProblem(errors.Problems.TOO_MANY_TARGETS)
     key, digest = key_of(call) or request.id, 0
     if key:
-        content = _members(_encode(request))  # where it goes tells no message from another
+        content = _members(msgspec.json.encode(request))  # where it goes tells no message from another
         content = {name: value for name, value in content.items() if name not in ("channel", "channels")}
-        digest = digest_of(_encode(content))
+        digest = digest_of(msgspec.json.encode(content))
     try:
         found = api.publishing.to_channels(
             call.app,

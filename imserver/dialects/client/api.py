@@ -29,7 +29,6 @@ from imserver.plugin.services import (
 from imserver.plugin.wire import Event, Outcome
 
 Code = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-_encode = msgspec.json.Encoder().encode
 _decode_text = msgspec.json.Decoder(str).decode
 
 
@@ -134,7 +133,7 @@ class BodyReader(Generic[B]):
         }
         try:
             if "data" in fields:
-                fields["data"] = Raw(_encode(fields["data"]))
+                fields["data"] = Raw(msgspec.json.encode(fields["data"]))
             return msgspec.convert(fields, self._kind)
         except (ValueError, OverflowError, RecursionError) as error:
             raise BadBody(str(error)) from None
@@ -146,7 +145,7 @@ LIST_MEMBERS: Final = 10_000
 
 def client_refusal(text: str) -> HttpResponse:
     """Code -1 and a text."""
-    return HttpResponse(200, b'{"code":-1,"msg":%b,"data":[]}' % _encode(text))
+    return HttpResponse(200, b'{"code":-1,"msg":%b,"data":[]}' % msgspec.json.encode(text))
 
 
 UNAUTHORIZED: Final = client_refusal("未授权")
@@ -184,7 +183,7 @@ class ClientApi(Struct, frozen=True):
 
 def success(data: Any) -> HttpResponse:
     """Code 0 with ``data``."""
-    return HttpResponse(200, b'{"code":0,"msg":"success","data":%b}' % _encode(data))
+    return HttpResponse(200, b'{"code":0,"msg":"success","data":%b}' % msgspec.json.encode(data))
 
 
 DONE: Final = success([])

@@ -22,8 +22,6 @@ from imserver.plugin.identity import GOCHAT, Needs, Relations, Tenants
 from imserver.plugin.messages import clean_name
 from imserver.plugin.wire import id_of
 
-_encode: Final = msgspec.json.Encoder().encode
-
 
 class GoChatApi(Struct, frozen=True):
     """The services that the routes use."""
@@ -37,13 +35,13 @@ class GoChatApi(Struct, frozen=True):
 
 def refusal(text: str) -> HttpResponse:
     """Code -1 and the reason."""
-    return HttpResponse(200, b'{"code":-1,"msg":%b}' % _encode(text))
+    return HttpResponse(200, b'{"code":-1,"msg":%b}' % msgspec.json.encode(text))
 
 
 def success(text: str, data: Any = None) -> HttpResponse:
     """Code 200, without ``data`` if there is none."""
-    content = b"" if data is None else b',"data":%b' % _encode(data)
-    return HttpResponse(200, b'{"code":200,"msg":%b%b}' % (_encode(text), content))
+    content = b"" if data is None else b',"data":%b' % msgspec.json.encode(data)
+    return HttpResponse(200, b'{"code":200,"msg":%b%b}' % (msgspec.json.encode(text), content))
 
 
 BAD_PARAMETER: Final = refusal("参数不正确")

@@ -40,7 +40,6 @@ _CHANNEL: Final = re.compile(r"[-A-Za-z0-9_=@,.;:#$]+")
 """Names of channels: Pusher's characters, and those with a meaning in other dialects."""
 _MISSING: Final = re.compile("Object missing required field `([^`]*)`")
 """What msgspec says of a field that is missing."""
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class ConnectionCounts:
@@ -302,7 +301,7 @@ def _attributes(
 
 
 def _answer(data: dict[str, Any]) -> HttpResponse:
-    return HttpResponse(200, _encode(data))
+    return HttpResponse(200, msgspec.json.encode(data))
 
 
 _ROW: Final[dict[str, Any]] = {

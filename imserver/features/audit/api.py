@@ -17,7 +17,6 @@ from imserver.plugin.identity import Needs
 from imserver.plugin.storage import Store
 
 NDJSON: Final = "application/x-ndjson"
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class AuditAnswer(Struct):
@@ -71,5 +70,5 @@ def audit(store: Store, call: Call) -> HttpResponse:
     if following:
         given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value}
         headers.append(("Link", f'</api/v1/audit?{urlencode({**given, "after": following})}>; rel="next"'))
-    lines = b"".join(_encode(row) + b"\n" for row in rows)
+    lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
     return HttpResponse(200, lines, NDJSON, tuple(headers))

@@ -102,7 +102,6 @@ _APP_BYTES: Final = 500
 _NAME_BYTES: Final = 100
 _MEMBER_BYTES: Final = 255
 
-_encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.decode
 
 
@@ -158,7 +157,7 @@ def hash_of(number: int, time: int, entry: Entry, previous: str) -> str:
 
 
 def _digest(content: Any) -> str:
-    return hashlib.sha256(_encode(content)).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
 
 # --- from an act --------------------------------------------------------------------------------------------
@@ -167,7 +166,7 @@ def _digest(content: Any) -> str:
 def entry_of(act: Act) -> tuple[Entry, tuple[Name, ...]]:
     """The row of an act, and its names. Those of a user who is gone are committed to, but not stored."""
     names = tuple(_names(act))
-    commitments = _encode({each.part: each.commitment for each in names})
+    commitments = msgspec.json.encode({each.part: each.commitment for each in names})
     entry = Entry(
         _clean(act.name, _NAME_BYTES), act.by.kind, _clean(act.app, _APP_BYTES), act.request, commitments
     )
@@ -195,7 +194,7 @@ def _names(act: Act) -> Iterator[Name]:
     facts = dict(facts_of(act.given, act.answer, act.user) if act.facts is None else act.facts)
     users = facts.pop("users", ())
     if facts:
-        text = _clean(_encode(facts).decode(errors="replace"), 1 << 20)
+        text = _clean(msgspec.json.encode(facts).decode(errors="replace"), 1 << 20)
         yield _name("facts", *(target or by or ("", "")), text)
     for number, each in enumerate(users):
         yield _name(f"users/{number}", app, _clean(each, _MEMBER_BYTES))
@@ -266,4 +265,4 @@ def line_of(act: Act) -> bytes:
     entry, names = entry_of(act)
     fields = msgspec.to_builtins(shown(0, 0, entry, names))
     del fields["number"], fields["time"]
-    return _encode(fields)
+    return msgspec.json.encode(fields)

@@ -20,7 +20,6 @@ from imserver.plugin.storage import Store
 _PAGE: Final = 500
 _HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})").fullmatch
 _ERASED: Final = "(erased)"
-_encode: Final = msgspec.json.Encoder().encode
 
 
 @click.group()
@@ -88,7 +87,7 @@ def _cells(act: ActShown) -> tuple[str, str, str, str, str, str, str, str]:
     when = datetime.fromtimestamp(act.time / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     id = _ERASED if act.by.id is None else act.by.id
     who = f"{act.by.kind}:{act.by.app}/{id}" if act.by.app else f"{act.by.kind}:{id}" if id else act.by.kind
-    facts = _ERASED if act.facts is None else _encode(act.facts).decode() if act.facts else ""
+    facts = _ERASED if act.facts is None else msgspec.json.encode(act.facts).decode() if act.facts else ""
     user, address = (_ERASED if each is None else each for each in (act.user, act.address))
     return str(act.number), when, act.name, who, act.app, user, address, facts
 
@@ -125,7 +124,7 @@ def _all(store: Store) -> Iterator[tuple[AuditRow, list[Name]]]:
 
 def _line(row: AuditRow, names: list[Name]) -> bytes:
     fields = msgspec.to_builtins(_shown(row, names))
-    return _encode({**fields, "previous": row.previous, "hash": row.hash})
+    return msgspec.json.encode({**fields, "previous": row.previous, "hash": row.hash})
 
 
 @audit.command("verify")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -19,8 +18,6 @@ from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, Signal, app_and_user
-
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class ArrangementPage(Struct, rename="camel"):
@@ -74,7 +71,9 @@ class Inbox:
             raise ArrangementRefused(problem=Problems.UNKNOWN_CONVERSATION)
         after, has_changed = self._rows.change(app, user, change, self._limits)
         if has_changed:
-            signal = Signal("arrangement", user, "", conversation=conversation, data=_encode(after))
+            signal = Signal(
+                "arrangement", user, "", conversation=conversation, data=msgspec.json.encode(after)
+            )
             self._send(ToFollowers(app, (user,), 0, signal), besides)
         return after
 

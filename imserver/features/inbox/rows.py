@@ -18,7 +18,6 @@ from imserver.plugin.wire import Limit
 
 _COLUMNS: Final = "conversation, version, pinned, archived, marked, draft"
 _OF_USER: Final = "WHERE app = %s AND member = %s AND conversation"
-_encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(UnsentText).decode
 
 
@@ -89,7 +88,7 @@ class ArrangementRows:
         if after.draft and not before.draft and _count(sql, key, "draft <> %s", b"") >= limits.drafts:
             raise ArrangementRefused(problem=HTTP_TOO_MANY_DRAFTS)
         after = replace(after, version=version)
-        draft = _encode(after.draft) if after.draft else b""
+        draft = msgspec.json.encode(after.draft) if after.draft else b""
         values = version, after.pinned, after.archived, after.marked, draft
         if rows:
             sets = "version = %s, pinned = %s, archived = %s, marked = %s, draft = %s"

@@ -35,8 +35,6 @@ SECONDS: Final = 7 * 86400
 MESSAGE_TYPE: Final = "invitation"
 """The type of the messages with which invitations are sent."""
 
-_encode: Final = msgspec.json.Encoder().encode
-
 
 class UnknownInvitation(
     ServiceRefused,
@@ -162,7 +160,7 @@ class Invitations:
             draft = Draft(
                 sender=by,
                 type=MESSAGE_TYPE,
-                body=_encode(InvitationContent(str(group), name, new.code, new.expires_at)),
+                body=msgspec.json.encode(InvitationContent(str(group), name, new.code, new.expires_at)),
                 client_msg_id=new.code,
                 time_ms=int(time() * 1000),
                 to_user=user,
@@ -314,7 +312,7 @@ class Invitations:
             sender="",
             kind="edit",
             type=MESSAGE_TYPE,
-            body=_encode(InvitationContent(str(group), name, status=status)),
+            body=msgspec.json.encode(InvitationContent(str(group), name, status=status)),
             time_ms=int(time() * 1000),
             about=message.id,
             conversation=message.conversation,

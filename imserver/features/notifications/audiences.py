@@ -47,7 +47,6 @@ _AUDIENCE: Final = (
 )
 _ACTIVE: Final = 2
 """States below are those of audiences with something to do."""
-_encode: Final = json.Encoder().encode
 _target: Final = json.Decoder(AudienceTarget).decode
 _content: Final = json.Decoder(AudienceContent).decode
 
@@ -69,8 +68,8 @@ class AudienceRows:
             new.app,
             new.name,
             new.kind,
-            _encode(new.target),
-            _encode(new.content),
+            json.encode(new.target),
+            json.encode(new.content),
             AUDIENCE_STATES.index(new.state),
             "",
             *(0, 0, 0, 0, 0),
@@ -184,7 +183,7 @@ def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
             target = replace(target, users=target.users[:begin] + target.users[begin + 1 :])
         sql.execute(
             "UPDATE notify_audience SET target = %s, last_user = %s WHERE id = %s",
-            (_encode(target), last, id),
+            (json.encode(target), last, id),
         )
 
 

@@ -33,7 +33,6 @@ WORDS: Final[dict[str, dict[str, str]]] = {
 
 ANSWER: Final = "answer:"
 """The action of an option of a question has its value behind this."""
-_encode: Final = msgspec.json.Encoder().encode
 _HOST: Final = re.compile(r"\w+://(?:[^/?#@]*@)?([^/?#]*)")
 
 
@@ -246,15 +245,15 @@ _WITH_CAPTIONS: Final = frozenset(("picture", "video", "file", "album"))
 def body_of(shown: Shown) -> bytes:
     """A notification as JSON of at most :data:`MOST_BYTES`. What is too large is left out: data, actions,
     the icon, the address, the end of the text."""
-    body = _encode(shown)
+    body = msgspec.json.encode(shown)
     for less in ({"data": None}, {"actions": ()}, {"icon": ""}, {"url": ""}):
         if len(body) <= MOST_BYTES:
             break
         shown = replace(shown, **less)
-        body = _encode(shown)
+        body = msgspec.json.encode(shown)
     while len(body) > MOST_BYTES and shown.body:
         shown = replace(shown, body=_cut(shown.body, len(shown.body) // 2))
-        body = _encode(shown)
+        body = msgspec.json.encode(shown)
     return body
 
 

@@ -76,7 +76,6 @@ Pace = Literal["fast", "new", "slow"]
 PACES: Final[tuple[Pace, ...]] = ("fast", "new", "slow")
 Read = tuple[str, int, int]
 """User, conversation, entry."""
-_encode: Final = msgspec.json.Encoder().encode
 _trouble: Final = RateLimitedLog(log, "notifications are not sent: %s")
 _refusal: Final = RateLimitedLog(log, "the push service %s refuses a notification: %s")
 _silence: Final = RateLimitedLog(log, "the push service %s takes no notifications: %s; trying again")
@@ -494,12 +493,12 @@ class Host:
                     "entry": one.entry,
                     "endpoint": one.endpoint,
                 }
-                results.events.append(NewEvent(one.app, one.user, "notified", _encode(facts)))
+                results.events.append(NewEvent(one.app, one.user, "notified", msgspec.json.encode(facts)))
         elif outcome == "gone":
             results.gone.append(one.endpoint)
             if self._owner.wants(one.app, "gone"):
                 facts = {"user": one.user, "endpoint": one.endpoint, "host": self._name}
-                results.events.append(NewEvent(one.app, one.user, "gone", _encode(facts)))
+                results.events.append(NewEvent(one.app, one.user, "gone", msgspec.json.encode(facts)))
         else:
             _refusal(self._name, result.problem)
 

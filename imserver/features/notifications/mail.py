@@ -35,7 +35,6 @@ from imserver.plugin.wire import Limit, id_of
 
 log: Final = logging.getLogger(__name__)
 
-_encode: Final = msgspec.json.Encoder().encode
 AGAIN_SECONDS: Final = 86_400
 """Until the next mail, if the user has read nothing since the last one."""
 DUE_AT_ONCE: Final = 100
@@ -243,7 +242,7 @@ class Mails:
         if not self._wants(app, "notified"):
             return []
         facts = {"user": user, "kind": MAIL, "conversation": 0, "entry": 0, "endpoint": 0}
-        return [NewEvent(app, user, "notified", _encode(facts))]
+        return [NewEvent(app, user, "notified", msgspec.json.encode(facts))]
 
     def _account(self, app: str, user: str) -> Account | None:
         """The account of a user; None: there is none with an address, it is banned, or the app notifies

@@ -51,7 +51,6 @@ _DELIVERY: Final = (
 _ROW: Final = "WHERE app = %s AND member = %s AND conversation = %s"
 _AT_ONCE_AGAIN: Final = "CASE WHEN due BETWEEN 1 AND 999999 THEN due + 1 ELSE 1 END"
 """Due at once by any clock, and not as it was: :meth:`NotificationRows.decide` sees the change."""
-_encode: Final = json.Encoder().encode
 _web_only: Final = DeviceServices()
 _decode_wishes: Final = json.Decoder(Wishes).decode
 
@@ -258,7 +257,7 @@ class NotificationRows:
     def set_wishes(self, sql: PooledStatements, app: str, user: str, wishes: Wishes) -> None:
         """Store the wishes of a user. With mail, follow the app; without, no mail is due any more."""
         mail = int(wishes.mail != "never")
-        text = _encode(wishes)
+        text = json.encode(wishes)
         if mail:
             _follow(sql, app)
         columns = "app, member, wishes, mail, mail_due, mailed, mailed_id, mailed_marks"

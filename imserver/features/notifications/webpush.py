@@ -42,7 +42,6 @@ _CUT: Final[tuple[str, ...]] = ("body", "data", "icon", "actions", "url", "title
 _BASE64: Final = re.compile("[A-Za-z0-9_+/-]{1,90}={0,2}")
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
-_encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Shown).decode
 
 
@@ -109,7 +108,7 @@ def shortened(body: bytes) -> bytes:
         value: Any = getattr(content, name)
         change: dict[str, Any] = {name: _cut(value, over) if name in ("body", "title") else _EMPTY[name]}
         content = replace(content, **change)
-        body = _encode(content)
+        body = msgspec.json.encode(content)
     return body
 
 
@@ -118,10 +117,10 @@ _EMPTY: Final[dict[str, Any]] = {"data": None, "icon": "", "actions": (), "url":
 
 def _cut(text: str, over: int) -> str:
     """The beginning of a text, which has at least ``over`` bytes less as JSON; ``""`` if it is too short."""
-    left = len(_encode(text)) - 2 - over - len("…".encode())
+    left = len(msgspec.json.encode(text)) - 2 - over - len("…".encode())
     end = 0
     for character in text:
-        left -= len(_encode(character)) - 2
+        left -= len(msgspec.json.encode(character)) - 2
         if left < 0:
             break
         end += 1

@@ -76,7 +76,6 @@ WORK_SECONDS: Final = 60.0
 """Time limit for one picture, which may have ``pictures.CPU_SECONDS`` of CPU time."""
 _ANSWER_BYTES: Final = 4096
 _answer: Final = msgspec.json.Decoder(Picture | None)
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class PictureTooCostly(ImserverError):
@@ -104,7 +103,7 @@ class PictureWorker:
         ``app``, ``user``: whose picture it is; the pictures of many are read in turn. Returns None if the
         file is not a readable picture. Raises :class:`PictureTooCostly`. Switches.
         """
-        task = _encode(PictureTask(str(path), kind, str(target), str(cleaned), self.pixels))
+        task = msgspec.json.encode(PictureTask(str(path), kind, str(target), str(cleaned), self.pixels))
         try:
             answer = self._worker.run(task, app, user, WORK_SECONDS)
         except TooCostly:

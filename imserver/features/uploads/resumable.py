@@ -89,7 +89,6 @@ class PartialUpload(Struct):
     transfer: Transfer | None = None
 
 
-_encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(State).decode
 
 
@@ -114,7 +113,10 @@ class ResumableUploads:
         path = self._folder(offer.app, offer.user) / name
         try:
             self._uploads.on_disk(
-                _create, path, _encode(State(offer.length, offer.name, offer.kind, metadata)), self._boot
+                _create,
+                path,
+                msgspec.json.encode(State(offer.length, offer.name, offer.kind, metadata)),
+                self._boot,
             )
             waiting = self._uploads.unfinished(offer)
             if len(waiting) > MAX_UNFINISHED:

@@ -94,7 +94,7 @@ class _UploadView:
             uploads.delete(row.id)  # nothing else would delete the file
             raise
         headers = (("Location", f"{request.script_root}{PATH}/{row.id}"), ("X-Request-Id", http_request.id))
-        return to_response(HttpResponse(HTTPStatus.CREATED, _encode(shown(row)), headers=headers))
+        return to_response(HttpResponse(HTTPStatus.CREATED, msgspec.json.encode(shown(row)), headers=headers))
 
     # --- out ------------------------------------------------------------------------------------------------
 
@@ -125,9 +125,6 @@ class _UploadView:
         if request.method == "HEAD":
             return _response((), status, headers)
         return _response(uploads.open(row, thumbnail, first, last, http_request.host), status, headers)
-
-
-_encode: Final = msgspec.json.Encoder().encode
 
 
 def offer_of(call: Call, name: str, kind: str, length: int) -> Offer:

@@ -26,8 +26,6 @@ MIN_PAUSE_SECONDS: Final = 0.05
 """Pause while an absence is due and cannot be decided, because the registry is away."""
 DUE_AT_ONCE: Final = 200
 
-_encode: Final = msgspec.json.Encoder().encode
-
 
 class _Work(Struct):
     """What is looked at together: entries up to a position, or absences that are due."""
@@ -167,7 +165,7 @@ class Absences:
             if facts is None:
                 over.append(absence)
             else:
-                reported.append((absence, NewEvent(app, absence.user, "absent", _encode(facts))))
+                reported.append((absence, NewEvent(app, absence.user, "absent", msgspec.json.encode(facts))))
         return reported, over
 
 

@@ -22,7 +22,6 @@ from imserver.plugin.runtime import Outgoing, Unreachable
 from imserver.plugin.wire import Connection, host_of, without_nulls
 
 T = TypeVar("T")
-_encode = msgspec.json.Encoder().encode
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]{0,8190}[!-~])?")
 """A header that a client may set: ASCII without control characters, which could begin another header."""
 
@@ -201,7 +200,7 @@ class BackEndRequests:
         client = self._client(connection)
         if call != "connect":
             client["user"] = connection.user or ""
-        body = _encode({**client, **facts})
+        body = msgspec.json.encode({**client, **facts})
         status, content = asking.post(
             hook.app, hook.urls[call], hook.secret, lambda: body, hook.seconds, headers=headers
         )

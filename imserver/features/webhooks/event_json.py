@@ -16,7 +16,6 @@ from imserver.features.webhooks.event_rows import StoredEvent
 if TYPE_CHECKING:
     from imserver.plugin.messages import Entry
 
-_encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 LOG_PREFIX: Final = "log-"
 EVENT_PREFIX: Final = "event-"
@@ -76,7 +75,7 @@ def page_of(
 
 def encode(id: str, event: str, app: str, time: int, node: str, facts: Mapping[str, Any]) -> bytes:
     """An event as JSON."""
-    return _encode({"id": id, "event": event, "app": app, "time": time, "node": node, **facts})
+    return msgspec.json.encode({"id": id, "event": event, "app": app, "time": time, "node": node, **facts})
 
 
 class StoredPosition(Struct, frozen=True):
@@ -123,7 +122,7 @@ def of_entry(app: str, entry: Entry, node: str, wanted: frozenset[str]) -> Outbo
     elif "ask_closed" in wanted and (facts := _closing_facts(entry)):
         body = encode(id, "ask_closed", app, time, node, facts)
     elif entry.sender and "message" in wanted:
-        body = _encode(_message_event(id, app, time, node, entry))
+        body = msgspec.json.encode(_message_event(id, app, time, node, entry))
     else:
         return None
     return Outbound(id, entry.sender, time, body)
@@ -135,7 +134,7 @@ def for_bot(app: str, entry: Entry, node: str, bot: str) -> Outbound:
     if entry.kind in _GROUP_KINDS:
         body = encode(id, "group", app, time, node, {"bot": bot, **_group_facts(entry)})
     else:
-        body = _encode(replace(_message_event(id, app, time, node, entry), bot=bot))
+        body = msgspec.json.encode(replace(_message_event(id, app, time, node, entry), bot=bot))
     return Outbound(id, entry.sender, time, body)
 
 

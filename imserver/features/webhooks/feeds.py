@@ -65,8 +65,6 @@ _SPLIT_AFTER: Final = 3
 _OLD_AFTER: Final = 7
 """From so many failed requests on, when pauses are long, events may be old enough to be dead."""
 
-_encode: Final = msgspec.json.Encoder().encode
-
 
 class Feed:
     """The feed of one app on this node. Owner of its positions while this node has the lease."""
@@ -208,7 +206,7 @@ class Feeds:
     def add(self, app: str, kind: str, facts: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Store (user, fields) of events; returns after the commit. Raises StorageUnavailable."""
         for some in chunks(facts, ADDED_AT_ONCE):
-            events = [NewEvent(app, user, kind, _encode(each)) for user, each in some]
+            events = [NewEvent(app, user, kind, msgspec.json.encode(each)) for user, each in some]
             self.added(self.events.append(events))
 
     def added(self, heads: Mapping[str, int]) -> None:

@@ -26,7 +26,6 @@ from imserver.plugin.wire import Connection
 _AT_ONCE: Final = 500
 _ORDER: Final = (("event", "id"), ("event_retry", "number"))
 """The tables, and what their rows are numbered by."""
-_encode: Final = msgspec.json.Encoder().encode
 
 
 def erase_user(store: Store, app: str, user: str, name: str) -> None:
@@ -37,7 +36,7 @@ def erase_user(store: Store, app: str, user: str, name: str) -> None:
     """
     if not name:
         return
-    names = {_encode(user), json.dumps(user).encode()}
+    names = {msgspec.json.encode(user), json.dumps(user).encode()}
     for table, number in _ORDER:
         after = 0
         while (

@@ -339,7 +339,6 @@ class AuthoriseHook(Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(LoginAnswer).decode
-_encode = msgspec.json.Encoder().encode
 
 
 class Authoriser:
@@ -364,7 +363,7 @@ class Authoriser:
         else:
             asking.waiting[where.app] += 1
             try:
-                answer = self._ask(where, _encode(facts))
+                answer = self._ask(where, msgspec.json.encode(facts))
             except Unreachable as problem:
                 asking.warn(where.app, problem)
             finally:

@@ -63,7 +63,6 @@ class _Answers(Struct):
 
 _decode = msgspec.json.Decoder(_Answers).decode
 _read_any = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder().encode
 
 
 class _Question:
@@ -72,7 +71,7 @@ class _Question:
     __slots__ = ("body", "connection", "decision", "is_text", "kind", "then", "type")
 
     def __init__(self, facts: Mapping[str, Any], then: _Then, connection: Connection | None) -> None:
-        self.body: bytes = _encode(facts)
+        self.body: bytes = msgspec.json.encode(facts)
         self.kind: str = facts.get("kind", "")
         self.type: str = facts.get("type", "")
         self.is_text = "text" in facts
@@ -220,7 +219,9 @@ class ReviewRequests:
 
         def body() -> bytes:
             self._close(batch)
-            head = _encode({"event": "review", "app": hook.app, "time": int(time()), "node": self._node()})
+            head = msgspec.json.encode(
+                {"event": "review", "app": hook.app, "time": int(time()), "node": self._node()}
+            )
             messages = b",".join(question.body for question in batch.questions)
             return b'%b,"messages":[%b]}' % (head[:-1], messages)
 

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_encode = msgspec.json.Encoder().encode
-
 
 QUERY: Final = "webhooks.state"
 """The query with which nodes ask each other for a :class:`NodePart` of each app."""
@@ -212,7 +210,7 @@ class Webhooks(NoObserver):
             return None
 
         def record(sql: PooledStatements, app: str, user: str, facts: Mapping[str, Any]) -> None:
-            add_events(sql, [NewEvent(app, user, kind, _encode(facts))], self.feeds.events.known)
+            add_events(sql, [NewEvent(app, user, kind, msgspec.json.encode(facts))], self.feeds.events.known)
 
         return record
 
@@ -255,7 +253,7 @@ class Webhooks(NoObserver):
         """An event that is not stored, as JSON. Never switches."""
         number = f"{self._origin}-{next(self._numbers)}"
         head = {"id": number, "event": event, "app": app, "time": int(time())}
-        return _encode({**head, "node": self._node(), **facts})
+        return msgspec.json.encode({**head, "node": self._node(), **facts})
 
     # --- at the end -----------------------------------------------------------------------------------------
 

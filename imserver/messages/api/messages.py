@@ -165,7 +165,6 @@ class HiddenAnswer(Struct):
 
 
 _read_any: Final = msgspec.json.Decoder()
-_encode: Final = msgspec.json.Encoder().encode
 
 
 _ANNOTATING: Final = (
@@ -329,11 +328,11 @@ def _meta(request: Content, more: Mapping[str, Any] = MappingProxyType({})) -> b
         meta["mentions"] = request.mentions
     if request.buttons:
         meta["buttons"] = [[{"text": one.text, "value": one.value} for one in row] for row in request.buttons]
-        _bytes("buttons", _encode, meta["buttons"])
+        _bytes("buttons", msgspec.json.encode, meta["buttons"])
         if wrong := buttons_objection(meta["buttons"]):
             raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`buttons`: {wrong}")
     meta |= more
-    return _bytes("mentions", _encode, meta) if meta else b""
+    return _bytes("mentions", msgspec.json.encode, meta) if meta else b""
 
 
 def _bytes(name: str, encode: Any, value: Any) -> bytes:

@@ -47,7 +47,6 @@ _MESSAGE: Final = (
 )
 """A message, its conversation, and when a user was a member: one statement in place of three, of the eight
 for which somebody waits who answers a question."""
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class AnnotationWriter(WritingPart):
@@ -196,7 +195,9 @@ def change_reaction(
     meta["reacted"] = entry.id
     if reactions := shown_totals(totals.values()):
         meta["reactions"] = reactions
-    sql.execute("UPDATE message SET meta = %s WHERE log = %s AND id = %s", (_encode(meta), log, message))
+    sql.execute(
+        "UPDATE message SET meta = %s WHERE log = %s AND id = %s", (msgspec.json.encode(meta), log, message)
+    )
     return Change(found.state.id, entry)
 
 

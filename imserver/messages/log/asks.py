@@ -34,7 +34,6 @@ _DUE_AT_ONCE: Final = 100
 _CHANGING: Final = f"({NUMBERS['press']}, {NUMBERS['recall']}, {NUMBERS['edit']})"
 
 AskAct = Literal["answer", "cancel", "expire", "escalate", "remind"]
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class AskChange(Change, frozen=True, kw_only=True):
@@ -270,7 +269,9 @@ class _Question:
         self.acts.append(act)
         if changed:
             self.ask = replace(self.ask, **changed)
-            message.meta = _encode({**decode_meta(message.meta), "ask": self.ask, "pressed": entry.id})
+            message.meta = msgspec.json.encode(
+                {**decode_meta(message.meta), "ask": self.ask, "pressed": entry.id}
+            )
             statement = "UPDATE message SET meta = %s WHERE log = %s AND id = %s"
             transaction.sql.execute(statement, (message.meta, transaction.log, message.id))
         if self.ask.state and self.ask.until:

@@ -25,7 +25,6 @@ EVERYBODY: Final = "all"
 _ID_DIGITS: Final = 18
 _slash: Final = re.compile(r"/([a-z0-9_]{1,32})(?:@([A-Za-z][A-Za-z0-9_.-]{2,31}))?(?:\s+(.*))?", re.DOTALL)
 """A slash command: its name, the name of its bot, and the rest."""
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class _Command(msgspec.Struct):
@@ -54,7 +53,7 @@ def with_command(sql: Statements, app: str, state: ConversationState, draft: Dra
             continue
         if any(each.name == name for each in _decode_commands(bytes(commands))):
             command = {"bot": str(id), "name": name, "text": text}
-            return replace(draft, meta=_encode({**decode_meta(draft.meta), "command": command}))
+            return replace(draft, meta=msgspec.json.encode({**decode_meta(draft.meta), "command": command}))
     return draft
 
 
@@ -135,7 +134,7 @@ class BotReaders:
             self._of[draft.about] = [*before, *new]
         meta = decode_meta(draft.meta)
         meta.pop("bots", None)
-        return replace(draft, meta=_encode({**meta, "bots": readers})) if readers else draft
+        return replace(draft, meta=msgspec.json.encode({**meta, "bots": readers})) if readers else draft
 
     def write(self) -> None:
         """Write the rows of the entries."""

@@ -48,7 +48,6 @@ MOST_LEAVING: Final = 1000
 """Members of a deleted group that leave in one transaction. Its entry names them."""
 
 _TOO_MANY_BOTS: Final = Rejected(RejectReason.INVALID, f"users: a group has at most {MOST_BOTS} bots")
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class GroupWriter(WritingPart):
@@ -353,7 +352,7 @@ def record(
         body=body,
         time_ms=time_ms,
         about=about,
-        meta=_encode(details) if details else b"",
+        meta=msgspec.json.encode(details) if details else b"",
         conversation=state.id,
     )
     entry = transaction.enter(state, draft, resend)

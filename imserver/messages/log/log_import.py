@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -35,8 +34,6 @@ from imserver.messages.log.transaction import AppTransaction, set_group
 from imserver.messages.model import EntryKind, Reaction
 from imserver.model import Limit
 from imserver.storage.statements import text_objection, text_of
-
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class LogImport:
@@ -111,7 +108,7 @@ class LogImport:
             meta["reacted"] = first + int(is_edited) + len(shown)
             meta["reactions"] = shown_totals(totals.values())
         own_id = key if len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES else ""
-        draft = replace(draft, meta=_encode(meta) if meta else b"", client_msg_id=own_id)
+        draft = replace(draft, meta=msgspec.json.encode(meta) if meta else b"", client_msg_id=own_id)
         entry = self._enter(key, state, draft)
         if is_edited:
             edit = replace(draft, kind="edit", about=entry.id, client_msg_id="", thread=0)
@@ -119,7 +116,7 @@ class LogImport:
         counts = dict.fromkeys(totals, 0)
         for own_key, user, emoji in shown:
             counts[emoji] += 1
-            details = _encode({"count": counts[emoji]})
+            details = msgspec.json.encode({"count": counts[emoji]})
             reaction = Draft(
                 sender=user,
                 kind="reaction",

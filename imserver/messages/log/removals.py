@@ -30,7 +30,6 @@ _LOOK: Final = 20_000
 """Ids among which one query looks for the messages of a sender."""
 _MARK: Final = b'{"removed":true}'
 _COPIES: Final = "removed_message"
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class RemovalWriter(LogPart):
@@ -219,7 +218,7 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
         "SELECT emoji, member, id FROM reaction WHERE log = %s AND message = %s", (log, message)
     )
     pins = sql.query("SELECT conversation, id FROM pin WHERE log = %s AND message = %s", (log, message))
-    annotations = _encode(
+    annotations = msgspec.json.encode(
         {
             "reactions": [(text_of(emoji), text_of(member), id) for emoji, member, id in reactions],
             "pins": [tuple(row) for row in pins],
@@ -306,7 +305,7 @@ def _restore(transaction: AppTransaction, message: int, rows: Sequence[Row]) -> 
             type=text_of(type),
             body=bytes(body),
             about=message,
-            meta=_encode({**seen, "restored": about}),
+            meta=msgspec.json.encode({**seen, "restored": about}),
             conversation=conversation,
         ),
     )

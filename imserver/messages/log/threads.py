@@ -42,7 +42,6 @@ MOST_ON_PAGE: Final = 50
 """Threads on one page: the unread replies of each are counted."""
 
 _UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_MESSAGE)
-_encode: Final = msgspec.json.Encoder().encode
 _READER_COLUMNS: Final = "log, member, root, conversation, read_id, follows"
 
 
@@ -110,7 +109,7 @@ class ThreadWriter:
         if not is_reader:
             return _UNKNOWN
         meta = {**decode_meta(draft.meta), "thread": root, **({"also": True} if draft.also else {})}
-        return replace(draft, thread=root, about=draft.about or root, meta=_encode(meta))
+        return replace(draft, thread=root, about=draft.about or root, meta=msgspec.json.encode(meta))
 
     def add(self, root: int, reply: Entry) -> None:
         """A reply was added to the transaction."""
@@ -133,7 +132,8 @@ class ThreadWriter:
             self._follow(root, replies, text_of(sender), _mentions_in(meta))
             meta["replies"] = _totals(meta.get("replies"), replies)
             self._sql.execute(
-                "UPDATE message SET meta = %s WHERE log = %s AND id = %s", (_encode(meta), log, root)
+                "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
+                (msgspec.json.encode(meta), log, root),
             )
         self._replies = {}
 

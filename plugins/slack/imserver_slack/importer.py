@@ -35,7 +35,6 @@ MOST_ITEMS: Final = 10
 """Files in one message."""
 _DELETED: Final = ("tombstone", "hidden_by_limit")
 _PAGE: Final = 500
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class Event(Struct):
@@ -223,7 +222,7 @@ class Importer:
         text, mentions = self._texts.convert(text_of(message))
         if subtype == "me_message":
             text = f"_{text}_"
-        meta = _encode({"mentions": mentions}) if mentions else b""
+        meta = msgspec.json.encode({"mentions": mentions}) if mentions else b""
         reactions = list(self._reactions(message, key))
         for number, (type, body) in enumerate(self._contents(message, user, text)):
             event = Event(
@@ -288,9 +287,9 @@ class Importer:
             some = parts[start : start + MOST_ITEMS]
             caption = {"caption": text} if text and not start else {}
             if len(some) == 1:
-                yield some[0].pop("type"), _encode({**some[0], **caption})
+                yield some[0].pop("type"), msgspec.json.encode({**some[0], **caption})
             else:
-                yield "album", _encode({"items": some, **caption})
+                yield "album", msgspec.json.encode({"items": some, **caption})
 
     def _part(self, file: File, user: str) -> dict[str, Any]:
         """What a message says of a file. Without its bytes it has its name only."""
