@@ -19,7 +19,6 @@ from imserver.errors import StartError
 
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 decode_lease: Final = msgspec.json.Decoder(Lease).decode
-_encode: Final = msgspec.json.Encoder().encode
 
 
 def clock() -> float:
@@ -133,7 +132,7 @@ class LeaseKeeper:
         past, table = self.lease.epoch, self.table
         self._until = 0.0
         lease = msgspec.structs.replace(self.lease, epoch=0, unsettled=past != 0 or self.lease.unsettled)
-        data, began = _encode(lease), clock()
+        data, began = msgspec.json.encode(lease), clock()
         milliseconds, database = int(self._lease_seconds * 1000), lease.database
         known = max(table.last_epoch, past, *self.past_epochs, *table.live)
         identity = (lease.node, lease.host, "")
@@ -210,7 +209,7 @@ class LeaseKeeper:
 
     def _renewal(self, renews: bool) -> Command:
         lease = msgspec.structs.replace(self.lease, epoch=0)
-        data = _encode(lease) if renews else b""
+        data = msgspec.json.encode(lease) if renews else b""
         if data == self._written:
             data = b""
         elif data:

@@ -662,7 +662,7 @@ class CentrifugeService:
         if position is not None:
             result.recoverable = result.positioned = True
             result.epoch, result.offset = position.epoch, position.offset
-        event = Event("subscribed", "", "", data=_encode(result), channel=ChannelPart(channel))
+        event = Event("subscribed", "", "", data=msgspec.json.encode(result), channel=ChannelPart(channel))
         self._connections.push(app, self._connections.id_of(connection), event)
         self._channels.notices.announce("join", connection, channel)
 
@@ -778,7 +778,6 @@ def history_view(publications: Sequence[Event], position: Position) -> HistoryRe
 
 # --- internal -----------------------------------------------------------------------------------------------
 
-_encode = msgspec.json.Encoder().encode
 _read_about = msgspec.msgpack.Decoder(SubscriptionAbout).decode
 _CLOSE_OF: Final = {
     "ended": CloseCode.INTERNAL_ERROR,

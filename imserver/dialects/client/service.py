@@ -22,7 +22,6 @@ from imserver.plugin.wire import Connection, DialectState, Event, Head
 POLICY: Final = "multi"
 """Login policy of unregistered systems. Each client is its own user, so the policy has no effect."""
 _pack = msgspec.msgpack.Encoder().encode
-_to_json = msgspec.json.Encoder().encode
 
 
 class BadSystem(ImserverError):
@@ -201,7 +200,7 @@ class ClientService:
         state = connection.dialect_state
         label = state.label if isinstance(state, ClientState) else _NO_LABEL
         member = {"clientId": connection.user, "extend": label.extend, "userId": label.user_id}
-        event = Event(kind, "", "", message_id(), data=_to_json(member), time=int(time()))
+        event = Event(kind, "", "", message_id(), data=msgspec.json.encode(member), time=int(time()))
         self._channels.publishing.publish(app, group, event, at_most=self._notice_members)
 
 

@@ -99,7 +99,6 @@ class _UserData(Struct):
 
 _decode_member = msgspec.json.Decoder(_Member).decode
 _decode_user = msgspec.json.Decoder(_UserData).decode
-_encode = msgspec.json.Encoder().encode
 
 
 class NotPermitted(ImserverError):
@@ -377,7 +376,7 @@ class PusherService:
             state = connection.dialect_state = PusherState()
         if self._channels.members.has(connection, channel):
             raise ChannelRefused("exists")
-        state.set_info(channel, _encode({"user_id": user, "user_info": member.user_info}))
+        state.set_info(channel, msgspec.json.encode({"user_id": user, "user_info": member.user_info}))
         try:
             self._channels.notices.charge(connection, channel)
         except ChannelRefused:
@@ -530,7 +529,7 @@ class PusherService:
         except_connection: Connection | None = None,
     ) -> None:
         """Send a notice to the subscribers of a channel. May switch."""
-        event = Event(kind, "", "", data=_encode(about), channel=ChannelPart(channel))
+        event = Event(kind, "", "", data=msgspec.json.encode(about), channel=ChannelPart(channel))
         self._channels.publishing.publish_event(
             app, channel, event, except_connection=except_connection, with_history=False
         )

@@ -71,7 +71,6 @@ class _Header(Struct):
 
 _HEADER: Final = urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').rstrip(b"=")
 
-_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(AccountClaims).decode
 _decode_header = msgspec.json.Decoder(_Header).decode
 
@@ -79,7 +78,7 @@ _decode_header = msgspec.json.Decoder(_Header).decode
 def make(id: int, version: int, expires_at: int, key: bytes, device: int = 0) -> str:
     """Make a token for a login of an account. ``expires_at``: Unix seconds."""
     claims = {"user_id": id, "version": version, "exp": expires_at}
-    signed = _HEADER + b"." + _text(_encode({**claims, "device": device} if device else claims))
+    signed = _HEADER + b"." + _text(msgspec.json.encode({**claims, "device": device} if device else claims))
     return (signed + b"." + _signature(signed, key)).decode()
 
 

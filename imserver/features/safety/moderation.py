@@ -23,7 +23,6 @@ MOST_MESSAGES: Final = 100
 """Messages that one request removes."""
 WAIT_SECONDS: Final = 5.0
 """How long a request waits for many messages. The work goes on behind it."""
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class Count(Struct, frozen=True):
@@ -175,7 +174,7 @@ class Moderation:
             sender="",
             body=text.encode(),
             time_ms=int(time() * 1000),
-            meta=_encode({"moderation": facts}),
+            meta=msgspec.json.encode({"moderation": facts}),
             to_user=user,
         )
         self._messaging.store(app, draft, by_user=False)

@@ -47,7 +47,6 @@ _NAMING: Final = (
     *("replies", "stopped", "ask"),
 )
 """The fields of ``meta`` in which the server or a client names users."""
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class UserEraser(LogPart):
@@ -64,7 +63,7 @@ class UserEraser(LogPart):
         # What others wrote about this user later is not before this id.
         last, notices = self._begin(app, name)
         # How JSON writes the id of the user.
-        needles = list(dict.fromkeys((_encode(user), json.dumps(user).encode())))
+        needles = list(dict.fromkeys((msgspec.json.encode(user), json.dumps(user).encode())))
         after = 0
         while after < last:
             ids, after = self._look(app, user, notices, needles, after, last)
@@ -188,7 +187,7 @@ def _erase_some(user: str, name: str, notices: int, ids: Sequence[int], transact
             # The names of a group are those of its members: without any, nobody's.
             if conversation in empty:
                 fields, without_texts = decode_meta(after), ("change", "users", "role", "members")
-                after = _encode({key: fields[key] for key in without_texts if key in fields})
+                after = msgspec.json.encode({key: fields[key] for key in without_texts if key in fields})
             _set(sql, log, id, kind=kind, body=b"", meta=after)
         elif after != before:
             _set(sql, log, id, kind=kind, meta=after)
@@ -226,7 +225,13 @@ def _forget_copies(user: str, name: str, needles: Sequence[bytes], transaction: 
         totals = decode_meta(_renamed(bytes(meta), user, name))
         sql.execute(
             "UPDATE removed_message SET meta = %s, annotations = %s WHERE log = %s AND act = %s AND id = %s",
-            (_encode(totals) if meta else b"", _encode(copies) if added else b"", log, text_of(act), id),
+            (
+                msgspec.json.encode(totals) if meta else b"",
+                msgspec.json.encode(copies) if added else b"",
+                log,
+                text_of(act),
+                id,
+            ),
         )
     return False
 
@@ -262,7 +267,7 @@ def _renamed(meta: bytes, user: str, name: str) -> bytes:
             ],
         }
     after = {key: _replaced(value, user, name) if key in _NAMING else value for key, value in fields.items()}
-    return meta if after == fields else _encode(after)
+    return meta if after == fields else msgspec.json.encode(after)
 
 
 def _replaced(value: Any, user: str, name: str) -> Any:
