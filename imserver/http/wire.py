@@ -17,10 +17,9 @@ from imserver.errors import Problems
 from imserver.http.form import BadBody, cursor_of, parse_pairs, read_cursor
 from imserver.http.limits import Limits
 from imserver.http.reply import ApiProblem
-from imserver.transport.exchange import HttpRequest
+from imserver.transport.exchange import Headers, HttpRequest
 
 T = TypeVar("T")
-Headers = tuple[tuple[str, str], ...]
 
 GZIP_BYTES: Final = 1024
 """Larger answers are compressed if the client accepts gzip."""

@@ -175,8 +175,9 @@ class MessageCommands:
                 return Reply(errors.ReplyCode.OK, view)
         draft = self._messaging.draft_of(app, user, command)
         if draft is None:
-            is_about = command.kind in ("forward", "press")
-            return _UNKNOWN if is_about else Reply(errors.ReplyCode.UNAUTHORIZED)
+            if command.kind not in ("forward", "press"):
+                return Reply(errors.ReplyCode.UNAUTHORIZED)
+            return Reply(errors.ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))
         self._messaging.send_of_user(
             app, draft, lambda result: answer(_reply_to(command, result)), connection
         )
@@ -271,9 +272,6 @@ class MessageCommands:
         position = self._messaging.follower.position(connection.app or "")
         self._messaging.ack_tracker.acked(connection, command.id, position)
         return _OK
-
-
-_UNKNOWN: Final = Reply(errors.ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))
 
 
 def _reply_to(command: Send, result: Stored) -> Reply:

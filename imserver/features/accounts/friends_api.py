@@ -9,6 +9,7 @@ from msgspec import Struct
 from imserver.features.accounts import friends as changes
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.api import Avatar, Nickname, UserId
+from imserver.features.accounts.contract import ListName
 from imserver.features.accounts.declared import HTTP_TOO_MANY_FRIENDS
 from imserver.features.accounts.friends import Friends
 from imserver.features.accounts.parts import accounts_of
@@ -26,8 +27,6 @@ from imserver.plugin.http import (
 )
 from imserver.plugin.identity import Needs
 from imserver.plugin.wire import id_of
-
-ListName = Literal["friends", "incoming", "outgoing", "blocked"]
 
 
 class FriendChange(Acting, kw_only=True):

@@ -26,7 +26,8 @@ UNSHOWABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _email: Final = re.compile(r"[^\s@]{1,64}@[^\s@]+")
 _name: Final = re.compile(NAME_PATTERN, re.ASCII)
 _phone: Final = re.compile(r"\+?[0-9]{3,19}", re.ASCII)
-_separators: Final = str.maketrans("", "", " -.()")
+SEPARATORS: Final = str.maketrans("", "", " -.()")
+"""People write phone numbers with these."""
 
 
 class BadField(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="{}"):
@@ -53,7 +54,7 @@ def checked(kind: Identifier, text: str) -> str:
     else:
         if not fits(text, 1, PHONE_CHARACTERS):
             raise BadField(f"phone: expected 1 to {PHONE_CHARACTERS} characters that can be shown")
-        plain = text.translate(_separators)
+        plain = text.translate(SEPARATORS)
         text = plain if _phone.fullmatch(plain) else text
     return text
 
@@ -65,7 +66,7 @@ def split(login: str) -> tuple[Identifier, str]:
         return "email", checked("email", text)
     if _name.fullmatch(text):
         return "name", checked("name", text)
-    text = text.translate(_separators)
+    text = text.translate(SEPARATORS)
     if _phone.fullmatch(text) is None:
         raise BadField("login: expected a phone number, an e-mail address or a user name")
     return "phone", text
@@ -81,4 +82,4 @@ def candidates(login: str) -> tuple[tuple[Identifier, str], tuple[Identifier, st
         return ("email", text.lower()), ("phone", login)
     if _name.fullmatch(text):
         return ("name", text.lower()), ("phone", login)
-    return ("phone", login), ("phone", text.translate(_separators))
+    return ("phone", login), ("phone", text.translate(SEPARATORS))

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from imserver.features.accounts.accounts import Accounts, UnknownAccount
 from imserver.features.accounts.contract import FOR_GOOD, StoredRole
+from imserver.features.accounts.identifiers import SEPARATORS
 from imserver.features.accounts.rows import IS_NO_GUEST, AccountStore, accounts_where, report
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import Principal
@@ -204,15 +205,12 @@ def _conditions(wanted: PeopleFilter, now: int, sql: Statements) -> tuple[list[s
         if wanted.contacts:
             # An account without a phone number has a random text there, which begins with U+0001.
             either.append(f"(phone > %s AND {contains('phone')})")
-            values += ["\x02", text.translate(_SEPARATORS) or text]
+            values += ["\x02", text.translate(SEPARATORS) or text]
         if id := id_of(text):
             either.append("id = %s")
             values.append(id)
         conditions.append(f"({' OR '.join(either)})")
     return conditions, values
-
-
-_SEPARATORS: Final = str.maketrans("", "", " -.()")
 
 
 class People:

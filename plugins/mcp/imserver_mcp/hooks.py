@@ -32,7 +32,6 @@ USUAL_MS, LEAST_MS, MOST_MS = 3_600_000, 60_000, 7 * 86_400_000
 """The life of a subscription."""
 TRY_SECONDS: Final = 86400.0
 """How long an event is tried; then it is dropped, and the next one follows."""
-_encode: Final = msgspec.json.encode
 
 
 def key_of(secret: Any) -> bytes:
@@ -125,7 +124,7 @@ class EventHooks:
     def _verify(self, hook: Hook) -> None:
         """Have the receiver show that it wants events. Switches. Raises McpError."""
         challenge, reason = token_hex(16), "challenge_failed"
-        body = _encode({"type": "verification", "challenge": challenge})
+        body = msgspec.json.encode({"type": "verification", "challenge": challenge})
         try:
             status, answer = self.post(hook, f"msg_verification_{token_hex(8)}", body)
             if not 200 <= status < 300:
@@ -177,7 +176,7 @@ class EventHooks:
     def deliver(self, sender: HookSender[Hook], entry: Entry) -> Failure | None:
         """Send one event. Each is sent after the one before was taken, so its cursor is its own place."""
         hook = sender.hook
-        body, status = _encode(Subscription.of(hook.what).occurrence(entry, entry.id)), 0
+        body, status = msgspec.json.encode(Subscription.of(hook.what).occurrence(entry, entry.id)), 0
         try:
             status = self.post(hook, f"{entry.id}", body)[0]
             problem = "" if 200 <= status < 300 else f"it answered with status {status}"

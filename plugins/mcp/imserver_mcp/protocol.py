@@ -24,7 +24,6 @@ LEGACY: Final = ("2025-11-25", "2025-06-18", "2025-03-26")
 VERSIONS: Final = (MODERN, *LEGACY)
 STATE_SECONDS: Final = 3600
 META: Final = "io.modelcontextprotocol/"
-_encode: Final = msgspec.json.encode
 
 
 class Code:
@@ -157,12 +156,12 @@ def error_response(id: int | str | None, error: McpError, is_modern: bool = True
     }
     status = 404 if error.code == Code.NO_METHOD else 200 if error.code in _NO_ERROR else 400
     status = status if is_modern else 200
-    return HttpResponse(status, _encode({"jsonrpc": "2.0", "id": id, "error": problem}))
+    return HttpResponse(status, msgspec.json.encode({"jsonrpc": "2.0", "id": id, "error": problem}))
 
 
 def notification(method: str, params: Mapping[str, Any]) -> bytes:
     """A notification as an event of a stream."""
-    return sse(_encode({"jsonrpc": "2.0", "method": method, "params": params}))
+    return sse(msgspec.json.encode({"jsonrpc": "2.0", "method": method, "params": params}))
 
 
 def sse(message: bytes) -> bytes:
@@ -178,7 +177,7 @@ class Seal:
 
     def make(self, state: Any, bound: bytes) -> str:
         """``bound``: who asks for what. It has to be the same in :meth:`read`."""
-        body = _encode([int(time()) + STATE_SECONDS, state])
+        body = msgspec.json.encode([int(time()) + STATE_SECONDS, state])
         return base64.urlsafe_b64encode(_digest(self._keys[0], body, bound) + body).decode()
 
     def read(self, text: str, bound: bytes) -> Any:

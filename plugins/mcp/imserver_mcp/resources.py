@@ -24,7 +24,6 @@ _MESSAGE: Final = re.compile(r"imserver://messages/([1-9][0-9]{0,18})")
 _FILE: Final = re.compile(r"imserver://files/([A-Za-z0-9_-]{1,64})")
 _FILES: Final = "files"
 _JSON: Final = {"mimeType": "application/json"}
-_encode: Final = msgspec.json.encode
 
 TEMPLATES: Final = (
     {"uriTemplate": f"{ALL}/{{conversation}}{{?before}}", "name": "conversation", "title": "Its messages"},
@@ -89,7 +88,7 @@ def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
 
 
 def _json(uri: str, content: Any) -> dict[str, Any]:
-    return {"uri": uri, **_JSON, "text": _encode(content).decode()}
+    return {"uri": uri, **_JSON, "text": msgspec.json.encode(content).decode()}
 
 
 def _file(turn: Turn, uri: str, id: str) -> list[dict[str, Any]] | None:

@@ -47,7 +47,6 @@ LISTED: Final = {"ttlMs": 300_000, "cacheScope": "public"}
 READ: Final = {"ttlMs": 0, "cacheScope": "private"}
 PREFLIGHT: Final = HttpResponse(204, b"", headers=(("Access-Control-Allow-Headers", "*"),))
 """Pages of other origins send ``Mcp-…``: ``*`` adds all to the usual headers, without Authorization."""
-_encode: Final = msgspec.json.encode
 
 
 class _Style(Struct):
@@ -69,7 +68,7 @@ class _Style(Struct):
             "message": detail or problem.message,
             "data": {"code": problem.code},
         }
-        body = _encode({"jsonrpc": "2.0", "id": None, "error": error})
+        body = msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": error})
         return HttpResponse(problem.status, body, "", tuple(headers))
 
 
@@ -151,7 +150,9 @@ class Mcp:
             turn.finish(error_response(id, McpError(Code.INTERNAL, "Internal error"), is_modern))
         else:
             if result is not None:  # None: the stream stays open
-                turn.finish(HttpResponse(200, _encode({"jsonrpc": "2.0", "id": id, "result": result})))
+                turn.finish(
+                    HttpResponse(200, msgspec.json.encode({"jsonrpc": "2.0", "id": id, "result": result}))
+                )
 
     def _result(self, turn: Turn) -> dict[str, Any] | None:
         """The result of a request; None: a stream has begun. May switch. Raises McpError and more."""
@@ -217,7 +218,7 @@ class Mcp:
             return {"content": result.blocks, "isError": result.is_error}
         if isinstance(result, str):
             return {"content": _text(result), "isError": False}
-        text = _encode(result).decode()
+        text = msgspec.json.encode(result).decode()
         return {"content": _text(text), "structuredContent": result, "isError": False}
 
     def list_resources(self, turn: Turn) -> dict[str, Any]:

@@ -32,7 +32,6 @@ PAGES: Final = 10
 """Pages of conversations that one ``read`` looks through."""
 READ_BYTES: Final = 128 << 10
 """The messages of one answer of ``read``, which has them as text and as JSON. One message may be longer."""
-_encode: Final = msgspec.json.encode
 
 
 class ReadArguments(Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,7 +61,7 @@ class Place(Struct, frozen=True, array_like=True):
     @property
     def cursor(self) -> str:
         """As clients keep it."""
-        return base64.urlsafe_b64encode(_encode(self)).decode()
+        return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode()
 
 
 def read(turn: Turn, given: ReadArguments) -> dict[str, Any]:
@@ -87,7 +86,7 @@ def read(turn: Turn, given: ReadArguments) -> dict[str, Any]:
         where = {"conversation": header["conversation"], "after": header["read"]}
         messages = []
         for each in turn.run("GET", "/messages", **where, limit=left)["messages"]:
-            left, room = left - 1, room - len(_encode(each))
+            left, room = left - 1, room - len(msgspec.json.encode(each))
             if room < 0 and shown:
                 break
             shown[header["conversation"]] = each["id"]
@@ -225,7 +224,7 @@ def permission(turn: Turn, tool: Tool, arguments: dict[str, Any], yeses: Buckets
     if not person or person == turn.user or not turn.has_route("POST", "/asks/create"):
         return f"`{tool.name}` needs the yes of a person, and there is nobody who can be asked."
     # Whole: what does not fit into a message cannot be confirmed, and `/asks/create` refuses it.
-    shown = msgspec.json.format(_encode(arguments), indent=2).decode()
+    shown = msgspec.json.format(msgspec.json.encode(arguments), indent=2).decode()
     names = [f"\n{each['user']}: {each['nickname']}" for each in turn.cards([*users_in(arguments)])]
     text = f"May I use `{tool.name}`?\n\n```json\n{shown}\n```{''.join(names)}"
     options = [{"text": "Yes", "value": YES}, {"text": "No", "value": "no"}]

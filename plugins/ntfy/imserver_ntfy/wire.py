@@ -20,7 +20,6 @@ _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _WORD: Final = re.compile(r"[-_A-Za-z0-9]{1,64}")
 """A topic, or an id."""
-_encode = msgspec.json.encode
 _decode = msgspec.json.Decoder(Message).decode
 
 
@@ -136,16 +135,18 @@ class NtfyDialect(Dialect):
 
 def _event(message: Message) -> bytes:
     name = b"" if message.event == "message" else b"event: %b\n" % message.event.encode()
-    return b"%bdata: %b\n\n" % (name, _encode(message))
+    return b"%bdata: %b\n\n" % (name, msgspec.json.encode(message))
 
 
 def _text(message: Message) -> bytes:
     return message.message.replace("\n", " ").encode() + b"\n"
 
 
-FRAMES: Final = NtfyDialect(_encode)
+FRAMES: Final = NtfyDialect(msgspec.json.encode)
 STREAMS: Final = {
-    "json": NtfyDialect(lambda message: _encode(message) + b"\n", "application/x-ndjson; charset=utf-8"),
+    "json": NtfyDialect(
+        lambda message: msgspec.json.encode(message) + b"\n", "application/x-ndjson; charset=utf-8"
+    ),
     "sse": NtfyDialect(_event, "text/event-stream; charset=utf-8"),
     "raw": NtfyDialect(_text, "text/plain; charset=utf-8"),
 }
