@@ -364,7 +364,7 @@ class ServiceRefused(ImserverError):
             cls.problem, cls.detail, cls.login = problem, detail, login
 
     def __init__(self, text: object = "", problem: HttpProblem | None = None) -> None:
-        super().__init__(text)
+        super().__init__(text or ("" if problem is None else problem.message))
         if problem is not None:
             self.problem, self.detail = problem, "{}" if text else ""
 

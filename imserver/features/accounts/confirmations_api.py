@@ -94,7 +94,7 @@ def confirm(confirmations: Confirmations, call: Call) -> HttpResponse:
         account = confirmations.confirm(call.input.token)
     except UnknownConfirmation:
         if not wants_page:
-            raise ApiProblem(UnknownConfirmation.problem) from None
+            raise
         return _page(call, "gone", 404)
     call.app, call.user = account.app, account.user
     return _page(call, "done") if wants_page else call.reply(EmailConfirmed(True))

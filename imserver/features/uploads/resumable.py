@@ -121,7 +121,7 @@ class ResumableUploads:
             waiting = self._uploads.unfinished(offer)
             if len(waiting) > MAX_UNFINISHED:
                 raise TransferRefused(
-                    HTTP_QUOTA_EXCEEDED, f"The user has {MAX_UNFINISHED} unfinished uploads"
+                    f"The user has {MAX_UNFINISHED} unfinished uploads", HTTP_QUOTA_EXCEEDED
                 )
             self._uploads.admit(offer, sum(waiting))
         except BaseException:
@@ -154,9 +154,9 @@ class ResumableUploads:
             transfer = None if busy is None else busy.transfer
             if transfer is not None and monotonic() - transfer.moved_at > _SILENT_SECONDS:
                 transfer.end()
-            raise TransferRefused(HTTP_UPLOAD_LOCKED)
+            raise TransferRefused(problem=HTTP_UPLOAD_LOCKED)
         if _ID.fullmatch(name) is None:  # it becomes the name of a file
-            raise TransferRefused(HTTP_UNKNOWN_UPLOAD)
+            raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD)
         self._locked[name] = None
         try:
             part = self._uploads.on_disk(_open, self._folder(app, user) / name, self._boot)
@@ -174,7 +174,7 @@ class ResumableUploads:
         if self._uploads.find(part.id) is not None:
             part.finished, part.offset = True, part.state.length
         elif part.finished:  # and deleted since
-            raise TransferRefused(HTTP_UNKNOWN_UPLOAD)
+            raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD)
         elif part.offset >= part.state.length:
             part.offset = part.state.length - 1
             self._uploads.on_disk(os.truncate, part.path, part.offset)
@@ -196,9 +196,9 @@ class ResumableUploads:
         state = part.state
         offer = replace(offer, name=state.name, kind=state.kind, length=state.length)
         if offset != part.offset:
-            raise TransferRefused(HTTP_OFFSET_MISMATCH, f"The upload has {part.offset} bytes")
+            raise TransferRefused(f"The upload has {part.offset} bytes", HTTP_OFFSET_MISMATCH)
         if offset + length > state.length:
-            raise TransferRefused(HTTP_FILE_TOO_LARGE, f"The upload has {state.length} bytes in all")
+            raise TransferRefused(f"The upload has {state.length} bytes in all", HTTP_FILE_TOO_LARGE)
         if not length:
             return None
         try:
@@ -260,7 +260,7 @@ class ResumableUploads:
                 offer, read, part.path, part.transfer, part.offset, length, digest, _PIECE_BYTES
             )
             if checksum is not None and digest.digest() != checksum.digest:
-                raise TransferRefused(HTTP_CHECKSUM_MISMATCH)
+                raise TransferRefused(problem=HTTP_CHECKSUM_MISMATCH)
         except BaseException:
             self._uploads.on_disk(_restore, part.path)
             raise
@@ -337,11 +337,11 @@ def _open(path: Path, boot: str) -> PartialUpload:
     try:
         about = os.fstat(lock)
         if not about.st_nlink or about.st_mtime + STALE_SECONDS < time():
-            raise TransferRefused(HTTP_UNKNOWN_UPLOAD)
+            raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD)
         try:
             state = _decode(os.pread(lock, about.st_size, 0))
         except ValueError:  # damaged when its machine lost power
-            raise TransferRefused(HTTP_UNKNOWN_UPLOAD) from None
+            raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD) from None
         os.utime(lock)
         _restore(path)
         if not finished:
@@ -368,9 +368,9 @@ def _locked(path: Path) -> tuple[int, bool]:
             os.close(lock)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
-            raise TransferRefused(HTTP_UPLOAD_LOCKED) from None
+            raise TransferRefused(problem=HTTP_UPLOAD_LOCKED) from None
         return lock, suffix == _DONE
-    raise TransferRefused(HTTP_UNKNOWN_UPLOAD)
+    raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD)
 
 
 def _restore(path: Path) -> None:

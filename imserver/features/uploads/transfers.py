@@ -17,7 +17,7 @@ import gevent
 
 from imserver.features.uploads.contract import MediaUnavailable
 from imserver.features.uploads.declared import UploadSettings
-from imserver.plugin.errors import HttpProblem, ImserverError, Problems
+from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.runtime import network_of
 
 if TYPE_CHECKING:
@@ -27,13 +27,8 @@ GRACE_SECONDS: Final = 10.0
 """Age from which a transfer must reach the minimum rate, and may be ended in favour of another one."""
 
 
-class TransferRefused(ImserverError):
-    """The file is not accepted, or not sent."""
-
-    def __init__(self, problem: HttpProblem, detail: str = "") -> None:
-        super().__init__(detail or problem.message)
-        self.problem = problem
-        self.detail = detail
+class TransferRefused(ServiceRefused):
+    """The file is not accepted, or not sent, with the problem that says why."""
 
 
 class Transfer:
@@ -78,7 +73,7 @@ class Transfer:
 
 def _slowest() -> TransferRefused:
     return TransferRefused(
-        Problems.BUSY, "This transfer was the slowest and was ended to make room for another"
+        "This transfer was the slowest and was ended to make room for another", Problems.BUSY
     )
 
 
@@ -107,7 +102,7 @@ class Transfers:
         )
         for share, own in shares:
             if len(own) >= share and not self._end_slowest(own):
-                raise TransferRefused(Problems.BUSY, f"{share} transfers are already running")
+                raise TransferRefused(f"{share} transfers are already running", Problems.BUSY)
         self._running[new] = None
         return new
 

@@ -300,17 +300,17 @@ class Uploads:
     def check(self, offer: Offer) -> None:
         """Refuse an offer that is invalid by itself."""
         if offer.length > self.limit_of(offer.kind):
-            raise TransferRefused(HTTP_FILE_TOO_LARGE)
+            raise TransferRefused(problem=HTTP_FILE_TOO_LARGE)
         if offer.length < 1:
-            raise TransferRefused(HTTP_LENGTH_REQUIRED)
+            raise TransferRefused(problem=HTTP_LENGTH_REQUIRED)
         if not self.settings.kinds or (offer.kind and offer.kind not in self.settings.kinds):
-            raise TransferRefused(HTTP_KIND_REFUSED)
+            raise TransferRefused(problem=HTTP_KIND_REFUSED)
         if not 0 < len(offer.user.encode()) <= UPLOAD_USER_BYTES or "\0" in offer.user:
-            raise TransferRefused(Problems.INVALID_REQUEST, f"`user` has 1 to {UPLOAD_USER_BYTES} bytes")
+            raise TransferRefused(f"`user` has 1 to {UPLOAD_USER_BYTES} bytes", Problems.INVALID_REQUEST)
         if offer.by_user and self._identity is not None:
             mute = self._identity.mutes.mute_of(offer.app, offer.user)
             if mute is not None:
-                raise TransferRefused(Problems.MUTED, mute.text)
+                raise TransferRefused(mute.text, Problems.MUTED)
 
     def limit_of(self, kind: str) -> int:
         """The maximum number of bytes of a file of a kind; of an unknown kind (``""``), of any file."""
@@ -329,17 +329,17 @@ class Uploads:
         """
         for user, quota in ((offer.user, self.settings.quota_bytes), ("", self.settings.quota_app_bytes)):
             if quota and self.usage(offer.app, user).charged + sizes > quota:
-                raise TransferRefused(HTTP_QUOTA_EXCEEDED)
+                raise TransferRefused(problem=HTTP_QUOTA_EXCEEDED)
         self.incoming()
         self.check_disk()
         if offer.address and not self._bytes.take(network_of(offer.address), offer.length + FILE_BYTES):
-            raise TransferRefused(HTTP_QUOTA_EXCEEDED, "uploads.daily_address_bytes is reached")
+            raise TransferRefused("uploads.daily_address_bytes is reached", HTTP_QUOTA_EXCEEDED)
 
     def check_disk(self) -> None:
         """Refuse more bytes if the disk is nearly full."""
         if self._storage.directory.free_bytes() - self._awaited < self.settings.min_free_bytes:
             log.error("the disk of the folder of uploads is full")
-            raise TransferRefused(HTTP_DISK_FULL)
+            raise TransferRefused(problem=HTTP_DISK_FULL)
 
     def _sweep(self) -> None:
         try:
@@ -431,9 +431,9 @@ class Uploads:
         facts = {"kind": "upload", "sender": row.user, "name": row.name, "type": row.type}
         decision = self._identity.reviews.decide(row.app, {**facts, "bytes": row.bytes, "sha256": row.sha256})
         if decision.action == "reject":
-            raise TransferRefused(Problems.REJECTED, decision.reason)
+            raise TransferRefused(decision.reason, Problems.REJECTED)
         if decision.action == "undecided":
-            raise TransferRefused(Problems.REVIEW_UNAVAILABLE)
+            raise TransferRefused(problem=Problems.REVIEW_UNAVAILABLE)
 
     def write(
         self,
@@ -457,11 +457,11 @@ class Uploads:
             while arrived < end:
                 # A client that sends single bytes slowly never meets the time limit of the socket.
                 until = min(deadline, self._arriving.deadline(transfer))
-                late = TransferRefused(Problems.TIMEOUT)
+                late = TransferRefused(problem=Problems.TIMEOUT)
                 with gevent.Timeout(max(until - monotonic(), 0.001), late), transfer.reading():
                     piece = read(min(most, end - arrived))
                 if not piece:
-                    raise TransferRefused(Problems.BAD_REQUEST, "The body ended before the file was complete")
+                    raise TransferRefused("The body ended before the file was complete", Problems.BAD_REQUEST)
                 self._append(file, digest, piece)
                 transfer.move(len(piece))
                 before, arrived = arrived, arrived + len(piece)
@@ -488,11 +488,11 @@ class Uploads:
     def _demand(self, media: MediaType, offer: Offer) -> None:
         """Refuse content of a kind that is not accepted or not offered, or that is too large for its kind."""
         if media.kind not in self.settings.kinds:
-            raise TransferRefused(HTTP_KIND_REFUSED, f"The file is a {media.kind} ({media.type})")
+            raise TransferRefused(f"The file is a {media.kind} ({media.type})", HTTP_KIND_REFUSED)
         if offer.kind and media.kind != offer.kind:
-            raise TransferRefused(HTTP_KIND_REFUSED, f"The file is not a {offer.kind}: {media.type}")
+            raise TransferRefused(f"The file is not a {offer.kind}: {media.type}", HTTP_KIND_REFUSED)
         if offer.length > self.limit_of(media.kind):
-            raise TransferRefused(HTTP_FILE_TOO_LARGE)
+            raise TransferRefused(problem=HTTP_FILE_TOO_LARGE)
 
     def _pictured(self, row: Upload, path: Path) -> tuple[Upload, Path]:
         """Add size and thumbnail of a picture. Return its row, and the file to be stored: upright and without
@@ -502,7 +502,7 @@ class Uploads:
         try:
             picture = self._pictures.look(path, row.type, target, cleaned, row.app, row.user)
         except PictureTooCostly as costly:
-            raise TransferRefused(HTTP_KIND_REFUSED, str(costly)) from None
+            raise TransferRefused(str(costly), HTTP_KIND_REFUSED) from None
         if picture is None:
             return replace(row, kind=UNKNOWN.kind, type=UNKNOWN.type), path
         row = replace(row, width=picture.width, height=picture.height)
@@ -526,7 +526,7 @@ class Uploads:
             raise
         if not stored:
             self._storage.remove(row)
-            raise TransferRefused(HTTP_QUOTA_EXCEEDED)
+            raise TransferRefused(problem=HTTP_QUOTA_EXCEEDED)
         self.counters.uploads += 1
         self.counters.upload_bytes += row.bytes
 
@@ -549,7 +549,7 @@ class Uploads:
         except FileNotFoundError:
             self._leaving.free(transfer)
             log.error("the file %s is not where it was stored", row.id)
-            raise TransferRefused(HTTP_UNKNOWN_UPLOAD) from None
+            raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD) from None
         except BaseException:
             self._leaving.free(transfer)
             raise

@@ -22,9 +22,8 @@ from imserver.features.uploads.api import (
 )
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.declared import HTTP_LENGTH_REQUIRED, HTTP_RANGE, HTTP_UNKNOWN_UPLOAD
-from imserver.features.uploads.transfers import TransferRefused
 from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads
-from imserver.plugin.errors import HttpProblem, Problems, Unavailable
+from imserver.plugin.errors import HttpProblem, Problems, ServiceRefused
 from imserver.plugin.http import PROBLEM, Api, ApiProblem, Call, HttpRequest, HttpResponse, RequestRefused
 from imserver.plugin.views import as_request, to_response
 
@@ -148,10 +147,8 @@ def answered(function: Callable[[HttpRequest], Response]) -> Response:
         return to_response(refused.answer)
     except ApiProblem as problem:
         return _refused(http_request, problem.problem, problem.detail, problem.headers)
-    except TransferRefused as error:
-        return _refused(http_request, error.problem, error.detail)
-    except Unavailable as error:
-        return _refused(http_request, error.problem)
+    except ServiceRefused as error:
+        return _refused(http_request, error.problem, error.detail.format(error))
     except TimeoutError:  # the sender has stopped sending
         return _refused(http_request, Problems.TIMEOUT)
     except OSError:  # the sender has disconnected; nobody reads this
