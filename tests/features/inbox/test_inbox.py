@@ -18,11 +18,9 @@ def test_a_user_pays_for_changes(open_store: OpenStore) -> None:
     changes = Buckets(INBOX_CHANGES, number=1, seconds=60)
     inbox = Inbox(store, ArrangementRows(store), send, InboxSettings(), changes)
     change = Arrange(1, pinned=1)
-    for _ in range(2):
+    for by_user in (False, False, True):
         with pytest.raises(ArrangementRefused):
-            inbox.arrange("shop", "ann", change, by_user=False)
-    with pytest.raises(ArrangementRefused):
-        inbox.arrange("shop", "ann", change)
+            inbox.arrange("shop", "ann", change, by_user=by_user)
     with pytest.raises(TooManyRequests):
         inbox.arrange("shop", "ann", change)
     with pytest.raises(ArrangementRefused):

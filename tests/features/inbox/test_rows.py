@@ -62,13 +62,10 @@ def test_pages_are_in_the_order_of_the_changes(rows: ArrangementRows) -> None:
 def test_pins_and_drafts_have_limits(rows: ArrangementRows) -> None:
     for conversation in (1, 2):
         rows.change("shop", "ann", Arrange(conversation, pinned=1, draft=DRAFT), LIMITS)
-    for change, code in (
-        (Arrange(3, pinned=1), "too_many_pins"),
-        (Arrange(3, draft=DRAFT), "too_many_drafts"),
-    ):
+    for name, value in (("pins", {"pinned": 1}), ("drafts", {"draft": DRAFT})):
         with pytest.raises(ArrangementRefused) as refused:
-            rows.change("shop", "ann", change, LIMITS)
-        assert refused.value.problem.code == code
+            rows.change("shop", "ann", Arrange(3, **value), LIMITS)
+        assert refused.value.problem.code == f"too_many_{name}"
     rows.change("shop", "ann", Arrange(2, pinned=9, draft=UnsentText("more")), LIMITS)
     rows.change("shop", "bob", Arrange(3, pinned=1, draft=DRAFT), LIMITS)
     rows.change("shop", "ann", Arrange(1, archived=4, draft=NO_DRAFT), LIMITS)
