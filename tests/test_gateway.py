@@ -143,7 +143,7 @@ def test_nothing_of_the_messenger_is_there(server: Server, ann: CmdClient) -> No
     with sqlite3.connect(server.folder / "data" / "imserver.db") as database:
         names = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         full = {name for name in names if database.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone()}
-    assert full <= {"alembic_version", "app", "audit_head", "directory", "install"}
+    assert full <= {"alembic_version", "app", "audit_head", "directory", "install", "owner_step"}
 
 
 def test_a_node_with_keys_asks_for_them(start_server: StartServer) -> None:

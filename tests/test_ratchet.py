@@ -119,7 +119,7 @@ def messenger_in_the_core() -> list[str]:
     for module, text in sources(PACKAGE).items():
         folder, *_ = parts = module.relative_to(PACKAGE).parts
         question = folder == "auth" and module.stem in QUESTIONS
-        if folder not in OUTSIDE_THE_CORE and not question and "versions" not in parts:
+        if folder not in OUTSIDE_THE_CORE and not question and module.stem != "steps":
             names += ["/".join(parts)] if MESSENGER.search(text) else []
     return names
 

@@ -45,7 +45,7 @@ from imserver.storage.tables import StoreTables, Table
 _STATE: Final = "move_state"
 _MOVE: Final = ""
 """The name of the row of ``move_state`` about the whole move; the others are named as tables."""
-_OF_STEPS: Final = ("alembic_version", "feature_schema")
+_OF_STEPS: Final = ("alembic_version", "feature_schema", "owner_step")
 """Tables whose rows the migration steps write, the same in both databases."""
 _LAST: Final = "directory"
 _MAKE_STATE: Final = {
@@ -60,11 +60,12 @@ is stored."""
 
 
 class _Begun(Struct, frozen=True):
-    """A move that has begun: the id of the source, the last step, and the tables."""
+    """A move that has begun: the id of the source, the tables, and the last step of each owner (none: a
+    release without them has begun)."""
 
     source: str
-    step: str
     tables: list[str]
+    steps: dict[str, int] = {}
 
 
 class _Position(Struct, frozen=True):
@@ -218,22 +219,17 @@ class _Move:
     def _check_source(self) -> tuple[str, ...]:
         """Refuse a database of another release or without tables of ours. Returns the tables of others."""
         shown = self._source.address.shown
-        step, records = self._source.read(
-            lambda sql: (
-                (found := migrations.step_of(sql.connection)),
-                feature_steps.recorded(sql.connection) if migrations.is_current(found) else {},
-            )
-        )
-        if step != migrations.HEAD:
-            if migrations.is_current(step):
-                raise StartError(
-                    f"the database {shown} belongs to a newer release, at step {step}: move it "
-                    f"with that release (this one is at step {migrations.HEAD})"
-                )
+        taken = self._source.read(lambda sql: migrations.taken_steps(sql.connection))
+        if newer := migrations.named(migrations.newer_steps(taken)):
             raise StartError(
-                f"the database {shown} is at step {step or 'none'}, and this release at step "
-                f"{migrations.HEAD}: start and stop its server once with this release, then move it"
+                f"the database {shown} belongs to a newer release, at step {newer}: move it with that release"
             )
+        if late := migrations.named(migrations.missing_steps(taken)):
+            raise StartError(
+                f"the database {shown} lacks step {late}: start and stop its server once with this "
+                "release, then move it"
+            )
+        records = self._source.read(lambda sql: feature_steps.recorded(sql.connection))
         names = {each.feature for each in self._features} | self._without
         if absent := sorted(records.keys() - names):
             raise StartError(
@@ -291,7 +287,7 @@ class _Move:
                     f"the database {target.address.shown} is the target of an interrupted move of "
                     "another database: name an empty one"
                 )
-            if begun.step != migrations.HEAD or begun.tables != tables:
+            if begun.steps != migrations.newest_steps() or begun.tables != tables:
                 raise StartError(
                     f"the move to {target.address.shown} was begun with another release or other "
                     "features: go on with these, or begin again with an empty database"
@@ -301,7 +297,8 @@ class _Move:
             return True  # only the end is missing
         shown = target.address.shown
         target.write(lambda connection: migrations.migrate(connection, shown, self._features))
-        target.write(lambda connection: self._begin(connection, _Begun(source, migrations.HEAD, tables)))
+        begin = _Begun(source, tables, migrations.newest_steps())
+        target.write(lambda connection: self._begin(connection, begin))
         return False
 
     def _begin(self, connection: Connection, begun: _Begun) -> None:

@@ -3,6 +3,6 @@
 Only a step imports it, because it imports SQLAlchemy.
 """
 
-from imserver.storage.migrations import Columns
+from imserver.storage.migrations.table_text import Columns
 
 __all__ = ["Columns"]

@@ -167,9 +167,10 @@ class Database:
                 self._lock = open_private(Path(f"{self.address.file}.lock"))
                 refuse_damaged(self.address.file)
             before, recorded = self.runner.run(self._steps, self._settings.seconds)
+            missing = migrations.missing_steps(before)
             if not before:
                 check_new()
-            if not migrations.is_current(before) or feature_steps.are_due(self._features, recorded):
+            if missing or feature_steps.are_due(self._features, recorded):
                 run = partial(migrations.migrate, shown=self.address.shown, features=self._features)
                 self.runner.run(partial(self._write_long, run), LONG_SECONDS)
             self.id, laxness = self.runner.run(self._look_at, self._settings.seconds)
@@ -185,10 +186,11 @@ class Database:
             )
         if not before:
             log.info("the database %s was created", self.address.shown)
-        elif not migrations.is_current(before):
-            log.info("the database %s was migrated to step %s", self.address.shown, migrations.HEAD)
-        elif before != migrations.HEAD:
-            log.warning("the database %s belongs to a newer release, at step %s", self.address.shown, before)
+        elif missing:
+            shown = migrations.named(missing)
+            log.info("the database %s was migrated to step %s", self.address.shown, shown)
+        if newer := migrations.named(migrations.newer_steps(before)):
+            log.warning("the database %s belongs to a newer release, at step %s", self.address.shown, newer)
         if absent := sorted(recorded.keys() - {each.feature for each in self._features}):
             log.info(
                 "the database %s has tables of features that this node does not have: %s",
@@ -198,12 +200,12 @@ class Database:
 
     # These run in SQLite's thread and must not log: the locks of logging belong to the loop.
 
-    def _steps(self) -> tuple[str, dict[str, RecordedTables]]:
+    def _steps(self) -> tuple[dict[str, int], dict[str, RecordedTables]]:
         # Without the lock, nodes that switch a new file to the write-ahead log at once would find it locked.
         is_new = self.address.file is not None and not self.address.file.stat().st_size
         with self.writing() if is_new else nullcontext(), self._connected() as connection:
-            step = migrations.step_of(connection)
-            return step, feature_steps.recorded(connection) if migrations.is_current(step) else {}
+            taken = migrations.taken_steps(connection)
+            return taken, {} if migrations.missing_steps(taken) else feature_steps.recorded(connection)
 
     def _write_long(self, work: Callable[[Connection], T]) -> T:
         # A change of a large table may be slow.

@@ -13,9 +13,10 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from alembic.operations import Operations
 
-Migration = Callable[["Operations"], object]
-"""A step that makes tables of a feature, with the operations of Alembic. It only adds, and may run twice:
-MySQL keeps what was done before a crash. It imports what it needs, which most starts save."""
+Migration = str | Callable[["Operations"], object]
+"""A step that makes tables of a feature: a text that says their columns, or a function of the operations of
+Alembic. It only adds, and may run twice: MySQL keeps what was done before a crash. A function imports what it
+needs, which most starts save."""
 
 OF_APP: Final = "app = %s"
 """The rows whose column ``app`` names the app."""
@@ -115,6 +116,7 @@ CORE_TABLES: Final = (
     ),
     _of_server("directory", "one", "it names the database"),
     _of_server("feature_schema", "feature", "it names tables of features"),
+    _of_server("owner_step", "owner", "it names the last migrations"),
     _of_server("alembic_version", "version_num", "it names the last migration"),
 )
 """The tables of the core, in the order of their deletion."""

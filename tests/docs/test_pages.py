@@ -171,7 +171,7 @@ FOLDERS = sorted(
 )
 OF_SETS = ("api/v1", "cluster/redis", "cluster/rpc", "messages/", "storage/migrations")
 """Folders that the map describes as a whole."""
-USUAL = {"api", "commands", "declared", "metrics", "parts", "rows", "service", "wire"}
+USUAL = {"api", "commands", "declared", "metrics", "parts", "rows", "service", "steps", "wire"}
 """Modules that the map explains once, for all dialects and features."""
 
 

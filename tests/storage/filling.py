@@ -14,7 +14,7 @@ from imserver.storage.tables import Table
 
 TEXTS = ("", "a", "A", "é", "e\u0301", "日本", "🙂", "'\"\\%s`;--", " x", "0", "null", "tab\tline\n")
 BYTES = (b"", b"\0", b"\xff\xfe", b"a\0b", b"{}", "é".encode(), b"\\'")
-STEPS = ("alembic_version", "feature_schema", "directory")
+STEPS = ("alembic_version", "feature_schema", "owner_step", "directory")
 
 
 def fill(sql: PooledStatements, tables: Sequence[Table], rows: int, seed: int = 1) -> dict[str, int]:

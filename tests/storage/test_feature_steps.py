@@ -12,7 +12,7 @@ from imserver.config.settings import StorageSettings
 from imserver.copies import backup
 from imserver.errors import StartError
 from imserver.node.feature_list import numbers_of_server, tables_of_server
-from imserver.storage.migrations import Columns
+from imserver.storage.migrations.table_text import Columns
 from imserver.storage.store import Store
 from imserver.storage.tables import FeatureTables, Migration, Reason, StoreTables, Table
 
@@ -39,14 +39,7 @@ TABLES = (
 )
 
 
-def make_owners(op: Operations) -> None:
-    op.create_table(
-        "lamp_owner",
-        Columns.key("id"),
-        Columns.need("app", Columns.name()),
-        Columns.need("member", Columns.name(255)),
-        **Columns.KEY_ORDER,
-    )
+make_owners = "ordered lamp_owner: id big*, app name500, member name255"
 
 
 def make_uses(op: Operations) -> None:
@@ -139,20 +132,21 @@ def test_a_step_that_fails_ends_the_start_in_one_line(url: str, open_store: Open
 
 
 def test_nodes_that_start_at_once_take_the_steps_once(empty_url: str) -> None:
-    guard = threading.Barrier(3)
+    guard = threading.Barrier(5)
 
-    def start(_number: int) -> tuple[int, int]:
+    def start(_number: int) -> tuple[str, int, int]:
         tables = lamps(make_owners, make_uses)
         store = Store(StorageSettings(empty_url, seconds=60), "", threaded=False, tables=tables)
         guard.wait()
         store.start()
         try:
-            return count(store)
+            return (store.id, *count(store))
         finally:
             store.close()
 
-    with ThreadPoolExecutor(3) as pool:
-        assert set(pool.map(start, range(3))) == {(0, 0)}
+    with ThreadPoolExecutor(5) as pool:
+        ((_, *rows),) = set(pool.map(start, range(5)))
+    assert rows == [0, 0]
 
 
 def test_a_copy_has_the_tables_and_their_record(tmp_path: Path, open_store: OpenStore) -> None:

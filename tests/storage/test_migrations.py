@@ -2,17 +2,12 @@
 
 import re
 import sys
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
 
 from imserver.auth.accounts import Account
@@ -22,12 +17,13 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.messages.log.asks import DueAsk
 from imserver.messages.log.contract import Appended, Draft
 from imserver.messages.log.message_log import MessageLog
+from imserver.node.feature_list import FEATURES
 from imserver.storage.address import database_address
 from imserver.storage.engines import make_engine
-from imserver.storage.migrations import FOLDER, HEAD
+from imserver.storage.migrations import feature_steps, newest_steps, steps_of
 from imserver.storage.statements import text_of
 from imserver.storage.store import Store
-from tests.integration.release import run, unpack
+from tests.integration.release import BEFORE, run, unpack
 
 from .conftest import OpenStore
 from .servers import DatabaseServer, MariaDB, Postgres
@@ -46,31 +42,36 @@ def connected(url: str) -> Iterator[Connection]:
 
 
 @contextmanager
-def at_step(url: str, step: str) -> Iterator[Connection]:
-    """A transaction in an empty database, after all steps up to this one."""
-    config = AlembicConfig()
-    config.set_main_option("script_location", str(FOLDER))
+def at_step(url: str, step: int) -> Iterator[Connection]:
+    """A transaction in an empty database, after all steps up to one of those that owners shared."""
     with connected(url) as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, step)
+        for owner in newest_steps():
+            some = {number: each for number, each in steps_of(owner).items() if number <= step}
+            feature_steps.take(connection, owner, some, 0)
+        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)")
+        connection.exec_driver_sql(f"INSERT INTO alembic_version VALUES ('{step:04}')")
         yield connection
 
 
-def test_the_newest_step_is_the_one_that_the_code_names() -> None:
-    assert ScriptDirectory(str(FOLDER)).get_heads() == [HEAD]
-
-
-def test_every_step_is_named_after_its_number() -> None:
-    """So that a node can tell the steps it knows from a newer release's without loading Alembic."""
-    script = ScriptDirectory(str(FOLDER))
-    for step in script.walk_revisions():
-        assert Path(step.path).name.partition("_")[0] == step.revision
+def test_the_numbers_in_the_text_are_those_of_the_steps() -> None:
+    """So that a node can tell its steps from a newer release's without loading them."""
+    features = {package.rpartition(".")[2] for package in FEATURES}
+    for owner, newest in newest_steps().items():
+        numbers = list(steps_of(owner))
+        assert owner in {"storage", *features}
+        assert numbers == sorted(numbers)
+        assert numbers[-1] == newest
 
 
 @pytest.mark.full
 @pytest.mark.needs("git")
-def test_a_database_of_version_1_becomes_as_a_new_one(
-    database_servers: dict[str, DatabaseServer], empty_url: str, open_store: OpenStore, tmp_path: Path
+@pytest.mark.parametrize("commit", [BEFORE, "beb2ab92~", "b9a87c62"], ids=["0020", "0030", "0040"])
+def test_an_old_database_becomes_as_a_new_one(
+    database_servers: dict[str, DatabaseServer],
+    empty_url: str,
+    open_store: OpenStore,
+    tmp_path: Path,
+    commit: str,
 ) -> None:
     new = f"sqlite:///{tmp_path}/new.db"
     if not empty_url.startswith("sqlite"):
@@ -79,7 +80,7 @@ def test_a_database_of_version_1_becomes_as_a_new_one(
         "from imserver.config.settings import StorageSettings; from imserver.storage.store import Store; "
         f"Store(StorageSettings({empty_url!r}, seconds=60), '', threaded=False).start()"
     )
-    run(unpack(tmp_path / "old"), sys.executable, "-c", make)
+    run(unpack(tmp_path / "old", commit), sys.executable, "-c", make)
     for url in (empty_url, new):
         open_store(url).close()
     assert _schema(empty_url) == _schema(new)
@@ -103,25 +104,9 @@ def _schema(url: str) -> Any:
 
 def test_a_database_older_than_version_1_is_refused(empty_url: str, open_store: OpenStore) -> None:
     open_store(empty_url).close()
-    _make(empty_url, "UPDATE alembic_version SET version_num = '0019'")
+    _make(empty_url, "UPDATE alembic_version SET version_num = '0019'", "DROP TABLE owner_step")
     with pytest.raises(StartError, match=r"release before 1\.0\. Start version 1\.0 with it once"):
         open_store(empty_url)
-
-
-def test_nodes_that_start_at_once_migrate_once(empty_url: str) -> None:
-    guard = threading.Barrier(5)
-
-    def start(_number: int) -> str:
-        store = Store(StorageSettings(empty_url, seconds=60), "", threaded=False)
-        guard.wait()
-        store.start()
-        try:
-            return store.id
-        finally:
-            store.close()
-
-    with ThreadPoolExecutor(5) as pool:
-        assert len(set(pool.map(start, range(5)))) == 1
 
 
 def test_accounts_of_the_release_before_stay_and_its_nodes_add_more(
@@ -131,7 +116,7 @@ def test_accounts_of_the_release_before_stay_and_its_nodes_add_more(
         "INSERT INTO account (app, phone, nickname, avatar, password, version, created) "
         "VALUES ('gochat', '{}', 'Ánn', '', 'h', 0, 1)"
     )
-    with at_step(empty_url, "0020") as connection:
+    with at_step(empty_url, 20) as connection:
         connection.exec_driver_sql(insert.format("138"))
     accounts = AccountStore(open_store(empty_url))
     with connected(empty_url) as connection:
@@ -154,7 +139,7 @@ def test_accounts_of_the_release_before_stay_and_its_nodes_add_more(
 def test_the_owner_of_a_chat_without_roles_becomes_one(
     empty_url: str, open_store: OpenStore, names: tuple[str, ...], roles: list[str]
 ) -> None:
-    with at_step(empty_url, "0038") as connection:
+    with at_step(empty_url, 38) as connection:
         for app in ("gochat", "shop"):
             for each in names:
                 role, _, name = each.rpartition(":")
@@ -175,7 +160,7 @@ def test_names_that_were_folded_with_letters_of_their_own_are_found_by_plain_one
         "INSERT INTO account (app, phone, nickname, avatar, password, version, created, folded) "
         "VALUES ('gochat', '{}', '{}', '', 'h', 0, 1, '{}')"
     )
-    with at_step(empty_url, "0037") as connection:
+    with at_step(empty_url, 37) as connection:
         for number, name in enumerate(("Łoś", "Ánn")):
             connection.exec_driver_sql(insert.format(number, name, f" {name.lower()} "))
     accounts = AccountStore(open_store(empty_url))
@@ -189,7 +174,7 @@ def test_names_that_were_folded_with_letters_of_their_own_are_found_by_plain_one
 def test_the_database_of_a_release_without_questions_takes_them(
     empty_url: str, open_store: OpenStore
 ) -> None:
-    with at_step(empty_url, "0036") as connection:
+    with at_step(empty_url, 36) as connection:
         connection.exec_driver_sql(
             "INSERT INTO log (app, part, last_id, last_conversation, floor) VALUES ('tea', 0, 7, 0, 0)"
         )
@@ -207,7 +192,8 @@ def test_a_step_that_was_begun_before_a_crash_is_finished(empty_url: str, open_s
     """MySQL keeps tables that an unfinished step has made; elsewhere nothing of it is left."""
     first = open_store(empty_url)
     with connected(empty_url) as connection:
-        connection.exec_driver_sql("DELETE FROM alembic_version")
+        for table in ("alembic_version", "owner_step"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
         connection.exec_driver_sql("DROP TABLE api_key")
     first.close()
     again = open_store(empty_url)
@@ -268,7 +254,7 @@ def test_tables_with_other_names_may_stand_beside_ours(empty_url: str, open_stor
 def test_each_table_of_ours_is_known(empty_url: str, open_store: OpenStore) -> None:
     open_store(empty_url).close()
     own_tables = _tables(empty_url)
-    _make(empty_url, "DROP TABLE alembic_version")
+    _make(empty_url, "DROP TABLE alembic_version", "DELETE FROM owner_step")
     with pytest.raises(StartError) as error:
         open_store(empty_url)
     names = re.search(r"\((.*)\)", str(error.value))
@@ -293,11 +279,29 @@ def test_a_database_of_a_newer_release_is_used_as_it_is(
 ) -> None:
     open_store(url).close()
     with connected(url) as connection:
-        connection.exec_driver_sql("ALTER TABLE app ADD COLUMN later INTEGER")
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        connection.exec_driver_sql("UPDATE owner_step SET step = 99 WHERE owner = 'keys'")
+        connection.exec_driver_sql("UPDATE owner_step SET step = 40 WHERE owner = 'storage'")
+        connection.exec_driver_sql("INSERT INTO owner_step (owner, step) VALUES ('polls', 41)")
     again = open_store(url)
-    assert "newer release" in caplog.text
+    assert "belongs to a newer release, at step 99 of keys, 41 of polls" in caplog.text
     assert again.add_app("105", {})
+    rows = again.rows("SELECT owner, step FROM owner_step")
+    assert {text_of(owner): step for owner, step in rows} == newest_steps() | {"keys": 99, "polls": 41}
+
+
+def test_the_steps_of_a_folder_that_comes_back_are_taken(url: str, open_store: OpenStore) -> None:
+    open_store(url).close()
+    with connected(url) as connection:
+        connection.exec_driver_sql("DELETE FROM owner_step WHERE owner = 'quotas'")
+        connection.exec_driver_sql("DROP TABLE app_usage")
+    assert open_store(url).rows("SELECT * FROM app_usage") == []
+
+
+def test_a_step_that_fails_says_whose_it_is(empty_url: str, open_store: OpenStore) -> None:
+    with at_step(empty_url, 20) as connection:
+        connection.exec_driver_sql("DROP TABLE account")
+    with pytest.raises(StartError, match=r"storage: step 21 of accounts failed: .*account"):
+        open_store(empty_url)
 
 
 def test_what_the_server_may_lose_is_warned_of(caplog: pytest.LogCaptureFixture, database_servers) -> None:

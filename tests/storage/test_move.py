@@ -206,10 +206,10 @@ def test_a_source_of_another_release_or_feature_is_refused(full: str, new_url: N
         address_of(full), address_of(target), StorageSettings(), TABLES, lambda *_: None, without=["lamp"]
     )
     assert report.strangers == ()
-    change(full, "DELETE FROM feature_schema", "UPDATE alembic_version SET version_num = '0028'")
-    assert "is at step 0028" in refusal(full, target)
-    change(full, "UPDATE alembic_version SET version_num = '9999'")
-    assert "belongs to a newer release" in refusal(full, target)
+    change(full, "DELETE FROM feature_schema", "UPDATE owner_step SET step = 28 WHERE owner = 'messages'")
+    assert "lacks step 37 of messages" in refusal(full, target)
+    change(full, "UPDATE owner_step SET step = 99 WHERE owner = 'messages'")
+    assert "belongs to a newer release, at step 99 of messages" in refusal(full, target)
 
 
 def test_tables_of_others_stay_behind(full: str, new_url: NewUrl) -> None:

@@ -1,5 +1,13 @@
 """Migration steps of the database schema, run by one node at a time.
 
+Each owner of tables has its steps in a module ``steps`` of its folder: ``storage`` those of the core, and a
+feature of this server its own, which a node without the feature takes, too. ``STEPS`` there has them by their
+number: a text of :func:`imserver.storage.migrations.table_text.make_tables`, or a function. The table
+``owner_step`` has the last one of each owner. A database that is at a newer one is used as it is.
+
+Up to 40 all owners shared one line of numbers. ``alembic_version`` has the last one, where nodes of releases
+before 1.1 read it. So each owner counts on from 41.
+
 A step only adds. What the previous release uses is removed one release after its last use, so nodes of both
 releases can share a database during an upgrade.
 
@@ -10,44 +18,89 @@ step may run twice there.
 
 from __future__ import annotations
 
-import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, Connection, LargeBinary, String, inspect, text
-from sqlalchemy.dialects import mysql
-from sqlalchemy.types import TypeEngine
+from sqlalchemy import Connection, text
 
 from imserver.errors import StartError
 from imserver.storage.migrations import feature_steps
-from imserver.storage.tables import FeatureTables
+from imserver.storage.statements import PooledStatements, text_of
+from imserver.storage.tables import FeatureTables, Migration
 
-HEAD: Final = "0040"
-"""The newest step. A database at this step needs no migration, so Alembic is not loaded."""
-FOLDER: Final = Path(__file__).parent
-
+_SHARED: Final = 40
+"""The last number that all owners shared."""
+_ROOT: Final = Path(__file__).parents[2]
 _LOCK_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.1
 _LOCK: Final = 0x696D736572766572
 """Number of the advisory lock on PostgreSQL, chosen to be unique."""
 _VERSIONS: Final = "alembic_version"
+_MAKE_VERSIONS: Final = (
+    f"CREATE TABLE IF NOT EXISTS {_VERSIONS} "
+    f"(version_num VARCHAR(32) NOT NULL, CONSTRAINT {_VERSIONS}_pkc PRIMARY KEY (version_num))"
+)
+_numbers: Final = re.compile(r"^    (\d+): ", re.MULTILINE).findall
 _table_names: Final = re.compile(r"^ *(?:table|ordered) (\w+): ", re.MULTILINE).findall
 
 
-def step_of(connection: Connection) -> str:
-    """The last step of a database; ``""``: none."""
-    if not inspect(connection).has_table(_VERSIONS):
-        return ""
-    return connection.execute(text(f"SELECT version_num FROM {_VERSIONS}")).scalar_one_or_none() or ""
+@cache
+def _modules() -> dict[str, Path]:
+    """Owner → its module; the core is first, whose tables the others use."""
+    files = (file for pattern in ("*/steps.py", "*/*/steps.py") for file in sorted(_ROOT.glob(pattern)))
+    owners = {file.parent.name: file for file in files}
+    return {"storage": owners["storage"], **owners}
 
 
-def is_current(step: str) -> bool:
-    """Whether a database at this step is current, or newer than this release."""
-    return step.isdecimal() and step >= HEAD
+@cache
+def newest_steps() -> dict[str, int]:
+    """Owner → the number of its newest step. They are read in the texts: a node with a current database loads
+    none of the modules."""
+    return {owner: int(_numbers(file.read_text("utf-8"))[-1]) for owner, file in _modules().items()}
+
+
+def steps_of(owner: str) -> Mapping[int, Migration]:
+    """Load the steps of an owner, without its package, which the node may not have."""
+    spec = spec_from_file_location("steps", _modules()[owner])
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    steps: Mapping[int, Migration] = module.STEPS
+    return steps
+
+
+def taken_steps(connection: Connection) -> dict[str, int]:
+    """Owner → the last of its steps that a database has; empty: it has no tables of ours."""
+    has_table, sql = connection.dialect.has_table, PooledStatements(connection)
+    if has_table(connection, "owner_step"):
+        rows = sql.query("SELECT owner, step FROM owner_step")
+        if rows:
+            return {text_of(owner): step for owner, step in rows}
+    versions = sql.query(f"SELECT version_num FROM {_VERSIONS}") if has_table(connection, _VERSIONS) else []
+    shared = [text_of(version) for (version,) in versions]
+    return {owner: int(step) if step.isdecimal() else 0 for step in shared for owner in newest_steps()}
+
+
+def missing_steps(taken: Mapping[str, int]) -> dict[str, int]:
+    """Owner → its newest step, of those owners whose newest step a database lacks."""
+    return {owner: step for owner, step in newest_steps().items() if taken.get(owner, 0) < step}
+
+
+def newer_steps(taken: Mapping[str, int]) -> dict[str, int]:
+    """The steps of a database that this release does not have: a newer one has taken them."""
+    return {owner: step for owner, step in taken.items() if step > newest_steps().get(owner, 0)}
+
+
+def named(steps: Mapping[str, int]) -> str:
+    """Steps, for messages."""
+    return ", ".join(f"{step} of {owner}" for owner, step in sorted(steps.items()))
 
 
 def migrate(connection: Connection, shown: str, features: Sequence[FeatureTables] = ()) -> None:
@@ -57,20 +110,20 @@ def migrate(connection: Connection, shown: str, features: Sequence[FeatureTables
     ``shown``: the address of the database, for messages.
     """
     with _LOCKS[connection.dialect.name](connection):
-        step = step_of(connection)
-        if not is_current(step):  # no other node has migrated meanwhile
+        taken = taken_steps(connection)
+        if missing_steps(taken):  # no other node has migrated meanwhile
             if tables := _foreign_tables(connection):
                 raise StartError(
                     f"storage: the database {shown} belongs to another program, whose tables have names of "
                     f"ours ({', '.join(tables)}). Set storage.url to an empty database; 'imserver account "
                     "import' takes over the users of GoChat"
                 )
-            if step and step < "0020":
+            if taken and taken["storage"] < 20:
                 raise StartError(
                     f"storage: the database {shown} is of a release before 1.0. Start version 1.0 with it "
                     "once, then this one"
                 )
-            _upgrade(connection)
+            _upgrade(connection, taken)
         feature_steps.run(connection, shown, features)
 
 
@@ -79,23 +132,24 @@ def _foreign_tables(connection: Connection) -> list[str]:
 
     The version table is made before all others, and names a step when ``directory`` exists.
     """
-    tables = set(inspect(connection).get_table_names())
-    if _VERSIONS in tables and ("directory" in tables or not step_of(connection)):
+    tables = set(connection.dialect.get_table_names(connection))
+    if _VERSIONS in tables and ("directory" in tables or not taken_steps(connection)):
         return []
-    steps = "".join(path.read_text(encoding="utf-8") for path in (FOLDER / "versions").glob("[0-9]*.py"))
-    return sorted(tables & {_VERSIONS, *_table_names(steps)})
+    texts = "".join(file.read_text("utf-8") for file in _modules().values())
+    return sorted(tables & {_VERSIONS, *_table_names(texts)})
 
 
-def _upgrade(connection: Connection) -> None:
-    # Imported here: nodes with a current database need not load it.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+def _upgrade(connection: Connection, taken: Mapping[str, int]) -> None:
+    sql = PooledStatements(connection)
+    sql.execute(_MAKE_VERSIONS)
+    for owner in newest_steps():
+        feature_steps.take(connection, owner, steps_of(owner), taken.get(owner, 0))
+    # Last, in one transaction: MySQL keeps a part of what a crash interrupts, and then the steps run again.
+    sql.execute(f"DELETE FROM {_VERSIONS}")
+    sql.execute(f"INSERT INTO {_VERSIONS} (version_num) VALUES (%s)", (f"{_SHARED:04}",))
+    sql.execute_many("DELETE FROM owner_step WHERE owner = %s", [(owner,) for owner in newest_steps()])
+    rows = [(owner, max(step, taken.get(owner, 0))) for owner, step in newest_steps().items()]
+    sql.execute_many("INSERT INTO owner_step (owner, step) VALUES (%s, %s)", rows)
 
 
 # --- locks --------------------------------------------------------------------------------------------------
@@ -139,45 +193,3 @@ _LOCKS: Final[dict[str, Callable[[Connection], AbstractContextManager[None]]]] =
     "mysql": _mysql_lock,
     "mariadb": _mysql_lock,
 }
-
-
-# --- column types -------------------------------------------------------------------------------------------
-
-_MYSQL: Final = ("mysql", "mariadb")
-
-
-class Columns:
-    """Columns of tables and options of tables, for the steps that make them."""
-
-    MYSQL_OPTIONS: Final[dict[str, Any]] = {
-        "mysql_engine": "InnoDB",
-        "mysql_charset": "utf8mb4",
-        "mysql_collate": "utf8mb4_bin",
-    }
-    """Options of a table. The other engines have none of them."""
-    KEY_ORDER: Final[dict[str, Any]] = {**MYSQL_OPTIONS, "sqlite_with_rowid": False}
-    """Options of a table whose rows stand in the order of their key, on SQLite too: one tree less to
-    write."""
-    CONTENT: Final = LargeBinary().with_variant(mysql.MEDIUMBLOB(), *_MYSQL)
-    """Bytes of any content. MySQL's plain blobs are limited to 65,535 bytes."""
-
-    @staticmethod
-    def name(length: int = 500) -> TypeEngine[str]:
-        """A name of at most ``length`` bytes, compared byte by byte. MySQL's text collations may treat ``a``
-        and ``A`` as equal."""
-        return String(length).with_variant(mysql.VARBINARY(length), *_MYSQL)
-
-    @staticmethod
-    def short_bytes(length: int) -> TypeEngine[bytes]:
-        """Bytes in an index. MySQL cannot index blobs without a prefix length."""
-        return LargeBinary().with_variant(mysql.VARBINARY(length), *_MYSQL)
-
-    @staticmethod
-    def key(column: str, kind: Any = BigInteger) -> Column[Any]:
-        """A column of the primary key, whose values the database does not make."""
-        return Column(column, kind, primary_key=True, autoincrement=False)
-
-    @staticmethod
-    def need(column: str, kind: Any = BigInteger) -> Column[Any]:
-        """A column that must have a value."""
-        return Column(column, kind, nullable=False)

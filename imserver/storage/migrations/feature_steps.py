@@ -5,6 +5,7 @@ The record has the tables, too. So a node without the feature erases and exports
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct, json
@@ -48,7 +49,8 @@ def run(connection: Connection, shown: str, features: Sequence[FeatureTables]) -
                 f"storage: the database {shown} is newer than the feature {feature.feature!r}: it is at its "
                 f"step {before.step}, and the installed distribution has {len(steps)}"
             )
-        _take(connection, feature.feature, steps, before.step)
+        numbered = dict(enumerate(steps, 1))
+        take(connection, f"the feature {feature.feature!r}", numbered, before.step)
         record = _record_of(feature)
         if record != before:
             sql = PooledStatements(connection)
@@ -63,17 +65,25 @@ def _record_of(feature: FeatureTables) -> RecordedTables:
     return RecordedTables(len(feature.migrations), json.encode(feature.tables))
 
 
-def _take(connection: Connection, name: str, steps: Sequence[Migration], after: int) -> None:
-    if after == len(steps):
+def take(connection: Connection, owner: str, steps: Mapping[int, Migration], after: int) -> None:
+    """Take the steps behind a number. ``owner``: whose they are, for messages. Raises StartError."""
+    later = {number: step for number, step in steps.items() if number > after}
+    if not later:
         return
     # Imported here: nodes with a current database need not load it.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     from alembic.migration import MigrationContext
     from alembic.operations import Operations
 
+    from imserver.storage.migrations.table_text import make_tables
+
     operations = Operations(MigrationContext.configure(connection))
-    for number, step in enumerate(steps[after:], after + 1):
+    for number, step in later.items():
         try:
-            step(operations)
+            if isinstance(step, str):
+                make_tables(operations, step)
+            else:
+                step(operations)
         except Exception as error:
-            words = " ".join(str(error).split())
-            raise StartError(f"storage: step {number} of the feature {name!r} failed: {words}") from error
+            words = " ".join(str(getattr(error, "orig", None) or error).split())
+            raise StartError(f"storage: step {number} of {owner} failed: {words}") from error

@@ -1,13 +1,56 @@
-"""Tables of the steps, as a text that all engines share."""
+"""Tables of the steps, as a text that all engines share. Only a step loads it."""
+
+from __future__ import annotations
 
 import re
 from textwrap import dedent
 from typing import Any, Final
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
+from sqlalchemy import BigInteger, Column, LargeBinary, String
+from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TypeEngine
 
-from imserver.storage.migrations import Columns
+_MYSQL: Final = ("mysql", "mariadb")
+
+
+class Columns:
+    """Columns of tables and options of tables, for the steps that make them."""
+
+    MYSQL_OPTIONS: Final[dict[str, Any]] = {
+        "mysql_engine": "InnoDB",
+        "mysql_charset": "utf8mb4",
+        "mysql_collate": "utf8mb4_bin",
+    }
+    """Options of a table. The other engines have none of them."""
+    KEY_ORDER: Final[dict[str, Any]] = {**MYSQL_OPTIONS, "sqlite_with_rowid": False}
+    """Options of a table whose rows stand in the order of their key, on SQLite too: one tree less to
+    write."""
+    CONTENT: Final = LargeBinary().with_variant(mysql.MEDIUMBLOB(), *_MYSQL)
+    """Bytes of any content. MySQL's plain blobs are limited to 65,535 bytes."""
+
+    @staticmethod
+    def name(length: int = 500) -> TypeEngine[str]:
+        """A name of at most ``length`` bytes, compared byte by byte. MySQL's text collations may treat ``a``
+        and ``A`` as equal."""
+        return String(length).with_variant(mysql.VARBINARY(length), *_MYSQL)
+
+    @staticmethod
+    def short_bytes(length: int) -> TypeEngine[bytes]:
+        """Bytes in an index. MySQL cannot index blobs without a prefix length."""
+        return LargeBinary().with_variant(mysql.VARBINARY(length), *_MYSQL)
+
+    @staticmethod
+    def key(column: str, kind: Any = BigInteger) -> Column[Any]:
+        """A column of the primary key, whose values the database does not make."""
+        return Column(column, kind, primary_key=True, autoincrement=False)
+
+    @staticmethod
+    def need(column: str, kind: Any = BigInteger) -> Column[Any]:
+        """A column that must have a value."""
+        return Column(column, kind, nullable=False)
+
 
 _KINDS: Final[dict[str, Any]] = {
     "int": sa.Integer,
@@ -24,7 +67,7 @@ _KINDS: Final[dict[str, Any]] = {
 }
 
 
-def make_tables(text: str) -> None:
+def make_tables(op: Operations, text: str) -> None:
     """Make what a text says, and a database lacks: MySQL keeps what was done before a crash.
 
     ``table NAME: COLUMNS`` makes a table, ``ordered`` one whose rows stand in the order of their key, on

@@ -13,7 +13,7 @@ from imserver.plugin.services import Core
 from .offers import Content, Offer, Source, Tool
 from .service import ROUTES, Mcp
 from .settings import SETTINGS
-from .tables import TABLES, make_tables
+from .tables import STEPS, TABLES
 from .turn import NAME, InputRequired, Turn
 
 __all__ = ["FEATURE", "Content", "InputRequired", "Mcp", "Offer", "Source", "Tool", "Turn"]
@@ -32,6 +32,6 @@ FEATURE: Final = Feature(
     uses=("messages", "webhooks", "accounts?", "groups?", "bots?", "uploads?", "ask?"),
     settings=SETTINGS,
     tables=TABLES,
-    migrations=(make_tables,),
+    migrations=STEPS,
     face=3,
 )

@@ -93,20 +93,11 @@ class Hooks:
             self._store.execute(f"DELETE FROM mcp_hook WHERE id IN {marks_of(len(ids))}", tuple(ids))
 
 
-def make_tables(op: Any) -> None:
-    """The first step."""
-    from imserver.plugin.migrations import Columns
-
-    columns = (
-        Columns.key("id", Columns.name()),
-        Columns.need("app", Columns.name()),
-        Columns.need("member", Columns.name(255)),
-        Columns.need("what", Columns.CONTENT),
-        Columns.need("position"),
-        Columns.need("expires"),
-    )
-    op.create_table("mcp_hook", *columns, if_not_exists=True, **Columns.KEY_ORDER)
-
+STEPS: Final = (
+    """
+    ordered mcp_hook: id name500*, app name500, member name255, what blob, position big, expires big
+    """,
+)
 
 TABLES: Final = (
     Table(

@@ -1,16 +1,10 @@
-"""The tables of version 1.0. An older database comes to them by version 1.0."""
+"""Steps of the tables of the core. Step 20 makes all tables of version 1.0, also those of features."""
 
 from time import time
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
-import sqlalchemy as sa
-from alembic import op
-
-from imserver.storage.migrations.table_text import make_tables
-
-revision: Final = "0020"
-down_revision: Final = None
+from imserver.storage.statements import PooledStatements
 
 _TABLES: Final = """
 # One row: the id of this database, and the version that each change of an app or a key raises by one.
@@ -182,10 +176,43 @@ ordered arrangement: app name500*, member name255*, conversation big*, version b
 """
 
 
-def upgrade() -> None:
-    """Make the tables and the row of the directory."""
-    make_tables(_TABLES)
-    connection = op.get_bind()
-    if connection.execute(sa.text("SELECT 1 FROM directory")).first() is None:
-        first = sa.text("INSERT INTO directory (one, id, version, created) VALUES (1, :id, 0, :now)")
-        connection.execute(first, {"id": uuid4().hex, "now": int(time())})
+def _make_directory(op: Any) -> None:
+    sql = PooledStatements(op.get_bind())
+    if not sql.query("SELECT 1 FROM directory"):
+        statement = "INSERT INTO directory (one, id, version, created) VALUES (1, %s, 0, %s)"
+        sql.execute(statement, (uuid4().hex, int(time())))
+
+
+STEPS: Final = {
+    20: _TABLES,
+    21: _make_directory,
+    23: """
+    # "step": the last one that was taken. "tables": the tables in the order of their deletion, as JSON
+    # (imserver.storage.tables), by which a node without the feature erases and exports their rows.
+    table feature_schema: feature name255*, step int, tables blob
+    """,
+    25: """
+    # Unix seconds. NULL, as for keys of the previous release: the key does not expire, or was never
+    # used. "used_from": the address of its last request.
+    columns api_key: expires big?, used big?, used_from name64?
+    """,
+    27: """
+    # Shown to the user; NULL: none.
+    columns ban: reason name1000?
+    """,
+    29: """
+    # "digest": HMAC-SHA256 of app and user by a key of the server, in hexadecimal. "ended": Unix
+    # milliseconds; 0: it is under way. "name": what stands in place of the user's id from then on.
+    # "member": the user, until the erasure has ended. "leased": Unix seconds until which a node works
+    # on it.
+    table erasure: digest name64*, ended big*, app name500, name name64, member name255, leased big
+    """,
+    40: """
+    # The account that made the key; NULL: none.
+    columns api_key: maker big?
+    """,
+    41: """
+    # "step": the last one of the owner that was taken.
+    table owner_step: owner name255*, step int
+    """,
+}

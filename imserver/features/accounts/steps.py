@@ -1,0 +1,68 @@
+"""Steps of the tables of accounts."""
+
+from typing import Any, Final
+
+from imserver.plugin.storage import PooledStatements, Row, text_of
+
+_AT_ONCE: Final = 1000
+
+
+def _fold_names(op: Any) -> None:
+    sql, after = PooledStatements(op.get_bind()), 0
+    some = f"SELECT id, nickname, name FROM account WHERE id > %s ORDER BY id LIMIT {_AT_ONCE}"
+    while rows := sql.query(some, (after,)):
+        sql.execute_many("UPDATE account SET folded = %s WHERE id = %s", [_folded(row) for row in rows])
+        after = rows[-1][0]
+
+
+def _folded(account: Row) -> Row:
+    id, nickname, name = account
+    words = PooledStatements.words(text_of(nickname)), PooledStatements.words(text_of(name or ""))
+    return f" {' '.join(words[0])[:200]} {' '.join(words[1])}", id
+
+
+def _fold_anew(op: Any) -> None:
+    """Leave names with letters such as ``ł``, which are plain letters now, to the next search, as those of
+    accounts that a node of the release before has made."""
+    parts = [f"%{letter}%" for letter in "łøđðħıæœþ"]
+    is_old = " OR ".join(["folded LIKE %s"] * len(parts))
+    PooledStatements(op.get_bind()).execute(f"UPDATE account SET folded = NULL WHERE {is_old}", parts)
+
+
+def _name_owner(op: Any) -> None:
+    """``imserver chat`` of a release without roles has made the first account of its app for the owner, with
+    this user name. Whoever came later under this name is nobody special, and where there is an owner,
+    everything stays."""
+    sql = PooledStatements(op.get_bind())
+    of_chat = "FROM account WHERE app = 'gochat'"
+    if not sql.query(f"SELECT 1 {of_chat} AND role = 'owner'"):
+        ((first,),) = sql.query(f"SELECT min(id) {of_chat}")
+        give = "UPDATE account SET role = 'owner' WHERE id = %s AND name = 'owner' AND role = ''"
+        sql.execute(give, (first or 0,))
+
+
+STEPS: Final = {
+    21: """
+    # NULL: none is, and no mail has asked for it by itself. Empty: none is, and one has. The address
+    # itself, so that a node of the previous release, which replaces "email" only, confirms nothing.
+    columns account: confirmed_email name254?
+    """,
+    26: """
+    # "role": empty, "moderator" or "owner". "locked_until": Unix seconds; 0: it is not locked.
+    # "lock_reason": NULL: none. "factor_since": when its second factor was confirmed, in Unix seconds;
+    # 0: it has none.
+    columns account: role name16='', locked_until big=0, lock_reason string200?, factor_since big=0
+    # "secret": of the codes, in base32. "step": the number of the last half minute whose code was used.
+    table account_factor: account big*, secret name64, step big
+    # "code": its hash. Each code is used once, and deleted then.
+    ordered recovery_code: account big*, code name64*
+    """,
+    33: """
+    # "folded": the words of the nickname and the user name; NULL: a node that does not know the column
+    # has made the account. "status": NULL: none. "status_until": Unix seconds; 0: it does not end.
+    columns account: folded name1000?, status string80?, away small=0, status_until big=0
+    """,
+    34: _fold_names,
+    38: _fold_anew,
+    39: _name_owner,
+}
