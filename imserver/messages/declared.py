@@ -10,6 +10,7 @@ from msgspec import Struct
 from imserver.auth.rates import Rate
 from imserver.config.declared import about
 from imserver.config.settings import Amount, AppCount, Count, Duration, Seconds
+from imserver.model import Limit
 from imserver.plugin.feature import FeatureSettings
 from imserver.storage.numbers import GivenNumbers, raised
 from imserver.storage.statements import Statements
@@ -182,6 +183,7 @@ TABLES: Final = (
         ),
         imported=(("batch", 0),),
         scan=True,
+        ranges=(("time_ms", Limit.MIN_TIME_MS, Limit.TIME_MS),),
     ),
     _of_log(
         name="membership",

@@ -26,9 +26,10 @@ class BadRows(ImserverError):
 
 
 class _Column(NamedTuple):
-    """What a column takes on each engine. ``most``: the greatest number, or the characters of a text."""
+    """What a column takes on each engine. ``least``, ``most``: numbers, or characters of a text."""
 
     kind: type
+    least: int
     most: int
 
 
@@ -63,8 +64,8 @@ class ImportedRows:
 
         Returns a key that a row of this server has already, whatever its app; ``""``: there is none. Keys
         that begin with the app or its log are free: the app is empty. Raises BadRows for what an export would
-        not have read: other columns than those of the table, such as the app; values of other types; and
-        rows whose parents are not among these.
+        not have read: other columns than those of the table, such as the app; values of other types;
+        numbers that no server stores; and rows whose parents are not among these.
         """
         table = self._tables[name]
         kinds = self._kinds(sql, name, columns)
@@ -155,6 +156,7 @@ class ImportedRows:
 
             table = self._tables[name]
             read = {column.strip('"') for column in table.columns}  # type: ignore[union-attr]
+            ranges = {column: (least, most) for column, least, most in table.ranges}
             self._columns[name] = there = {}
             for each in inspect(sql.connection).get_columns(name):
                 column, of = each["name"], each["type"]
@@ -164,7 +166,8 @@ class ImportedRows:
                 bits = 63 if isinstance(of, BigInteger) or column in table.key else 31
                 bits = 15 if isinstance(of, SmallInteger) else bits
                 length = getattr(of, "length", None) or _LONGEST
-                there[column] = _Column(of.python_type, 1 << bits if of.python_type is int else length)
+                ends = 0, (1 << bits) - 1 if of.python_type is int else length
+                there[column] = _Column(of.python_type, *ranges.get(column, ends))
         known = self._columns[name]
         if unknown := [column for column in columns if column not in known]:
             raise BadRows(
@@ -197,7 +200,7 @@ def _stored(value: Any, column: _Column) -> Any:
     given: type = type(value)
     if given is not kind:
         raise BadRows(f"a value of the type {given.__name__} stands in place of {kind.__name__}")
-    fits = -column.most <= value < column.most if kind is int else len(value) <= column.most
+    fits = column.least <= (value if kind is int else len(value)) <= column.most
     if not fits or (kind is str and "\0" in value):
         raise BadRows(f"a column has no place for such a value: {value!r:.100}")
     return value

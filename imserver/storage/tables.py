@@ -44,7 +44,9 @@ class Table(Struct, frozen=True, kw_only=True):
     through. ``stays``: the condition of an app's rows where they stay when it is deleted (``of_app`` says
     why), and an export reads them. ``imported``: the values of the other columns in rows that an import of
     an app makes, besides its app or log; or why it makes none. ``parents``: the columns with
-    ids of :data:`PARENT` (0: none): an import takes those of its archive alone.
+    ids of :data:`PARENT` (0: none): an import takes those of its archive alone. ``ranges``:
+    the columns that have numbers below 0, or a greatest number of their own, with the least and the greatest:
+    an import takes others from 0 on.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Table(Struct, frozen=True, kw_only=True):
     stays: str = ""
     imported: tuple[tuple[str, str | int], ...] | Reason = ()
     parents: tuple[str, ...] = ()
+    ranges: tuple[tuple[str, int, int], ...] = ()
 
     OF_ACCOUNTS: ClassVar[str] = "account IN (SELECT id FROM account WHERE app = %s)"
     """For ``of_app``: the rows whose column ``account`` has the id of an account of the app."""

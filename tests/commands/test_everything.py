@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from imserver.config.settings import StorageSettings
-from imserver.features.uploads import upload_rows
+from imserver.features.uploads.archive import rows_of
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.erasures import JOURNAL
@@ -148,6 +148,5 @@ def test_files_of_a_bucket_come_back_in_a_folder(machine: Machine, bucket: Stand
     run("restore", "--yes", archive, data=data)
     assert files_of(data) == before
     store = Store(StorageSettings(), str(data), threaded=False, tables=TABLES)
-    rows = store.read(lambda sql: upload_rows.all_after(sql, "", 100))
-    assert {row.store_name for row in rows} == {""}
+    assert {row.store_name for row in rows_of(store)} == {""}
     store.close()

@@ -47,7 +47,7 @@ class Manifest(Struct, kw_only=True):
 
     ``tables``: name → number of rows. ``checksums``: SHA-256 of the entry with those of all others.
     ``left_out``: settings that an importer has to add. ``missing``: files that were not where they were
-    stored.
+    stored, or damaged.
     """
 
     format: str = FORMAT

@@ -217,17 +217,13 @@ class Import:
             count = 0
             for columns, rows in self._batches(entry, 0):
                 count += len(rows)
-                if key := self._store.read(partial(self._check, table, columns, rows, accounts)):
+                work = partial(self._rows.check, name=table, columns=columns, rows=rows, parents=accounts)
+                if key := self._store.read(work):
                     raise BadArchive(
                         f"{table} {key} exists on this server already: import into a server without it"
                     )
             if count != entry.rows:
                 raise BadArchive(f"the entry {entry.name} has {count} rows in place of {entry.rows}")
-
-    def _check(
-        self, table: str, columns: list[str], rows: list[Row], accounts: set[int], sql: PooledStatements
-    ) -> str:
-        return self._rows.check(sql, table, columns, rows, accounts)
 
     # --- rows and files -------------------------------------------------------------------------------------
 
@@ -292,7 +288,7 @@ class Import:
         """Compare the counts, and open the app."""
         for table, count in self._counts.items():
             if not self._rows.stays(table):
-                there = self._store.read(partial(self._count, table))
+                there = self._store.read(partial(self._rows.count, name=table))
                 if there != count:
                     raise BadArchive(f"the table {table} has {there} rows of the app in place of {count}")
         self._store.finish_import(self._app, lambda sql: self._rows.finish(sql, self._heads))
@@ -300,9 +296,6 @@ class Import:
             self._tenants.register(self._app, **self._archive.manifest.settings)
         after = msgspec.structs.replace(self._progress, finished=True)
         self._store.write(partial(go_on, self._app, self._progress, after))
-
-    def _count(self, table: str, sql: PooledStatements) -> int:
-        return self._rows.count(sql, table)
 
     @property
     def left_out(self) -> dict[str, str]:

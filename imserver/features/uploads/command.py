@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.features.uploads import upload_rows
-from imserver.features.uploads.archive import all_rows, parts_of
+from imserver.features.uploads.archive import parts_of, rows_of, sha256_of
 from imserver.features.uploads.contract import Media, MediaUnavailable, Upload
 from imserver.features.uploads.declared import UploadSettings
 from imserver.features.uploads.uploads import DamagedFile, UploadStorage, name_of
@@ -53,13 +52,12 @@ class MediaMove:
         self.report = MoveReport()
 
     def run(self) -> Iterator[None]:
-        """Move all files; yields after each page of rows. Raises StorageUnavailable and MediaUnavailable."""
-        for rows in all_rows(self._store):
-            for row in rows:
-                if row.store_name != self._to:
-                    self._move(row)
-                elif self._delete_source:
-                    self._delete_copies(row)
+        """Move all files; yields after each. Raises StorageUnavailable and MediaUnavailable."""
+        for row in rows_of(self._store):
+            if row.store_name != self._to:
+                self._move(row)
+            elif self._delete_source:
+                self._delete_copies(row)
             yield
 
     def _move(self, row: Upload) -> None:
@@ -87,7 +85,7 @@ class MediaMove:
         """Copy a file or its thumbnail, and read it back. Raises FileNotFoundError."""
         name = name_of(row, is_thumbnail)
         sha256 = self._storage.copy(row, is_thumbnail, source.get(name, 0, size - 1), self._to)
-        if not _has(target, name) or _sha256(target, name, size) != sha256:
+        if not _has(target, name) or sha256_of(target, name, size) != sha256:
             raise MediaUnavailable(f"the copy of the file {row.id} differs")
 
     def _delete_copies(self, row: Upload) -> None:
@@ -96,17 +94,10 @@ class MediaMove:
         if not _has(source, row.id):
             return
         target = self._storage.of(row)
-        if not _has(target, row.id) or _sha256(target, row.id, row.bytes) != row.sha256:
+        if not _has(target, row.id) or sha256_of(target, row.id, row.bytes) != row.sha256:
             raise MediaUnavailable(f"the copy of the file {row.id} differs, so the first one stays")
         self._storage.delete(before)
         self.report.deleted += 1
-
-
-def _sha256(store: Media, name: str, size: int) -> str:
-    digest = hashlib.sha256()
-    for piece in store.get(name, 0, size - 1):
-        digest.update(piece)
-    return digest.hexdigest()
 
 
 def _has(store: Media, name: str) -> bool:
@@ -122,7 +113,7 @@ def check_files(config: Config, store: Store, _tenants: Tenants, app: str) -> It
     """Whether the files of an app are those that were stored."""
     count = damaged = 0
     with closing(UploadStorage(settings_of(config, UploadSettings), config.server.data_dir)) as storage:
-        for row in (row for rows in all_rows(store) for row in rows if row.app == app):
+        for row in rows_of(store, app):
             count += 1
             if words := _damage_of(storage, row):
                 damaged += 1
@@ -134,7 +125,7 @@ def check_files(config: Config, store: Store, _tenants: Tenants, app: str) -> It
 
 def _damage_of(storage: UploadStorage, row: Upload) -> str:
     try:
-        if _sha256(storage.of(row), row.id, row.bytes) != row.sha256:
+        if sha256_of(storage.of(row), row.id, row.bytes) != row.sha256:
             return "it has other bytes than were stored"
         if row.thumbnail_bytes and not _has(storage.of(row), name_of(row, True)):
             return "its thumbnail is not where its row says"

@@ -99,23 +99,12 @@ def page(sql: PooledStatements, app: str, user: str, before: tuple[int, str], li
 
 
 def after(app: str, user: str, last: str, limit: int, sql: PooledStatements) -> list[Upload]:
-    """Files of a user (``""``: of the app) in the order of their ids, behind the id ``last``."""
-    statement, values = f"SELECT {_COLUMNS} FROM upload WHERE app = %s AND id > %s", [app, last]
-    if user:
-        statement, values = f'{statement} AND "user" = %s', [*values, user]
+    """Files of a user of an app (``""``: of all) in the order of their ids, behind the id ``last``."""
+    statement, values = f"SELECT {_COLUMNS} FROM upload WHERE id > %s", [last]
+    for column, value in (("app", app), ('"user"', user)):
+        if value:
+            statement, values = f"{statement} AND {column} = %s", [*values, value]
     return list(map(_upload, sql.query(f"{statement} ORDER BY id LIMIT %s", (*values, limit))))
-
-
-def some_of_app(sql: PooledStatements, app: str, limit: int) -> list[Upload]:
-    """Some files of an app, whoever owns them."""
-    rows = sql.query(f"SELECT {_COLUMNS} FROM upload WHERE app = %s LIMIT %s", (app, limit))
-    return list(map(_upload, rows))
-
-
-def all_after(sql: PooledStatements, name: str, limit: int) -> list[Upload]:
-    """The files of all apps in the order of their ids, behind this id."""
-    rows = sql.query(f"SELECT {_COLUMNS} FROM upload WHERE id > %s ORDER BY id LIMIT %s", (name, limit))
-    return list(map(_upload, rows))
 
 
 def move(sql: PooledStatements, row: Upload, store_name: str) -> bool:

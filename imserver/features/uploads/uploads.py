@@ -12,6 +12,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from secrets import token_urlsafe
 from time import monotonic, time
@@ -60,11 +61,11 @@ from imserver.features.uploads.media import (
     type_of,
 )
 from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
-from imserver.plugin.errors import Problems, StorageUnavailable
+from imserver.plugin.errors import ImserverError, Problems, StorageUnavailable
 from imserver.plugin.identity import Buckets, Rate
 from imserver.plugin.runtime import Threads, network_of
 from imserver.plugin.services import Core
-from imserver.plugin.storage import Erasure, PooledStatements, Store
+from imserver.plugin.storage import Erasure, Store
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +76,11 @@ THUMBNAIL: Final = ".t"
 _CLEANED: Final = ".c"
 
 
-class DamagedFile(Exception):
-    """The SHA-256 of the bytes is not that of the row."""
+class DamagedFile(ImserverError):
+    """The bytes are not those of the row of their file."""
+
+    def __init__(self, row: Upload) -> None:
+        super().__init__(f"the bytes of the file {row.id} are not those of its row")
 
 
 def name_of(row: Upload, thumbnail: bool) -> str:
@@ -132,12 +136,6 @@ class UploadStorage:
             digest = hashlib.sha256(content).hexdigest()
             store.put(name_of(row, True), str(thumbnail), len(content), digest, row.thumbnail_type)
 
-    def take(self, row: Upload, thumbnail: bool, path: Path) -> None:
-        """Move a file of an import, or its thumbnail, to where new files go. Switches."""
-        digest = self.files.do(_sha256_of, path)
-        size, kind = (row.thumbnail_bytes, row.thumbnail_type) if thumbnail else (row.bytes, row.type)
-        self._by_name[self.current].put(name_of(row, thumbnail), str(path), size, digest, kind)
-
     def copy(self, row: Upload, thumbnail: bool, pieces: Iterable[bytes], store_name: str) -> str:
         """Store bytes of a file, or of its thumbnail, in this place. Returns their SHA-256. Raises
         MediaUnavailable, and DamagedFile if they are not those of its row."""
@@ -149,9 +147,9 @@ class UploadStorage:
                     write_all(file, piece)
                     size += len(piece)
             sha256 = digest.hexdigest()
-            if not thumbnail and sha256 != row.sha256:
-                raise DamagedFile
-            kind = row.thumbnail_type if thumbnail else row.type
+            wanted, kind = (row.thumbnail_bytes, row.thumbnail_type) if thumbnail else (row.bytes, row.type)
+            if size != wanted or (not thumbnail and sha256 != row.sha256):
+                raise DamagedFile(row)
             self.of(replace(row, store_name=store_name)).put(
                 name_of(row, thumbnail), str(path), size, sha256, kind
             )
@@ -594,10 +592,7 @@ class Uploads:
 
     def forget_app(self, app: str) -> int:
         """Delete all files of a deleted app, until it is created anew; see :meth:`forget`."""
-
-        def some(sql: PooledStatements) -> list[Upload]:
-            return upload_rows.some_of_app(sql, app, _FORGOTTEN_AT_ONCE)
-
+        some = partial(upload_rows.after, app, "", "", _FORGOTTEN_AT_ONCE)
         if self._store.is_deleted(app):
             self._storage.directory.forget_unfinished(app)
         removed = 0

@@ -107,15 +107,17 @@ def messages(store: Store, number: int) -> None:
         store.part(MessageLog).writer.append("shop", drafts[start : start + 1000])
 
 
+def content_of(archive: Path) -> dict[str, bytes]:
+    with ZipFile(archive) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
 def tables_in(archive: Path) -> dict[str, list[dict[str, Any]]]:
     """Table → its rows in an archive."""
     found: dict[str, list[dict[str, Any]]] = {}
-    with ZipFile(archive) as file:
-        assert file.testzip() is None
-        for name in file.namelist():
-            if name.startswith("rows/"):
-                lines = file.read(name).splitlines()
-                found.setdefault(name.split("/")[1], []).extend(map(json.loads, lines))
+    for name, content in content_of(archive).items():
+        if name.startswith("rows/"):
+            found.setdefault(name.split("/")[1], []).extend(map(json.loads, content.splitlines()))
     return found
 
 

@@ -7,15 +7,17 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import time
 from typing import Any
 from zipfile import ZipFile
 
 import pytest
 
+from imserver.errors import ImserverError
 from imserver.features.exports.archive import ArchiveWriter
 from imserver.features.exports.importing import Archive, BadArchive, Import
 from imserver.features.exports.rows import UNDER_WAY, Job, JobRows
@@ -25,15 +27,14 @@ from imserver.messages.log.asks import AskChange
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import tables_of_server
-from imserver.storage.import_rows import BadRows
-from imserver.storage.statements import PooledStatements
 from imserver.storage.tables import Reason
 from tests.tools import require
 
-from .rows import Storage, exported_of_app, fill, messages, tables_in
+from .rows import Storage, content_of, exported_of_app, fill, messages, tables_in
 
 ANN, BOB = "701", "702"
-
+FILE = "file", "application/octet-stream"
+PNG = b"\x89PNG\r\n\x1a\n"
 
 OTHER_NODE = """\
 import sys
@@ -71,25 +72,32 @@ def other(tmp_path: Path) -> Iterator[Storage]:
     one.store.close()
 
 
-def add_upload(row: Upload, sql: PooledStatements) -> bool:
-    return upload_rows.add(sql, row, 10**7, 10**7)
+def put_file(storage: Storage, user: str, id: str, content: bytes) -> Path:
+    """Store a file with a thumbnail of the same bytes. Returns its path."""
+    size, digest = len(content), sha256(content).hexdigest()
+    row = Upload(id, "shop", user, *FILE, f"{user}'s.txt", size, digest, 1, "", 1, 1, size, "image/png")
+    assert storage.store.write(lambda sql: upload_rows.add(sql, row, 10**7, 10**7))
+    path = Path(storage.config.server.data_dir) / "uploads" / id[:2] / id
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    path.with_name(f"{id}.t").write_bytes(content)
+    return path
 
 
 def run_import(
     storage: Storage, path: Path, app: str = "shop", report: Callable[[str], object] = len
 ) -> Import:
-    archive = Archive(path)
-    job = Import(storage.config, storage.store, storage.tenants, archive, app, report)
-    try:
+    with closing(Archive(path)) as archive:
+        job = Import(storage.config, storage.store, storage.tenants, archive, app, report)
         job.run()
-    finally:
-        archive.close()
     return job
 
 
-def names(archive: Path) -> list[str]:
-    with ZipFile(archive) as file:
-        return file.namelist()
+def pack(archive: Path, entries: dict[str, bytes]) -> Path:
+    with ZipFile(archive, "w") as file:
+        for name, content in entries.items():
+            file.writestr(name, content)
+    return archive
 
 
 def test_the_archive_of_a_user_has_a_row_of_each_table_and_nothing_of_others(storage: Storage) -> None:
@@ -105,12 +113,10 @@ def test_the_archive_of_a_user_has_a_row_of_each_table_and_nothing_of_others(sto
     }
     assert found.keys() == wanted
     assert {name: len(rows) for name, rows in found.items()} == dict.fromkeys(wanted, 1)
-    with ZipFile(archive) as file:
-        manifest = json.loads(file.read("manifest.json"))
-        assert manifest["tables"] == dict.fromkeys(wanted, 1)
-        for name in file.namelist():
-            assert f"of {BOB}".encode() not in file.read(name), name
-    assert {"index.html", "profile.json", "conversations.jsonl", "audit.jsonl"} <= set(names(archive))
+    entries = content_of(archive)
+    assert json.loads(entries["manifest.json"])["tables"] == dict.fromkeys(wanted, 1)
+    assert [name for name, content in entries.items() if f"of {BOB}".encode() in content] == []
+    assert {"index.html", "profile.json", "conversations.jsonl", "audit.jsonl"} <= entries.keys()
 
 
 def test_an_app_comes_back_from_its_archive(storage: Storage, other: Storage) -> None:
@@ -171,13 +177,10 @@ def test_a_second_archive_a_changed_one_and_a_full_app_are_refused(storage: Stor
     storage.store.part(MessageLog).writer.append("cup", [Draft(sender="ann", to_user="bob")])
     with pytest.raises(BadArchive, match="not empty"):
         run_import(storage, archive, "cup")
-    with ZipFile(tea) as file:
-        entries = {name: file.read(name) for name in file.namelist()}
+    entries = content_of(tea)
     (name,) = [name for name in entries if name.startswith("rows/account/")]
     entries[name] = entries[name].replace(BOB.encode(), b"703")
-    with ZipFile(tea, "w") as file:
-        for each, content in entries.items():
-            file.writestr(each, content)
+    pack(tea, entries)
     with pytest.raises(BadArchive, match=f"the entry {name} was changed"):
         run_import(other, tea, "tea")
     tea.write_bytes(tea.read_bytes()[:-100])
@@ -188,8 +191,7 @@ def test_a_second_archive_a_changed_one_and_a_full_app_are_refused(storage: Stor
 
 def forge(archive: Path, table: str = "", row: dict[str, Any] | None = None, **settings: Any) -> Path:
     """An archive with rows of a table that ``row`` changes, with other settings, and with right checksums."""
-    with ZipFile(archive) as file:
-        entries = {name: file.read(name) for name in file.namelist()}
+    entries = content_of(archive)
     sums = [json.loads(line) for line in entries["checksums.jsonl"].splitlines()]
     for each in sums:
         if each["name"].startswith(f"rows/{table}/"):
@@ -202,11 +204,7 @@ def forge(archive: Path, table: str = "", row: dict[str, Any] | None = None, **s
     manifest["checksums"] = sha256(entries["checksums.jsonl"]).hexdigest()
     manifest["settings"] |= settings
     entries["manifest.json"] = json.dumps(manifest).encode()
-    forged = archive.with_name("forged.zip")
-    with ZipFile(forged, "w") as file:
-        for name, content in entries.items():
-            file.writestr(name, content)
-    return forged
+    return pack(archive.with_name("forged.zip"), entries)
 
 
 @pytest.mark.parametrize(
@@ -225,15 +223,20 @@ def forge(archive: Path, table: str = "", row: dict[str, Any] | None = None, **s
         ("relation", {"other": 1}, {}, "accounts that are not in the archive"),
         ("oauth_link", {"account": 1}, {}, "accounts that are not in the archive"),
         ("message", {"id": 1.5}, {}, "float stands in place of int"),
-        ("message", {"id": -1}, {}, "no server gives"),
-        ("message", {"time_ms": 1 << 63}, {}, "no place"),
-        ("account", {"last_seen": 1.5}, {}, "float stands in place of int"),
+        ("message", {"id": -1}, {}, "no place"),
+        ("message", {"time_ms": 1 << 62}, {}, "no place"),
+        ("account", {"created": -1}, {}, "no place"),
+        ("log", {"floor": -1}, {}, "no place"),
+        ("upload", {"bytes": 9}, {}, "are not those of its row"),
+        ("upload", {"sha256": "0" * 64}, {}, "are not those of its row"),
+        ("upload", {"thumbnail_bytes": 9}, {}, "are not those of its row"),
+        ("upload", {"kind": "picture", "type": "text/html"}, {}, "are not those of its row"),
+        ("upload", {"thumbnail_type": "text/html"}, {}, "are not those of its row"),
         ("account", {"created": True}, {}, "bool stands in place of int"),
         ("account", {"created": []}, {}, "list stands in place of int"),
         ("account", {"nickname": "a\0b"}, {}, "no place"),
         ("account", {"nickname": "x" * 20_000}, {}, "no place"),
         ("message", {"sender": None}, {}, "message does not take such rows"),
-        ("relation", {"account": 1}, {}, "accounts that are not in the archive"),
         ("", None, {"same_as": "victim"}, "does not set same_as"),
         ("", None, {"SameAs": "victim"}, "SameAs"),
         ("", None, {"limits": "none"}, "limits"),
@@ -247,22 +250,23 @@ def test_a_forged_archive_stores_nothing(
     source = Storage(f"sqlite:///{tmp_path}/source.db", tmp_path / "source")
     source.tenants.register("shop")
     fill(source.store, "shop", [ANN])
+    put_file(source, ANN, "a" * 22, PNG)
     archive = source.export("shop")
     source.store.close()
     other.tenants.register("victim")
-    with pytest.raises((BadArchive, BadRows), match=why):
+    with pytest.raises(ImserverError, match=why):
         run_import(other, forge(archive, table, row, **settings), "evil")
     assert other.tenants.get("evil") is None
     assert {page.table for page in other.store.rows_of_app("evil")} <= {"log"}  # an empty one
     assert [*other.store.rows_of_app("victim")] == []
+    assert [path for path in (other.folder / "uploads").rglob("*") if path.is_file()] == []
     run_import(other, archive, "evil")  # as nothing is left of the other one
 
 
 def test_an_app_with_secrets_is_made_before_its_import(storage: Storage, other: Storage) -> None:
     storage.tenants.register("safe", max_channels=7, jwt=[{"algorithm": "HS256", "key": "x" * 40}])
     archive = storage.export("safe")
-    with ZipFile(archive) as file:
-        assert b"xxxx" not in b"".join(file.read(name) for name in file.namelist())
+    assert b"xxxx" not in b"".join(content_of(archive).values())
     with pytest.raises(BadArchive, match=r"jwt\[0\]\.key"):
         run_import(other, archive, "safe")
     other.tenants.register("safe", jwt=[{"algorithm": "HS256", "key": "y" * 40}])
@@ -284,10 +288,9 @@ def test_a_user_reads_no_more_than_in_the_chat(storage: Storage) -> None:
     say("ann", "<b>again</b>")
     write("shop", [Draft(sender="ann", to_user="cat", body=b"between ann and cat")])
     archive = storage.export("shop", "bob")
-    with ZipFile(archive) as file:
-        whole = b"".join(file.read(name) for name in file.namelist())
-        page = file.read(f"conversations/{group}.html").decode()
-        lines = [json.loads(each) for each in file.read(f"conversations/{group}.jsonl").splitlines()]
+    entries = content_of(archive)
+    whole, page = b"".join(entries.values()), entries[f"conversations/{group}.html"].decode()
+    lines = [json.loads(each) for each in entries[f"conversations/{group}.jsonl"].splitlines()]
     assert [each["text"] for each in lines if each["kind"] == "message"] == ["first", "<b>again</b>"]
     assert "&lt;b&gt;again&lt;/b&gt;" in page
     assert "<b>again" not in page
@@ -295,26 +298,21 @@ def test_a_user_reads_no_more_than_in_the_chat(storage: Storage) -> None:
     assert b"between ann" not in whole
 
 
-def test_files_are_in_the_archive_and_come_back(storage: Storage, other: Storage) -> None:
-    content = random.Random(1).randbytes(200_000)
-    folder = Path(storage.config.server.data_dir) / "uploads"
-    for user, id in (("ann", "a" * 22), ("bob", "b" * 22), ("ann", "c" * 22)):
-        row = Upload(id, "shop", user, "file", "text/plain", f"{user}'s.txt", len(content), "", 1)
-        assert storage.store.write(partial(add_upload, row))
-        if id[0] != "c":  # its bytes were lost
-            path = folder / id[:2] / id
-            path.parent.mkdir(parents=True)
-            path.write_bytes(content)
-    own = storage.export("shop", "ann", name="own")
-    with ZipFile(own) as file:
-        assert [each for each in file.namelist() if each.startswith("files/")] == [
-            f"files/{'a' * 22}/ann's.txt"
-        ]
-        assert file.read(f"files/{'a' * 22}/ann's.txt") == content
-        assert json.loads(file.read("manifest.json"))["missing"] == 1
-    run_import(other, storage.export("shop"))
-    copy = Path(other.config.server.data_dir) / "uploads" / "bb" / ("b" * 22)
-    assert copy.read_bytes() == content
+def test_files_are_in_the_archive_and_come_back(storage: Storage) -> None:
+    content = PNG + random.Random(1).randbytes(200_000)
+    for user, id in (("ann", "a" * 22), ("bob", "b" * 22)):
+        put_file(storage, user, id, content)
+    put_file(storage, "ann", "c" * 22, content).unlink()
+    put_file(storage, "ann", "d" * 22, content).write_bytes(content[::-1])
+    own = content_of(storage.export("shop", "ann", name="own"))
+    assert [each for each in own if each.startswith("files/")] == [name := f"files/{'a' * 22}/ann's.txt"]
+    assert own[name] == content
+    assert json.loads(own["manifest.json"])["missing"] == 2
+    with TemporaryDirectory(dir="/dev/shm") as folder:  # another file system than that of temporary files
+        other = Storage(f"sqlite:///{folder}/other.db", Path(folder))
+        run_import(other, storage.export("shop"))
+        other.store.close()
+        assert Path(folder, "uploads", "bb", "b" * 22).read_bytes() == content
 
 
 def test_an_export_and_an_import_go_on_after_kills(
@@ -347,7 +345,7 @@ def test_an_export_and_an_import_go_on_after_kills(
                 assert file_path.exists()
         assert kills > 1
         assert tables_in(archive) == expected
-    assert sorted(names(archive)) == sorted(names(user))
+    assert content_of(archive).keys() == content_of(user).keys()
     left, kills = 0, 0
 
     def report(_text: str) -> None:

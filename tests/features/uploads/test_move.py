@@ -13,6 +13,7 @@ import pytest
 
 from imserver.config.settings import StorageSettings
 from imserver.features.uploads import upload_rows
+from imserver.features.uploads.archive import rows_of
 from imserver.features.uploads.contract import Upload
 from imserver.node.feature_list import tables_of_server
 from imserver.storage.store import Store
@@ -77,7 +78,7 @@ class Machine:
         return run_cli(*("uploads", "move", "-c", config, "--data-dir", str(self.data), "--to", to), *options)
 
     def stores(self) -> set[str]:
-        return {row.store_name for row in self.store.read(lambda sql: upload_rows.all_after(sql, "", 100))}
+        return {row.store_name for row in rows_of(self.store)}
 
     def files(self) -> dict[str, bytes]:
         paths = (path for path in (self.data / "uploads").rglob("*") if path.is_file())
