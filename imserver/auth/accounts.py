@@ -16,49 +16,21 @@ BOT_TOKEN_PREFIX: Final = "bot_"
 """How the tokens of bots begin, and no other credential."""
 
 
-class Account(Struct, frozen=True):
-    """An account of an app. Its user id is the account id in decimal.
-
-    ``phone``, ``email``, ``name``: its identifiers; ``""``: it has none of this kind.
+class Holder(Struct, frozen=True, kw_only=True):
+    """Who holds a login: an account of an app, as the gateway knows it. Its user id is the account id in
+    decimal.
     """
 
     id: int
     app: str
-    phone: str
-    nickname: str = ""
-    avatar: str = ""
-    version: int = 0
-    """Increases when the account ends all its sessions. Tokens of an earlier version are invalid."""
-    created: int = 0
-    """Unix seconds."""
-    email: str = ""
-    name: str = ""
-    findable: bool = True
-    """Whether others find it by its identifiers."""
-    show_presence: bool = True
-    """Whether others see when it is online, and was."""
-    last_seen: int = 0
-    """When its last connection ended, in Unix seconds; 0: unknown."""
     bot: bool = False
     """Whether it is the account of a bot."""
     guest: bool = False
     """Whether its user came by an invitation, without a password."""
-    email_confirmed: bool = False
-    """Whether its owner has confirmed that mails to ``email`` reach them."""
     role: Role = ""
     """Its role in the app."""
     locked_until: int = 0
     """Until when it is locked, in Unix seconds; 0: it is not."""
-    lock_reason: str = ""
-    """Why it is or was locked, for its owner."""
-    factor: bool = False
-    """Whether logins with its password take a second factor."""
-    status: str = ""
-    """A line that its user says of themselves."""
-    away: bool = False
-    """Whether its user is away, as they say."""
-    status_until: int = 0
-    """When ``status`` and ``away`` end, in Unix seconds; 0: not by themselves."""
 
     @property
     def user(self) -> str:
@@ -74,11 +46,6 @@ class Account(Struct, frozen=True):
         """Whether it is locked at this Unix second."""
         return self.locked_until > now
 
-    def status_at(self, now: float) -> tuple[str, bool, int]:
-        """``status``, ``away`` and ``status_until``, as they are at this Unix second."""
-        is_over = 0 < self.status_until <= now
-        return ("", False, 0) if is_over else (self.status, self.away, self.status_until)
-
 
 class AccountSession(Struct, frozen=True):
     """A login of an account, and the token that proves it until ``expires_at`` (Unix seconds; 0: always).
@@ -90,7 +57,7 @@ class AccountSession(Struct, frozen=True):
 
     bot_prefix: ClassVar[str] = BOT_TOKEN_PREFIX
 
-    account: Account
+    account: Holder
     token: str
     expires_at: int
     device: str = ""
@@ -117,7 +84,7 @@ class AccountLookup(Protocol):
         """Whether the token of a user from which a proof was made is still valid."""
         return False
 
-    def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> list[Account]:
+    def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> Sequence[Holder]:
         """The existing accounts of these users, in the order of their ids.
 
         ``words``: only those whose nickname, and user name if others find the account, contain all of these

@@ -1,6 +1,6 @@
 """The face: who acts, what they may do, and how often."""
 
-from imserver.auth.accounts import GOCHAT, AccountSession
+from imserver.auth.accounts import GOCHAT, AccountSession, Holder
 from imserver.auth.back_ends import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable, LoginAnswer
 from imserver.auth.issuers import Issuer
 from imserver.auth.login import Logins
@@ -28,6 +28,7 @@ __all__ = [
     "BadToken",
     "Buckets",
     "Denial",
+    "Holder",
     "Issuer",
     "LoginAnswer",
     "LoginDecision",

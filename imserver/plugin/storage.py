@@ -1,6 +1,9 @@
 """The face: statements, and rows as data."""
 
-from imserver.auth.accounts import Account
+import warnings
+from importlib import import_module
+from typing import Any
+
 from imserver.storage.contract import Erasure, KeyRow, RecordEvent
 from imserver.storage.statements import (
     Condition,
@@ -15,7 +18,6 @@ from imserver.storage.store import Store
 from imserver.storage.tables import Reason, Table
 
 __all__ = [
-    "Account",
     "Condition",
     "Erasure",
     "KeyRow",
@@ -30,3 +32,12 @@ __all__ = [
     "marks_of",
     "text_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``Account`` of version 3, until 2.0."""
+    if name != "Account":
+        raise AttributeError(name)
+    home = "imserver.features.accounts.contract"
+    warnings.warn(f"{__name__}.Account is deprecated: it is in {home}", DeprecationWarning, stacklevel=2)
+    return import_module(home).Account

@@ -206,4 +206,4 @@ def names_of(app: str, users: Sequence[str], sql: PooledStatements) -> dict[str,
     """User → the name of the account, for those who are accounts of an app and have a name."""
     ids = [id for user in users if (id := id_of(user))]
     rows = sql.query_in("SELECT id, nickname, name FROM account WHERE app = %s AND id IN {}", (app,), ids)
-    return {str(id): text_of(nickname or name) for id, nickname, name in rows if nickname or name}
+    return {str(id): text_of(nickname or name) for id, nickname, name in sorted(rows) if nickname or name}

@@ -5,7 +5,7 @@ from time import time
 
 import pytest
 
-from imserver.auth.accounts import Account
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.people import PeopleStore
 from imserver.features.accounts.rows import AccountStore
 from imserver.node.feature_list import load_config

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
 from imserver.copies import backup as copies
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.messages.log.contract import Appended, Draft

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from imserver.auth.accounts import Account
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import AccountSettings
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.invitations.rows import InvitationShown, InvitationStore

@@ -15,8 +15,8 @@ from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
 
-from imserver.auth.accounts import Account, AccountSession  # noqa: E402
 from imserver.cli import main  # noqa: E402
+from imserver.features.accounts.contract import Account, FullSession  # noqa: E402
 from imserver.features.accounts.tokens import AccountTokens  # noqa: E402
 
 STEP_BYTES = 16
@@ -25,9 +25,9 @@ STEP_BYTES = 16
 ENDS_AT = 4102444800
 
 
-def holder(_tokens: AccountTokens, token: str, *_: object) -> AccountSession:
+def holder(_tokens: AccountTokens, token: str, *_: object) -> FullSession:
     """The account with the number that is shown as its token."""
-    return AccountSession(Account(int(token), "gochat", token), token, ENDS_AT)
+    return FullSession(Account(int(token), "gochat", token), token, ENDS_AT)
 
 
 def weigh() -> None:

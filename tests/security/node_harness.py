@@ -14,7 +14,6 @@ import jwt
 import msgspec
 from msgspec.structs import replace
 
-from imserver.auth.accounts import Account
 from imserver.auth.principal import Principal
 from imserver.config.settings import (
     ApiSettings,
@@ -27,6 +26,7 @@ from imserver.config.settings import (
     WebhookSettings,
 )
 from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.parts import bots_of

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from imserver.auth import tenants
-from imserver.auth.accounts import Account
 from imserver.auth.tenants import BadTenant, delete_app
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.uploads import UploadStorage, uploads_of

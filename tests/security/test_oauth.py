@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
 from imserver.api.routes import routes_at
-from imserver.auth.accounts import Account
 from imserver.config.settings import AppSettings
 from imserver.errors import StorageUnavailable
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.oauth import oauth as logins

@@ -25,7 +25,6 @@ import pytest
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.accounts import Account
 from imserver.auth.principal import Need
 from imserver.dialects.action.service import ActionState
 from imserver.dialects.action.wire import Say
@@ -35,6 +34,7 @@ from imserver.dialects.protobuf.api import ROUTES as GOCHAT
 from imserver.dialects.protobuf.uplink import ProtobufState
 from imserver.dialects.protobuf.wire import ChatMessage, FullProtobufDialect
 from imserver.features.accounts import friends
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.parts import bots_of
 from imserver.features.bots.wire import OpenAnswer

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from imserver.auth.accounts import Account
 from imserver.config.settings import AppSettings, TenantSettings
 from imserver.features.accounts import link_mails, resets
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings, SmtpSettings
 from imserver.features.accounts.mailing import Mail, NotSent, send
 from imserver.features.accounts.parts import accounts_of

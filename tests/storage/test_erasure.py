@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import LargeBinary, String, Text, inspect
 
-from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.parts import bots_of
 from imserver.messages.log.contract import Draft

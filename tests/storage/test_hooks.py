@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from imserver.auth.accounts import Account
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotHook, BotStore, HookStore, IncomingHook
 from imserver.messages.log.contract import Draft

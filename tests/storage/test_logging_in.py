@@ -2,8 +2,7 @@
 
 import pytest
 
-from imserver.auth.accounts import Account
-from imserver.features.accounts.contract import Device, Taken
+from imserver.features.accounts.contract import Account, Device, Taken
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.oauth.links import AccountLink, LinkStore
 

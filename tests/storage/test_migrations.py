@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, inspect
 
-from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.messages.log.asks import DueAsk
 from imserver.messages.log.contract import Appended, Draft

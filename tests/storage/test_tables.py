@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from sqlalchemy import inspect
 
-from imserver.auth.accounts import Account
 from imserver.config.settings import Config
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Upload

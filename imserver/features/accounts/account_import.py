@@ -15,12 +15,11 @@ from typing import Any, Final
 import msgspec
 
 from imserver.features.accounts.accounts import check_shown
-from imserver.features.accounts.contract import Imported, Taken
+from imserver.features.accounts.contract import Account, Imported, Taken
 from imserver.features.accounts.identifiers import IDENTIFIERS, BadField, Identifier, checked
 from imserver.features.accounts.rows import AccountStore
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.messages import clean_name
-from imserver.plugin.storage import Account
 from imserver.plugin.wire import Limit
 
 AT_ONCE: Final = 500

@@ -20,7 +20,9 @@ from imserver.features.accounts.contract import (
     FOR_GOOD,
     NICKNAME_CHARACTERS,
     STATUS_CHARACTERS,
+    Account,
     Device,
+    FullSession,
     Taken,
 )
 from imserver.features.accounts.declared import (
@@ -51,12 +53,12 @@ from imserver.features.accounts.passwords import MAX_PASSWORD_BYTES, Overloaded,
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.tokens import AccountTokens, KnownDevice
 from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ServiceRefused
-from imserver.plugin.identity import AccountSession, Buckets, TooManyRequests, by_address
+from imserver.plugin.identity import Buckets, TooManyRequests, by_address
 from imserver.plugin.messages import is_name
 from imserver.plugin.runtime import network_of
 from imserver.plugin.services import SessionServices
 from imserver.plugin.settings import Config, settings_of
-from imserver.plugin.storage import Account, RecordEvent
+from imserver.plugin.storage import RecordEvent
 from imserver.plugin.wire import id_of
 
 
@@ -416,7 +418,7 @@ class Accounts:
         if ban := self._sessions.ban_of(account.app, account.user):
             raise UserBanned(ban.text, ban.until)
 
-    def token(self, account: Account, device: str = "", seconds: int = 0) -> AccountSession:
+    def token(self, account: Account, device: str = "", seconds: int = 0) -> FullSession:
         """A token for an account that has logged in, on a device of this name. ``seconds``: how long it is
         valid; 0: as long as tokens of members.
 
@@ -432,9 +434,9 @@ class Accounts:
         now = int(time())
         return Device(randbits(_DEVICE_BITS) | 1, device, now, now + (seconds or self._seconds))
 
-    def _session(self, account: Account, login: Device) -> AccountSession:
+    def _session(self, account: Account, login: Device) -> FullSession:
         token = self._tokens.make(account.id, account.version, login.expires_at, login.id)
-        return AccountSession(account, token, login.expires_at, login.name, login.id)
+        return FullSession(account, token, login.expires_at, login.name, login.id)
 
     def charge_provider_login(self, app: str, address: str) -> None:
         """Count the start of a login with a provider from ``address``. Failures of passwords do not count.
@@ -458,7 +460,7 @@ class Accounts:
 
     def log_in_linked(
         self, app: str, providers: Sequence[str], subjects: Sequence[str], device: str
-    ) -> tuple[AccountSession, str] | None:
+    ) -> tuple[FullSession, str] | None:
         """A token for the account of :meth:`linked`, on a device of this name, and the provider of the link.
 
         Raises BadField, AccountLocked and UserBanned.

@@ -15,7 +15,14 @@ from imserver.features.accounts.accounts import (
     WrongLogin,
     check_device,
 )
-from imserver.features.accounts.contract import STATUS_CHARACTERS, RoleName, Taken, name_of
+from imserver.features.accounts.contract import (
+    STATUS_CHARACTERS,
+    Account,
+    FullSession,
+    RoleName,
+    Taken,
+    name_of,
+)
 from imserver.features.accounts.declared import HTTP_UNKNOWN_DEVICE
 from imserver.features.accounts.factors import CODE_CHARACTERS, FactorRequired, WrongCode
 from imserver.features.accounts.identifiers import (
@@ -30,9 +37,8 @@ from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.resets import Resets
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import AccountApp, Acting, Api, ApiProblem, Call, Resource, about, one_of
-from imserver.plugin.identity import GOCHAT, AccountSession, Needs
+from imserver.plugin.identity import GOCHAT, Needs
 from imserver.plugin.services import Core, SessionServices
-from imserver.plugin.storage import Account
 
 _SHOWN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
@@ -507,7 +513,7 @@ def _confirmed(is_wanted: bool, is_back_end: bool) -> bool:
     return is_wanted
 
 
-def session_answer(session: AccountSession) -> SessionAnswer:
+def session_answer(session: FullSession) -> SessionAnswer:
     """The answer to a login."""
     return SessionAnswer(session.token, session.expires_at, _shown(session.account, True))
 

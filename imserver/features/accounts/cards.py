@@ -11,6 +11,7 @@ import gevent
 from msgspec import Struct
 
 from imserver.features.accounts.accounts import Accounts, UnknownAccount
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import (
     FINDS,
     FINDS_OF_ADDRESS,
@@ -27,7 +28,7 @@ from imserver.plugin.identity import by_address
 from imserver.plugin.runtime import until_beat
 from imserver.plugin.services import SessionServices
 from imserver.plugin.settings import Config, settings_of
-from imserver.plugin.storage import Account, Statements
+from imserver.plugin.storage import Statements
 from imserver.plugin.wire import Connection, id_of
 
 log: Final = logging.getLogger(__name__)

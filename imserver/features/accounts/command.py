@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from imserver.features.accounts.account_import import BadImport, accounts_of, read_rows, store
 from imserver.features.accounts.accounts import check_password
-from imserver.features.accounts.contract import FOR_GOOD, RoleName, name_of, role_named
+from imserver.features.accounts.contract import FOR_GOOD, Account, RoleName, name_of, role_named
 from imserver.features.accounts.factor_rows import FactorStore
 from imserver.features.accounts.identifiers import BadField, candidates
 from imserver.features.accounts.passwords import Passwords
@@ -26,7 +26,7 @@ from imserver.plugin.commands import fail, opened, record_act, settings_options
 from imserver.plugin.identity import GOCHAT, Tenants
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.settings import Config
-from imserver.plugin.storage import Account, Store
+from imserver.plugin.storage import Store
 from imserver.plugin.wire import id_of
 
 _LAST_SEQ: Final = 2**52

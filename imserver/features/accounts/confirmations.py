@@ -16,13 +16,13 @@ from time import time
 from typing import Final
 
 from imserver.features.accounts.accounts import Accounts
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import CONFIRM_MAILS
 from imserver.features.accounts.identifiers import BadField
 from imserver.features.accounts.link_mails import LinkMails
 from imserver.features.accounts.rows import AccountStore
 from imserver.plugin.errors import HttpProblem, ServiceRefused
 from imserver.plugin.identity import TooManyRequests
-from imserver.plugin.storage import Account
 
 LINK_SECONDS: Final = 86_400
 """For how long a link is valid."""

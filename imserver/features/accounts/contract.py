@@ -7,7 +7,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from imserver.plugin.errors import HttpProblem, ServiceRefused
-from imserver.plugin.storage import Account
+from imserver.plugin.identity import AccountSession, Holder
 
 NICKNAME_CHARACTERS: Final = 64
 AVATAR_CHARACTERS: Final = 1000
@@ -42,6 +42,54 @@ class Taken(
     ),
 ):
     """An account with this phone number, e-mail address or user name exists."""
+
+
+class Account(Holder, frozen=True):
+    """An account of an app. Its user id is the account id in decimal.
+
+    ``phone``, ``email``, ``name``: its identifiers; ``""``: it has none of this kind.
+    """
+
+    id: int  # both once more: they may be given by position
+    app: str
+    phone: str
+    nickname: str = ""
+    avatar: str = ""
+    version: int = 0
+    """Increases when the account ends all its sessions. Tokens of an earlier version are invalid."""
+    created: int = 0
+    """Unix seconds."""
+    email: str = ""
+    name: str = ""
+    findable: bool = True
+    """Whether others find it by its identifiers."""
+    show_presence: bool = True
+    """Whether others see when it is online, and was."""
+    last_seen: int = 0
+    """When its last connection ended, in Unix seconds; 0: unknown."""
+    email_confirmed: bool = False
+    """Whether its owner has confirmed that mails to ``email`` reach them."""
+    lock_reason: str = ""
+    """Why it is or was locked, for its owner."""
+    factor: bool = False
+    """Whether logins with its password take a second factor."""
+    status: str = ""
+    """A line that its user says of themselves."""
+    away: bool = False
+    """Whether its user is away, as they say."""
+    status_until: int = 0
+    """When ``status`` and ``away`` end, in Unix seconds; 0: not by themselves."""
+
+    def status_at(self, now: float) -> tuple[str, bool, int]:
+        """``status``, ``away`` and ``status_until``, as they are at this Unix second."""
+        is_over = 0 < self.status_until <= now
+        return ("", False, 0) if is_over else (self.status, self.away, self.status_until)
+
+
+class FullSession(AccountSession, frozen=True):
+    """A login of an account of this feature, and its token."""
+
+    account: Account
 
 
 class Device(Struct, frozen=True):

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import FACTOR_CODES, MakeBuckets
 from imserver.features.accounts.factor_rows import FactorStore
 from imserver.features.accounts.tokens import KnownDevice
 from imserver.plugin.errors import HttpProblem, ServiceRefused
-from imserver.plugin.storage import Account
 
 if TYPE_CHECKING:
     from pyotp import TOTP

@@ -15,15 +15,15 @@ from typing import Final
 import gevent
 
 from imserver.features.accounts.accounts import Accounts, UnknownAccount, check_device, check_shown
+from imserver.features.accounts.contract import Account, FullSession
 from imserver.features.accounts.declared import GUESTS, HTTP_NO_GUEST, AccountSettings, MakeBuckets
 from imserver.features.accounts.identifiers import BadField, Identifier
 from imserver.features.accounts.rows import AccountStore
 from imserver.plugin.errors import Problems, ServiceRefused, Unavailable
-from imserver.plugin.identity import AccountSession, by_address
+from imserver.plugin.identity import by_address
 from imserver.plugin.runtime import serve_others
 from imserver.plugin.services import SessionServices
 from imserver.plugin.settings import Config, settings_of
-from imserver.plugin.storage import Account
 
 log: Final = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Guests:
         if not self._accounts.rules_of(app).guests:
             raise ServiceRefused("The app takes no guests", Problems.NOT_ALLOWED)
 
-    def add(self, app: str, nickname: str, device: str, address: str) -> AccountSession:
+    def add(self, app: str, nickname: str, device: str, address: str) -> FullSession:
         """Make an account for a guest, and log it in on a device of this name.
 
         ``address``: that of the client; the number of guests per address is limited. Raises NoAccounts,
@@ -84,7 +84,7 @@ class Guests:
 
     def promote(
         self, app: str, user: str, given: dict[Identifier, str], password: str, device: str, address: str
-    ) -> AccountSession:
+    ) -> FullSession:
         """Make a member of a guest, and log it in again on a device of this name. Messages and groups stay.
 
         Counts as a registration from ``address``. Raises NoAccounts, ServiceRefused (no guest),

@@ -13,11 +13,11 @@ import gevent
 from gevent.lock import BoundedSemaphore
 from gevent.pool import Group
 
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import ADDRESS_MAILS, MakeBuckets, SmtpSettings
 from imserver.features.accounts.mailing import Mail, NotSent, send
 from imserver.plugin.identity import Buckets, Rate
 from imserver.plugin.runtime import RateLimitedLog, retry_pause
-from imserver.plugin.storage import Account
 
 log: Final = logging.getLogger(__name__)
 

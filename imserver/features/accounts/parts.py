@@ -12,6 +12,7 @@ from msgspec import Struct
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.cards import Cards, LastSeen
 from imserver.features.accounts.confirmations import Confirmations
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import AccountSettings, SmtpSettings
 from imserver.features.accounts.factor_rows import FactorStore
 from imserver.features.accounts.factors import Factors
@@ -28,7 +29,7 @@ from imserver.plugin.identity import Act, Principal
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core, Foundation
 from imserver.plugin.settings import Config, settings_of
-from imserver.plugin.storage import Account, Erasure, Store
+from imserver.plugin.storage import Erasure, Store
 from imserver.plugin.wire import id_of
 
 

@@ -14,13 +14,13 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from imserver.features.accounts.accounts import Accounts, UnknownAccount
-from imserver.features.accounts.contract import FOR_GOOD, StoredRole
+from imserver.features.accounts.contract import FOR_GOOD, Account, StoredRole
 from imserver.features.accounts.identifiers import SEPARATORS
 from imserver.features.accounts.rows import IS_NO_GUEST, AccountStore, accounts_where, report
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import Principal
 from imserver.plugin.services import SessionServices
-from imserver.plugin.storage import Account, PooledStatements, RecordEvent, Row, Statements, Store
+from imserver.plugin.storage import PooledStatements, RecordEvent, Row, Statements, Store
 from imserver.plugin.wire import id_of
 
 REASON_CHARACTERS: Final = 200

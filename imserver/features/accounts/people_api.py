@@ -16,13 +16,12 @@ from imserver.features.accounts.api import (
     SecondFactor,
     UserId,
 )
-from imserver.features.accounts.contract import RoleName, name_of, role_named
+from imserver.features.accounts.contract import Account, RoleName, name_of, role_named
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.people import REASON_CHARACTERS, Kind, People, PeopleFilter, end_of
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import AccountApp, Call, Resource, about
 from imserver.plugin.identity import GOCHAT, Needs, Principal
-from imserver.plugin.storage import Account
 from imserver.plugin.wire import id_of
 
 MOST_SECONDS: Final = 10 * 366 * 86400

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.friends import BLOCKED, FRIEND, STRANGERS
 from imserver.features.accounts.rows import AccountStore, States
 from imserver.plugin.messages import MessageLog
-from imserver.plugin.storage import Account, Store, chunks
+from imserver.plugin.storage import Store, chunks
 from imserver.plugin.wire import id_of
 
 _AT_ONCE: Final = 1000

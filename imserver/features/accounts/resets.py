@@ -14,12 +14,12 @@ from time import time
 from typing import Final
 
 from imserver.features.accounts.accounts import Accounts, may_be_login
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import RESET_MAILS
 from imserver.features.accounts.link_mails import LinkMails
 from imserver.features.accounts.rows import AccountStore
 from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
 from imserver.plugin.identity import GOCHAT, TooManyRequests
-from imserver.plugin.storage import Account
 
 log: Final = logging.getLogger(__name__)
 

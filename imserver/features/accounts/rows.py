@@ -13,11 +13,18 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from imserver.features.accounts.contract import Contact, Device, Imported, ListName, StoredRole, Taken
+from imserver.features.accounts.contract import (
+    Account,
+    Contact,
+    Device,
+    Imported,
+    ListName,
+    StoredRole,
+    Taken,
+)
 from imserver.features.accounts.factor_rows import forget as forget_factor
 from imserver.features.accounts.identifiers import IDENTIFIERS, Identifier
 from imserver.plugin.storage import (
-    Account,
     Condition,
     PooledStatements,
     RecordEvent,
@@ -641,16 +648,16 @@ def _account(row: Row) -> Account:
         bool(findable),
         bool(shown),
         seen,
-        bool(bot),
-        bool(guest),
         email is not None and email == confirmed,
-        _ROLES.get(text_of(role), ""),
-        locked_until,
         reason or "",
         factor > 0,
         status or "",
         bool(away),
         status_until,
+        bot=bool(bot),
+        guest=bool(guest),
+        role=_ROLES.get(text_of(role), ""),
+        locked_until=locked_until,
     )
 
 

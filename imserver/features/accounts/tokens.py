@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from imserver.features.accounts.contract import Account, FullSession
 from imserver.features.accounts.declared import (
     BOT_MESSAGES,
     GUEST_MESSAGES,
@@ -31,10 +32,9 @@ from imserver.features.accounts.declared import (
     rules_of,
 )
 from imserver.features.accounts.rows import AccountStore
-from imserver.plugin.identity import GOCHAT, AccountSession, BadToken, TokenExpired, token_end
+from imserver.plugin.identity import GOCHAT, BadToken, TokenExpired, token_end
 from imserver.plugin.services import Foundation
 from imserver.plugin.settings import settings_of
-from imserver.plugin.storage import Account
 from imserver.plugin.wire import Limit, id_of
 
 MAX_TOKEN_CHARACTERS: Final = 8192
@@ -129,7 +129,7 @@ def make_bot_secret() -> str:
 
 def bot_token(id: int, secret: str) -> str:
     """The token of the bot with this account."""
-    return f"{AccountSession.bot_prefix}{id}_{secret}"
+    return f"{FullSession.bot_prefix}{id}_{secret}"
 
 
 def bot_hash(secret: str) -> str:
@@ -187,7 +187,7 @@ class AccountTokens:
             return None
         return KnownDevice(claims.user_id, claims.device)
 
-    def holder(self, token: str | bytes) -> AccountSession:
+    def holder(self, token: str | bytes) -> FullSession:
         """Return the account and login that a token belongs to. May switch.
 
         Raises BadToken if the token is invalid or no longer valid, and StorageUnavailable. A token without
@@ -198,7 +198,7 @@ class AccountTokens:
             text = token if isinstance(token, str) else token.decode("ascii")
         except UnicodeDecodeError:
             raise BadToken("this is not a token") from None
-        if text.startswith(AccountSession.bot_prefix):
+        if text.startswith(FullSession.bot_prefix):
             return self._bot(text)
         now = time()
         claims = read(text, self._keys_of_tokens(), now)
@@ -223,7 +223,7 @@ class AccountTokens:
             self._rates.limit(app, account.user, self._guest_messages)
         elif self._rates.known:
             self._rates.lift(app, account.user, self._guest_messages)
-        session = AccountSession(account, text, int(claims.exp), name, claims.device)
+        session = FullSession(account, text, int(claims.exp), name, claims.device)
         if account.role and not account.factor and account.role in self.rules_of(app).factor_for:
             return replace(session, lacks="a second factor: set one up first")
         return session
@@ -268,9 +268,9 @@ class AccountTokens:
         """The bots of these users. May switch. Raises StorageUnavailable."""
         return self._accounts.programs_of(app, *users)
 
-    def _bot(self, token: str) -> AccountSession:
+    def _bot(self, token: str) -> FullSession:
         """The bot that a token belongs to. May switch. Raises BadToken and StorageUnavailable."""
-        id, _, secret = token.removeprefix(AccountSession.bot_prefix).partition("_")
+        id, _, secret = token.removeprefix(FullSession.bot_prefix).partition("_")
         if not (id.isdecimal() and len(id) <= _ID_DIGITS and len(secret) == 43):
             raise BadToken("this is not a token of a bot")
         account = self.bots(min(int(id), Limit.ID), bot_hash(secret))
@@ -279,7 +279,7 @@ class AccountTokens:
         if account.is_locked(time()):
             raise BadToken("the account of the bot is locked")
         self.know_bot(self._tenants.resolve(account.app), account.user)
-        return AccountSession(account, token, 0)
+        return FullSession(account, token, 0)
 
     def know_bot(self, app: str, bot: str) -> None:
         """The token of a bot was verified: its messages have a rate. Never switches."""

@@ -23,6 +23,7 @@ from imserver.features.accounts.accounts import (
     check_shown,
 )
 from imserver.features.accounts.api import Nickname, UserId
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.identifiers import BadField, checked
 from imserver.features.accounts.tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
 from imserver.features.bots.declared import HTTP_TOO_MANY_BOTS, BotLimits
@@ -34,7 +35,7 @@ from imserver.plugin.http import about
 from imserver.plugin.identity import Buckets, Relations, by_address
 from imserver.plugin.messages import MessageLog, is_name
 from imserver.plugin.runtime import BadUrl, PublicRequests
-from imserver.plugin.storage import Account, Store
+from imserver.plugin.storage import Store
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of
 
 MOST_COMMANDS: Final = 50

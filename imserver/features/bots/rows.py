@@ -13,18 +13,10 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import accounts_in, add_account
 from imserver.features.webhooks.log_window import LogHook
-from imserver.plugin.storage import (
-    Account,
-    PooledStatements,
-    RecordEvent,
-    Row,
-    Statements,
-    Store,
-    marks_of,
-    text_of,
-)
+from imserver.plugin.storage import PooledStatements, RecordEvent, Row, Statements, Store, marks_of, text_of
 
 _BOTS: Final = "SELECT id, owner, commands, hook_url, description, listed FROM bot WHERE"
 _INCOMING: Final = "SELECT id, app, conversation, created FROM incoming_hook WHERE "

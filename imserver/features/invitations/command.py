@@ -11,6 +11,7 @@ from typing import Final
 import click
 from msgspec import to_builtins
 
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import AppAccountSettings, rules_of
 from imserver.features.accounts.people import PeopleStore
 from imserver.features.accounts.resets import hash_of
@@ -21,7 +22,7 @@ from imserver.plugin.commands import fail, opened, record_act, settings_options
 from imserver.plugin.identity import GOCHAT, Tenants
 from imserver.plugin.messages import MessageLog, Rejected
 from imserver.plugin.settings import HTTP_URL, Config
-from imserver.plugin.storage import Account, Store
+from imserver.plugin.storage import Store
 
 _DAY: Final = 86400
 _WEEK: Final = 7 * _DAY

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from imserver.features.accounts import friends as changes
 from imserver.features.accounts.accounts import Accounts
+from imserver.features.accounts.contract import Account, FullSession
 from imserver.features.accounts.friends import FriendResult, Friends, Oneself, UnknownFriend
 from imserver.features.accounts.guests import Guests
 from imserver.features.accounts.parts import accounts_of
@@ -21,11 +22,11 @@ from imserver.features.invitations.declared import InvitationLimits
 from imserver.features.invitations.rows import InvitationShown, InvitationStore, use
 from imserver.plugin import FeatureParts
 from imserver.plugin.errors import HttpProblem, Problems, ServiceRefused
-from imserver.plugin.identity import AccountSession, Buckets, Relations, by_address
+from imserver.plugin.identity import Buckets, Relations, by_address
 from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, MessageServices, Messaging
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
-from imserver.plugin.storage import Account, Condition, Statements, Store
+from imserver.plugin.storage import Condition, Statements, Store
 from imserver.plugin.wire import id_of
 
 CODE_BYTES: Final = 16
@@ -249,7 +250,7 @@ class Invitations:
 
     def join(
         self, app: str, code: str, nickname: str, device: str, address: str
-    ) -> tuple[AccountSession, Accepted]:
+    ) -> tuple[FullSession, Accepted]:
         """Let somebody without an account into a group, as a guest with this name.
 
         Raises UnknownInvitation (also if it is not for guests), ServiceRefused (no guests), BadField,

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import SmtpSettings
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.notifications.contract import (
@@ -43,7 +44,7 @@ from imserver.plugin.messages import ConversationId, MessageLog, MessageServices
 from imserver.plugin.runtime import BadUrl
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
-from imserver.plugin.storage import Account, Store
+from imserver.plugin.storage import Store
 from imserver.plugin.wire import Limit, Signal
 
 CHAPTER: Final = "Messages reach users who are not looking: on their devices, and by e-mail."

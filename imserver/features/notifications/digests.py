@@ -12,6 +12,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.mailing import Mail, button_page, page_template
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.notifications.content import (
@@ -26,7 +27,6 @@ from imserver.features.notifications.contract import ConversationWish, Level, Wi
 from imserver.features.notifications.decisions import zone_of
 from imserver.plugin.messages import Ask, Conversation, ConversationSummary, Entry, clean_name
 from imserver.plugin.runtime import asset_path
-from imserver.plugin.storage import Account
 from imserver.plugin.wire import Limit, id_of
 
 if TYPE_CHECKING:

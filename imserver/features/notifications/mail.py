@@ -18,6 +18,7 @@ from gevent.pool import Pool
 from msgspec import Struct
 from msgspec.structs import replace
 
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import SmtpSettings
 from imserver.features.accounts.mailing import Mail, NotSent, send
 from imserver.features.accounts.rows import AccountStore
@@ -30,7 +31,7 @@ from imserver.features.webhooks.event_rows import NewEvent
 from imserver.plugin.identity import Tenants
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.runtime import RateLimitedLog
-from imserver.plugin.storage import Account, Store
+from imserver.plugin.storage import Store
 from imserver.plugin.wire import Limit, id_of
 
 log: Final = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ from gevent.event import Event as Signal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from imserver.features.accounts.contract import Account
 from imserver.features.notifications.content import (
     TTL_SECONDS,
     Author,
@@ -47,7 +48,7 @@ from imserver.features.webhooks.log_window import LogWindow, RememberedMembers
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.messages import Conversation, Entry, MessageLog, UnreadMessages
 from imserver.plugin.runtime import RateLimitedLog, is_long_turn, serve_others, steady_time, until_beat
-from imserver.plugin.storage import Account, Store, chunks
+from imserver.plugin.storage import Store, chunks
 from imserver.plugin.wire import Notify
 
 log = logging.getLogger(__name__)

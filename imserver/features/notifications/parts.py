@@ -115,7 +115,7 @@ def build(core: Core) -> FeatureParts:
         core.service(MessageServices).messaging.follower.watch,
         lambda: core.cluster.registry.lease.node,
         rules,
-        core.identity.accounts.those_of,
+        accounts_of(core).accounts.those_of,
         recipients,
         lease,
         wake,

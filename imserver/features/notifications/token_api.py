@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Annotated, Final, Literal
 
@@ -36,7 +36,6 @@ from imserver.plugin.messages import (
     SendRequest,
 )
 from imserver.plugin.services import Core, SessionServices
-from imserver.plugin.storage import Account
 from imserver.plugin.wire import Limit
 
 _ID_BYTES: Final = 18
@@ -125,7 +124,6 @@ class TokenApi(Struct, frozen=True):
     sessions: SessionServices
     messages: MessageApi
     stored: MessageServices
-    accounts_of: Callable[[str, Sequence[str]], Iterable[Account]]
 
     def let_act(self, app: str, user: str, call: Call) -> None:
         """Let a user act who is proved by a token. The request counts as one of the user.
@@ -145,10 +143,7 @@ class TokenApi(Struct, frozen=True):
         if question is None:
             return None
         people = {entries[0].sender, *(each.user for each in question.answers)} - {""}
-        accounts = self.accounts_of(app, sorted(people))
-        return ReadableQuestion(
-            entries[0], question, {each.user: each.nickname or each.name for each in accounts}
-        )
+        return ReadableQuestion(entries[0], question, self.messages.store.names_of(app, sorted(people)))
 
     def answer(self, app: str, user: str, message: int, value: str, text: str = "") -> ReadableQuestion:
         """Answer a question. Returns what it is then: others may have been faster. Switches. Raises
@@ -169,7 +164,6 @@ def _service(core: Core, api: Api) -> TokenApi:
         core.sessions,
         MessageApi.of(core, api),
         core.service(MessageServices),
-        lambda app, users: core.identity.accounts.those_of(app, users),
     )
 
 

@@ -30,7 +30,7 @@ from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
 from imserver.features.accounts.accounts import Accounts, Closed, check_device
-from imserver.features.accounts.contract import Taken
+from imserver.features.accounts.contract import Account, FullSession, Taken
 from imserver.features.accounts.identifiers import BadField
 from imserver.features.oauth.declared import HTTP_LAST_LOGIN, HTTP_LINK_TAKEN, ProviderSettings, providers_of
 from imserver.features.oauth.links import AccountLink, LinkStore
@@ -44,11 +44,10 @@ from imserver.features.oauth.providers import (
     ProviderUnavailable,
 )
 from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ServiceRefused
-from imserver.plugin.identity import AccountSession, Tenants
+from imserver.plugin.identity import Tenants
 from imserver.plugin.runtime import Outgoing, RateLimitedLog
 from imserver.plugin.services import ClusterServices, Core
 from imserver.plugin.settings import Config
-from imserver.plugin.storage import Account
 
 log: Final = logging.getLogger(__name__)
 
@@ -360,7 +359,7 @@ class OAuth:
 
     def finish(
         self, app: str, login: str, code: str, address: str, factor: str = ""
-    ) -> AccountSession | str | None:
+    ) -> FullSession | str | None:
         """The session of a login, or the provider with which its account was linked. None: not yet.
 
         ``factor``: a code of the second factor of the account. Without it a handle stays: FactorRequired,
@@ -374,9 +373,7 @@ class OAuth:
         with self._accounts.counting_refusals(app, address):
             return self._finish(app, login, code, address, factor)
 
-    def _finish(
-        self, app: str, login: str, code: str, address: str, factor: str
-    ) -> AccountSession | str | None:
+    def _finish(self, app: str, login: str, code: str, address: str, factor: str) -> FullSession | str | None:
         key = _hash(login)
         row = self._row(key)
         if row is None or row.app != app:
@@ -418,7 +415,7 @@ class OAuth:
         ]
         return [name, *others]
 
-    def _log_in(self, row: _Running, found: Identity) -> AccountSession:
+    def _log_in(self, row: _Running, found: Identity) -> FullSession:
         """A session of the account of an identity, which is made if the provider may do so."""
         app, name = row.app, row.provider
         settings, _ = self._provider(app, name)

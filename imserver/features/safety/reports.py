@@ -196,8 +196,7 @@ class Reports:
 
     def names(self, app: str, users: Iterable[str]) -> dict[str, str]:
         """User → nickname or else user name, of those with an account."""
-        accounts = self._identity.accounts.those_of(app, list(dict.fromkeys(users)))
-        return {each.user: text for each in accounts if (text := each.nickname or each.name)}
+        return self._store.names_of(app, list(dict.fromkeys(users)))
 
     def groups(self, app: str, conversations: Iterable[int]) -> dict[str, str]:
         """Conversation → the name of the group, of those that are groups."""

@@ -15,10 +15,11 @@ from imserver.features.webhooks.event_rows import Absence, NewEvent
 from imserver.features.webhooks.feeds import Feed, Feeds
 from imserver.features.webhooks.log_window import RememberedMembers
 from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.identity import Holder
 from imserver.plugin.messages import Conversation, ConversationSummary, Entry, MessageLog
 from imserver.plugin.runtime import steady_time
 from imserver.plugin.services import SessionServices
-from imserver.plugin.storage import Account, Store
+from imserver.plugin.storage import Store
 
 GATHER_SECONDS: Final = 0.1
 """How long new entries wait for others."""
@@ -49,7 +50,7 @@ class Absences:
         sessions: SessionServices,
         is_registry_up: Callable[[], bool],
         store: Store,
-        accounts_of: Callable[[str, Sequence[str]], Iterable[Account]],
+        accounts_of: Callable[[str, Sequence[str]], Iterable[Holder]],
     ) -> None:
         self._feeds = feeds
         self._presence = sessions.presence

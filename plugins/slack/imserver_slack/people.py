@@ -13,13 +13,13 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.features.accounts.contract import NICKNAME_CHARACTERS, Taken
+from imserver.features.accounts.contract import NICKNAME_CHARACTERS, Account, Taken
 from imserver.features.accounts.declared import AppAccountSettings
 from imserver.features.accounts.identifiers import BadField, Identifier, checked
 from imserver.features.accounts.resets import hash_of
 from imserver.features.accounts.rows import AccountStore
 from imserver.plugin.messages import clean_name
-from imserver.plugin.storage import Account, Store
+from imserver.plugin.storage import Store
 
 from .export import Problems, Profile, User
 

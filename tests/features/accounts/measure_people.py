@@ -21,9 +21,8 @@ monkey.patch_all()  # otherwise PostgreSQL and MariaDB hold the loop while they 
 
 import gevent
 
-from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
-from imserver.features.accounts.contract import Imported
+from imserver.features.accounts.contract import Account, Imported
 from imserver.features.accounts.parts import accounts_of
 from tests.features import sections
 from tests.security.node_harness import ALL, Harness, config, searched

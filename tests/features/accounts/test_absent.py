@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from imserver.auth import tenants
-from imserver.auth.accounts import Account
 from imserver.auth.relations import NoRelations
 from imserver.auth.tokens import BadToken
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.parts import accounts_of
 from tests.security.node_harness import Harness, config
 

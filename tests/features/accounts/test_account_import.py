@@ -2,10 +2,9 @@
 
 import pytest
 
-from imserver.auth.accounts import Account
 from imserver.features.accounts import account_import
 from imserver.features.accounts.account_import import MOST_ERRORS, BadImport, accounts_of, read_rows, store
-from imserver.features.accounts.contract import Imported, Taken
+from imserver.features.accounts.contract import Account, Imported, Taken
 
 HASH = "0123456789abcdef0123456789ABCDEF"
 ARGON = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2g"

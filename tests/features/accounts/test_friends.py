@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
 from imserver.errors import ServiceRefused
 from imserver.features.accounts import friends
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.friends import FriendResult, Friends, Oneself, UnknownFriend
 from imserver.features.accounts.rows import AccountStore
 from imserver.storage.store import Store

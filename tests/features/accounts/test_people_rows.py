@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from imserver.auth.accounts import Account
-from imserver.features.accounts.contract import FOR_GOOD
+from imserver.features.accounts.contract import FOR_GOOD, Account
 from imserver.features.accounts.people import NoRole, NotBelow, PeopleFilter, PeopleStore
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotStore

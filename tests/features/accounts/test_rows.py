@@ -5,9 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from msgspec.structs import replace
 
-from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
-from imserver.features.accounts.contract import Device, Imported, Taken
+from imserver.features.accounts.contract import Account, Device, Imported, Taken
 from imserver.features.accounts.rows import AccountStore, States
 from imserver.features.bots.rows import BotStore
 from imserver.storage.statements import Statements

@@ -6,8 +6,8 @@ from threading import Barrier
 import pytest
 from msgspec.structs import replace
 
-from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.invitations.rows import InvitationShown, InvitationStore, use
 from imserver.storage.store import Store

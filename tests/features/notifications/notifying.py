@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import gevent
 from msgspec import json
 
-from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
+from imserver.features.accounts.contract import Account
 from imserver.features.notifications.contract import Delivery, PushEndpoint, Shown, Wishes
 from imserver.features.notifications.declared import AppNotifySettings
 from imserver.features.notifications.notifier import Notifier

@@ -13,8 +13,8 @@ import pytest
 from msgspec import json
 from msgspec.structs import replace
 
-from imserver.auth.accounts import Account
 from imserver.config.settings import AppSettings, settings_of
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import SmtpSettings
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.notifications import decisions, digests

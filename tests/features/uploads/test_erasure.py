@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from imserver.auth.accounts import Account
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.uploads import uploads_of
 from tests.security.node_harness import ALL, Harness, config

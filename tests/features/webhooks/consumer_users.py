@@ -18,9 +18,9 @@ import gevent
 from gevent.event import Event as Signal
 from msgspec import json
 
-from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
 from imserver.errors import StorageUnavailable
+from imserver.features.accounts.contract import Account
 from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.rows import BotStore, HookStore
 from imserver.features.webhooks.absences import Absences

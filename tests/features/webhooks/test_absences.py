@@ -9,8 +9,8 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.auth.accounts import Account
 from imserver.errors import StorageUnavailable
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotStore
 from imserver.features.webhooks import absences as module

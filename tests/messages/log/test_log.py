@@ -8,8 +8,8 @@ import gevent
 import pytest
 from gevent.event import AsyncResult
 
-from imserver.auth.accounts import Account
 from imserver.cluster.history import PAGE_BYTES
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.messages.log.contract import (
     MOST_UNREAD,

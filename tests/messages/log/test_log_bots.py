@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from imserver.auth.accounts import Account
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotCommand, BotStore
 from imserver.messages.log.bots import MOST_BOTS, bots_of, values_of

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imserver.auth.accounts import Account
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.messages.log.contract import Appended, Draft, LogExtent
 from imserver.messages.log.lost import EntriesLost

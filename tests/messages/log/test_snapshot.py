@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from imserver.auth.accounts import Account
+from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import AccountStore, States
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.messages.action_positions import ActionPositions
