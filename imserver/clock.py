@@ -3,13 +3,19 @@ yielding in long work."""
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
 from random import uniform
 from time import monotonic, time
 from typing import Final
 
 import gevent
 from gevent.hub import get_hub
+
+from imserver.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 CLOCK_SECONDS: Final = 1.0
 """Difference of the clocks of two machines above which tokens expire too early or too late."""
@@ -65,6 +71,24 @@ def until_beat(seconds: float = 1.0) -> float:
     offset = os.getpid() * _GOLDEN % 1.0
     seconds_left = seconds - (monotonic() - offset) % seconds
     return seconds_left if seconds_left > seconds * _TOO_SOON else seconds_left + seconds
+
+
+def every(seconds: float, work: Callable[[], object], failure: str) -> Callable[[], None]:
+    """The function of a greenlet that calls ``work`` at each tick of :func:`until_beat`, until it is killed.
+    ``failure``: what the log says if it raises; a service that does not answer is worth a debug line only.
+    """
+
+    def run() -> None:
+        while True:
+            gevent.sleep(until_beat(seconds))
+            try:
+                work()
+            except Unavailable as error:
+                log.debug("%s: %s", failure, error)
+            except Exception:
+                log.exception("%s", failure)
+
+    return run
 
 
 def take_turns(nodes: int) -> None:

@@ -9,7 +9,9 @@ import pytest
 from gevent.socket import socketpair
 
 from imserver import clock
-from imserver.clock import serve_others, until_beat
+from imserver.clock import every, serve_others, until_beat
+from imserver.errors import Unavailable
+from tests.support import until
 
 
 @pytest.fixture
@@ -52,6 +54,20 @@ def test_processes_beat_at_moments_of_their_own(time: list[float], monkeypatch: 
     moments.sort()
     gaps = [later - earlier for earlier, later in pairwise(moments)]
     assert max(gaps) < 3 / 56
+
+
+def test_what_is_done_every_moment_goes_on_after_failures(caplog: pytest.LogCaptureFixture) -> None:
+    failures, done = [KeyError("strange"), Unavailable("away")], list[int]()
+
+    def work() -> None:
+        if failures:
+            raise failures.pop()
+        done.append(1)
+
+    greenlet = gevent.spawn(every(0.001, work, "it could not be done"))
+    until(lambda: len(done) > 1)
+    greenlet.kill()
+    assert caplog.text.count("Traceback") == caplog.text.count("it could not be done") == 1
 
 
 def test_it_is_the_clock_of_the_machine() -> None:

@@ -13,7 +13,6 @@ from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore as Lock
 
 from imserver import errors
-from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.messages.acks import (
     ACK_SECONDS,
@@ -385,15 +384,6 @@ class CatchUp:
             present = {"", *[room.name for room in connection.channels]}
             rooms = [room for room in log_subscription.positions if room in present]
             self._positions.prove(*app_and_user(connection), rooms, id)
-
-    def run(self) -> None:
-        """Greenlet: look each second for acknowledgements that are late, until it is killed."""
-        while True:
-            gevent.sleep(until_beat(1.0))
-            try:
-                self.check_acks()
-            except Exception:
-                log.exception("acknowledgements could not be checked")
 
     def check_acks(self) -> None:
         """A second has passed: start a greenlet if entries have to be sent again. Never switches."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from imserver.clock import every
 from imserver.config.settings import Config, settings_of
 from imserver.core.core import Core, FeatureParts
 from imserver.messages.acks import AckTracker
@@ -37,6 +38,7 @@ def build(core: Core) -> FeatureParts:
     services = _make_services(core)
     messaging, positions = services.messaging, services.messaging.positions
     catch_up, network = messaging.catch_up, core.network
+    expire_seconds = core.config.storage.expire_seconds
     network.context.ponged = catch_up.ponged
     # Before the parts of the core, which forget whose connection it was.
     network.ended.insert(0, catch_up.ended)
@@ -49,11 +51,11 @@ def build(core: Core) -> FeatureParts:
         run=(
             messaging.follower.run,
             positions.run,
-            services.retention.run,
-            WordIndexing(core.storage.store).run,
+            every(expire_seconds, services.retention.expire, "entries could not be expired"),
+            every(1.0, WordIndexing(core.storage.store).work, "words could not be added to the index"),
             services.channel_streams.run,
             services.streams.run,
-            catch_up.run,
+            every(1.0, catch_up.check_acks, "acknowledgements could not be checked"),
         ),
         # Clients acknowledge until their connections end.
         finish=positions.store_proved,
@@ -121,7 +123,6 @@ def _make_services(core: Core) -> MessageServices:
         search,
         Retention(
             settings_of(core.config, RetentionSettings),
-            core.config.storage.expire_seconds,
             core.identity.tenants.get,
             core.storage.store,
             core.node.metrics,

@@ -9,10 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-import gevent
-
 from imserver.config.settings import TenantSettings, app_settings_of
-from imserver.errors import StorageUnavailable
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.declared import AppRetention, RetentionSettings
 from imserver.messages.log.contract import LogObserver
@@ -24,13 +21,12 @@ log = logging.getLogger(__name__)
 
 
 class Retention:
-    """Runs every ``expire_seconds``. ``settings_of`` gives the settings of an app. Positions of the
+    """Deletes entries whose time is over. ``settings_of`` gives the settings of an app. Positions of the
     action dialect expire with the entries. Entries that one of the ``observers`` needs stay."""
 
     def __init__(
         self,
         settings: RetentionSettings,
-        expire_seconds: float,
         settings_of: Callable[[str], TenantSettings | None],
         store: Store,
         metrics: Metrics,
@@ -38,23 +34,11 @@ class Retention:
         observers: Sequence[LogObserver],
     ) -> None:
         self._settings = settings
-        self._expire_seconds = expire_seconds
         self._settings_of = settings_of
         self._store = store
         self._metrics = metrics
         self._positions = positions
         self._observers = observers
-
-    def run(self) -> None:
-        """Greenlet: delete what has expired, until it is killed."""
-        while True:
-            gevent.sleep(self._expire_seconds)
-            try:
-                self.expire()
-            except StorageUnavailable as error:
-                log.debug("entries could not be expired: %s", error)
-            except Exception:
-                log.exception("entries could not be expired")
 
     def expire(self) -> int:
         """Delete what has expired. Returns the number of entries. Switches. Raises StorageUnavailable."""

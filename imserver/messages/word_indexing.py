@@ -12,14 +12,12 @@ from typing import Final
 
 import gevent
 
-from imserver.clock import is_long_turn, until_beat
-from imserver.errors import StorageUnavailable
+from imserver.clock import is_long_turn
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS: Final = 1.0
 MERGE_SECONDS: Final = 60.0
 """What was changed waits so long at most: one merge of a segment serves all changes of its messages."""
 _SLICE_SECONDS: Final = 0.002
@@ -37,19 +35,13 @@ class WordIndexing:
         self._has_begun = False
         self._merged_at = -inf
 
-    def run(self) -> None:
-        """Greenlet: add whole segments, and merge changes, until it is killed."""
-        while True:
-            gevent.sleep(until_beat(LOOK_SECONDS))
-            try:
-                self.look()
-                if monotonic() - self._merged_at >= MERGE_SECONDS:
-                    self._merged_at = monotonic()
-                    self.merge()
-            except StorageUnavailable as error:
-                log.debug("words could not be added to the index: %s", error)
-            except Exception:
-                log.exception("words could not be added to the index")
+    def work(self) -> None:
+        """Add the segments that are whole, and merge changes from time to time. Switches. Raises
+        StorageUnavailable."""
+        self.look()
+        if monotonic() - self._merged_at >= MERGE_SECONDS:
+            self._merged_at = monotonic()
+            self.merge()
 
     def look(self) -> None:
         """Add the segments that are whole. Switches. Raises StorageUnavailable."""

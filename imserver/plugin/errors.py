@@ -1,11 +1,14 @@
 """The face: codes, problems and exceptions."""
 
+import warnings
+from typing import Any
+
+from imserver import errors
 from imserver.errors import (
     ClientError,
     CloseCode,
     HttpProblem,
     ImserverError,
-    LoginRefusal,
     Problems,
     ReplyCode,
     ServiceRefused,
@@ -19,7 +22,6 @@ __all__ = [
     "CloseCode",
     "HttpProblem",
     "ImserverError",
-    "LoginRefusal",
     "Problems",
     "ReplyCode",
     "ServiceRefused",
@@ -27,3 +29,11 @@ __all__ = [
     "Unavailable",
     "reply_text",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``LoginRefusal`` of version 3, until 2.0."""
+    if name != "LoginRefusal":
+        raise AttributeError(name)
+    warnings.warn(f"{__name__}.{name} is deprecated: give a name", DeprecationWarning, stacklevel=2)
+    return errors.LoginRefusal

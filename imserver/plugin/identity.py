@@ -1,7 +1,11 @@
 """The face: who acts, what they may do, and how often."""
 
+import warnings
+from typing import Any
+
+from imserver.auth import back_ends
 from imserver.auth.accounts import GOCHAT, AccountSession, Holder
-from imserver.auth.back_ends import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable, LoginAnswer
+from imserver.auth.back_ends import BackEndCall, BackEndRefused, BackEndUnavailable, LoginAnswer
 from imserver.auth.issuers import Issuer
 from imserver.auth.login import Logins
 from imserver.auth.observer import Act, Denial, NoObserver
@@ -21,7 +25,6 @@ __all__ = [
     "BackEndCall",
     "BackEndRefused",
     "BackEndUnavailable",
-    "BackEnds",
     "BadKey",
     "BadSignature",
     "BadTenant",
@@ -48,3 +51,13 @@ __all__ = [
     "by_address",
     "token_end",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``BackEnds`` of version 3, until 2.0."""
+    if name != "BackEnds":
+        raise AttributeError(name)
+    warnings.warn(
+        f"{__name__}.{name} is deprecated: use core.identity.back_ends", DeprecationWarning, stacklevel=2
+    )
+    return back_ends.BackEnds

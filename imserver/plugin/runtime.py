@@ -1,7 +1,7 @@
 """The face: time, logs, files, and requests to the outside."""
 
 from imserver.assets import asset_path
-from imserver.clock import is_long_turn, retry_pause, serve_others, steady_time, until_beat
+from imserver.clock import every, is_long_turn, retry_pause, serve_others, steady_time, until_beat
 from imserver.logging import RateLimitedLog
 from imserver.threads import Threads
 from imserver.transport.outgoing import BadUrl, Outgoing, PublicRequests, Unreachable
@@ -15,6 +15,7 @@ __all__ = [
     "Threads",
     "Unreachable",
     "asset_path",
+    "every",
     "is_long_turn",
     "network_of",
     "retry_pause",

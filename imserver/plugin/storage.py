@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any
 
 from imserver.storage.contract import Erasure, KeyRow, RecordEvent
+from imserver.storage.runner import Runner
 from imserver.storage.statements import (
     Condition,
     PooledStatements,
@@ -25,6 +26,7 @@ __all__ = [
     "Reason",
     "RecordEvent",
     "Row",
+    "Runner",
     "Statements",
     "Store",
     "Table",

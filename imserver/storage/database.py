@@ -77,7 +77,7 @@ class _Late(BaseException):
     """
 
 
-class Runner(Protocol):
+class DatabaseRunner(Protocol):
     """The place where the work of a database runs."""
 
     def run(self, function: Callable[[], T], seconds: float | None) -> T:
@@ -153,7 +153,9 @@ class Database:
         self._settings = settings
         self._features = features
         self._engine: Engine = make_engine(address, settings)
-        self.runner: Runner = ThreadRunner() if threaded and address.file is not None else GreenletRunner()
+        self.runner: DatabaseRunner = (
+            ThreadRunner() if threaded and address.file is not None else GreenletRunner()
+        )
         self._lock = -1
 
     def open(self, check_new: Callable[[], object] = lambda: None) -> None:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from msgspec import UNSET, json
 from msgspec.structs import replace
 
-from imserver.auth.back_ends import NoBackEnds
 from imserver.channels.subscriptions import Subscribed
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
@@ -51,7 +51,7 @@ class Reader:
         harness.channels.subscriptions.answered(self.connection, PRICES, found)
         command = Subscribe(PRICES, recover=since is not None, recoverable=True, delta=delta)
         self.result: Any = (
-            CentrifugeAnswers(NoBackEnds()).subscribed(self.connection, command, found, UNSET, 0).data
+            CentrifugeAnswers(Mock()).subscribed(self.connection, command, found, UNSET, 0).data
         )
         for publication in json.decode(json.encode(self.result)).get("publications", []):
             self._take(publication)

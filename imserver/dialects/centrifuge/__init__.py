@@ -17,7 +17,7 @@ def _build(core: Core) -> FeatureParts:
         from imserver.plugin.messages import MessageServices  # imports the messenger
 
         messaging = core.service(MessageServices).messaging
-    answers = CentrifugeAnswers(core.identity.back_ends)
+    answers = CentrifugeAnswers(core)
     core.channels.commands.answers[NAME] = answers
     service = CentrifugeService(core, answers, messaging)
     return FeatureParts(

@@ -58,7 +58,6 @@ from imserver.plugin.errors import CloseCode, ReplyCode, StorageUnavailable
 from imserver.plugin.identity import (
     BackEndCall,
     BackEndRefused,
-    BackEnds,
     BackEndUnavailable,
     BadToken,
     LoginDecision,
@@ -218,8 +217,8 @@ class CentrifugeState(OwnChannel, gc=False):
 class CentrifugeAnswers(ChannelAnswers):
     """The answers to commands on channels, and the ends of subscriptions. See :class:`ChannelAnswers`."""
 
-    def __init__(self, back_ends: BackEnds) -> None:
-        self._back_ends = back_ends
+    def __init__(self, core: Core) -> None:
+        self._back_ends = core.identity.back_ends
 
     def channel_of(self, connection: Connection, name: str) -> str:
         """``#<id>`` is ``user:<id>`` for the user of this id."""

@@ -16,7 +16,7 @@ def _build(core: Core) -> FeatureParts:
     hooks = PusherHooks(webhooks_of(core))
     apps = PusherApps(core.identity.tenants, hooks, core.channels.channels.options.set_names)
     core.identity.logins.entrances.append(entrance)
-    service = PusherService(core.sessions, core.channels, core.identity.logins, apps, hooks)
+    service = PusherService(core, apps, hooks)
     counts = api.ConnectionCounts(core.sessions, core.cluster)
     return FeatureParts(
         api.PusherApi(apps, service, core.channels, core.sessions, counts),

@@ -34,15 +34,8 @@ from imserver.dialects.pusher.wire import (
     SignIn,
 )
 from imserver.plugin.errors import CloseCode, ImserverError, ReplyCode
-from imserver.plugin.identity import Buckets, LoginDecision, Logins
-from imserver.plugin.services import (
-    ChannelMember,
-    ChannelRefused,
-    ChannelServices,
-    Position,
-    SessionServices,
-    Subscribed,
-)
+from imserver.plugin.identity import Buckets, LoginDecision
+from imserver.plugin.services import ChannelMember, ChannelRefused, Core, Position, Subscribed
 from imserver.plugin.wire import (
     ChannelPart,
     CommandRow,
@@ -131,20 +124,13 @@ def connection_id_of(socket_id: str) -> str:
 class PusherService:
     """Serves clients of the pusher dialect. Owner of their presence data and the rate of client events."""
 
-    def __init__(
-        self,
-        sessions: SessionServices,
-        channels: ChannelServices,
-        logins: Logins,
-        apps: PusherApps,
-        hooks: PusherHooks,
-    ) -> None:
-        self._hub = sessions.hub
-        self._sessions = sessions.sessions
-        self._channels = channels.channels
-        self._connections = sessions.connections
-        self._logins = logins
-        self._consent = channels.consent
+    def __init__(self, core: Core, apps: PusherApps, hooks: PusherHooks) -> None:
+        self._hub = core.sessions.hub
+        self._sessions = core.sessions.sessions
+        self._channels = core.channels.channels
+        self._connections = core.sessions.connections
+        self._logins = core.identity.logins
+        self._consent = core.channels.consent
         self._apps = apps
         self._hooks = hooks
         self._client_events = Buckets(CLIENT_EVENTS)

@@ -19,7 +19,7 @@ from imserver.features.audit.rows import ActBatch, NewAct, append, remove_before
 from imserver.plugin import Answers, FeatureParts
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import Act, NoObserver
-from imserver.plugin.runtime import retry_pause
+from imserver.plugin.runtime import every, retry_pause
 from imserver.plugin.services import Core, Foundation
 from imserver.plugin.settings import settings_of
 from imserver.plugin.storage import Store
@@ -34,7 +34,6 @@ LAST_SECONDS: Final = 5.0
 """Time limit for the acts that wait when the node ends."""
 MOST_WAITING: Final = 10_000
 _AT_ONCE: Final = 200
-_LOOK_SECONDS: Final = 600.0
 
 
 class AuditCounts(Struct):
@@ -143,17 +142,6 @@ class AuditLog(NoObserver):
                     self._store_some([each])
                 return
 
-    def run(self) -> None:
-        """Greenlet: remove acts that are too old, until it is killed."""
-        while True:
-            gevent.sleep(_LOOK_SECONDS)
-            try:
-                self.expire()
-            except StorageUnavailable as error:
-                log.debug("old acts could not be removed: %s", error)
-            except Exception:
-                log.exception("old acts could not be removed")
-
     def expire(self) -> None:
         """Remove acts that are too old. Switches. Raises StorageUnavailable."""
         while self._days and self._store.write_or(0, partial(remove_before, self._days * 86_400_000)):
@@ -175,4 +163,5 @@ def answers(base: Foundation) -> Answers:
 def build(core: Core) -> FeatureParts:
     """Join it to the core."""
     audit = core.service(AuditLog)
-    return FeatureParts(prepare=audit.prepare, run=(audit.run,), finish=audit.finish)
+    run = every(600.0, audit.expire, "old acts could not be removed")
+    return FeatureParts(prepare=audit.prepare, run=(run,), finish=audit.finish)

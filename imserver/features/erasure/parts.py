@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
-import gevent
 from msgspec import Struct
 
 from imserver.plugin import FeatureParts
-from imserver.plugin.errors import Problems, Unavailable
+from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about
 from imserver.plugin.identity import Needs
-from imserver.plugin.runtime import until_beat
+from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 
 log = logging.getLogger(__name__)
-
-_LOOK_SECONDS: Final = 60.0
 
 Proof = Callable[[str, str, str, str, str, str], None]
 """(app, user, password, code, address, token): raises if the owner of an account has proved nothing."""
@@ -37,17 +34,6 @@ class UserErasure:
         """Erase a user of any kind. Switches. Raises Unavailable."""
         self._core.erase_user(app, user)
         self._write_journal()
-
-    def run(self) -> None:
-        """Greenlet: go on with what was interrupted, until it is killed."""
-        while True:
-            gevent.sleep(until_beat(_LOOK_SECONDS))
-            try:
-                self.look()
-            except Unavailable as error:
-                log.debug("erasures could not go on: %s", error)
-            except Exception:
-                log.exception("erasures could not go on")
 
     def look(self) -> None:
         """Go on with erasures that were interrupted, and note what other nodes have erased. Switches. Raises
@@ -67,7 +53,8 @@ class UserErasure:
 def build(core: Core) -> FeatureParts:
     """Build them."""
     erasure = UserErasure(core)
-    return FeatureParts(erasure, run=(erasure.run,), page=Path(__file__).parent / "page")
+    run = every(60.0, erasure.look, "erasures could not go on")
+    return FeatureParts(erasure, run=(run,), page=Path(__file__).parent / "page")
 
 
 def _proof_of(core: Core) -> Proof | None:

@@ -12,9 +12,10 @@ from imserver.features.exports.declared import DAY_SECONDS, EXPORTS, SETTINGS, T
 from imserver.features.exports.exports import Exports
 from imserver.plugin import Feature, FeatureParts, Views
 from imserver.plugin.http import Api
+from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
-from imserver.plugin.storage import Erasure, Store
+from imserver.plugin.storage import Erasure, Runner, Store
 
 
 def _build(core: Core) -> FeatureParts:
@@ -23,9 +24,13 @@ def _build(core: Core) -> FeatureParts:
     exports = Exports(core.config, core.storage.store, buckets, core.node.version)
     return FeatureParts(
         exports,
-        run=(exports.run_users, exports.run_apps),
+        run=(
+            *(runner.run for runner in exports.runners),
+            every(600.0, exports.sweep, "old archives could not be removed"),
+        ),
         erasure=exports.erasure,
         page=Path(__file__).parent / "page",
+        finish=lambda: list(map(Runner.stop, exports.runners)),
         stop=exports.close,
     )
 

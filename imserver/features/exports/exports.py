@@ -1,7 +1,7 @@
 """Makes archives of users and apps, keeps them for a while, and deletes them.
 
-An export is a row. The node that takes it makes its archive in a folder of its own, so another node that has
-the same folder goes on with it, and one that has not begins it again.
+An export is a row of a :class:`Runner`. The node that works on it makes its archive in a folder of its own,
+so another node that has the same folder goes on with it, and one that has not begins it again.
 """
 
 from __future__ import annotations
@@ -12,28 +12,23 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from secrets import token_hex
-from time import monotonic, time
+from time import time
 from typing import Any, Final
 
 import msgspec
-from gevent.event import Event as Signal
 
 from imserver.features.exports.archive import NAME, ArchiveState
 from imserver.features.exports.contents import ArchiveMaker, Subject
 from imserver.features.exports.declared import HTTP_EXPORT_UNFINISHED, ExportSettings
 from imserver.features.exports.rows import DONE, FAILED, UNDER_WAY, Job, JobRows
-from imserver.plugin.errors import HttpProblem, ImserverError, ServiceRefused, StorageUnavailable, Unavailable
+from imserver.plugin.errors import HttpProblem, ServiceRefused, Unavailable
 from imserver.plugin.identity import Buckets
 from imserver.plugin.runtime import Threads
 from imserver.plugin.settings import Config, settings_of
-from imserver.plugin.storage import Erasure, Store
+from imserver.plugin.storage import Erasure, Runner, Store
 
 log = logging.getLogger(__name__)
 
-LEASE_SECONDS: Final = 15
-LOOK_SECONDS: Final = 60.0
-"""Between two looks at what other nodes have left behind. A node works at once on what is started there."""
-_SWEEP_SECONDS: Final = 600.0
 _PIECE_BYTES: Final = 1 << 16
 _ID_BYTES: Final = 16
 
@@ -42,10 +37,6 @@ class UnknownExport(
     ServiceRefused, problem=HttpProblem(404, "unknown_export", "No such export, or it has been deleted.")
 ):
     """There is no such export, or it was deleted."""
-
-
-class Lost(ImserverError):
-    """The export was deleted, or another node has taken it over."""
 
 
 def folder_of(config: Config) -> Path:
@@ -67,9 +58,18 @@ class Exports:
         self._buckets = buckets
         self._release = release
         self._threads = Threads(2)
-        self._wakes = Signal(), Signal()
-        """Of the greenlets for exports of users and of apps."""
-        self._swept = float("-inf")
+        self.runners = tuple(
+            Runner(
+                store,
+                "export_job",
+                f"(state = {UNDER_WAY} OR ends < {{now}}) AND member {whose} ''",
+                self._work,
+                lease_seconds=15,
+                look_seconds=60.0,
+            )
+            for whose in ("<>", "=")
+        )
+        """Of users, and of apps: those take long, and nobody waits for them."""
 
     # --- requests -------------------------------------------------------------------------------------------
 
@@ -86,7 +86,7 @@ class Exports:
         packed = msgspec.json.encode(subject)
         job = Job(subject.app, token_hex(_ID_BYTES), subject.user, UNDER_WAY, now, ends, 0, subject=packed)
         self._rows.add(job)
-        self._wakes[not subject.user].set()
+        self.runners[not subject.user].wake()
         return job
 
     def show(self, app: str, id: str, user: str | None = None) -> Job:
@@ -118,84 +118,43 @@ class Exports:
 
     # --- work -----------------------------------------------------------------------------------------------
 
-    def run_users(self) -> None:
-        """Greenlet: make archives of users, and delete old ones, until it is killed."""
-        self._run(False)
-
-    def run_apps(self) -> None:
-        """Greenlet: make archives of apps, until it is killed. They take long, and nobody waits for them."""
-        self._run(True)
-
-    def _run(self, of_apps: bool) -> None:
-        wake = self._wakes[of_apps]
-        while True:
-            wake.clear()
-            seconds = LOOK_SECONDS
-            try:
-                if self.tick(of_apps):
-                    seconds = LEASE_SECONDS
-            except StorageUnavailable as error:
-                log.debug("exports could not be read: %s", error)
-            except Exception:
-                log.exception("exports could not be read")
-            wake.wait(seconds)
-
-    def tick(self, of_apps: bool) -> bool:
-        """Work on what waits. Whether something is under way still: another node may die over it. Switches.
-        Raises StorageUnavailable."""
-        if not self._rows.store.has_database:
-            return False
-        for job in self._rows.waiting(of_apps):
-            self._work(job)
-        if not of_apps:
-            for job in self._rows.ended(int(time())):
-                self._delete(job)
-            self._sweep()
-        return self._rows.are_under_way(of_apps)
-
-    def _work(self, job: Job) -> None:
-        leased = self._rows.lease(job, LEASE_SECONDS)
-        if not leased:
+    def _work(self, app: str, id: str) -> None:
+        """Make an archive, or delete one whose time is over."""
+        job = self._rows.get(app, id)
+        if job is None:
             return
+        runner = self.runners[not job.user]
         try:
-            progress = self._make(job, leased)
-        except Lost:
-            log.info("the export %s of %s was deleted, or another node makes it", job.id, job.app)
-            return
-        except (Unavailable, OSError) as error:
-            log.warning("the export %s of %s has to wait: %s", job.id, job.app, error)
-            return
-        except Exception:
-            log.exception("the export %s of %s has failed", job.id, job.app)
-            self._remove(job.id)
-            self._rows.end(job, FAILED, (0, 0, 0), job.ends)
-            return
-        ends = int(time()) + int(self._settings.retention_seconds)
-        if not self._rows.end(job, DONE, progress, ends):
-            self._remove(job.id)
-
-    def _make(self, job: Job, leased: int) -> tuple[int, int, int]:
-        """Make the archive. Returns its entries, rows and bytes."""
-        subject = msgspec.json.decode(job.subject, type=Subject)
-        lease_end, reached = leased, monotonic()
-
-        def proceed(state: ArchiveState) -> None:
-            nonlocal lease_end, reached
-            if monotonic() - reached < 1.0:
+            if job.state != UNDER_WAY or job.ends < time():
+                runner.end(app, id)
+                self._remove(id)
                 return
-            progress = state.entries, state.rows, state.size
-            lease_end = self._rows.reach(job, progress, lease_end, LEASE_SECONDS)
-            if not lease_end:
-                if self._rows.get(job.app, job.id) is None:
-                    self._remove(job.id)
-                raise Lost(job.id)
-            reached = monotonic()
+            progress = self._make(job, runner)
+            ends = int(time()) + int(self._settings.retention_seconds)
+            runner.end(app, id, state=DONE, ends=ends, **progress)
+        except Runner.Lost:
+            if self._rows.get(app, id) is None:
+                self._remove(id)
+            raise
+        except (Unavailable, OSError):
+            raise
+        except Exception:
+            log.exception("the export %s of %s has failed", id, app)
+            self._remove(id)
+            runner.end(app, id, state=FAILED, entries=0, records=0, size=0)
 
+    def _make(self, job: Job, runner: Runner) -> dict[str, int]:
+        """Make the archive. Returns its entries, rows and bytes."""
         maker = ArchiveMaker(
-            self._config, self._rows.store, subject, self._root / job.id, self._threads.do, self._release
+            self._config,
+            self._rows.store,
+            msgspec.json.decode(job.subject, type=Subject),
+            self._root / job.id,
+            self._threads.do,
+            self._release,
         )
-        path = maker.make(proceed)
-        return maker.state.entries, maker.state.rows, path.stat().st_size
+        path = maker.make(lambda state: runner.proceed(job.app, job.id, **_progress(state, state.size)))
+        return _progress(maker.state, path.stat().st_size)
 
     # --- away -----------------------------------------------------------------------------------------------
 
@@ -207,12 +166,9 @@ class Exports:
     def _remove(self, id: str) -> None:
         self._threads.do(lambda: shutil.rmtree(self._root / id, ignore_errors=True))
 
-    def _sweep(self) -> None:
-        """Remove archives whose rows another node has deleted."""
-        if monotonic() - self._swept < _SWEEP_SECONDS:
-            return
-        self._swept = monotonic()
-        ids: list[str] = self._threads.do(self._old)
+    def sweep(self) -> None:
+        """Remove archives whose rows another node has deleted. Switches. Raises StorageUnavailable."""
+        ids: list[str] = self._threads.do(self._old) if self._rows.store.has_database else []
         for id in set(ids) - self._rows.known(ids):
             self._remove(id)
 
@@ -240,3 +196,7 @@ class Exports:
     def close(self) -> None:
         """End the threads."""
         self._threads.close()
+
+
+def _progress(state: ArchiveState, size: int) -> dict[str, int]:
+    return {"entries": state.entries, "records": state.rows, "size": size}

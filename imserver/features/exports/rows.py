@@ -63,64 +63,12 @@ class JobRows:
         where, values = ("", [app]) if user is None else (" AND member = %s", [app, user])
         return list(map(_job, self.store.rows(f"{_JOBS} WHERE app = %s{where}", values)))
 
-    def waiting(self, of_apps: bool) -> list[Job]:
-        """The exports on which no node works, the oldest first."""
-        whose = "=" if of_apps else "<>"
-
-        def work(sql: PooledStatements) -> list[Row]:
-            where = f"state = {UNDER_WAY} AND leased < {sql.now} AND member {whose} %s"
-            return sql.query(f"{_JOBS} WHERE {where} ORDER BY created", ("",))
-
-        nothing: list[Row] = []
-        return list(map(_job, self.store.read_or(nothing, work)))
-
-    def are_under_way(self, of_apps: bool) -> bool:
-        """Whether there are exports that are not made yet."""
-        whose = "=" if of_apps else "<>"
-        statement = f"SELECT 1 FROM export_job WHERE state = {UNDER_WAY} AND member {whose} %s LIMIT 1"
-        return bool(self.store.rows(statement, ("",)))
-
-    def ended(self, now: int) -> list[Job]:
-        """The exports whose archives are to be deleted."""
-        return list(map(_job, self.store.rows(f"{_JOBS} WHERE ends < %s", (now,))))
-
     def known(self, ids: Sequence[str]) -> set[str]:
         """Which of these ids are those of exports."""
         statement = "SELECT id FROM export_job WHERE id IN {}"
         nothing: list[Row] = []
         rows = self.store.read_or(nothing, lambda sql: sql.query_in(statement, (), ids))
         return {text_of(id) for (id,) in rows}
-
-    def lease(self, job: Job, seconds: int) -> int:
-        """Take over the work on an export for so many seconds. Returns the end of the lease; 0: another node
-        has."""
-        return self._lease(job, job.leased, seconds, "", ())
-
-    def reach(self, job: Job, progress: tuple[int, int, int], leased: int, seconds: int) -> int:
-        """Say how far an export is: entries, records and bytes; and hold on to it. Returns the new end of the
-        lease; 0: it was deleted, or another node has taken it over."""
-        return self._lease(job, leased, seconds, ", entries = %s, records = %s, size = %s", progress)
-
-    def _lease(self, job: Job, leased: int, seconds: int, changes: str, values: tuple[int, ...]) -> int:
-        """Change an export whose lease ends at ``leased``, by the clock of the database: those of nodes
-        differ.
-        """
-        where = f"app = %s AND id = %s AND leased = %s AND state = {UNDER_WAY}"
-
-        def work(sql: PooledStatements) -> int:
-            until = max(int(sql.query(f"SELECT {sql.now}")[0][0]) + seconds, leased + 1)
-            statement = f"UPDATE export_job SET leased = %s{changes} WHERE {where}"
-            return until * sql.execute(statement, (until, *values, job.app, job.id, leased))
-
-        return self.store.write_or(0, work)
-
-    def end(self, job: Job, state: int, progress: tuple[int, int, int], ends: int) -> bool:
-        """End an export; False: it was deleted."""
-        statement = (
-            "UPDATE export_job SET state = %s, entries = %s, records = %s, size = %s, ends = %s "
-            "WHERE app = %s AND id = %s"
-        )
-        return self.store.execute(statement, (state, *progress, ends, job.app, job.id)) > 0
 
     def forget(self, job: Job) -> None:
         """Delete an export."""

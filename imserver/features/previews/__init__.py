@@ -13,7 +13,7 @@ from imserver.features.previews.api import routes
 from imserver.features.previews.declared import SETTINGS, TABLES, PreviewSettings
 from imserver.features.previews.previews import Previews
 from imserver.plugin import Feature, FeatureParts
-from imserver.plugin.runtime import PublicRequests
+from imserver.plugin.runtime import PublicRequests, every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 
@@ -27,7 +27,7 @@ def _build(core: Core) -> FeatureParts:
     return FeatureParts(
         previews,
         reload=previews.configure,
-        run=(previews.run,),
+        run=(every(600.0, previews.sweep, "old previews could not be deleted"),),
         page=Path(__file__).parent / "page",
         stop=previews.stop,
     )

@@ -42,7 +42,7 @@ from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
 from imserver.plugin.http import about
 from imserver.plugin.identity import TooManyRequests
 from imserver.plugin.messages import Entry, MessageLog
-from imserver.plugin.runtime import PublicRequests, Unreachable, is_long_turn, serve_others, until_beat
+from imserver.plugin.runtime import PublicRequests, Unreachable, is_long_turn, serve_others
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.wire import Limit
@@ -61,7 +61,6 @@ _WORK_SECONDS: Final = 60.0
 _NONE_SECONDS: Final = 3600
 """How long nobody tries again to fetch a page."""
 _DAY_SECONDS: Final = 86_400
-_SWEEP_SECONDS: Final = 600.0
 _SWEPT: Final = 100
 _ID_BYTES: Final = 24
 
@@ -295,17 +294,6 @@ class Previews:
             self._uploads.delete(name)
         except MediaUnavailable as error:
             log.warning("the picture of a former preview could not be deleted: %s", error)
-
-    def run(self) -> None:
-        """Greenlet: delete previews whose time is over, until killed."""
-        while True:
-            gevent.sleep(until_beat(_SWEEP_SECONDS))
-            try:
-                self.sweep()
-            except StorageUnavailable as error:
-                log.debug("old previews could not be deleted: %s", error)
-            except Exception:
-                log.exception("old previews could not be deleted")
 
     def sweep(self) -> None:
         """Delete previews whose time is over, with their pictures. Switches. Raises StorageUnavailable."""

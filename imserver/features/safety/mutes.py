@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from time import monotonic
 from typing import Final
 
-import gevent
-
 from imserver.features.safety.rows import Muted, SafetyRows
-from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.runtime import until_beat
 from imserver.plugin.services import Core
 
-log = logging.getLogger(__name__)
-
-TICK_SECONDS: Final = 5.0
 _OVERLAP_SECONDS: Final = 60
 """A transaction may be committed so long after its time."""
-_DAY: Final = 86400
 
 
 class Mutes:
@@ -53,18 +43,3 @@ class Mutes:
         for row in rows:
             self._learn(row)
         self._known = max(now - _OVERLAP_SECONDS, 0)
-
-    def run(self) -> None:
-        """Greenlet: learn of mutes that commands have stored, until killed."""
-        swept = monotonic()
-        while True:
-            gevent.sleep(until_beat(TICK_SECONDS))
-            try:
-                self.load()
-                if self._rows.store.has_database and monotonic() > swept + _DAY:
-                    swept = monotonic()
-                    self._rows.forget_mutes(_DAY)
-            except StorageUnavailable as error:
-                log.debug("mutes could not be read: %s", error)
-            except Exception:
-                log.exception("mutes could not be read")

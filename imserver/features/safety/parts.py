@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from time import time
 from typing import Final
 
 from msgspec import Struct
@@ -24,6 +25,7 @@ from imserver.features.safety.reports import ReportCommands, Reports
 from imserver.features.safety.rows import SafetyRows
 from imserver.plugin import FeatureParts
 from imserver.plugin.errors import Problems, ServiceRefused
+from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.wire import Limit
 
@@ -57,7 +59,13 @@ def build(core: Core) -> FeatureParts:
         parts,
         ReportCommands(reports).rows(),
         prepare=mutes.load,
-        run=(mutes.run, removals.run, reports.run),
+        run=(
+            every(5.0, mutes.load, "mutes could not be read"),
+            every(86_400.0, rows.forget_mutes, "old mutes could not be deleted"),
+            every(3600.0, lambda: reports.expire(int(time())), "reports could not be expired"),
+            removals.runner.run,
+        ),
+        finish=removals.runner.stop,
         page=Path(__file__).parent / "page",
     )
 

@@ -1,12 +1,10 @@
 """Removes messages of users, brings them back, and erases what they were.
 
-A removal is a row. Any node goes on with one whose node is gone, from the row alone: what is removed already
-is left out.
+A removal is a row of a :class:`Runner`. Whoever goes on with it leaves out what is removed already.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from secrets import token_hex
 from time import monotonic
@@ -16,25 +14,22 @@ import gevent
 
 from imserver.features.safety.declared import HTTP_UNKNOWN_ACT
 from imserver.features.safety.rows import DONE, ENDING, UNDER_WAY, UNDOING, Removal, SafetyRows, is_under_way
-from imserver.plugin.errors import ServiceRefused, StorageUnavailable
+from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.messages import MessageLog
-from imserver.plugin.runtime import until_beat
-
-log = logging.getLogger(__name__)
+from imserver.plugin.storage import Runner
 
 UNDO_SECONDS: Final = 60
 """How long a removal may be undone."""
-LEASE_SECONDS: Final = 10
-TICK_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.05
 
 
 class Removals:
-    """Works on removals. Owner of which of them this node works on."""
+    """Begins, undoes and ends removals. ``runner`` works on them."""
 
     def __init__(self, rows: SafetyRows) -> None:
         self._rows = rows
-        self._busy: set[tuple[str, str]] = set()
+        due = f"state <> {DONE} OR (ends > 0 AND ends <= {{now}})"
+        self.runner = Runner(rows.store, "removal", due, self._work, lease_seconds=10, look_seconds=5.0)
 
     @property
     def _log(self) -> MessageLog:
@@ -45,7 +40,7 @@ class Removals:
         0: until now). Switches. Raises StorageUnavailable."""
         reached, last = self._log.removals.extent(app, since, until)
         removal = self._add(app, user, UNDER_WAY, since, until, reached, last)
-        gevent.spawn(self._work, removal)
+        self.runner.start(app, removal.id)
         return removal
 
     def remove(self, app: str, user: str, messages: Sequence[int], undecided: bool) -> Removal:
@@ -66,7 +61,7 @@ class Removals:
         among = UNDER_WAY, DONE, UNDOING
         if removal is None or not self._rows.change_state(removal, UNDOING, among):
             raise ServiceRefused(problem=HTTP_UNKNOWN_ACT)
-        gevent.spawn(self._work, removal)
+        self.runner.start(app, act)
         return removal
 
     def count(self, app: str, act: str) -> int:
@@ -104,52 +99,19 @@ class Removals:
 
     # --- work -----------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Greenlet: go on with removals of nodes that are gone, and make old ones final, until killed."""
-        while True:
-            gevent.sleep(until_beat(TICK_SECONDS))
-            try:
-                self.tick()
-            except StorageUnavailable as error:
-                log.debug("removals could not be read: %s", error)
-            except Exception:
-                log.exception("removals could not be read")
-
-    def tick(self) -> None:
-        """Work on what waits. Switches. Raises StorageUnavailable."""
-        if self._rows.store.has_database:
-            for removal in self._rows.waiting():
-                self._work(removal)
-
-    def _work(self, removal: Removal) -> None:
-        key = removal.app, removal.id
-        if key in self._busy:
-            return
-        self._busy.add(key)
-        try:
-            self._go_on(removal)
-        except StorageUnavailable as error:
-            log.warning("the removal %s of messages in %s has to wait: %s", removal.id, removal.app, error)
-        except Exception:
-            log.exception("the removal %s of messages in %s has failed", removal.id, removal.app)
-        finally:
-            self._busy.discard(key)
-
-    def _go_on(self, removal: Removal) -> None:
-        current: Removal | None = removal
-        if not self._rows.lease(removal, LEASE_SECONDS):
-            return
-        while (current := self._rows.get(removal.app, removal.id)) is not None:
-            if current.state == UNDER_WAY:
-                self._remove(current)
-            elif current.state == UNDOING:
-                while self._log.removals.restore(current.app, current.id):
-                    pass
-                self._rows.forget(current)
-            elif self._rows.change_state(current, ENDING, (DONE, ENDING)):
-                while self._log.removals.finish(current.app, current.id):
-                    pass
-                self._rows.forget(current)
+    def _work(self, app: str, act: str) -> None:
+        """Do all that there is to do for a removal now."""
+        while (removal := self._rows.get(app, act)) is not None:
+            if removal.state == UNDER_WAY:
+                self._remove(removal)
+            elif removal.state == UNDOING:
+                while self._log.removals.restore(app, act):
+                    self.runner.proceed(app, act)
+                self.runner.end(app, act)
+            elif self._rows.change_state(removal, ENDING, (DONE, ENDING)):
+                while self._log.removals.finish(app, act):
+                    self.runner.proceed(app, act)
+                self.runner.end(app, act)
             else:
                 break
 
@@ -167,5 +129,5 @@ class Removals:
                 if len(done) < len(ids):
                     upto = done[-1]
             reached = upto
-            self._rows.reach(removal, reached, LEASE_SECONDS)
+            self.runner.proceed(app, act, reached=reached)
         self._rows.change_state(removal, DONE, (UNDER_WAY,))

@@ -13,7 +13,6 @@ from time import time
 from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
-import gevent
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
@@ -25,7 +24,7 @@ from imserver.features.safety.declared import (
     SafetySettings,
 )
 from imserver.features.safety.wire import Report
-from imserver.plugin.errors import Problems, ReplyCode, ServiceRefused, StorageUnavailable
+from imserver.plugin.errors import Problems, ReplyCode, ServiceRefused
 from imserver.plugin.http import about
 from imserver.plugin.identity import Buckets
 from imserver.plugin.messages import Draft, Entry, MessageLog, MessageServices
@@ -42,7 +41,6 @@ MOST_REPORTERS: Final = 50
 AROUND: Final = 5
 """Messages before and after a reported one that moderators see."""
 _LOOK: Final = 20
-_SWEEP_SECONDS: Final = 3600.0
 NOTICE_SECONDS: Final = 600
 """Owners hear of the first report in each such span of the clock."""
 _DAY: Final = 86400
@@ -287,17 +285,6 @@ class Reports:
             raise ServiceRefused(problem=HTTP_UNKNOWN_REPORT)
 
     # --- old reports ----------------------------------------------------------------------------------------
-
-    def run(self) -> None:
-        """Greenlet: delete closed reports that are old, until killed."""
-        while True:
-            gevent.sleep(_SWEEP_SECONDS)
-            try:
-                self.expire(int(time()))
-            except StorageUnavailable as error:
-                log.debug("reports could not be expired: %s", error)
-            except Exception:
-                log.exception("reports could not be expired")
 
     def expire(self, now: int) -> None:
         """Delete closed reports for which the app's time is over."""

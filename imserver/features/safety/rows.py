@@ -80,18 +80,6 @@ class SafetyRows:
         rows = self.store.rows(f"SELECT {_COLUMNS} FROM removal WHERE app = %s AND id = %s", (app, id))
         return _removal(rows[0]) if rows else None
 
-    def waiting(self) -> list[Removal]:
-        """The removals on which a node has to work, and none does."""
-
-        def work(sql: PooledStatements) -> list[Row]:
-            return sql.query(
-                f"SELECT {_COLUMNS} FROM removal WHERE leased < {sql.now} "
-                f"AND (state <> {DONE} OR (ends > 0 AND ends <= {sql.now}))"
-            )
-
-        nothing: list[Row] = []
-        return [_removal(row) for row in self.store.read_or(nothing, work)]
-
     def change_state(self, removal: Removal, to: int, among: Sequence[int]) -> bool:
         """Set the state of a removal that has one of these; False: it has another. A removal that is to be
         undone must not have ended, one whose end begins must have."""
@@ -106,29 +94,6 @@ class SafetyRows:
             return sql.execute(statement, (to, removal.app, removal.id)) > 0
 
         return self.store.write(work)
-
-    def lease(self, removal: Removal, seconds: int) -> bool:
-        """Take over the work on a removal for so many seconds; False: another node has."""
-        statement = "UPDATE removal SET leased = %s WHERE app = %s AND id = %s AND leased = %s"
-
-        def work(sql: PooledStatements) -> bool:
-            until = max(_now(sql) + seconds, removal.leased + 1)
-            return sql.execute(statement, (until, removal.app, removal.id, removal.leased)) > 0
-
-        return self.store.write(work)
-
-    def reach(self, removal: Removal, reached: int, seconds: int) -> None:
-        """Messages up to an id were looked at, and the next ones are, for so many seconds."""
-
-        def work(sql: PooledStatements) -> None:
-            statement = f"UPDATE removal SET reached = %s, leased = {sql.now} + %s WHERE app = %s AND id = %s"
-            sql.execute(statement, (reached, seconds, removal.app, removal.id))
-
-        self.store.write(work)
-
-    def forget(self, removal: Removal) -> None:
-        """Delete a removal that is final or undone."""
-        self.store.execute("DELETE FROM removal WHERE app = %s AND id = %s", (removal.app, removal.id))
 
     # --- mutes ----------------------------------------------------------------------------------------------
 
@@ -158,13 +123,13 @@ class SafetyRows:
             Muted(text_of(app), text_of(user), until, text_of(reason)) for app, user, until, reason in rows
         ], now
 
-    def forget_mutes(self, seconds: int) -> None:
+    def forget_mutes(self, seconds: int = 86_400) -> None:
         """Delete mutes that ended so many seconds ago."""
 
-        def work(sql: PooledStatements) -> None:
-            sql.execute(f"DELETE FROM mute WHERE until < {sql.now} - %s", (seconds,))
+        def work(sql: PooledStatements) -> int:
+            return sql.execute(f"DELETE FROM mute WHERE until < {sql.now} - %s", (seconds,))
 
-        self.store.write(work)
+        self.store.write_or(0, work)
 
 
 def _now(sql: Statements) -> int:

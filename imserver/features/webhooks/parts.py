@@ -18,6 +18,7 @@ from imserver.features.webhooks.reviews import ReviewHook
 from imserver.features.webhooks.webhooks import QUERY, Webhooks
 from imserver.plugin import Answers, FeatureParts
 from imserver.plugin.identity import AppSecrets, Tenant, Tenants
+from imserver.plugin.runtime import every
 from imserver.plugin.services import ChannelServices, Core, Foundation
 from imserver.plugin.settings import Config, TenantSettings
 from imserver.plugin.storage import Erasure, Statements, Store, text_of
@@ -222,7 +223,10 @@ def build(core: Core) -> FeatureParts:
         webhooks,
         prepare=apps.prepare,
         reload=apps.reload,
-        run=(webhooks.feeds.run, partial(webhooks.run, core.config.storage.expire_seconds)),
+        run=(
+            webhooks.feeds.run,
+            every(core.config.storage.expire_seconds, webhooks.expire, "events could not be expired"),
+        ),
         erasure=Erasure(frozenset(), partial(erase_user, core.storage.store), lambda _: None),
         finish=lambda: webhooks.stop(_LAST_SECONDS),
     )

@@ -9,7 +9,6 @@ from secrets import token_hex
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import gevent
 import msgspec
 from msgspec import Struct
 
@@ -223,17 +222,6 @@ class Webhooks(NoObserver):
         """Delete events that are older than any attempt, and end the feeds of removed webhooks. Switches.
         Raises StorageUnavailable."""
         self.feeds.events.expire(self.feeds.feeds)
-
-    def run(self, seconds: float) -> None:
-        """Greenlet: call :meth:`expire` every ``seconds``, until it is killed."""
-        while True:
-            gevent.sleep(seconds)
-            try:
-                self.expire()
-            except StorageUnavailable as error:
-                log.debug("events could not be expired: %s", error)
-            except Exception:
-                log.exception("events could not be expired")
 
     def _facts(self, connection: Connection) -> dict[str, Any]:
         return {

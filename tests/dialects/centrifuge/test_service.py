@@ -62,7 +62,7 @@ class CentrifugeHarness(Harness):
             node=SimpleNamespace(version="1.0.0"),
             config=config,
         )
-        self.centrifuge = CentrifugeService(core, CentrifugeAnswers(back_ends), Mock(catch_up=self.catch_up))
+        self.centrifuge = CentrifugeService(core, CentrifugeAnswers(core), Mock(catch_up=self.catch_up))
         self.dispatcher.add(self.centrifuge.rows())
 
     def subscriber(self, channel: str, **ends: int) -> tuple[Connection, Client]:

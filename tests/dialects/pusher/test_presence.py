@@ -29,9 +29,7 @@ class PusherHarness(Harness):
         self.sent: list[tuple[str, str]] = []
         """Webhooks about members: event, user."""
         self.pusher = PusherService(
-            self.session_services(),
-            self.channel_services(),
-            Mock(),
+            Mock(sessions=self.session_services(), channels=self.channel_services()),
             apps_of(SHOP),
             Hooks(lambda name, facts: self.sent.append((name, facts["user_id"]))),
         )

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import time
 from typing import Any
 from zipfile import ZipFile
 
@@ -20,7 +17,6 @@ import pytest
 from imserver.errors import ImserverError
 from imserver.features.exports.archive import ArchiveWriter
 from imserver.features.exports.importing import Archive, BadArchive, Import
-from imserver.features.exports.rows import UNDER_WAY, Job, JobRows
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Upload
 from imserver.messages.log.asks import AskChange
@@ -28,27 +24,12 @@ from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import tables_of_server
 from imserver.storage.tables import Reason
-from tests.tools import require
 
 from .rows import Storage, content_of, exported_of_app, fill, messages, tables_in
 
 ANN, BOB = "701", "702"
 FILE = "file", "application/octet-stream"
 PNG = b"\x89PNG\r\n\x1a\n"
-
-OTHER_NODE = """\
-import sys
-from imserver.config.settings import StorageSettings
-from imserver.features.exports.rows import JobRows
-from imserver.node.feature_list import tables_of_server
-from imserver.storage.store import Store
-from imserver.storage.tables import StoreTables
-
-store = Store(StorageSettings(sys.argv[1]), sys.argv[2], tables=StoreTables(tables_of_server))
-store.start()
-print(JobRows(store).waiting(of_apps=False))
-store.close()
-"""
 
 
 class Killed(Exception):
@@ -386,23 +367,3 @@ def test_a_process_that_still_writes_keeps_the_next_one_away(tmp_path: Path) -> 
         assert archive.read("tables/message.jsonl") == b"hi"
     second.open()
     second.close()
-
-
-@pytest.mark.full
-@pytest.mark.needs("faketime")
-@pytest.mark.parametrize("url", ["postgresql", "mysql"], indirect=True)  # SQLite has the clock of its node
-def test_a_node_whose_clock_is_wrong_takes_no_export_from_another_one(
-    storage: Storage, url: str, tmp_path: Path
-) -> None:
-    rows = JobRows(storage.store)
-    job = Job("shop", "of-ann", ANN, UNDER_WAY, int(time()), int(time()) + 600, 0)
-    rows.add(job)
-    assert rows.waiting(of_apps=False) == [job]
-    leased = rows.lease(job, 60)
-    assert rows.waiting(of_apps=False) == []
-    for clock in ("+1h", "-1h"):
-        command = [require("faketime"), "-m", "-f", clock, sys.executable, "-c", OTHER_NODE, url]
-        done = subprocess.run([*command, str(tmp_path / "another")], capture_output=True, check=True)
-        assert done.stdout == b"[]\n"
-    assert rows.reach(job, (1, 2, 3), leased, 60) > leased
-    assert rows.reach(job, (1, 2, 3), leased, 60) == 0, "that lease is over"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from time import time
@@ -15,10 +14,7 @@ import pytest
 
 from imserver.auth.tokens import make_token
 from imserver.config.settings import JwtSettings
-from imserver.messages.log.message_log import MessageLog
 from imserver.plugin.testing import Answer, NodeProcess, eventually
-
-from .rows import Storage, messages, tables_in
 
 FEATURES = ("messages", "accounts", "groups", "uploads", "audit", "exports")
 KEY = "admin-key-of-the-tests"
@@ -110,27 +106,3 @@ def test_exports_of_a_session_are_counted(nodes: tuple[NodeProcess, NodeProcess]
         done(one, f"/api/v1/exports/show/self?{query}", token)
         with zip_of(one.get(f"/api/v1/exports/file/self?{query}", key=token)) as file:
             assert json.loads(file.read("manifest.json"))["user"] == "cat"
-
-
-@pytest.mark.full
-def test_a_node_goes_on_with_the_export_of_a_killed_one(tmp_path: Path) -> None:
-    storage = Storage("", tmp_path / "n" / "data")
-    storage.store.part(MessageLog)
-    messages(storage.store, 30_000)
-    whole = tables_in(storage.export("shop", "ann"))
-    storage.store.close()
-    settings = {"api": {"keys": [{"key": KEY, "scopes": ["admin"]}]}, "apps": {"shop": {"open": True}}}
-    given: dict[str, Any] = {
-        "features": ("messages", "exports"),
-        "settings": settings,
-        "folder": tmp_path / "n",
-    }
-    with NodeProcess(**given) as node:
-        start = good(node.post("/api/v1/exports/start", {"app": "shop", "user": "ann"}, key=KEY))
-        path = f"/api/v1/exports/show?app=shop&id={start['id']}"
-        eventually(lambda: good(node.get(path, key=KEY))["entries"] > 0)
-        node.stop(signal.SIGKILL)
-    with NodeProcess(**given) as node:
-        done(node, path, KEY)
-        (tmp_path / "again.zip").write_bytes(node.get(path.replace("show", "file"), key=KEY).body)
-    assert tables_in(tmp_path / "again.zip") == whole

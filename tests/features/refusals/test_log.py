@@ -6,6 +6,7 @@ from typing import get_args
 import pytest
 
 from imserver.auth.denials import CLOSES
+from imserver.errors import LoginRefusal
 from imserver.features.refusals.log import (
     MAX_ROWS,
     ROWS_OF_CAUSE,
@@ -17,7 +18,7 @@ from imserver.features.refusals.log import (
     merged,
 )
 from imserver.features.refusals.reasons import COMMANDS, LOGINS, reason_of
-from imserver.plugin.errors import LoginRefusal, ReplyCode
+from imserver.plugin.errors import ReplyCode
 from imserver.plugin.identity import Denial
 from tests.support import Clock
 

@@ -1,0 +1,178 @@
+"""Runs work that outlives a node: each piece is a row of a feature's own table."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+from typing import Final
+
+from gevent.event import Event as Signal
+from gevent.pool import Group
+
+from imserver.clock import retry_pause, until_beat
+from imserver.errors import ImserverError, StorageUnavailable, Unavailable
+from imserver.storage.statements import PooledStatements, text_of
+from imserver.storage.store import Store
+
+log = logging.getLogger(__name__)
+
+RENEW_SECONDS: Final = 1.0
+"""Least time between two renewals of a lease."""
+MAX_PAUSE_SECONDS: Final = 120.0
+_STOP_SECONDS: Final = 2.0
+_ROW: Final = "app = %s AND id = %s"
+
+
+class Runner:
+    """Runs the work that rows of a table ask for. One node works on a row at a time, and another one goes on
+    with it when that node has gone. Owner of the rows on which this node works.
+
+    ``table`` has the columns ``app`` and ``id``, its key, ``created``, and ``leased``: the Unix seconds, by
+    the clock of the database, until which a node works on the row. ``due``: the condition of the rows that
+    ask for work; ``{now}`` stands for that clock. The work on a row ends when it is deleted or does not meet
+    the condition any more.
+    ``work(app, id)`` does all of it, from what the row says: it calls :meth:`proceed` between its steps, and
+    :meth:`end` after the last one. If it raises, it is called again after a pause, on any node. Pauses get
+    longer, up to two minutes.
+    ``look_seconds``: between two looks for rows that other nodes have left.
+    """
+
+    class Lost(ImserverError):
+        """The work has to stop: it was cancelled, another node does it, or this node ends."""
+
+    def __init__(
+        self,
+        store: Store,
+        table: str,
+        due: str,
+        work: Callable[[str, str], object],
+        lease_seconds: int,
+        look_seconds: float,
+    ) -> None:
+        self._store = store
+        self._table = table
+        self._condition = due
+        self._function = work
+        self._lease_seconds = lease_seconds
+        self._look_seconds = look_seconds
+        self._wake = Signal()
+        self._works = Group()
+        self._leases: dict[tuple[str, str], tuple[int, float]] = {}
+        """App and id → the end of the lease, and when it was renewed (monotonic)."""
+        self._failures: Counter[tuple[str, str]] = Counter()
+        self._has_ended = False
+
+    # --- which rows -----------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Greenlet: look for rows on which no node works, until it is killed."""
+        while True:
+            self._wake.clear()
+            seconds = self._look_seconds
+            try:
+                if self.look():
+                    seconds = min(seconds, self._lease_seconds)
+            except StorageUnavailable as error:
+                log.debug("the table %s could not be read: %s", self._table, error)
+            except Exception:
+                log.exception("the table %s could not be read", self._table)
+            self._wake.wait(until_beat(seconds))
+
+    def wake(self) -> None:
+        """Let :meth:`run` look at once: a row was added. Never switches."""
+        self._wake.set()
+
+    def look(self) -> bool:
+        """Work on the rows on which no node works, one after the other, the oldest first. True: there was
+        something to do, here or on another node. Switches. Raises StorageUnavailable."""
+        rows = self._due()
+        for row in self._failures.keys() - {(app, id) for app, id, _, _ in rows}:
+            del self._failures[row]
+        for app, id, leased, now in rows:
+            if leased < now:
+                self._works.spawn(self._work, app, id, leased).join()
+        return bool(rows)
+
+    @Store.reading_or([])
+    def _due(self, sql: PooledStatements) -> list[tuple[str, str, int, int]]:
+        rows = sql.query(
+            f"SELECT app, id, leased, {sql.now} FROM {self._table} WHERE {self._due_by(sql)} ORDER BY created"
+        )
+        return [(text_of(app), text_of(id), leased, int(now)) for app, id, leased, now in rows]
+
+    def _due_by(self, sql: PooledStatements) -> str:
+        return f"({self._condition.format(now=sql.now)})"
+
+    def start(self, app: str, id: str) -> None:
+        """Work on a row at once, beside others. Whoever has its lease loses it. Never switches."""
+        self._works.spawn(self._work, app, id, None)
+
+    def stop(self) -> None:
+        """Work on nothing more, and give the leases back: other nodes go on at once. Switches."""
+        self._has_ended = True
+        self._works.join(_STOP_SECONDS)
+
+    # --- one row --------------------------------------------------------------------------------------------
+
+    def _work(self, app: str, id: str, leased: int | None) -> None:
+        row = app, id
+        if row in self._leases or self._has_ended:
+            return
+        self._leases[row] = 0, 0.0
+        pause = -1.0  # others may go on at once
+        try:
+            self._leases[row] = self._lease(app, id, leased), 0.0
+            self._function(app, id)
+        except Runner.Lost as error:
+            log.info("the work on %s %s of %s stops: %s", self._table, id, app, error)
+        except Exception as error:
+            self._failures[row] += 1
+            pause = retry_pause(self._failures[row], self._lease_seconds, MAX_PAUSE_SECONDS)
+            is_strange = not isinstance(error, Unavailable | OSError)
+            level = logging.ERROR if is_strange else logging.WARNING
+            text = "the work on %s %s of %s has to wait: %s"
+            log.log(level, text, self._table, id, app, error, exc_info=is_strange)
+        finally:
+            leased, _ = self._leases.pop(row)
+            with suppress(StorageUnavailable):
+                self._give_back(app, id, leased, int(pause))
+
+    def proceed(self, app: str, id: str, **progress: int) -> None:
+        """Hold on to a row, and set columns that say how far it is, once a second. Switches. Raises
+        :class:`Runner.Lost` and StorageUnavailable."""
+        leased, renewed = self._leases[app, id]
+        if self._has_ended:
+            raise Runner.Lost("this node ends")
+        if monotonic() - renewed >= RENEW_SECONDS:
+            self._leases[app, id] = self._lease(app, id, leased, **progress), monotonic()
+
+    @Store.writing
+    def _lease(self, sql: PooledStatements, /, app: str, id: str, leased: int | None, **progress: int) -> int:
+        """Lease a row whose lease ends at ``leased`` (None: at any time). Returns the new end."""
+        sets = "".join(f", {column} = %s" for column in progress)
+        statement = f"UPDATE {self._table} SET leased = %s{sets} WHERE {_ROW} AND leased = %s"
+        rows = sql.query(f"SELECT leased, {sql.now} FROM {self._table} WHERE {_ROW}", (app, id))
+        for before, now in rows:
+            until: int = max(int(now) + self._lease_seconds, before + 1)  # no two leases are equal
+            values = until, *progress.values(), app, id, before if leased is None else leased
+            if sql.execute(f"{statement} AND {self._due_by(sql)}", values):
+                return until
+        raise Runner.Lost("it was cancelled, or another node does it")
+
+    @Store.writing
+    def _give_back(self, sql: PooledStatements, app: str, id: str, leased: int, pause: int) -> None:
+        statement = f"UPDATE {self._table} SET leased = {sql.now} + %s WHERE {_ROW} AND leased = %s"
+        sql.execute(statement, (pause, app, id, leased))
+
+    @Store.writing
+    def end(self, sql: PooledStatements, /, app: str, id: str, **columns: int) -> None:
+        """End the work on a row that is due: set these columns, after which it is not; without any, delete
+        it. Only one call succeeds, also if another node works on it since. Switches. Raises
+        :class:`Runner.Lost` and StorageUnavailable."""
+        sets = ", ".join(f"{column} = %s" for column in columns)
+        change = f"UPDATE {self._table} SET {sets}" if columns else f"DELETE FROM {self._table}"
+        if not sql.execute(f"{change} WHERE {_ROW} AND {self._due_by(sql)}", (*columns.values(), app, id)):
+            raise Runner.Lost("it was cancelled, or has ended elsewhere")
