@@ -20,7 +20,7 @@ from imserver.process import open_private, synchronise
 from imserver.storage.address import DatabaseAddress
 from imserver.storage.damage import lost_commits
 from imserver.storage.database import Database
-from imserver.storage.numbers import GivenNumbers, far_number, move_keys_on, raised
+from imserver.storage.numbers import GivenNumbers, far_number, give_after, last_given, move_keys_on, raised
 from imserver.storage.statements import PooledStatements, Row, SqliteStatements, Statements
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
@@ -173,18 +173,8 @@ def _move_on(sql: Statements, numbers: Sequence[GivenNumbers], given: list[Any] 
             each.continue_after(sql, given[position])
 
 
-def _last_account(sql: Statements) -> int:
-    rows = sql.query("SELECT seq FROM sqlite_sequence WHERE name = 'account'")
-    return int(rows[0][0]) if rows else 0
-
-
 def _continue_account(sql: Statements, last: int) -> None:
-    sql.execute("DELETE FROM sqlite_sequence WHERE name = 'account' AND seq < %s", (last,))
-    sql.execute(
-        "INSERT INTO sqlite_sequence SELECT 'account', %s WHERE NOT EXISTS "
-        "(SELECT 1 FROM sqlite_sequence WHERE name = 'account')",
-        (last,),
-    )
+    give_after(sql, "account", max(last, last_given(sql, "account") or 0))
 
 
 def _continue_events(sql: Statements, given: list[Row]) -> None:
@@ -199,7 +189,12 @@ def _continue_events(sql: Statements, given: list[Row]) -> None:
 
 _OWN: Final = (
     # The first, because MySQL commits with it.
-    GivenNumbers(frozenset({"account"}), _last_account, _continue_account, partial(move_keys_on, "account")),
+    GivenNumbers(
+        frozenset({"account"}),
+        partial(last_given, table="account"),
+        _continue_account,
+        partial(move_keys_on, "account"),
+    ),
     GivenNumbers(
         frozenset({"event_feed"}),
         lambda sql: sql.query("SELECT app, last_id FROM event_feed") if "event_feed" in _tables(sql) else [],

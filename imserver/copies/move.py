@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,17 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from imserver.config.settings import StorageSettings
 from imserver.copies.backup import wait_until_alone
-from imserver.copies.row_pages import (
-    RowReader,
-    RowWriter,
-    TableLayout,
-    TableSum,
-    give_after,
-    last_given,
-    layout_of,
-    open_reader,
-    sum_of,
-)
+from imserver.copies.row_pages import RowReader, RowWriter, TableSum, sum_of
 from imserver.errors import StartError
 from imserver.process import open_private
 from imserver.storage import migrations
@@ -39,6 +29,8 @@ from imserver.storage.address import DatabaseAddress
 from imserver.storage.database import LONG_SECONDS, prepare_file
 from imserver.storage.engines import WRITES, make_engine
 from imserver.storage.migrations import feature_steps
+from imserver.storage.numbers import give_after, last_given
+from imserver.storage.row_layout import TableLayout, layout_of
 from imserver.storage.statements import PooledStatements, Row, T, text_of
 from imserver.storage.tables import StoreTables, Table
 
@@ -71,8 +63,8 @@ class _Begun(Struct, frozen=True):
 class _Position(Struct, frozen=True):
     """How far a table is copied: its rows, and the key of the last one in hexadecimal."""
 
-    rows: int
-    after: str
+    rows: int = 0
+    after: str = ""
 
 
 class Moved(Struct, frozen=True):
@@ -113,6 +105,9 @@ class _End(Struct, frozen=True):
             return {table.name: layout_of(inspector, table.name, table.key) for table in tables}
 
         return self.read(work)
+
+    def reader(self, tables: Sequence[Table]) -> RowReader:
+        return RowReader(self.address, self.engine, self.layouts(tables))
 
 
 @contextmanager
@@ -199,19 +194,18 @@ class _Move:
         positions = self._positions()
         if _MOVE not in positions:  # the last run has done all but the end
             return self._finished(stack, strangers)
-        layouts = self._source.layouts([*self._tables, *self._last])
-        stored = self._target.layouts([*self._tables, *self._last])
-        _compare(layouts, stored)
-        reader = open_reader(self._source.address, self._source.engine)
-        stack.callback(reader.close)
-        total = self._count(layouts)
-        writer = RowWriter(self._target.address, self._target.engine)
+        tables = [*self._tables, *self._last]
+        writer = RowWriter(self._target.address, self._target.engine, self._target.layouts(tables))
         stack.callback(writer.close)
-        self._copy(reader, writer, layouts, stored, positions, total)
-        self._continue_numbers(layouts, stored)
-        sums = self._verify(reader, layouts, stored, total)
-        self._end(reader, writer, layouts[_LAST], stored[_LAST])
-        sums[_LAST] = sum_of(reader.pages(layouts[_LAST]))
+        reader = self._source.reader(tables)
+        stack.callback(reader.close)
+        _compare(reader.layouts, writer.layouts)
+        total = self._count()
+        self._copy(reader, writer, positions, total)
+        self._continue_numbers(reader.layouts)
+        sums = self._verify(reader, total)
+        self._end(reader, writer)
+        sums[_LAST] = sum_of(reader.pages(_LAST))
         return Moved(sums, strangers, resumed)
 
     # --- what may be moved ----------------------------------------------------------------------------------
@@ -317,63 +311,55 @@ class _Move:
 
     # --- copying --------------------------------------------------------------------------------------------
 
-    def _count(self, layouts: dict[str, TableLayout]) -> int:
+    def _count(self) -> int:
         return self._source.read(
-            lambda sql: sum(int(sql.query(f'SELECT count(*) FROM "{table}"')[0][0]) for table in layouts)
+            lambda sql: sum(
+                int(sql.query(f'SELECT count(*) FROM "{table.name}"')[0][0])
+                for table in (*self._tables, *self._last)
+            )
         )
 
-    def _copy(
-        self,
-        reader: RowReader,
-        writer: RowWriter,
-        layouts: dict[str, TableLayout],
-        stored: dict[str, TableLayout],
-        positions: dict[str, str],
-        total: int,
-    ) -> None:
-        known = {name: json.decode(positions[name], type=_Position) for name in layouts if name in positions}
-        done = sum(each.rows for each in known.values())
-        for table in self._tables:
-            position = known.get(table.name, _Position(0, ""))
+    def _copy(self, reader: RowReader, writer: RowWriter, positions: dict[str, str], total: int) -> None:
+        reached = {
+            table.name: json.decode(positions.get(table.name, "{}"), type=_Position) for table in self._tables
+        }
+        done = sum(each.rows for each in reached.values())
+        for name, position in reached.items():
             after: Row = tuple(msgpack.decode(bytes.fromhex(position.after))) if position.after else ()
-            rows = position.rows
-            for page in reader.pages(layouts[table.name], after):
-                rows += len(page)
+            for page in reader.pages(name, after):
                 done += len(page)
-                key = layouts[table.name].key_of(page[-1])
-                state = _Position(rows, msgpack.encode(key).hex())
+                key = msgpack.encode(reader.layouts[name].key_of(page[-1])).hex()
+                position = _Position(position.rows + len(page), key)
                 writer.sql.begin()
                 try:
-                    writer.insert(stored[table.name], page)
-                    _set_state(writer.sql, table.name, json.encode(state).decode())
+                    writer.insert(name, page)
+                    _set_state(writer.sql, name, json.encode(position).decode())
                     writer.sql.commit()
                 except writer.errors as error:
                     words = " ".join(str(error).split())
                     raise StartError(
-                        f"the target stopped storing rows of {table.name}: {words}; run the same "
+                        f"the target stopped storing rows of {name}: {words}; run the same "
                         "command again to go on"
                     ) from None
                 self._note("copied", done, total)
 
-    def _continue_numbers(self, layouts: dict[str, TableLayout], stored: dict[str, TableLayout]) -> None:
+    def _continue_numbers(self, layouts: dict[str, TableLayout]) -> None:
         """Let the target give the next numbers where the source would have."""
+        columns = {name: layout.number for name, layout in layouts.items() if layout.number}
         given = self._source.read(
-            lambda sql: {name: last_given(sql, layout) for name, layout in layouts.items()}
+            lambda sql: {name: last_given(sql, name, column) for name, column in columns.items()}
         )
-        for name, last in given.items():
-            if last is not None:
-                number = last
-                self._target.write(
-                    lambda connection, name=name, number=number: give_after(  # type: ignore[misc]
-                        PooledStatements(connection), stored[name], number
-                    )
-                )
+
+        def work(connection: Connection) -> None:
+            for name, last in given.items():
+                if last is not None:
+                    give_after(PooledStatements(connection), name, last, columns[name])
+
+        self._target.write(work)
 
     # --- the end --------------------------------------------------------------------------------------------
 
-    def _verify(
-        self, reader: RowReader, layouts: dict[str, TableLayout], stored: dict[str, TableLayout], total: int
-    ) -> dict[str, TableSum]:
+    def _verify(self, reader: RowReader, total: int) -> dict[str, TableSum]:
         """Read both databases, and compare them. Returns the counts and checksums of the tables."""
         done = 0
 
@@ -382,13 +368,11 @@ class _Move:
             done += rows
             self._note("verified", done // 2, total)
 
-        other = open_reader(self._target.address, self._target.engine)
-        try:
+        with closing(self._target.reader(self._tables)) as other:
             sums = {}
-            for table in self._tables:
-                name = table.name
-                sums[name] = sum_of(reader.pages(layouts[name]), note)
-                copied = sum_of(other.pages(stored[name]), note)
+            for name in other.layouts:
+                sums[name] = sum_of(reader.pages(name), note)
+                copied = sum_of(other.pages(name), note)
                 if copied != sums[name]:
                     raise StartError(
                         f"the copy of {name} differs: {sums[name].rows} rows, checksum "
@@ -396,13 +380,11 @@ class _Move:
                         "changed a database meanwhile: stop that, and begin again with an empty one"
                     )
             return sums
-        finally:
-            other.close()
 
-    def _end(self, reader: RowReader, writer: RowWriter, layout: TableLayout, stored: TableLayout) -> None:
+    def _end(self, reader: RowReader, writer: RowWriter) -> None:
         writer.sql.begin()
-        for page in reader.pages(layout):
-            writer.insert(stored, page)
+        for page in reader.pages(_LAST):
+            writer.insert(_LAST, page)
         writer.sql.execute(f"DELETE FROM {_STATE}")
         writer.sql.commit()
         self._drop_state()
@@ -423,10 +405,9 @@ class _Move:
     def _finished(self, stack: ExitStack, strangers: tuple[str, ...]) -> Moved:
         """End a move whose last run was interrupted after its verification."""
         self._drop_state()
-        reader = open_reader(self._target.address, self._target.engine)
+        reader = self._target.reader([*self._tables, *self._last])
         stack.callback(reader.close)
-        stored = self._target.layouts([*self._tables, *self._last])
-        return Moved({name: sum_of(reader.pages(stored[name])) for name in stored}, strangers, True)
+        return Moved({name: sum_of(reader.pages(name)) for name in reader.layouts}, strangers, True)
 
 
 def _set_state(sql: Any, name: str, value: str) -> None:

@@ -229,9 +229,7 @@ def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStateme
         for pragma in ("journal_mode=WAL", "synchronous=FULL", f"wal_autocheckpoint={_WAL_PAGES}", _ERASING):
             file.execute(f"PRAGMA {pragma}")
         return SqliteStatements(file)
-    lent = engine.raw_connection()
-    connection: Any = lent.driver_connection
-    lent.detach()
+    connection = detached(engine)
     if address.engine == "mysql":
         statements = MysqlStatements(connection)
         statements.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
@@ -243,6 +241,14 @@ def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStateme
         connection.execute(f"SET {setting}".encode())
     connection.commit()
     return PostgresqlStatements(connection)
+
+
+def detached(engine: Engine) -> Any:
+    """A connection of the driver that belongs to the caller."""
+    lent = engine.raw_connection()
+    connection = lent.driver_connection
+    lent.detach()
+    return connection
 
 
 def driver_errors(engine: Engine) -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:

@@ -1,25 +1,18 @@
-"""The rows of an app or a user in all tables, as an export reads them: table by table, in pages.
-
-A page follows the last key of the page before. Where no index leads to the rows of a user (``Table.scan``), a
-query looks through some thousand rows of the app, and the next one goes on behind them.
-"""
+"""The rows of an app or a user in all tables, as an export reads them: table by table, in pages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any, Final, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 from msgspec import Struct, msgpack
 
 from imserver.model import id_of
 from imserver.storage.app_rows import form_of, tables_of_others
-from imserver.storage.statements import PooledStatements, Row, T, text_of
+from imserver.storage.row_query import ALL, Clause, ReadWork, RowQuery, pages
+from imserver.storage.statements import PooledStatements, Row, text_of
 from imserver.storage.tables import OF_APP, OF_LOGS, Reason, Table
 
-PAGE_ROWS: Final = 200
-_SCAN_ROWS: Final = 10_000
-"""Rows through which one query looks."""
 _ACCOUNTS_AT_ONCE: Final = 500
 
 
@@ -33,82 +26,46 @@ class TablePage(Struct, frozen=True):
     position: bytes = b""
 
 
-class _Position(Struct, frozen=True, array_like=True):
-    """Where a page ends: its table, the values of the condition of its rows, and the key of the last row."""
-
-    table: str
-    values: tuple[Any, ...]
-    key: tuple[Any, ...]
-
-
 _write_position: Final = msgpack.Encoder().encode
-_read_position: Final = msgpack.Decoder(_Position).decode
+_read_position: Final = msgpack.Decoder(tuple[str, Row, Row]).decode
+"""Where a page ends: its table, the values of the condition of its rows, and the key of the last row."""
 
 
-class ReadWork(Protocol):
-    """Runs work in a transaction; see :meth:`imserver.storage.store.Store.read`."""
-
-    def __call__(self, work: Callable[[PooledStatements], T]) -> T: ...
-
-
-class _Part(Struct, frozen=True):
-    """Some rows of a table: those that meet ``scope``, and ``of_user`` (``""``: anything), in the order of
-    ``order``.
-
-    ``scan``: rows that meet ``scope`` are looked through, because no index leads to those of a user."""
-
-    table: str
-    order: tuple[str, ...]
-    columns: tuple[str, ...]
-    scope: str
-    values: Row
-    of_user: str = ""
-    user: Row = ()
-    scan: bool = False
-
-
-def read_app(read: ReadWork, tables: Sequence[Table], app: str, position: bytes = b"") -> Iterator[TablePage]:
-    """The rows of an app, behind the position of a page. Switches. Raises StorageUnavailable."""
-    yield from _from(read, _parts_of_app(read, tables, app), position)
-
-
-def _parts_of_app(read: ReadWork, tables: Sequence[Table], app: str) -> Iterator[_Part]:
-    for table in (*read(tables_of_others), *tables):
-        if isinstance(table.columns, Reason) or not table.exported:
-            continue
-        each = _accounts if table.exported == Table.OF_ACCOUNTS else _scopes
-        for scope, values in each(read, table.exported, app):
-            yield _Part(table.name, _order(table), table.columns, scope, values)
-
-
-def read_user(
-    read: ReadWork, tables: Sequence[Table], app: str, user: str, position: bytes = b""
+def read_rows(
+    read: ReadWork, tables: Sequence[Table], app: str, user: str | None, position: bytes = b""
 ) -> Iterator[TablePage]:
-    """The rows of a user, behind the position of a page. Switches. Raises StorageUnavailable."""
-    yield from _from(read, _parts_of_user(read, tables, app, user), position)
+    """The rows of a user (None: of an app), behind the position of a page. Switches. Raises
+    StorageUnavailable."""
+    begin: list[Any] = []
+    after: Row = ()
+    if position:
+        *begin, after = _read_position(position)
+    for query in _queries(read, tables, app, user):
+        part = [query.table, query.scope[1]]
+        if begin and begin != part:
+            continue
+        names = tuple(column.strip('"') for column in query.columns)
+        for rows, key in pages(read, query, after):
+            end = _write_position((*part, key))
+            yield TablePage(query.table, names, [tuple(map(_plain, row)) for row in rows], end)
+        begin, after = [], ()
 
 
-def _parts_of_user(read: ReadWork, tables: Sequence[Table], app: str, user: str) -> Iterator[_Part]:
+def _queries(read: ReadWork, tables: Sequence[Table], app: str, user: str | None) -> Iterator[RowQuery]:
     for table in (*read(tables_of_others), *tables):
-        form = form_of(table, user)
-        if isinstance(table.of_app, Reason) or isinstance(table.columns, Reason):
+        if isinstance(table.columns, Reason):
             continue
-        if isinstance(table.of_user, Reason) or not form:
-            continue
-        for scope, values in _scopes(read, table.of_app, app):
-            whose = (table.of_user, (form,), table.scan)
-            yield _Part(table.name, _order(table), table.columns, scope, values, *whose)
-
-
-def _from(read: ReadWork, parts: Iterator[_Part], position: bytes) -> Iterator[TablePage]:
-    """The pages of all parts; with a position, of those behind it."""
-    begin = _read_position(position) if position else None
-    for part in parts:
-        if begin is None:
-            yield from _pages(read, part)
-        elif (part.table, part.values) == (begin.table, begin.values):
-            yield from _pages(read, part, begin.key)
-            begin = None
+        of_app, of_user, scopes = table.exported, ALL, _scopes
+        if user is not None:
+            form = form_of(table, user)
+            if isinstance(table.of_app, Reason) or isinstance(table.of_user, Reason) or not form:
+                continue
+            of_user = table.of_user, (form,)
+        elif of_app == Table.OF_ACCOUNTS:
+            scopes = _accounts
+        scan = table.scan and user is not None
+        for scope in scopes(read, of_app, app) if of_app else ():
+            yield RowQuery(table.name, _order(table), table.columns, scope, of_user, True, scan)
 
 
 def _order(table: Table) -> tuple[str, ...]:
@@ -117,7 +74,7 @@ def _order(table: Table) -> tuple[str, ...]:
     return tuple(column for column in table.key if column != fixed) or table.key
 
 
-def _scopes(read: ReadWork, of_app: str, app: str) -> Iterator[tuple[str, Row]]:
+def _scopes(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
     """Conditions of an app's rows, each for one log: for several, some engines would sort all rows for each
     page."""
     if of_app == OF_LOGS:
@@ -127,69 +84,12 @@ def _scopes(read: ReadWork, of_app: str, app: str) -> Iterator[tuple[str, Row]]:
         yield of_app, (app,)
 
 
-def _accounts(read: ReadWork, of_app: str, app: str) -> Iterator[tuple[str, Row]]:
+def _accounts(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
     """Conditions of an app's rows, each for some accounts, for the same reason."""
-    last = 0
-    while ids := read(partial(_next_accounts, app, last)):
-        yield f"{of_app[:-1]} AND id > %s AND id <= %s)", (app, last, ids[-1][0])
-        last = ids[-1][0]
-
-
-def _next_accounts(app: str, after: int, sql: PooledStatements) -> list[Row]:
-    statement = "SELECT id FROM account WHERE app = %s AND id > %s ORDER BY id LIMIT %s"
-    return sql.query(statement, (app, after, _ACCOUNTS_AT_ONCE))
-
-
-def _pages(read: ReadWork, part: _Part, after: Row = ()) -> Iterator[TablePage]:
-    width = len(part.order)
-    names = tuple(column.strip('"') for column in part.columns)
-    while True:
-        rows, upto = read(partial(_page, part, after))
-        if rows:
-            end = _write_position(_Position(part.table, tuple(part.values), tuple(rows[-1][:width])))
-            yield TablePage(part.table, names, [tuple(map(_plain, row[width:])) for row in rows], end)
-        if len(rows) == PAGE_ROWS:
-            after = rows[-1][:width]
-        elif upto:
-            after = upto
-        else:
-            return
-
-
-def _page(part: _Part, after: Row, sql: PooledStatements) -> tuple[list[Row], Row]:
-    """The next rows, and the key up to which was looked; ``()``: up to the end."""
-    where, values = part.scope, list(part.values)
-    if after:
-        text, more = behind(sql.engine, part.order, after)
-        where, values = f"{where} AND {text}", [*values, *more]
-    order, upto = ", ".join(part.order), ()
-    if part.scan:
-        last = f"SELECT {order} FROM {part.table} WHERE {where} ORDER BY {order} LIMIT 1 OFFSET %s"
-        for upto in sql.query(last, (*values, _SCAN_ROWS - 1)):
-            where, values = f"{where} AND {order} <= %s", [*values, *upto]
-    if part.of_user:
-        where, values = f"{where} AND {part.of_user}", [*values, *part.user]
-    if sql.engine == "postgresql":
-        # Without statistics it takes the rest of a table for a few rows, and sorts it for each page: 113 ms
-        # instead of 36 for the first pages of 30,000 messages.
-        sql.execute("SET LOCAL enable_sort = off")
-    columns = ", ".join((*part.order, *part.columns))
-    statement = f"SELECT {columns} FROM {part.table} WHERE {where} ORDER BY {order} LIMIT %s"
-    return sql.query(statement, (*values, PAGE_ROWS)), upto
-
-
-def behind(engine: str, order: tuple[str, ...], key: Row) -> tuple[str, list[Any]]:
-    """The condition of rows behind a key, and its values. MySQL finds no index for a row of values."""
-    if engine != "mysql":
-        marks = ", ".join(["%s"] * len(order))
-        return f"({', '.join(order)}) > ({marks})", list(key)
-    choices: list[str] = []
-    values: list[Any] = []
-    for number, column in enumerate(order):
-        same = "".join(f"{each} = %s AND " for each in order[:number])
-        choices.append(f"{same}{column} > %s")
-        values += key[: number + 1]
-    return f"({' OR '.join(choices)})", values
+    last, ids = 0, RowQuery("account", ("id",), (), (OF_APP, (app,)))
+    for _, (id,) in pages(read, ids, most=_ACCOUNTS_AT_ONCE):
+        yield f"{of_app[:-1]} AND id > %s AND id <= %s)", (app, last, id)
+        last = id
 
 
 def _plain(value: Any) -> Any:

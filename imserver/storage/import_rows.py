@@ -5,32 +5,29 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import replace
 
 from imserver.errors import ImserverError
 from imserver.storage.app_rows import tables_of_others
+from imserver.storage.numbers import give_above
 from imserver.storage.statements import PooledStatements, Row, marks_of
 from imserver.storage.tables import OF_APP, OF_LOGS, Reason, Table
+
+if TYPE_CHECKING:
+    from imserver.storage.row_layout import ColumnLayout
 
 BASE64: Final = "base64"
 """The only name in an object that stands for bytes that are no text."""
 
 
-_LONGEST: Final = 1 << 24
 _NUMBERS: Final = 1 << 53
 """More rows than a table ever gets: an id above leaves none to those that come after it."""
 
 
 class BadRows(ImserverError):
     """These rows cannot be imported. The text says why."""
-
-
-class _Column(NamedTuple):
-    """What a column takes on each engine. ``least``, ``most``: numbers, or characters of a text."""
-
-    kind: type
-    least: int
-    most: int
 
 
 class ImportedRows:
@@ -42,7 +39,7 @@ class ImportedRows:
     def __init__(self, app: str, tables: Sequence[Table], sql: PooledStatements) -> None:
         self._app = app
         self._tables = {table.name: table for table in (*tables_of_others(sql), *tables) if table.exported}
-        self._columns: dict[str, dict[str, _Column]] = {}
+        self._columns: dict[str, dict[str, ColumnLayout]] = {}
         self._log = 0
 
     def reason(self, name: str) -> str:
@@ -133,10 +130,8 @@ class ImportedRows:
         if sql.engine == "postgresql":
             # The other engines continue after the greatest id by themselves.
             for name, table in self._tables.items():
-                sequence = f"pg_get_serial_sequence('{name}', 'id')"
-                if table.key == ("id",) and sql.query(f"SELECT {sequence}")[0][0] is not None:
-                    most = f"(SELECT max(id) FROM {name})"
-                    sql.query(f"SELECT setval({sequence}, GREATEST({most}, nextval({sequence})))")
+                if table.key == ("id",):
+                    give_above(sql, name, f"(SELECT max(id) FROM {name})")
 
     def _number(self, sql: PooledStatements) -> int:
         """The number of the log of the app, which is made if there is none."""
@@ -149,25 +144,21 @@ class ImportedRows:
             self._log = sql.query(find, (self._app,))[0][0]
         return self._log
 
-    def _kinds(self, sql: PooledStatements, name: str, columns: Sequence[str]) -> list[_Column]:
+    def _kinds(self, sql: PooledStatements, name: str, columns: Sequence[str]) -> list[ColumnLayout]:
         """These columns. Raises BadRows for one that an export of the table does not read."""
         if name not in self._columns:
-            from sqlalchemy import BigInteger, SmallInteger, inspect  # imported by who has a database
+            from sqlalchemy import inspect  # imported by who has a database
+
+            from imserver.storage.row_layout import layout_of
 
             table = self._tables[name]
             read = {column.strip('"') for column in table.columns}  # type: ignore[union-attr]
-            ranges = {column: (least, most) for column, least, most in table.ranges}
-            self._columns[name] = there = {}
-            for each in inspect(sql.connection).get_columns(name):
-                column, of = each["name"], each["type"]
-                if column not in read:
-                    continue
-                # SQLite keeps numbers of any size, and texts of any length.
-                bits = 63 if isinstance(of, BigInteger) or column in table.key else 31
-                bits = 15 if isinstance(of, SmallInteger) else bits
-                length = getattr(of, "length", None) or _LONGEST
-                ends = 0, (1 << bits) - 1 if of.python_type is int else length
-                there[column] = _Column(of.python_type, *ranges.get(column, ends))
+            ranges = {column: {"least": least, "most": most} for column, least, most in table.ranges}
+            self._columns[name] = {
+                each.name: replace(each, **ranges.get(each.name, {}))
+                for each in layout_of(inspect(sql.connection), name, table.key).columns
+                if each.name in read
+            }
         known = self._columns[name]
         if unknown := [column for column in columns if column not in known]:
             raise BadRows(
@@ -184,9 +175,9 @@ def _is_id(value: Any) -> bool:
     return type(value) is int and 0 < value < _NUMBERS
 
 
-def _stored(value: Any, column: _Column) -> Any:
+def _stored(value: Any, column: ColumnLayout) -> Any:
     """A value of an export as the driver takes it, whichever engine the server has. Raises BadRows."""
-    kind = column.kind
+    kind = column.kind.value
     if isinstance(value, dict):
         try:
             value = b64decode(value[BASE64], validate=True)
@@ -200,7 +191,8 @@ def _stored(value: Any, column: _Column) -> Any:
     given: type = type(value)
     if given is not kind:
         raise BadRows(f"a value of the type {given.__name__} stands in place of {kind.__name__}")
-    fits = column.least <= (value if kind is int else len(value)) <= column.most
+    size = len(value) if kind in (str, bytes) else value
+    fits = kind not in (int, str, bytes) or column.least <= size <= column.most
     if not fits or (kind is str and "\0" in value):
         raise BadRows(f"a column has no place for such a value: {value!r:.100}")
     return value

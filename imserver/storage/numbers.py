@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from time import time
 from typing import Any, Final
@@ -47,17 +48,60 @@ def raised(column: str, far: int) -> str:
     return f"{column} = CASE WHEN {column} + {MANY} < {far} THEN {far} ELSE {column} + {MANY} END"
 
 
+# --- those that the database gives --------------------------------------------------------------------------
+
+_next_in_table: Final = re.compile(r"\) .*\bAUTO_INCREMENT=(\d+)").search
+
+
+def last_given(sql: Statements, table: str, column: str = "id") -> int | None:
+    """The last number that the database has given a row of a table; None: it gives none."""
+    if sql.engine == "sqlite":
+        given = sql.query("SELECT seq FROM sqlite_sequence WHERE name = %s", (table,))
+        return int((given or sql.query(f'SELECT coalesce(max("{column}"), 0) FROM "{table}"'))[0][0])
+    if sql.engine == "postgresql":
+        sequence = _sequence_of(sql, table, column)
+        if sequence is None:
+            return None
+        last, is_called = sql.query(f"SELECT last_value, is_called FROM {sequence}")[0]
+        return int(last) if is_called else int(last) - 1
+    making = str(sql.query(f"SHOW CREATE TABLE `{table}`")[0][1])
+    if "AUTO_INCREMENT" not in making:
+        return None
+    following = _next_in_table(making)
+    return int(following[1]) - 1 if following else 0
+
+
+def give_after(sql: Statements, table: str, last: int, column: str = "id") -> None:
+    """Let the database continue after the number ``last``, if it gives the rows of this table numbers. MySQL
+    commits with it."""
+    if sql.engine == "sqlite":
+        making = sql.query("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = %s", (table,))
+        if "AUTOINCREMENT" in making[0][0].upper():
+            sql.execute("DELETE FROM sqlite_sequence WHERE name = %s", (table,))
+            sql.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (%s, %s)", (table, last))
+    elif sql.engine == "postgresql":
+        if (sequence := _sequence_of(sql, table, column)) is not None:
+            sql.query("SELECT setval(%s, %s, %s)", (sequence, max(last, 1), last > 0))
+    elif last_given(sql, table, column) is not None:
+        sql.execute(f"ALTER TABLE `{table}` AUTO_INCREMENT = {last + 1}")
+
+
+def give_above(sql: Statements, table: str, least: str, more: int = 0) -> None:
+    """On PostgreSQL: let the ids of rows continue above an expression, and so many after the last one. One
+    statement, because others take ids meanwhile."""
+    if (sequence := _sequence_of(sql, table, "id")) is not None:
+        sql.query(f"SELECT setval('{sequence}', greatest({least}, nextval('{sequence}') + {more}))")
+
+
 def move_keys_on(table: str, sql: Statements, far: int) -> None:
     """Let the ids that the database gives the rows of a table continue far beyond. MySQL commits with it."""
     if sql.engine == "postgresql":
-        sequence = f"pg_get_serial_sequence('{table}', 'id')"
-        sql.query(f"SELECT setval({sequence}, greatest({far}, nextval({sequence}) + {MANY}))")
-    elif sql.engine == "mysql":
-        (last,) = sql.query(f"SELECT coalesce(max(id), 0) FROM {table}")[0]
-        sql.execute(f"ALTER TABLE {table} AUTO_INCREMENT = {beyond(last, far)}")
+        give_above(sql, table, str(far), MANY)
     else:
-        sql.execute(
-            f"INSERT INTO sqlite_sequence SELECT '{table}', 0 WHERE NOT EXISTS "
-            f"(SELECT 1 FROM sqlite_sequence WHERE name = '{table}')"
-        )
-        sql.execute(f"UPDATE sqlite_sequence SET {raised('seq', far)} WHERE name = '{table}'")
+        give_after(sql, table, beyond(last_given(sql, table) or 0, far))
+
+
+def _sequence_of(sql: Statements, table: str, column: str) -> str | None:
+    """The sequence that numbers the rows of a table of PostgreSQL."""
+    name = sql.query("SELECT pg_get_serial_sequence(%s, %s)", (f'"{table}"', column))[0][0]
+    return None if name is None else str(name)

@@ -30,6 +30,7 @@ from imserver.storage.app_rows import DELETED
 from imserver.storage.contract import AppContents, AppRow, BanRow, Changes, KeyRow
 from imserver.storage.export_rows import TablePage
 from imserver.storage.import_rows import ImportedRows
+from imserver.storage.row_query import RowQuery, pages
 from imserver.storage.statements import CLOCK, PooledStatements, Row, Statements, T, text_of
 from imserver.storage.tables import OF_CORE, Reason, StoreTables
 
@@ -336,6 +337,17 @@ class Store:
         """The rows of one query; none without a database. Raises StorageUnavailable."""
         return self.read_or([], lambda sql: sql.query(statement, values))
 
+    def pages(
+        self, table: str, key: str, columns: str, where: str = "", values: Row = ()
+    ) -> Iterator[list[Row]]:
+        """The rows of a table that meet the condition ``where``, in the order of the column ``key``, which is
+        unique among them. Each page is a transaction of its own, and none is empty. No pages without a
+        database. Raises StorageUnavailable.
+        """
+        if self.has_database:
+            query = RowQuery(table, (key,), (columns,), (where, values))
+            yield from (rows for rows, _ in pages(self.read, query))
+
     def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
         """Execute one statement that changes rows. Returns their number, 0 without a database.
 
@@ -473,12 +485,12 @@ class Store:
         the ``position`` of a page, the pages behind it.
         """
         if self.has_database:
-            yield from export_rows.read_app(self.read, self._tables.of_server(), app, position)
+            yield from export_rows.read_rows(self.read, self._tables.of_server(), app, None, position)
 
     def rows_of_user(self, app: str, user: str, position: bytes = b"") -> Iterator[TablePage]:
         """The rows of a user, as :meth:`rows_of_app`."""
         if self.has_database:
-            yield from export_rows.read_user(self.read, self._tables.of_server(), app, user, position)
+            yield from export_rows.read_rows(self.read, self._tables.of_server(), app, user, position)
 
     def files_of(self, config: Config, app: str, user: str) -> Iterator[tuple[str, Iterator[bytes]]]:
         """What features have of a user, or of the whole app (``""``), besides rows: names of files and their

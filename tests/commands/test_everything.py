@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from imserver.config.settings import StorageSettings
-from imserver.features.uploads.archive import rows_of
+from imserver.features.uploads.upload_rows import rows_of
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.erasures import JOURNAL

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import inspect
 from sqlalchemy.types import BigInteger, SmallInteger
 
-from imserver.copies.row_pages import layout_of
+from imserver.storage.row_layout import layout_of
 from imserver.storage.statements import PooledStatements, marks_of
 from imserver.storage.tables import Table
 
@@ -41,7 +41,7 @@ def fill(sql: PooledStatements, tables: Sequence[Table], rows: int, seed: int = 
             for column in layout.columns:
                 facts = columns[column.name]
                 differs = column.name in unique or column.name in layout.key
-                row.append(_value(numbers, column.kind, facts, number, differs))
+                row.append(_value(numbers, column.kind.name, facts, number, differs))
             given.append(tuple(row))
         sql.execute_many(statement, given)
     # Numbers that were given to rows that are gone.

@@ -14,7 +14,8 @@ from imserver.features.uploads.contract import Upload
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import load_features, tables_of, tables_of_server
-from imserver.storage.export_rows import PAGE_ROWS, TablePage
+from imserver.storage.export_rows import TablePage
+from imserver.storage.row_query import PAGE_ROWS
 from imserver.storage.statements import PooledStatements
 from imserver.storage.tables import Reason
 from tests.support import clean_environment

@@ -31,7 +31,6 @@ LOOK_SECONDS: Final = 3600.0
 """The pause between two searches for unused guests."""
 _LOGIN_SECONDS: Final = 366 * 86400
 """The login of a guest cannot be repeated. So it ends with the account, and at the latest after a year."""
-_AT_ONCE: Final = 100
 
 
 class Guests:
@@ -117,10 +116,9 @@ class Guests:
 
     def expire(self, now: int) -> int:
         """Delete the guests who are unused at this Unix second. Returns their number."""
-        deleted = after = 0
-        while some := self._rows.unused_guests(int(now - self._unused_seconds), after, _AT_ONCE):
-            after = some[-1].id
-            for guest in some:
+        deleted = 0
+        for guests in self._rows.unused_guests(int(now - self._unused_seconds)):
+            for guest in guests:
                 online = self._presence.online(guest.app, [guest.user])
                 if not (online.users[0] or online.missing):
                     try:

@@ -47,13 +47,13 @@ _STORED: Final = (
     "app, phone, nickname, avatar, password, version, created, email, name, bot, guest, confirmed_email, "
     "folded"
 )
-_ACCOUNTS: Final = (
-    "SELECT id, app, phone, nickname, avatar, version, created, password, email, name, findable, "
-    "show_presence, last_seen, bot, guest, confirmed_email, role, locked_until, lock_reason, factor_since, "
-    "status, away, status_until "
-    "FROM account"
+_READ: Final = (
+    "id, app, phone, nickname, avatar, version, created, password, email, name, findable, show_presence, "
+    "last_seen, bot, guest, confirmed_email, role, locked_until, lock_reason, factor_since, status, away, "
+    "status_until"
 )
-_ACCOUNTS_FOLDED: Final = _ACCOUNTS.replace(" FROM account", ", folded FROM account")
+_ACCOUNTS: Final = f"SELECT {_READ} FROM account"
+_ACCOUNTS_FOLDED: Final = f"SELECT {_READ}, folded FROM account"
 _LINKED: Final = (
     f"{_ACCOUNTS} WHERE id = "
     "(SELECT account FROM oauth_link WHERE app = %s AND provider = %s AND subject = %s) AND app = %s"
@@ -438,13 +438,11 @@ class AccountStore:
             report(sql, record, "changed", found[0])
         return None if found is None else found[0]
 
-    def unused_guests(self, before: int, after: int, limit: int) -> list[Account]:
-        """Guests of all apps who came, and were last seen, before a Unix second; ordered by id, after the id
-        ``after``."""
-        where = "guest = 1 AND created < %s AND last_seen < %s AND id > %s"
-        statement = f"{_ACCOUNTS} WHERE {where} ORDER BY id LIMIT %s"
-        rows = self._store.rows(statement, (before, before, after, limit))
-        return list(map(_account, rows))
+    def unused_guests(self, before: int) -> Iterator[list[Account]]:
+        """Pages of the guests of all apps who came, and were last seen, before a Unix second."""
+        where = "guest = 1 AND created < %s AND last_seen < %s"
+        for rows in self._store.pages("account", "id", _READ, where, (before, before)):
+            yield list(map(_account, rows))
 
     # --- devices --------------------------------------------------------------------------------------------
 

@@ -17,7 +17,6 @@ from imserver.features.uploads.uploads import THUMBNAIL, DamagedFile, UploadStor
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Store
 
-_AT_ONCE = 200
 FILES = "files"
 THUMBNAILS = "thumbnails"
 
@@ -25,18 +24,10 @@ THUMBNAILS = "thumbnails"
 def read(config: Config, store: Store, app: str, user: str) -> Iterator[tuple[str, Iterator[bytes]]]:
     """The files of a user; ``""``: of the app, with their thumbnails."""
     with closing(UploadStorage(settings_of(config, UploadSettings), config.server.data_dir)) as storage:
-        for row in rows_of(store, app, user):
+        for row in upload_rows.rows_of(store, app, user):
             yield f"{FILES}/{row.id}/{_file_name(row)}", _pieces(storage, row, False)
             if row.thumbnail_bytes and not user:
                 yield f"{THUMBNAILS}/{row.id}", _pieces(storage, row, True)
-
-
-def rows_of(store: Store, app: str = "", user: str = "") -> Iterator[Upload]:
-    """The rows of the files of a user of an app; ``""``: of all."""
-    last, nothing = "", list[Upload]()
-    while rows := store.read_or(nothing, partial(upload_rows.after, app, user, last, _AT_ONCE)):
-        yield from rows
-        last = rows[-1].id
 
 
 def _file_name(row: Upload) -> str:
@@ -85,7 +76,7 @@ def write(config: Config, store: Store, app: str) -> Iterator[Callable[[str, str
                     file.seek(0)
                     _put(store, storage, row, is_thumbnail, file)
             except DamagedFile:
-                for each in rows_of(store, app):
+                for each in upload_rows.rows_of(store, app):
                     storage.delete(each)
                 raise
             return True
@@ -112,7 +103,7 @@ def parts_of(row: Upload) -> tuple[tuple[bool, int], ...]:
 def read_files(config: Config, store: Store) -> Iterator[tuple[str, int, Iterator[bytes]]]:
     """Name, size and pieces of all files, in whichever store they are. Raises MediaUnavailable."""
     with closing(UploadStorage(settings_of(config, UploadSettings), config.server.data_dir)) as storage:
-        for row in rows_of(store):
+        for row in upload_rows.rows_of(store):
             for is_thumbnail, size in parts_of(row):
                 name = name_of(row, is_thumbnail)
                 try:

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.features.uploads import upload_rows
-from imserver.features.uploads.archive import parts_of, rows_of, sha256_of
+from imserver.features.uploads.archive import parts_of, sha256_of
 from imserver.features.uploads.contract import Media, MediaUnavailable, Upload
 from imserver.features.uploads.declared import UploadSettings
 from imserver.features.uploads.uploads import DamagedFile, UploadStorage, name_of
@@ -53,7 +53,7 @@ class MediaMove:
 
     def run(self) -> Iterator[None]:
         """Move all files; yields after each. Raises StorageUnavailable and MediaUnavailable."""
-        for row in rows_of(self._store):
+        for row in upload_rows.rows_of(self._store):
             if row.store_name != self._to:
                 self._move(row)
             elif self._delete_source:
@@ -113,7 +113,7 @@ def check_files(config: Config, store: Store, _tenants: Tenants, app: str) -> It
     """Whether the files of an app are those that were stored."""
     count = damaged = 0
     with closing(UploadStorage(settings_of(config, UploadSettings), config.server.data_dir)) as storage:
-        for row in rows_of(store, app):
+        for row in upload_rows.rows_of(store, app):
             count += 1
             if words := _damage_of(storage, row):
                 damaged += 1

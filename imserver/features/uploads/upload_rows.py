@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 from msgspec.structs import astuple
 
 from imserver.features.uploads.contract import FILE_BYTES, Upload, Usage
-from imserver.plugin.storage import PooledStatements, Row, marks_of, text_of
+from imserver.plugin.storage import PooledStatements, Row, Store, marks_of, text_of
 
 TOTAL: Final = ""
 """In place of a user: the total of the app."""
@@ -98,13 +98,18 @@ def page(sql: PooledStatements, app: str, user: str, before: tuple[int, str], li
     return list(map(_upload, rows))
 
 
-def after(app: str, user: str, last: str, limit: int, sql: PooledStatements) -> list[Upload]:
-    """Files of a user of an app (``""``: of all) in the order of their ids, behind the id ``last``."""
-    statement, values = f"SELECT {_COLUMNS} FROM upload WHERE id > %s", [last]
-    for column, value in (("app", app), ('"user"', user)):
-        if value:
-            statement, values = f"{statement} AND {column} = %s", [*values, value]
-    return list(map(_upload, sql.query(f"{statement} ORDER BY id LIMIT %s", (*values, limit))))
+def rows_of(store: Store, app: str = "", user: str = "") -> Iterator[Upload]:
+    """The files of a user of an app (``""``: of all) in the order of their ids."""
+    whose = {"app = %s": app, '"user" = %s': user}
+    where = " AND ".join(text for text, value in whose.items() if value)
+    for rows in store.pages("upload", "id", _COLUMNS, where, tuple(filter(None, whose.values()))):
+        yield from map(_upload, rows)
+
+
+def some_of_app(app: str, limit: int, sql: PooledStatements) -> list[Upload]:
+    """Some files of an app, whoever owns them."""
+    rows = sql.query(f"SELECT {_COLUMNS} FROM upload WHERE app = %s LIMIT %s", (app, limit))
+    return list(map(_upload, rows))
 
 
 def move(sql: PooledStatements, row: Upload, store_name: str) -> bool:

@@ -592,7 +592,7 @@ class Uploads:
 
     def forget_app(self, app: str) -> int:
         """Delete all files of a deleted app, until it is created anew; see :meth:`forget`."""
-        some = partial(upload_rows.after, app, "", "", _FORGOTTEN_AT_ONCE)
+        some = partial(upload_rows.some_of_app, app, _FORGOTTEN_AT_ONCE)
         if self._store.is_deleted(app):
             self._storage.directory.forget_unfinished(app)
         removed = 0

@@ -21,10 +21,9 @@ from imserver.plugin.identity import AppSecrets, Tenant, Tenants
 from imserver.plugin.runtime import every
 from imserver.plugin.services import ChannelServices, Core, Foundation
 from imserver.plugin.settings import Config, TenantSettings
-from imserver.plugin.storage import Erasure, Statements, Store, text_of
+from imserver.plugin.storage import Erasure, PooledStatements, Store, text_of
 from imserver.plugin.wire import Connection
 
-_AT_ONCE: Final = 500
 _ORDER: Final = (("event", "id"), ("event_retry", "number"))
 """The tables, and what their rows are numbered by."""
 
@@ -39,34 +38,22 @@ def erase_user(store: Store, app: str, user: str, name: str) -> None:
         return
     names = {msgspec.json.encode(user), json.dumps(user).encode()}
     for table, number in _ORDER:
-        after = 0
-        while (
-            last := store.write_or(0, partial(_erase_some, app, user, names, table, number, after))
-        ) > after:
-            after = last
+        for rows in store.pages(table, number, f"{number}, member, body", "app = %s", (app,)):
+            gone = [
+                (app, each)
+                for each, member, body in rows
+                if (text_of(member) == user or any(name in bytes(body) for name in names))
+                and b'"change":"removed"' not in bytes(body)
+            ]
+            if gone:
+                statement = f"DELETE FROM {table} WHERE app = %s AND {number} = %s"
+                store.write(partial(PooledStatements.execute_many, statement=statement, rows=gone))
 
 
 @contextmanager
 def erasing(_config: Config, store: Store) -> Iterator[Erasure]:
     """The same in a command."""
     yield Erasure(frozenset(), partial(erase_user, store), lambda _: None)
-
-
-def _erase_some(
-    app: str, user: str, names: set[bytes], table: str, number: str, after: int, sql: Statements
-) -> int:
-    """Look through some events. Returns the number of the last one; 0: there is none."""
-    order = f"AND {number} > %s ORDER BY {number} LIMIT %s"
-    statement = f"SELECT {number}, member, body FROM {table} WHERE app = %s {order}"
-    rows = sql.query(statement, (app, after, _AT_ONCE))
-    gone = [
-        (app, each)
-        for each, member, body in rows
-        if (text_of(member) == user or any(name in bytes(body) for name in names))
-        and b'"change":"removed"' not in bytes(body)
-    ]
-    sql.execute_many(f"DELETE FROM {table} WHERE app = %s AND {number} = %s", gone)
-    return int(rows[-1][0]) if rows else 0
 
 
 VACATED_SECONDS: Final = 3.0

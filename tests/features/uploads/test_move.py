@@ -13,8 +13,8 @@ import pytest
 
 from imserver.config.settings import StorageSettings
 from imserver.features.uploads import upload_rows
-from imserver.features.uploads.archive import rows_of
 from imserver.features.uploads.contract import Upload
+from imserver.features.uploads.upload_rows import rows_of
 from imserver.node.feature_list import tables_of_server
 from imserver.storage.store import Store
 from imserver.storage.tables import StoreTables
