@@ -375,7 +375,7 @@ class ChannelLookup:
         Nodes that are not settled are in all of them, with 0. None: any node may have members.
         """
         name = encoded(app)
-        refs: list[dict[int, int]] = []
+        nodes: list[dict[int, int]] = []
         for first in range(0, len(channels), _BATCH):
             fields = [encoded(channel) for channel in channels[first : first + _BATCH]]
             replies = self._pipeline.execute_all(
@@ -383,12 +383,12 @@ class ChannelLookup:
             )
             if replies is None:
                 return None
-            refs += map(_parse_nodes, replies)
+            nodes += map(_parse_nodes, replies)
         seen = self._link.connects, self._recovery.generation
         if seen != self._seen:
             self._seen = seen
             self._incomplete_until = monotonic() + self._incomplete_seconds
-        return None if monotonic() < self._incomplete_until else self._live(refs)
+        return None if monotonic() < self._incomplete_until else self._live(nodes)
 
     def _live(self, found: list[dict[int, int]]) -> list[dict[int, int]]:
         """Remove dead epochs and add nodes that have not reported all channels yet."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from imserver.features.accounts import (
     api,
     cards_api,
-    confirmations_api,
     factors_api,
     friends_api,
     guests_api,
+    mails_api,
     parts,
     people_api,
-    resets_api,
 )
 from imserver.features.accounts.declared import SETTINGS, TABLES
 from imserver.plugin import Feature
@@ -25,8 +24,8 @@ FEATURE = Feature(
         *factors_api.routes.rows,
         *people_api.routes.rows,
         *guests_api.routes.rows,
-        *resets_api.routes.rows,
-        *confirmations_api.routes.rows,
+        *mails_api.reset_routes.rows,
+        *mails_api.routes.rows,
         *cards_api.routes.rows,
         *friends_api.routes.rows,
     ),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import time
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -171,9 +171,18 @@ class ClosedView(msgspec.Struct, omit_defaults=True):
     id: int = 0
 
 
-def _refusal(refused: ChannelRefused) -> Reply:
-    code = ReplyCode.NOT_STORED if refused.reason in ("full", "unavailable") else ReplyCode.BAD_PARAMETER
-    return Reply(code, RefusedView(refused.reason))
+def _refusing(run: Callable[[Connection, Any], Reply]) -> Callable[[Connection, Any], Reply]:
+    """Let a command answer what its stream refuses."""
+
+    def answer(connection: Connection, command: Any) -> Reply:
+        try:
+            return run(connection, command)
+        except ChannelRefused as refused:
+            is_temporary = refused.reason in ("full", "unavailable")
+            code = ReplyCode.NOT_STORED if is_temporary else ReplyCode.BAD_PARAMETER
+            return Reply(code, RefusedView(refused.reason))
+
+    return answer
 
 
 class AnswerCommands:
@@ -185,46 +194,37 @@ class AnswerCommands:
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
         return {
-            OpenAnswer: CommandRow(self.open),
-            AppendAnswer: CommandRow(self.append),
-            CloseAnswer: CommandRow(self.close),
-            StopAnswer: CommandRow(self.stop),
+            OpenAnswer: CommandRow(_refusing(self.open)),
+            AppendAnswer: CommandRow(_refusing(self.append)),
+            CloseAnswer: CommandRow(_refusing(self.close)),
+            StopAnswer: CommandRow(_refusing(self.stop)),
         }
 
     def open(self, connection: Connection, command: OpenAnswer) -> Reply:
         """Open a stream."""
         app, user = app_and_user(connection)
         where = command.to, command.conversation
-        try:
-            peer = self._answers.open(
-                app, user, *where, command.text, command.type, False, command.thread, command.stoppers
-            )
-        except ChannelRefused as refused:
-            return _refusal(refused)
-        if isinstance(peer, Rejected):
-            return Reply(peer.reply_code, RefusedView.of(peer))
-        return Reply(ReplyCode.OK, OpenedView(peer))
+        stream = self._answers.open(
+            app, user, *where, command.text, command.type, False, command.thread, command.stoppers
+        )
+        if isinstance(stream, Rejected):
+            return Reply(stream.reply_code, RefusedView.of(stream))
+        return Reply(ReplyCode.OK, OpenedView(stream))
 
     def append(self, connection: Connection, command: AppendAnswer) -> Reply:
         """Append pieces."""
         app, user = app_and_user(connection)
-        try:
-            found = self._answers.append(app, user, command.pieces)
-        except ChannelRefused as refused:
-            return _refusal(refused)
+        pieces = self._answers.append(app, user, command.pieces)
         results = [
             PieceView(stream, last, status)
-            for (stream, _, _), (status, last) in zip(command.pieces, found, strict=True)
+            for (stream, _, _), (status, last) in zip(command.pieces, pieces, strict=True)
         ]
         return Reply(ReplyCode.OK, PiecesView(results))
 
     def close(self, connection: Connection, command: CloseAnswer) -> Reply:
         """Close a stream."""
         app, user = app_and_user(connection)
-        try:
-            closed = self._answers.close(app, user, command.stream, command.incomplete)
-        except ChannelRefused as refused:
-            return _refusal(refused)
+        closed = self._answers.close(app, user, command.stream, command.incomplete)
         if isinstance(closed, Rejected):
             return Reply(closed.reply_code, RefusedView.of(closed))
         return Reply(ReplyCode.OK, ClosedView(command.stream, *closed))
@@ -232,10 +232,7 @@ class AnswerCommands:
     def stop(self, connection: Connection, command: StopAnswer) -> Reply:
         """Stop a stream."""
         app, user = app_and_user(connection)
-        try:
-            status = self._answers.stop(app, user, command.stream)
-        except ChannelRefused as refused:
-            return _refusal(refused)
+        status = self._answers.stop(app, user, command.stream)
         if status == "not_allowed":
             return Reply(ReplyCode.UNAUTHORIZED, RefusedView(status))
         return Reply(ReplyCode.OK, ClosedView(command.stream, status))
