@@ -28,7 +28,7 @@ from gevent.event import Event
 from msgspec import Struct
 
 from imserver.cluster.registry import Claim
-from imserver.errors import ImserverError
+from imserver.errors import Problems, ServiceRefused
 from imserver.model import ACCEPTED, Outcome
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _pack_digest: Final = struct.Struct(">q").pack
 _unpack_digest: Final = struct.Struct(">q").unpack
 
 
-class IdReused(ImserverError):
+class IdReused(ServiceRefused, problem=Problems.ID_REUSED):
     """The id was used before for a different request."""
 
 

@@ -208,20 +208,17 @@ def _publish(
         content = _members(msgspec.json.encode(request))  # where it goes tells no message from another
         content = {name: value for name, value in content.items() if name not in ("channel", "channels")}
         digest = digest_of(msgspec.json.encode(content))
-    try:
-        found = api.publishing.to_channels(
-            call.app,
-            channels,
-            event,
-            except_users=tuple(request.except_users),
-            tags=request.tags,
-            with_history=request.with_history,
-            key=key,
-            digest=digest,
-            all_or_none=True,
-        )
-    except IdReused:
-        raise ApiProblem(errors.Problems.ID_REUSED) from None
+    found = api.publishing.to_channels(
+        call.app,
+        channels,
+        event,
+        except_users=tuple(request.except_users),
+        tags=request.tags,
+        with_history=request.with_history,
+        key=key,
+        digest=digest,
+        all_or_none=True,
+    )
     # IdReused: another message with this id came at the same time.
     outcomes = [Outcome.REFUSED if isinstance(each, IdReused) else each.outcome for each in found]
     if Outcome.FAILED in outcomes and nothing_accepted(outcomes):

@@ -151,10 +151,7 @@ def _api(core: Core, api: Api) -> HookApi:
 def _read(api: HookApi, call: Call) -> None:
     """Find the webhook of a request: its bot acts."""
     request = call.request
-    try:
-        hook = api.incoming.with_token(request.path.removeprefix(PATH), request.host)
-    except UnknownHook:
-        raise ApiProblem(UnknownHook.problem) from None
+    hook = api.incoming.with_token(request.path.removeprefix(PATH), request.host)
     body, kind = call.body, request.headers.get("content-type", "")
     # curl calls JSON a form, too.
     if kind.startswith("application/x-www-form-urlencoded") and not body.lstrip().startswith(b"{"):

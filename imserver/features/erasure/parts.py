@@ -64,7 +64,6 @@ def _proof_of(core: Core) -> Proof | None:
     from imserver.features.accounts.accounts import AccountLocked, WrongLogin
     from imserver.features.accounts.factors import FactorRequired, WrongCode
     from imserver.features.accounts.parts import accounts_of
-    from imserver.features.accounts.passwords import Overloaded
 
     accounts = accounts_of(core).accounts
 
@@ -78,8 +77,6 @@ def _proof_of(core: Core) -> Proof | None:
             raise ApiProblem(Problems.NOT_ALLOWED, "The account takes a code of its second factor") from None
         except (WrongLogin, WrongCode, AccountLocked):
             raise ApiProblem(Problems.NOT_ALLOWED, "The password or code is wrong") from None
-        except Overloaded:
-            raise ApiProblem(Problems.BUSY) from None
 
     return prove
 

@@ -353,11 +353,8 @@ def unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
 
 
 def _of_mail(api: TokenApi, call: Call) -> tuple[MailToken, Wishes]:
-    """The token of a mail, and what its user wishes. Raises ApiProblem."""
-    try:
-        token = api.parts.tokens.read_mail(call.input.token)
-    except BadActionToken:
-        raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION) from None
+    """The token of a mail, and what its user wishes. Raises ApiProblem and BadActionToken."""
+    token = api.parts.tokens.read_mail(call.input.token)
     api.let_act(token.app, token.user, call)
     return token, api.parts.rows.wishes(token.app, [token.user]).get(token.user, Wishes())
 

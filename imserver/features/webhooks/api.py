@@ -29,7 +29,7 @@ from imserver.plugin.http import (
     page_and_cursor,
     read_cursor,
 )
-from imserver.plugin.identity import BadTenant, Needs, Tenants
+from imserver.plugin.identity import Needs, Tenants
 from imserver.plugin.services import Core
 from imserver.plugin.storage import PooledStatements, Store
 
@@ -302,10 +302,7 @@ def set_address(
     if tenant.configured:
         raise ApiProblem(Problems.APP_CONFIGURED)
     before = {name: value for name, value in asdict(tenant.webhook).items() if value != ""}
-    try:
-        api.tenants.change(call.app, {"webhook": {**before, "url": url}})
-    except BadTenant as bad:
-        raise ApiProblem(Problems.INVALID_REQUEST, str(bad)) from None
+    api.tenants.change(call.app, {"webhook": {**before, "url": url}})
     states, _ = api.states.of([call.app])
     if not states:
         raise ApiProblem(Problems.INVALID_REQUEST, "The app has no secret to sign with")
