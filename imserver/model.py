@@ -13,8 +13,6 @@ from typing import Any, ClassVar, Final
 import msgspec
 from msgspec import Struct
 
-from imserver.errors import ReplyCode
-
 _encode = msgspec.json.Encoder().encode
 SYSTEM_PREFIX: Final = "system:"
 """Prefix of the apps that serve systems of the client dialect."""
@@ -196,9 +194,6 @@ class Reply(Struct, gc=False):
     data: Any = None
     why: str = ""
 
-
-DONE: Final = Reply(ReplyCode.OK)
-"""The reply to a command that is carried out, without data."""
 
 Answer = Callable[[Reply], None]
 """Sends the answer to a request, at once or later."""

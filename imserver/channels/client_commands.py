@@ -25,7 +25,6 @@ from imserver.config.settings import ChannelSettings
 from imserver.errors import IssuerUnavailable
 from imserver.hub.hub import USER_CHANNEL
 from imserver.model import (
-    DONE,
     Answer,
     AskHistory,
     AskPresence,
@@ -43,6 +42,7 @@ from imserver.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
 from imserver.transport.dispatch import CommandRow, CommandTable
 
+_OK: Final = Reply(errors.ReplyCode.OK)
 _NO_CLAIMS: Final = ChannelClaims()
 
 
@@ -249,7 +249,7 @@ class ChannelCommands:
         answers.unsubscribed(connection, channel)
         if connection.dialect_state is not None:
             connection.dialect_state.set_info(channel, b"")
-        return DONE
+        return _OK
 
     def publish(self, connection: Connection, command: Publish) -> Reply:
         """Publish to a channel, if its options or the back end allow it. May switch."""
@@ -262,7 +262,7 @@ class ChannelCommands:
             self._publish(connection, channel, event, ref(connection))
         except ChannelRefused as refused:
             return self._of(connection).refused(refused)
-        return DONE
+        return _OK
 
     def _publish(
         self, client: ChannelClient, channel: str, event: Event, payer: Hashable, with_history: bool = True

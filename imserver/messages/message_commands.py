@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from imserver import errors
@@ -25,11 +27,13 @@ from imserver.messages.message_search import MessageSearch
 from imserver.messages.messaging import Messaging
 from imserver.messages.model import EntryView, Message
 from imserver.messages.receipts import MarksAnswer, Receipts
-from imserver.model import DONE, Answer, Login, LogSubscription, Reply, Resume
+from imserver.model import Answer, Login, LogSubscription, Reply, Resume
 from imserver.sessions.sessions import Sessions
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
+
+_OK: Final = Reply(errors.ReplyCode.OK)
 
 
 class ReplacedView(Struct, omit_defaults=True):
@@ -188,7 +192,7 @@ class MessageCommands:
         if code != errors.ReplyCode.OK:
             return Reply(code)
         if connection.log_subscription is not None:
-            return DONE
+            return _OK
 
         def resumed(recovered: bool, _begin_anew: bool) -> None:
             answer(Reply(errors.ReplyCode.OK, Resumed(recovered)))
@@ -267,7 +271,7 @@ class MessageCommands:
         """The client has everything up to an id. Never switches."""
         position = self._messaging.follower.position(connection.app or "")
         self._messaging.ack_tracker.acked(connection, command.id, position)
-        return DONE
+        return _OK
 
 
 def _reply_to(command: Send, result: Stored) -> Reply:

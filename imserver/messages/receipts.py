@@ -25,7 +25,7 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log_subscriptions import GroupFollowers
 from imserver.messages.node_messages import ToFollowers
 from imserver.messages.open_streams import OpenStreams
-from imserver.model import DONE, Reply, Signal
+from imserver.model import Reply, Signal
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
@@ -36,6 +36,8 @@ GROUP_SECONDS: Final = 0.2
 """Least time between two typing notices in a group, of whichever members."""
 _MOST_REMEMBERED: Final = 10_000
 """Places whose last notice is remembered; beyond it the oldest are forgotten."""
+
+_OK: Final = Reply(errors.ReplyCode.OK)
 
 
 class Signals:
@@ -136,7 +138,7 @@ class Signals:
             return Reply(errors.ReplyCode.BAD_PARAMETER)
         if command.to:
             self._typing_to(app, user, command.to, 0)
-            return DONE
+            return _OK
         group = command.conversation
         log_subscription = connection.log_subscription
         if log_subscription is None or group not in log_subscription.groups:
@@ -148,11 +150,11 @@ class Signals:
             if conversation.members:
                 peer = next((each for each in conversation.members if each != user), user)
                 self._typing_to(app, user, peer, group)
-                return DONE
+                return _OK
         if self._may(app, user, group, TYPING_SECONDS) and self._may(app, "", group, GROUP_SECONDS):
             signal = Signal("typing", user, "", conversation=group)
             self.send(ToFollowers(app, (), group, signal))
-        return DONE
+        return _OK
 
     def _typing_to(self, app: str, user: str, to: str, conversation: int) -> None:
         if self._may(app, user, to, TYPING_SECONDS) and self._relations.may_write(app, user, to):
@@ -276,13 +278,13 @@ class Receipts:
     def _note(self, connection: Connection, conversation: int, read: int = 0, received: int = 0) -> Reply:
         where = *app_and_user(connection), conversation
         result = self.note(*where, read=read, received=received, besides=connection)
-        return Reply(errors.ReplyCode.NO_DATA) if result is None else DONE
+        return Reply(errors.ReplyCode.NO_DATA) if result is None else _OK
 
     def hide(self, connection: Connection, command: Hide) -> Reply:
         """Do not show entries to this user any more. Switches."""
         app, user = app_and_user(connection)
         self.hide_from(app, user, command.ids, connection)
-        return DONE
+        return _OK
 
     def hide_from(self, app: str, user: str, ids: tuple[int, ...], besides: Connection | None = None) -> int:
         """Hide entries from a user, and notify the user's connections except ``besides``. Returns the

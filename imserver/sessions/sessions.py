@@ -24,7 +24,7 @@ from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
-from imserver.model import DONE, Event, Heartbeat, Login, Ping, Reply, is_of_device
+from imserver.model import Event, Heartbeat, Login, Ping, Reply, is_of_device
 from imserver.sessions.connection_ids import NAMED_BY_ID
 from imserver.storage.contract import Changes
 from imserver.storage.store import Store
@@ -34,6 +34,7 @@ from imserver.transport.states import CLOSING, UNADDRESSED
 
 log = logging.getLogger(__name__)
 
+_OK: Final = Reply(errors.ReplyCode.OK)
 _PONG: Final = Reply(errors.ReplyCode.OK, "pong")
 ENTER_TEXT = "哈喽~"
 EXIT_TEXT = "用户已经离开~"
@@ -224,11 +225,11 @@ class Sessions:
             if log.isEnabledFor(logging.DEBUG):
                 ids = {"connection": connection.peer}
                 log.debug("login of %r in %r: %d", command.user, command.app, code, extra=ids)
-            return DONE if code == errors.ReplyCode.OK else Reply(code)
+            return _OK if code == errors.ReplyCode.OK else Reply(code)
 
         def heartbeat(connection: Connection, _command: Heartbeat) -> Reply:
             self.heartbeat(connection)
-            return DONE
+            return _OK
 
         return {
             Login: CommandRow(login, needs_session=False),
