@@ -4,33 +4,18 @@ It is a feature: a node without it pushes, and keeps histories of channels in me
 import more of the gateway than :mod:`imserver.plugin` has.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from imserver.messages.api import conversations, messages, streamed, threads
 from imserver.messages.declared import SETTINGS, TABLES
 from imserver.messages.parts import build, erasing
 from imserver.messages.wire import MESSAGE_COMMANDS
 from imserver.plugin.feature import Feature
 
-if TYPE_CHECKING:
-    from imserver.plugin.metrics import Metric
-
-
-def _metrics() -> Sequence[Metric]:
-    from imserver.messages.metrics import METRICS
-
-    return METRICS
-
-
 FEATURE = Feature(
     "messages",
     build,
     wire={"cmd": MESSAGE_COMMANDS, "centrifuge": MESSAGE_COMMANDS},
     settings=SETTINGS,
-    metrics=_metrics,
+    metrics=("imserver.messages.metrics", "METRICS"),
     erasing=erasing,
     tables=TABLES,
     commands={"search": ("imserver.messages.command", "search", "Make the index of words anew.")},

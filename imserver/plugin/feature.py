@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -85,7 +86,8 @@ class Feature(Struct, frozen=True, eq=False):
     ``settings``: those that it declares. ``problems``: those that none of its operations names.
     ``operations``: its part of ``/api/v1``, which the document, batches and the router get. Those without a
     function are answered by its views.
-    ``metrics``: rows of the table of metrics, imported at the first scrape. ``uses``: names of features that
+    ``metrics``: module and attribute of its rows of the table of metrics, or a function that returns them;
+    called at the first scrape. ``uses``: names of features that
     it needs; they come before it in the list. ``"webhooks?"`` is one that it uses if it is there.
     ``answers``: makes the answers to questions of the core, before there are logins.
     ``commands``: name of a command of ``imserver`` (one of ``imserver app`` or ``imserver key`` begins with
@@ -127,7 +129,7 @@ class Feature(Struct, frozen=True, eq=False):
     routes: tuple[Route, ...] = ()
     operations: tuple[Operation, ...] = ()
     views: Views | None = None
-    metrics: Callable[[], Sequence[Metric]] = lambda: ()
+    metrics: tuple[str, str] | Callable[[], Sequence[Metric]] = lambda: ()
     erasing: Callable[[Config, Store], AbstractContextManager[Erasure]] | None = None
     files: tuple[str, str, str] | None = None
     uses: tuple[str, ...] = ()
@@ -145,3 +147,10 @@ class Feature(Struct, frozen=True, eq=False):
     migrations: tuple[Migration, ...] = ()
     push_services: Callable[[Config, Tenants], tuple[PushService, ...]] | None = None
     face: int = 1
+
+    def metric_rows(self) -> Sequence[Metric]:
+        """The rows of ``metrics``."""
+        if callable(self.metrics):
+            return self.metrics()
+        rows: Sequence[Metric] = getattr(import_module(self.metrics[0]), self.metrics[1])
+        return rows

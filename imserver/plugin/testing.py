@@ -475,7 +475,7 @@ def check_absent(node: NodeProcess, feature: Feature) -> None:
         answer = node.ask(method, path.replace("*", "x").replace("{id}", "x" * 32))
         assert answer.status == 404, (method, path)
     metrics = node.get("/metrics").body.decode()
-    assert [row.name for row in feature.metrics() if row.name in metrics] == []
+    assert [row.name for row in feature.metric_rows() if row.name in metrics] == []
     with node.connect("/acc") as client:
         for name in feature.wire.get("cmd", ()):
             client.send(json.dumps({"seq": "1", "cmd": name, "data": {}}))

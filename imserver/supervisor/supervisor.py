@@ -288,5 +288,5 @@ def preload_modules(config: Config) -> None:
     for feature in features:
         if feature.views is not None:
             feature.views.preload()
-        feature.metrics()
+        feature.metric_rows()
     servers.api_table_of(features, declarations_of(own))

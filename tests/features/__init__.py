@@ -29,7 +29,7 @@ READERS = {
     for dialect in ("cmd", "centrifuge", "protobuf")
 }
 """Dialect → the commands that features bring."""
-METRICS = (*metric_table.METRICS, *(row for feature in FEATURES for row in feature.metrics()))
+METRICS = (*metric_table.METRICS, *(row for feature in FEATURES for row in feature.metric_rows()))
 document = table.document_of(DOCUMENTED)
 PROBLEMS = {problem.code: problem for problem in problems_of(FEATURES)}
 """By code, in the order of their status."""

@@ -5,26 +5,16 @@ The log decides which answer counts, and every node with stored messages lets us
 deadlines.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from imserver.features.ask import api
 from imserver.features.ask.declared import SETTINGS
 from imserver.features.ask.parts import build
 from imserver.plugin import Feature
 
-if TYPE_CHECKING:
-    from imserver.plugin.metrics import Metric
-
-
-def _metrics() -> Sequence[Metric]:
-    from imserver.features.ask.metrics import METRICS
-
-    return METRICS
-
-
 FEATURE = Feature(
-    "ask", build, operations=tuple(api.routes.rows), uses=("messages",), metrics=_metrics, settings=SETTINGS
+    "ask",
+    build,
+    operations=tuple(api.routes.rows),
+    uses=("messages",),
+    metrics=("imserver.features.ask.metrics", "METRICS"),
+    settings=SETTINGS,
 )

@@ -5,9 +5,7 @@ The server fetches the page, never a client, and only from public addresses. A p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from imserver.features.previews.api import routes
 from imserver.features.previews.declared import SETTINGS, TABLES, PreviewSettings
@@ -16,9 +14,6 @@ from imserver.plugin import Feature, FeatureParts
 from imserver.plugin.runtime import PublicRequests, every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
-
-if TYPE_CHECKING:
-    from imserver.plugin.metrics import Metric
 
 
 def _build(core: Core) -> FeatureParts:
@@ -33,17 +28,11 @@ def _build(core: Core) -> FeatureParts:
     )
 
 
-def _metrics() -> Sequence[Metric]:
-    from imserver.features.previews.metrics import METRICS
-
-    return METRICS
-
-
 FEATURE = Feature(
     "previews",
     _build,
     operations=tuple(routes.rows),
-    metrics=_metrics,
+    metrics=("imserver.features.previews.metrics", "METRICS"),
     uses=("messages", "uploads"),
     settings=SETTINGS,
     tables=TABLES,

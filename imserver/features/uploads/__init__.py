@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imserver.features.uploads.api import OPERATIONS, is_streamed
 from imserver.features.uploads.declared import SETTINGS, TABLES, UploadSettings
@@ -14,9 +14,6 @@ from imserver.plugin.http import Api
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Erasure, Store
-
-if TYPE_CHECKING:
-    from imserver.plugin.metrics import Metric
 
 __all__ = ["FEATURE", "Uploads", "uploads_of"]
 
@@ -45,12 +42,6 @@ def _preload() -> None:
     from imserver.features.uploads import tus, views  # noqa: F401
 
 
-def _metrics() -> Sequence[Metric]:
-    from imserver.features.uploads.metrics import METRICS
-
-    return METRICS
-
-
 @contextmanager
 def _erasing(config: Config, store: Store) -> Iterator[Erasure]:
     settings = settings_of(config, UploadSettings)
@@ -63,7 +54,7 @@ FEATURE = Feature(
     _build,
     operations=OPERATIONS,
     views=Views(_blueprints, is_streamed, preload=_preload),
-    metrics=_metrics,
+    metrics=("imserver.features.uploads.metrics", "METRICS"),
     erasing=_erasing,
     files=("imserver.features.uploads.archive", "read_files", "write_files"),
     commands={

@@ -1,10 +1,5 @@
 """Webhooks: the back ends of apps hear what happens, review messages, and decide about clients."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from imserver.features.webhooks import api, parts
 from imserver.features.webhooks.consumer import Failure
 from imserver.features.webhooks.declared import SETTINGS, TABLES
@@ -13,16 +8,7 @@ from imserver.features.webhooks.parts import erasing, webhooks_of
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.plugin import Feature
 
-if TYPE_CHECKING:
-    from imserver.plugin.metrics import Metric
-
 __all__ = ["FEATURE", "Failure", "HookSender", "LogHook", "LogHooks", "Webhooks", "webhooks_of"]
-
-
-def _metrics() -> Sequence[Metric]:
-    from imserver.features.webhooks.metrics import METRICS
-
-    return METRICS
 
 
 FEATURE = Feature(
@@ -30,7 +16,7 @@ FEATURE = Feature(
     parts.build,
     settings=SETTINGS,
     operations=tuple(api.routes.rows),
-    metrics=_metrics,
+    metrics=("imserver.features.webhooks.metrics", "METRICS"),
     answers=parts.answers,
     erasing=erasing,
     tables=TABLES,
