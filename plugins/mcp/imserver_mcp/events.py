@@ -196,7 +196,7 @@ class Followers:
             head = heads.get(app, 0)
             if turn.principal.kind == "bot" and user not in readers.get(app, (user,)):
                 follower.position = max(follower.position, head)
-            if head > follower.position and not turn.still_holds(follower.proof):
+            if head > follower.position and not self._core.still_holds(app, user, follower.proof):
                 turn.stream.close(CloseCode.TOKEN_INVALID)
             while more and turn.stream.is_open and head > follower.position:
                 entries, more = log.sync(app, user, follower.position, PAGE)

@@ -202,7 +202,7 @@ def put_question(turn: Turn, question: dict[str, Any], id: int | None) -> Any:
     while shown["state"] == "open" and turn.stream.is_open and time() < end:
         if turn.message.is_modern and time() > began + HOLD_SECONDS:
             return InputRequired(state=shown["id"])
-        if not turn.still_holds(proof):
+        if not turn.core.still_holds(turn.app, turn.user, proof):
             raise RouteRefused("token_invalid", "The token has ended")
         turn.progress(int(time() - began), question["seconds"])
         shown = turn.run("POST", "/asks/get", id=shown["id"], wait=WAIT_SECONDS, seen=len(shown["answers"]))

@@ -96,12 +96,8 @@ class Turn:
         self.app, self.user, self.params = call.app or GOCHAT, call.user, self.message.params
 
     def proof(self) -> str:
-        """What :meth:`still_holds` asks again. May switch. Raises StorageUnavailable."""
+        """What :meth:`Core.still_holds` asks again. May switch. Raises StorageUnavailable."""
         return self.core.identity.authority.proof(self.principal, self.request.headers)
-
-    def still_holds(self, proof: str) -> bool:
-        """Whether whoever made the request may still act. May switch. Raises StorageUnavailable."""
-        return self.core.still_holds(self.app, self.user, proof)
 
     def has_route(self, method: str, path: str) -> bool:
         """Whether a route of ``/api/v1`` is there: its feature may be absent."""
