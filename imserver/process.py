@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from imserver.config.settings import Config, ServerSettings
 from imserver.errors import StartError
+from imserver.threads import synchronise
 
 _log = logging.getLogger(__name__)
 
@@ -296,19 +297,6 @@ def write_all(descriptor: int, content: bytes) -> None:
     """Write all of it. A disk that is nearly full takes a part before it refuses the rest. Raises OSError."""
     while content:
         content = content[os.write(descriptor, content) :]
-
-
-def synchronise(path: Path) -> None:
-    """Write a file, or the names in a folder, to the disk, so that they survive a power failure. Raises
-    OSError."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except PermissionError:  # a folder in which this user may make files and list none
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def open_private(path: Path, like: Path | None = None) -> int:

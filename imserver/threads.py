@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import gevent
@@ -14,8 +16,25 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def synchronise(path: Path) -> None:
+    """Write a file, or the names in a folder, to the disk, so that they survive a power failure. Raises
+    OSError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        if path.is_dir():  # a folder in which this user may make files and list none
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class Threads:
     """Up to ``number`` threads, which the first work starts. Owner of them."""
+
+    synchronise = staticmethod(synchronise)
 
     def __init__(self, number: int) -> None:
         self._number = number

@@ -17,7 +17,7 @@ from typing import IO, Any, Final
 from msgspec import Struct, json
 
 from imserver.errors import StartError
-from imserver.process import synchronise
+from imserver.threads import synchronise
 
 _HEAD: Final = "imserver.json"
 _END: Final = "end"

@@ -16,12 +16,13 @@ from typing import Any, Final
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
-from imserver.process import open_private, synchronise
+from imserver.process import open_private
 from imserver.storage.address import DatabaseAddress
 from imserver.storage.damage import lost_commits
 from imserver.storage.database import Database
 from imserver.storage.numbers import GivenNumbers, far_number, give_after, last_given, move_keys_on, raised
 from imserver.storage.statements import PooledStatements, Row, SqliteStatements, Statements
+from imserver.threads import synchronise
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 _OPEN_SECONDS = 2.0

@@ -19,10 +19,11 @@ from imserver.copies.archive import BackupArchive, FeatureFile, write
 from imserver.errors import ImserverError, StartError
 from imserver.node.feature_list import load_features, numbers_of_server, tables_of
 from imserver.plugin.feature import Feature
-from imserver.process import open_private, synchronise, write_all
+from imserver.process import open_private, write_all
 from imserver.storage.address import DatabaseAddress, database_address
 from imserver.storage.store import Store
 from imserver.terminal import Progress
+from imserver.threads import synchronise
 
 without_option: Final = click.option(
     "--without",

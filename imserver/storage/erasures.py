@@ -21,11 +21,12 @@ import msgspec
 from msgspec import Struct
 
 from imserver.model import ERASED
-from imserver.process import synchronise, write_all
+from imserver.process import write_all
 from imserver.storage.app_rows import tables_of_others
 from imserver.storage.statements import PooledStatements, Row, text_of
 from imserver.storage.store import Store
 from imserver.storage.tables import CONDITIONS_OF_APP, Reason, Table
+from imserver.threads import synchronise
 
 PURPOSE: Final = "erasures"
 """Of the keys that digests are made with."""

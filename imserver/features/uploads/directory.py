@@ -48,17 +48,7 @@ def make_private(folder: Path) -> None:
     if not folder.is_dir():
         make_private(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
-        with suppress(PermissionError):  # a folder in which this user may make files and list none
-            synchronise(folder.parent)
-
-
-def synchronise(path: Path) -> None:
-    """Write a file, or the names in a folder, to the disk, so that they survive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        Threads.synchronise(folder.parent)
 
 
 def folder_of(app: str, user: str) -> str:
@@ -130,11 +120,11 @@ class Directory:
         self.do(self._move, Path(path), self._path(name))
 
     def _move(self, source: Path, target: Path) -> None:
-        synchronise(source)
+        Threads.synchronise(source)
         make_private(target.parent)
         source.replace(target)
         for folder in (target.parent, target.parent.parent):
-            synchronise(folder)
+            Threads.synchronise(folder)
 
     def get(self, name: str, first: int, last: int) -> Iterator[bytes]:
         """The bytes from ``first`` to ``last``. Raises FileNotFoundError, MediaUnavailable."""

@@ -38,16 +38,10 @@ from imserver.features.uploads.declared import (
     HTTP_UNKNOWN_UPLOAD,
     HTTP_UPLOAD_LOCKED,
 )
-from imserver.features.uploads.directory import (
-    STALE_SECONDS,
-    STATE,
-    folder_of,
-    make_private,
-    open_private,
-    synchronise,
-)
+from imserver.features.uploads.directory import STALE_SECONDS, STATE, folder_of, make_private, open_private
 from imserver.features.uploads.transfers import Transfer, TransferRefused
 from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads, new_id
+from imserver.plugin.runtime import Threads
 
 MAX_UNFINISHED: Final = 100
 """Unfinished uploads of one user."""
@@ -234,7 +228,7 @@ class ResumableUploads:
 
         def work() -> None:
             try:
-                synchronise(part.path)
+                Threads.synchronise(part.path)
             except OSError:  # nobody knows which of the new bytes the disk has
                 _drop_unsure(part.path)
                 raise
@@ -326,9 +320,9 @@ def _create(path: Path, state: bytes, boot: str) -> None:
     open_private(path).close()
     _write_sure(path, 0, boot)
     _write(path.with_suffix(_NEW), state)
-    synchronise(path.with_suffix(_NEW))
+    Threads.synchronise(path.with_suffix(_NEW))
     path.with_suffix(_NEW).replace(path.with_suffix(STATE))  # others read it whole
-    synchronise(path.parent)
+    Threads.synchronise(path.parent)
 
 
 def _open(path: Path, boot: str) -> PartialUpload:
