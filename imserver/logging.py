@@ -25,6 +25,7 @@ from imserver.errors import StartError
 _REQUEST_LOGGER: Final = "imserver.request"
 _FLUSH_LINES: Final = 250
 """Lines that are written together at most: to format them takes 0.25 ms."""
+_PIPE_BYTES: Final = 4096
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}", re.ASCII)
 
 _MIDDLES: Final = 256
@@ -184,9 +185,9 @@ class LineHandler(logging.Handler):
 
 def _whole_lines(lines: bytes) -> bytes:
     """As many lines as a pipe accepts atomically, so that lines of several processes do not mix."""
-    if len(lines) <= 4096:
+    if len(lines) <= _PIPE_BYTES:
         return lines
-    end = lines.rfind(b"\n", 0, 4096) + 1 or lines.find(b"\n") + 1
+    end = lines.rfind(b"\n", 0, _PIPE_BYTES) + 1 or lines.find(b"\n") + 1
     return lines[:end]
 
 

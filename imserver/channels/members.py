@@ -47,6 +47,10 @@ CLOSE_INSUFFICIENT_STATE: Final = 3010
 INSUFFICIENT: Final = "insufficient state"
 _MEMBER_BYTES: Final = 150
 """Counted for each member of a page, besides names and infos."""
+YIELD_MEMBERS: Final = 64
+"""After so many members of a page, others may be served."""
+LEAVERS: Final = 16
+"""Number of ended connections whose listeners run at the same time."""
 
 
 class ChannelNames(Protocol):
@@ -369,7 +373,7 @@ class ChannelMembers:
         """Let the listeners know who has left without being asked. Never switches."""
         if self.on_left:
             self._left.append((connection, channels))
-            if self._leavers < 16:  # so many at the same time
+            if self._leavers < LEAVERS:
                 self._leavers += 1
                 gevent.spawn(self._run_left)
 
@@ -458,7 +462,7 @@ class ChannelMembers:
             device, dialect = connection.device, connection.encoding.dialect.name
             id, user = self._connections.id_of(connection), connection.user or ""
             members.append(ChannelMember(id, user, device, dialect, joined, *infos))
-            if not number % 64 and is_long_turn():
+            if not number % YIELD_MEMBERS and is_long_turn():
                 serve_others()
         return MembersHere(total, members, self._birth)
 

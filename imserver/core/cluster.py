@@ -48,6 +48,8 @@ from imserver.storage.store import Store
 log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 2.0
+_DATABASE_SECONDS = 10.0
+"""Time for a node to find a database that another node has just created, and to publish its id."""
 _ONE_DATABASE = "give all nodes the same storage.url, or, on one machine, the same server.data_dir"
 _OTHER_DATABASE = f"the cluster uses another database for apps and keys: {_ONE_DATABASE}"
 
@@ -245,7 +247,7 @@ class DatabaseCheck:
             self.wrong, self._since = False, 0.0
             return
         self._since = self._since or monotonic()
-        if not self.wrong and monotonic() - self._since > 10.0:
+        if not self.wrong and monotonic() - self._since > _DATABASE_SECONDS:
             self.wrong = True
             log.error("%s", _OTHER_DATABASE)
 

@@ -34,6 +34,8 @@ LEASE_SECONDS: Final = 600
 """Another node goes on with an erasure that nobody has renewed for so long."""
 JOURNAL: Final = "erasures.jsonl"
 """The file in the data folder with the erasures that have ended, one JSON object a line."""
+_CLOCKS_MS: Final = 86_400_000
+"""The clocks of nodes differ by less."""
 _NAME_BYTES: Final = 12
 _COLUMNS: Final = "digest, ended, app, name"
 
@@ -137,7 +139,7 @@ class Erasures:
         known = read_journal(folder / JOURNAL)
         last = max((row.ended for row in known), default=0)
         names = {row.name for row in known}
-        new = [row for row in self.ended(last - 86_400_000) if row.name not in names]
+        new = [row for row in self.ended(last - _CLOCKS_MS) if row.name not in names]
         if new:
             add_to_journal(folder / JOURNAL, new)
 

@@ -19,6 +19,8 @@ from imserver.errors import StartError
 
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 decode_lease: Final = msgspec.json.Decoder(Lease).decode
+_PAST_EPOCHS: Final = 16
+"""How many earlier epochs each login names as dead. The data of older ones was cleaned up."""
 
 
 def clock() -> float:
@@ -142,7 +144,7 @@ class LeaseKeeper:
             raise StartError(_refusal(reply[0], reply[1].decode("utf-8", "replace"), lease))
         self.lease = msgspec.structs.replace(lease, epoch=int(reply[1]))
         if past:
-            self.past_epochs = (*self.past_epochs, past)[-16:]
+            self.past_epochs = (*self.past_epochs, past)[-_PAST_EPOCHS:]
         table.drop(past)
         self._replaced_seen = ()
         self._written, self._until, self._renewed_at = data, began + self._lease_seconds, began

@@ -28,6 +28,8 @@ from imserver.cluster.redis.scripts import BEGIN, CLAIM, END, ENTER_CHANNEL, REL
 from imserver.cluster.registry import Claim, ReportedMembers, Session, SessionRef, SessionRegistration
 
 CLAIM_SECONDS: Final = 10
+RESULT_SECONDS: Final = 600
+"""How long other nodes know the result of a request."""
 _CLAIM_PREFIX: Final = b"acc:submit:again:seq:"
 _RESULT_PREFIX: Final = b"acc:submit:again:result:"
 _FIND_USERS: Final = 1000
@@ -165,7 +167,7 @@ class Lookup:
             return
         key = _CLAIM_PREFIX + encoded(claim.key)
         if accepted and result:
-            seconds = min(600, self._dedupe_seconds)
+            seconds = min(RESULT_SECONDS, self._dedupe_seconds)
             self._pipeline.post(("SET", _RESULT_PREFIX + encoded(claim.key), result, "EX", seconds))
         if accepted:
             self._pipeline.post(b"*5\r\n$3\r\nSET\r\n$%d\r\n%b%b" % (len(key), key, self._accepted))
