@@ -6,24 +6,34 @@ up at a steady rate. The rows of features are in their ``settings``.
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from hashlib import blake2b
 from itertools import chain, islice
+from pathlib import Path
 from time import monotonic_ns, time
 from typing import Final
 
+import gevent
 import msgspec
 from msgspec import Struct
 
 from imserver.clock import is_long_turn, serve_others
 from imserver.errors import Problems, ServiceRefused
+from imserver.process import open_private, write_all
 from imserver.transport.proxies import is_loopback, network_of
+
+log: Final = logging.getLogger(__name__)
 
 LASTING_SECONDS: Final = 600
 """What is counted for so long outlasts a restart."""
 MAX_PAYERS: Final = 100_000
 """Limit of the payers of one rate. Beyond it a node forgets the one that paid longest ago."""
+_WRITTEN_EVERY_SECONDS: Final = 60
+"""A node that is killed forgets what was counted since."""
 _SECOND: Final = 1_000_000_000
 _FULL_BUCKET_STAYS: Final = 10 * _SECOND
 """How long a full bucket stays, in nanoseconds. To make one for each message would cost more."""
@@ -388,3 +398,46 @@ def by_address(app: str, address: str) -> tuple[str, str] | None:
     What the users of one app do does not count for those of another behind the same address.
     """
     return None if not address or is_loopback(address) else (app, network_of(address))
+
+
+class LastingRates:
+    """Owner of the file ``rates`` in the data folder: what is counted for an hour or a day outlasts a restart
+    of a node without Redis. It names nobody: payers are digests, whose key is made of the server's secret."""
+
+    def __init__(self, buckets: BucketList, folder: Path, key_for: Callable[[str], bytes]) -> None:
+        self._buckets = buckets
+        self._file = folder / "rates"
+        self._key_for = key_for
+
+    def start(self) -> None:
+        """Read the file. What cannot be read counts for nothing."""
+        try:
+            self._buckets.restore(self._file.read_bytes(), self._digest)
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            log.warning("%s is not read, so rates begin anew: %s", self._file, error)
+
+    def run(self) -> None:
+        """Write the file now and then."""
+        while True:
+            gevent.sleep(_WRITTEN_EVERY_SECONDS)
+            self.write()
+
+    def write(self) -> None:
+        """Write the file. Switches."""
+        content = self._buckets.state(self._digest)
+        new = self._file.with_name("rates.new")
+        try:
+            descriptor = open_private(new)
+            try:
+                os.ftruncate(descriptor, 0)
+                write_all(descriptor, content)
+            finally:
+                os.close(descriptor)
+            os.replace(new, self._file)
+        except OSError as error:
+            log.warning("%s cannot be written, so a restart forgets rates: %s", self._file, error)
+
+    def _digest(self, payer: Hashable) -> bytes:
+        return blake2b(repr(payer).encode(), digest_size=16, key=self._key_for("rates")[:64]).digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,8 +26,13 @@ from imserver.auth.reviews import NoReviews, Reviews
 from imserver.auth.rules import AppObjection
 from imserver.auth.tenants import Tenants
 from imserver.channels.client_commands import ChannelCommands
+from imserver.channels.connections import Connections
 from imserver.channels.consent import ChannelConsent
-from imserver.cluster.nodes import Overview, StateQuery
+from imserver.channels.members import ChannelMembers
+from imserver.channels.subscriptions import build_channels
+from imserver.cluster.history import LocalHistory
+from imserver.cluster.nodes import NodeQueries, Overview, StateQuery
+from imserver.cluster.registry import Lease, LocalValues, SoloRegistry, node_name
 from imserver.config.settings import Config
 from imserver.config.values import CORE, Declarations
 from imserver.core.draining import Draining
@@ -44,8 +50,6 @@ from imserver.core.services import (
     SessionServices,
     StorageServices,
     TargetServices,
-    build_alone,
-    no_cluster,
 )
 from imserver.core.status import NodeStatus
 from imserver.errors import StartError, StorageUnavailable
@@ -56,9 +60,13 @@ from imserver.logging import RequestLog
 from imserver.notify import PushService
 from imserver.process import Secret
 from imserver.protocol.dialect import Dialect, Readers
+from imserver.push.idempotency import Idempotency
 from imserver.push.pending import PendingPushes
-from imserver.push.push import Publishing
+from imserver.push.push import LocalReach, Publishing, Pushes
+from imserver.push.user_channels import UserChannels
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
+from imserver.sessions.presence import Presence
+from imserver.sessions.sessions import Sessions
 from imserver.storage.contract import Erasure, programs_of, tables_of
 from imserver.storage.erasures import PURPOSE, Erasures, new_name
 from imserver.storage.store import Store
@@ -218,7 +226,7 @@ class Core:
         self.identity = identity = self._make_identity(base, secret)
         self.network.dispatcher.acted = report_commands(identity.observer)
         if links is None:
-            targets = build_alone(base, identity.logins)
+            targets = _build_alone(base, identity.logins)
         else:
             from imserver.core.cluster import ClusterMember
 
@@ -364,7 +372,7 @@ class Core:
             self.node,
             network,
             self.storage,
-            no_cluster(config, self.node, ids) if links is None else links.services,
+            _no_cluster(config, self.node, ids) if links is None else links.services,
             hub,
             fanout,
             ids,
@@ -517,3 +525,38 @@ def _call_each(listeners: Sequence[OnForgotten]) -> OnForgotten:
             listener(connection)
 
     return call
+
+
+def _no_cluster(config: Config, node: NodeState, ids: ConnectionIds) -> ClusterServices:
+    """Nobody else is there. The registry only has the lease, for operators."""
+    lease = Lease(
+        node_name(config.cluster.advertise, config.app.rpc_port),
+        started_at=node.started_at,
+        host=socket.gethostname(),
+        public_ws_url=config.server.public_ws_url,
+        birth=ids.birth,
+    )
+    return ClusterServices(SoloRegistry(lease), NodeQueries(), LocalValues())
+
+
+def _build_alone(base: Foundation, logins: Logins) -> TargetServices:
+    """Build those of a node alone, as :mod:`imserver.core.cluster` those of a cluster node. The histories of
+    channels are in memory."""
+    api, hub, fanout, table, tenants = base.config.api, base.hub, base.fanout, base.table, base.tenants
+    metrics, registry, queries = base.node.metrics, base.cluster.registry, base.cluster.queries
+    idempotency = Idempotency(api.dedupe_ids, api.dedupe_seconds, shared=base.keys.demo)
+    sessions = Sessions(hub, fanout, metrics, logins, base.storage.store)
+    reach = LocalReach(idempotency, fanout, metrics)
+    history = LocalHistory(base.config.limits.history_bytes, hub.member_count)
+    tenants.on_delete.append(history.forget)
+    members = ChannelMembers(hub, fanout, table, tenants.by_name.get)
+    channels = build_channels(members, hub, fanout, metrics, table, tenants.by_name.get, history)
+    return TargetServices(
+        sessions,
+        Presence(hub, table, registry),
+        channels,
+        Connections(table, channels, fanout, queries, registry),
+        idempotency,
+        reach,
+        Pushes(idempotency, reach, metrics, UserChannels(channels, reach.to_user)),
+    )

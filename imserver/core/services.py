@@ -1,20 +1,11 @@
-"""What a node is, and its services: a struct for each concern. ``core/core.py`` builds them in this order.
-
-:func:`build_alone` makes the services that find users, channels and ids on a node alone, in its own memory.
-:mod:`imserver.core.cluster` has the same services of a cluster node.
-"""
+"""What a node is, and its services: a struct for each concern. ``core/core.py`` builds them in this order."""
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
-from collections.abc import Callable, Hashable, Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Sequence
 from time import time
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-import gevent
 from msgspec import Struct
 
 from imserver.auth.accounts import AccountLookup
@@ -31,22 +22,19 @@ from imserver.auth.tenants import Tenants
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.connections import Connections
 from imserver.channels.consent import ChannelConsent
-from imserver.channels.members import ChannelMembers
-from imserver.channels.subscriptions import Channels, build_channels
-from imserver.cluster.history import LocalHistory
+from imserver.channels.subscriptions import Channels
 from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, Registry
-from imserver.cluster.registry import Lease, LocalValues, SoloRegistry, node_name
+from imserver.cluster.registry import LocalValues
 from imserver.config.settings import Config
 from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.logging import RequestLog
 from imserver.metrics import Metrics
-from imserver.process import DataDirectory, Secret, open_private, write_all
+from imserver.process import DataDirectory, Secret
 from imserver.push.idempotency import Idempotency
 from imserver.push.pending import PendingPushes
-from imserver.push.push import LocalReach, Publishing, Pushes, Reach
-from imserver.push.user_channels import UserChannels
+from imserver.push.push import Publishing, Pushes, Reach
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
@@ -68,11 +56,6 @@ if TYPE_CHECKING:
     from imserver.push.routing import Rerouting
 
 TemporaryValues: TypeAlias = "LocalValues | RedisRegistry"
-
-log = logging.getLogger(__name__)
-
-_RATES_EVERY_SECONDS: Final = 60
-"""A node that is killed forgets what was counted since."""
 
 OnEnded = Callable[[Connection, int], None]
 """Called with each connection that has ended, and its close code. Never switches."""
@@ -137,49 +120,6 @@ class NodeState:
     def key_for(self, purpose: str) -> bytes:
         """The first of :meth:`keys_for`, for what nobody verifies later."""
         return self.keys_for(purpose)[0]
-
-
-class LastingRates:
-    """Owner of the file ``rates`` in the data folder: what is counted for an hour or a day outlasts a restart
-    of a node without Redis. It names nobody: payers are digests, whose key is made of the server's secret."""
-
-    def __init__(self, node: NodeState) -> None:
-        self._buckets = node.buckets
-        self._node = node
-        self._file = node.data.path / "rates"
-
-    def start(self) -> None:
-        """Read the file. What cannot be read counts for nothing."""
-        try:
-            self._buckets.restore(self._file.read_bytes(), self._digest)
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError) as error:
-            log.warning("%s is not read, so rates begin anew: %s", self._file, error)
-
-    def run(self) -> None:
-        """Write the file now and then."""
-        while True:
-            gevent.sleep(_RATES_EVERY_SECONDS)
-            self.write()
-
-    def write(self) -> None:
-        """Write the file. Switches."""
-        content = self._buckets.state(self._digest)
-        new = self._file.with_name("rates.new")
-        try:
-            descriptor = open_private(new)
-            try:
-                os.ftruncate(descriptor, 0)
-                write_all(descriptor, content)
-            finally:
-                os.close(descriptor)
-            os.replace(new, self._file)
-        except OSError as error:
-            log.warning("%s cannot be written, so a restart forgets rates: %s", self._file, error)
-
-    def _digest(self, payer: Hashable) -> bytes:
-        return blake2b(repr(payer).encode(), digest_size=16, key=self._node.key_for("rates")[:64]).digest()
 
 
 class NetworkServices(Struct, frozen=True):
@@ -326,37 +266,3 @@ class ChannelServices(Struct, frozen=True):
     consent: ChannelConsent
     commands: ChannelCommands
     registrar: Registrar | None
-
-
-def no_cluster(config: Config, node: NodeState, ids: ConnectionIds) -> ClusterServices:
-    """Nobody else is there. The registry only has the lease, for operators."""
-    lease = Lease(
-        node_name(config.cluster.advertise, config.app.rpc_port),
-        started_at=node.started_at,
-        host=socket.gethostname(),
-        public_ws_url=config.server.public_ws_url,
-        birth=ids.birth,
-    )
-    return ClusterServices(SoloRegistry(lease), NodeQueries(), LocalValues())
-
-
-def build_alone(base: Foundation, logins: Logins) -> TargetServices:
-    """Build those of a node alone. The histories of channels are in memory."""
-    api, hub, fanout, table, tenants = base.config.api, base.hub, base.fanout, base.table, base.tenants
-    metrics, registry, queries = base.node.metrics, base.cluster.registry, base.cluster.queries
-    idempotency = Idempotency(api.dedupe_ids, api.dedupe_seconds, shared=base.keys.demo)
-    sessions = Sessions(hub, fanout, metrics, logins, base.storage.store)
-    reach = LocalReach(idempotency, fanout, metrics)
-    history = LocalHistory(base.config.limits.history_bytes, hub.member_count)
-    tenants.on_delete.append(history.forget)
-    members = ChannelMembers(hub, fanout, table, tenants.by_name.get)
-    channels = build_channels(members, hub, fanout, metrics, table, tenants.by_name.get, history)
-    return TargetServices(
-        sessions,
-        Presence(hub, table, registry),
-        channels,
-        Connections(table, channels, fanout, queries, registry),
-        idempotency,
-        reach,
-        Pushes(idempotency, reach, metrics, UserChannels(channels, reach.to_user)),
-    )

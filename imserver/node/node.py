@@ -15,13 +15,13 @@ from gevent.event import Event as Signal
 
 from imserver.auth.observer import Act
 from imserver.auth.principal import Principal
+from imserver.auth.rates import LastingRates
 from imserver.auth.tenants import Tenant
 from imserver.clock import until_beat
 from imserver.config.settings import Config
 from imserver.core.core import Core
 from imserver.core.draining import wait_while
 from imserver.core.network import gate_policy
-from imserver.core.services import LastingRates
 from imserver.errors import StartError
 from imserver.hub.expiry import Pings
 from imserver.logging import RequestLog
@@ -221,7 +221,8 @@ class Node:
         core.storage.store.on_changes.append(self.learn_keys)
         core.storage.store.on_changes.append(core.sessions.sessions.learn)
         core.identity.tenants.on_change.append(self._learn_app)
-        self._rates = () if core.config.clustered else (LastingRates(core.node),)
+        rates = LastingRates(core.node.buckets, core.node.data.path, core.node.key_for)
+        self._rates = () if core.config.clustered else (rates,)
         self._stages = self._make_stages()
         for stage in self._stages:
             stage.setup()
