@@ -13,7 +13,7 @@ import gevent
 from gevent.event import Event as Signal
 from msgspec import Struct
 
-from imserver.features.audit.chain import entry_of, line_of
+from imserver.features.audit.acts import entry_of, line_of
 from imserver.features.audit.declared import AuditSettings
 from imserver.features.audit.rows import ActBatch, NewAct, append, remove_before
 from imserver.plugin import Answers, FeatureParts

@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.features.audit.chain import ActMaker, ActShown, AuditRow, Entry, Name, entry_of, hash_of, shown
+from imserver.features.audit.acts import entry_of
+from imserver.features.audit.chain import ActMaker, ActShown, AuditRow, Entry, Name, hash_of, shown
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.http import about
 from imserver.plugin.identity import Act

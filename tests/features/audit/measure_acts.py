@@ -17,7 +17,8 @@ from typing import Any
 import gevent
 
 from imserver.config.settings import StorageSettings
-from imserver.features.audit.chain import entry_of, shown
+from imserver.features.audit.acts import entry_of
+from imserver.features.audit.chain import shown
 from imserver.features.audit.rows import ActBatch, AuditQuery, NewAct, append, search
 from imserver.plugin.identity import Act, Principal
 from imserver.storage.store import Store

@@ -9,7 +9,8 @@ import pytest
 from msgspec import structs
 
 from imserver.features.audit import FEATURE
-from imserver.features.audit.chain import ActShown, entry_of, shown
+from imserver.features.audit.acts import entry_of
+from imserver.features.audit.chain import ActShown, shown
 from imserver.features.audit.doctor import check_rows
 from imserver.features.audit.rows import (
     MOST_LOOKED,
