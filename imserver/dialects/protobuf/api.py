@@ -54,7 +54,6 @@ _LOCKED: Final = refusal("账号已被锁定")
 _NEEDS_CODE: Final = refusal("该账号已启用两步验证,请提供正确的验证码")
 _TOO_MANY_FAILURES: Final = refusal("系统错误:尝试次数过多,请稍后再试")
 _BUSY: Final = refusal("系统错误:服务器繁忙,请稍后再试")
-_FAILED: Final = refusal("系统错误:服务器内部错误")
 _REFUSALS: Final = {
     "invalid_request": BAD_PARAMETER,
     "login_taken": refusal("账号已被注册"),
@@ -108,7 +107,7 @@ class _GoChatStyle:
             return _TOO_MANY_FAILURES
         if problem.status < 500:
             return NO_TOKEN if problem.status in (401, 403) else BAD_PARAMETER
-        return _BUSY if problem.temporary and problem.status == 503 else _FAILED
+        return _BUSY if problem.temporary and problem.status == 503 else refusal("系统错误:服务器内部错误")
 
 
 # --- accounts -----------------------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ def trigger(api: PusherApi, call: Call) -> HttpResponse:
         raise _invalid(f"An event is for 1 to {MAX_CHANNELS} channels")
     _check(api, request.pusher, event, channels)
     for channel in dict.fromkeys(channels):
-        _publish(api, request.pusher, channel, event)
+        api.service.publish(request.pusher, channel, event.name, event.data, event.socket_id or "")
     if not event.info:
         return _answer({})
     return _answer({"channels": {each: _attributes(api, call.app, each, event.info) for each in channels}})
@@ -165,7 +165,7 @@ def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
             raise _invalid("Missing required parameter: channel")
         _check(api, request.pusher, each, [each.channel])
     for each in events:
-        _publish(api, request.pusher, each.channel, each)
+        api.service.publish(request.pusher, each.channel, each.name, each.data, each.socket_id or "")
     if not any(each.info for each in events):
         return _answer({})
     infos = [_attributes(api, call.app, each.channel, each.info) if each.info else {} for each in events]
@@ -190,13 +190,6 @@ def _check(api: PusherApi, pusher: PusherApp, event: _Event, channels: list[str]
         is_own = channel.startswith(USER_CHANNEL) or api.channels.channels.options.is_reserved(channel)
         if not is_own and (channel.startswith("#") or not _CHANNEL.fullmatch(channel)):
             raise _invalid(f"Invalid channel name: '{channel}'")
-
-
-def _publish(api: PusherApi, pusher: PusherApp, channel: str, event: _Event) -> None:
-    try:
-        api.service.publish(pusher, channel, event.name, event.data, event.socket_id or "")
-    except ChannelRefused as refused:
-        raise _refused(refused) from None
 
 
 def _refused(refused: ChannelRefused) -> ApiProblem:
@@ -290,10 +283,7 @@ def _attributes(
         count = _subscribers(api, app, channel) if subscribers is None else subscribers
         attributes["subscription_count"] = count
     if "cache" in wanted and channel.startswith(CACHED):
-        try:
-            event = service.cached(app, channel)
-        except ChannelRefused as refused:
-            raise _refused(refused) from None
+        event = service.cached(app, channel)
         if event is not None:
             seconds = api.channels.channels.options.of(app, channel).history_seconds
             attributes["cache"] = {"data": data_of(event), "ttl": max(0, int(event.time + seconds - time()))}
@@ -309,6 +299,7 @@ _ROW: Final[dict[str, Any]] = {
     "hot": True,
     "read": _read,
     "style": _Style(),
+    "refusals": {ChannelRefused: _refused},
     "service": lambda core, _: core.service(PusherApi),
     "signer": lambda api, request: api.apps.signer(request.method, request.path, request.query, time()),
 }
