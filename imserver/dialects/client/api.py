@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from imserver.dialects.client.service import BadSystem, ClientService, Label
+from imserver.dialects.client.service import ClientService, Label
 from imserver.dialects.client.wire import message_id
 from imserver.plugin.errors import CloseCode, HttpProblem
 from imserver.plugin.http import Api, BadBody, Call, HttpRequest, HttpResponse, RequestRefused, Route
@@ -350,10 +350,11 @@ def _read_new_system(api: ClientApi, call: Call) -> None:
 
 def register(api: ClientApi, call: Call) -> HttpResponse:
     """``/api/register``, by any method: register a system permanently, for all nodes."""
-    try:
-        is_new = api.service.register(_required(call.input, "SystemId"))
-    except BadSystem:
+    system = _required(call.input, "SystemId")
+    if not api.service.is_name(system):
         return UNKNOWN_SYSTEM
+    try:
+        is_new = api.service.register(system)
     except BadTenant as error:
         return TOO_MANY_SYSTEMS if error.is_full else TAKEN
     return DONE if is_new else TAKEN

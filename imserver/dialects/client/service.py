@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.dialects.client.wire import BAD_SYSTEM, NAME, NO_SYSTEM, message_id, refusal, welcome
-from imserver.plugin.errors import CloseCode, ImserverError, reply_text
+from imserver.plugin.errors import CloseCode, reply_text
 from imserver.plugin.services import Core, Joined, Left, Position
 from imserver.plugin.settings import valid_name
 from imserver.plugin.wire import Connection, DialectState, Event, Head
@@ -22,10 +22,6 @@ from imserver.plugin.wire import Connection, DialectState, Event, Head
 POLICY: Final = "multi"
 """Login policy of unregistered systems. Each client is its own user, so the policy has no effect."""
 _pack = msgspec.msgpack.Encoder().encode
-
-
-class BadSystem(ImserverError):
-    """The name is not valid for a system."""
 
 
 class Label(Struct, frozen=True, array_like=True):
@@ -83,7 +79,7 @@ class ClientService:
         """
         params = head.params()
         system = params.get("systemId", "")
-        if not self._is_name(system):
+        if not self.is_name(system):
             self._logins.refused("app", self.app_of(system) if system else "", "", connection.peer)
             self._refuse(connection, BAD_SYSTEM if system else NO_SYSTEM, CloseCode.NOT_ALLOWED)
             return
@@ -124,20 +120,19 @@ class ClientService:
         if connection.app is not None:
             self._hub.close_unregistered(connection.app)
 
-    def _is_name(self, system: str) -> bool:
+    def is_name(self, system: str) -> bool:
         """Whether a name is valid for a system. It must fit in a header, which loses blanks at both ends."""
         return system != "" and system == system.strip() and valid_name(_app_named(system))
 
     # --- systems --------------------------------------------------------------------------------------------
 
     def register(self, system: str) -> bool:
-        """Register a system permanently, for all nodes. Return False if it is registered already.
+        """Register a system with a valid name permanently, for all nodes. Return False if it is registered
+        already.
 
-        Raises :class:`BadSystem` for an invalid name, TooManyTenants, BadTenant if it was deleted and some of
-        its files are left, and StorageUnavailable. May switch.
+        Raises BadTenant, also if it was deleted and some of its files are left, and StorageUnavailable. May
+        switch.
         """
-        if not self._is_name(system):
-            raise BadSystem(system)
         return self._tenants.register(_app_named(system))
 
     def app_of(self, system: str) -> str:
