@@ -20,7 +20,7 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import FEATURES
 from imserver.storage.address import database_address
 from imserver.storage.engines import make_engine
-from imserver.storage.migrations import feature_steps, newest_steps, steps_of
+from imserver.storage.migrations import feature_steps, newer_steps, newest_steps, steps_of
 from imserver.storage.statements import text_of
 from imserver.storage.store import Store
 from tests.integration.release import BEFORE, run, unpack
@@ -61,6 +61,7 @@ def test_the_numbers_in_the_text_are_those_of_the_steps() -> None:
         assert owner in {"storage", *features}
         assert numbers == sorted(numbers)
         assert numbers[-1] == newest
+    assert newer_steps(dict.fromkeys(newest_steps(), 40)) == {}
 
 
 @pytest.mark.full

@@ -95,7 +95,7 @@ def missing_steps(taken: Mapping[str, int]) -> dict[str, int]:
 
 def newer_steps(taken: Mapping[str, int]) -> dict[str, int]:
     """The steps of a database that this release does not have: a newer one has taken them."""
-    return {owner: step for owner, step in taken.items() if step > newest_steps().get(owner, 0)}
+    return {owner: step for owner, step in taken.items() if step > max(newest_steps().get(owner, 0), _SHARED)}
 
 
 def named(steps: Mapping[str, int]) -> str:
