@@ -148,5 +148,5 @@ def test_work_that_is_started_is_taken_from_who_has_it_and_who_is_woken_looks_at
     gevent.sleep(0)
     store.execute("INSERT INTO piece VALUES ('shop', 'b', 1, 0, 0, 0)")
     other.runner.wake()
-    until(lambda: other.ended == ["a", "b"])
+    until(lambda: other.ended == ["a", "b"], 10)
     running.kill()

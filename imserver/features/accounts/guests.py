@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from time import time
 from typing import Final
-
-import gevent
 
 from imserver.features.accounts.accounts import Accounts, UnknownAccount, check_device, check_shown
 from imserver.features.accounts.contract import Account, FullSession
 from imserver.features.accounts.declared import GUESTS, HTTP_NO_GUEST, AccountSettings, MakeBuckets
 from imserver.features.accounts.identifiers import BadField, Identifier
 from imserver.features.accounts.rows import AccountStore
-from imserver.plugin.errors import Problems, ServiceRefused, Unavailable
+from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import by_address
 from imserver.plugin.runtime import serve_others
 from imserver.plugin.services import SessionServices
@@ -27,8 +24,6 @@ from imserver.plugin.settings import Config, settings_of
 
 log: Final = logging.getLogger(__name__)
 
-LOOK_SECONDS: Final = 3600.0
-"""The pause between two searches for unused guests."""
 _LOGIN_SECONDS: Final = 366 * 86400
 """The login of a guest cannot be repeated. So it ends with the account, and at the latest after a year."""
 
@@ -56,7 +51,8 @@ class Guests:
         self._accounts = accounts
         self._rows = rows
         self._presence = sessions.presence
-        self._unused_seconds = settings.guest_days * 86400
+        self.unused_seconds = settings.guest_days * 86400
+        """After so many a guest is deleted; 0: never."""
         self._by_address = buckets(GUESTS, settings.guests_per_address, config.accounts.rate_seconds)
 
     def require_guests(self, app: str) -> None:
@@ -103,21 +99,10 @@ class Guests:
 
     # --- unused guests --------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Greenlet: delete unused guests, until it is killed."""
-        while self._unused_seconds:
-            gevent.sleep(LOOK_SECONDS)
-            try:
-                self.expire(int(time()))
-            except Unavailable as error:
-                log.debug("unused guests could not be deleted: %s", error)
-            except Exception:
-                log.exception("unused guests could not be deleted")
-
     def expire(self, now: int) -> int:
         """Delete the guests who are unused at this Unix second. Returns their number."""
         deleted = 0
-        for guests in self._rows.unused_guests(int(now - self._unused_seconds)):
+        for guests in self._rows.unused_guests(int(now - self.unused_seconds)):
             for guest in guests:
                 online = self._presence.online(guest.app, [guest.user])
                 if not (online.users[0] or online.missing):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from time import time
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -27,6 +28,7 @@ from imserver.features.accounts.tokens import AccountTokens
 from imserver.plugin import Answers, FeatureParts
 from imserver.plugin.identity import Act, Principal
 from imserver.plugin.messages import MessageServices
+from imserver.plugin.runtime import every
 from imserver.plugin.services import Core, Foundation
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Erasure, Store
@@ -123,7 +125,9 @@ def build(core: Core) -> FeatureParts:
             rows, tokens, accounts, friends, people, guests, cards, mails, resets, confirmations, last_seen
         ),
         ended=(last_seen.ended,),
-        run=(guests.run,),
+        run=(every(3600.0, lambda: guests.expire(int(time())), "unused guests could not be deleted"),)
+        if guests.unused_seconds
+        else (),
         erasure=Erasure(frozenset(), accounts.erase, lambda _: None, rows.programs_of),
         stop=stop,
     )
