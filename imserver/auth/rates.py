@@ -12,7 +12,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from hashlib import blake2b
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from time import monotonic_ns, time
 from typing import Final
@@ -273,37 +273,6 @@ class Buckets:
             del full_at[oldest]
 
 
-class Payer(Struct, frozen=True):
-    """Somebody whose buckets are looked for, by all the ids under which they pay.
-
-    ``app``: what they pay in this app. ``names``: their ids there, also as numbers. ``networks``: of their
-    addresses, as :func:`network_of` returns them. ``everywhere``: also what does not belong to an app, as
-    requests from an address.
-    """
-
-    app: str
-    names: frozenset[Hashable]
-    networks: frozenset[str] = frozenset()
-    everywhere: bool = False
-
-    def is_one(self, payer: Hashable) -> bool:
-        """Whether this is somebody who pays. All payers are tuples with the app first, or texts."""
-        if not isinstance(payer, tuple):
-            return self.everywhere and payer in self.networks
-        app, *rest = payer
-        is_here = app == self.app or (self.everywhere and app == "")
-        return is_here and not (self.names.isdisjoint(rest) and self.networks.isdisjoint(rest))
-
-    def likely(self) -> Iterator[Hashable]:
-        """Payers that other nodes may have counted, also one that has ended since."""
-        apps = (self.app, "") if self.everywhere else (self.app,)
-        for app in apps:
-            yield from ((app, name) for name in chain(self.names, self.networks))
-            yield from ((app, name, network) for name in self.names for network in self.networks)
-        if self.everywhere:
-            yield from self.networks
-
-
 State = dict[str, dict[bytes, float]]
 """Name of a rate → what :meth:`Buckets.state` returns."""
 
@@ -347,20 +316,32 @@ class BucketList:
         everywhere: bool = False,
         likely: bool = False,
     ) -> Iterator[tuple[Buckets, Hashable]]:
-        """The buckets of somebody (:class:`Payer`) that are not full on this node, with who pays. May switch.
+        """The buckets of somebody that are not full on this node, with who pays. May switch.
 
-        ``likely``: also those that only other nodes may have counted.
+        ``app``: what they pay in this app. ``names``: their ids there, also as numbers. ``networks``: of
+        their addresses, as :func:`network_of` returns them. ``everywhere``: also what does not belong to an
+        app, as requests from an address. ``likely``: also those that only other nodes may have counted.
         """
-        who = Payer(app, frozenset(names), frozenset(networks), everywhere)
+        names, networks = frozenset(names), frozenset(networks)
+        apps, ids, alone = {app}, names | networks, networks if everywhere else frozenset()
+        if everywhere:
+            apps.add("")
+        likely_ids = [(each,) for each in ids] + [(name, network) for name in names for network in networks]
+        others = {*alone, *((each, *who) for each in apps for who in likely_ids)} if likely else set()
         for buckets in tuple(self.all):
             payers: dict[Hashable, None] = {}
             for payer in buckets.payers():
-                if who.is_one(payer):
+                # All payers are tuples with the app first, or texts.
+                if (
+                    payer[0] in apps and not ids.isdisjoint(payer[1:])
+                    if isinstance(payer, tuple)
+                    else payer in alone
+                ):
                     payers[payer] = None
                 if is_long_turn():
                     serve_others()
-            if likely and buckets.is_shared:
-                payers.update(dict.fromkeys(who.likely()))
+            if buckets.is_shared:
+                payers.update(dict.fromkeys(others))
             yield from ((buckets, payer) for payer in payers)
 
 
