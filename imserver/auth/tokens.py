@@ -76,14 +76,19 @@ class Claims(Struct, frozen=True):
         return decode_claims(decode, self.payload)
 
 
-class _Payload(Struct):
-    """Claims of a session token. ``channel``: only tokens of subscriptions have it."""
+class _Claims(Struct, kw_only=True):
+    """Claims that any session token may have. ``channel``: only tokens of subscriptions have it."""
+
+    nbf: int | float = 0
+    channel: str | UnsetType = UNSET
+
+
+class _Payload(_Claims):
+    """Claims of a session token."""
 
     sub: str
     app: str | int
     exp: int | float
-    nbf: int | float = 0
-    channel: str | UnsetType = UNSET
 
 
 class UnverifiedClaims(Struct, frozen=True):
@@ -111,7 +116,7 @@ class _Named(UnverifiedClaims, frozen=True):
     app: str | int
 
 
-class _BarePayload(_Payload):
+class _BarePayload(_Claims):
     """Claims of a token that may name no app and may never expire (``exp`` 0)."""
 
     sub: str = ""
@@ -436,7 +441,7 @@ def _audiences(issued: _Origin) -> tuple[str, ...]:
     return (issued.aud,) if isinstance(issued.aud, str) else issued.aud
 
 
-def _check_times(payload: _Payload | _IssuedPayload, now: float, expires_at: int = 0) -> None:
+def _check_times(payload: _Payload | _BarePayload | _IssuedPayload, now: float, expires_at: int = 0) -> None:
     """Raise TokenExpired unless the token is valid at ``now``, and what it proves has not ended at
     ``expires_at`` (0: never)."""
     if not payload.exp > now or 0 < expires_at <= now:

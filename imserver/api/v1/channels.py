@@ -225,10 +225,9 @@ def _publish(
         raise ApiProblem(errors.Problems.NOT_ACCEPTED)
     results = list[ChannelResult]()
     for channel, outcome, each in zip(channels, outcomes, found, strict=True):
-        result = ChannelResult(channel, STATUSES[outcome])
-        if isinstance(each, Published) and each.position is not None:
-            result.offset, result.epoch = each.position.offset, each.position.epoch
-        results.append(result)
+        at = each.position if isinstance(each, Published) else None
+        offset, epoch = (UNSET, UNSET) if at is None else (at.offset, at.epoch)
+        results.append(ChannelResult(channel, STATUSES[outcome], offset=offset, epoch=epoch))
     return results
 
 

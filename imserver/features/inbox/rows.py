@@ -45,7 +45,7 @@ Marked = Annotated[
 
 
 class ConversationMarks(Struct, frozen=True):
-    """What a user keeps about a conversation besides its draft; see :class:`Arrange`."""
+    """What a user keeps about a conversation besides its draft."""
 
     conversation: ConversationId
     version: Annotated[int, about("The version after its last change.")]
