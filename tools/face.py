@@ -49,6 +49,7 @@ _GOT: Final[Mapping[str, Mapping[str, str]]] = {
         "core.cluster.node_messages": "imserver.cluster.nodes:NodeMessages",
         "core.cluster.others": "imserver.cluster.nodes:OtherNodes",
         "core.cluster.queries": "imserver.cluster.nodes:NodeQueries",
+        "core.identity.logins": "imserver.auth.login:Logins",
         "core.network": "imserver.core.services:NetworkServices",
         "core.node": "imserver.core.services:NodeState",
         "core.sessions.sessions": "imserver.sessions.sessions:Sessions",
@@ -58,7 +59,7 @@ _GOT: Final[Mapping[str, Mapping[str, str]]] = {
 """Module of the face → where a feature gets objects that it does not name, and their class."""
 
 _OF_CORE: Final = (
-    *("Api", "Connection", "Core", "Locations", "Logins", "MessageLog", "Messaging", "Outgoing"),
+    *("Api", "Connection", "Core", "Locations", "MessageLog", "Messaging", "Outgoing"),
     *("PooledStatements", "Signals", "Store", "Tenants", "UnreadMessages"),
 )
 """Classes of which features make no objects: their constructors are not shown."""

@@ -1,7 +1,9 @@
 """The OpenAPI 3.1 document of ``/api/v1``, made from the table of operations.
 
-The schemas are those of the msgspec Structs that check the requests. What all routes share (keys, problems,
-ids) is added here.
+The schemas are those of the msgspec Structs that check the requests and make the answers. Where a Struct of
+the server is published under another name, a field has the type ``Annotated[Row, Meta(title="RowShown")]``,
+with a ``description`` if its docstring is not the published one. What all routes share (keys, problems, ids)
+is added here.
 """
 
 from __future__ import annotations
@@ -107,6 +109,7 @@ def document(
     }
 
 
+_SCHEMAS: Final = "#/components/schemas/"
 _DESCRIPTION: Final = """
     Requests and answers are JSON in UTF-8. Use POST to change something and GET, with parameters in the
     query, to read. The server refuses unknown fields, so that typing errors are noticed.
@@ -124,21 +127,28 @@ def _schemas(
     for row in rows:
         types += [kind for kind in (row.query, row.body, row.answer) if kind is not None]
     types = list(dict.fromkeys(types))
-    found, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    schemas = {name: _filled(schema, numbers) for name, schema in sorted(components.items())}
-    return dict(zip(types, found, strict=True)), schemas
+    titled: dict[str, dict[str, Any]] = {}
 
+    def fill(schema: Any) -> Any:
+        """A schema with its texts as Markdown, settings replaced by their numbers, and titles as names."""
+        if isinstance(schema, tuple | list):
+            return [fill(each) for each in schema]
+        if not isinstance(schema, dict):
+            return numbers.get(schema, schema) if isinstance(schema, str) else schema
+        filled = {name: fill(value) for name, value in schema.items()}
+        if isinstance(filled.get("description"), str):
+            filled["description"] = _markdown(filled["description"])
+        if "$ref" in filled and "title" in filled:
+            titled[filled["title"]] = filled
+            return {"$ref": _SCHEMAS + filled["title"]}
+        return filled
 
-def _filled(schema: Any, numbers: Mapping[str, int]) -> Any:
-    """A schema with its texts as Markdown, and settings replaced by their numbers."""
-    if isinstance(schema, list):
-        return [_filled(each, numbers) for each in schema]
-    if not isinstance(schema, dict):
-        return numbers.get(schema, schema) if isinstance(schema, str) else schema
-    filled = {name: _filled(value, numbers) for name, value in schema.items()}
-    if isinstance(filled.get("description"), str):
-        filled["description"] = _markdown(filled["description"])
-    return filled
+    found, components = msgspec.json.schema_components(types, ref_template=_SCHEMAS + "{name}")
+    references, schemas = fill(found), fill(components)
+    structs = {name: each.pop("$ref").removeprefix(_SCHEMAS) for name, each in titled.items()}
+    named = {name: schemas[struct] | titled[name] for name, struct in structs.items()}
+    unnamed = {name: each for name, each in schemas.items() if name not in structs.values()}
+    return dict(zip(types, references, strict=True)), dict(sorted((unnamed | named).items()))
 
 
 def _markdown(text: str) -> str:

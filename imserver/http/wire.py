@@ -20,6 +20,7 @@ from imserver.http.reply import ApiProblem
 from imserver.transport.exchange import Headers, HttpRequest
 
 T = TypeVar("T")
+V = TypeVar("V", bound=msgspec.Struct)
 
 GZIP_BYTES: Final = 1024
 """Larger answers are compressed if the client accepts gzip."""
@@ -124,6 +125,16 @@ def page_and_cursor(
     page = found[: count_fitting(map(size_of, found[:limit]))]
     behind = name_of(page[-1]) if len(found) > len(page) else rest
     return page, cursor_of(behind) if behind else ""
+
+
+def view(kind: type[V], row: object, /, **more: Any) -> V:
+    """What an answer shows of a row: ``more``, and the fields that the row has under the same names.
+
+    It takes 2 µs, where a call that names the fields takes 0.2: do not call it for each message. Raises
+    AttributeError if a field is in neither, and TypeError if ``more`` has another.
+    """
+    fields = {name: getattr(row, name) for name in kind.__struct_fields__ if name not in more}
+    return kind(**fields, **more)
 
 
 def page_of(names: Sequence[str], cursor: str, limit: int) -> tuple[list[str], str]:

@@ -3,10 +3,12 @@ clients, in webhooks and in the HTTP API."""
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Raw, Struct
+
+from imserver.config.declared import about
 
 NESTED: Final = 400
 """JSON that is nested less deeply is shown as ``data``. Deeper JSON may be shown as text: Python clients read
@@ -15,16 +17,12 @@ at most 1,000 levels, those of the frame and of their own calls among them.
 
 
 class Reaction(Struct, frozen=True):
-    """How often users reacted to a message with an emoji.
-
-    ``users``: some of them, the first ones first; all if there are at most 10. ``mine``: the reader is among
-    all of them.
-    """
+    """How often users reacted to a message with an emoji."""
 
     emoji: str
-    count: int
-    users: tuple[str, ...] = ()
-    mine: bool = False
+    count: Annotated[int, about("How many users reacted.")]
+    users: Annotated[tuple[str, ...], about("At most 10 users who reacted, the earliest first.")]
+    mine: Annotated[bool, about("Whether the reader is among all of them.")]
 
 
 class AskOption(Struct, frozen=True):
@@ -34,14 +32,13 @@ class AskOption(Struct, frozen=True):
     value: str
 
 
-class AskAnswer(Struct, frozen=True, omit_defaults=True):
-    """Who has answered a question, with the value of an option or with free text, and when (Unix
-    milliseconds). An erased user's free text is gone."""
+class AskAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An answer to a question. An erased user's free text is gone."""
 
-    user: str
-    value: str = ""
-    text: str = ""
-    time: int = 0
+    user: Annotated[str, about("Who has answered.")]
+    value: Annotated[str, about("The value of an option.")] = ""
+    text: Annotated[str, about("A free text.")] = ""
+    time: Annotated[int, about("When it came, in Unix milliseconds.")]
 
 
 AskState = Literal["", "answered", "cancelled", "expired"]

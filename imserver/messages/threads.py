@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 from msgspec import Struct, field
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from imserver import errors
 from imserver.messages.annotations import RefusedView
@@ -31,7 +31,15 @@ class ThreadView(ThreadState, frozen=True, kw_only=True):
     def of(thread: Thread) -> ThreadView:
         """How clients see a thread."""
         message = msgspec.UNSET if thread.message is None else thread.message.view()
-        return ThreadView(**asdict(thread) | {"message": message})
+        return ThreadView(
+            thread=thread.thread,
+            conversation=thread.conversation,
+            last=thread.last,
+            read=thread.read,
+            unread=thread.unread,
+            follows=thread.follows,
+            message=message,
+        )
 
 
 class ThreadPage(Struct, frozen=True):

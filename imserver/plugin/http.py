@@ -10,7 +10,7 @@ from imserver.http.field import AccountApp, Acting, ActingPage, NextCursor, Page
 from imserver.http.form import BadBody, app_of_rooms, read_cursor, room_id
 from imserver.http.operation import Header, Resource, one_of
 from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers, RequestRefused, stream_head, stream_refused
-from imserver.http.wire import page_and_cursor
+from imserver.http.wire import page_and_cursor, view
 from imserver.transport.exchange import HttpRequest, HttpResponse
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "room_id",
     "stream_head",
     "stream_refused",
+    "view",
 ]
 
 

@@ -3,11 +3,10 @@
 import warnings
 from typing import Any
 
-from imserver.auth import back_ends
+from imserver.auth import back_ends, login
 from imserver.auth.accounts import GOCHAT, AccountSession, Holder
 from imserver.auth.back_ends import BackEndCall, BackEndRefused, BackEndUnavailable, LoginAnswer
 from imserver.auth.issuers import Issuer
-from imserver.auth.login import Logins
 from imserver.auth.observer import Act, Denial, NoObserver
 from imserver.auth.principal import BadSignature, Need, Needs, Principal
 from imserver.auth.rates import Buckets, Rate, TooManyRequests, by_address
@@ -35,7 +34,6 @@ __all__ = [
     "Issuer",
     "LoginAnswer",
     "LoginDecision",
-    "Logins",
     "Need",
     "Needs",
     "NoObserver",
@@ -54,10 +52,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """``BackEnds`` of version 3, until 2.0."""
-    if name != "BackEnds":
+    """``BackEnds`` and ``Logins`` of version 3, until 2.0."""
+    if name not in ("BackEnds", "Logins"):
         raise AttributeError(name)
     warnings.warn(
-        f"{__name__}.{name} is deprecated: use core.identity.back_ends", DeprecationWarning, stacklevel=2
+        f"{__name__}.{name} is deprecated: it is in core.identity", DeprecationWarning, stacklevel=2
     )
-    return back_ends.BackEnds
+    return back_ends.BackEnds if name == "BackEnds" else login.Logins

@@ -19,7 +19,7 @@ from imserver.messages.log.contract import (
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.unread import UnreadMessages
 from imserver.messages.messaging import Messaging
-from imserver.messages.model import Ask, Message
+from imserver.messages.model import Ask, AskAnswer, Message
 from imserver.messages.names import clean_name, is_name
 from imserver.messages.node_messages import ToFollowers
 from imserver.messages.services import MessageServices
@@ -29,6 +29,7 @@ __all__ = [
     "FIELDS_OF_COMMANDS",
     "Appended",
     "Ask",
+    "AskAnswer",
     "Conversation",
     "ConversationId",
     "ConversationSummary",

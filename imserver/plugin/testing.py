@@ -31,7 +31,7 @@ from imserver.protocol.dialect import Dialect
 from imserver.storage.store import Store
 from imserver.storage.tables import CORE_TABLES, FeatureTables, Reason, StoreTables, Table
 
-__all__ = ["Answer", "CodecContract", "NodeProcess", "check_absent", "check_tables", "eventually"]
+__all__ = ["CodecContract", "NodeProcess", "check_absent", "check_tables", "eventually"]
 
 T = TypeVar("T")
 

@@ -231,7 +231,7 @@ def answer_pages(language: str) -> dict[str, str]:
     states = {
         "open": question,
         "words": Ask(text=True),
-        "late": replace(question, state="answered", answers=(AskAnswer("2", "no"),)),
+        "late": replace(question, state="answered", answers=(AskAnswer(user="2", value="no", time=0),)),
         "cancelled": replace(question, state="cancelled"),
     }
     text = "Deploy version 2.4?\nIt has all that we want."

@@ -19,6 +19,7 @@ from imserver.plugin.http import (
     about,
     page_and_cursor,
     read_cursor,
+    view,
 )
 from imserver.plugin.identity import Needs, Tenants
 from imserver.plugin.services import Core
@@ -196,7 +197,7 @@ def list_connections(
 def nodes(api: AdminApi, call: Call, request: NodesQuery) -> NodesAnswer:
     """Show how each node is. The key must reach all apps."""
     _require_all(call)
-    return NodesAnswer([_shown(view) for view in api.parts.nodes.all()])
+    return NodesAnswer([_shown(each) for each in api.parts.nodes.all()])
 
 
 @routes.post("/nodes/drain", Needs.ADMIN)
@@ -227,26 +228,17 @@ def _drain(api: AdminApi, call: Call, node: str, drained: bool) -> NodeDone:
     return NodeDone(node, drained)
 
 
-def _shown(view: NodeView) -> NodeShown:
-    facts = view.facts or SILENT
-    return NodeShown(
-        node=view.node,
-        host=view.host,
-        url=view.url,
-        own=view.own,
-        answers=view.facts is not None,
-        ready=view.facts is not None and not facts.reason,
-        reason=facts.reason,
-        since=facts.since,
-        drained=facts.drained,
-        draining=view.draining or facts.drained,
-        version=facts.version,
-        started=facts.started,
-        connections=view.connections if view.facts is None else facts.connections,
-        most=facts.most,
-        users=facts.users,
-        memory=facts.memory,
-        cpu=facts.cpu,
-        cpus=facts.cpus,
-        lag=facts.lag,
+def _shown(node: NodeView) -> NodeShown:
+    facts = node.facts or SILENT
+    return view(
+        NodeShown,
+        facts,
+        node=node.node,
+        host=node.host,
+        url=node.url,
+        own=node.own,
+        answers=node.facts is not None,
+        ready=node.facts is not None and not facts.reason,
+        draining=node.draining or facts.drained,
+        connections=node.connections if node.facts is None else facts.connections,
     )

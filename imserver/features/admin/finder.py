@@ -11,10 +11,9 @@ from itertools import product
 from time import time
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from msgspec import Struct, convert
-from msgspec.structs import asdict
+from msgspec import Struct
 
-from imserver.plugin.http import about
+from imserver.plugin.http import about, view
 from imserver.plugin.identity import Principal
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Statements, Store
@@ -102,11 +101,8 @@ class LiveConnections:
         found = services.presence.sessions(app, users)
         ids = [session.connection for sessions in found.sessions for session in sessions][:MOST_SESSIONS]
         infos = services.connections.about(app, ids)
-        return [
-            convert({**asdict(each), "channels": len(each.channels)}, ListedConnection)
-            for each in infos
-            if each is not None
-        ], list(found.missing)
+        listed = [view(ListedConnection, each, channels=len(each.channels)) for each in infos if each]
+        return listed, list(found.missing)
 
 
 Kind = Literal["account", "user", "connection", "channel", "group", "app", "key", "request"]

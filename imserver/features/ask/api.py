@@ -12,6 +12,7 @@ from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, Api, ApiProblem, Call, Resource, about, one_of
 from imserver.plugin.identity import Needs
 from imserver.plugin.messages import (
+    AskAnswer,
     Entry,
     MessageApi,
     MessageLog,
@@ -97,15 +98,6 @@ class OfAsk(Acting, kw_only=True):
     id: AskId
 
 
-class AskAnswerShown(Struct, kw_only=True, omit_defaults=True):
-    """An answer that counts."""
-
-    user: Annotated[str, about("Who has answered.")]
-    value: Annotated[str, about("The value of an option.")] = ""
-    text: Annotated[str, about("A free text.")] = ""
-    time: Annotated[int, about("When it came, in Unix milliseconds.")]
-
-
 class AskShown(Struct, kw_only=True):
     """A question as it is now."""
 
@@ -119,7 +111,10 @@ class AskShown(Struct, kw_only=True):
     need: Annotated[int, about("So many different users answer before it is closed.")]
     until: Annotated[int, about("The deadline in Unix milliseconds; 0: none.")]
     state: Annotated[str, about("`open`, `answered`, `cancelled` or `expired`.")]
-    answers: Annotated[list[AskAnswerShown], about("The answers that count, in their order.")]
+    answers: Annotated[
+        tuple[Annotated[AskAnswer, about("An answer that counts.", title="AskAnswerShown")], ...],
+        about("The answers that count, in their order."),
+    ]
 
 
 class AnswerResult(Struct):
@@ -169,10 +164,7 @@ def _shown(entry: Entry | None) -> AskShown:
         need=ask.need,
         until=ask.until,
         state=ask.state or "open",
-        answers=[
-            AskAnswerShown(user=one.user, value=one.value, text=one.text, time=one.time)
-            for one in ask.answers
-        ],
+        answers=ask.answers,
     )
 
 

@@ -34,6 +34,7 @@ from imserver.plugin.http import (
     about,
     page_and_cursor,
     read_cursor,
+    view,
 )
 from imserver.plugin.identity import Needs
 from imserver.plugin.messages import ConversationId
@@ -313,24 +314,12 @@ def _size_of(bot: Bot) -> int:
 
 
 def _shown(bot: Bot) -> BotShown:
-    account = bot.account
-    return BotShown(
-        account.user,
-        account.name,
-        account.nickname,
-        account.avatar,
-        str(bot.owner) if bot.owner else "",
-        account.created,
-        msgspec.convert(bot.commands, list[CommandShape], from_attributes=True),
-        bot.description,
-        bot.listed,
-        bot.hook_url,
-    )
+    account, owner = bot.account, str(bot.owner) if bot.owner else ""
+    named = {"id": account.user, "name": account.name, "nickname": account.nickname, "avatar": account.avatar}
+    return view(BotShown, bot, **named, owner=owner, created=account.created, hook_secret="")
 
 
 def _card(bot: Bot) -> BotCard:
-    account = bot.account
-    shown = account.user, account.name, account.nickname, account.avatar
-    return BotCard(
-        *shown, bot.description, msgspec.convert(bot.commands, list[CommandShape], from_attributes=True)
+    return view(
+        BotCard, bot.account, bot=bot.account.user, description=bot.description, commands=bot.commands
     )

@@ -12,7 +12,7 @@ from imserver.features.exports.declared import HTTP_EXPORT_UNFINISHED
 from imserver.features.exports.exports import Exports, UnknownExport
 from imserver.features.exports.rows import DONE, FAILED, UNDER_WAY, Job
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Acting, Call, Header, Resource, about
+from imserver.plugin.http import Acting, Call, Header, Resource, about, view
 from imserver.plugin.identity import Needs, Tenants
 
 ExportId = Annotated[str, about("The id of the export.", max_length=32)]
@@ -155,5 +155,4 @@ OWN_FILE: Final = routes.elsewhere(
 
 def shown(job: Job) -> ExportShown:
     """An export as the routes show it."""
-    numbers = job.created, job.ends, job.entries, job.records, job.size
-    return ExportShown(job.id, job.app, job.user, _STATES[job.state], *numbers)
+    return view(ExportShown, job, state=_STATES[job.state], bytes=job.size)

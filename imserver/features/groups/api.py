@@ -8,7 +8,6 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
-from msgspec.structs import asdict, replace
 
 from imserver.features.groups.groups import (
     MOST_NAMED,
@@ -33,6 +32,7 @@ from imserver.plugin.http import (
     about,
     page_and_cursor,
     read_cursor,
+    view,
 )
 from imserver.plugin.identity import Needs, Relations, Tenants
 from imserver.plugin.wire import id_of
@@ -258,7 +258,7 @@ def create(api: GroupApi, call: Call, request: GroupCreate) -> GroupCreated:
     group, added = api.groups.create_with(
         call.app, call.user, request.name, request.members, strangers, by_user=not call.is_back_end
     )
-    return GroupCreated(**asdict(_shown(group)), users=list(added.users), invited=list(added.invited))
+    return view(GroupCreated, _shown(group), users=added.users, invited=added.invited)
 
 
 @routes.get("/groups", Needs.ADMIN_OR_MEMBER)
@@ -274,7 +274,7 @@ def groups(api: GroupApi, call: Call, request: ActingPage) -> GroupsAnswer:
 def show(api: GroupApi, call: Call, request: GroupChange) -> GroupDetail:
     """Show a group, the acting user's role in it, and the number of members."""
     group = api.groups.show(call.app, id_of(request.group), call.user)
-    return GroupDetail(**asdict(_shown(group)), members=api.groups.count(call.app, group.id))
+    return view(GroupDetail, _shown(group), members=api.groups.count(call.app, group.id))
 
 
 @routes.get(
@@ -427,8 +427,7 @@ def mute(api: GroupApi, call: Call, group: GroupId, member: MemberId, until: Unt
 
 def _shown(group: Group) -> GroupShown:
     muted = group.muted_until if group.muted_until > time() else 0
-    shown = GroupShown(str(group.id), group.name, group.created, group.role, muted, group.open)  # type: ignore[arg-type]
-    return replace(shown, avatar=group.avatar, description=group.description, **group.options)
+    return view(GroupShown, group, group=str(group.id), muted_until=muted, **group.options)
 
 
 @routes.post(

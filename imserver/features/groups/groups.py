@@ -25,6 +25,7 @@ from imserver.features.groups.wire import (
     UpdateGroup,
 )
 from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ReplyCode, ServiceRefused
+from imserver.plugin.http import view
 from imserver.plugin.identity import Buckets, Relations, TooManyRequests
 from imserver.plugin.messages import Conversation, GroupState, MessageLog, Rejected, RejectReason, is_name
 from imserver.plugin.storage import Condition, Statements, Store
@@ -487,17 +488,7 @@ def _has_words(name: str, words: Sequence[str]) -> bool:
 
 
 def _group(found: Conversation, role: str = "", muted_until: int = 0) -> Group:
-    return Group(
-        found.id,
-        found.name,
-        found.created,
-        role,
-        muted_until,
-        found.open,
-        found.option_values(),
-        found.avatar,
-        found.description,
-    )
+    return view(Group, found, role=role, muted_until=muted_until, options=found.option_values())
 
 
 # --- rights: checked under the log's lock, with the roles in force there ------------------------------------

@@ -29,6 +29,7 @@ from imserver.plugin.http import (
     about,
     page_and_cursor,
     read_cursor,
+    view,
 )
 from imserver.plugin.identity import GOCHAT, Needs
 from imserver.plugin.wire import id_of
@@ -175,19 +176,15 @@ def show(invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code
     """
     preview = invitations.preview(call.app, code, call.request.host)
     maker, invitation = preview.maker, preview.invitation
-    nickname, avatar = ("", "") if maker is None else (maker.nickname, maker.avatar)
-    return InvitationPreview(
-        invitation.code,
-        invitation.group,
-        preview.name,
-        preview.members,
-        invitation.user,
-        nickname,
-        avatar,
-        invitation.expires_at,
-        invitation.guests,
-        preview.avatar,
-        preview.description,
+    return view(
+        InvitationPreview,
+        invitation,
+        name=preview.name,
+        members=preview.members,
+        nickname="" if maker is None else maker.nickname,
+        avatar="" if maker is None else maker.avatar,
+        group_avatar=preview.avatar,
+        description=preview.description,
     )
 
 

@@ -20,6 +20,7 @@ from imserver.plugin.http import (
     about,
     page_and_cursor,
     read_cursor,
+    view,
 )
 from imserver.plugin.identity import Needs, Principal, Tenants
 from imserver.plugin.services import Core
@@ -169,19 +170,15 @@ def _shown(row: KeyRow) -> KeyShown:
     if row.has_ended(time()):
         state = "revoked" if row.revoked else "expired"
     scopes: list[KeyScope] = [each for each in _SCOPES if each in row.scopes]
-    return KeyShown(
-        row.id,
-        scopes,
-        list(row.apps),
-        row.note,
-        state,
-        _is_configured(row),
-        row.created,
-        row.expires,
-        row.revoked,
-        row.used,
-        row.used_from,
-        str(row.maker) if row.maker else "",
+    return view(
+        KeyShown,
+        row,
+        scopes=scopes,
+        state=state,
+        configured=_is_configured(row),
+        last_used=row.used,
+        last_used_from=row.used_from,
+        maker=str(row.maker) if row.maker else "",
     )
 
 

@@ -38,7 +38,7 @@ from imserver.features.notifications.parts import NotificationParts, notificatio
 from imserver.features.notifications.pushes import delivery_of_test
 from imserver.features.notifications.recent import RecentDelivery
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import AccountApp, Acting, Api, ApiProblem, Call, Resource, about
+from imserver.plugin.http import AccountApp, Acting, Api, ApiProblem, Call, Resource, about, view
 from imserver.plugin.identity import GOCHAT, Buckets, Needs, Tenants
 from imserver.plugin.messages import ConversationId, MessageLog, MessageServices, ToFollowers
 from imserver.plugin.runtime import BadUrl
@@ -166,15 +166,6 @@ class QuietShape(Struct, forbid_unknown_fields=True):
     ]
 
 
-class WishesUpdate(Acting, kw_only=True):
-    """Changes to what a user wishes. Fields that you leave out do not change."""
-
-    preview: Preview | UnsetType = UNSET
-    mail: MailWish | UnsetType = UNSET
-    quiet: QuietShape | UnsetType = UNSET
-    language: Language | UnsetType = UNSET
-
-
 class WishesShown(Struct):
     """What a user wishes for all conversations and devices."""
 
@@ -188,14 +179,6 @@ class WishesShown(Struct):
     mail_confirmed: Annotated[
         bool, about("Whether the e-mail address of the user is confirmed. Mails come only then.")
     ]
-
-
-class ConversationWishUpdate(Acting, kw_only=True):
-    """Changes to what a user wishes for a conversation. Fields that you leave out do not change."""
-
-    conversation: ConversationId
-    level: LevelOf | UnsetType = UNSET
-    mute_until: MuteUntil | UnsetType = UNSET
 
 
 class ConversationWishShown(Struct):
@@ -404,25 +387,37 @@ def wishes(api: NotificationApi, call: Call, request: Acting) -> WishesShown:
     return _wishes_shown(api, call, _wishes_of(api, call))
 
 
-@routes.post("/notifications/wishes", Needs.ADMIN_OR_USER, act="")
-def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> WishesShown:
+@routes.post(
+    "/notifications/wishes",
+    Needs.ADMIN_OR_USER,
+    schema=("WishesUpdate", "Changes to what a user wishes. Fields that you leave out do not change."),
+    base=Acting,
+    act="",
+)
+def update_wishes(
+    api: NotificationApi,
+    call: Call,
+    preview: Preview | UnsetType = UNSET,
+    mail: MailWish | UnsetType = UNSET,
+    quiet: QuietShape | UnsetType = UNSET,
+    language: Language | UnsetType = UNSET,
+) -> WishesShown:
     """Change what a user wishes for all conversations and devices."""
     wished = _wishes_of(api, call)
-    if request.mail is not UNSET:
-        if request.mail != "never" and not api.mail_possible(call.app):
+    if mail is not UNSET:
+        if mail != "never" and not api.mail_possible(call.app):
             raise ApiProblem(Problems.NOT_ALLOWED, "This server sends no mail to users of this app")
-        wished = replace(wished, mail=request.mail)
-    if request.preview is not UNSET:
-        wished = replace(wished, preview=request.preview)
-    if request.quiet is not UNSET:
-        zone = request.quiet.zone
-        if not is_zone(zone):
-            raise ApiProblem(Problems.INVALID_REQUEST, f"`quiet.zone`: there is no time zone `{zone}`")
-        times = (request.quiet.begin, request.quiet.end)
+        wished = replace(wished, mail=mail)
+    if preview is not UNSET:
+        wished = replace(wished, preview=preview)
+    if quiet is not UNSET:
+        if not is_zone(quiet.zone):
+            raise ApiProblem(Problems.INVALID_REQUEST, f"`quiet.zone`: there is no time zone `{quiet.zone}`")
+        times = (quiet.begin, quiet.end)
         begin, end = (int(hours) * 60 + int(minutes) for hours, minutes in (at.split(":") for at in times))
-        wished = replace(wished, quiet=QuietHours(begin, end, zone))
-    if request.language is not UNSET:
-        wished = replace(wished, language=request.language)
+        wished = replace(wished, quiet=QuietHours(begin, end, quiet.zone))
+    if language is not UNSET:
+        wished = replace(wished, language=language)
     api.parts.rows.set_wishes(call.app, call.user, wished)
     if wished.mail != "never":
         api.parts.notifier.work.changed()
@@ -450,27 +445,38 @@ def conversation_wishes(
 
 
 @routes.post(
-    "/notifications/conversations", Needs.ADMIN_OR_USER, act="", problems=(Problems.UNKNOWN_CONVERSATION,)
+    "/notifications/conversations",
+    Needs.ADMIN_OR_USER,
+    schema=(
+        "ConversationWishUpdate",
+        "Changes to what a user wishes for a conversation. Fields that you leave out do not change.",
+    ),
+    base=Acting,
+    act="",
+    problems=(Problems.UNKNOWN_CONVERSATION,),
 )
 def update_conversation_wish(
-    api: NotificationApi, call: Call, request: ConversationWishUpdate
+    api: NotificationApi,
+    call: Call,
+    conversation: ConversationId,
+    level: LevelOf | UnsetType = UNSET,
+    mute_until: MuteUntil | UnsetType = UNSET,
 ) -> ConversationWishShown:
     """Change what a user wishes for one conversation.
 
     `mentions`: messages that name the user or everybody. `mute_until` ends a mute by itself. All sessions of
     the user get the change.
     """
-    app, user, conversation = call.app, call.user, request.conversation
-    store = api.store
+    app, user, store = call.app, call.user, api.store
     if not store.has_database or store.part(MessageLog).conversations.member(app, conversation, user) is None:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     rows = api.parts.rows
     wished = rows.all_conversation_wishes(app, {conversation: [user]})
     wish = wished.get((user, conversation), ConversationWish(conversation))
-    if request.level is not UNSET:
-        wish = replace(wish, level=request.level)
-    if request.mute_until is not UNSET:
-        wish = replace(wish, muted_until=request.mute_until)
+    if level is not UNSET:
+        wish = replace(wish, level=level)
+    if mute_until is not UNSET:
+        wish = replace(wish, muted_until=mute_until)
     rows.set_conversation_wish(app, user, wish)
     event = WishEvent(conversation, wish.level, wish.muted_until)
     signal = Signal("wish", user, "", conversation=conversation, data=msgspec.json.encode(event))
@@ -503,7 +509,7 @@ def _keys(api: NotificationApi, app: str, request: EndpointAdd) -> tuple[str, st
 
 
 def _shown(endpoint: PushEndpoint) -> EndpointShown:
-    return msgspec.convert(endpoint, EndpointShown, from_attributes=True)
+    return view(EndpointShown, endpoint)
 
 
 def _wishes_of(api: NotificationApi, call: Call) -> Wishes:

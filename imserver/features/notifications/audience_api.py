@@ -22,7 +22,7 @@ from imserver.features.notifications.declared import HTTP_NOTIFICATIONS_OFF, HTT
 from imserver.features.notifications.parts import NotificationParts, notifications_of
 from imserver.features.notifications.pushes import DATA_BYTES
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Api, ApiProblem, Call, Resource, about
+from imserver.plugin.http import Api, ApiProblem, Call, Resource, about, view
 from imserver.plugin.identity import Needs, Principal, Tenants
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.services import Core
@@ -205,17 +205,4 @@ def _target(api: AudienceApi, app: str, request: AudienceAdd) -> tuple[AudienceK
 
 def _shown(one: Audience, waiting: int) -> AudienceShown:
     dropped = max(one.queued - waiting - one.taken - one.gone - one.refused, 0)
-    return AudienceShown(
-        one.id,
-        one.name,
-        one.state,
-        one.users,
-        one.queued,
-        waiting,
-        one.taken,
-        one.gone,
-        one.refused,
-        dropped,
-        one.created,
-        one.ended,
-    )
+    return view(AudienceShown, one, key=one.name, devices=one.queued, waiting=waiting, dropped=dropped)

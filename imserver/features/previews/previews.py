@@ -18,7 +18,6 @@ import gevent
 import msgspec
 from gevent.lock import Semaphore
 from msgspec import Struct
-from msgspec.structs import asdict
 
 from imserver.features.previews.declared import (
     APP_LINKS,
@@ -39,7 +38,7 @@ from imserver.features.uploads.contract import MediaUnavailable
 from imserver.features.uploads.transfers import TransferRefused
 from imserver.features.uploads.uploads import Uploads, uploads_of
 from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
-from imserver.plugin.http import about
+from imserver.plugin.http import about, view
 from imserver.plugin.identity import TooManyRequests
 from imserver.plugin.messages import Entry, MessageLog
 from imserver.plugin.runtime import PublicRequests, Unreachable, is_long_turn, serve_others
@@ -68,28 +67,22 @@ _ID_BYTES: Final = 24
 MessageId = Annotated[int, about("The id of a message.", ge=1, le=Limit.ID)]
 
 
-class PageSummary(Struct, omit_defaults=True):
-    """What the page of a link says about itself."""
+class PageSummary(Struct, kw_only=True, omit_defaults=True):
+    """What the page of a link says about itself. These fields come after those of subclasses."""
 
-    title: Annotated[str, about("Its title, in one line.")]
-    description: Annotated[str, about("What it says about itself, in one line.")] = ""
-    site: Annotated[str, about("The name of the site.")] = ""
-    picture: Annotated[str, about("Path of its picture on this server.")] = ""
-    width: Annotated[int, about("Of the picture, in pixels.")] = 0
-    height: Annotated[int, about("Of the picture, in pixels.")] = 0
-
-
-class PreviewShown(Struct, kw_only=True, omit_defaults=True):
-    """The preview of the first link in a message."""
-
-    message: MessageId
-    url: Annotated[str, about("The link, as the server fetches it.")]
     title: Annotated[str, about("The title of the page, in one line.")]
     description: Annotated[str, about("What the page says about itself, in one line.")] = ""
     site: Annotated[str, about("The name of the site.")] = ""
     picture: Annotated[str, about("The path of the picture on this server.")] = ""
     width: Annotated[int, about("The width of the picture, in pixels.")] = 0
     height: Annotated[int, about("The height of the picture, in pixels.")] = 0
+
+
+class PreviewShown(PageSummary, omit_defaults=True):
+    """The preview of the first link in a message."""
+
+    message: MessageId
+    url: Annotated[str, about("The link, as the server fetches it.")]
 
 
 class PreviewsAnswer(Struct):
@@ -175,9 +168,7 @@ class Previews:
                 self._begin(app, entry.sender, url)
                 answer.pending.append(entry.id)
             elif row.state == READY:
-                answer.previews.append(
-                    PreviewShown(message=entry.id, url=url, **asdict(_decode(row.content)))
-                )
+                answer.previews.append(view(PreviewShown, _decode(row.content), message=entry.id, url=url))
             elif row.state != NONE:
                 answer.pending.append(entry.id)
         return answer
@@ -275,7 +266,7 @@ class Previews:
             return None
 
     def _with_picture(self, app: str, page: LinkedPage, name: str) -> PageSummary:
-        preview = PageSummary(page.title, page.description, page.site)
+        preview = PageSummary(title=page.title, description=page.description, site=page.site)
         if not page.picture:
             return preview
         try:

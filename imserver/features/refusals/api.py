@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from msgspec import Struct
-from msgspec.structs import asdict
 
 from imserver.features.refusals.limits import Hold, Refusals, refusals_of
 from imserver.features.refusals.log import RefusalRow, Wanted
 from imserver.features.refusals.reasons import reason_of
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import ApiProblem, Call, Resource, about
+from imserver.plugin.http import ApiProblem, Call, Resource, about, view
 from imserver.plugin.identity import Needs
 from imserver.plugin.runtime import network_of
 
@@ -125,14 +124,9 @@ def lift(
 
 def _shown(row: RefusalRow) -> RefusalShown:
     reason = reason_of(row.kind, row.reason, row.detail)
-    fields = asdict(row) | {
-        "first": round(row.first, 1),
-        "last": round(row.last, 1),
-        "until": round(row.until, 1),
-        "detail": reason.detail,
-    }
-    return RefusalShown(**fields, meaning=reason.meaning, lift=reason.lift)
+    times = {name: round(getattr(row, name), 1) for name in ("first", "last", "until")}
+    return view(RefusalShown, row, **times, detail=reason.detail, meaning=reason.meaning, lift=reason.lift)
 
 
 def _shown_hold(hold: Hold) -> HoldShown:
-    return HoldShown(hold.kind, hold.name, hold.who, round(hold.until, 1), hold.detail)
+    return view(HoldShown, hold, until=round(hold.until, 1))

@@ -6,7 +6,6 @@ from time import time
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
-from msgspec.structs import asdict
 
 from imserver.features.safety.declared import (
     HTTP_TOO_MANY_REPORTS,
@@ -29,6 +28,7 @@ from imserver.plugin.http import (
     about,
     page_and_cursor,
     read_cursor,
+    view,
 )
 from imserver.plugin.identity import GOCHAT, Needs
 from imserver.plugin.messages import Entry
@@ -279,8 +279,9 @@ def show(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, id: Report
     ]
     report = shown.report
     users = [report.user, report.closed_by.rpartition("/")[2], *(each.user for each in shown.reporters)]
-    return ReportDetail(
-        **asdict(report),
+    return view(
+        ReportDetail,
+        report,
         people=shown.reporters,
         messages=messages,
         names=parts.reports.names(call.app, [*users, *(each.sender for each in messages)]),

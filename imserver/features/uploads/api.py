@@ -36,6 +36,7 @@ from imserver.plugin.http import (
     about,
     page_and_cursor,
     read_cursor,
+    view,
 )
 from imserver.plugin.identity import Needs
 
@@ -147,21 +148,7 @@ def shown(row: Upload) -> File:
     """A file in the shape of the answer."""
     url = f"{PATH}/{row.id}"
     small = Thumbnail(f"{url}/thumbnail", row.thumbnail_type, row.thumbnail_bytes)
-    return File(
-        row.id,
-        url,
-        row.app,
-        row.user,
-        row.kind,  # type: ignore[arg-type]
-        row.type,
-        row.name,
-        row.bytes,
-        row.sha256,
-        row.created,
-        row.width,
-        row.height,
-        small if row.thumbnail_bytes else None,
-    )
+    return view(File, row, url=url, thumbnail=small if row.thumbnail_bytes else None)
 
 
 _ID: Final = "k3wz0mM2b2rXkq6v8oQyYp5L1c9uT4aJ"

@@ -28,6 +28,7 @@ from imserver.plugin.http import (
     about,
     page_and_cursor,
     read_cursor,
+    view,
 )
 from imserver.plugin.identity import Needs, Tenants
 from imserver.plugin.services import Core
@@ -234,7 +235,7 @@ def dead(api: EventApi, call: Call, app: App, cursor: PageCursor = "", limit: Pa
         retries, limit, lambda row: str(row.number), size_of=lambda row: len(row.body)
     )
     shown = [
-        DeadEvent(row.event, row.user, row.attempts, row.first_failed, shown_of(row.body)) for row in rows
+        view(DeadEvent, row, id=row.event, since=row.first_failed, event=shown_of(row.body)) for row in rows
     ]
     return DeadAnswer(shown, following)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from imserver import errors
 from imserver.auth.principal import Needs
@@ -24,6 +24,7 @@ from imserver.messages.deliverer import newest_page, oldest_page
 from imserver.messages.log.contract import ConversationSummary, Entry
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.message_search import MessageSearch
+from imserver.messages.model import Reaction
 from imserver.messages.receipts import MarksAnswer, Receipts, ReceiptShown
 from imserver.messages.services import MessageServices
 from imserver.model import Limit
@@ -76,15 +77,6 @@ class SearchQuery(Acting, kw_only=True):
     limit: PageLimit = 50
 
 
-class ReactionShown(Struct):
-    """How often users reacted to a message with an emoji."""
-
-    emoji: str
-    count: Annotated[int, about("How many users reacted.")]
-    users: Annotated[list[str], about("At most 10 users who reacted, the earliest first.")]
-    mine: Annotated[bool, about("Whether the reader is among all of them.")]
-
-
 class MessageShown(Struct, omit_defaults=True):
     """An entry of a conversation. Empty fields are left out."""
 
@@ -120,7 +112,10 @@ class MessageShown(Struct, omit_defaults=True):
         ),
     ] = UNSET
     time: Annotated[int, about("When it was sent, in Unix milliseconds.")] = 0
-    reactions: Annotated[list[ReactionShown] | UnsetType, about("Reactions to the message.")] = UNSET
+    reactions: Annotated[
+        tuple[Annotated[Reaction, Meta(title="ReactionShown")], ...] | UnsetType,
+        about("Reactions to the message."),
+    ] = UNSET
 
 
 class PinsAnswer(Struct):
@@ -209,8 +204,7 @@ def shown_entry(entry: Entry) -> MessageShown:
         entry.about,
         UNSET if view.meta is None else view.meta,
         entry.time_ms,
-        [ReactionShown(each.emoji, each.count, list(each.users), each.mine) for each in view.reactions]
-        or UNSET,
+        view.reactions or UNSET,
     )
 
 

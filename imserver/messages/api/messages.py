@@ -12,7 +12,6 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 from imserver import errors
 from imserver.api.v1.push import notify_bytes
 from imserver.api.v1.push_request import Data, StoredAt, Text
-from imserver.auth.login import Logins
 from imserver.auth.principal import Needs
 from imserver.config.declared import about
 from imserver.config.settings import MAX_USER_BYTES
@@ -185,14 +184,14 @@ class MessageApi(Struct, frozen=True):
     receipts: Receipts
     rates: Rates
     limits: Limits
-    logins: Logins
+    wants_account: Callable[[str, bool], bool]
 
     @staticmethod
     def of(core: Core, api: Api) -> MessageApi:
         """Make it for a node."""
-        services, logins = core.service(MessageServices), core.identity.logins
+        services = core.service(MessageServices)
         of_messages = core.storage.store, services.messaging, services.receipts
-        return MessageApi(*of_messages, api.rates, api.limits, logins)
+        return MessageApi(*of_messages, api.rates, api.limits, core.identity.logins.wants_account)
 
     def send(
         self, call: Call, request: SendRequest, more: Mapping[str, Any] = MappingProxyType({})
@@ -419,7 +418,7 @@ def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
     if draft is None:
         raise ApiProblem(errors.Problems.UNKNOWN_MESSAGE)
     _require_may_write(api, call)
-    to_account = api.logins.wants_account(call.app, not call.is_back_end)
+    to_account = api.wants_account(call.app, not call.is_back_end)
     result = api.messaging.store(call.app, draft, by_user=not call.is_back_end, to_account=to_account)
     if isinstance(result, TooManyMessages):
         raise ApiProblem(errors.Problems.TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from msgspec import Struct
-from msgspec.structs import asdict
 
 from imserver import errors
 from imserver.auth.principal import Needs
@@ -14,6 +13,7 @@ from imserver.http.call import Call
 from imserver.http.field import Acting
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
+from imserver.http.wire import view
 from imserver.messages.api.conversations import Before, MessageId, MessageShown, PageLimit, shown_entry
 from imserver.messages.log.threads import Thread, ThreadState
 from imserver.messages.services import MessageServices
@@ -47,7 +47,15 @@ class ThreadsAnswer(Struct):
 
 def _shown(thread: Thread) -> ThreadShown:
     message = None if thread.message is None else shown_entry(thread.message)
-    return ThreadShown(**asdict(thread) | {"message": message})
+    return ThreadShown(
+        thread=thread.thread,
+        conversation=thread.conversation,
+        last=thread.last,
+        read=thread.read,
+        unread=thread.unread,
+        follows=thread.follows,
+        message=message,
+    )
 
 
 routes = Resource(
@@ -84,7 +92,7 @@ def get_thread(
     if page is None:
         raise ApiProblem(errors.Problems.UNKNOWN_MESSAGE)
     messages = [shown_entry(entry) for entry in page.entries]
-    return ThreadAnswer(**asdict(_shown(page.thread)), messages=messages, before=page.before)
+    return view(ThreadAnswer, _shown(page.thread), messages=messages, before=page.before)
 
 
 @routes.post(

@@ -162,7 +162,7 @@ def change_reaction(
     totals = {each.emoji: each for each in reactions_in(meta)}  # which takes them out of it
     if not remove and emoji not in totals and len(totals) >= MOST_EMOJI:
         return Rejected(RejectReason.FULL, f"at most {MOST_EMOJI} different emoji")
-    before = totals.get(emoji, Reaction(emoji, 0))
+    before = totals.get(emoji, Reaction(emoji, 0, (), mine=False))
     count = before.count + (-1 if remove else 1)
     entry = record(
         transaction,
@@ -191,7 +191,7 @@ def change_reaction(
     if len(users) < min(count, MOST_USERS) and count <= MOST_USERS:
         statement = "SELECT member FROM reaction WHERE log = %s AND message = %s AND emoji = %s ORDER BY id"
         users = tuple(text_of(row[0]) for row in sql.query(statement, (log, message, emoji)))
-    totals[emoji] = Reaction(emoji, count, users)
+    totals[emoji] = Reaction(emoji, count, users, mine=False)
     meta["reacted"] = entry.id
     if reactions := shown_totals(totals.values()):
         meta["reactions"] = reactions

@@ -92,7 +92,7 @@ class AskLog(LogPart):
             if not ask.text if text else all(value != each.value for each in ask.options):
                 return Rejected(RejectReason.INVALID, "the question has no such option")
             now = int(time() * 1000)
-            answers = (*ask.answers, AskAnswer(user, value, text, now))
+            answers = (*ask.answers, AskAnswer(user=user, value=value, text=text, time=now))
             state = "answered" if len(answers) >= ask.need else ""
             changed = {"answers": answers, **({"state": state} if state else {})}
             return question.change("answer", user, changed, (value or text).encode(), now)

@@ -305,4 +305,4 @@ def _totals(reactions: Sequence[tuple[str, str, str]]) -> dict[str, Reaction]:
     for _, user, emoji in reactions:
         users.setdefault(emoji, []).append(user)
     some = list(users.items())[:MOST_EMOJI]
-    return {emoji: Reaction(emoji, len(own), tuple(own[:MOST_USERS])) for emoji, own in some}
+    return {emoji: Reaction(emoji, len(own), tuple(own[:MOST_USERS]), mine=False) for emoji, own in some}

@@ -175,10 +175,11 @@ def _reacted(entry: Entry) -> Entry:
 
 def reactions_in(meta: dict[str, Any]) -> tuple[Reaction, ...]:
     """Take the reactions out of the ``meta`` of a message, in the order in which the emoji were first
-    used."""
+    used. Whose they are is not stored."""
     try:
-        return msgspec.convert(meta.pop("reactions", ()), tuple[Reaction, ...])
-    except ValueError:
+        rows = [{**each, "mine": False} for each in meta.pop("reactions", ())]
+        return msgspec.convert(rows, tuple[Reaction, ...])
+    except (TypeError, ValueError):
         return ()
 
 

@@ -294,7 +294,7 @@ def test_a_key_of_a_draft_is_no_reaction(log: MessageLog) -> None:
         assert (found.reactions, found.meta) == ((), meta)
         react(log, "b", entry.id)
         (found,) = log.entries.readable(APP, "a", [entry.id])
-        assert found.reactions == (Reaction(THUMB, 1, ("b",)),)
+        assert found.reactions == (Reaction(THUMB, 1, ("b",), mine=False),)
 
 
 # --- histories ----------------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def test_a_bot_reads_what_names_it_and_everybody_else_everything(setting: Settin
     (shown,) = log.entries.find(APP, [named.id])
     assert (bots_of(shown), shown.body) == ((bot,), b"tea, edited")
     (page, _) = log.entries.history(APP, "ann", at, named.id + 1, 1)
-    assert getattr(page[0], "reactions", ()) == (Reaction("+1", 2, ("bob", bot)),)
+    assert getattr(page[0], "reactions", ()) == (Reaction("+1", 2, ("bob", bot), mine=False),)
 
 
 def test_an_edit_may_name_a_bot_and_a_recall_reaches_who_read_the_message(setting: Setting) -> None:
