@@ -23,11 +23,12 @@ from imserver.messages.log.annotations import FoundMessage, find_message
 from imserver.messages.log.contract import Change, Entry, Rejected, RejectReason
 from imserver.messages.log.groups import record
 from imserver.messages.log.read import fetch, shown
-from imserver.messages.log.rows import NUMBERS, LogHead, LogPart, LogTables, decode_meta, in_log
+from imserver.messages.log.rows import NUMBERS, LogHead, LogPart, change_log, decode_meta, in_log, read_log
 from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.writer import LogWriter
 from imserver.messages.model import Ask, AskAnswer, ask_in
 from imserver.model import Limit
+from imserver.plugin.storage import Store
 from imserver.storage.statements import Statements, text_objection, text_of
 
 _DUE_AT_ONCE: Final = 100
@@ -59,9 +60,9 @@ class AskLog(LogPart):
     """Answers questions, and closes them. Each method may switch and raise StorageUnavailable; those that
     change something return after the commit. ``user`` ``""`` is a back end."""
 
-    def __init__(self, writer: LogWriter, tables: LogTables) -> None:
+    def __init__(self, writer: LogWriter, store: Store) -> None:
         self._writer = writer
-        super().__init__(tables)
+        super().__init__(store)
         self.counts: Counter[AskAct | Literal["ask", "refuse"]] = Counter()
         """What this node has done, since its start. ``refuse``: others had answered before, or it was closed.
         ``ask`` is counted by whoever sends questions."""
@@ -198,7 +199,7 @@ class AskLog(LogPart):
             rows = sql.query(statement, (head.number, max(after, head.floor), head.last_id))
             return {row[0] for row in rows}, head.last_id
 
-        return self._tables.read_log(app, work, (set[int](), after))
+        return read_log(self._store, app, work, (set[int](), after))
 
     def due(self) -> tuple[list[DueAsk], float | None]:
         """Some questions whose deadline has passed, and the seconds until the next deadline of the others;
@@ -213,18 +214,18 @@ class AskLog(LogPart):
             return due, 0.0 if len(due) == _DUE_AT_ONCE else left
 
         nothing: tuple[list[DueAsk], float | None] = [], None
-        return self._tables.read(work, nothing)
+        return self._store.read_or(nothing, work)
 
     def forget(self, due: DueAsk) -> None:
         """Forget the deadline of what is no question any more."""
         statement = "DELETE FROM ask_deadline WHERE log = %s AND id = %s"
-        self._tables.change_log(
-            due.app, lambda sql, head: sql.execute(statement, (head.number, due.message)), 0
+        change_log(
+            self._store, due.app, lambda sql, head: sql.execute(statement, (head.number, due.message)), 0
         )
 
     def time_ms(self) -> int:
         """Now, in Unix milliseconds by the clock of the database: deadlines are compared with it."""
-        return self._tables.read(_time_ms, 0) or int(time() * 1000)
+        return self._store.read_or(0, _time_ms) or int(time() * 1000)
 
 
 # --- in the transaction -------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from imserver.messages.log.rows import (
     count_members,
     in_log,
     pair_of,
+    read_log,
 )
 from imserver.messages.log.threads import beside, has_threads
 from imserver.messages.log.unread import UnreadMessages, read_positions, read_unread
@@ -128,7 +129,7 @@ class ConversationReader(LogPart):
             statement = _MEMBERS.format(sql.on_sqlite(hint)) + where
             return [_membership(app, row) for row in sql.query(statement, (head.number, *values))]
 
-        return self._tables.read_log(app, work, [])
+        return read_log(self._store, app, work, [])
 
     @in_log(lambda: ([], False))
     def page(

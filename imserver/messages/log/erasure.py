@@ -25,7 +25,6 @@ from imserver.messages.log.rows import (
     USER,
     LogHead,
     LogPart,
-    LogTables,
     count_members,
     decode_meta,
     in_log,
@@ -35,6 +34,7 @@ from imserver.messages.log.rows import (
 from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.word_index import note_changes
 from imserver.messages.log.writer import LogWriter
+from imserver.plugin.storage import Store
 from imserver.storage.statements import Statements, text_of
 
 AT_ONCE: Final = 50
@@ -52,9 +52,9 @@ _NAMING: Final = (
 class UserEraser(LogPart):
     """Erases users. May switch and raise StorageUnavailable."""
 
-    def __init__(self, writer: LogWriter, tables: LogTables) -> None:
+    def __init__(self, writer: LogWriter, store: Store) -> None:
         self._writer = writer
-        super().__init__(tables)
+        super().__init__(store)
 
     def erase(self, app: str, user: str, name: str) -> None:
         """Erase a user, who has left all groups. ``name`` stands in their place from then on."""

@@ -18,7 +18,7 @@ from imserver.messages.log.log_import import LogImport
 from imserver.messages.log.marks import MarkStore
 from imserver.messages.log.read import EntryReader
 from imserver.messages.log.removals import RemovalWriter
-from imserver.messages.log.rows import SQLITE_BY_CONVERSATION, LogHead, LogTables, continue_after, head_of
+from imserver.messages.log.rows import SQLITE_BY_CONVERSATION, LogHead, continue_after, head_of, read_log
 from imserver.messages.log.search import EntrySearch
 from imserver.messages.log.threads import ThreadStore
 from imserver.messages.log.transaction import AppTransaction
@@ -53,19 +53,18 @@ class MessageLog:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._tables = tables = LogTables(store.database, lambda: store.has_database)
         self.writer = LogWriter(lambda: store.database().writer_connection(), store.seconds)
         self.groups = GroupWriter(self.writer)
         self.annotations = AnnotationWriter(self.writer)
-        self.asks = AskLog(self.writer, tables)
-        self.entries = EntryReader(tables)
-        self.search = EntrySearch(tables)
-        self.words = WordIndex(tables, self.writer.recent)
-        self.conversations = ConversationReader(tables)
-        self.marks = MarkStore(tables)
-        self.threads = ThreadStore(tables)
-        self.removals = RemovalWriter(self.writer, tables)
-        self._eraser = UserEraser(self.writer, tables)
+        self.asks = AskLog(self.writer, store)
+        self.entries = EntryReader(store)
+        self.search = EntrySearch(store)
+        self.words = WordIndex(store, self.writer.recent)
+        self.conversations = ConversationReader(store)
+        self.marks = MarkStore(store)
+        self.threads = ThreadStore(store)
+        self.removals = RemovalWriter(self.writer, store)
+        self._eraser = UserEraser(self.writer, store)
 
     def close(self) -> None:
         """Store the waiting drafts, and refuse new requests. Switches."""
@@ -118,20 +117,20 @@ class MessageLog:
         """
         old = self._last_old(app, older_than_seconds) if older_than_seconds > 0 else 0
         if more_than > 0:
-            old = max(old, self._tables.read_log(app, lambda sql, head: _last_above(sql, head, more_than), 0))
+            old = max(old, read_log(self._store, app, lambda sql, head: _last_above(sql, head, more_than), 0))
         if upto is not None:
             old = min(old, upto)
-        found = self._tables.change(lambda sql: _raise_floor(sql, app, old), None)
+        found = self._store.write_or(None, lambda sql: _raise_floor(sql, app, old))
         if found is None:
             return 0
         log, floor = found
         deleted = 0
-        while (some := self._tables.change(lambda sql: _delete_some(sql, log, floor), None)) is not None:
+        while (some := self._store.write_or(None, lambda sql: _delete_some(sql, log, floor))) is not None:
             deleted += some
         if deleted:
             # Scans the table, so it runs once.
             statement = "DELETE FROM hidden WHERE log = %s AND id <= %s"
-            self._tables.change(lambda sql: sql.execute(statement, (log, floor)), 0)
+            self._store.write_or(0, lambda sql: sql.execute(statement, (log, floor)))
             self.words.settle(app)
         return deleted
 
@@ -150,7 +149,7 @@ class MessageLog:
             return sql.query(statement, (head.number, max(after, head.floor), many))
 
         while True:
-            rows = self._tables.read_log(app, oldest, list[Row]())
+            rows = read_log(self._store, app, oldest, list[Row]())
             for id, stored_at in rows:
                 if stored_at < now - seconds:
                     old = id

@@ -28,6 +28,7 @@ from imserver.messages.log.rows import (
     entry_of,
     in_log,
     pair_of_room,
+    read_log,
     resend_of,
     room_of,
     users_of,
@@ -63,7 +64,7 @@ class EntryReader(LogPart):
     def apps(self) -> list[str]:
         """Apps with unexpired entries, sorted by name."""
         statement = "SELECT app FROM log WHERE part = 0 AND last_id > floor ORDER BY app"
-        return self._tables.read(lambda sql: [text_of(row[0]) for row in sql.query(statement)], [])
+        return self._store.read_or([], lambda sql: [text_of(row[0]) for row in sql.query(statement)])
 
     @in_log(int)
     def head(self, sql: Statements, head: LogHead) -> int:
@@ -73,7 +74,7 @@ class EntryReader(LogPart):
     def heads(self, apps: Sequence[str]) -> dict[str, int]:
         """App → the id of its newest entry, for the apps that have entries."""
         statement = "SELECT app, last_id FROM log WHERE part = 0 AND app IN {}"
-        rows: list[Row] = self._tables.read(lambda sql: sql.query_in(statement, (), apps), [])
+        rows: list[Row] = self._store.read_or([], lambda sql: sql.query_in(statement, (), apps))
         return {text_of(app): last_id for app, last_id in rows}
 
     @in_log(lambda: NO_LOG)
@@ -104,7 +105,7 @@ class EntryReader(LogPart):
         """The existing entries with these ids, ordered by id. Without ids it asks no database."""
         if not ids:
             return []
-        return self._tables.read_log(app, lambda sql, head: fetch(sql, head.number, ids), [])
+        return read_log(self._store, app, lambda sql, head: fetch(sql, head.number, ids), [])
 
     @in_log()
     def sent(self, sql: Statements, head: LogHead, sender: str, client_msg_id: str) -> Entry | None:

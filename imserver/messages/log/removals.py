@@ -17,10 +17,11 @@ import msgspec
 from imserver.messages.commands import SearchFilter
 from imserver.messages.log.contract import Change, Draft, Entry, Rejected, RejectReason
 from imserver.messages.log.read import end_of_look
-from imserver.messages.log.rows import NUMBERS, LogHead, LogPart, LogTables, decode_meta, in_log
+from imserver.messages.log.rows import NUMBERS, LogHead, LogPart, decode_meta, in_log, read_log
 from imserver.messages.log.search import time_window
 from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.writer import LogWriter
+from imserver.plugin.storage import Store
 from imserver.storage.numbers import beyond
 from imserver.storage.statements import Condition, Row, Statements, text_of
 
@@ -35,9 +36,9 @@ _COPIES: Final = "removed_message"
 class RemovalWriter(LogPart):
     """Removes messages, and restores them. Each method may switch and raise StorageUnavailable."""
 
-    def __init__(self, writer: LogWriter, tables: LogTables) -> None:
+    def __init__(self, writer: LogWriter, store: Store) -> None:
         self._writer = writer
-        super().__init__(tables)
+        super().__init__(store)
 
     def remove(
         self, app: str, act: str, messages: Sequence[int], condition: Condition | None = None
@@ -138,7 +139,7 @@ class RemovalWriter(LogPart):
                 size += reached - first + 1
             return size
 
-        return self._tables.read_log(app, work, 0)
+        return read_log(self._store, app, work, 0)
 
     def sent(
         self, app: str, user: str, since: int, until: int, after: int, last: int
@@ -156,7 +157,7 @@ class RemovalWriter(LogPart):
             rows = [(int(id), int(conversation)) for id, conversation in sql.query(statement, values)]
             return rows, rows[-1][0] if len(rows) == MOST_AT_ONCE else upto
 
-        return self._tables.read_log(app, work, (list[tuple[int, int]](), last))
+        return read_log(self._store, app, work, (list[tuple[int, int]](), last))
 
     def count(self, app: str, user: str, since: int, until: int) -> Counter[int]:
         """Conversation → the number of the user's messages of a time, which are not recalled."""
@@ -175,7 +176,7 @@ class RemovalWriter(LogPart):
 
         nothing: list[Row] = []
         while after < last:
-            rows, after = self._tables.read_log(app, work, (nothing, last))
+            rows, after = read_log(self._store, app, work, (nothing, last))
             for conversation, count in rows:
                 counts[conversation] += count
         return counts

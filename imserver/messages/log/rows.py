@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -15,10 +15,8 @@ from imserver.config.settings import MAX_USER_BYTES
 from imserver.messages.log.contract import Conversation, ConversationKind, Draft, Entry
 from imserver.messages.model import EntryKind, Reaction
 from imserver.model import Limit
+from imserver.plugin.storage import Store
 from imserver.storage.statements import Statements, text_objection, text_of
-
-if TYPE_CHECKING:
-    from imserver.storage.database import Database
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -307,33 +305,16 @@ def continue_after(app: str, last_id: int, sql: Statements) -> None:
     sql.execute(statement + clause, (app, last_id))
 
 
-class LogTables:
-    """Runs functions on the tables of the logs. All methods switch and may raise StorageUnavailable, which is
-    temporary.
-
-    ``opened`` opens the database and creates it if needed. ``stores`` says whether a database exists.
+def read_log(store: Store, app: str, work: Callable[[Statements, LogHead], T], nothing: T) -> T:
+    """Run ``work`` with the head of an app's log, in a transaction that sees one state of the database.
+    Returns ``nothing`` if the app has none. It may switch and raise StorageUnavailable, which is temporary.
     """
+    return store.read_or(nothing, partial(_with_head, app, work, nothing))
 
-    def __init__(self, opened: Callable[[], Database], stores: Callable[[], bool]) -> None:
-        self._opened = opened
-        self._stores = stores
 
-    def read(self, work: Callable[[Statements], T], nothing: T) -> T:
-        """Run ``work`` in a transaction that sees one state of the database; returns ``nothing`` without a
-        database."""
-        return self._opened().read(work) if self._stores() else nothing
-
-    def change(self, work: Callable[[Statements], T], nothing: T) -> T:
-        """Run ``work`` in a transaction that writes; returns ``nothing`` without a database."""
-        return self._opened().write(work) if self._stores() else nothing
-
-    def read_log(self, app: str, work: Callable[[Statements, LogHead], T], nothing: T) -> T:
-        """Run ``work`` with the head of an app's log; returns ``nothing`` if the app has none."""
-        return self.read(partial(_with_head, app, work, nothing), nothing)
-
-    def change_log(self, app: str, work: Callable[[Statements, LogHead], T], nothing: T) -> T:
-        """As :meth:`read_log`, for work that writes. The head is not locked."""
-        return self.change(partial(_with_head, app, work, nothing), nothing)
+def change_log(store: Store, app: str, work: Callable[[Statements, LogHead], T], nothing: T) -> T:
+    """As :func:`read_log`, for work that writes. The head is not locked."""
+    return store.write_or(nothing, partial(_with_head, app, work, nothing))
 
 
 def _with_head(app: str, work: Callable[[Statements, LogHead], T], nothing: T, sql: Statements) -> T:
@@ -344,8 +325,8 @@ def _with_head(app: str, work: Callable[[Statements, LogHead], T], nothing: T, s
 class LogPart:
     """A part of the log that reads its tables."""
 
-    def __init__(self, tables: LogTables) -> None:
-        self._tables = tables
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
 
 def in_log(
@@ -355,7 +336,7 @@ def in_log(
 ]:
     """Let a method of a part run in a transaction: callers give the app in place of the statements and the
     head of its log. Without a log the result is ``nothing()``. It may switch and raise StorageUnavailable."""
-    run = LogTables.change_log if writes else LogTables.read_log
+    run = change_log if writes else read_log
 
     def decorate(
         work: Callable[Concatenate[Part, Statements, LogHead, P], T],
@@ -363,7 +344,7 @@ def in_log(
         @wraps(work)
         def method(part: Part, app: str, /, *args: P.args, **values: P.kwargs) -> T:
             default: T = nothing()
-            return run(part._tables, app, lambda sql, head: work(part, sql, head, *args, **values), default)
+            return run(part._store, app, lambda sql, head: work(part, sql, head, *args, **values), default)
 
         return method
 

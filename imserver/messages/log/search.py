@@ -17,7 +17,7 @@ from imserver.clock import is_long_turn, serve_others
 from imserver.messages.commands import NO_FILTER, SearchFilter
 from imserver.messages.log.contract import Entry
 from imserver.messages.log.read import VISIBLE, fetch, last_before
-from imserver.messages.log.rows import NUMBERS, LogHead, LogTables
+from imserver.messages.log.rows import NUMBERS, LogHead, read_log
 from imserver.messages.log.word_lookup import (
     IndexPart,
     buckets_with,
@@ -29,6 +29,7 @@ from imserver.messages.log.word_lookup import (
 )
 from imserver.messages.log.word_rows import CONVERSATIONS, SEGMENT, buckets_of
 from imserver.messages.log.words import TEXT_TYPE, Term, WordQuery, searched_text
+from imserver.plugin.storage import Store
 from imserver.storage.statements import Row, Statements, chunks, marks_of
 
 SEARCH_SECONDS: Final = 0.5
@@ -67,8 +68,8 @@ _IS_FOUND: Final = (
 class EntrySearch:
     """Searches the messages of users."""
 
-    def __init__(self, tables: LogTables) -> None:
-        self._tables = tables
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def find(
         self,
@@ -92,17 +93,17 @@ class EntrySearch:
         its own.
         """
         wanted = _Wanted(user, text, conversation, filter)
-        start: tuple[LogHead, int] | None = self._tables.read_log(
-            app, lambda sql, head: (head, indexed_before(sql, head.number)), None
+        start: tuple[LogHead, int] | None = read_log(
+            self._store, app, lambda sql, head: (head, indexed_before(sql, head.number)), None
         )
         if start is None or wanted.is_nothing:
             return [], 0
         head, indexed = start
         floor, upto = head.floor, last_before(head, before)
         if filter.since or filter.until:
-            floor, upto = self._tables.read(partial(time_window, head, upto, filter), (floor, upto))
-        scan = _Scan(self._tables, head.number, wanted, indexed if text else 0)
-        look_up = _LookUp(self._tables, head.number, wanted, scan)
+            floor, upto = self._store.read_or((floor, upto), partial(time_window, head, upto, filter))
+        scan = _Scan(self._store, head.number, wanted, indexed if text else 0)
+        look_up = _LookUp(self._store, head.number, wanted, scan)
         newest: list[Entry] = []
         deadline = monotonic() + SEARCH_SECONDS
         while upto > floor:
@@ -200,8 +201,8 @@ def _first_since(sql: Statements, head: LogHead, second: int) -> int:
 class _Scan:
     """Looks through the messages that are not in the index, from ``begin`` on."""
 
-    def __init__(self, tables: LogTables, log: int, wanted: _Wanted, begin: int) -> None:
-        self._tables = tables
+    def __init__(self, store: Store, log: int, wanted: _Wanted, begin: int) -> None:
+        self._store = store
         self._log = log
         self._wanted = wanted
         self.begin = begin
@@ -212,7 +213,7 @@ class _Scan:
         began = monotonic()
         after = max(upto - self._stretch, floor, self.begin - 1)
         step = partial(self._step, after, upto, count)
-        entries: list[Entry] = self._tables.read(step, [])
+        entries: list[Entry] = self._store.read_or([], step)
         # If the limit cut the step short, the rest of the step remains to be scanned.
         rest = entries[0].id - 1 if len(entries) == count else after
         hits = self._wanted.checked(entries)
@@ -240,8 +241,8 @@ class _Scan:
 class _LookUp:
     """Looks up the words in the index, segment by segment, the newest first."""
 
-    def __init__(self, tables: LogTables, log: int, wanted: _Wanted, scan: _Scan) -> None:
-        self._tables = tables
+    def __init__(self, store: Store, log: int, wanted: _Wanted, scan: _Scan) -> None:
+        self._store = store
         self._log = log
         self._wanted = wanted
         self._scan = scan
@@ -264,7 +265,7 @@ class _LookUp:
             size = min(self._segments, _ROWS_AT_ONCE // len(buckets_with(together)))
             nothing: tuple[int, IndexPart | None] = (0, None)
             work = partial(newest_part, log=self._log, after=floor, upto=upto, most=size, terms=together)
-            begin, part = self._tables.read(work, nothing)
+            begin, part = self._store.read_or(nothing, work)
             if begin <= upto:  # the index is made anew
                 self._scan.begin = begin
                 return [], upto
@@ -277,7 +278,7 @@ class _LookUp:
             self._rest = sorted(id for id in ids if floor < id <= upto)
             self._after = max(part.segments[0] * SEGMENT - 1, floor)
         some, self._rest = self._rest[-_CHECKED_AT_ONCE:], self._rest[:-_CHECKED_AT_ONCE]
-        entries = self._wanted.checked(self._tables.read(partial(self._readable, some), [])) if some else []
+        entries = self._wanted.checked(self._store.read_or([], partial(self._readable, some))) if some else []
         return entries, some[0] - 1 if self._rest else self._after
 
     def _read_together(self) -> list[Term]:
@@ -314,7 +315,9 @@ class _LookUp:
         if count > _FEW:
             mine = self._own_conversations()
             which = list(offsets_of)
-            rows = self._tables.read(lambda sql: rows_of(sql, self._log, [CONVERSATIONS], which), list[Row]())
+            rows = self._store.read_or(
+                list[Row](), lambda sql: rows_of(sql, self._log, [CONVERSATIONS], which)
+            )
             for segment, _, row in rows:
                 offsets_of[segment] = in_conversations(row, offsets_of[segment], mine)
                 if is_long_turn():
@@ -322,16 +325,16 @@ class _LookUp:
         elif count > _CHECKED_AT_ONCE:
             mine = self._own_conversations()
             some_ids, statement = list(ids), "SELECT m.id, m.conversation FROM message m WHERE m.log = %s"
-            pairs = self._tables.read(
-                lambda sql: sql.query_in(f"{statement} AND m.id IN {{}}", (self._log,), some_ids), list[Row]()
+            pairs = self._store.read_or(
+                list[Row](), lambda sql: sql.query_in(f"{statement} AND m.id IN {{}}", (self._log,), some_ids)
             )
             return (id for id, conversation in pairs if conversation in mine)
         return ids
 
     def _rows_with(self, term: Term, segments: Sequence[int]) -> Iterator[list[Row]]:
         for some in chunks(segments, _ROWS_AT_ONCE // len(buckets_of(term))):
-            yield self._tables.read(
-                partial(rows_of, log=self._log, buckets=buckets_with([term]), segments=some), []
+            yield self._store.read_or(
+                [], partial(rows_of, log=self._log, buckets=buckets_with([term]), segments=some)
             )
 
     def _own_conversations(self) -> set[int]:
@@ -341,7 +344,7 @@ class _LookUp:
         if self._conversations is None:
             statement = "SELECT DISTINCT conversation FROM membership WHERE log = %s AND member = %s"
             values = (self._log, self._wanted.user)
-            rows: list[Row] = self._tables.read(lambda sql: sql.query(statement, values), [])
+            rows: list[Row] = self._store.read_or([], lambda sql: sql.query(statement, values))
             self._conversations = {row[0] for row in rows}
         return self._conversations
 

@@ -24,7 +24,7 @@ import gevent
 from msgspec import Struct
 
 from imserver.clock import is_long_turn, serve_others
-from imserver.messages.log.rows import ROOM, LogHead, LogPart, LogTables, in_log
+from imserver.messages.log.rows import ROOM, LogHead, LogPart, change_log, in_log, read_log
 from imserver.messages.log.word_content import LONG_BODY, ContentRow, Pause, RecentEntries, SegmentContent
 from imserver.messages.log.word_lookup import indexed_before
 from imserver.messages.log.word_rows import (
@@ -38,6 +38,7 @@ from imserver.messages.log.word_rows import (
     merged_terms,
 )
 from imserver.model import Limit
+from imserver.plugin.storage import Store
 from imserver.storage.statements import Row, Statements, chunks, text_of
 
 LEASE_SECONDS: Final = 60
@@ -89,8 +90,8 @@ def _pause() -> None:
 class WordIndex(LogPart):
     """Fills the index, and brings it up to date. All methods switch and may raise StorageUnavailable."""
 
-    def __init__(self, tables: LogTables, recent: RecentEntries) -> None:
-        super().__init__(tables)
+    def __init__(self, store: Store, recent: RecentEntries) -> None:
+        super().__init__(store)
         self._recent = recent
 
     @in_log(lambda: (0, False))
@@ -106,11 +107,11 @@ class WordIndex(LogPart):
             "SELECT l.app FROM word_position p JOIN log l ON l.number = p.log AND l.part = 0 "
             f"WHERE {_HAS_CHANGES % 'l.floor'}"
         )
-        return self._tables.read(lambda sql: [text_of(row[0]) for row in sql.query(statement)], [])
+        return self._store.read_or([], lambda sql: [text_of(row[0]) for row in sql.query(statement)])
 
     def fill(self, app: str, pause: Pause = _pause) -> bool:
         """Add the next segment. False: it is not whole yet, or another node works on the index."""
-        work = self._tables.change_log(app, _claim_next, None)
+        work = change_log(self._store, app, _claim_next, None)
         if work is None:
             return False
         claim, changes = work.claim, work.changes
@@ -126,18 +127,18 @@ class WordIndex(LogPart):
             self._read(app, sorted(changed), content, pause)
         else:
             for first in range(claim.first, end, _BLOCK):
-                content.add(self._tables.read_log(app, partial(_block, first), list[ContentRow]()), pause)
+                content.add(read_log(self._store, app, partial(_block, first), list[ContentRow]()), pause)
         put = partial(_add, claim)
         return self._write(content.rows(pause), put, lambda sql: _finish_new(sql, claim, changes, content))
 
     def merge(self, app: str, pause: Pause = _pause) -> bool:
         """Take what has expired out of the index, and bring the changes of messages of one segment into it.
         False: nothing is left, or another node works on the index."""
-        if not self._tables.read_log(app, _has_changes, False):
+        if not read_log(self._store, app, _has_changes, False):
             return False
-        if self._tables.change_log(app, _expire_some, False):
+        if change_log(self._store, app, _expire_some, False):
             return True
-        mending = self._tables.change_log(app, _claim_changes, None)
+        mending = change_log(self._store, app, _claim_changes, None)
         if mending is None:
             return False
         claim = mending.claim
@@ -155,7 +156,7 @@ class WordIndex(LogPart):
         while True:
             while self.merge(app):
                 pass
-            if not self._tables.read_log(app, _has_changes, False):
+            if not read_log(self._store, app, _has_changes, False):
                 return True
             if monotonic() >= end:
                 return False
@@ -163,14 +164,14 @@ class WordIndex(LogPart):
 
     def erase(self, app: str) -> None:
         """Delete the index, so that it is filled anew."""
-        while self._tables.change_log(app, _erase_some, 0):
+        while change_log(self._store, app, _erase_some, 0):
             pass
-        self._tables.change_log(app, lambda sql, head: _set_position(sql, head.number, "leased", 0), None)
+        change_log(self._store, app, lambda sql, head: _set_position(sql, head.number, "leased", 0), None)
 
     def _read(self, app: str, ids: Sequence[int], content: SegmentContent, pause: Pause) -> None:
         """Add what these messages have now."""
         for some in chunks(ids, _BLOCK):
-            content.add(self._tables.read_log(app, partial(_some, some), list[ContentRow]()), pause)
+            content.add(read_log(self._store, app, partial(_some, some), list[ContentRow]()), pause)
 
     def _mended(
         self, claim: SegmentClaim, content: SegmentContent, gone: set[int], pause: Pause
@@ -180,7 +181,7 @@ class WordIndex(LogPart):
         nothing: list[Row] = []
         for begin in range(0, CONVERSATIONS, _BUCKETS_AT_ONCE):
             end = begin + _BUCKETS_AT_ONCE
-            rows: dict[int, bytes] = dict(self._tables.read(partial(_rows_of, claim, begin, end), nothing))
+            rows: dict[int, bytes] = dict(self._store.read_or(nothing, partial(_rows_of, claim, begin, end)))
             for bucket in range(begin, end):
                 terms = decode_terms(rows[bucket]) if bucket in rows else {}
                 after = merged_terms(terms, gone, added.get(bucket, {}))
@@ -201,7 +202,7 @@ class WordIndex(LogPart):
             some.append(row)
             size += len(row[1])
             if size > _WRITTEN_AT_ONCE:
-                if not self._tables.change(partial(put, some), False):
+                if not self._store.write_or(False, partial(put, some)):
                     return False
                 some, size = [], 0
 
@@ -210,7 +211,7 @@ class WordIndex(LogPart):
                 finish(sql)
             return is_ours
 
-        return self._tables.change(end, False)
+        return self._store.write_or(False, end)
 
 
 def note_changes(sql: Statements, log: int, changes: Sequence[tuple[int, int, int]], first: int) -> None:

@@ -220,7 +220,7 @@ def test_a_long_log_is_looked_through_in_steps_that_hold_no_writer_up(
             *(say("a", "b", f"some words of a message, and its number {number}") for number in range(2000)),
         )
     steps = 0
-    database = log._tables._opened()
+    database = log._store.database()
     read = database.read
 
     def counted(step):  # type: ignore[no-untyped-def]
