@@ -6,7 +6,7 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ from imserver.plugin.feature import Feature
 from imserver.process import open_private, write_all
 from imserver.storage.address import DatabaseAddress, database_address
 from imserver.storage.store import Store
+from imserver.storage.tables import StoreTables
 from imserver.terminal import Progress
 from imserver.threads import synchronise
 
@@ -61,14 +62,11 @@ def backup(settings: Config, address: DatabaseAddress, file: Path, without: Sequ
         secrets = {
             name: path.read_text("ascii") for name, path in _paths(settings).items() if path and path.exists()
         }
-        store = _store(settings, features)
         try:
-            store.start()
-            count = write(file, copy, secrets, _read_files(settings, store, features))
+            with started_store(settings.storage, settings.server.data_dir, tables_of(features)) as store:
+                count = write(file, copy, secrets, _read_files(settings, store, features))
         except ImserverError as error:
             raise StartError(str(error)) from None
-        finally:
-            store.close()
     return f"copied the database, {len(secrets)} secrets and {count} files to {file}"
 
 
@@ -104,21 +102,17 @@ def restore(
             _load(settings, address, copy, features, without)
             done = [f"restored {address.shown}"]
     done += _put_secrets(settings, archive.head.secrets)
-    store = _store(settings, features)
     try:
-        store.start()
-        for feature in features:
-            if feature.files is not None:
-                module, _, write_back = feature.files
-                count = getattr(import_module(module), write_back)(
-                    settings, store, archive.files(feature.name)
-                )
-                done.append(f"restored {count} files of {feature.name}")
+        with started_store(settings.storage, settings.server.data_dir, tables_of(features)) as store:
+            for feature in features:
+                if feature.files is not None:
+                    module, _, write_back = feature.files
+                    files = archive.files(feature.name)
+                    count = getattr(import_module(module), write_back)(settings, store, files)
+                    done.append(f"restored {count} files of {feature.name}")
     except ImserverError as error:
         first = "" if address.file is not None else "empty the database, then "
         raise StartError(f"{error}; {first}run the same command again") from None
-    finally:
-        store.close()
     names = {feature.name for feature in features}
     done += [
         f"left out the files of {name}, which the settings do not name"
@@ -138,11 +132,8 @@ def _load(
 
     tables, progress = tables_of(features), Progress()
     # A copy of the release before gets the tables of this one.
-    store = Store(StorageSettings(f"sqlite:///{copy}"), str(copy.parent), threaded=False, tables=tables)
-    try:
-        store.start()
-    finally:
-        store.close()
+    with started_store(StorageSettings(f"sqlite:///{copy}"), str(copy.parent), tables):
+        pass
     try:
         move(_of_file(copy), address, settings.storage, tables, progress.show_rows, without=without)
     finally:
@@ -154,8 +145,12 @@ def _of_file(path: Path) -> DatabaseAddress:
     return database_address(StorageSettings(f"sqlite:///{path.absolute()}"), "")
 
 
-def _store(settings: Config, features: Sequence[Feature]) -> Store:
-    return Store(settings.storage, settings.server.data_dir, threaded=False, tables=tables_of(features))
+@contextmanager
+def started_store(settings: StorageSettings, folder: str, tables: StoreTables) -> Iterator[Store]:
+    """The store of a database, for a command. Raises StartError and StorageUnavailable."""
+    with closing(Store(settings, folder, threaded=False, tables=tables)) as store:
+        store.start()
+        yield store
 
 
 def _paths(settings: Config) -> dict[str, Path | None]:

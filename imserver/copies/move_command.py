@@ -8,14 +8,12 @@ from typing import Final
 import click
 
 from imserver.config.settings import Config
-from imserver.copies.everything import without_option
+from imserver.copies.everything import started_store, without_option
 from imserver.errors import StartError
 from imserver.node.feature_list import load_features, load_with_locations, tables_of
 from imserver.offline import record_act, settings_options
 from imserver.process import DataDirectory
 from imserver.storage.address import DatabaseAddress, database_address
-from imserver.storage.store import Store
-from imserver.storage.tables import StoreTables
 from imserver.terminal import Progress, fail, read_text
 
 _URL_VARIABLE: Final = "IMSERVER_STORAGE_URL"
@@ -61,7 +59,8 @@ def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ..
         progress.end()
         fail("interrupted: run the same command again to go on")
     progress.end()
-    _record(target_settings, tables)
+    with started_store(target_settings.storage, target_settings.server.data_dir, tables) as store:
+        record_act(target_settings, store, "database.move")
     for name in report.strangers:
         click.echo(f"imserver: the table {name} is not one of this server, and was not copied", err=True)
     click.echo(
@@ -76,12 +75,3 @@ def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ..
 
 def _address(settings: Config) -> DatabaseAddress:
     return database_address(settings.storage, settings.server.data_dir)
-
-
-def _record(settings: Config, tables: StoreTables) -> None:
-    store = Store(settings.storage, settings.server.data_dir, threaded=False, tables=tables)
-    try:
-        store.start()
-        record_act(settings, store, "database.move")
-    finally:
-        store.close()
