@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from imserver.plugin.storage import PooledStatements, Row, Store, text_of
 
@@ -42,8 +43,7 @@ class JobRows:
 
     def add(self, job: Job) -> None:
         """Store a new export."""
-        row = tuple(getattr(job, name) for name in Job.__struct_fields__)
-        self.store.write(lambda sql: sql.insert_new("export_job", _COLUMNS, [row]))
+        self.store.write(lambda sql: sql.insert_new("export_job", _COLUMNS, [astuple(job)]))
 
     def get(self, app: str, id: str) -> Job | None:
         """An export; None: there is no such one."""

@@ -21,6 +21,7 @@ from imserver.plugin.storage import Runner
 UNDO_SECONDS: Final = 60
 """How long a removal may be undone."""
 _LOOK_SECONDS: Final = 0.05
+_ID_BYTES: Final = 8
 
 
 class Removals:
@@ -39,14 +40,16 @@ class Removals:
         """Begin to remove the messages of a user that were sent in this time, Unix milliseconds (``until``
         0: until now). Switches. Raises StorageUnavailable."""
         reached, last = self._log.removals.extent(app, since, until)
-        removal = self._add(app, user, UNDER_WAY, since, until, reached, last)
+        new = Removal(app, token_hex(_ID_BYTES), user, UNDER_WAY, since, until, reached, last)
+        removal = self._rows.add(new, UNDO_SECONDS)
         self.runner.start(app, removal.id)
         return removal
 
     def remove(self, app: str, user: str, messages: Sequence[int], undecided: bool) -> Removal:
         """Remove some messages at once. ``undecided``: until somebody decides. Switches. Raises
         StorageUnavailable."""
-        removal = self._add(app, user, DONE, 0, 0, 0, 0, undecided)
+        new = Removal(app, token_hex(_ID_BYTES), user, DONE, 0, 0, 0, 0)
+        removal = self._rows.add(new, 0 if undecided else UNDO_SECONDS)
         self._log.removals.move(app, messages, removal.id)
         left = sorted(set(messages))
         while left:
@@ -82,20 +85,6 @@ class Removals:
                 return False
             gevent.sleep(_LOOK_SECONDS)
         return True
-
-    def _add(
-        self,
-        app: str,
-        user: str,
-        state: int,
-        since: int,
-        until: int,
-        reached: int,
-        last: int,
-        undecided: bool = False,
-    ) -> Removal:
-        new = Removal(app, token_hex(8), user, state, since, until, reached, last)
-        return self._rows.add(new, 0 if undecided else UNDO_SECONDS)
 
     # --- work -----------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from imserver.plugin.storage import PooledStatements, Row, Statements, Store, text_of
 
@@ -66,11 +66,7 @@ class SafetyRows:
         def work(sql: PooledStatements) -> Removal:
             now = _now(sql)
             removal = replace(new, created=now, ends=now + undo_seconds if undo_seconds else 0, leased=now)
-            values = (
-                *(removal.app, removal.id, removal.user, removal.state, removal.since, removal.until),
-                *(removal.reached, removal.last, removal.created, removal.ends, removal.leased),
-            )
-            sql.insert_new("removal", f"{_COLUMNS}, messages", [(*values, 0)])
+            sql.insert_new("removal", f"{_COLUMNS}, messages", [(*astuple(removal), 0)])
             return removal
 
         return self.store.write(work)
