@@ -68,9 +68,6 @@ _BY_LOG: Final = Reason("the log takes the user out: entries stay without conten
 _BY_POSITIONS: Final = Reason("the node forgets the positions, also those in memory")
 _OF_MEMBERS: Final = Reason("it belongs to all members of a conversation")
 _NUMBERS: Final = Reason("numbers that say nothing of a user")
-
-_HEAD: Final = Reason("it stays with the last ids, none of which is given again if the app is created anew")
-
 _OF_MESSAGES: Final = Reason("the log takes out the words of what it erases")
 
 _of_log: Final = partial(Table, of_app=OF_LOGS)
@@ -78,157 +75,129 @@ _of_log: Final = partial(Table, of_app=OF_LOGS)
 TABLES: Final = (
     _of_log(
         name="word",
-        key=("log", "segment", "bucket"),
+        types="log big*, segment big*, bucket small*, terms blob",
         of_user=_OF_MEMBERS,
         erase_user=_OF_MESSAGES,
         columns=Reason("it is made of the messages"),
     ),
-    _of_log(name="word_position", key=("log",), of_user=_NUMBERS, erase_user=_OF_MESSAGES, columns=_NUMBERS),
     _of_log(
-        name="word_change",
-        key=("log", "id", "entry"),
+        name="word_position",
+        types="log big*, segment big, changes big, leased big, floor big",
         of_user=_NUMBERS,
         erase_user=_OF_MESSAGES,
-        columns=_NUMBERS,
+    ),
+    _of_log(
+        name="word_change",
+        types="log big*, id big*, entry big*, conversation big",
+        of_user=_NUMBERS,
+        erase_user=_OF_MESSAGES,
     ),
     _of_log(
         name="hidden",
-        key=("log", "member", "id"),
-        of_user="member = %s",
+        types="log int*, member name255* out user, id big* out, version big out",
         erase_user=_BY_MARKS,
-        columns=("member", "id", "version"),
     ),
     _of_log(
         name="read_position",
-        key=("log", "member", "conversation"),
-        of_user="member = %s",
+        types="""log int*, member name255* out user, conversation big* out, read_id big out,
+            received_id big out, version big out, peer_version big out""",
         erase_user=_BY_MARKS,
-        columns=("member", "conversation", "read_id", "received_id", "version", "peer_version"),
     ),
     _of_log(
         name="mark_version",
-        key=("log", "member"),
+        types="log int*, member name255* out, version big out",
         of_user=_NUMBERS,
         erase_user=_BY_MARKS,
-        columns=("member", "version"),
     ),
     _of_log(
-        name="uplink_session", key=("log", "member"), of_user=_NUMBERS, erase_user=_BY_MARKS, columns=_NUMBERS
+        name="uplink_session",
+        types="log int*, member name255*, session big",
+        of_user=_NUMBERS,
+        erase_user=_BY_MARKS,
     ),
     _of_log(
         name="reaction",
-        key=("log", "message", "emoji", "member"),
-        of_user="member = %s",
+        types="log int*, message big* out, emoji name32* out, member name255* out user, id big out",
         erase_user=_BY_LOG,
-        columns=("message", "emoji", "member", "id"),
     ),
     _of_log(
         name="pin",
-        key=("log", "message"),
+        types="log int*, message big* out, conversation big out, id big out",
         of_user=_OF_MEMBERS,
         erase_user=_BY_LOG,
-        columns=("message", "conversation", "id"),
     ),
     _of_log(
         name="mention",
-        key=("log", "member", "conversation", "id"),
-        of_user="member = %s",
+        types="log int*, member name255* out user, conversation big* out, id big* out",
         erase_user=_BY_MARKS,
-        columns=("member", "conversation", "id"),
     ),
     _of_log(
         name="bot_entry",
-        key=("log", "member", "conversation", "id"),
-        of_user="member = %s",
+        types="log int*, member name255* out user, conversation big* out, id big* out",
         erase_user=_BY_MARKS,
-        columns=("member", "conversation", "id"),
     ),
     _of_log(
         name="thread_reply",
-        key=("log", "conversation", "id"),
+        types="log int*, conversation big* out, id big* out, root big out, also small out",
         of_user=_NUMBERS,
-        erase_user=_NUMBERS,
-        columns=("conversation", "id", "root", "also"),
     ),
     _of_log(
         name="thread_reader",
-        key=("log", "member", "root"),
-        of_user="member = %s",
+        types="""log int*, member name255* out user, root big* out, conversation big out, read_id big out,
+            follows small out""",
         erase_user=_BY_MARKS,
-        columns=("member", "root", "conversation", "read_id", "follows"),
     ),
-    _of_log(
-        name="ask_deadline", key=("log", "id"), of_user=_NUMBERS, erase_user=_NUMBERS, columns=("id", "due")
-    ),
+    _of_log(name="ask_deadline", types="log big*, id big* out, due big out", of_user=_NUMBERS),
     _of_log(
         name="removed_message",
-        key=("log", "act", "id"),
-        of_user="sender = %s",
-        erase_user=(f"DELETE FROM removed_message WHERE {OF_LOGS} AND sender = %s",),
-        columns=(
-            *("act", "id", "message", "recall", "sender", "kind", "type", "about", "meta", "body"),
-            "annotations",
-        ),
+        types="""log big*, act name32* out, id big* out, message big out, recall big out,
+            sender name255 out user, kind small out, type name64 out, about big out, meta blob out,
+            body blob out, annotations blob out""",
         imported=Reason("what was removed stays removed"),
         scan=True,
     ),
     _of_log(
         name="message",
-        key=("log", "id"),
-        of_user="sender = %s",
+        types="""log int*, id big* out, conversation big out, seq big out, sender name255 out user,
+            kind small out, type name32 out, client_msg_id name64 out, time_ms big out, about big out,
+            stored_at big out, batch big, meta blob out, body blob out, resend bytes16? out""",
         erase_user=_BY_LOG,
-        columns=(
-            *("id", "conversation", "seq", "sender", "kind", "type", "client_msg_id", "time_ms", "about"),
-            *("stored_at", "meta", "body", "resend"),
-        ),
         imported=(("batch", 0),),
         scan=True,
         ranges=(("time_ms", Limit.MIN_TIME_MS, Limit.TIME_MS),),
     ),
     _of_log(
         name="membership",
-        key=("log", "member", "conversation", "joined_id"),
-        of_user="member = %s",
+        types="""log int*, member name255* out user, conversation big* out, joined_id big* out,
+            left_id big? out, readable_after big? out, role name16 out, muted_until big out, bot small out""",
         erase_user=_BY_LOG,
-        columns=(
-            *("member", "conversation", "joined_id", "left_id", "readable_after", "role"),
-            *("muted_until", "bot"),
-        ),
     ),
     _of_log(
         name="conversation",
-        key=("log", "id"),
+        types="""log int*, id big* out, kind small out, pair bytes511? out, name name500 out,
+            last_seq big out, last_id big out, created big out, open small out, options small out,
+            bots name500? out, avatar name1000? out, description name2000? out""",
         of_user=_OF_MEMBERS,
         erase_user=_BY_LOG,
-        columns=(
-            *("id", "kind", "pair", "name", "last_seq", "last_id", "created", "open", "options", "bots"),
-            *("avatar", "description"),
-        ),
     ),
     Table(
         name="talk_position",
-        key=("app", "member"),
-        of_user="member = %s",
+        types="app name500*, member name255* out user, id big out",
         erase_user=_BY_POSITIONS,
-        columns=("member", "id"),
     ),
     Table(
         name="room_position",
-        key=("app", "member", "room"),
-        of_user="member = %s",
+        types="app name500*, member name255* out user, room name255* out, id big out",
         erase_user=_BY_POSITIONS,
-        columns=("member", "room", "id"),
     ),
     Table(
         name="log",
-        key=("number",),
-        of_app=_HEAD,
-        of_user=_HEAD,
-        erase_user=_HEAD,
+        types="""number serial, app name500, part int, last_id big out, last_conversation big out,
+            floor big out, lost name1000? out""",
+        of_app=Reason("it stays with the last ids, none of which is given again if the app is created anew"),
         # Clients with an old cursor begin anew.
         erase_app=("UPDATE log SET floor = last_id WHERE app = %s AND floor < last_id",),
         stays="app = %s",
-        columns=("last_id", "last_conversation", "floor", "lost"),
     ),
 )
 """In the order of their deletion."""

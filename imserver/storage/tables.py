@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
@@ -31,7 +32,13 @@ class Reason(Struct, frozen=True):
 
 
 class Table(Struct, frozen=True, kw_only=True):
-    """A table: which rows an app and a user have, what erases them, what an export reads.
+    """A table: its columns, which rows an app and a user have, what erases them, what an export reads.
+
+    ``types``: its columns, as ``"app name500*, member name255* out user, until big out"``: each has a name,
+    a kind with a size, a mark (``*``: of the primary key, ``?``: may be NULL), and words that answer for it.
+    ``out``: an export reads it. ``user``: it names the user whose row it is, or another user. ``words``: it
+    has words of a user. ``types`` fill in what of ``key``, ``columns``, ``of_user``, ``user_as`` and
+    ``erase_user`` is not given, and a reason stands for what is not given after it.
 
     ``key``: its primary key. ``of_app``: the condition of an app's rows, which are deleted with the app; one
     ``%s``, the app. ``of_user``: what the rows of a user meet, too; one ``%s``, the user. ``user_as``: how
@@ -50,24 +57,45 @@ class Table(Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    key: tuple[str, ...]
+    key: tuple[str, ...] = ()
     of_app: str | Reason = OF_APP
-    of_user: str | Reason
+    of_user: str | Reason = ""
     user_as: Literal["text", "bytes", "account"] = "text"
-    erase_user: tuple[str, ...] | Reason
+    erase_user: tuple[str, ...] | Reason = ()
     erase_app: tuple[str, ...] = ()
-    columns: tuple[str, ...] | Reason
+    columns: tuple[str, ...] | Reason = ()
     scan: bool = False
     stays: str = ""
     imported: tuple[tuple[str, str | int], ...] | Reason = ()
     parents: tuple[str, ...] = ()
     ranges: tuple[tuple[str, int, int], ...] = ()
+    types: str = ""
 
     OF_ACCOUNTS: ClassVar[str] = "account IN (SELECT id FROM account WHERE app = %s)"
     """For ``of_app``: the rows whose column ``account`` has the id of an account of the app."""
 
     PARENT: ClassVar[str] = "account"
     """The table with the ids that ``parents`` has."""
+
+    def __post_init__(self) -> None:
+        if self.types:
+            columns = [each.split() for each in self.types.split(",")]
+            user, kind, *_ = next((each for each in columns if "user" in each[2:]), ("", ""))
+            if user and not self.of_user:
+                user_as = {"big": "account", "byt": "bytes"}.get(kind[:3], "text")
+                force_setattr(self, "user_as", user_as)
+            of_user = self.of_user or (f"{user} = %s" if user else self.of_app)
+            why = of_user if isinstance(of_user, Reason) else ()
+            for name, value in (
+                ("key", tuple(each[0] for each in columns if each[1][-1] == "*" or "serial" in each[1])),
+                ("of_user", of_user),
+                ("erase_user", why or (f"DELETE FROM {self.name} WHERE {self.of_app} AND {of_user}",)),
+                ("columns", tuple(each[0] for each in columns if "out" in each[2:]) or why),
+            ):
+                if not getattr(self, name):
+                    force_setattr(self, name, value)
+        if not (self.key and self.of_user and self.columns):
+            raise ValueError(f"table {self.name}: no key, no word about users, or nothing to export")
 
     @property
     def exported(self) -> str:
@@ -90,37 +118,42 @@ class FeatureTables(Struct, frozen=True):
     migrations: tuple[Migration, ...]
 
 
-def _of_server(name: str, key: str, why: str) -> Table:
-    reason = Reason(why)
-    return Table(name=name, key=(key,), of_app=reason, of_user=reason, erase_user=reason, columns=reason)
-
-
-_ERASURES: Final = Reason("a restored database needs it, and it has no name of a user")
-
 CORE_TABLES: Final = (
     Table(
         name="ban",
-        key=("app", "member"),
-        of_user="member = %s",
-        user_as="bytes",
-        erase_user=("DELETE FROM ban WHERE app = %s AND member = %s",),
-        columns=("member", "until", "reason"),
+        types="app name500*, member bytes255* out user, until big out, version big, reason name1000? out",
         imported=(("version", 0),),
     ),
-    _of_server("app", "name", "all nodes learn from it that the app was deleted; its settings have secrets"),
-    _of_server("api_key", "id", "the deletion of an app takes it out of keys, which belong to operators"),
+    Table(
+        name="app",
+        types="name name500*, settings text, version big, created big",
+        of_app=Reason("all nodes learn from it that the app was deleted; its settings have secrets"),
+    ),
+    Table(
+        name="api_key",
+        types="""id string16*, digest string64, scopes text, apps text, note text, version big, created big,
+            revoked big, expires big?, used big?, used_from name64?, maker big?""",
+        of_app=Reason("the deletion of an app takes it out of keys, which belong to operators"),
+    ),
     Table(
         name="erasure",
-        key=("digest", "ended"),
-        of_app=_ERASURES,
-        of_user=_ERASURES,
-        erase_user=_ERASURES,
-        columns=_ERASURES,
+        types="digest name64*, ended big*, app name500, name name64, member name255, leased big",
+        of_app=Reason("a restored database needs it, and it has no name of a user"),
     ),
-    _of_server("directory", "one", "it names the database"),
-    _of_server("feature_schema", "feature", "it names tables of features"),
-    _of_server("owner_step", "owner", "it names the last migrations"),
-    _of_server("alembic_version", "version_num", "it names the last migration"),
+    Table(
+        name="directory",
+        types="one int*, id string32, version big, created big",
+        of_app=Reason("it names the database"),
+    ),
+    Table(
+        name="feature_schema",
+        types="feature name255*, step int, tables blob",
+        of_app=Reason("it names tables of features"),
+    ),
+    Table(name="owner_step", types="owner name255*, step int", of_app=Reason("it names the last migrations")),
+    Table(
+        name="alembic_version", types="version_num string32*", of_app=Reason("it names the last migration")
+    ),
 )
 """The tables of the core, in the order of their deletion."""
 

@@ -230,65 +230,53 @@ HTTP_TOO_MANY_FRIENDS: Final = HttpProblem(
 )
 
 _WITH_ACCOUNT: Final = Reason("the deletion of the account erases it, in one transaction")
-_SECRET: Final = Reason("codes that reset a password")
 _FACTOR: Final = Reason("secrets of a second factor")
 
 TABLES: Final = (
     Table(
         name="account_device",
-        key=("account", "id"),
+        types="account big* out user, id big* out, name name255 out, since big out, expires_at big out",
         of_app=Table.OF_ACCOUNTS,
-        of_user="account = %s",
-        user_as="account",
         erase_user=_WITH_ACCOUNT,
-        columns=("account", "id", "name", "since", "expires_at"),
         imported=Reason("a device logs in again: its token is signed by the server that it came from"),
     ),
     Table(
         name="password_reset",
-        key=("code",),
+        types="code name64*, account big, expires_at big",
         of_app=Table.OF_ACCOUNTS,
-        of_user=_SECRET,
+        of_user=Reason("codes that reset a password"),
         erase_user=_WITH_ACCOUNT,
-        columns=_SECRET,
     ),
     Table(
         name="account_factor",
-        key=("account",),
+        types="account big*, secret name64, step big",
         of_app=Table.OF_ACCOUNTS,
         of_user=_FACTOR,
         erase_user=_WITH_ACCOUNT,
-        columns=_FACTOR,
     ),
     Table(
         name="recovery_code",
-        key=("account", "code"),
+        types="account big*, code name64*",
         of_app=Table.OF_ACCOUNTS,
         of_user=_FACTOR,
         erase_user=_WITH_ACCOUNT,
-        columns=_FACTOR,
     ),
     Table(
         name="relation",
-        key=("account", "other"),
+        types="account big* out user, other big* out, state string8 out, since big out",
         of_app=Table.OF_ACCOUNTS,
-        of_user="account = %s",
-        user_as="account",
         erase_user=_WITH_ACCOUNT,
-        columns=("account", "other", "state", "since"),
         parents=("account", "other"),
     ),
     Table(
         name="account",
-        key=("id",),
-        of_user="id = %s",
-        user_as="account",
+        types="""id bigserial out user, app name500, phone name500 out, password string255, version big,
+            email name254? out, confirmed_email name254? out, name name32? out, nickname string64 out,
+            avatar string1000 out, created big out, last_seen big out, findable small out,
+            show_presence small out, bot small out, guest small out, role name16 out, locked_until big out,
+            lock_reason string200? out, factor_since big out, folded name1000?, status string80? out,
+            away small out, status_until big out""",
         erase_user=_WITH_ACCOUNT,
-        columns=(
-            *("id", "phone", "email", "confirmed_email", "name", "nickname", "avatar", "created"),
-            *("last_seen", "findable", "show_presence", "bot", "guest"),
-            *("role", "locked_until", "lock_reason", "factor_since", "status", "away", "status_until"),
-        ),
         # Nobody knows this password: people set one by a link.
         imported=(("password", ""), ("version", 0)),
     ),

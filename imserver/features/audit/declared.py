@@ -20,19 +20,23 @@ class AuditSettings(Struct, frozen=True):
 SETTINGS: Final = FeatureSettings({"audit": AuditSettings})
 
 
-_ACT: Final = Reason("an act stays, to prove what was done; whom it names stands in audit_name")
-_HEAD: Final = Reason("it says where the chain ends")
-
 TABLES: Final = (
     Table(
         name="audit_name",
-        key=("number", "part"),
-        of_user="member = %s",
-        erase_user=("DELETE FROM audit_name WHERE app = %s AND member = %s",),
-        columns=("number", "part", "text"),
+        types="""number big* out, part name16* out, app name500, member name255 user, text blob out,
+            salt bytes16""",
         imported=Reason("acts stay in the log of the server where they were done"),
     ),
-    Table(name="audit", key=("number",), of_app=_ACT, of_user=_ACT, erase_user=_ACT, columns=_ACT),
-    Table(name="audit_head", key=("one",), of_app=_HEAD, of_user=_HEAD, erase_user=_HEAD, columns=_HEAD),
+    Table(
+        name="audit",
+        types="""number big*, time big, name name100, kind name16, app name500, request name64, names blob,
+            hash name64, previous name64""",
+        of_app=Reason("an act stays, to prove what was done; whom it names stands in audit_name"),
+    ),
+    Table(
+        name="audit_head",
+        types="one small*, number big, time big, hash name64, anchor big, anchor_hash name64",
+        of_app=Reason("it says where the chain ends"),
+    ),
 )
 """In the order of their deletion."""

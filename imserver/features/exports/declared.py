@@ -32,18 +32,19 @@ HTTP_EXPORT_UNFINISHED: Final = HttpProblem(
     409, "export_unfinished", "The export is not finished yet.", temporary=True
 )
 
-_GONE: Final = Reason("it names an archive that is gone after a day")
-_IMPORT: Final = Reason("it says how far the import of the whole app is")
 
 TABLES: Final = (
     Table(
         name="export_job",
-        key=("app", "id"),
-        of_user="member = %s",
-        erase_user=("DELETE FROM export_job WHERE app = %s AND member = %s",),
-        columns=_GONE,
+        types="""app name255*, id name32*, member name255 user, state small, created big, ends big,
+            leased big, entries big, records big, size big, subject blob""",
+        columns=Reason("it names an archive that is gone after a day"),
         scan=True,
     ),
-    Table(name="archive_import", key=("app",), of_user=_IMPORT, erase_user=_IMPORT, columns=_IMPORT),
+    Table(
+        name="archive_import",
+        types="app name255*, digest name64, entry big, done big, finished small",
+        of_user=Reason("it says how far the import of the whole app is"),
+    ),
 )
 """In the order of their deletion."""

@@ -46,10 +46,7 @@ SETTINGS: Final = FeatureSettings({"accounts": GroupLimits})
 TABLES: Final = (
     Table(
         name="removed_member",
-        key=("app", "conversation", "member"),
-        of_user="member = %s",
-        erase_user=("DELETE FROM removed_member WHERE app = %s AND member = %s",),
-        columns=("conversation", "member", "created"),
+        types="app name500*, conversation big* out, member name255* out user, created big out",
         scan=True,
     ),
 )

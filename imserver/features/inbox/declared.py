@@ -45,9 +45,7 @@ HTTP_TOO_MANY_DRAFTS: Final = HttpProblem(
 TABLES: Final = (
     Table(
         name="arrangement",
-        key=("app", "member", "conversation"),
-        of_user="member = %s",
-        erase_user=("DELETE FROM arrangement WHERE app = %s AND member = %s",),
-        columns=("member", "conversation", "pinned", "archived", "marked", "draft", "version"),
+        types="""app name500*, member name255* out user, conversation big* out, pinned big out,
+            archived big out, marked big out, draft blob out, version big out""",
     ),
 )

@@ -23,11 +23,9 @@ SETTINGS: Final = FeatureSettings({"accounts": InvitationLimits})
 TABLES: Final = (
     Table(
         name="invitation",
-        key=("code",),
-        of_user="member = %s",
-        erase_user=("DELETE FROM invitation WHERE app = %s AND member = %s",),
+        types="""code name32*, app name500, member name255 out user, conversation big out, created big out,
+            expires_at big out, uses big out, max_uses big out, guests small out""",
         # Not the code: it lets people in.
-        columns=("member", "conversation", "created", "expires_at", "uses", "max_uses", "guests"),
         imported=Reason("its code is a secret"),
     ),
 )

@@ -10,15 +10,12 @@ from imserver.plugin import FeatureSettings
 from imserver.plugin.settings import Count
 from imserver.plugin.storage import Reason, Table
 
-_OF_KEYS: Final = Reason("it says what back ends did, not which users")
-
 TABLES: Final = (
     Table(
         name="key_use",
-        key=("minute", "node", "number"),
-        of_user=_OF_KEYS,
-        erase_user=_OF_KEYS,
-        columns=("minute", "key_id", "route", "address", "answered", "refused"),
+        types="""minute big* out, node big*, number big*, key_id name32 out, route name200 out, app name500,
+            address name64 out, answered big out, refused big out""",
+        of_user=Reason("it says what back ends did, not which users"),
         imported=Reason("it counts what keys of the other server did"),
     ),
 )

@@ -135,51 +135,53 @@ HTTP_UNKNOWN_AUDIENCE: Final = HttpProblem(
     404, "unknown_audience", "The app has no such audience, or it ended long ago."
 )
 
-_POSITION: Final = Reason("how far the log of the app was looked through")
-_AUDIENCE: Final = Reason("names of users go with them, or when it has ended, and the rest a week later")
 _QUEUE: Final = Reason("it is due, and is gone when it is sent")
 
 TABLES: Final = (
-    Table(name="notify_app", key=("app",), of_user=_POSITION, erase_user=_POSITION, columns=_POSITION),
+    Table(
+        name="notify_app",
+        types="app name500*, entry_id big",
+        of_user=Reason("how far the log of the app was looked through"),
+    ),
     Table(
         name="notify_endpoint",
-        key=("id",),
-        of_user="member = %s",
-        erase_user=("DELETE FROM notify_endpoint WHERE app = %s AND member = %s",),
+        types="""id serial out, app name500, member name255 out user, digest name64, url blob, p256dh name100,
+            auth name40, device name500 out, language name16 out, enabled small out, login big out,
+            created big out""",
         # Not the address and the keys: who has them notifies the user.
-        columns=("id", "member", "device", "language", "enabled", "login", "created"),
         imported=Reason("the device subscribes again: without its keys nothing can be sent to it"),
     ),
     Table(
         name="notify_person",
-        key=("app", "member"),
-        of_user="member = %s",
-        erase_user=("DELETE FROM notify_person WHERE app = %s AND member = %s",),
-        columns=("member", "wishes", "mail", "mailed"),
+        types="""app name500*, member name255* out user, wishes blob out, mail small out, mail_due big,
+            mailed big out, mailed_id big, mailed_marks big""",
         imported=(("mail_due", 0), ("mailed_id", 0), ("mailed_marks", 0)),
     ),
     Table(
         name="notify_conversation",
-        key=("app", "member", "conversation"),
-        of_user="member = %s",
-        erase_user=("DELETE FROM notify_conversation WHERE app = %s AND member = %s",),
-        columns=("member", "conversation", "level", "muted_until"),
+        types="""app name500*, member name255* out user, conversation big* out, level small out,
+            muted_until big out""",
     ),
     Table(
         name="notify_due",
-        key=("app", "member", "conversation"),
-        of_user="member = %s",
-        erase_user=("DELETE FROM notify_due WHERE app = %s AND member = %s",),
-        columns=("member", "conversation", "entry_id", "due", "notified_id", "notified_at"),
+        types="""app name500*, member name255* out user, conversation big* out, entry_id big out, due big out,
+            notified_id big out, notified_at big out""",
         imported=_QUEUE,
     ),
-    Table(name="notify_audience", key=("id",), of_user=_AUDIENCE, erase_user=_AUDIENCE, columns=_AUDIENCE),
+    Table(
+        name="notify_audience",
+        types="""id serial, app name500, name name64, kind name16, target blob, content blob, state small,
+            last_user name255, users big, queued big, taken big, gone big, refused big, created big,
+            ended big""",
+        of_user=Reason("names of users go with them, or when it has ended, and the rest a week later"),
+    ),
     Table(
         name="notify_delivery",
-        key=("id",),
+        types="""id serial, app name500, member name255 user, endpoint int, host name255, kind name16,
+            conversation big, entry_id big, topic name32, ttl int, next_try big, attempts int, created big,
+            body blob words, audience int""",
         of_user=_QUEUE,
         erase_user=("DELETE FROM notify_delivery WHERE app = %s AND member = %s",),
-        columns=_QUEUE,
     ),
 )
 """In the order of their deletion."""

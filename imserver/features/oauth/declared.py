@@ -107,11 +107,8 @@ HTTP_LAST_LOGIN: Final = HttpProblem(
 TABLES: Final = (
     Table(
         name="oauth_link",
-        key=("app", "provider", "subject"),
-        of_user="account = %s",
-        user_as="account",
+        types="app name500*, provider name32* out, subject name255* out, account big out user, since big out",
         erase_user=Reason("the deletion of the account erases it, in one transaction"),
-        columns=("provider", "subject", "account", "since"),
         parents=("account",),
     ),
 )

@@ -61,30 +61,20 @@ def is_on(tenant: Tenant | None) -> bool:
     return tenant is not None and app_settings_of(tenant, PreviewsOfApp).previews
 
 
-_OF_NOBODY: Final = Reason("it has the hash of a link and the title of its page, and names no user")
-
 TABLES: Final = (
     Table(
-        name="preview_person",
-        key=("app", "member"),
-        of_user="member = %s",
-        erase_user=("DELETE FROM preview_person WHERE app = %s AND member = %s",),
-        columns=("member", "make", "shown"),
+        name="preview_person", types="app name500*, member name255* out user, make small out, shown small out"
     ),
     Table(
         name="preview_removed",
-        key=("app", "message"),
-        of_user="member = %s",
-        erase_user=("DELETE FROM preview_removed WHERE app = %s AND member = %s",),
-        columns=("message", "member"),
+        types="app name500*, message big* out, member name255 out user",
         imported=Reason("an import gives messages other ids"),
         scan=True,
     ),
     Table(
         name="link_preview",
-        key=("app", "link"),
-        of_user=_OF_NOBODY,
-        erase_user=_OF_NOBODY,
+        types="app name500*, link name64*, state small, until big, picture name32, content blob",
+        of_user=Reason("it has the hash of a link and the title of its page, and names no user"),
         columns=Reason("it is a copy of public pages, which is made again"),
     ),
 )

@@ -35,14 +35,10 @@ def quotas_of(tenant: TenantSettings) -> QuotaSettings:
 SETTINGS: Final = FeatureSettings(of_app=QuotasOfApp)
 
 
-_NOBODY: Final = Reason("it counts for the whole app, and names no user")
-
 TABLES: Final = (
     Table(
         name="app_usage",
-        key=("app", "day"),
-        of_user=_NOBODY,
-        erase_user=_NOBODY,
-        columns=("day", "pushes", "messages"),
+        types="app name255*, day int* out, pushes big out, messages big out",
+        of_user=Reason("it counts for the whole app, and names no user"),
     ),
 )

@@ -77,20 +77,20 @@ _DECIDED: Final = Reason("moderators decide it on the server where it was report
 TABLES: Final = (
     Table(
         name="reporter",
-        key=("app", "report", "member"),
-        of_user="member = %s",
+        types="""app name500*, report name32* out, member name255* out user, created big out,
+            reason name64 out, text name4000 out""",
         erase_user=(
             "DELETE FROM reporter WHERE app = %s AND member = %s",
             "DELETE FROM reporter WHERE app = %s AND report IN (SELECT id FROM report WHERE member = %s)",
         ),
-        columns=("report", "member", "created", "reason", "text"),
         imported=_DECIDED,
         scan=True,
     ),
     Table(
         name="report",
-        key=("app", "id"),
-        of_user="member = %s",
+        types="""app name500*, id name32* out, message big out, conversation big out, member name255 out user,
+            subject name300 user, reporters big, opened big out, changed big, closed big out,
+            closed_by name400 user, outcome name64 out, note name2000 words""",
         erase_user=(
             "DELETE FROM report WHERE app = %s AND member = %s",
             # As Principal.label names who acts by a role. Engines join texts in different ways.
@@ -98,26 +98,18 @@ TABLES: Final = (
             "AND closed_by = REPLACE(REPLACE('staff:@/#', '#', %s), '@', app)",
         ),
         # Not who has closed it, and what moderators wrote for each other.
-        columns=("id", "message", "conversation", "member", "opened", "closed", "outcome"),
         imported=_DECIDED,
         scan=True,
     ),
     Table(
         name="mute",
-        key=("app", "member"),
-        of_user="member = %s",
-        erase_user=("DELETE FROM mute WHERE app = %s AND member = %s",),
-        columns=("member", "until", "changed", "reason"),
+        types="app name500*, member name255* out user, until big out, changed big out, reason name1000 out",
     ),
     Table(
         name="removal",
-        key=("app", "id"),
-        of_user="member = %s",
-        erase_user=("DELETE FROM removal WHERE app = %s AND member = %s",),
-        columns=(
-            *("id", "member", "state", "since", "until", "reached", "last", "messages", "created", "ends"),
-            "leased",
-        ),
+        types="""app name500*, id name32* out, member name255 out user, state small out, since big out,
+            until big out, reached big out, last big out, messages big out, created big out, ends big out,
+            leased big out""",
         imported=Reason("what was removed stays removed"),
         scan=True,
     ),

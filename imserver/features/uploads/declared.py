@@ -110,25 +110,20 @@ HTTP_DISK_FULL: Final = HttpProblem(
 TABLES: Final = (
     Table(
         name="upload",
-        key=("id",),
-        of_user='"user" = %s',
+        types="""id string32* out, app name500, "user" name500 out user, kind string16 out, type string64 out,
+            name text out, bytes big out, sha256 string64 out, created big out, place string16, width int out,
+            height int out, thumbnail_bytes big out, thumbnail_type string64 out""",
         erase_user=(
             'DELETE FROM upload WHERE app = %s AND "user" = %s',
             # With the total of the app, which the next upload counts anew.
             """DELETE FROM upload_usage WHERE app = %s AND "user" IN (%s, '')""",
         ),
-        columns=(
-            *("id", '"user"', "kind", "type", "name", "bytes", "sha256", "created", "width", "height"),
-            *("thumbnail_bytes", "thumbnail_type"),
-        ),
         imported=(("place", ""),),
     ),
     Table(
         name="upload_usage",
-        key=("app", '"user"'),
-        of_user='"user" = %s',
+        types='app name500*, "user" name500* out user, bytes big out, files big out',
         erase_user=Reason("it goes with the files of the user"),
-        columns=('"user"', "bytes", "files"),
     ),
 )
 """In the order of their deletion."""

@@ -78,7 +78,7 @@ def make_tables(op: Operations, text: str) -> None:
     for what, table, listed, more in re.findall(
         r"^(table|ordered|columns) (\w+): (.*(?:\n    .*)*)((?:\n  \w.*)*)", dedent(text), re.MULTILINE
     ):
-        columns = [_column(each) for each in re.split(r",\s+", listed)]
+        columns = [column_of(each) for each in re.split(r",\s+", listed)]
         parts = [(*head.rsplit(" ", 1), of.split()) for head, of in re.findall(r"  (.+): (.+)", more)]
         if what == "columns":
             there = {each["name"] for each in sa.inspect(op.get_bind()).get_columns(table)}
@@ -101,7 +101,8 @@ def make_tables(op: Operations, text: str) -> None:
                 op.create_index(name, table, of, unique=kind == "unique index")
 
 
-def _column(text: str) -> sa.Column[Any]:
+def column_of(text: str) -> sa.Column[Any]:
+    """The column that a text describes."""
     name, kind, size, mark, default = re.fullmatch(r"(\w+) ([a-z]+)(\d*)([*?=]?)(.*)", text).groups()  # type: ignore[union-attr]
     return sa.Column(
         name,
