@@ -3,7 +3,7 @@
 from imserver.commands.doctor import Finding
 from imserver.config.yaml import read_yaml, write_yaml
 from imserver.offline import ServerApi, key_for, opened, push_services_of, record_act, settings_options
-from imserver.terminal import fail
+from imserver.terminal import fail, table
 
 __all__ = [
     "Finding",
@@ -15,5 +15,6 @@ __all__ = [
     "read_yaml",
     "record_act",
     "settings_options",
+    "table",
     "write_yaml",
 ]

@@ -1,10 +1,13 @@
 """The face: stored messages, and their delivery to receivers."""
 
+import warnings
+from typing import Any
+
 from imserver.cluster.history import count_fitting
 from imserver.messages.annotations import RefusedView
 from imserver.messages.api.conversations import ConversationId
 from imserver.messages.api.messages import MessageApi, SendRequest
-from imserver.messages.api.streamed import StreamAppended, StreamPieces
+from imserver.messages.api.streamed import StreamAppended
 from imserver.messages.log.contract import (
     Appended,
     Conversation,
@@ -47,10 +50,17 @@ __all__ = [
     "SendRequest",
     "StorageUnsure",
     "StreamAppended",
-    "StreamPieces",
     "ToFollowers",
     "UnreadMessages",
     "clean_name",
     "count_fitting",
     "is_name",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``StreamPieces`` of version 3, until 2.0."""
+    if name != "StreamPieces":
+        raise AttributeError(name)
+    warnings.warn(f"{__name__}.{name} is deprecated: StreamAppended.Pieces", DeprecationWarning, stacklevel=2)
+    return StreamAppended.Pieces

@@ -14,7 +14,7 @@ import msgspec
 from imserver.features.audit.chain import ActShown, AuditRow, Name, shown
 from imserver.features.audit.rows import NO_ACTS, AuditQuery, after, one, search
 from imserver.features.audit.verification import verify
-from imserver.plugin.commands import fail, opened, settings_options
+from imserver.plugin.commands import fail, opened, settings_options, table
 from imserver.plugin.storage import Store
 
 _PAGE: Final = 500
@@ -60,11 +60,8 @@ def list_acts(path: str | None, data_dir: str | None, limit: int, **wanted: Any)
         fail("--user: name the --app, too")
     with opened(path, data_dir) as (_, store, _):
         acts = _search(store, AuditQuery(**wanted), limit)
-    lines = [("number", "time", "act", "by", "app", "user", "address", "facts")]
-    lines += map(_cells, acts)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    head = ("number", "time", "act", "by", "app", "user", "address", "facts")
+    click.echo(table(head, map(_cells, acts)))
 
 
 def _search(store: Store, query: AuditQuery, limit: int) -> list[ActShown]:

@@ -13,7 +13,7 @@ from imserver.features.bots.wire import MAX_STOPPERS
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about, one_of
 from imserver.plugin.identity import Needs
-from imserver.plugin.messages import Rejected, RejectReason, StreamAppended, StreamPieces
+from imserver.plugin.messages import Rejected, RejectReason, StreamAppended
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import Limit
 
@@ -132,7 +132,7 @@ def open_stream(
     act="",
     problems=(Problems.NOT_ACCEPTED, Problems.TOO_MANY_REQUESTS),
 )
-def append(answers: StreamedAnswers, call: Call, pieces: StreamPieces) -> StreamAppended:
+def append(answers: StreamedAnswers, call: Call, pieces: StreamAppended.Pieces) -> StreamAppended:
     """Append pieces to streamed answers of a bot.
 
     A request may have many pieces, of many streams. A piece with a number that the stream has already is

@@ -9,10 +9,9 @@ from typing import Final
 import click
 
 from imserver.features.keys.usage import uses_of
-from imserver.plugin.commands import fail, opened, settings_options
+from imserver.plugin.commands import fail, opened, settings_options, table
 
 _MOST: Final = 1000
-_HEAD: Final = ("minute", "address", "route", "app", "answered", "refused")
 
 
 @click.command()
@@ -33,20 +32,9 @@ def usage(path: str | None, data_dir: str | None, hours: int, name: str) -> None
         if not name.startswith("config:") and name not in [row.id for row in stored]:
             fail(f"no key has the id {name}")
         rows = uses_of(store, name, now - hours * 60, now, 0, _MOST)
-    lines = [
-        _HEAD,
-        *(
-            (
-                datetime.fromtimestamp(row.time, UTC).strftime("%Y-%m-%d %H:%M"),
-                row.address or "-",
-                row.route,
-                row.app or "-",
-                str(row.answered),
-                str(row.refused),
-            )
-            for row in rows
-        ),
+    moments = [datetime.fromtimestamp(row.time, UTC).strftime("%Y-%m-%d %H:%M") for row in rows]
+    cells = [
+        (moment, row.address or "-", row.route, row.app or "-", row.answered, row.refused)
+        for moment, row in zip(moments, rows, strict=True)
     ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    click.echo(table(("minute", "address", "route", "app", "answered", "refused"), cells))

@@ -15,14 +15,13 @@ import msgspec
 from imserver.features.webhooks.dead_events import list_retries, replay_dead
 from imserver.features.webhooks.declared import secret_of
 from imserver.features.webhooks.requests import MISCONFIGURED, POST_SECONDS, Receiver
-from imserver.plugin.commands import Finding, fail, opened, record_act, settings_options
+from imserver.plugin.commands import Finding, fail, opened, record_act, settings_options, table
 from imserver.plugin.identity import BadKey, Tenants
 from imserver.plugin.runtime import Outgoing, Unreachable
 from imserver.plugin.settings import Config
 from imserver.plugin.storage import Store
 
 _MOST: Final = 1000
-_HEAD: Final = ("event", "user", "attempts", "first failed")
 
 
 @click.command()
@@ -47,11 +46,8 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
             click.echo(f"{count} events are sent again")
             return
         rows = list_retries(store, app, dead, 0, _MOST)
-    lines = [_HEAD, *((row.event, row.user, str(row.attempts), _time(row.first_failed)) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+    cells = [(row.event, row.user, row.attempts, _time(row.first_failed)) for row in rows]
+    click.echo(table(("event", "user", "attempts", "first failed"), cells))
 
 
 def _time(seconds: int) -> str:

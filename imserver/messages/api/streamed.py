@@ -57,10 +57,6 @@ class PieceRequest(Struct, forbid_unknown_fields=True):
     text: Annotated[str, about("The text of the piece.", min_length=1)]
 
 
-StreamPieces = Annotated[list[PieceRequest], about("The pieces.", min_length=1, max_length=1000)]
-"""The type of a field: pieces that a request appends to streamed texts."""
-
-
 class PieceResult(Struct):
     """The result for one piece."""
 
@@ -96,6 +92,8 @@ class StreamAppended(Struct):
         ChannelRefused: _refused
     }
     """For a ``Resource`` of streamed messages."""
+    Pieces = Annotated[list[PieceRequest], about("The pieces.", min_length=1, max_length=1000)]
+    """The type of a field: pieces that a request appends to streamed texts."""
 
     @classmethod
     def to(
@@ -159,7 +157,7 @@ def open_stream(streams: StreamedMessages, call: Call, request: StreamOpenReques
     on_publisher=True,
     problems=(errors.Problems.NOT_ACCEPTED, errors.Problems.TOO_MANY_REQUESTS),
 )
-def append(streams: StreamedMessages, call: Call, app: App, pieces: StreamPieces) -> StreamAppended:
+def append(streams: StreamedMessages, call: Call, app: App, pieces: StreamAppended.Pieces) -> StreamAppended:
     """Append pieces to streamed messages.
 
     A request may have many pieces, of many streams. It goes to any node. A piece with a number that the
