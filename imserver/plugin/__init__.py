@@ -11,7 +11,8 @@ VERSION: Final = 4
 SINCE: Final[Mapping[str, int]] = {
     **dict.fromkeys(("Act", "Denial", "KeyRow", "ServerApi", "record_act", "on_one_line", "room_id"), 2),
     **dict.fromkeys(("PushNotice", "PushResult", "PushService", "push_services_of", "Ask"), 3),
-    **dict.fromkeys(("AskAnswer", "Holder", "Runner", "ServiceRefused", "Threads", "every", "view"), 4),
+    **dict.fromkeys(("AskAnswer", "Holder", "RowsOf", "Runner", "ServiceRefused", "Threads"), 4),
+    **dict.fromkeys(("every", "table", "view"), 4),
 }
 """Name of the face → the version since when it exists, for those that are newer than version 1."""
 

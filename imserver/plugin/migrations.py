@@ -1,8 +1,14 @@
-"""The face: columns and options of tables, for the steps that make them.
+"""Types of columns for steps that are functions, until 2.0: a step is a text."""
 
-Only a step imports it, because it imports SQLAlchemy.
-"""
+import warnings
+from typing import Any
 
-from imserver.storage.migrations.table_text import Columns
 
-__all__ = ["Columns"]
+def __getattr__(name: str) -> Any:
+    """``Columns`` of version 3."""
+    if name != "Columns":
+        raise AttributeError(name)
+    from imserver.storage.migrations.table_text import Columns
+
+    warnings.warn(f"{__name__} is deprecated: write the step as a text", DeprecationWarning, stacklevel=2)
+    return Columns

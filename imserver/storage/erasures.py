@@ -23,7 +23,7 @@ from msgspec import Struct
 from imserver.model import ERASED
 from imserver.process import write_all
 from imserver.storage.app_rows import tables_of_others
-from imserver.storage.statements import PooledStatements, Row, text_of
+from imserver.storage.statements import PooledStatements, Row, RowsOf, text_of
 from imserver.storage.store import Store
 from imserver.storage.tables import CONDITIONS_OF_APP, Reason, Table
 from imserver.threads import synchronise
@@ -37,7 +37,6 @@ JOURNAL: Final = "erasures.jsonl"
 _CLOCKS_MS: Final = 86_400_000
 """The clocks of nodes differ by less."""
 _NAME_BYTES: Final = 12
-_COLUMNS: Final = "digest, ended, app, name"
 
 
 class ErasureRow(Struct, frozen=True):
@@ -50,6 +49,7 @@ class ErasureRow(Struct, frozen=True):
     name: str
 
 
+_ROWS: Final = RowsOf(ErasureRow, "erasure")
 _decode: Final = msgspec.json.Decoder(ErasureRow).decode
 
 
@@ -71,8 +71,8 @@ class Erasures:
     @Store.writing
     def _begin(self, sql: PooledStatements, row: ErasureRow, user: str) -> str:
         until = int(time()) + LEASE_SECONDS
-        new = (row.digest, 0, row.app, row.name, user, until)
-        sql.insert_new("erasure", f"{_COLUMNS}, member, leased", [new])
+        new = (*_ROWS.values(row), user, until)
+        sql.insert_new("erasure", f"{_ROWS.columns}, member, leased", [new])
         sql.execute("UPDATE erasure SET leased = %s WHERE digest = %s AND ended = 0", (until, row.digest))
         (name,) = sql.query("SELECT name FROM erasure WHERE digest = %s AND ended = 0", (row.digest,))[0]
         return text_of(name)
@@ -83,8 +83,10 @@ class Erasures:
 
     def note(self, rows: Iterable[ErasureRow]) -> None:
         """Note erasures that ended in another copy of this database: they are not repeated again."""
-        new = [(row.digest, row.ended, row.app, row.name, "", 0) for row in rows]
-        self._store.write_or(None, lambda sql: sql.insert_new("erasure", f"{_COLUMNS}, member, leased", new))
+        new = [(*_ROWS.values(row), "", 0) for row in rows]
+        self._store.write_or(
+            None, lambda sql: sql.insert_new("erasure", f"{_ROWS.columns}, member, leased", new)
+        )
 
     @Store.writing
     def end(self, sql: PooledStatements, app: str, user: str, ended: int = 0) -> ErasureRow | None:
@@ -106,13 +108,8 @@ class Erasures:
 
     def ended(self, after: int = 0) -> list[ErasureRow]:
         """The erasures that ended after a time, in Unix milliseconds, the first one first."""
-        rows = self._store.rows(
-            f"SELECT {_COLUMNS} FROM erasure WHERE ended > %s ORDER BY ended, digest", (after,)
-        )
-        return [
-            ErasureRow(text_of(digest), int(end), text_of(app), text_of(name))
-            for digest, end, app, name in rows
-        ]
+        rows = self._store.rows(f"{_ROWS.select} WHERE ended > %s ORDER BY ended, digest", (after,))
+        return list(map(_ROWS.read, rows))
 
     def digests(self, app: str, user: str) -> list[str]:
         """What an erasure of a user has instead of the user, by each of the keys."""
@@ -148,7 +145,7 @@ def erasures_of(database: Path) -> list[ErasureRow]:
     """The erasures that a SQLite file has; none if it cannot be read."""
     import sqlite3  # only for this rare case
 
-    statement = f"SELECT {_COLUMNS} FROM erasure WHERE ended > 0"
+    statement = f"{_ROWS.select} WHERE ended > 0"
     try:
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             return [ErasureRow(*row) for row in connection.execute(statement)]

@@ -8,13 +8,16 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import cache, cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, get_origin, get_type_hints
 from unicodedata import normalize
+
+from msgspec import Struct, json
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+S = TypeVar("S", bound=Struct)
 T = TypeVar("T")
 Row = tuple[Any, ...]
 """The values of a row, in the order of the columns. Texts may be bytes: see :func:`text_of`."""
@@ -390,3 +393,50 @@ def text_objection(text: str, most: int) -> str:
 def text_of(value: Any) -> str:
     """A name from a driver as text. MySQL returns bytes."""
     return value if type(value) is str else bytes(value).decode()
+
+
+class RowsOf(Generic[S]):
+    """Rows of a table as structs, whose fields are its ``columns``. ``select``: begins a query for them.
+
+    ``names``: field → its column or expression, if that has another name; ``""``: the table does not have it.
+    Or the values of a field whose column, of the same name, has the index of one. Ids become text, too. NULL,
+    and the id 0, become an empty value. What is no text, number, bool or bytes is stored as JSON.
+    """
+
+    def __init__(self, struct: type[S], table: str, **names: str | tuple[str, ...]) -> None:
+        self._struct = struct
+        self._choices = {each: value for each, value in names.items() if isinstance(value, tuple)}
+        columns = {each: names.get(each, each) for each in struct.__struct_fields__ if names.get(each, each)}
+        self._fields = tuple(columns)
+        self.columns = ", ".join([each if each in self._choices else str(columns[each]) for each in columns])
+        self.select = f"SELECT {self.columns} FROM {table}"
+
+    @cached_property
+    def _codecs(self) -> list[tuple[str, Callable[[Any], Any], Callable[[Any], Any]]]:
+        """Of each field: its name, and how it is read and written."""
+        kinds = get_type_hints(self._struct)  # only here: it takes the time of a start
+        return [(each, *_codec(kinds[each], self._choices.get(each))) for each in self._fields]
+
+    def read(self, row: Row, **more: Any) -> S:
+        """The struct of a row. ``more``: the fields that rows do not have. Columns behind its own do not
+        matter."""
+        values = {name: read(value) for (name, read, _), value in zip(self._codecs, row, strict=False)}
+        return self._struct(**values, **more)
+
+    def values(self, struct: S) -> Row:
+        """The row of a struct, for its ``columns``."""
+        return tuple([write(getattr(struct, name)) for name, _, write in self._codecs])
+
+
+def _codec(kind: Any, choices: tuple[str, ...] | None) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    if choices is not None:
+        return choices.__getitem__, choices.index
+    if kind is str or get_origin(kind) is Literal:
+        return _text, str
+    if kind in (int, bool, bytes):
+        return lambda value: kind(value or 0), bytes if kind is bytes else int
+    return lambda value: json.decode(value, type=kind), json.encode
+
+
+def _text(value: Any) -> str:
+    return (str(value) if type(value) is int else text_of(value)) if value else ""

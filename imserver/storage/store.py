@@ -31,7 +31,7 @@ from imserver.storage.contract import AppContents, AppRow, BanRow, Changes, KeyR
 from imserver.storage.export_rows import TablePage
 from imserver.storage.import_rows import ImportedRows
 from imserver.storage.row_query import RowQuery, pages
-from imserver.storage.statements import CLOCK, PooledStatements, Row, Statements, T, text_of
+from imserver.storage.statements import CLOCK, PooledStatements, Row, RowsOf, Statements, T, text_of
 from imserver.storage.tables import OF_CORE, Reason, StoreTables
 
 if TYPE_CHECKING:
@@ -549,8 +549,8 @@ class Store:
         now = _now()
 
         def work(sql: Statements, version: int) -> KeyRow | None:
-            rows = sql.query(f"{_KEYS} WHERE id = %s", (old,))
-            before = _key_row(rows[0]) if rows else None
+            rows = sql.query(f"{_KEYS.select} WHERE id = %s", (old,))
+            before = _KEYS.read(rows[0]) if rows else None
             if before is None or before.has_ended(now):
                 return None
             row = replace(new, scopes=before.scopes, apps=before.apps, note=before.note, created=now)
@@ -594,7 +594,8 @@ class Store:
         """All keys, including revoked ones, oldest first. Raises StorageUnavailable."""
         if self._database is None and not self.address.exists:
             return ()
-        return tuple(map(_key_row, self.read(lambda sql: sql.query(f"{_KEYS} ORDER BY created, id"))))
+        rows = self.read(lambda sql: sql.query(f"{_KEYS.select} ORDER BY created, id"))
+        return tuple(map(_KEYS.read, rows))
 
     def note_key_uses(self, uses: Iterable[tuple[str, int, str]]) -> None:
         """Store when keys were last used: their ids, Unix seconds and addresses. Raises StorageUnavailable.
@@ -650,9 +651,8 @@ def _file_has_data(file: Path) -> bool:
         return False
 
 
-_KEYS: Final = (
-    "SELECT id, digest, scopes, apps, note, created, revoked, expires, used, used_from, maker, "
-    "(SELECT app FROM account WHERE account.id = api_key.maker) FROM api_key"
+_KEYS: Final = RowsOf(
+    KeyRow, "api_key", maker_app="(SELECT app FROM account WHERE account.id = api_key.maker)"
 )
 
 
@@ -689,7 +689,7 @@ def _read_changes(known: int, sql: Statements) -> Changes:
     # Only up to the version that was read. The next read gets later changes.
     newer = "WHERE version > %s AND version <= %s"
     apps = sql.query(f"SELECT name, settings, created FROM app {newer}", (known, version))
-    keys = sql.query(f"{_KEYS} {newer}", (known, version))
+    keys = sql.query(f"{_KEYS.select} {newer}", (known, version))
     bans = sql.query(f"SELECT app, member, until, reason FROM ban {newer} ORDER BY until", (known, version))
     now = _clock_ms(sql) if bans else 0
     return Changes(
@@ -698,7 +698,7 @@ def _read_changes(known: int, sql: Statements) -> Changes:
             AppRow(text_of(name), _decode(settings) or {}, created, settings == DELETED)
             for name, settings, created in apps
         ),
-        tuple(map(_key_row, keys)),
+        tuple(map(_KEYS.read, keys)),
         tuple(
             BanRow(text_of(app), bytes(user).decode(), (until - now) / 1000, text_of(reason or ""))
             for app, user, until, reason in bans
@@ -717,21 +717,3 @@ def _text(value: Any) -> str:
 
 def _now() -> int:
     return int(time())
-
-
-def _key_row(row: Row) -> KeyRow:
-    id, digest, scopes, apps, note, created, revoked, expires, used, used_from, maker, maker_app = row
-    return KeyRow(
-        id,
-        digest,
-        tuple(_decode(scopes)),
-        tuple(_decode(apps)),
-        note,
-        created,
-        revoked,
-        expires or 0,
-        used or 0,
-        text_of(used_from or ""),
-        maker or 0,
-        text_of(maker_app or ""),
-    )

@@ -13,15 +13,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from imserver.features.accounts.contract import (
-    Account,
-    Contact,
-    Device,
-    Imported,
-    ListName,
-    StoredRole,
-    Taken,
-)
+from imserver.features.accounts.contract import Account, Contact, Device, Imported, ListName, Taken
 from imserver.features.accounts.factor_rows import forget as forget_factor
 from imserver.features.accounts.identifiers import IDENTIFIERS, Identifier
 from imserver.plugin.storage import (
@@ -29,6 +21,7 @@ from imserver.plugin.storage import (
     PooledStatements,
     RecordEvent,
     Row,
+    RowsOf,
     Statements,
     Store,
     marks_of,
@@ -47,13 +40,14 @@ _STORED: Final = (
     "app, phone, nickname, avatar, password, version, created, email, name, bot, guest, confirmed_email, "
     "folded"
 )
-_READ: Final = (
-    "id, app, phone, nickname, avatar, version, created, password, email, name, findable, show_presence, "
-    "last_seen, bot, guest, confirmed_email, role, locked_until, lock_reason, factor_since, status, away, "
-    "status_until"
+_ROWS: Final = RowsOf(
+    Account,
+    "account",
+    email_confirmed="email = confirmed_email",
+    role="CASE WHEN role IN ('owner', 'moderator') THEN role END",  # an unknown one is that of a member
+    factor="factor_since > 0",
 )
-_ACCOUNTS: Final = f"SELECT {_READ} FROM account"
-_ACCOUNTS_FOLDED: Final = f"SELECT {_READ}, folded FROM account"
+_ACCOUNTS: Final = f"SELECT {_ROWS.columns}, folded, password FROM account"
 _LINKED: Final = (
     f"{_ACCOUNTS} WHERE id = "
     "(SELECT account FROM oauth_link WHERE app = %s AND provider = %s AND subject = %s) AND app = %s"
@@ -72,7 +66,8 @@ _CHANGEABLE: Final = (
     *("nickname", "avatar", "findable", "show_presence", "status", "away", "status_until"),
     *IDENTIFIERS,
 )
-_DEVICES: Final = "SELECT id, name, since, expires_at FROM account_device WHERE account = %s"
+_LOGINS: Final = RowsOf(Device, "account_device")
+_DEVICES: Final = f"{_LOGINS.select} WHERE account = %s"
 _RESET: Final = (
     "SELECT r.account FROM password_reset r JOIN account a ON a.id = r.account "
     "WHERE r.code = %s AND r.expires_at > %s AND a.app = %s"
@@ -212,15 +207,15 @@ class AccountStore:
                 condition = f"(folded IS NULL OR ({has_all} AND NOT ({has_all})))"
                 needles = [*words, *needles]
             statement = (
-                f"{_ACCOUNTS_FOLDED} WHERE app = %s AND id > %s AND id <= %s AND findable = 1 AND bot = 0 "
+                f"{_ACCOUNTS} WHERE app = %s AND id > %s AND id <= %s AND findable = 1 AND bot = 0 "
                 f"AND {IS_NO_GUEST[sql.engine]} AND locked_until <= %s AND {condition} "
                 "ORDER BY id DESC LIMIT %s"
             )
             return sql.query(statement, (app, after, upto, now, *needles, limit))
 
         rows: list[Row] = self._store.read_or([], work)
-        accounts = [_account(row[:-1]) for row in rows]
-        if unfolded := [each for row, each in zip(rows, accounts, strict=True) if row[-1] is None]:
+        accounts = list(map(_account, rows))
+        if unfolded := [each for row, each in zip(rows, accounts, strict=True) if row[-2] is None]:
             self._store.write_or(None, lambda sql: _fold(sql, unfolded))
             left_out = {each.id for each in unfolded if not _contains_all(each, words)}
             accounts = [each for each in accounts if each.id not in left_out]
@@ -441,7 +436,7 @@ class AccountStore:
     def unused_guests(self, before: int) -> Iterator[list[Account]]:
         """Pages of the guests of all apps who came, and were last seen, before a Unix second."""
         where = "guest = 1 AND created < %s AND last_seen < %s"
-        for rows in self._store.pages("account", "id", _READ, where, (before, before)):
+        for rows in self._store.pages("account", "id", _ROWS.columns, where, (before, before)):
             yield list(map(_account, rows))
 
     # --- devices --------------------------------------------------------------------------------------------
@@ -485,7 +480,7 @@ class AccountStore:
         """The logins that have not ended, newest first."""
         statement = f"{_DEVICES} AND expires_at > %s ORDER BY since DESC, id"
         rows = self._store.rows(statement, (id, now))
-        return list(map(_device_of, rows))
+        return list(map(_LOGINS.read, rows))
 
     @Store.writing_or(None)
     def remove_device(self, sql: PooledStatements, id: int, device: int) -> Device | None:
@@ -629,38 +624,8 @@ def accounts_where(sql: PooledStatements, condition: str, values: Sequence[Any])
 
 
 def _account(row: Row) -> Account:
-    (id, app, phone, nickname, avatar, version, created, _, email, name, *more) = row
-    findable, shown, seen, bot, guest, confirmed, role, locked_until, reason, factor, *rest = more
-    status, away, status_until = rest
-    phone = text_of(phone)
-    return Account(
-        id,
-        text_of(app),
-        "" if phone.startswith(_NO_PHONE) else phone,
-        nickname,
-        avatar,
-        version,
-        created,
-        "" if email is None else text_of(email),
-        "" if name is None else text_of(name),
-        bool(findable),
-        bool(shown),
-        seen,
-        email is not None and email == confirmed,
-        reason or "",
-        factor > 0,
-        status or "",
-        bool(away),
-        status_until,
-        bot=bool(bot),
-        guest=bool(guest),
-        role=_ROLES.get(text_of(role), ""),
-        locked_until=locked_until,
-    )
-
-
-_ROLES: Final[Mapping[str, StoredRole]] = {"owner": "owner", "moderator": "moderator"}
-"""Roles as they are stored. One that this release does not know is that of a member."""
+    account = _ROWS.read(row)
+    return replace(account, phone="") if account.phone.startswith(_NO_PHONE) else account
 
 
 def _identifier(kind: str, text: str) -> str | None:
@@ -670,7 +635,7 @@ def _identifier(kind: str, text: str) -> str | None:
 
 def _found(rows: Sequence[Row]) -> tuple[Account, str] | None:
     """The account in the first of these rows, and its password hash."""
-    return (_account(rows[0]), rows[0][7]) if rows else None
+    return (_account(rows[0]), rows[0][-1]) if rows else None
 
 
 def _by_id(sql: PooledStatements, app: str | None, id: int) -> tuple[Account, str] | None:
@@ -745,26 +710,22 @@ def _taken() -> Iterator[None]:
         raise Taken("identifier") from None
 
 
-def _device_of(row: Row) -> Device:
-    return Device(row[0], text_of(row[1]), row[2], row[3])
-
-
 def _device(sql: PooledStatements, account: int, id: int) -> Device | None:
     """One login."""
     rows = sql.query(f"{_DEVICES} AND id = %s", (account, id))
-    return _device_of(rows[0]) if rows else None
+    return _LOGINS.read(rows[0]) if rows else None
 
 
 def _add_device(sql: PooledStatements, id: int, new: Device, most: int) -> None:
     """Store a login of an account whose row is locked. Beyond ``most`` logins the oldest end."""
-    newest = list(map(_device_of, sql.query(f"{_DEVICES} ORDER BY since DESC, id", (id,))))
+    newest = list(map(_LOGINS.read, sql.query(f"{_DEVICES} ORDER BY since DESC, id", (id,))))
     valid = [each for each in newest if each.expires_at > new.since]
     valid_ids = {each.id for each in valid[: max(most - 1, 0)]}
     ended = [(id, each.id) for each in newest if each.id not in valid_ids]
     sql.execute_many("DELETE FROM account_device WHERE account = %s AND id = %s", ended)
     sql.execute(
-        f"INSERT INTO account_device (account, id, name, since, expires_at) VALUES {marks_of(5)}",
-        (id, new.id, new.name, new.since, new.expires_at),
+        f"INSERT INTO account_device (account, {_LOGINS.columns}) VALUES {marks_of(5)}",
+        (id, *_LOGINS.values(new)),
     )
 
 

@@ -17,11 +17,14 @@ from imserver.plugin.errors import ImserverError
 from imserver.plugin.http import about
 from imserver.plugin.identity import Act
 from imserver.plugin.settings import Config
-from imserver.plugin.storage import PooledStatements, Row, Store, text_of
+from imserver.plugin.storage import PooledStatements, Row, RowsOf, Store, marks_of, text_of
 
-_COLUMNS: Final = "number, time, name, kind, app, request, names, previous, hash"
+_OF_ACTS: Final = RowsOf(Entry, "audit")
+_IN_CHAIN: Final = RowsOf(AuditRow, "audit", entry="")
+_COLUMNS: Final = f"{_IN_CHAIN.columns}, {_OF_ACTS.columns}"
 _ROWS: Final = f"SELECT {_COLUMNS} FROM audit"
-_NAMES: Final = "SELECT number, part, app, member, text, salt FROM audit_name"
+_OF_NAMES: Final = RowsOf(Name, "audit_name", text="")
+_NAMES: Final = f"SELECT {_OF_NAMES.columns}, text, number FROM audit_name"
 _AT_ONCE: Final = 1000
 """Rows that one transaction removes, so that writers never wait for long."""
 _EXPORTED_AT_ONCE: Final = 500
@@ -55,14 +58,14 @@ class ChainHead(Struct, frozen=True):
     anchor_hash: str
 
 
+_HEADS: Final = RowsOf(ChainHead, "audit_head")
+
+
 def head(sql: PooledStatements, lock: bool = False) -> ChainHead | None:
     """The head of the chain. None: somebody has removed it."""
     suffix = sql.for_update if lock else ""
-    rows = sql.query(f"SELECT number, time, hash, anchor, anchor_hash FROM audit_head WHERE one = 1{suffix}")
-    if not rows:
-        return None
-    number, time, digest, anchor, anchor_hash = rows[0]
-    return ChainHead(number, time, text_of(digest), anchor, text_of(anchor_hash))
+    rows = sql.query(f"{_HEADS.select} WHERE one = 1{suffix}")
+    return _HEADS.read(rows[0]) if rows else None
 
 
 def append(batch: ActBatch, sql: PooledStatements) -> None:
@@ -84,18 +87,12 @@ def append(batch: ActBatch, sql: PooledStatements) -> None:
         digest = hash_of(number, time, entry, previous)
         if not rows:
             batch.number, batch.hash = number, digest
-        who = entry.name, entry.kind, entry.app, entry.request
-        rows.append((number, time, *who, entry.names, previous, digest))
-        names += [
-            (number, name.part, name.app, name.member, name.text.encode(), name.salt) for name in act.names
-        ]
+        rows.append((number, time, previous, digest, *_OF_ACTS.values(entry)))
+        names += [(*_OF_NAMES.values(name), name.text.encode(), number) for name in act.names]
         previous = digest
-    marks = ", ".join(["%s"] * 9)
-    sql.execute_many(f"INSERT INTO audit ({_COLUMNS}) VALUES ({marks})", rows)
-    sql.execute_many(
-        "INSERT INTO audit_name (number, part, app, member, text, salt) VALUES (%s, %s, %s, %s, %s, %s)",
-        names,
-    )
+    sql.execute_many(f"INSERT INTO audit ({_COLUMNS}) VALUES {marks_of(9)}", rows)
+    columns = f"{_OF_NAMES.columns}, text, number"
+    sql.execute_many(f"INSERT INTO audit_name ({columns}) VALUES {marks_of(6)}", names)
     statement = "UPDATE audit_head SET number = %s, time = %s, hash = %s WHERE one = 1"
     sql.execute(statement, (number, time, previous))
 
@@ -150,17 +147,12 @@ def _with_names(sql: PooledStatements, rows: Sequence[AuditRow]) -> Acts:
 
 
 def _names(sql: PooledStatements, numbers: Collection[int]) -> Iterator[tuple[int, Name]]:
-    for number, part, app, member, text, salt in sql.query_in(
-        f"{_NAMES} WHERE number IN {{}}", (), list(numbers), many=True
-    ):
-        content = text_of(part), text_of(app), text_of(member), bytes(text).decode(errors="replace")
-        yield number, Name(*content, bytes(salt))
+    for row in sql.query_in(f"{_NAMES} WHERE number IN {{}}", (), list(numbers), many=True):
+        yield row[-1], _OF_NAMES.read(row, text=bytes(row[-2]).decode(errors="replace"))
 
 
 def _row(row: Row) -> AuditRow:
-    number, time, name, kind, app, request, names, previous, digest = row
-    entry = Entry(text_of(name), text_of(kind), text_of(app), text_of(request), bytes(names))
-    return AuditRow(number, time, entry, text_of(previous), text_of(digest))
+    return _IN_CHAIN.read(row, entry=_OF_ACTS.read(row[4:]))
 
 
 # --- searching ----------------------------------------------------------------------------------------------

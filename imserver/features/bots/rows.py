@@ -9,17 +9,22 @@ from collections.abc import Sequence
 from time import time
 from typing import Any, Final, Literal
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import accounts_in, add_account
 from imserver.features.webhooks.log_window import LogHook
-from imserver.plugin.storage import PooledStatements, RecordEvent, Row, Statements, Store, marks_of, text_of
-
-_BOTS: Final = "SELECT id, owner, commands, hook_url, description, listed FROM bot WHERE"
-_INCOMING: Final = "SELECT id, app, conversation, created FROM incoming_hook WHERE "
+from imserver.plugin.storage import (
+    PooledStatements,
+    RecordEvent,
+    Row,
+    RowsOf,
+    Statements,
+    Store,
+    marks_of,
+    text_of,
+)
 
 
 class BotCommand(Struct, frozen=True):
@@ -27,9 +32,6 @@ class BotCommand(Struct, frozen=True):
 
     name: str
     description: str
-
-
-_decode_commands: Final = msgspec.json.Decoder(tuple[BotCommand, ...]).decode
 
 
 class Bot(Struct, frozen=True):
@@ -64,6 +66,14 @@ class BotHook(LogHook, frozen=True):
 
     url: str
     secret: str
+
+
+_ROWS: Final = RowsOf(Bot, "bot", account="")
+_BOTS: Final = f"SELECT {_ROWS.columns}, id FROM bot WHERE"
+_HOOK_ROWS: Final = RowsOf(IncomingHook, "incoming_hook", group="conversation")
+_OF_BOTS: Final = RowsOf(
+    BotHook, "bot", user="id", url="hook_url", secret="hook_secret", position="hook_entry"
+)
 
 
 class BotStore:
@@ -176,27 +186,26 @@ class HookStore:
 
     def add_incoming(self, new: IncomingHook, token_hash: str) -> None:
         """Store an incoming webhook."""
-        statement = (
-            f"INSERT INTO incoming_hook (id, app, conversation, token_hash, created) VALUES {marks_of(5)}"
-        )
-        row = new.id, new.app, new.group, token_hash, new.created
+        row = *_HOOK_ROWS.values(new), token_hash
+        columns = f"{_HOOK_ROWS.columns}, token_hash"
+        statement = f"INSERT INTO incoming_hook ({columns}) VALUES {marks_of(len(row))}"
         self._store.write(lambda sql: sql.execute(statement, row))
 
     def incoming_with(self, token_hash: str) -> IncomingHook | None:
         """The incoming webhook with this token."""
-        rows = self._store.rows(f"{_INCOMING}token_hash = %s", (token_hash,))
-        return _incoming(rows[0]) if rows else None
+        rows = self._store.rows(f"{_HOOK_ROWS.select} WHERE token_hash = %s", (token_hash,))
+        return _HOOK_ROWS.read(rows[0]) if rows else None
 
     def incoming(self, app: str, id: int) -> IncomingHook | None:
         """One incoming webhook."""
-        rows = self._store.rows(f"{_INCOMING}app = %s AND id = %s", (app, id))
-        return _incoming(rows[0]) if rows else None
+        rows = self._store.rows(f"{_HOOK_ROWS.select} WHERE app = %s AND id = %s", (app, id))
+        return _HOOK_ROWS.read(rows[0]) if rows else None
 
     def incoming_to(self, app: str, group: int) -> list[IncomingHook]:
         """The incoming webhooks of a group, ordered by id."""
-        statement = f"{_INCOMING}app = %s AND conversation = %s ORDER BY id"
+        statement = f"{_HOOK_ROWS.select} WHERE app = %s AND conversation = %s ORDER BY id"
         rows = self._store.rows(statement, (app, group))
-        return list(map(_incoming, rows))
+        return list(map(_HOOK_ROWS.read, rows))
 
     # --- of bots --------------------------------------------------------------------------------------------
 
@@ -215,14 +224,8 @@ class HookStore:
 
     def of_bots(self) -> list[BotHook]:
         """The webhooks of all bots of all apps."""
-        statement = "SELECT app, id, hook_url, hook_secret, hook_entry FROM bot WHERE hook_url <> ''"
-        rows = self._store.rows(statement)
-        return [
-            BotHook(
-                app=text_of(app), user=str(id), url=text_of(url), secret=text_of(secret), position=position
-            )
-            for app, id, url, secret, position in rows
-        ]
+        rows = self._store.rows(f"{_OF_BOTS.select} WHERE hook_url <> ''")
+        return list(map(_OF_BOTS.read, rows))
 
     def advance(self, hook: BotHook, position: int) -> None:
         """Store a position, unless the webhook was set anew."""
@@ -232,21 +235,6 @@ class HookStore:
 
 def _bots(sql: PooledStatements, app: str, rows: Sequence[Row]) -> list[Bot]:
     """Bots from rows of :data:`_BOTS`, ordered by id."""
-    accounts = {each.id: each for each in accounts_in(sql, app, [row[0] for row in rows])} if rows else {}
-    return [
-        Bot(
-            accounts[id],
-            owner,
-            _decode_commands(bytes(commands)),
-            text_of(url),
-            text_of(about or ""),
-            bool(listed),
-        )
-        for id, owner, commands, url, about, listed in sorted(rows, key=lambda row: row[0])
-        if id in accounts
-    ]
-
-
-def _incoming(row: Row) -> IncomingHook:
-    id, app, group, created = row
-    return IncomingHook(id, text_of(app), group, created)
+    of_id = {row[-1]: row for row in rows}
+    accounts = accounts_in(sql, app, list(of_id)) if rows else []
+    return [_ROWS.read(of_id[each.id], account=each) for each in accounts]

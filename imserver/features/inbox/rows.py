@@ -13,10 +13,9 @@ from imserver.features.inbox.wire import NO_DRAFT, Arrange, UnsentText
 from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.http import about
 from imserver.plugin.messages import ConversationId, count_fitting
-from imserver.plugin.storage import PooledStatements, Row, Store
+from imserver.plugin.storage import PooledStatements, Row, RowsOf, Store
 from imserver.plugin.wire import Limit
 
-_COLUMNS: Final = "conversation, version, pinned, archived, marked, draft"
 _OF_USER: Final = "WHERE app = %s AND member = %s AND conversation"
 _decode: Final = msgspec.json.Decoder(UnsentText).decode
 
@@ -58,6 +57,10 @@ class Arrangement(ConversationMarks, frozen=True):
     """What a user keeps about a conversation."""
 
     draft: UnsentText | UnsetType = UNSET
+
+
+_ROWS: Final = RowsOf(Arrangement, "arrangement", draft="")
+_COLUMNS: Final = f"{_ROWS.columns}, draft"
 
 
 class ArrangementRefused(ServiceRefused):
@@ -145,7 +148,5 @@ def _changed(before: Arrangement, change: Arrange) -> Arrangement:
 
 
 def _arrangement(row: Row) -> Arrangement:
-    conversation, version, pinned, archived, marked, draft = row
-    content = bytes(draft)
-    unsent = _decode(content) if content else UNSET
-    return Arrangement(conversation, version, pinned, archived, marked, unsent)
+    content = bytes(row[-1])
+    return _ROWS.read(row, draft=_decode(content) if content else UNSET)

@@ -7,11 +7,9 @@ from typing import Annotated, Final
 from msgspec import Struct
 
 from imserver.plugin.http import about
-from imserver.plugin.storage import PooledStatements, Row, Statements, Store, marks_of, text_of
+from imserver.plugin.storage import PooledStatements, Row, RowsOf, Statements, Store, marks_of
 from imserver.plugin.wire import id_of
 
-_COLUMNS: Final = "code, member, conversation, created, expires_at, uses, max_uses, guests"
-_INVITATIONS: Final = f"SELECT {_COLUMNS} FROM invitation WHERE app = %s AND "
 _ENDED: Final = "((expires_at > 0 AND expires_at <= %s) OR (max_uses > 0 AND uses >= max_uses))"
 
 Code = Annotated[str, about("The code of the invitation. Put it into a link.", pattern="^[A-Za-z0-9_-]{22}$")]
@@ -39,6 +37,9 @@ class InvitationShown(Struct, frozen=True):
     guests: ForGuests
 
 
+_ROWS: Final = RowsOf(InvitationShown, "invitation", group="conversation", user="member")
+
+
 class InvitationStore:
     """The invitations in a store. Without a database there are none."""
 
@@ -61,15 +62,15 @@ class InvitationStore:
         sql.execute(f"DELETE FROM invitation WHERE {whose} AND {_ENDED}", (*values, new.created))
         if sql.query(f"SELECT count(*) FROM invitation WHERE {whose}", values)[0][0] >= most:
             return False
-        ends = new.expires_at, new.uses, new.max_uses
-        row = new.code, new.user, id_of(new.group), new.created, *ends, int(new.guests), app
-        sql.execute(f"INSERT INTO invitation ({_COLUMNS}, app) VALUES {marks_of(9)}", row)
+        code, group, *row = _ROWS.values(new)
+        statement = f"INSERT INTO invitation ({_ROWS.columns}, app) VALUES {marks_of(9)}"
+        sql.execute(statement, (code, id_of(group), *row, app))
         return True
 
     def get(self, app: str, code: str) -> InvitationShown | None:
         """The invitation with this code, ended or not."""
-        rows = self._store.rows(f"{_INVITATIONS} code = %s", (app, code))
-        return _invitation(rows[0]) if rows else None
+        rows = self._store.rows(f"{_ROWS.select} WHERE app = %s AND code = %s", (app, code))
+        return _ROWS.read(rows[0]) if rows else None
 
     def page(
         self, app: str, user: str | None, group: int | None, now: int, after: str, limit: int
@@ -80,9 +81,9 @@ class InvitationStore:
         for column, value in (("member", user), ("conversation", group)):
             if value is not None:
                 where, values = f"{where} AND {column} = %s", [*values, value]
-        statement = f"{_INVITATIONS} {where} ORDER BY code LIMIT %s"
+        statement = f"{_ROWS.select} WHERE app = %s AND {where} ORDER BY code LIMIT %s"
         rows = self._store.rows(statement, (*values, limit))
-        return list(map(_invitation, rows))
+        return list(map(_ROWS.read, rows))
 
     def remove(self, app: str, code: str) -> None:
         """Delete an invitation."""
@@ -94,9 +95,3 @@ def use(sql: Statements, app: str, code: str, now: int) -> bool:
     """Count one use; False if the invitation does not exist or has ended."""
     statement = f"UPDATE invitation SET uses = uses + 1 WHERE app = %s AND code = %s AND NOT {_ENDED}"
     return sql.execute(statement, (app, code, now)) == 1
-
-
-def _invitation(row: Row) -> InvitationShown:
-    code, user, group, created, expires_at, uses, max_uses, guests = row
-    whose = text_of(code), str(group or ""), text_of(user)
-    return InvitationShown(*whose, created, expires_at, uses, max_uses, bool(guests))

@@ -15,7 +15,7 @@ from imserver.plugin.errors import Unavailable
 from imserver.plugin.http import about
 from imserver.plugin.identity import Tenants
 from imserver.plugin.runtime import RateLimitedLog
-from imserver.plugin.storage import Row, Statements, Store, text_of
+from imserver.plugin.storage import Row, RowsOf, Statements, Store
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,6 @@ _MOST_WAITING: Final = 10_000
 _ADDRESS_CHARACTERS: Final = 64
 _AT_ONCE: Final = 1000
 """Rows that one transaction deletes."""
-_COLUMNS: Final = "minute, node, number, key_id, route, app, address, answered, refused"
 
 
 class KeyUse(Struct, frozen=True):
@@ -45,25 +44,24 @@ class KeyUse(Struct, frozen=True):
     refused: Annotated[int, about("The number of requests that were refused.")]
 
 
+_STORED: Final = "minute, node, number, key_id, route, app, address, answered, refused"
+_USES: Final = RowsOf(KeyUse, "key_use", time="minute * 60", answered="sum(answered)", refused="sum(refused)")
+
+
 def add_uses(store: Store, rows: Sequence[Row]) -> None:
     """Store rows of one node. They may be stored already. Switches, as all of these functions."""
-    store.write_or(None, lambda sql: sql.insert_new("key_use", _COLUMNS, rows))
+    store.write_or(None, lambda sql: sql.insert_new("key_use", _STORED, rows))
 
 
 def uses_of(store: Store, key: str, since: int, until: int, skip: int, limit: int) -> Sequence[KeyUse]:
     """What a key did from the minute ``since`` to ``until`` (Unix minutes), the newest first, without the
     first ``skip`` rows."""
     statement = (
-        "SELECT minute, route, app, address, sum(answered), sum(refused) FROM key_use "
+        f"{_USES.select} "
         "WHERE key_id = %s AND minute >= %s AND minute <= %s GROUP BY minute, route, app, address "
         "ORDER BY minute DESC, route, app, address LIMIT %s"
     )
-    rows = store.rows(statement, (key, since, until, skip + limit))[skip:]
-    texts = ([text_of(each) for each in row[1:4]] for row in rows)
-    return [
-        KeyUse(row[0] * 60, route, app, address, int(row[4]), int(row[5]))
-        for row, (route, app, address) in zip(rows, texts, strict=True)
-    ]
+    return list(map(_USES.read, store.rows(statement, (key, since, until, skip + limit))[skip:]))
 
 
 def delete_before(store: Store, minute: int) -> None:

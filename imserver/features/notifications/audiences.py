@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from math import inf
 from time import monotonic, time
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct, json
 from msgspec.structs import replace
@@ -22,7 +22,6 @@ from imserver.features.notifications.contract import (
     AUDIENCE_STATES,
     NO_DATA,
     Audience,
-    AudienceContent,
     AudienceState,
     AudienceTarget,
     Delivery,
@@ -32,7 +31,7 @@ from imserver.features.notifications.pushes import PushNotifications
 from imserver.features.notifications.rows import add_deliveries_in, check_owner
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.plugin.messages import MessageLog
-from imserver.plugin.storage import PooledStatements, Row, Store, marks_of, text_of
+from imserver.plugin.storage import PooledStatements, RowsOf, Store, marks_of, text_of
 from imserver.plugin.wire import Event
 
 MOST_ACTIVE: Final = 100
@@ -41,14 +40,10 @@ MOST_ACTIVE: Final = 100
 
 MAX_AGE_SECONDS: Final = 7 * 86_400
 """How long an audience that has ended can be looked up."""
-_AUDIENCE: Final = (
-    "id, app, name, kind, target, content, state, last_user, users, queued, taken, gone, refused, created, "
-    "ended"
-)
+_ROWS: Final = RowsOf(Audience, "notify_audience", state=AUDIENCE_STATES)
 _ACTIVE: Final = 2
 """States below are those of audiences with something to do."""
 _target: Final = json.Decoder(AudienceTarget).decode
-_content: Final = json.Decoder(AudienceContent).decode
 
 
 class AudienceRows:
@@ -64,40 +59,28 @@ class AudienceRows:
 
         None: the app has ``most`` audiences that have not ended. What ended long ago is deleted.
         """
-        values = (
-            new.app,
-            new.name,
-            new.kind,
-            json.encode(new.target),
-            json.encode(new.content),
-            AUDIENCE_STATES.index(new.state),
-            "",
-            *(0, 0, 0, 0, 0),
-            new.created,
-            0,
-        )
-        where = f"SELECT {_AUDIENCE} FROM notify_audience WHERE app = %s AND name = %s"
+        where = f"{_ROWS.select} WHERE app = %s AND name = %s"
         if not (rows := sql.query(where, (new.app, new.name))):
             old = "DELETE FROM notify_audience WHERE app = %s AND state >= %s AND ended < %s"
             sql.execute(old, (new.app, _ACTIVE, int(time()) - MAX_AGE_SECONDS))
             active = "SELECT count(*) FROM notify_audience WHERE app = %s AND state < %s"
             if sql.query(active, (new.app, _ACTIVE))[0][0] >= most:
                 return None
-            sql.insert_new("notify_audience", _AUDIENCE.removeprefix("id, "), [values])
+            sql.insert_new("notify_audience", _ROWS.columns.removeprefix("id, "), [_ROWS.values(new)[1:]])
             rows = sql.query(f"{where}{sql.for_update}", (new.app, new.name))
-        return _audience(rows[0])
+        return _ROWS.read(rows[0])
 
     def active(self, limit: int) -> list[Audience]:
         """Those with something to do, in the order of their ids."""
-        statement = f"SELECT {_AUDIENCE} FROM notify_audience WHERE state = %s ORDER BY id LIMIT %s"
+        statement = f"{_ROWS.select} WHERE state = %s ORDER BY id LIMIT %s"
         rows = [row for state in range(_ACTIVE) for row in self._store.rows(statement, (state, limit))]
-        return sorted(map(_audience, rows), key=lambda each: each.id)[:limit]
+        return sorted(map(_ROWS.read, rows), key=lambda each: each.id)[:limit]
 
     def of(self, app: str, id: int, limit: int) -> list[Audience]:
         """One of an app, or (``id`` 0) the last ones, the newest first."""
         which, values = (" AND id = %s", (id,)) if id else ("", ())
-        statement = f"SELECT {_AUDIENCE} FROM notify_audience WHERE app = %s{which} ORDER BY id DESC LIMIT %s"
-        return list(map(_audience, self._store.rows(statement, (app, *values, limit))))
+        statement = f"{_ROWS.select} WHERE app = %s{which} ORDER BY id DESC LIMIT %s"
+        return list(map(_ROWS.read, self._store.rows(statement, (app, *values, limit))))
 
     def waiting(self, audiences: Sequence[int]) -> dict[int, int]:
         """Audience → its deliveries that wait to be sent; without those that have none."""
@@ -192,22 +175,6 @@ def _end(sql: PooledStatements, id: int, state: AudienceState) -> int:
         "UPDATE notify_audience SET state = %s, ended = %s, target = %s, last_user = %s "
         "WHERE id = %s AND state < %s",
         (AUDIENCE_STATES.index(state), int(time()), b"{}", "", id, _ACTIVE),
-    )
-
-
-def _audience(row: Row) -> Audience:
-    id, app, name, kind, target, content, state, last_user, *numbers = row
-    kind_of: Any = text_of(kind)
-    return Audience(
-        id,
-        text_of(app),
-        text_of(name),
-        kind_of,
-        _target(bytes(target)),
-        _content(bytes(content)),
-        AUDIENCE_STATES[state],
-        text_of(last_user),
-        *numbers,
     )
 
 

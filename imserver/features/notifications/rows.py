@@ -10,17 +10,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
 from operator import itemgetter
 from time import time
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from msgspec import json
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
 from imserver.features.notifications.contract import (
     LEVELS,
     ConversationWish,
     Delivery,
     Due,
-    Kind,
     MailDue,
     PushEndpoint,
     Wishes,
@@ -30,7 +29,16 @@ from imserver.features.webhooks.consumer import NotOwner
 from imserver.features.webhooks.event_rows import NewEvent, add_events
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.runtime import is_long_turn, serve_others
-from imserver.plugin.storage import PooledStatements, Row, Statements, Store, chunks, marks_of, text_of
+from imserver.plugin.storage import (
+    PooledStatements,
+    Row,
+    RowsOf,
+    Statements,
+    Store,
+    chunks,
+    marks_of,
+    text_of,
+)
 
 LEASE: Final = " notifications"
 """The name of the lease in the table of feeds, in place of an app. No app has it."""
@@ -41,13 +49,13 @@ _AT_ONCE: Final = 200
 """Rows in one statement."""
 _USERS_AT_ONCE: Final = 1000
 """Users of one query: what it returns is read without a turn of the loop."""
-_ENDPOINT: Final = "id, app, member, url, p256dh, auth, device, language, enabled, login, created"
-_DUE: Final = "member, conversation, entry_id, due, notified_id, notified_at"
-_DELIVERY: Final = (
-    "app, member, endpoint, host, kind, conversation, entry_id, topic, ttl, next_try, attempts, created, "
-    "body, audience"
+_ENDPOINTS: Final = RowsOf(PushEndpoint, "notify_endpoint", user="member", host="")
+_DUES: Final = RowsOf(Due, "notify_due", user="member", entry="entry_id", notified="notified_id")
+_DELIVERIES: Final = RowsOf(Delivery, "notify_delivery", user="member", entry="entry_id")
+_MAILS: Final = RowsOf(
+    MailDue, "notify_person", user="member", due="mail_due", entry="mailed_id", marks="mailed_marks"
 )
-"""The fields of :class:`Delivery` but the first one."""
+_WISHES: Final = RowsOf(ConversationWish, "notify_conversation", level=LEVELS)
 _ROW: Final = "WHERE app = %s AND member = %s AND conversation = %s"
 _AT_ONCE_AGAIN: Final = "CASE WHEN due BETWEEN 1 AND 999999 THEN due + 1 ELSE 1 END"
 """Due at once by any clock, and not as it was: :meth:`NotificationRows.decide` sees the change."""
@@ -123,13 +131,13 @@ class NotificationRows:
         for one in dues:
             row = known.get((one.user, one.conversation))
             if row is None:
-                new.append((app, one.user, one.conversation, one.entry, one.due, 0, 0))
+                new.append((app, *_DUES.values(Due(one.user, one.conversation, one.entry, one.due))))
             elif row.due and one.entry in reminders:
                 again.append((one.entry, row.due, app, one.user, one.conversation))
             elif not row.due:
                 due = max(one.due, min(row.notified_at, one.due) + again_ms)
                 again.append((one.entry, due, app, one.user, one.conversation))
-        sql.insert_new("notify_due", f"app, {_DUE}", new)
+        sql.insert_new("notify_due", f"app, {_DUES.columns}", new)
         sql.execute_many(f"UPDATE notify_due SET entry_id = %s, due = %s {_ROW}", again)
 
     # --- endpoints ------------------------------------------------------------------------------------------
@@ -188,7 +196,7 @@ class NotificationRows:
 
     def endpoints(self, app: str, users: Sequence[str]) -> dict[str, list[PushEndpoint]]:
         """User → their endpoints, the oldest one first; without users who have none."""
-        statement = f"SELECT {_ENDPOINT} FROM notify_endpoint WHERE app = %s AND member IN {{}}"
+        statement = f"{_ENDPOINTS.select} WHERE app = %s AND member IN {{}}"
         found: dict[str, list[PushEndpoint]] = {}
         for row in sorted(self._in(statement, (app,), users, many=True), key=itemgetter(0)):
             if is_long_turn():  # a user may have many
@@ -198,15 +206,12 @@ class NotificationRows:
         return found
 
     def _endpoint(self, row: Row) -> PushEndpoint:
-        id, app, user, url, p256dh, auth, device, language, enabled, login, created = row
-        name, address = text_of(app), bytes(url).decode()
-        key, secret, label, tag = map(text_of, (p256dh, auth, device, language))
-        who, host, on = text_of(user), self._host_of(name, address), bool(enabled)
-        return PushEndpoint(id, name, who, address, key, secret, label, tag, on, created, login, host)
+        endpoint = _ENDPOINTS.read(row)
+        return replace(endpoint, host=self._host_of(endpoint.app, endpoint.url))
 
     def endpoints_by_id(self, ids: Sequence[int]) -> dict[int, PushEndpoint]:
         """Id → the endpoint, as far as it exists."""
-        statement = f"SELECT {_ENDPOINT} FROM notify_endpoint WHERE id IN {{}}"
+        statement = f"{_ENDPOINTS.select} WHERE id IN {{}}"
         return {row[0]: self._endpoint(row) for row in self._in(statement, (), ids)}
 
     @Store.writing_or(False)
@@ -274,7 +279,7 @@ class NotificationRows:
         """(user, conversation) → the wish, for these users of each conversation; without those who have
         none."""
         statement = (
-            "SELECT member, conversation, level, muted_until FROM notify_conversation "
+            f"SELECT {_WISHES.columns}, member FROM notify_conversation "
             "WHERE app = %s AND conversation = %s AND member IN {}"
         )
 
@@ -286,15 +291,12 @@ class NotificationRows:
             ]
 
         nothing: list[Row] = []
-        return {(text_of(row[0]), row[1]): _wish(row[1:]) for row in self._store.read_or(nothing, work)}
+        return {(text_of(row[-1]), row[0]): _WISHES.read(row) for row in self._store.read_or(nothing, work)}
 
     def conversation_wishes_of(self, app: str, user: str) -> list[ConversationWish]:
         """The wishes of a user for conversations, ordered by conversation."""
-        statement = (
-            "SELECT conversation, level, muted_until FROM notify_conversation WHERE app = %s AND member = %s "
-            "ORDER BY conversation"
-        )
-        return list(map(_wish, self._store.rows(statement, (app, user))))
+        statement = f"{_WISHES.select} WHERE app = %s AND member = %s ORDER BY conversation"
+        return list(map(_WISHES.read, self._store.rows(statement, (app, user))))
 
     @Store.writing
     def set_conversation_wish(
@@ -325,8 +327,8 @@ class NotificationRows:
 
     def due(self, app: str, now_ms: int, limit: int) -> tuple[list[Due], int | None]:
         """What is to be decided now, and when (Unix milliseconds; None: never) the next one is."""
-        statement = f"SELECT {_DUE} FROM notify_due WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
-        found = [_due(row) for row in self._store.rows(statement, (app, limit + 1))]
+        statement = f"{_DUES.select} WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
+        found = list(map(_DUES.read, self._store.rows(statement, (app, limit + 1))))
         due = [one for one in found[:limit] if one.due <= now_ms]
         return due, found[len(due)].due if len(found) > len(due) else None
 
@@ -429,11 +431,8 @@ class NotificationRows:
 
     def deliveries(self, host: str, now_ms: int, limit: int) -> list[Delivery]:
         """What is to be sent to a host now."""
-        statement = (
-            f"SELECT id, {_DELIVERY} FROM notify_delivery WHERE host = %s AND next_try <= %s "
-            "ORDER BY next_try, id LIMIT %s"
-        )
-        return list(map(_delivery, self._store.rows(statement, (host, now_ms, limit))))
+        statement = f"{_DELIVERIES.select} WHERE host = %s AND next_try <= %s ORDER BY next_try, id LIMIT %s"
+        return list(map(_DELIVERIES.read, self._store.rows(statement, (host, now_ms, limit))))
 
     def settle(
         self,
@@ -468,11 +467,8 @@ class NotificationRows:
 
     def mails_due(self, app: str, now_ms: int, limit: int) -> tuple[list[MailDue], int | None]:
         """The users who may need a mail now, and when (Unix milliseconds; None: never) the next one may."""
-        statement = (
-            "SELECT member, mail_due, mailed, mailed_id, mailed_marks FROM notify_person "
-            "WHERE app = %s AND mail_due > 0 ORDER BY mail_due LIMIT %s"
-        )
-        found = [MailDue(text_of(row[0]), *row[1:]) for row in self._store.rows(statement, (app, limit + 1))]
+        statement = f"{_MAILS.select} WHERE app = %s AND mail_due > 0 ORDER BY mail_due LIMIT %s"
+        found = list(map(_MAILS.read, self._store.rows(statement, (app, limit + 1))))
         due = [one for one in found[:limit] if one.due <= now_ms]
         return due, found[len(due)].due if len(found) > len(due) else None
 
@@ -526,12 +522,12 @@ def _known(sql: Statements, app: str, dues: Sequence[Due]) -> dict[tuple[str, in
     by_conversation: dict[int, dict[str, None]] = {}
     for one in dues:
         by_conversation.setdefault(one.conversation, {})[one.user] = None
-    statement = f"SELECT {_DUE} FROM notify_due WHERE app = %s AND conversation = %s AND member IN {{}}"
+    statement = f"{_DUES.select} WHERE app = %s AND conversation = %s AND member IN {{}}"
     return {
         (row.user, row.conversation): row
         for conversation, users in sorted(by_conversation.items())
         for some in chunks(list(users), _USERS_AT_ONCE)
-        for row in map(_due, sql.query_in(statement, (app, conversation), some))
+        for row in map(_DUES.read, sql.query_in(statement, (app, conversation), some))
     }
 
 
@@ -551,25 +547,8 @@ def add_deliveries_in(sql: PooledStatements, deliveries: Sequence[Delivery]) -> 
     """Add deliveries in a transaction. They replace those to the same endpoints with the same topics."""
     keys = sorted({(one.endpoint, one.topic) for one in deliveries if one.topic})
     sql.execute_many("DELETE FROM notify_delivery WHERE endpoint = %s AND topic = %s", keys)
+    columns = _DELIVERIES.columns.removeprefix("id, ")
     sql.execute_many(
-        f"INSERT INTO notify_delivery ({_DELIVERY}) VALUES {marks_of(14)}",
-        [astuple(one)[1:] for one in deliveries],
+        f"INSERT INTO notify_delivery ({columns}) VALUES {marks_of(14)}",
+        [_DELIVERIES.values(one)[1:] for one in deliveries],
     )
-
-
-def _wish(row: Row) -> ConversationWish:
-    conversation, level, muted_until = row
-    return ConversationWish(conversation, LEVELS[level], muted_until)
-
-
-def _due(row: Row) -> Due:
-    user, conversation, entry, due, notified, notified_at = row
-    return Due(text_of(user), conversation, entry, due, notified, notified_at)
-
-
-def _delivery(row: Row) -> Delivery:
-    id, app, user, endpoint, host, kind, conversation, entry, topic, ttl, next_try, *rest = row
-    attempts, created, body, audience = rest
-    app, user, host, topic, kind_of = *map(text_of, (app, user, host, topic)), cast(Kind, text_of(kind))
-    about, times = (kind_of, conversation, entry, topic, ttl), (next_try, attempts, created)
-    return Delivery(id, app, user, endpoint, host, *about, *times, bytes(body), audience)

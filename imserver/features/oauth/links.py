@@ -5,13 +5,13 @@ Each method is one transaction, may switch, and raises StorageUnavailable.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
 from imserver.features.accounts.contract import Taken
 from imserver.features.accounts.rows import add_link
-from imserver.plugin.storage import PooledStatements, Store, text_of
+from imserver.plugin.storage import PooledStatements, RowsOf, Store, text_of
 
 
 class AccountLink(Struct, frozen=True):
@@ -21,6 +21,9 @@ class AccountLink(Struct, frozen=True):
     subject: str
     since: int
     """Unix seconds."""
+
+
+_LINKS: Final = RowsOf(AccountLink, "oauth_link")
 
 
 class LinkStore:
@@ -47,9 +50,8 @@ class LinkStore:
 
     def of(self, account: int) -> list[AccountLink]:
         """The links of an account, ordered by provider."""
-        statement = "SELECT provider, subject, since FROM oauth_link WHERE account = %s ORDER BY provider"
-        rows = self._store.rows(statement, (account,))
-        return [AccountLink(text_of(row[0]), text_of(row[1]), row[2]) for row in rows]
+        statement = f"{_LINKS.select} WHERE account = %s ORDER BY provider"
+        return list(map(_LINKS.read, self._store.rows(statement, (account,))))
 
     @Store.writing_or("absent")
     def remove(

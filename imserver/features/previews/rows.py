@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.plugin.storage import PooledStatements, Row, Statements, Store, text_of
+from imserver.plugin.storage import PooledStatements, Row, RowsOf, Statements, Store, text_of
 
 MAKING: Final = 0
 """A node fetches the page."""
@@ -35,6 +35,10 @@ class PersonWishes(Struct, frozen=True):
     show: bool = True
 
 
+_LINKS: Final = RowsOf(PreviewRow, "link_preview")
+_WISHES: Final = RowsOf(PersonWishes, "preview_person", show="shown")
+
+
 class PreviewRows:
     """The rows in a store. Without a database there are none."""
 
@@ -47,18 +51,11 @@ class PreviewRows:
         """Link → its row, for those that are made or being made."""
 
         def work(sql: PooledStatements) -> list[Row]:
-            statement = (
-                "SELECT link, state, picture, content FROM link_preview "
-                f"WHERE app = %s AND until > {sql.now} AND link IN {{}}"
-            )
+            statement = f"{_LINKS.select} WHERE app = %s AND until > {sql.now} AND link IN {{}}"
             return sql.query_in(statement, (app,), list(links))
 
         rows: list[Row] = self._store.read_or([], work)
-        found = (
-            PreviewRow(text_of(link), state, text_of(picture), bytes(content))
-            for link, state, picture, content in rows
-        )
-        return {row.link: row for row in found}
+        return {row.link: row for row in map(_LINKS.read, rows)}
 
     @Store.writing
     def claim(self, sql: PooledStatements, app: str, link: str, picture: str, seconds: int) -> str | None:
@@ -67,9 +64,8 @@ class PreviewRows:
 
         ``picture``: the id that the new one will have.
         """
-        sql.insert_new(
-            "link_preview", "app, link, state, until, picture, content", [(app, link, MAKING, 0, "", b"")]
-        )
+        new = (*_LINKS.values(PreviewRow(link, MAKING, "", b"")), app, 0)
+        sql.insert_new("link_preview", f"{_LINKS.columns}, app, until", [new])
         query = f"SELECT until, picture, {sql.now} FROM link_preview WHERE app = %s AND link = %s"
         rows = sql.query(query, (app, link))
         if not rows or rows[0][0] > rows[0][2]:
@@ -114,19 +110,19 @@ class PreviewRows:
 
     def wishes(self, app: str, users: Collection[str]) -> Mapping[str, PersonWishes]:
         """User → their wishes, for those who have any."""
-        statement = "SELECT member, make, shown FROM preview_person WHERE app = %s AND member IN {}"
+        statement = f"SELECT {_WISHES.columns}, member FROM preview_person WHERE app = %s AND member IN {{}}"
 
         def work(sql: PooledStatements) -> list[Row]:
             return sql.query_in(statement, (app,), list(users))
 
         rows: list[Row] = self._store.read_or([], work)
-        return {text_of(member): PersonWishes(bool(make), bool(shown)) for member, make, shown in rows}
+        return {text_of(row[-1]): _WISHES.read(row) for row in rows}
 
     @Store.writing
     def wish(self, sql: PooledStatements, app: str, user: str, wishes: PersonWishes) -> None:
         """Store the wishes of a user."""
-        values = (int(wishes.make), int(wishes.show), app, user)
-        sql.insert_new("preview_person", "app, member, make, shown", [(app, user, *values[:2])])
+        values = (*_WISHES.values(wishes), app, user)
+        sql.insert_new("preview_person", f"{_WISHES.columns}, app, member", [values])
         change = "UPDATE preview_person SET make = %s, shown = %s WHERE app = %s AND member = %s"
         sql.execute(change, values)
 

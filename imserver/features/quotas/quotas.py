@@ -23,7 +23,7 @@ from imserver.plugin.http import Call, Resource, about
 from imserver.plugin.identity import Needs, Tenant
 from imserver.plugin.runtime import until_beat
 from imserver.plugin.services import Core
-from imserver.plugin.storage import PooledStatements, Row, Store, text_of
+from imserver.plugin.storage import PooledStatements, Row, RowsOf, Store, text_of
 
 STORED_DAYS: Final = 35
 
@@ -36,6 +36,9 @@ class Used(Struct, frozen=True):
     messages: int = 0
 
 
+_USED: Final = RowsOf(Used, "app_usage")
+
+
 class UsageRows:
     """The rows in a store: one for each app and day."""
 
@@ -46,7 +49,7 @@ class UsageRows:
     def add(self, sql: PooledStatements, day: int, more: Mapping[str, Used]) -> None:
         """Add what this node has counted on a day (app → what)."""
         for app, used in sorted(more.items()):
-            sql.insert_new("app_usage", "app, day, pushes, messages", [(app, day, 0, 0)])
+            sql.insert_new("app_usage", f"{_USED.columns}, app", [(day, 0, 0, app)])
             sql.execute(
                 "UPDATE app_usage SET pushes = pushes + %s, messages = messages + %s "
                 "WHERE app = %s AND day = %s",
@@ -56,17 +59,16 @@ class UsageRows:
 
     def read(self, day: int, apps: Sequence[str]) -> dict[str, Used]:
         """What all nodes have counted on a day (app → what)."""
-        statement = "SELECT app, day, pushes, messages FROM app_usage WHERE day = %s AND app IN {}"
+        statement = f"SELECT {_USED.columns}, app FROM app_usage WHERE day = %s AND app IN {{}}"
         rows = self._store.read_or(list[Row](), lambda sql: sql.query_in(statement, (day,), apps))
-        return {text_of(row[0]): Used(*row[1:]) for row in rows}
+        return {text_of(row[-1]): _USED.read(row) for row in rows}
 
     def days(self, app: str, since: int) -> list[Used]:
         """What an app has used since a day, the last day first."""
         rows = self._store.rows(
-            "SELECT day, pushes, messages FROM app_usage WHERE app = %s AND day >= %s ORDER BY day DESC",
-            (app, since),
+            f"{_USED.select} WHERE app = %s AND day >= %s ORDER BY day DESC", (app, since)
         )
-        return [Used(*row) for row in rows]
+        return list(map(_USED.read, rows))
 
 
 log = logging.getLogger(__name__)

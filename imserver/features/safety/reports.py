@@ -29,7 +29,7 @@ from imserver.plugin.http import about
 from imserver.plugin.identity import Buckets
 from imserver.plugin.messages import Draft, Entry, MessageLog, MessageServices
 from imserver.plugin.services import Core
-from imserver.plugin.storage import PooledStatements, Row, Statements, text_of
+from imserver.plugin.storage import PooledStatements, Row, RowsOf, Statements, text_of
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user
 
 log = logging.getLogger(__name__)
@@ -50,9 +50,6 @@ ReportId = Annotated[str, about("The id of a report.", min_length=1, max_length=
 ReportReason = Annotated[
     str, about("One of the reasons of the app (`safety.reasons`).", min_length=1, max_length=REASON_BYTES)
 ]
-_COLUMNS: Final = (
-    "id, message, conversation, member, reporters, opened, changed, closed, closed_by, outcome, note"
-)
 
 
 class ReportShown(Struct, kw_only=True):
@@ -79,6 +76,10 @@ class ReporterShown(Struct):
     time: Annotated[int, about("When, in Unix seconds.")]
     reason: ReportReason
     text: Annotated[str, about("What the reporter added.")]
+
+
+_REPORTS: Final = RowsOf(ReportShown, "report", user="member", reasons="")
+_REPORTERS: Final = RowsOf(ReporterShown, "reporter", user="member", time="created")
 
 
 class ReportInContext(Struct, frozen=True):
@@ -149,8 +150,8 @@ class Reports:
                 others = "SELECT DISTINCT member FROM report WHERE app = %s AND closed = 0 AND opened >= %s"
                 rows = sql.query(f"{others} LIMIT 2", (app, now - now % NOTICE_SECONDS))
                 recent = {text_of(member) for (member,) in rows}
-                row = (app, new, subject, report.message, conversation, user, 0, now, now, 0, "", "", "")
-                sql.insert_new("report", f"app, id, subject, {_COLUMNS[4:]}", [row])
+                row = (app, subject, new, user, report.message, conversation, 0, now, now, 0, "", "", "")
+                sql.insert_new("report", f"app, subject, {_REPORTS.columns}", [row])
                 id = _open_report(sql, app, subject)
             assert id is not None
             own = "SELECT 1 FROM reporter WHERE app = %s AND report = %s AND member = %s"
@@ -159,7 +160,7 @@ class Reports:
             count_reporters = "SELECT count(*) FROM reporter WHERE app = %s AND report = %s"
             if sql.query(count_reporters, (app, id))[0][0] < MOST_REPORTERS:
                 values = (app, id, reporter, now, report.reason, report.text)
-                sql.insert_new("reporter", "app, report, member, created, reason, text", [values])
+                sql.insert_new("reporter", f"app, report, {_REPORTERS.columns}", [values])
             change = "UPDATE report SET reporters = reporters + 1, changed = %s WHERE app = %s AND id = %s"
             sql.execute(change, (now, app, id))
             if record is not None:
@@ -225,8 +226,7 @@ class Reports:
             condition += " AND (changed < %s OR (changed = %s AND id < %s))"
             behind = (before[0], *before)
         statement = (
-            f"SELECT {_COLUMNS} FROM report WHERE app = %s AND {condition} "
-            "ORDER BY changed DESC, id DESC LIMIT %s"
+            f"{_REPORTS.select} WHERE app = %s AND {condition} ORDER BY changed DESC, id DESC LIMIT %s"
         )
 
         def work(sql: PooledStatements) -> list[ReportShown]:
@@ -239,15 +239,9 @@ class Reports:
         """A report, and what its reporters can read around the message. Raises ServiceRefused."""
 
         def work(sql: PooledStatements) -> tuple[list[ReportShown], list[ReporterShown]]:
-            rows = sql.query(f"SELECT {_COLUMNS} FROM report WHERE app = %s AND id = %s", (app, id))
-            statement = (
-                "SELECT member, created, reason, text FROM reporter WHERE app = %s AND report = %s "
-                "ORDER BY created, member"
-            )
-            reporters = [
-                ReporterShown(text_of(user), created, text_of(reason), text_of(text))
-                for user, created, reason, text in sql.query(statement, (app, id))
-            ]
+            rows = sql.query(f"{_REPORTS.select} WHERE app = %s AND id = %s", (app, id))
+            statement = f"{_REPORTERS.select} WHERE app = %s AND report = %s ORDER BY created, member"
+            reporters = list(map(_REPORTERS.read, sql.query(statement, (app, id))))
             return _with_reasons(sql, app, rows), reporters
 
         nothing: tuple[list[ReportShown], list[ReporterShown]] = [], []
@@ -317,26 +311,7 @@ def _with_reasons(sql: Statements, app: str, rows: Sequence[Row]) -> list[Report
     for report, reason in sql.query_in(statement, (app,), ids, many=True) if ids else ():
         counts = reasons[text_of(report)]
         counts[text_of(reason)] = counts.get(text_of(reason), 0) + 1
-    return [
-        ReportShown(
-            id=id,
-            message=message,
-            conversation=conversation,
-            user=text_of(user),
-            reporters=reporters,
-            reasons=reasons[id],
-            opened=opened,
-            changed=changed,
-            closed=closed,
-            closed_by=text_of(closed_by),
-            outcome=text_of(outcome),
-            note=text_of(note),
-        )
-        for id, (_, message, conversation, user, reporters, *times, closed_by, outcome, note) in zip(
-            ids, rows, strict=True
-        )
-        for opened, changed, closed in (times,)
-    ]
+    return [_REPORTS.read(row, reasons=reasons[text_of(row[0])]) for row in rows]
 
 
 # --- commands of clients ------------------------------------------------------------------------------------

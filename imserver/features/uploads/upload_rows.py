@@ -6,19 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from msgspec.structs import astuple
-
 from imserver.features.uploads.contract import FILE_BYTES, Upload, Usage
-from imserver.plugin.storage import PooledStatements, Row, Store, marks_of, text_of
+from imserver.plugin.storage import PooledStatements, RowsOf, Store, marks_of
 
 TOTAL: Final = ""
 """In place of a user: the total of the app."""
-_COLUMNS: Final = (
-    'id, app, "user", kind, type, name, bytes, sha256, created, place, width, height, thumbnail_bytes, '
-    "thumbnail_type"
-)
-"""The fields of :class:`Upload`."""
-_INSERT: Final = f"INSERT INTO upload ({_COLUMNS}) VALUES {marks_of(len(Upload.__struct_fields__))}"
+_ROWS: Final = RowsOf(Upload, "upload", user='"user"', store_name="place")
+_INSERT: Final = f"INSERT INTO upload ({_ROWS.columns}) VALUES {marks_of(len(Upload.__struct_fields__))}"
 _USAGE: Final = 'SELECT bytes, files FROM upload_usage WHERE app = %s AND "user" = %s'
 _FREE: Final = 'UPDATE upload_usage SET bytes = bytes - %s, files = files - 1 WHERE app = %s AND "user" = %s'
 
@@ -35,7 +29,7 @@ def add(sql: PooledStatements, row: Upload, quota_bytes: int, app_quota_bytes: i
     if not _charge(sql, row, row.user, quota_bytes):
         sql.execute(_FREE, (row.stored_bytes, row.app, TOTAL))
         return False
-    sql.execute(_INSERT, astuple(row))
+    sql.execute(_INSERT, _ROWS.values(row))
     return True
 
 
@@ -76,8 +70,8 @@ def _charge(sql: PooledStatements, row: Upload, user: str, quota_bytes: int) -> 
 
 def find(sql: PooledStatements, name: str) -> Upload | None:
     """The file with this id."""
-    rows = sql.query(f"SELECT {_COLUMNS} FROM upload WHERE id = %s", (name,))
-    return _upload(rows[0]) if rows else None
+    rows = sql.query(f"{_ROWS.select} WHERE id = %s", (name,))
+    return _ROWS.read(rows[0]) if rows else None
 
 
 def usage(sql: PooledStatements, app: str, user: str) -> Usage:
@@ -89,27 +83,26 @@ def usage(sql: PooledStatements, app: str, user: str) -> Usage:
 def page(sql: PooledStatements, app: str, user: str, before: tuple[int, str], limit: int) -> list[Upload]:
     """A user's files, newest first, after the position ``before``: time and id of a file."""
     created, name = before
-    statement = f'SELECT {_COLUMNS} FROM upload WHERE app = %s AND "user" = %s'
+    statement = f'{_ROWS.select} WHERE app = %s AND "user" = %s'
     values: tuple[Any, ...] = (app, user)
     if created:
         statement += " AND created <= %s AND (created < %s OR id < %s)"
         values = (*values, created, created, name)
     rows = sql.query(f"{statement} ORDER BY created DESC, id DESC LIMIT %s", (*values, limit))
-    return list(map(_upload, rows))
+    return list(map(_ROWS.read, rows))
 
 
 def rows_of(store: Store, app: str = "", user: str = "") -> Iterator[Upload]:
     """The files of a user of an app (``""``: of all) in the order of their ids."""
     whose = {"app = %s": app, '"user" = %s': user}
     where = " AND ".join(text for text, value in whose.items() if value)
-    for rows in store.pages("upload", "id", _COLUMNS, where, tuple(filter(None, whose.values()))):
-        yield from map(_upload, rows)
+    for rows in store.pages("upload", "id", _ROWS.columns, where, tuple(filter(None, whose.values()))):
+        yield from map(_ROWS.read, rows)
 
 
 def some_of_app(app: str, limit: int, sql: PooledStatements) -> list[Upload]:
     """Some files of an app, whoever owns them."""
-    rows = sql.query(f"SELECT {_COLUMNS} FROM upload WHERE app = %s LIMIT %s", (app, limit))
-    return list(map(_upload, rows))
+    return list(map(_ROWS.read, sql.query(f"{_ROWS.select} WHERE app = %s LIMIT %s", (app, limit))))
 
 
 def move(sql: PooledStatements, row: Upload, store_name: str) -> bool:
@@ -128,8 +121,3 @@ def remove(sql: PooledStatements, name: str) -> Upload | None:
     empty = 'DELETE FROM upload_usage WHERE app = %s AND "user" = %s AND files = 0'
     sql.execute(empty, (row.app, row.user))
     return row
-
-
-def _upload(row: Row) -> Upload:
-    id, app, user, *rest = row
-    return Upload(id, text_of(app), text_of(user), *rest)

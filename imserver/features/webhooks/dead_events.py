@@ -9,9 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.plugin.storage import Row, Store, text_of
-
-RETRY_COLUMNS: Final = "number, event, member, attempts, first_failed, body"
+from imserver.plugin.storage import RowsOf, Store
 
 
 class RetryRow(Struct, frozen=True):
@@ -29,19 +27,13 @@ class RetryRow(Struct, frozen=True):
     body: bytes
 
 
-def retry_of(row: Row) -> RetryRow:
-    """An event from its row, :data:`RETRY_COLUMNS`."""
-    number, event, user, attempts, first_failed, body = row
-    return RetryRow(number, text_of(event), text_of(user), attempts, first_failed, bytes(body))
+RETRIES: Final = RowsOf(RetryRow, "event_retry", user="member")
 
 
 def list_retries(store: Store, app: str, dead: bool, after: int, limit: int) -> list[RetryRow]:
     """The dead events of an app, or those that wait, behind a number. Switches. Raises StorageUnavailable."""
-    statement = (
-        f"SELECT {RETRY_COLUMNS} FROM event_retry WHERE app = %s AND dead = %s AND number > %s "
-        "ORDER BY number LIMIT %s"
-    )
-    return list(map(retry_of, store.rows(statement, (app, int(dead), after, limit))))
+    statement = f"{RETRIES.select} WHERE app = %s AND dead = %s AND number > %s ORDER BY number LIMIT %s"
+    return list(map(RETRIES.read, store.rows(statement, (app, int(dead), after, limit))))
 
 
 def replay_dead(store: Store, app: str, event: str = "") -> int:

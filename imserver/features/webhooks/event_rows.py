@@ -18,10 +18,10 @@ from gevent.event import AsyncResult
 from msgspec import Struct
 
 from imserver.features.webhooks.consumer import NotOwner
-from imserver.features.webhooks.dead_events import RETRY_COLUMNS, RetryRow, retry_of
+from imserver.features.webhooks.dead_events import RETRIES, RetryRow
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.settings import MAX_USER_BYTES
-from imserver.plugin.storage import Row, Statements, Store, chunks, marks_of, text_of
+from imserver.plugin.storage import RowsOf, Statements, Store, chunks, marks_of, text_of
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,6 @@ _AT_ONCE: Final = 200
 _EXPIRED_AT_ONCE: Final = 1000
 _EVENT_SLACK_SECONDS: Final = 86400
 """Events are deleted so long after the last attempt."""
-
-_FEED: Final = "last_id, entry_id, event_id, noted_id, owner"
 
 
 class NewEvent(Struct, frozen=True):
@@ -88,6 +86,11 @@ class Absence(Struct, frozen=True):
     conversation: int
     entry: int
     due: int
+
+
+_EVENTS: Final = RowsOf(StoredEvent, "event", user="member")
+_FEEDS: Final = RowsOf(FeedRow, "event_feed")
+_ABSENCES: Final = RowsOf(Absence, "absence", user="member", entry="entry_id")
 
 
 class _Batch:
@@ -150,14 +153,8 @@ class EventStore:
 
     def read(self, app: str, after: int, limit: int) -> list[StoredEvent]:
         """Events behind an id."""
-        statement = (
-            "SELECT id, member, kind, time, body FROM event WHERE app = %s AND id > %s ORDER BY id LIMIT %s"
-        )
-        rows = self._store.rows(statement, (app, after, limit))
-        return [
-            StoredEvent(id, text_of(user), text_of(kind), time, bytes(body))
-            for id, user, kind, time, body in rows
-        ]
+        statement = f"{_EVENTS.select} WHERE app = %s AND id > %s ORDER BY id LIMIT %s"
+        return list(map(_EVENTS.read, self._store.rows(statement, (app, after, limit))))
 
     def expire(self, apps: Collection[str]) -> None:
         """Delete events that are older than any attempt. Those that a feed has not delivered stay as long as
@@ -228,8 +225,9 @@ class EventStore:
                     f"AND (lease_until <= {now} OR lease_until > {now} + %s)",
                     (owner, seconds, app, seconds),
                 )
-        rows = sql.query_in(f"SELECT app, {_FEED} FROM event_feed WHERE app IN {{}}", (), sorted(begins))
-        found = {text_of(row[0]): _feed_row(row[1:]) for row in rows}
+        statement = f"SELECT {_FEEDS.columns}, app FROM event_feed WHERE app IN {{}}"
+        rows = sql.query_in(statement, (), sorted(begins))
+        found = {text_of(row[-1]): _FEEDS.read(row) for row in rows}
         return {app: row for app, row in found.items() if row.owner == owner}
 
     @Store.writing_or(None)
@@ -302,11 +300,11 @@ class EventStore:
         ``latest``: then the clock was set back."""
         first = "SELECT min(number) AS n FROM event_retry WHERE app = %s AND dead = 0 GROUP BY member"
         statement = (
-            f"SELECT {RETRY_COLUMNS} FROM event_retry JOIN ({first}) f ON f.n = number "
+            f"SELECT {RETRIES.columns} FROM event_retry JOIN ({first}) f ON f.n = number "
             "WHERE next_try <= %s OR next_try > %s ORDER BY number LIMIT %s"
         )
         rows = self._store.rows(statement, (app, now, latest, limit))
-        return list(map(retry_of, rows))
+        return list(map(RETRIES.read, rows))
 
     def end_retry(self, row: RetryRow) -> None:
         """The receiver has taken it."""
@@ -332,8 +330,8 @@ class EventStore:
         statement = "UPDATE event_feed SET noted_id = %s WHERE app = %s AND owner = %s"
         if not sql.execute(statement, (noted_id, app, owner)):
             raise NotOwner(app)
-        rows = [(app, one.user, one.conversation, one.entry, one.due) for one in absences]
-        sql.insert_new("absence", "app, member, conversation, entry_id, due", rows)
+        rows = [(app, *_ABSENCES.values(one)) for one in absences]
+        sql.insert_new("absence", f"app, {_ABSENCES.columns}", rows)
 
     def bound_absences(self, app: str, latest_ms: int) -> None:
         """Nobody is notified later than at ``latest_ms``."""
@@ -345,13 +343,9 @@ class EventStore:
 
         def work(sql: Statements) -> tuple[list[Absence], int]:
             rows = sql.query(
-                "SELECT member, conversation, entry_id, due FROM absence "
-                "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s",
-                (app, limit + 1),
+                f"{_ABSENCES.select} WHERE app = %s AND due > 0 ORDER BY due LIMIT %s", (app, limit + 1)
             )
-            found = [
-                Absence(text_of(user), conversation, entry, due) for user, conversation, entry, due in rows
-            ]
+            found = list(map(_ABSENCES.read, rows))
             due = [each for each in found[:limit] if each.due <= now_ms]
             return due, found[len(due)].due if len(found) > len(due) else 0
 
@@ -434,14 +428,9 @@ def _member(user: str) -> str:
 
 
 def _feed(sql: Statements, app: str, lock: bool = False) -> FeedRow | None:
-    statement = f"SELECT {_FEED} FROM event_feed WHERE app = %s{sql.for_update if lock else ''}"
+    statement = f"{_FEEDS.select} WHERE app = %s{sql.for_update if lock else ''}"
     rows = sql.query(statement, (app,))
-    return _feed_row(rows[0]) if rows else None
-
-
-def _feed_row(row: Row) -> FeedRow:
-    last_id, entry_id, event_id, noted_id, owner = row
-    return FeedRow(last_id, entry_id, event_id, noted_id, text_of(owner))
+    return _FEEDS.read(rows[0]) if rows else None
 
 
 def _make_feed(sql: Statements, app: str) -> None:
@@ -450,7 +439,8 @@ def _make_feed(sql: Statements, app: str) -> None:
     Until :func:`_begin` it has no position in the log, and ``lease_until`` is 0.
     """
     if _feed(sql, app) is None:
-        sql.insert_new("event_feed", f"app, {_FEED}, lease_until", [(app, 0, 0, 0, 0, "", 0)])
+        new = (app, *_FEEDS.values(FeedRow(0, 0, 0, 0, "")), 0)
+        sql.insert_new("event_feed", f"app, {_FEEDS.columns}, lease_until", [new])
 
 
 def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, int]]:

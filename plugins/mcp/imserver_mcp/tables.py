@@ -9,9 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from imserver.features.webhooks import LogHook
-from imserver.plugin.storage import PooledStatements, Reason, Row, Store, Table, marks_of, text_of
+from imserver.plugin.storage import PooledStatements, Reason, Row, RowsOf, Store, Table, marks_of
 
-_COLUMNS: Final = "id, app, member, what, position, expires"
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -40,6 +39,9 @@ class Hook(LogHook, frozen=True):
     expires: int
 
 
+_ROWS: Final = RowsOf(Hook, "mcp_hook", user="member", what="")
+
+
 class Hooks:
     """The subscriptions in a store. Each method may switch, and raise StorageUnavailable."""
 
@@ -57,25 +59,14 @@ class Hooks:
     def _read(self, condition: str, values: tuple[Any, ...]) -> list[Hook]:
         rows: list[Row] = []
         if self._store.has_database:
-            rows = self._store.rows(f"SELECT {_COLUMNS} FROM mcp_hook WHERE {condition}", values)
-        return [
-            Hook(
-                id=text_of(id),
-                app=text_of(app),
-                user=text_of(user),
-                what=msgspec.json.decode(what, type=What),
-                position=position,
-                expires=until,
-            )
-            for id, app, user, what, position, until in rows
-        ]
+            rows = self._store.rows(f"SELECT {_ROWS.columns}, what FROM mcp_hook WHERE {condition}", values)
+        return [_ROWS.read(row, what=msgspec.json.decode(row[-1], type=What)) for row in rows]
 
     @Store.writing
     def put(self, sql: PooledStatements, hook: Hook) -> None:
         """Store a subscription; one that is there keeps its position."""
         what = _encode(hook.what)
-        row = hook.id, hook.app, hook.user, what, hook.position, hook.expires
-        sql.insert_new("mcp_hook", _COLUMNS, [row])
+        sql.insert_new("mcp_hook", f"{_ROWS.columns}, what", [(*_ROWS.values(hook), what)])
         change = "UPDATE mcp_hook SET what = %s, expires = %s WHERE id = %s"
         sql.execute(change, (what, hook.expires, hook.id))
 
@@ -102,10 +93,8 @@ STEPS: Final = (
 TABLES: Final = (
     Table(
         name="mcp_hook",
-        key=("id",),
-        of_user="member = %s",
-        erase_user=("DELETE FROM mcp_hook WHERE app = %s AND member = %s",),
-        columns=("id", "member", "expires"),
+        types="""id name500* out, app name500, member name255 out user, what blob, position big,
+            expires big out""",
         scan=True,
         imported=Reason("the secret of the receiver is not exported: its agent subscribes again"),
     ),
