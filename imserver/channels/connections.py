@@ -277,14 +277,14 @@ class Connections:
         if connection is None:
             return None
         return ConnectionInfo(
-            connection_id,
-            connection.user or "",
-            connection.device,
-            connection.encoding.dialect.name,
-            connection.since,
-            connection.peer,
-            self._registry.lease.node,
-            self._channels.members.channels_of(connection),
+            connection=connection_id,
+            user=connection.user or "",
+            device=connection.device,
+            dialect=connection.encoding.dialect.name,
+            since=connection.since,
+            peer=connection.peer,
+            node=self._registry.lease.node,
+            channels=self._channels.members.channels_of(connection),
         )
 
     def _of_each(

@@ -105,13 +105,13 @@ def read_app_ini(text: str, where: str) -> AppIni:
             else:
                 unknown.append(f"{section}.{key}")
     return AppIni(
-        where,
-        _ini_port(values, "HttpPort", where),
-        _ini_port(values, "RPCPort", where),
-        _ini_flag(values.get("common.cluster", ""), where),
-        _ini_key(values.get("common.cryptokey", ""), where),
-        values.get("etcd.endpoints", ""),
-        tuple(unknown),
+        where=where,
+        http_port=_ini_port(values, "HttpPort", where),
+        rpc_port=_ini_port(values, "RPCPort", where),
+        cluster=_ini_flag(values.get("common.cluster", ""), where),
+        crypto_key=_ini_key(values.get("common.cryptokey", ""), where),
+        endpoints=values.get("etcd.endpoints", ""),
+        unknown=tuple(unknown),
     )
 
 

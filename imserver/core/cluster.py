@@ -120,15 +120,15 @@ class ClusterMember:
         pushes = Pushes(idempotency, reach, metrics, UserChannels(channels, reach.to_user))
         rerouting = Rerouting(registry, messages, fanout, self.sessions, guard)
         self.targets = TargetServices(
-            self.sessions,
-            presence,
-            channels,
-            connections,
-            idempotency,
-            reach,
-            pushes,
-            self.registrar,
-            rerouting,
+            sessions=self.sessions,
+            presence=presence,
+            channels=channels,
+            connections=connections,
+            idempotency=idempotency,
+            reach=reach,
+            pushes=pushes,
+            registrar=self.registrar,
+            rerouting=rerouting,
         )
         messages.handle(
             {

@@ -234,13 +234,13 @@ class Core:
             targets = self.member.targets
         identity.tenants.on_delete.append(targets.sessions.close_app)
         self.sessions = SessionServices(
-            base.hub,
-            base.fanout,
-            base.ids,
-            base.table,
-            targets.sessions,
-            targets.presence,
-            targets.connections,
+            hub=base.hub,
+            fanout=base.fanout,
+            ids=base.ids,
+            table=base.table,
+            sessions=targets.sessions,
+            presence=targets.presence,
+            connections=targets.connections,
         )
         self.network.dispatcher.add(targets.sessions.rows())
         self.push = self._make_push(targets)
@@ -368,18 +368,18 @@ class Core:
             links = ClusterLinks(config, secret, store, tenants)
         ids = ConnectionIds(secret, new_birth())
         base = Foundation(
-            config,
-            self.node,
-            network,
-            self.storage,
-            _no_cluster(config, self.node, ids) if links is None else links.services,
-            hub,
-            fanout,
-            ids,
-            ConnectionTable(hub, ids),
-            tenants,
-            keys,
-            SenderRates(),
+            config=config,
+            node=self.node,
+            network=network,
+            storage=self.storage,
+            cluster=_no_cluster(config, self.node, ids) if links is None else links.services,
+            hub=hub,
+            fanout=fanout,
+            ids=ids,
+            table=ConnectionTable(hub, ids),
+            tenants=tenants,
+            keys=keys,
+            sender_rates=SenderRates(),
         )
         return base, links
 
@@ -397,34 +397,34 @@ class Core:
         observer = observer_of(observers)
         page_tokens = PageTokens(self.config, secret)
         logins = Logins(
-            tenants,
-            keys,
-            LoginTokens(tenants.resolve, page_tokens, accounts, Issuers(network.outgoing), secret),
-            back_ends,
-            observer,
-            network.context.connections,
-            base.node.metrics,
-            network.origins,
+            tenants=tenants,
+            keys=keys,
+            tokens=LoginTokens(tenants.resolve, page_tokens, accounts, Issuers(network.outgoing), secret),
+            back_ends=back_ends,
+            observer=observer,
+            connections=network.context.connections,
+            metrics=base.node.metrics,
+            origins=network.origins,
         )
         allowed = AllowLists()
         allowed.learn(tenants.all())
         tenants.on_change += [keys.app_changed, logins.changed, allowed.changed]
         tenants.on_delete += [keys.app_deleted, logins.deleted, allowed.deleted]
         return IdentityServices(
-            tenants,
-            keys,
-            base.sender_rates,
-            MutedUsers(),
-            page_tokens,
-            accounts,
-            relations,
-            reviews,
-            back_ends,
-            observer,
-            observers,
-            logins,
-            allowed,
-            Authority(keys, page_tokens, logins, accounts, allowed),
+            tenants=tenants,
+            keys=keys,
+            sender_rates=base.sender_rates,
+            mutes=MutedUsers(),
+            page_tokens=page_tokens,
+            accounts=accounts,
+            relations=relations,
+            reviews=reviews,
+            back_ends=back_ends,
+            observer=observer,
+            observers=observers,
+            logins=logins,
+            allowed=allowed,
+            authority=Authority(keys, page_tokens, logins, accounts, allowed),
         )
 
     def _make_push(self, targets: TargetServices) -> PushServices:
@@ -440,13 +440,13 @@ class Core:
         # After the sessions were closed: what they have not acknowledged becomes pending pushes.
         self.identity.tenants.on_delete.append(pending.forget)
         publishing = Publishing(
-            targets.reach,
-            targets.channels,
-            targets.connections,
-            pending,
-            targets.idempotency,
-            self.node.metrics.pushes,
-            self.identity.observer.absent,
+            reach=targets.reach,
+            channels=targets.channels,
+            connections=targets.connections,
+            pending=pending,
+            ids=targets.idempotency,
+            counts=self.node.metrics.pushes,
+            on_absent=self.identity.observer.absent,
         )
         return PushServices(
             targets.idempotency, targets.reach, targets.pushes, pending, publishing, targets.rerouting
@@ -486,14 +486,14 @@ class Core:
 
     def _make_status(self) -> NodeStatus:
         return NodeStatus(
-            self.node,
-            self.network,
-            self.storage.store,
-            self.cluster.registry,
-            self.sessions.hub,
-            self.push.idempotency,
-            self.node.counters,
-            None if self.member is None else self.member.database,
+            node=self.node,
+            network=self.network,
+            store=self.storage.store,
+            registry=self.cluster.registry,
+            hub=self.sessions.hub,
+            idempotency=self.push.idempotency,
+            counters=self.node.counters,
+            database=None if self.member is None else self.member.database,
         )
 
     def _make_overview(self) -> Overview:
@@ -552,11 +552,11 @@ def _build_alone(base: Foundation, logins: Logins) -> TargetServices:
     members = ChannelMembers(hub, fanout, table, tenants.by_name.get)
     channels = build_channels(members, hub, fanout, metrics, table, tenants.by_name.get, history)
     return TargetServices(
-        sessions,
-        Presence(hub, table, registry),
-        channels,
-        Connections(table, channels, fanout, queries, registry),
-        idempotency,
-        reach,
-        Pushes(idempotency, reach, metrics, UserChannels(channels, reach.to_user)),
+        sessions=sessions,
+        presence=Presence(hub, table, registry),
+        channels=channels,
+        connections=Connections(table, channels, fanout, queries, registry),
+        idempotency=idempotency,
+        reach=reach,
+        pushes=Pushes(idempotency, reach, metrics, UserChannels(channels, reach.to_user)),
     )

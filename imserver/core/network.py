@@ -67,18 +67,18 @@ def build_network(config: Config, node: NodeState) -> NetworkServices:
         websocket.pong_seconds,
     )
     return NetworkServices(
-        proxies,
-        origins,
-        gate,
-        readers,
-        flusher,
-        context,
-        sweep,
-        Outgoing(),
-        Dispatcher((), node.metrics),
-        {},
-        ended,
-        [],
+        proxies=proxies,
+        origins=origins,
+        gate=gate,
+        poller=readers,
+        flusher=flusher,
+        context=context,
+        sweep=sweep,
+        outgoing=Outgoing(),
+        dispatcher=Dispatcher((), node.metrics),
+        opened={},
+        ended=ended,
+        forgotten=[],
     )
 
 

@@ -82,14 +82,14 @@ def _make_services(core: Core) -> MessageServices:
     store, metrics, sessions = core.storage.store, core.node.metrics, core.sessions
     channel_log = ChannelLog(store, metrics, sessions.hub, sessions.table, core.channels.channels)
     messaging = Messaging(
-        sessions,
-        core.identity,
-        metrics,
-        store,
-        ActionPositions(store),
-        AckTracker(metrics, core.config.limits.node_outbox_bytes),
-        channel_log,
-        core.cluster.node_messages,
+        sessions=sessions,
+        identity=core.identity,
+        metrics=metrics,
+        store=store,
+        positions=ActionPositions(store),
+        ack_tracker=AckTracker(metrics, core.config.limits.node_outbox_bytes),
+        channel_log=channel_log,
+        node_messages=core.cluster.node_messages,
     )
     channel_log.attach(messaging.follower.follow)
     store.part(MessageLog).writer.listener = messaging
@@ -98,13 +98,13 @@ def _make_services(core: Core) -> MessageServices:
     core.push.publishing.stored_pushes = LogPushes(messaging, core.push.idempotency)
     node_messages = core.cluster.node_messages
     signals = Signals(
-        sessions.hub,
-        sessions.fanout,
-        messaging.log_subscriptions.followers,
-        store,
-        core.identity.relations,
-        messaging.streams,
-        node_messages,
+        hub=sessions.hub,
+        fanout=sessions.fanout,
+        followers=messaging.log_subscriptions.followers,
+        store=store,
+        relations=core.identity.relations,
+        streams=messaging.streams,
+        node_messages=node_messages,
     )
     if node_messages is not None:
         node_messages.handle({Commit: messaging.follower.committed, ToFollowers: signals.deliver})
@@ -116,12 +116,12 @@ def _make_services(core: Core) -> MessageServices:
         core.network.dispatcher.add(service.rows())
     streams, channel_streams = _make_streams(core, messaging, signals)
     return MessageServices(
-        messaging,
-        signals,
-        receipts,
-        threads,
-        search,
-        Retention(
+        messaging=messaging,
+        signals=signals,
+        receipts=receipts,
+        threads=threads,
+        search=search,
+        retention=Retention(
             settings_of(core.config, RetentionSettings),
             core.identity.tenants.get,
             core.storage.store,
@@ -129,11 +129,11 @@ def _make_services(core: Core) -> MessageServices:
             messaging.positions,
             messaging.observers,
         ),
-        streams,
-        channel_streams,
-        messaging.observers,
-        asks,
-        StreamStarts(messaging.catch_up, messaging.deliverer, store),
+        streams=streams,
+        channel_streams=channel_streams,
+        observers=messaging.observers,
+        asks=asks,
+        stream_starts=StreamStarts(messaging.catch_up, messaging.deliverer, store),
     )
 
 

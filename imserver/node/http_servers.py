@@ -245,15 +245,15 @@ class Servers:
         dialects_only, row = name == "websocket", listeners_of(self._config)[name]
         hosts = {each.host.lower(): each.path for each in self._config.server.extra_hosts}
         return ListenerContext(
-            self.core.network.gate,
-            routes_at(self.api, everywhere=dialects_only),
-            partial(unread_body_limit, self.api),
-            self._config.limits,
-            self.admit,
-            row.ws_dialect,
-            None if dialects_only else self.streams,
-            None if dialects_only else self.is_streamed,
-            {"": row.path} if row.path else hosts,
+            gate=self.core.network.gate,
+            routes=routes_at(self.api, everywhere=dialects_only),
+            body_limit=partial(unread_body_limit, self.api),
+            limits=self._config.limits,
+            admitted=self.admit,
+            ws_dialect=row.ws_dialect,
+            streams=None if dialects_only else self.streams,
+            streamed=None if dialects_only else self.is_streamed,
+            mounts={"": row.path} if row.path else hosts,
         )
 
     def admit(self, sock: _socket.socket, admission: Admission, rest: bytes) -> None:

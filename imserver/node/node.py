@@ -81,13 +81,13 @@ class Node:
         features = load_features(config)
         self._features = with_core(features)
         self.core = Core(
-            config,
-            request_log,
-            objection_of(features),
-            declarations_of(features),
-            [each.answers for each in features if each.answers is not None],
-            {each.name: each.wire for each in self._features},
-            tables_of(features),
+            config=config,
+            request_log=request_log,
+            objection=objection_of(features),
+            declared=declarations_of(features),
+            answers=[each.answers for each in features if each.answers is not None],
+            wires={each.name: each.wire for each in self._features},
+            tables=tables_of(features),
         )
         self._names = [feature.name for feature in features]
         self._only_local = False

@@ -80,14 +80,14 @@ class RedisRegistry:
             data_link, self.counters, self.keeper.alive, lambda: self.recovery.request(UNREGISTERED)
         )
         self.recovery = RegistryRecovery(
-            self.keeper,
-            self.pipeline,
-            data_link,
-            self.counters,
-            apps,
-            cluster.renew_seconds,
-            self._reregister,
-            self._leases_changed,
+            keeper=self.keeper,
+            pipeline=self.pipeline,
+            data_link=data_link,
+            counters=self.counters,
+            apps=apps,
+            renew_seconds=cluster.renew_seconds,
+            reregister=self._reregister,
+            leases_changed=self._leases_changed,
         )
         self._commands = SessionCommands(self.keeper, single)
         self._written = WrittenBuckets(self.keeper)

@@ -89,15 +89,15 @@ class CentrifugeApi(Struct, frozen=True):
 
 def _api(core: Core, api: Api) -> CentrifugeApi:
     return CentrifugeApi(
-        core.push,
-        core.sessions,
-        core.channels,
-        core.identity.tenants,
-        settings_of(core.config, CentrifugeSettings).app,
-        lambda: core.status.lease().node,
-        core.node.started_at,
-        core.node.version,
-        api,
+        push=core.push,
+        sessions=core.sessions,
+        channels=core.channels,
+        tenants=core.identity.tenants,
+        app=settings_of(core.config, CentrifugeSettings).app,
+        node=lambda: core.status.lease().node,
+        started_at=core.node.started_at,
+        version=core.node.version,
+        http=api,
     )
 
 

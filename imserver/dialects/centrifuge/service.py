@@ -522,15 +522,15 @@ class CentrifugeService:
             end = 0 if self._back_ends.has(app, "refresh") else admission.end
             session = self._connections.secret_of(connection) if isinstance(connection, Stream) else ""
             result = ConnectResult(
-                client,
-                self._version,
-                end > 0,
-                _ttl(end),
-                subs or None,
-                self._ping,
-                True,
-                session,
-                claims.data,
+                client=client,
+                version=self._version,
+                expires=end > 0,
+                ttl=_ttl(end),
+                subs=subs or None,
+                ping=self._ping,
+                pong=True,
+                session=session,
+                data=claims.data,
             )
             state.mark(PERSONAL, own != "")
             state.mark(BY_ALIAS, is_member)

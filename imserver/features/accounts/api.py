@@ -352,13 +352,13 @@ def rules(api: AccountApi, call: Call, app: AccountApp = GOCHAT) -> RulesAnswer:
     accounts = api.accounts
     of_app = accounts.rules_of(call.app)
     return RulesAnswer(
-        accounts.registration_is_open,
-        list(of_app.identifiers),
-        of_app.find,
-        of_app.search,
-        of_app.passwords,
-        api.resets.offered_in(call.app),
-        of_app.guests,
+        registration=accounts.registration_is_open,
+        identifiers=list(of_app.identifiers),
+        find=of_app.find,
+        search=of_app.search,
+        passwords=of_app.passwords,
+        reset=api.resets.offered_in(call.app),
+        guests=of_app.guests,
     )
 
 

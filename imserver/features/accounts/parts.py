@@ -85,16 +85,16 @@ def build(core: Core) -> FeatureParts:
     buckets = partial(core.node.buckets.make, shared=core.cluster.attempt)
     factors = Factors(FactorStore(core.storage.store), buckets)
     accounts = Accounts(
-        config,
-        tokens,
-        rows,
-        core.sessions,
-        lambda: core.identity.keys.demo,
-        buckets,
-        core.erase_user,
-        core.identity.observer.recorder,
-        core.identity.logins.refused,
-        factors,
+        config=config,
+        tokens=tokens,
+        accounts=rows,
+        sessions=core.sessions,
+        is_demo=lambda: core.identity.keys.demo,
+        buckets=buckets,
+        erase=core.erase_user,
+        recorder=core.identity.observer.recorder,
+        refused=core.identity.logins.refused,
+        factors=factors,
     )
     friends = Friends(
         rows, settings_of(config, AccountSettings).friends, core.service(MessageServices).signals.send

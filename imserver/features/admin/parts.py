@@ -84,13 +84,13 @@ class Nodes:
                 continue  # a node of another version
         return [
             NodeView(
-                node,
-                lease.host,
-                lease.public_ws_url,
-                node == own,
-                lease.draining,
-                lease.connections,
-                facts.get(node),
+                node=node,
+                host=lease.host,
+                url=lease.public_ws_url,
+                own=node == own,
+                draining=lease.draining,
+                connections=lease.connections,
+                facts=facts.get(node),
             )
             for node, lease in sorted(leases.items())
         ]
@@ -121,18 +121,18 @@ class Nodes:
         state: Mapping[str, Any] = core.status.state(False, detail=True)
         unready = core.status.unready()
         return NodeFacts(
-            state["version"],
-            int(time() - state["uptimeSeconds"]),
-            "" if unready is None else unready.reason,
-            core.node.drained,
-            state["managerInfo"]["clientsLen"],
-            state["managerInfo"]["usersLen"],
-            state["memoryBytes"],
-            state["cpuSeconds"],
-            os.cpu_count() or 1,
-            state["metrics"]["loop_lag_seconds"],
-            state["maxConnections"],
-            0 if unready is None else unready.since,
+            version=state["version"],
+            started=int(time() - state["uptimeSeconds"]),
+            reason="" if unready is None else unready.reason,
+            drained=core.node.drained,
+            connections=state["managerInfo"]["clientsLen"],
+            users=state["managerInfo"]["usersLen"],
+            memory=state["memoryBytes"],
+            cpu=state["cpuSeconds"],
+            cpus=os.cpu_count() or 1,
+            lag=state["metrics"]["loop_lag_seconds"],
+            most=state["maxConnections"],
+            since=0 if unready is None else unready.since,
         )
 
 

@@ -40,27 +40,27 @@ def build(core: Core) -> FeatureParts:
     store, rows, hook_rows = core.storage.store, BotStore(core.storage.store), HookStore(core.storage.store)
     requests = PublicRequests(settings_of(core.config, BotSettings).allow_loopback)
     hooks = BotHooks(
-        store,
-        hook_rows,
-        webhooks.feeds.events,
-        requests,
-        core.service(MessageServices).messaging,
-        people.tokens.know_bot,
-        core.sessions.sessions.is_banned,
-        lambda: core.cluster.registry.lease.node,
-        webhooks.tally,
+        store=store,
+        rows=hook_rows,
+        events=webhooks.feeds.events,
+        requests=requests,
+        messaging=core.service(MessageServices).messaging,
+        know_bot=people.tokens.know_bot,
+        is_banned=core.sessions.sessions.is_banned,
+        node=lambda: core.cluster.registry.lease.node,
+        tally=webhooks.tally,
     )
     bots = Bots(
-        settings_of(core.config, BotLimits),
-        people.tokens,
-        rows,
-        people.accounts,
-        core.sessions.sessions.close,
-        store,
-        hook_rows,
-        requests,
-        hooks.log.work.changed,
-        core.identity.relations,
+        settings=settings_of(core.config, BotLimits),
+        tokens=people.tokens,
+        rows=rows,
+        accounts=people.accounts,
+        close_sessions=core.sessions.sessions.close,
+        store=store,
+        hooks=hook_rows,
+        requests=requests,
+        hook_changed=hooks.log.work.changed,
+        relations=core.identity.relations,
     )
     rate = core.node.buckets.make(HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.cluster.attempt)
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)

@@ -330,16 +330,16 @@ def build(core: Core) -> FeatureParts:
     """Build them, and join them to groups."""
     people, groups = accounts_of(core), groups_of(core)
     invitations = Invitations(
-        settings_of(core.config, InvitationLimits),
-        InvitationStore(core.storage.store),
-        people.accounts,
-        people.friends,
-        people.guests,
-        core.identity.relations,
-        groups,
-        people.cards.addresses,
-        core.storage.store,
-        core.service(MessageServices).messaging,
+        limits=settings_of(core.config, InvitationLimits),
+        rows=InvitationStore(core.storage.store),
+        accounts=people.accounts,
+        friends=people.friends,
+        guests=people.guests,
+        relations=core.identity.relations,
+        groups=groups,
+        addresses=people.cards.addresses,
+        store=core.storage.store,
+        messaging=core.service(MessageServices).messaging,
     )
     groups.invite_strangers = invitations.send
     return FeatureParts(invitations)

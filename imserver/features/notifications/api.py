@@ -250,16 +250,16 @@ class NotificationApi(Struct, frozen=True):
 def _service(core: Core, _api: Api) -> NotificationApi:
     config, buckets = core.config, core.node.buckets
     return NotificationApi(
-        notifications_of(core),
-        core.identity.tenants,
-        core.storage.store,
-        core.service(MessageServices).signals.send,
-        accounts_of(core).tokens.wanted_in,
-        accounts_of(core).accounts.get,
-        bool(settings_of(config, SmtpSettings).host),
-        settings_of(config, NotificationSettings).endpoints,
-        buckets.make(SUBSCRIPTIONS, SUBSCRIPTION_REQUESTS, AN_HOUR, core.cluster.attempt),
-        buckets.make(TESTS, TEST_REQUESTS, AN_HOUR, core.cluster.attempt),
+        parts=notifications_of(core),
+        tenants=core.identity.tenants,
+        store=core.storage.store,
+        signal=core.service(MessageServices).signals.send,
+        wants_accounts=accounts_of(core).tokens.wanted_in,
+        account_of=accounts_of(core).accounts.get,
+        has_smtp=bool(settings_of(config, SmtpSettings).host),
+        most=settings_of(config, NotificationSettings).endpoints,
+        subscriptions=buckets.make(SUBSCRIPTIONS, SUBSCRIPTION_REQUESTS, AN_HOUR, core.cluster.attempt),
+        tests=buckets.make(TESTS, TEST_REQUESTS, AN_HOUR, core.cluster.attempt),
     )
 
 
@@ -315,14 +315,14 @@ def add_endpoint(api: NotificationApi, call: Call, request: EndpointAdd) -> Endp
         api.subscriptions.require((call.app, call.user))
     p256dh, auth = _keys(api, call.app, request)
     added = PushEndpoint(
-        0,
-        call.app,
-        call.user,
-        request.endpoint,
-        p256dh,
-        auth,
-        request.device,
-        request.language,
+        id=0,
+        app=call.app,
+        user=call.user,
+        url=request.endpoint,
+        p256dh=p256dh,
+        auth=auth,
+        device=request.device,
+        language=request.language,
         created=int(time()),
         login=call.principal.device,
     )

@@ -271,21 +271,21 @@ def delivery_to(
 ) -> Delivery:
     """The delivery of a notification to a device. ``now``: Unix seconds."""
     return Delivery(
-        0,
-        endpoint.app,
-        endpoint.user,
-        endpoint.id,
-        endpoint.host,
-        shown.kind,
-        conversation,
-        entry,
-        topic,
-        ttl,
-        next_try,
-        0,
-        int(now),
-        body_of(shown),
-        audience,
+        id=0,
+        app=endpoint.app,
+        user=endpoint.user,
+        endpoint=endpoint.id,
+        host=endpoint.host,
+        kind=shown.kind,
+        conversation=conversation,
+        entry=entry,
+        topic=topic,
+        ttl=ttl,
+        next_try=next_try,
+        attempts=0,
+        created=int(now),
+        body=body_of(shown),
+        audience=audience,
     )
 
 

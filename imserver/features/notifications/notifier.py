@@ -337,14 +337,14 @@ class Notifier:
         now, steady = int(time() * 1000), int(steady_time() * 1000)
         enabled = {user: [one for one in some if one.enabled] for user, some in endpoints.items()}
         return _Facts(
-            self._rules_of(app),
-            self._unread(app, by_conversation, mentioned),
-            self.rows.wishes(app, users),
-            wished,
-            {user: some for user, some in enabled.items() if some},
-            {user: numbers.get(user, 0) for user in devices},
-            now,
-            steady - now,
+            rules=self._rules_of(app),
+            unread=self._unread(app, by_conversation, mentioned),
+            wishes=self.rows.wishes(app, users),
+            conversation_wishes=wished,
+            endpoints={user: some for user, some in enabled.items() if some},
+            badges={user: numbers.get(user, 0) for user in devices},
+            now=now,
+            offset=steady - now,
         )
 
     def _unread(

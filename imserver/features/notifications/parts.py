@@ -72,20 +72,20 @@ def build_mails(
         return f"{server}/api/v1/notifications/answer?token={tokens.make_ask(app, user, message)}"
 
     return Mails(
-        rows,
-        core.storage.store,
-        accounts_of(core).rows,
-        core.identity.tenants,
-        settings_of(core.config, SmtpSettings),
-        lease,
-        apps,
-        page_of,
-        stop_url,
-        answer_url,
-        urlsplit(server).netloc,
-        webhooks_of(core).feeds.wants,
-        accounts_of(core).confirmations.ask_once,
-        core.sessions.sessions.is_banned,
+        rows=rows,
+        store=core.storage.store,
+        accounts=accounts_of(core).rows,
+        tenants=core.identity.tenants,
+        smtp=settings_of(core.config, SmtpSettings),
+        lease=lease,
+        apps=apps,
+        page_of=page_of,
+        stop_url=stop_url,
+        answer_url=answer_url,
+        site=urlsplit(server).netloc,
+        wants=webhooks_of(core).feeds.wants,
+        ask_once=accounts_of(core).confirmations.ask_once,
+        is_banned=core.sessions.sessions.is_banned,
     )
 
 
@@ -109,29 +109,29 @@ def build(core: Core) -> FeatureParts:
         deliveries.wake(hosts)
 
     notifier = Notifier(
-        core.storage.store,
-        rows,
-        feeds.events,
-        core.service(MessageServices).messaging.follower.watch,
-        lambda: core.cluster.registry.lease.node,
-        rules,
-        accounts_of(core).accounts.those_of,
-        recipients,
-        lease,
-        wake,
-        tokens.make,
-        lambda app, at: mails.is_due(app, at),
+        store=core.storage.store,
+        rows=rows,
+        events=feeds.events,
+        watch=core.service(MessageServices).messaging.follower.watch,
+        node=lambda: core.cluster.registry.lease.node,
+        rules_of=rules,
+        accounts_of=accounts_of(core).accounts.those_of,
+        recipients=recipients,
+        lease=lease,
+        wake=wake,
+        make_token=tokens.make,
+        mail=lambda app, at: mails.is_due(app, at),
     )
     mails = build_mails(core, rows, lease, tokens, lambda: notifier.apps)
     deliveries = Deliveries(
-        rows,
-        webpush,
-        services,
-        recipients.are_over,
-        lease,
-        feeds.wants,
-        settings.requests_per_host,
-        RecentDeliveries(core.cluster),
+        rows=rows,
+        webpush=webpush,
+        services=services,
+        is_read=recipients.are_over,
+        lease=lease,
+        wants=feeds.wants,
+        requests_per_host=settings.requests_per_host,
+        recent=RecentDeliveries(core.cluster),
     )
     notifier.on_lease += [deliveries.restart, mails.restart]
     core.service(MessageServices).receipts.on_read.append(notifier.read)
@@ -139,14 +139,14 @@ def build(core: Core) -> FeatureParts:
     pushes = PushNotifications(rows, deliveries.wake, rules)
     webhooks.on_absent.append(pushes.absent)
     audiences = Audiences(
-        core.storage.store,
-        AudienceRows(core.storage.store),
-        pushes,
-        rules,
-        lease,
-        lambda: core.cluster.registry.lease.node,
-        deliveries.wake,
-        core.still_holds,
+        store=core.storage.store,
+        rows=AudienceRows(core.storage.store),
+        pushes=pushes,
+        rules_of=rules,
+        lease=lease,
+        node=lambda: core.cluster.registry.lease.node,
+        wake=deliveries.wake,
+        still_holds=core.still_holds,
     )
     notifier.on_renew.append(audiences.look)
 

@@ -256,17 +256,17 @@ class OAuth:
             account = self._accounts.confirmed(app, user, password, address, token)
         login, short = token_urlsafe(32), "".join(choice(_LETTERS) for _ in range(8))
         row = _Running(
-            app,
-            name,
-            0 if account is None else account.id,
-            0 if account is None else account.version,
-            device,
-            return_to,
-            f"{short[:4]}-{short[4:]}",
-            token_urlsafe(32),
-            token_urlsafe(32),
-            token_urlsafe(48),
-            int(time()) + LOGIN_SECONDS,
+            app=app,
+            provider=name,
+            account=0 if account is None else account.id,
+            version=0 if account is None else account.version,
+            device=device,
+            return_to=return_to,
+            shown=f"{short[:4]}-{short[4:]}",
+            state=token_urlsafe(32),
+            nonce=token_urlsafe(32),
+            verifier=token_urlsafe(48),
+            expires_at=int(time()) + LOGIN_SECONDS,
         )
         with self._turn(app, name):
             url = provider.address(self._request(row))

@@ -133,15 +133,15 @@ class WebhookStates:
             aside, dead = counts.get(app, (0, 0))
             states.append(
                 WebhookShown(
-                    app,
-                    receivers[app].url,
-                    sorted(receivers[app].events),
-                    any(part.failing for part in own),
-                    sum(part.waiting for part in own),
-                    sum(part.stored for part in own),
-                    aside,
-                    dead,
-                    msgspec.convert(newest[:MOST_ANSWERS], list[AnswerShown], from_attributes=True),
+                    app=app,
+                    url=receivers[app].url,
+                    events=sorted(receivers[app].events),
+                    failing=any(part.failing for part in own),
+                    waiting=sum(part.waiting for part in own),
+                    stored=sum(part.stored for part in own),
+                    aside=aside,
+                    dead=dead,
+                    answers=msgspec.convert(newest[:MOST_ANSWERS], list[AnswerShown], from_attributes=True),
                 )
             )
         return states, missing

@@ -53,13 +53,13 @@ class EventHooks:
         self._requests = PublicRequests(allow_loopback)
         self._core = core
         self.log = LogHooks(
-            "events of MCP",
-            "\x01mcp",
-            core.storage.store,
-            webhooks_of(core).feeds.events,
-            core.service(MessageServices).messaging,
-            lambda: core.cluster.registry.lease.node,
-            self,
+            name="events of MCP",
+            lease_name="\x01mcp",
+            store=core.storage.store,
+            events=webhooks_of(core).feeds.events,
+            messaging=core.service(MessageServices).messaging,
+            node=lambda: core.cluster.registry.lease.node,
+            owner=self,
             are_bots=False,
         )
         self.log.more_apps = followers.apps

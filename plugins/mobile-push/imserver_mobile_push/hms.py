@@ -85,13 +85,13 @@ def client_of(settings: HmsSettings, addresses: MobilePushSettings, requests: Ou
     url = f"{addresses.hms_url.rstrip('/')}/v1/{settings.app_id}/messages:send"
     shown = partial(message_of, settings=settings)
     return JsonClient(
-        requests,
-        url,
-        addresses.seconds,
-        renew,
-        shown,
-        lambda message: len(msgspec.json.encode(message)),
-        judge,
+        requests=requests,
+        url=url,
+        seconds=addresses.seconds,
+        renew=renew,
+        message_of=shown,
+        size=lambda message: len(msgspec.json.encode(message)),
+        judge=judge,
     )
 
 

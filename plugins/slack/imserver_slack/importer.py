@@ -155,13 +155,13 @@ class Importer:
         created = int(seconds_of(conversation.created) * 1000)
         self._batch.append(
             Event(
-                "begin",
-                f"slack.{conversation.id}",
-                conversation,
-                members[0],
-                _shown_ms(created or self._survey.first_us // 1000),
-                members,
-                name,
+                kind="begin",
+                key=f"slack.{conversation.id}",
+                conversation=conversation,
+                user=members[0],
+                time_ms=_shown_ms(created or self._survey.first_us // 1000),
+                users=members,
+                text=name,
                 body=self._description((purpose.value if purpose else "") or "").encode(),
             )
         )
