@@ -156,18 +156,18 @@ def erase_again(settings: Config, store: Store, rows: Iterable[ErasureRow]) -> i
     names = {row.name for row in erasures.ended()}
     features = load_features(settings)
     missing = [row for row in {row.name: row for row in rows}.values() if row.name not in names]
-    found = erasures.whose(missing, tables_of(features).of_server())
+    users = erasures.whose(missing, tables_of(features).of_server())
     with ExitStack() as stack:
         erasing = [feature.erasing for feature in features if feature.erasing is not None]
         parts = [stack.enter_context(each(settings, store)) for each in reversed(erasing)]
-        for row, user in found:
+        for row, user in users:
             erasures.repeat(row, user)
             for program in programs_of(parts, row.app, user):
                 _erase(store, parts, row.app, program, "")
             _erase(store, parts, row.app, user, row.name)
             erasures.end(row.app, user, row.ended)
     erasures.note(missing)
-    return len(found)
+    return len(users)
 
 
 def _erase(store: Store, parts: Sequence[Erasure], app: str, user: str, name: str) -> None:

@@ -152,17 +152,17 @@ class ChannelSubscriptions:
         if options.join_leave and is_new and self._notices.is_announced(app, channel):
             self._notices.charge(connection, channel)
         try:
-            found = self._join(_Wish(app, connection, channel, options, since, delta))
-            if connection not in found.local.members:
+            subscription = self._join(_Wish(app, connection, channel, options, since, delta))
+            if connection not in subscription.local.members:
                 raise ChannelRefused("ended")
-            lost = found.position is not None and since is not None and not found.recovered
+            lost = subscription.position is not None and since is not None and not subscription.recovered
             if reject_unrecovered and lost:
                 self._members.leave(app, channel, connection)
                 raise ChannelRefused("unrecoverable")
         except ChannelRefused:
             self._abandon(app, channel)
             raise
-        return found
+        return subscription
 
     def subscribe_each(
         self, connection: Connection, wanted: Mapping[str, Position | None]

@@ -178,9 +178,9 @@ class Pings:
             return
         poller = self._context.poller
         for fd in range(slot, poller.highest + 1, SLOTS):
-            found = poller.at(fd)
-            if not isinstance(found, Connection) or found.state >= CLOSING:
+            connection = poller.at(fd)
+            if not isinstance(connection, Connection) or connection.state >= CLOSING:
                 continue
             # A client that comes back would answer a ping before the reply in the name of its last session.
-            if found.encoding.dialect.pinged and not found.last_seen:
-                yield found
+            if connection.encoding.dialect.pinged and not connection.last_seen:
+                yield connection

@@ -153,8 +153,8 @@ class Hub:
 
     def member_count(self, app: str, channel: str) -> int:
         """Number of connections of this node in a channel."""
-        found = self.channel(app, channel)
-        return 0 if found is None else len(found.members)
+        local = self.channel(app, channel)
+        return 0 if local is None else len(local.members)
 
     def is_online(self, app: str, user: str) -> bool:
         """Whether ``user`` has a session on this node."""

@@ -53,11 +53,11 @@ class MessageSearch:
         self._take_turn()
         began = monotonic()
         try:
-            found, upto = self._log.search.find(app, user, text, conversation, before, limit, filter)
+            page, upto = self._log.search.find(app, user, text, conversation, before, limit, filter)
         finally:
             self._turns.release()
             self._time.charge((app, user), int((monotonic() - began) * 1000))
-        entries, is_cut = newest_page(found, False)
+        entries, is_cut = newest_page(page, False)
         return entries, entries[0].id if is_cut else upto
 
     def _take_turn(self) -> None:

@@ -310,9 +310,9 @@ def objection_of(features: Sequence[Feature]) -> AppObjection:
     has_log = any(each.name == "messages" for each in features)
 
     def objection(name: str, settings: TenantSettings) -> str:
-        found = next(filter(None, (check(name, settings) for check in checks)), "")
-        if found or has_log or not any(row.history for row in settings.channels.values()):
-            return found
+        text = next(filter(None, (check(name, settings) for check in checks)), "")
+        if text or has_log or not any(row.history for row in settings.channels.values()):
+            return text
         return "channels: a stored history needs the feature messages"
 
     return objection

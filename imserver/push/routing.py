@@ -182,10 +182,10 @@ class ClusterReach:
     def look_up(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
         """The sessions of each user; ``""`` has none. None: the registry does not answer."""
         named = [user for user in users if user]
-        found = self._registry.find(app, named) if named else []
-        if found is None:
+        others = self._registry.find(app, named) if named else []
+        if others is None:
             return None
-        refs = iter(found)
+        refs = iter(others)
         return [next(refs) if user else _NOWHERE for user in users]
 
     def wait_for_rerouting(self, app: str, targets: Iterable[tuple[str, tuple[SessionRef, ...]]]) -> bool:

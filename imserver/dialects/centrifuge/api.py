@@ -309,8 +309,8 @@ def unsubscribe(api: CentrifugeApi, app: str, request: _Unsubscribe) -> dict[str
     ids = _connections_of(api, app, request)
     channels = {_channel_of(request.channel): None}
     if not request.channel:
-        found = connections.about(app, ids)
-        channels = dict.fromkeys(channel for each in found if each is not None for channel in each.channels)
+        rows = connections.about(app, ids)
+        channels = dict.fromkeys(channel for each in rows if each is not None for channel in each.channels)
     for channel in channels:
         code, part = codes.UNSUBSCRIBED_BY_SERVER, ChannelPart(channel)
         event = Event("unsubscribed", "", "server unsubscribe", code=code, channel=part)

@@ -309,8 +309,8 @@ class Accounts:
     def require_free(self, app: str, given: dict[Identifier, str], own: int) -> None:
         """Raise Taken if another account than ``own`` could log in with one of these identifiers."""
         for text in filter(None, given.values()):
-            found = self._accounts.by_login(app, *candidates(text))
-            if found is not None and found[0].id != own:
+            row = self._accounts.by_login(app, *candidates(text))
+            if row is not None and row[0].id != own:
                 raise Taken("identifier")
 
     def login(
@@ -328,9 +328,9 @@ class Accounts:
             if not may_be_login(login, password):
                 raise WrongLogin
             names = candidates(login)
-            found = self._accounts.by_login(app, *names)
-            attempt.account = "" if found is None else found[0].user
-            account = self._verified(app, found, names[0][1], password, address, device)
+            row = self._accounts.by_login(app, *names)
+            attempt.account = "" if row is None else row[0].user
+            account = self._verified(app, row, names[0][1], password, address, device)
             self._require_welcome(account)
             known = device if device is not None and device.account == account.id else None
             self.factors.require(account, code, known)
@@ -466,11 +466,11 @@ class Accounts:
         Raises BadField, AccountLocked and UserBanned.
         """
         login = self._new_login(device)
-        found = self._accounts.log_in_linked(app, providers, subjects, login, self._devices)
-        if found is None:
+        row = self._accounts.log_in_linked(app, providers, subjects, login, self._devices)
+        if row is None:
             return None
-        self._require_welcome(found[0])
-        return self._session(found[0], login), found[1]
+        self._require_welcome(row[0])
+        return self._session(row[0], login), row[1]
 
     def add_linked(self, new: Account, provider: str, subject: str) -> Account:
         """Make an account for an identity at a provider. Raises Taken if the identity has one."""
@@ -512,8 +512,8 @@ class Accounts:
 
     def get(self, app: str, user: str) -> Account | None:
         """The account of a user."""
-        found = self._found(app, user)
-        return None if found is None else found[0]
+        row = self._found(app, user)
+        return None if row is None else row[0]
 
     def known(self, app: str, user: str) -> Account:
         """The account of a user. Raises NoAccounts and UnknownAccount."""
@@ -612,13 +612,13 @@ class Accounts:
 
     def with_login(self, app: str, login: str) -> Account | None:
         """The account with this identifier, for operators: no answer to others says whether it exists."""
-        found = self._accounts.by_login(app, *candidates(login)) if self._tokens.wanted_in(app) else None
-        return None if found is None else found[0]
+        row = self._accounts.by_login(app, *candidates(login)) if self._tokens.wanted_in(app) else None
+        return None if row is None else row[0]
 
     def may_reset(self, app: str, login: str) -> Account | None:
         """The account with this identifier, if it has a password to reset and an e-mail address."""
-        found = self._accounts.by_login(app, *candidates(login))
-        return found[0] if found is not None and found[1] and found[0].email else None
+        row = self._accounts.by_login(app, *candidates(login))
+        return row[0] if row is not None and row[1] and row[0].email else None
 
     def reset_password(self, app: str, code: str, password: str, address: str) -> str:
         """Replace the password of the account whose code has the hash ``code``, and end its sessions. Returns
@@ -640,10 +640,10 @@ class Accounts:
 
     def _known(self, app: str, user: str) -> tuple[Account, str]:
         """The account of a user, and the hash of its password. Raises NoAccounts and UnknownAccount."""
-        found = self._found(app, user)
-        if found is None:
+        row = self._found(app, user)
+        if row is None:
             raise self._unknown(app, user)
-        return found
+        return row
 
     def _unknown(self, app: str, user: str) -> UnknownAccount:
         """The error for an account that does not exist. Raises NoAccounts instead in an app without

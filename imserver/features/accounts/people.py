@@ -162,23 +162,23 @@ class PeopleStore:
 
 def _permitted(sql: PooledStatements, app: str, id: int, may: Callable[[Account], bool]) -> Account | None:
     """The account, whose row is locked. None: it does not exist. Raises NotBelow."""
-    found = accounts_where(sql, f"id = %s AND app = %s{sql.for_update}", (id, app))
-    if not found:
+    rows = accounts_where(sql, f"id = %s AND app = %s{sql.for_update}", (id, app))
+    if not rows:
         return None
-    if not may(found[0]):
-        raise NotBelow(found[0].role)
-    return found[0]
+    if not may(rows[0]):
+        raise NotBelow(rows[0].role)
+    return rows[0]
 
 
 def _changed(
     sql: PooledStatements, app: str, id: int, record: RecordEvent | None, change: str
 ) -> Account | None:
     """An account that was changed; its event is stored."""
-    found = accounts_where(sql, "id = %s AND app = %s", (id, app))
-    if not found:
+    rows = accounts_where(sql, "id = %s AND app = %s", (id, app))
+    if not rows:
         return None
-    report(sql, record, change, found[0])
-    return found[0]
+    report(sql, record, change, rows[0])
+    return rows[0]
 
 
 def _conditions(wanted: PeopleFilter, now: int, sql: Statements) -> tuple[list[str], list[object]]:

@@ -284,11 +284,11 @@ class GroupSearch:
         """The group with this id, then those whose name has the text."""
         text = question.text
         for app in question.apps[:MOST_DETAILED_APPS]:
-            found = self._conversations.groups_named(app, text, question.limit)
+            groups = self._conversations.groups_named(app, text, question.limit)
             if text.isascii() and text.isdecimal() and int(text) < _MOST_ID:
                 exact = self._conversations.get(app, int(text))
-                found = [*([exact] if exact is not None and exact.kind == "group" else []), *found]
-            for group in found:
+                groups = [*([exact] if exact is not None and exact.kind == "group" else []), *groups]
+            for group in groups:
                 if group.open or question.may("operate"):
                     yield HitShown(
                         "group", str(group.id), app, group.name or str(group.id), f"group:{group.id}"

@@ -109,17 +109,17 @@ def open_stream(
     `client_msg_id` is the id of the stream. Without a new piece for `limits.stream_seconds` the server closes
     the stream, and `meta` of the message has `incomplete`.
     """
-    found = answers.open(
+    stream = answers.open(
         *(call.app, call.user, to, conversation, text, type),
         call.is_back_end,
         thread,
         None if stoppers is UNSET else stoppers,
     )
-    if isinstance(found, Rejected):
-        if found.reason == RejectReason.NOT_BOT:
+    if isinstance(stream, Rejected):
+        if stream.reason == RejectReason.NOT_BOT:
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, "There is no such bot")
-        raise ApiProblem(found.problem, found.explanation)
-    return AnswerOpened(found)
+        raise ApiProblem(stream.problem, stream.explanation)
+    return AnswerOpened(stream)
 
 
 @routes.post(

@@ -226,10 +226,10 @@ class Bots:
         Raises UnknownConversation.
         """
         log = self._store.part(MessageLog)
-        found = log.conversations.get(app, conversation)
-        if found is None or (by and log.conversations.member(app, conversation, by) is None):
+        state = log.conversations.get(app, conversation)
+        if state is None or (by and log.conversations.member(app, conversation, by) is None):
             raise UnknownConversation(str(conversation))
-        return self.named(app, found.members or found.bots)
+        return self.named(app, state.members or state.bots)
 
     def named(self, app: str, users: Collection[str]) -> list[Bot]:
         """The bots among these users, ordered by id."""

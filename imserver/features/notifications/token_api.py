@@ -212,8 +212,8 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
         raise ApiProblem(Problems.INVALID_REQUEST, "`value`: with `answer`, and only then")
     text: str | UnsetType = UNSET
     if request.value:
-        found = api.answer(token.app, token.user, token.entry, request.value)
-        text = outcome_of(found.question, token.user, found.names, language_of(endpoint.language))
+        question = api.answer(token.app, token.user, token.entry, request.value)
+        text = outcome_of(question.question, token.user, question.names, language_of(endpoint.language))
     receipts = api.messages.receipts
     result = receipts.note(token.app, token.user, token.conversation, read=token.entry)
     if result is None:

@@ -67,23 +67,23 @@ class AnnotationWriter(WritingPart):
         """Add the reaction of a user who can read the message, or remove it."""
         if wrong := emoji_objection(emoji):
             return Rejected(RejectReason.INVALID, wrong)
-        found = find_message(transaction, user, message)
-        if isinstance(found, Rejected):
-            return found
-        return change_reaction(transaction, found, user, emoji, remove=remove, time_ms=time_ms)
+        target = find_message(transaction, user, message)
+        if isinstance(target, Rejected):
+            return target
+        return change_reaction(transaction, target, user, emoji, remove=remove, time_ms=time_ms)
 
     @in_transaction
     def pin(
         self, transaction: AppTransaction, user: str, message: int, *, remove: bool = False, time_ms: int = 0
     ) -> Change | Rejected:
         """Pin a message in its conversation, or remove its pin. ``user`` ``""`` is a back end."""
-        found = find_message(transaction, user, message)
-        if isinstance(found, Rejected):
-            return found
-        may_pin = found.role != MEMBER or options_of(found.state.options)["pin"] == MEMBER
-        if user and found.state.kind != USER and not may_pin:
+        target = find_message(transaction, user, message)
+        if isinstance(target, Rejected):
+            return target
+        may_pin = target.role != MEMBER or options_of(target.state.options)["pin"] == MEMBER
+        if user and target.state.kind != USER and not may_pin:
             return Rejected(RejectReason.NOT_ALLOWED, "only the owner and admins of this group pin messages")
-        return change_pin(transaction, found, user, remove=remove, time_ms=time_ms)
+        return change_pin(transaction, target, user, remove=remove, time_ms=time_ms)
 
 
 def emoji_objection(emoji: str) -> str:
@@ -246,11 +246,11 @@ def change_pin(
 
 def withdraw(transaction: AppTransaction, user: str, message: int, emoji: str) -> None:
     """Remove a reaction that is there, whether or not the user may still read the message."""
-    found = find_message(transaction, "", message)
-    if isinstance(found, Rejected):
+    target = find_message(transaction, "", message)
+    if isinstance(target, Rejected):
         transaction.sql.execute(
             "DELETE FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s",
             (transaction.log, message, emoji, user),
         )
     else:
-        change_reaction(transaction, found, user, emoji, remove=True)
+        change_reaction(transaction, target, user, emoji, remove=True)

@@ -160,13 +160,13 @@ class AskLog(LogPart):
         """``as_reader``: the user still reads the message, and is not muted."""
 
         def change(transaction: AppTransaction) -> Change | Rejected:
-            found = find_message(transaction, user if as_reader else "", message)
-            if isinstance(found, Rejected):
-                return found
-            ask = ask_in(found.meta)
-            if ask is None or (by_author and user and user != found.sender):
+            target = find_message(transaction, user if as_reader else "", message)
+            if isinstance(target, Rejected):
+                return target
+            ask = ask_in(target.meta)
+            if ask is None or (by_author and user and user != target.sender):
                 return Rejected(RejectReason.UNKNOWN_MESSAGE)
-            question = _Question(transaction, found, ask)
+            question = _Question(transaction, target, ask)
             outcome = work(question)
             acts[:] = question.acts  # the transaction may be run again
             return outcome

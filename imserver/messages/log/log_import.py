@@ -135,25 +135,25 @@ class LogImport:
         """Add a reaction to a message of an earlier transaction."""
         if self.find(key):
             return
-        found = find_message(self._transaction, "", message)
-        if isinstance(found, FoundMessage):
+        target = find_message(self._transaction, "", message)
+        if isinstance(target, FoundMessage):
             self._begin(time_ms)
             change = change_reaction(
-                self._transaction, found, user, emoji, time_ms=time_ms, resend=_digest(key)
+                self._transaction, target, user, emoji, time_ms=time_ms, resend=_digest(key)
             )
             if not isinstance(change, Rejected) and change.entry is not None:
-                self._note(key, change.entry.id, found.state.id)
+                self._note(key, change.entry.id, target.state.id)
 
     def pin(self, key: str, message: int, user: str, time_ms: int) -> bool:
         """Pin a message of an earlier transaction. False: nothing was stored."""
-        found = None if self.find(key) else find_message(self._transaction, "", message)
-        if not isinstance(found, FoundMessage):
+        target = None if self.find(key) else find_message(self._transaction, "", message)
+        if not isinstance(target, FoundMessage):
             return False
         self._begin(time_ms)
-        change = change_pin(self._transaction, found, user, time_ms=time_ms, resend=_digest(key))
+        change = change_pin(self._transaction, target, user, time_ms=time_ms, resend=_digest(key))
         if isinstance(change, Rejected) or change.entry is None:
             return False
-        self._note(key, change.entry.id, found.state.id)
+        self._note(key, change.entry.id, target.state.id)
         return True
 
     # --- groups ---------------------------------------------------------------------------------------------

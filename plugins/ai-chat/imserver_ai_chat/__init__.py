@@ -313,15 +313,15 @@ class AiChat:
         principal, chat = self._checked(call.principal), Chat.of(call.request.path.split("/")[2])
         self._check_member(principal, chat)
         try:
-            found = [
+            results = [
                 self._texts.stop(principal.app, each, principal.user).status
                 for each in self._open_streams(principal, chat)
             ]
         except ChannelRefused:
             raise ApiProblem(Problems.NOT_ACCEPTED) from None
-        if "not_allowed" in found:
+        if "not_allowed" in results:
             raise ApiProblem(Problems.NOT_ALLOWED, "Others may stop this answer")
-        return call.reply({"stopped": found.count("closed")})
+        return call.reply({"stopped": results.count("closed")})
 
     # --- identity -------------------------------------------------------------------------------------------
 

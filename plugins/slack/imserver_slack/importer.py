@@ -297,17 +297,17 @@ class Importer:
         if file.mode in _DELETED:
             self._problems.note("file that Slack had deleted")
             return {"type": "file", "name": name}
-        found = self._uploads.upload(file.id, user, name) if self._uploads is not None else None
-        if found is None:
+        upload = self._uploads.upload(file.id, user, name) if self._uploads is not None else None
+        if upload is None:
             self._problems.note("file without its bytes (its name is imported)")
             return {"type": "file", "name": name}
-        address = f"/api/v1/uploads/{found.id}"
-        part: dict[str, Any] = {"type": found.kind, "url": address, "name": name, "bytes": found.bytes}
-        if found.kind == "voice":
+        address = f"/api/v1/uploads/{upload.id}"
+        part: dict[str, Any] = {"type": upload.kind, "url": address, "name": name, "bytes": upload.bytes}
+        if upload.kind == "voice":
             part["type"] = "file"  # it has no length, and was no spoken message
-        if found.width:
-            part |= {"width": found.width, "height": found.height}
-        if found.thumbnail_bytes:
+        if upload.width:
+            part |= {"width": upload.width, "height": upload.height}
+        if upload.thumbnail_bytes:
             part["thumbnail"] = f"{address}/thumbnail"
         return part
 
@@ -373,8 +373,8 @@ class Importer:
     def _create(self, past: Any, event: Event) -> int:
         """The group of a conversation: its first entry, or after some time only later ones, tell it."""
         numbers = (past.conversation_of(key) for key in (event.key, *self._newest(event.conversation)))
-        found: int = next(filter(None, numbers), 0)
-        return found or past.create_group(
+        number: int = next(filter(None, numbers), 0)
+        return number or past.create_group(
             event.key,
             event.user,
             event.text,

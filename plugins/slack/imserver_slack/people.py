@@ -80,11 +80,11 @@ class People:
 
     def find(self, person: Person) -> None:
         """Find the account of a person, or make it."""
-        found = self._accounts.linked(self._app, (PROVIDER,), (person.id,))
-        if found is None:
+        row = self._accounts.linked(self._app, (PROVIDER,), (person.id,))
+        if row is None:
             self._found[person.id] = self._add(person)
         else:
-            self._found[person.id] = found[0]
+            self._found[person.id] = row[0]
 
     def _add(self, person: Person) -> Account:
         logins = dict(self._identifiers(person))

@@ -75,11 +75,11 @@ class Texts:
         """What stands for ``<content>``. It is still escaped."""
         target, _, label = content.partition("|")
         if target.startswith("@"):
-            found = self._named(target[1:])
-            if found is None:
+            name = self._named(target[1:])
+            if name is None:
                 return f"@{(label or target[1:]).lstrip('@')}"
-            mentions[found[0]] = None
-            return f"@{_escaped(found[1])}"
+            mentions[name[0]] = None
+            return f"@{_escaped(name[1])}"
         if target.startswith("#"):
             return f"#{label or _escaped(self._channels.get(target[1:], target[1:]))}"
         if target.startswith("!"):
