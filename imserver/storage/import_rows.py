@@ -156,8 +156,7 @@ class ImportedRows:
             ranges = {column: {"least": least, "most": most} for column, least, most in table.ranges}
             self._columns[name] = {
                 each.name: replace(each, **ranges.get(each.name, {}))
-                for each in layout_of(inspect(sql.connection), name, table.key).columns
-                if each.name in read
+                for each in layout_of(inspect(sql.connection), name, table.key, read).columns
             }
         known = self._columns[name]
         if unknown := [column for column in columns if column not in known]:

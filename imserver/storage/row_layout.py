@@ -5,7 +5,7 @@ What is the same on all engines is a *plain* value: texts are bytes in UTF-8, fl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -101,11 +101,16 @@ class TableLayout(Struct, frozen=True):
         return RowQuery(f'"{self.table}"', tuple(f'"{name}"' for name in self.key), names)
 
 
-def layout_of(inspector: Inspector, table: str, key: Sequence[str]) -> TableLayout:
-    """The layout of a table. Raises StartError if a column has a type that this cannot copy."""
+def layout_of(
+    inspector: Inspector, table: str, key: Sequence[str], only: Collection[str] = ()
+) -> TableLayout:
+    """The layout of a table. ``only``: with these columns alone. Raises StartError if one of them has a type
+    that this cannot copy."""
     names, columns = tuple(each.strip('"') for each in key), []
     for column in inspector.get_columns(table):
         name, of = column["name"], column["type"]
+        if only and name not in only:
+            continue
         kind = next((kind for kind in _KINDS if isinstance(of, kind.types)), None)
         if kind is None:
             raise StartError(f"the column {name} of {table} has the type {of!r}, which is not copied")
