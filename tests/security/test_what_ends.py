@@ -19,17 +19,18 @@ from typing import Any, Final
 
 import pytest
 
+from imserver.errors import CloseCode
 from imserver.features.exports.views import while_it_holds
 from tests.integration import pusher
 from tests.integration.clusters import Nodes, nodes_of
 from tests.integration.cmd import logged_in
 from tests.integration.raw import Raw, ask, bearer, open_socket, request, text
-from tests.integration.sse import listening
+from tests.integration.sse import end_of, listening
 from tests.integration.test_notifications import PushService
 from tests.integration.test_notifications_cluster import subscribe
 from tests.integration.v1 import KEYS
 from tests.support import eventually
-from tests.users import PASSWORD, User
+from tests.users import User
 
 KEY: Final = "admin-key-of-the-tests"
 _numbers = count()
@@ -53,6 +54,7 @@ class Scene:
     """An owner of a new app with a login, a bot and a key, at the second node; operators use the first."""
 
     def __init__(self, nodes: Nodes) -> None:
+        self.codes: list[int] = []  # with which streams of events have ended
         first, self.second = nodes.servers
         self.app = app = f"77{next(_numbers)}"
         self.keyed, self.operator = User(first, KEY, app=app), User(first, KEY)
@@ -64,6 +66,7 @@ class Scene:
         self.keyed.post("accounts/role", user=self.owner.user, role="owner")
         self.bot = self.owner.bot("helper" + self.owner.user)
         self.created = User(first, self.owner.token).post("keys/create", scopes=["admin"], apps=[app])
+        self.key = self.created["key"]["id"]
         mine = User(self.second, self.created["secret"], app=app)
         eventually(lambda: mine.ask("GET", "apps/show", {})[0] == 200)
 
@@ -86,7 +89,8 @@ class Scene:
     def events(self, stack: ExitStack, who: str) -> Callable[[], object]:
         token, user = self.token(who)
         headers = [("Authorization", f"Bearer {token}")]
-        return stack.enter_context(listening(self.second.http, self.app, user, headers=headers)).rest
+        one = stack.enter_context(listening(self.second.http, self.app, user, headers=headers))
+        return lambda: self.codes.append(end_of(one)["code"])
 
     def centrifuge(self, stack: ExitStack, who: str) -> Callable[[], object]:
         raw = stack.enter_context(Raw(self.second.ws)).upgrade(f"/connection/{self.app}/websocket")
@@ -106,10 +110,10 @@ class Scene:
         service, users = PushService(), (self.token(who)[1], self.friend.user)
         stack.callback(service.stop)
         sender = User.register(self.second, self.app)
+        group = sender.post("groups/create", name="tea", members=[*users])["group"]
 
         def send(first: int, second: int) -> None:
-            for user in users:
-                sender.ask("POST", "messages/send", {"to": user, "text": "x"})
+            sender.post("messages/send", conversation=int(group), text="x")
             eventually(lambda: len(service.of(users[1])) == second)
             eventually(lambda: len(service.of(users[0])) == first)
 
@@ -144,9 +148,7 @@ def _login(scene: Scene) -> Any:
 
 ENDS: Final[dict[str, dict[str, Callable[[Scene], object]]]] = {
     "account": {
-        "password": lambda one: one.keyed.post(
-            "accounts/password", user=one.owner.user, password=f"{PASSWORD}!"
-        ),
+        "password": lambda one: one.keyed.post("accounts/password", user=one.owner.user, password="staples!"),
         "logout": lambda one: one.keyed.post("accounts/logout", user=one.owner.user),
         "logout of one device": lambda one: one.owner.post("accounts/devices/logout", device=_login(one)),
         "lock": lambda one: one.keyed.post("accounts/lock", user=one.owner.user),
@@ -160,10 +162,8 @@ ENDS: Final[dict[str, dict[str, Callable[[Scene], object]]]] = {
         "deletion": lambda one: one.owner.post("bots/delete", bot=one.bot.user),
     },
     "key": {
-        "revocation": lambda one: one.operator.post("keys/revoke", id=one.created["key"]["id"]),
-        "rotation": lambda one: one.operator.post(
-            "keys/rotate", id=one.created["key"]["id"], grace_seconds=0
-        ),
+        "revocation": lambda one: one.operator.post("keys/revoke", id=one.key),
+        "rotation": lambda one: one.operator.post("keys/rotate", id=one.key, grace_seconds=0),
         "lock of its owner": lambda one: one.keyed.post("accounts/lock", user=one.owner.user),
         "ban of its owner": lambda one: one.keyed.post("ban", users=[one.owner.user], seconds=600),
         "role of its owner": lambda one: one.keyed.post("accounts/role", user=one.owner.user, role="member"),
@@ -171,9 +171,7 @@ ENDS: Final[dict[str, dict[str, Callable[[Scene], object]]]] = {
     },
     "app": {
         "deletion": lambda one: one.keyed.post("apps/delete", confirm=one.app),
-        "deletion at this node": lambda one: User(one.second, KEY).post(
-            "apps/delete", app=one.app, confirm=one.app
-        ),
+        "deletion here": lambda one: User(one.second, KEY, app=one.app).post("apps/delete", confirm=one.app),
     },
 }
 
@@ -192,6 +190,9 @@ def test_all_that_goes_on_working_ends_with_the_right(nodes: Nodes, who: str, en
         ENDS[who][end](scene)
         for wait in waiting:
             wait()
+    is_banned = "lock" in end or "ban" in end
+    code = CloseCode.APP_DELETED if who == "app" else CloseCode.BANNED if is_banned else CloseCode.KICKED
+    assert scene.codes == ([] if who == "key" else [code])
 
 
 def test_a_download_is_cut_off_when_its_right_ends() -> None:

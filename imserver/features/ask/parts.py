@@ -43,6 +43,12 @@ Watch = Callable[[Signal, Collection[str]], None]
 """Sets the signal when a node has stored entries of one of these apps."""
 
 
+class _Wait(Signal):
+    """Tells one who waits to look again. ``is_over``: the app was deleted."""
+
+    is_over = False
+
+
 class Waits:
     """Owner of those who wait. ``is_draining``: the node drains, so that nobody waits here any more."""
 
@@ -51,7 +57,7 @@ class Waits:
         self._watch = watch
         self._is_draining = is_draining
         self._news = Signal()
-        self._signals: dict[tuple[str, int], list[Signal]] = {}
+        self._signals: dict[tuple[str, int], list[_Wait]] = {}
         """App and question → who waits for it."""
         self._positions: dict[str, int] = {}
         """App of a question for which somebody waits → the log was looked through up to this id."""
@@ -80,8 +86,7 @@ class Waits:
                 signal.clear()
                 entry = self._log.asks.get(app, user, message)
                 left = deadline - monotonic()
-                is_forgotten = signal not in self._signals.get((app, message), ())
-                if is_forgotten or entry is None or (ask := entry.ask) is None:
+                if signal.is_over or entry is None or (ask := entry.ask) is None:
                     return None
                 if ask.state or len(ask.answers) > seen or left <= 0 or self._is_draining():
                     return entry
@@ -91,12 +96,13 @@ class Waits:
 
     def forget(self, app: str) -> None:
         """End all waits of an app, which was deleted. Never switches."""
-        for key in [key for key in self._signals if key[0] == app]:
-            for signal in self._signals.pop(key):
+        for (of, _), signals in self._signals.items():
+            for signal in signals if of == app else ():
+                signal.is_over = True
                 signal.set()
 
-    def _add(self, app: str, message: int, payer: str) -> Signal:
-        signal = Signal()
+    def _add(self, app: str, message: int, payer: str) -> _Wait:
+        signal = _Wait()
         self._signals.setdefault((app, message), []).append(signal)
         self._count += 1
         self._payers[payer] += 1
@@ -106,12 +112,11 @@ class Waits:
         self._news.set()
         return signal
 
-    def _remove(self, app: str, message: int, payer: str, signal: Signal) -> None:
-        signals = self._signals.get((app, message), [])
-        if signal in signals:
-            signals.remove(signal)
-            if not signals:
-                del self._signals[app, message]
+    def _remove(self, app: str, message: int, payer: str, signal: _Wait) -> None:
+        signals = self._signals[app, message]
+        signals.remove(signal)
+        if not signals:
+            del self._signals[app, message]
         self._count -= 1
         for counter, key in ((self._payers, payer), (self._apps, app)):
             counter[key] -= 1
