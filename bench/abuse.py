@@ -77,6 +77,9 @@ from bench.servers import NodeProcess
 from bench.workers import Worker
 
 MOST_HOLD_MS, MOST_GROWTH_MB, MOST_REPEATED_MB = 50, 20, 8
+MOST_HASH_MB, HASHES = 24, ("/register", "/login", "/password")
+"""The bar of the routes that hash a password: argon2id takes 19 MiB for a hash, by its parameters. A node
+makes two at once."""
 _PROVIDER = "{kind: github, client_id: bench, client_secret: bench, register: true}"
 _GOCHAT = f"{{oauth: {{example: {_PROVIDER}}}, accounts: {{search: true}}}}"
 _OPERATOR_KEY = "a-key-that-the-attacker-has"
@@ -832,18 +835,24 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
     if not rows:
         raise BenchError(f"no attack has {options.match!r} in its name")
     unproved = unproved_in(rows)
-    rows.sort(key=lambda row: -max(row["hold_ms"] / MOST_HOLD_MS, row["growth_mb"] / MOST_GROWTH_MB))
+    rows.sort(key=lambda row: -max(row["hold_ms"] / MOST_HOLD_MS, row["growth_mb"] / _most_mb(row["name"])))
     judged = [row for row in rows if row["judged"]] or rows
+    hashing = [row for row in judged if _most_mb(row["name"]) == MOST_HASH_MB]
     context.extra |= {"attacks": rows, "worst": judged[0]["name"], "unproved": unproved}
     return {
         "attacks": len(judged),
         "attacks_over": sum(row["over"] for row in judged),
         "hold_ms": max(row["hold_ms"] for row in judged),
-        "growth_mb": max(row["growth_mb"] for row in judged),
+        "growth_mb": max((row["growth_mb"] for row in judged if row not in hashing), default=0),
+        "hash_mb": max((row["growth_mb"] for row in hashing), default=0),
         "repeated_mb": max(row["repeated_mb"] for row in judged),
         "dropped": sum(row["dropped"] for row in judged),
         "unproved": len(unproved),
     }
+
+
+def _most_mb(name: str) -> int:
+    return MOST_HASH_MB if any(word in name for word in HASHES) else MOST_GROWTH_MB
 
 
 def unproved_in(rows: Iterable[Json]) -> list[str]:
@@ -875,7 +884,7 @@ def _attacked(
     repeated_mb = max(0, found[-1]["rss_mb"] - found[0]["rss_mb"])
     lost = sum(each["lost"] for each in found) + count_lost()
     over = judged and (
-        hold_ms > MOST_HOLD_MS or growth_mb > MOST_GROWTH_MB or repeated_mb > MOST_REPEATED_MB or lost > 0
+        hold_ms > MOST_HOLD_MS or growth_mb > _most_mb(name) or repeated_mb > MOST_REPEATED_MB or lost > 0
     )
     counts = sum((Counter(each["counts"]) for each in found), Counter[str]())
     measured = {

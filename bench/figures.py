@@ -296,6 +296,7 @@ FIGURES: dict[str, Figure] = {
     "silence_seconds": Figure("longest time without an acknowledgement", "s", 1, worst=True),
     "hold_ms": Figure("the loop was held for at most", "ms", 1, worst=True),
     "growth_mb": Figure("memory grew by at most", "MB", 1, worst=True),
+    "hash_mb": Figure("the same where a password is hashed, which takes 19 MiB", "MB", 1, worst=True),
     "repeated_mb": Figure("repeating it added at most", "MB", 1, worst=True),
     "attacks": Figure("attacks made"),
     "unproved": Figure("commands and routes all of whose requests were refused", worst=True),
