@@ -29,7 +29,7 @@ SPARE_FILES_OF_A_CLUSTER: Final = 320
 """Open files of a node with Redis and 60 other nodes, which take three each, other than connections."""
 
 _CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
-_SECRET_BYTES: Final = 32
+SECRET_BYTES: Final = 32
 _BLOCKED_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -277,8 +277,8 @@ def _read_secret(path: Path) -> bytes:
         secret = path.read_bytes().strip()
     except OSError as error:
         raise StartError(f"the secret {path} cannot be read or made: {error.strerror}") from None
-    if len(secret) < _SECRET_BYTES:
-        raise StartError(f"the secret {path} has {len(secret)} bytes; it needs at least {_SECRET_BYTES}")
+    if len(secret) < SECRET_BYTES:
+        raise StartError(f"the secret {path} has {len(secret)} bytes; it needs at least {SECRET_BYTES}")
     if path.stat().st_mode & 0o077:
         _log.warning("the secret %s can be read by others than its owner; chmod 600 it", path)
     return secret
@@ -337,7 +337,7 @@ def _write_secret(path: Path) -> None:
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = open_private(draft)
     try:
-        write_all(descriptor, secrets.token_hex(_SECRET_BYTES).encode() + b"\n")
+        write_all(descriptor, secrets.token_hex(SECRET_BYTES).encode() + b"\n")
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

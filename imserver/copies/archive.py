@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import IO, Any, Final
 from msgspec import Struct, json
 
 from imserver.errors import StartError
+from imserver.process import SECRET_BYTES
 from imserver.threads import synchronise
 
 _HEAD: Final = "imserver.json"
@@ -25,10 +27,11 @@ _DATABASE: Final = "database.db"
 _FILES: Final = "files/"
 _FORMAT: Final = 1
 _BLOCK: Final = 512
+_MOST_HEAD: Final = 1 << 20
 
 
 class BackupHead(Struct, frozen=True):
-    """The first member. ``secrets``: name → content. ``created``: Unix seconds."""
+    """The first member. ``secrets``: name → content, in Latin-1. ``created``: Unix seconds."""
 
     format: int
     created: int
@@ -113,23 +116,22 @@ class BackupArchive:
     def __init__(self, path: Path) -> None:
         """Read all of it once. Raises StartError if it is damaged."""
         self._path = path
-        self.features: set[str] = set()
-        """Those that have files."""
+        self.features: Counter[str] = Counter()
+        """Those that have files, and how many."""
         try:
-            with tarfile.open(path, "r|") as tar:
-                last, count = "", 0
-                for member in tar:
-                    content = tar.extractfile(member)
-                    if member.name == _HEAD and content is not None:
-                        self.head = json.decode(content.read(), type=BackupHead)
-                    if member.name.startswith(_FILES):
-                        count += 1
-                        self.features.add(member.name.split("/")[1])
-                    last = member.name
-                    if last == _END and content is not None and int(content.read()) != count:
-                        raise ValueError("files are absent")
+            last = ""
+            for member, content in self._members():
+                last = member.name
+                if last == _HEAD:
+                    self.head = json.decode(content.read(_MOST_HEAD), type=BackupHead)
+                elif last.startswith(_FILES):
+                    self.features[last.split("/")[1]] += 1
+                elif last == _END and int(content.read(_BLOCK)) != self.features.total():
+                    raise ValueError("files are absent")
             if last != _END:
                 raise ValueError("its end is absent")
+            if any(len(each.encode("latin-1").strip()) < SECRET_BYTES for each in self.head.secrets.values()):
+                raise ValueError("a secret of it is too short")
             if self.head.format != _FORMAT:
                 raise StartError(f"{path} belongs to a newer release: its format is {self.head.format}")
         except (tarfile.TarError, OSError, ValueError, AttributeError, RecursionError) as error:
@@ -156,7 +158,12 @@ class BackupArchive:
                 yield member.name.removeprefix(start), content
 
     def _members(self) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
-        with tarfile.open(self._path, "r|") as tar:
+        with tarfile.open(self._path, "r|", errors="strict") as tar:
             for member in tar:
-                if (content := tar.extractfile(member)) is not None:
-                    yield member, content
+                # The holes of a sparse file have no bytes here, and would fill the disk.
+                is_plain = member.isreg() and not member.issparse()
+                if not is_plain or not member.name.split("/")[:2][-1].isprintable():
+                    raise ValueError(f"{member.name!a} is no file of a backup")
+                content = tar.extractfile(member)
+                assert content is not None
+                yield member, content

@@ -139,7 +139,8 @@ def check(copy: Path) -> None:
     try:
         with closing(_connect(copy)) as connection:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            connection.execute("SELECT id FROM directory").fetchone()
+            if connection.execute("SELECT id FROM directory").fetchone() is None:
+                raise StartError(f"{copy} is damaged: it has no id")
     except sqlite3.Error as error:
         raise StartError(f"{copy} is not a database of this server: {error}") from None
     if found != "ok":

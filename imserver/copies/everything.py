@@ -59,9 +59,8 @@ def backup(settings: Config, address: DatabaseAddress, file: Path, without: Sequ
                     connection.execute("PRAGMA journal_mode=DELETE")
         finally:
             progress.end()
-        secrets = {
-            name: path.read_text("ascii") for name, path in _paths(settings).items() if path and path.exists()
-        }
+        paths = {name: path for name, path in _paths(settings).items() if path and path.exists()}
+        secrets = {name: path.read_bytes().decode("latin-1") for name, path in paths.items()}
         try:
             with started_store(settings.storage, settings.server.data_dir, tables_of(features)) as store:
                 count = write(file, copy, secrets, _read_files(settings, store, features))
@@ -110,13 +109,15 @@ def restore(
                     files = archive.files(feature.name)
                     count = getattr(import_module(module), write_back)(settings, store, files)
                     done.append(f"restored {count} files of {feature.name}")
+                    if left := archive.features[feature.name] - count:
+                        done.append(f"left out {left} files of {feature.name}: damaged, or without a row")
     except ImserverError as error:
         first = "" if address.file is not None else "empty the database, then "
         raise StartError(f"{error}; {first}run the same command again") from None
     names = {feature.name for feature in features}
     done += [
         f"left out the files of {name}, which the settings do not name"
-        for name in sorted(archive.features - names)
+        for name in sorted({*archive.features} - names)
     ]
     return "\n".join(done), before
 
@@ -173,14 +174,14 @@ def _put_secrets(settings: Config, secrets: dict[str, Any]) -> list[str]:
             continue
         try:
             if path.exists():
-                if path.read_text("ascii").strip() == content.strip():
+                if path.read_bytes().decode("latin-1").strip() == content.strip():
                     continue
                 before = copies.free_name(path.with_name(f"{path.name}.before"))
                 path.rename(before)
                 done.append(f"the previous {name} is {before}")
             descriptor = open_private(path)
             try:
-                write_all(descriptor, content.encode())
+                write_all(descriptor, content.encode("latin-1"))
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)

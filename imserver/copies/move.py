@@ -189,7 +189,8 @@ class _Move:
     def run(self, stack: ExitStack) -> Moved:
         strangers = self._check_source()
         id = self._id_of(self._source)
-        assert id is not None
+        if id is None:
+            raise StartError(f"the database {self._source.address.shown} is damaged: it has no id")
         resumed = self._prepare_target(id)
         positions = self._positions()
         if _MOVE not in positions:  # the last run has done all but the end
@@ -256,54 +257,48 @@ class _Move:
 
     def _prepare_target(self, source: str) -> bool:
         """Make the tables of the target. Returns whether the move had begun before."""
-        target, names = self._target, self._target.tables()
+        target, names, shown = self._target, self._target.tables(), self._target.address.shown
         if names and _STATE not in names:
             if _LAST in names and self._id_of(target) == source:
                 raise StartError(
-                    f"the database {target.address.shown} has the id of the source: it is the "
-                    "same database, or a copy, or a move to it has ended"
+                    f"the database {shown} has the id of the source: it is the same database, or a copy, or "
+                    "a move to it has ended"
                 )
-            raise StartError(
-                f"the database {target.address.shown} is not empty ({_some(sorted(names))}): "
-                "name an empty one"
-            )
+            raise StartError(f"the database {shown} is not empty ({_some(sorted(names))}): name an empty one")
         for end in (self._source, target):
             _check_encoding(end)
         if not names:
             target.write(
                 lambda connection: PooledStatements(connection).execute(_MAKE_STATE[target.address.engine])
             )
-        begun = self._begun()
+        positions = self._positions()
+        written = positions.pop(_MOVE, None)
+        begun = None if written is None else json.decode(written, type=_Begun)
         tables = [table.name for table in self._tables]
-        if begun is not None:
-            if begun.source != source:
-                raise StartError(
-                    f"the database {target.address.shown} is the target of an interrupted move of "
-                    "another database: name an empty one"
-                )
-            if begun.steps != migrations.newest_steps() or begun.tables != tables:
-                raise StartError(
-                    f"the move to {target.address.shown} was begun with another release or other "
-                    "features: go on with these, or begin again with an empty database"
-                )
-            return True
-        if _LAST in names and self._id_of(target) == source:
+        if begun is None and not names - {_STATE}:
+            state = json.encode(_Begun(source, tables, migrations.newest_steps())).decode()
+            target.write(lambda connection: _set_state(PooledStatements(connection), _MOVE, state))
+        elif (self._id_of(target) if begun is None else begun.source) != source:
+            raise StartError(
+                f"the database {shown} is the target of an interrupted move of another database: name an "
+                "empty one"
+            )
+        elif begun is None:
             return True  # only the end is missing
-        shown = target.address.shown
-        target.write(lambda connection: migrations.migrate(connection, shown, self._features))
-        begin = _Begun(source, tables, migrations.newest_steps())
-        target.write(lambda connection: self._begin(connection, begin))
-        return False
+        elif begun.steps != migrations.newest_steps() or begun.tables != tables:
+            raise StartError(
+                f"the move to {shown} was begun with another release or other features: go on with these, or "
+                "begin again with an empty database"
+            )
+        if not positions:
+            target.write(lambda connection: migrations.migrate(connection, shown, self._features))
+            target.write(self._clear)
+        return begun is not None
 
-    def _begin(self, connection: Connection, begun: _Begun) -> None:
-        sql = PooledStatements(connection)
-        for table in (*self._tables, *self._last):  # steps have written rows of their own
-            sql.execute(f'DELETE FROM "{table.name}"')
-        _set_state(sql, _MOVE, json.encode(begun).decode())
-
-    def _begun(self) -> _Begun | None:
-        written = self._positions().get(_MOVE)
-        return None if written is None else json.decode(written, type=_Begun)
+    def _clear(self, connection: Connection) -> None:
+        """Delete the rows that the steps have written."""
+        for table in (*self._tables, *self._last):
+            PooledStatements(connection).execute(f'DELETE FROM "{table.name}"')
 
     def _positions(self) -> dict[str, str]:
         rows = self._target.read(lambda sql: sql.query(f"SELECT name, value FROM {_STATE}"))

@@ -169,6 +169,8 @@ class RowWriter:
         name, columns = layout.query.table, ", ".join(layout.query.columns)
         if engine == "mysql":
             name, columns = name.replace('"', "`"), columns.replace('"', "`")
+        if engine != "sqlite":
+            _check_types(layout, rows)
         stored = [column.kind.stored.get(engine) for column in layout.columns]
         try:
             self.sql.insert_rows(
@@ -180,6 +182,20 @@ class RowWriter:
     def close(self) -> None:
         """Close the connection."""
         self.sql.close()
+
+
+_TYPES: Final = {"number": int, "flag": int, "real": float}
+"""Kind → the type of plain values; those of others are bytes."""
+
+
+def _check_types(layout: TableLayout, rows: list[Row]) -> None:
+    """Refuse values of other types, which SQLite keeps in any column. MySQL would round or convert them."""
+    types = [_TYPES.get(column.kind.name, bytes) for column in layout.columns]
+    for row in rows:
+        for column, value, wanted in zip(layout.columns, row, types, strict=True):
+            if type(value) is not wanted and value is not None:
+                where = f"{layout.table}.{column.name} of the row {_shown(layout.key_of(row))}"
+                raise StartError(f"{where} is no {column.kind.name}: change this row")
 
 
 def _objection(engine: str, layout: TableLayout, rows: list[Row], error: Exception) -> str:
@@ -197,7 +213,7 @@ def _objection(engine: str, layout: TableLayout, rows: list[Row], error: Excepti
                 return f"{where} is not UTF-8: change this row"
     words = " ".join(str(error).split())
     first, last = (_shown(layout.key_of(row)) for row in (rows[0], rows[-1]))
-    if type(error).__name__ == "IntegrityError" or "uplicate" in words:
+    if "UNIQUE" in words or "uplicate" in words:
         return (
             f"the target takes two rows of {layout.table} as one (rows {first} to {last}): its collation may "
             f"ignore case or spaces at the end; the tables of a database of MySQL need utf8mb4_bin: {words}"

@@ -56,8 +56,9 @@ _next_in_table: Final = re.compile(r"\) .*\bAUTO_INCREMENT=(\d+)").search
 def last_given(sql: Statements, table: str, column: str = "id") -> int | None:
     """The last number that the database has given a row of a table; None: it gives none."""
     if sql.engine == "sqlite":
-        given = sql.query("SELECT seq FROM sqlite_sequence WHERE name = %s", (table,))
-        return int((given or sql.query(f'SELECT coalesce(max("{column}"), 0) FROM "{table}"'))[0][0])
+        given = "coalesce((SELECT max(CAST(seq AS INTEGER)) FROM sqlite_sequence WHERE name = %s), 0)"
+        rows = sql.query(f'SELECT max({given}, coalesce(max("{column}"), 0)) FROM "{table}"', (table,))
+        return int(rows[0][0])
     if sql.engine == "postgresql":
         sequence = _sequence_of(sql, table, column)
         if sequence is None:

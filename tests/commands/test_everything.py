@@ -17,11 +17,12 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.storage.erasures import JOURNAL
 from imserver.storage.store import Store
 from tests.features.uploads.bucket import Standin, standing_in
-from tests.features.uploads.test_move import Machine
-from tests.storage.conftest import TABLES
-from tests.storage.servers import KINDS, DatabaseServer
+from tests.features.uploads.test_move import FILES, Machine
+from tests.storage.conftest import TABLES, server_of
+from tests.storage.servers import DatabaseServer
 from tests.support import run_cli
 
+SECRET = bytes(range(128, 192)) + b"\r\n"
 ENGINES = ("sqlite", "postgresql", "mysql")
 
 
@@ -43,7 +44,7 @@ def bucket() -> Iterator[Standin]:
 def machine(tmp_path: Path, bucket: Standin) -> Iterator[Machine]:
     one = Machine(tmp_path, bucket)
     say(one.store, "one", "two")
-    (one.data / "secret").write_text("a" * 64 + "\n")
+    (one.data / "secret").write_bytes(SECRET)
     (one.data / "secret").chmod(0o600)
     yield one
     one.store.close()
@@ -81,13 +82,12 @@ def test_an_archive_comes_back_on_every_engine(
     assert archive.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     if engine != "sqlite":
-        servers[engine] = servers.get(engine) or KINDS[engine]()
-        url = servers[engine].new_url()
+        url = server_of(engine, servers).new_url()
     assert "nothing was restored" in run("restore", archive, data=data, url=url, fails=True).stderr
     restored = run("restore", "--yes", archive, data=data, url=url)
     assert "restored 33 files of uploads" in restored.stdout
     assert "users who were erased since the copy come back" in restored.stderr
-    assert (data / "secret").read_text() == "a" * 64 + "\n"
+    assert (data / "secret").read_bytes() == SECRET
     assert files_of(data) == machine.files()
     store = Store(StorageSettings(url, seconds=60), str(data), threaded=False, tables=TABLES)
     try:
@@ -112,6 +112,7 @@ def test_an_archive_comes_back_on_every_engine(
 
 def test_what_was_there_is_put_aside(machine: Machine, tmp_path: Path) -> None:
     archive = tmp_path / "all.tar"
+    machine.put(f"{1:032}", FILES[f"{1:032}"][::-1])
     run("backup", "--everything", archive, data=machine.data)
     assert "exists already" in run("backup", "--everything", archive, data=machine.data, fails=True).stderr
     say(machine.store, "three")
@@ -119,8 +120,9 @@ def test_what_was_there_is_put_aside(machine: Machine, tmp_path: Path) -> None:
     (machine.data / "secret").write_text("b" * 64)
     output = run("restore", archive, data=machine.data).stdout
     assert "imserver.db.before" in output
+    assert "restored 32 files of uploads\nleft out 1 files of uploads: damaged" in output
     assert (machine.data / "secret.before").read_text() == "b" * 64
-    assert (machine.data / "secret").read_text() == "a" * 64 + "\n"
+    assert (machine.data / "secret").read_bytes() == SECRET
     assert (machine.data / "imserver.db.before").exists()
 
 
@@ -133,6 +135,16 @@ def test_a_damaged_archive_changes_nothing(machine: Machine, tmp_path: Path) -> 
         assert "is damaged" in run("restore", "--yes", archive, data=data, fails=True).stderr
         assert not (data / "imserver.db").exists()
         assert not (data / "secret").exists()
+    sparse = {"GNU.sparse.map": "0,0", "GNU.sparse.size": "9" * 12}
+    forged = [("x", kind, {}) for kind in (tarfile.CHRTYPE, tarfile.SYMTYPE)] + [("x", b"0", sparse)]
+    for name, kind, headers in (*forged, ("files/\x1b/x", b"0", {}), ("files/uploads/\udcff", b"0", {})):
+        archive.write_bytes(whole)
+        with tarfile.open(archive, "a", format=tarfile.PAX_FORMAT) as file:
+            member = tarfile.TarInfo(name)
+            member.type, member.pax_headers = kind, headers
+            file.addfile(member)
+        error = run("restore", "--yes", archive, data=data, fails=True).stderr
+        assert "no file of a backup" in error or "can't decode" in error, name
     with tarfile.open(archive, "w") as file:
         head, nested = tarfile.TarInfo("imserver.json"), b"[" * 100_000
         head.size = len(nested)

@@ -190,9 +190,8 @@ def test_all_that_goes_on_working_ends_with_the_right(nodes: Nodes, who: str, en
         ENDS[who][end](scene)
         for wait in waiting:
             wait()
-    is_banned = "lock" in end or "ban" in end
-    code = CloseCode.APP_DELETED if who == "app" else CloseCode.BANNED if is_banned else CloseCode.KICKED
-    assert scene.codes == ([] if who == "key" else [code])
+    code = CloseCode.BANNED if {"lock", "ban"} & {*end.split()} else CloseCode.KICKED
+    assert scene.codes == ([] if who == "key" else [CloseCode.APP_DELETED if who == "app" else code])
 
 
 def test_a_download_is_cut_off_when_its_right_ends() -> None:

@@ -38,7 +38,7 @@ def database_servers() -> Iterator[dict[str, DatabaseServer]]:
         server.remove()
 
 
-def _server(engine: str, servers: dict[str, DatabaseServer]) -> DatabaseServer:
+def server_of(engine: str, servers: dict[str, DatabaseServer]) -> DatabaseServer:
     if engine not in servers:
         servers[engine] = KINDS[engine]()
     return servers[engine]
@@ -51,7 +51,7 @@ def empty_url(
     """The address of a new, empty database, once of each engine."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/some.db"
-    return _server(request.param, database_servers).new_url()
+    return server_of(request.param, database_servers).new_url()
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +73,7 @@ def url(
     if request.param == "sqlite":
         shutil.copy(sqlite_model, tmp_path / "some.db")
         return f"sqlite:///{tmp_path}/some.db"
-    return _server(request.param, database_servers).migrated_url()
+    return server_of(request.param, database_servers).migrated_url()
 
 
 @pytest.fixture(params=ENGINES[1:])

@@ -11,15 +11,13 @@ from tests.commands.test_backup import numbers
 from tests.support import run_cli
 from tests.tools import require
 
-from .conftest import ENGINES, OpenStore
-from .servers import KINDS, DatabaseServer
+from .conftest import ENGINES, OpenStore, server_of
+from .servers import DatabaseServer
 
 
 @pytest.fixture(params=ENGINES[1:])
 def server(request: pytest.FixtureRequest, database_servers: dict[str, DatabaseServer]) -> DatabaseServer:
-    if request.param not in database_servers:
-        database_servers[request.param] = KINDS[request.param]()
-    return database_servers[request.param]
+    return server_of(request.param, database_servers)
 
 
 def copied(server: DatabaseServer, url: str) -> str:
@@ -38,9 +36,7 @@ def copied(server: DatabaseServer, url: str) -> str:
 
 
 def restore(url: str, folder: Path) -> "subprocess.CompletedProcess[str]":
-    return run_cli(
-        "restore", "--yes", "--data-dir", str(folder / "data"), seconds=60, IMSERVER_STORAGE_URL=url
-    )
+    return run_cli("restore", "--yes", "--data-dir", f"{folder}/data", seconds=60, IMSERVER_STORAGE_URL=url)
 
 
 def test_no_number_that_was_given_since_a_copy_is_given_again(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import IO
 
@@ -114,14 +114,15 @@ def read_files(config: Config, store: Store) -> Iterator[tuple[str, int, Iterato
 
 
 def write_files(config: Config, store: Store, files: Iterable[tuple[str, IO[bytes]]]) -> int:
-    """Store files where new ones go, if their rows are there. Returns their number. Raises MediaUnavailable
-    and DamagedFile."""
+    """Store files where new ones go, if they are what their rows say. Returns their number. Raises
+    MediaUnavailable."""
     count = 0
     with closing(UploadStorage(settings_of(config, UploadSettings), config.server.data_dir)) as storage:
         for name, content in files:
             row = store.read_or(None, partial(upload_rows.find, name=name.removesuffix(THUMBNAIL)))
             if row is None:  # stored after the copy of the database
                 continue
-            _put(store, storage, row, name.endswith(THUMBNAIL), content)
-            count += 1
+            with suppress(DamagedFile):  # the others come back
+                _put(store, storage, row, name.endswith(THUMBNAIL), content)
+                count += 1
     return count
