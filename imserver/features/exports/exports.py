@@ -84,7 +84,7 @@ class Exports:
         now = int(time())
         ends = now + int(self._settings.retention_seconds)
         packed = msgspec.json.encode(subject)
-        job = Job(subject.app, token_hex(_ID_BYTES), subject.user, UNDER_WAY, now, ends, 0, subject=packed)
+        job = Job(subject.app, token_hex(_ID_BYTES), subject.user, UNDER_WAY, now, ends, subject=packed)
         self._rows.add(job)
         self.runners[not subject.user].wake()
         return job

@@ -6,21 +6,17 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from msgspec import Struct
-from msgspec.structs import astuple
 
-from imserver.plugin.storage import PooledStatements, Row, Store, text_of
+from imserver.plugin.storage import PooledStatements, Row, RowsOf, Store, text_of
 
 UNDER_WAY: Final = 0
 DONE: Final = 1
 FAILED: Final = 2
-_COLUMNS: Final = "app, id, member, state, created, ends, leased, entries, records, size, subject"
-_JOBS: Final = f"SELECT {_COLUMNS} FROM export_job"
 
 
 class Job(Struct, frozen=True):
-    """An export. ``user`` ``""``: of the whole app. ``created``, ``ends`` and ``leased``: Unix seconds; until
-    ``leased`` a node works on it. ``size``: bytes of the archive when it is done, before of its contents.
-    ``subject``: JSON for who makes it."""
+    """An export. ``user`` ``""``: of the whole app. ``created`` and ``ends``: Unix seconds. ``size``: of the
+    archive when it is done, before of its contents. ``subject``: JSON for who makes it."""
 
     app: str
     id: str
@@ -28,11 +24,13 @@ class Job(Struct, frozen=True):
     state: int
     created: int
     ends: int
-    leased: int
     entries: int = 0
     records: int = 0
     size: int = 0
     subject: bytes = b""
+
+
+_ROWS: Final = RowsOf(Job, "export_job", user="member")
 
 
 class JobRows:
@@ -43,25 +41,25 @@ class JobRows:
 
     def add(self, job: Job) -> None:
         """Store a new export."""
-        self.store.write(lambda sql: sql.insert_new("export_job", _COLUMNS, [astuple(job)]))
+        row = (*_ROWS.values(job), 0)
+        self.store.write(lambda sql: sql.insert_new("export_job", f"{_ROWS.columns}, leased", [row]))
 
     def get(self, app: str, id: str) -> Job | None:
         """An export; None: there is no such one."""
-        return self._one(f"{_JOBS} WHERE app = %s AND id = %s", (app, id))
+        return self._one("id = %s", (app, id))
 
     def newest(self, app: str, user: str) -> Job | None:
         """The export of a user that was started last."""
-        order = "ORDER BY created DESC, id DESC LIMIT 1"
-        return self._one(f"{_JOBS} WHERE app = %s AND member = %s {order}", (app, user))
+        return self._one("member = %s ORDER BY created DESC, id DESC LIMIT 1", (app, user))
 
-    def _one(self, statement: str, values: Sequence[Any]) -> Job | None:
-        rows = self.store.rows(statement, values)
-        return _job(rows[0]) if rows else None
+    def _one(self, which: str, values: Sequence[Any]) -> Job | None:
+        rows = self.store.rows(f"{_ROWS.select} WHERE app = %s AND {which}", values)
+        return _ROWS.read(rows[0]) if rows else None
 
     def of(self, app: str, user: str | None) -> list[Job]:
         """All exports of a user; None: of an app."""
         where, values = ("", [app]) if user is None else (" AND member = %s", [app, user])
-        return list(map(_job, self.store.rows(f"{_JOBS} WHERE app = %s{where}", values)))
+        return list(map(_ROWS.read, self.store.rows(f"{_ROWS.select} WHERE app = %s{where}", values)))
 
     def known(self, ids: Sequence[str]) -> set[str]:
         """Which of these ids are those of exports."""
@@ -73,12 +71,6 @@ class JobRows:
     def forget(self, job: Job) -> None:
         """Delete an export."""
         self.store.execute("DELETE FROM export_job WHERE app = %s AND id = %s", (job.app, job.id))
-
-
-def _job(row: Row) -> Job:
-    app, id, user = map(text_of, row[:3])
-    state, created, ends, leased, entries, records, size, subject = row[3:]
-    return Job(app, id, user, state, created, ends, leased, entries, records, size, bytes(subject))
 
 
 # --- imports ------------------------------------------------------------------------------------------------
@@ -94,18 +86,18 @@ class ImportProgress(Struct, frozen=True):
     finished: bool = False
 
 
+_IMPORTS: Final = RowsOf(ImportProgress, "archive_import")
+
+
 def progress_of(app: str, sql: PooledStatements) -> ImportProgress | None:
     """The import of an app; None: none was begun."""
-    statement = "SELECT digest, entry, done, finished FROM archive_import WHERE app = %s"
-    rows = sql.query(statement, (app,))
-    for digest, entry, done, finished in rows:
-        return ImportProgress(text_of(digest), entry, done, bool(finished))
-    return None
+    rows = sql.query(f"{_IMPORTS.select} WHERE app = %s", (app,))
+    return _IMPORTS.read(rows[0]) if rows else None
 
 
 def begin_import(app: str, digest: str, sql: PooledStatements) -> None:
     """Begin the import of an app."""
-    sql.insert_new("archive_import", "app, digest, entry, done, finished", [(app, digest, 0, 0, 0)])
+    sql.insert_new("archive_import", f"{_IMPORTS.columns}, app", [(digest, 0, 0, 0, app)])
 
 
 def give_up(app: str, at: ImportProgress, sql: PooledStatements) -> bool:

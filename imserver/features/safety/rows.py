@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
-from imserver.plugin.storage import PooledStatements, Row, Statements, Store, text_of
+from imserver.plugin.storage import PooledStatements, Row, RowsOf, Statements, Store
 
 UNDER_WAY: Final = 0
 """Messages are being removed."""
@@ -21,14 +21,12 @@ UNDOING: Final = 2
 """They are coming back."""
 ENDING: Final = 3
 """Their copies are being erased."""
-_COLUMNS: Final = "app, id, member, state, since, until, reached, last, created, ends, leased"
 
 
 class Removal(Struct, frozen=True):
     """Messages that are removed together. ``user``: who sent them; ``""``: several. ``since``, ``until``: of
     the messages, in Unix milliseconds. ``reached``, ``last``: the ids between which they are still looked
-    for. ``ends``: Unix seconds until which it may be undone; 0: until somebody decides. ``leased``: Unix
-    seconds until which a node works on it."""
+    for. ``ends``: Unix seconds until which it may be undone; 0: until somebody decides."""
 
     app: str
     id: str
@@ -40,7 +38,6 @@ class Removal(Struct, frozen=True):
     last: int
     created: int = 0
     ends: int = 0
-    leased: int = 0
 
 
 class Muted(Struct, frozen=True, array_like=True, tag="safety.muted"):
@@ -50,6 +47,10 @@ class Muted(Struct, frozen=True, array_like=True, tag="safety.muted"):
     user: str
     until: int
     reason: str
+
+
+_ROWS: Final = RowsOf(Removal, "removal", user="member")
+_MUTES: Final = RowsOf(Muted, "mute", user="member")
 
 
 class SafetyRows:
@@ -65,16 +66,17 @@ class SafetyRows:
 
         def work(sql: PooledStatements) -> Removal:
             now = _now(sql)
-            removal = replace(new, created=now, ends=now + undo_seconds if undo_seconds else 0, leased=now)
-            sql.insert_new("removal", f"{_COLUMNS}, messages", [(*astuple(removal), 0)])
+            removal = replace(new, created=now, ends=now + undo_seconds if undo_seconds else 0)
+            row = (*_ROWS.values(removal), now, 0)
+            sql.insert_new("removal", f"{_ROWS.columns}, leased, messages", [row])
             return removal
 
         return self.store.write(work)
 
     def get(self, app: str, id: str) -> Removal | None:
         """A removal; None: there is no such one, or it is final."""
-        rows = self.store.rows(f"SELECT {_COLUMNS} FROM removal WHERE app = %s AND id = %s", (app, id))
-        return _removal(rows[0]) if rows else None
+        rows = self.store.rows(f"{_ROWS.select} WHERE app = %s AND id = %s", (app, id))
+        return _ROWS.read(rows[0]) if rows else None
 
     def change_state(self, removal: Removal, to: int, among: Sequence[int]) -> bool:
         """Set the state of a removal that has one of these; False: it has another. A removal that is to be
@@ -110,14 +112,12 @@ class SafetyRows:
         """The mutes that were changed at this Unix second or later, 0: all; and the second of the reading."""
 
         def work(sql: PooledStatements) -> tuple[list[Row], int]:
-            now, columns = _now(sql), "app, member, until, reason"
-            return sql.query(f"SELECT {columns} FROM mute WHERE changed >= %s", (since,)), now
+            now = _now(sql)
+            return sql.query(f"{_MUTES.select} WHERE changed >= %s", (since,)), now
 
         nothing: tuple[list[Row], int] = ([], 0)
         rows, now = self.store.read_or(nothing, work)
-        return [
-            Muted(text_of(app), text_of(user), until, text_of(reason)) for app, user, until, reason in rows
-        ], now
+        return list(map(_MUTES.read, rows)), now
 
     def forget_mutes(self, seconds: int = 86_400) -> None:
         """Delete mutes that ended so many seconds ago."""
@@ -137,8 +137,3 @@ def is_under_way(sql: Statements, app: str, id: str) -> bool:
     statement = f"SELECT state FROM removal WHERE app = %s AND id = %s{sql.for_update}"
     rows = sql.query(statement, (app, id))
     return bool(rows) and rows[0][0] == UNDER_WAY
-
-
-def _removal(row: Row) -> Removal:
-    app, id, user, *numbers = row
-    return Removal(text_of(app), text_of(id), text_of(user), *map(int, numbers))
