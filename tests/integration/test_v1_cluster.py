@@ -12,7 +12,8 @@ from tests.support import Server, eventually
 from .client import Listener, new_system
 from .clusters import Nodes, app_with, name_of, nodes_of
 from .cmd import cmd_client, command, fresh, logged_in
-from .raw import CLOSE, ask, bearer, request
+from .raw import ask, bearer, request
+from .test_v1 import close_code
 from .v1 import good, refused, sessions_of
 
 
@@ -27,14 +28,6 @@ def via(request: pytest.FixtureRequest, nodes: Nodes) -> Server:
     """The node that is asked: each in turn."""
     server: Server = nodes.servers[request.param]
     return server
-
-
-def close_code(cmd_client: object) -> int | None:
-    """The code of the close frame that comes next, notices of others left out."""
-    while (found := cmd_client.frame()).opcode != CLOSE:  # type: ignore[attr-defined]
-        pass
-    code: int | None = found.close_code
-    return code
 
 
 @pytest.mark.full

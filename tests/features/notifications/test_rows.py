@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import gevent
 import pytest
@@ -32,8 +31,8 @@ from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import tables_of_server
 from imserver.notify import Notify
-from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
+from tests.messages.log.test_log_effort import steps_of
 from tests.storage.conftest import OpenStore
 
 APP = "shop"
@@ -403,28 +402,6 @@ def test_looking_costs_the_same_however_many_others_are_notified(tmp_path: Path)
     store.close()
     for few, many_steps in zip(*costs, strict=True):
         assert many_steps <= 2 * few + 8, costs
-
-
-def steps_of(store: Store, look: Callable[[], object]) -> int:
-    """Hundreds of steps that something takes."""
-    taken = 0
-
-    def count_one() -> int:
-        nonlocal taken
-        taken += 1
-        return 0
-
-    def handle(handler: Callable[[], int] | None) -> None:
-        def work(sql: PooledStatements) -> None:
-            raw: Any = sql.connection.connection.driver_connection
-            raw.set_progress_handler(handler, 100)
-
-        store.read(work)
-
-    handle(count_one)
-    look()
-    handle(None)
-    return taken
 
 
 def test_the_devices_of_many_users_are_read_with_turns_of_the_loop_between(tmp_path: Path) -> None:

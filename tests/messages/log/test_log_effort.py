@@ -20,7 +20,7 @@ from imserver.messages.log.contract import Appended, Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.uplink_sessions import UplinkSessions
-from imserver.storage.statements import PooledStatements, SqliteStatements
+from imserver.storage.statements import SqliteStatements
 from imserver.storage.store import Store
 
 APP = "gochat"
@@ -186,7 +186,7 @@ def test_what_a_user_marked_costs_the_same_however_much_others_have_read(tmp_pat
         for conversation in range(2, 100 * batches, 2):
             [member, *_] = log.conversations.members(APP, conversation, "", 1)
             assert log.marks.note(APP, member.user, conversation, read=log.entries.head(APP)) is not None
-        costs.append(_steps_of(store, lambda: log.marks.since(APP, "me", 0)))
+        costs.append(steps_of(store, lambda: log.marks.since(APP, "me", 0)))
         assert [receipt.user for receipt in log.marks.since(APP, "me", 0).receipts] == ["u1"]
     assert costs[1] <= 2 * costs[0] + 4
     store.close()
@@ -203,9 +203,7 @@ def test_messages_in_rooms_cost_the_same_however_many_chat_elsewhere(tmp_path: P
         fill(log, batches)
         end = log.entries.head(APP)
         log.writer.append(APP, drafts)
-        costs.append(
-            _steps_of(store, lambda end=end: log.entries.catch_up(APP, "me", end, 50, after_by_room))
-        )  # type: ignore[misc]
+        costs.append(steps_of(store, lambda end=end: log.entries.catch_up(APP, "me", end, 50, after_by_room)))  # type: ignore[misc]
         entries, more = log.entries.catch_up(APP, "me", end, 50, after_by_room)
         assert ([entry.room for entry in entries], more) == (rooms, False)
     assert costs[1] <= 2 * costs[0] + 4
@@ -217,7 +215,7 @@ def test_the_contents_of_an_app_are_counted_without_reading_its_messages(tmp_pat
     costs = []
     for messages in (100, 4000):
         store.part(MessageLog).writer.append(APP, [Draft(sender="me", to_user="you", body=b"x")] * messages)
-        costs.append(_steps_of(store, lambda: store.contents(APP)))
+        costs.append(steps_of(store, lambda: store.contents(APP)))
     assert store.contents(APP).messages == 4100
     assert costs[1] <= 2 * costs[0] + 4
     store.close()
@@ -239,7 +237,7 @@ def test_looking_for_dead_events_costs_the_same_however_long_the_log_is(tmp_path
         batch = feeds._next(feed)
         assert batch is not None
         assert len(batch.events) == REQUEST_EVENTS
-        costs.append(_steps_of(store, lambda batch=batch: feeds._bury(feed, batch, 20)))  # type: ignore[misc]
+        costs.append(steps_of(store, lambda batch=batch: feeds._bury(feed, batch, 20)))  # type: ignore[misc]
     assert costs[1] <= 2 * costs[0] + 4
     store.close()
 
@@ -254,12 +252,13 @@ def _cost(folder: Path, batches: int, question: Callable[[MessageLog, int], Any]
     fill(log, batches)
     end = log.entries.head(APP)
     log.writer.append(APP, [Draft(sender="u1", conversation=1), *drafts])
-    taken = _steps_of(store, lambda: question(log, end))
+    taken = steps_of(store, lambda: question(log, end))
     store.close()
     return taken
 
 
-def _steps_of(store: Store, ask: Callable[[], Any]) -> int:
+def steps_of(store: Store, ask: Callable[[], object]) -> int:
+    """Hundreds of steps that something takes."""
     taken = 0
 
     def count_one() -> int:
@@ -268,11 +267,8 @@ def _steps_of(store: Store, ask: Callable[[], Any]) -> int:
         return 0
 
     def handle(handler: Callable[[], int] | None) -> None:
-        def work(sql: PooledStatements) -> None:
-            raw: Any = sql.connection.connection.driver_connection
-            raw.set_progress_handler(handler, 100)
-
-        store.read(work)
+        raw: Any = store.read(lambda sql: sql.connection.connection.driver_connection)
+        raw.set_progress_handler(handler, 100)
 
     handle(count_one)
     ask()
