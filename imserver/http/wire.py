@@ -130,11 +130,13 @@ def page_and_cursor(
 def view(kind: type[V], row: object, /, **more: Any) -> V:
     """What an answer shows of a row: ``more``, and the fields that the row has under the same names.
 
-    It takes 2 µs, where a call that names the fields takes 0.2: do not call it for each message. Raises
-    AttributeError if a field is in neither, and TypeError if ``more`` has another.
+    It takes 2 µs, where a call that names the fields takes 0.5: do not call it for each message, nor for each
+    row of long pages. Raises AttributeError if a field is in neither, and TypeError if ``more`` has another.
     """
-    fields = {name: getattr(row, name) for name in kind.__struct_fields__ if name not in more}
-    return kind(**fields, **more)
+    for name in kind.__struct_fields__:
+        if name not in more:
+            more[name] = getattr(row, name)
+    return kind(**more)
 
 
 def page_of(names: Sequence[str], cursor: str, limit: int) -> tuple[list[str], str]:
