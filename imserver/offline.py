@@ -84,7 +84,7 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
             store.close()
 
 
-def _key_of_settings(url: str) -> str:
+def key_of_settings(url: str) -> str:
     """The key for everything that the settings of this folder name, as ``imserver serve`` reads them, if the
     server is on this machine; ``""``: there is none."""
     if (urlsplit(url).hostname or "localhost") not in ("localhost", "127.0.0.1", "::1"):
@@ -104,7 +104,7 @@ class ServerApi:
 
     def __init__(self, url: str, key_file: str | None) -> None:
         self._url = server_address(url)
-        self._key = read_key(key_file) or _key_of_settings(self._url)
+        self._key = read_key(key_file) or key_of_settings(self._url)
 
     def get(self, path: str, query: Mapping[str, str]) -> Any:
         """The answer to ``GET /api/v1/{path}``, with the parameters that are not empty."""
