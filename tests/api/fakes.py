@@ -206,6 +206,7 @@ class FakeNode:
             resolve=self.tenants.resolve,
             is_open=lambda _app: True,
             is_closed=lambda _app: False,
+            wants_account=lambda _app, _by_account: False,
             session_of=self.session_tokens.get,
             lists_origin=lambda _app, origin: origin == "https://friend.example",
         )
