@@ -314,16 +314,16 @@ def codes() -> None:
 def status(option: str | None, key_file: str | None, debug: bool, url: str | None) -> None:
     """Show /health and /system/state of a running server.
 
-    URL is the server's HTTP port, by default http://127.0.0.1:8080, or a Unix socket such as
-    unix:/run/imserver/im.sock.
+    URL is the server's HTTP port, by default that of the settings file of this folder, or a Unix socket such
+    as unix:/run/imserver/im.sock.
 
     Where the server wants an API key, the command takes that of the settings file of this folder, of the
     environment variable IMSERVER_KEY, or of --key-file: other users of the machine can see the arguments of a
     command.
     """
-    from imserver.offline import key_of_settings  # it loads the storage
+    from imserver.offline import key_of_settings, url_of_settings  # it loads the storage
 
-    url = server_address(given_once("URL", url, option) or "http://127.0.0.1:8080")
+    url = server_address(given_once("URL", url, option) or url_of_settings())
     key = read_key(key_file) or key_of_settings(url)
     try:
         health, _ = request_json(url, "GET", "/health", key, seconds=10)

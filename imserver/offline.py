@@ -84,6 +84,14 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
             store.close()
 
 
+def url_of_settings() -> str:
+    """Where a server on this machine listens, by the settings of this folder."""
+    try:
+        return f"http://127.0.0.1:{load_config().app.http_port}"
+    except ConfigError:
+        return "http://127.0.0.1:8080"
+
+
 def key_of_settings(url: str) -> str:
     """The key for everything that the settings of this folder name, as ``imserver serve`` reads them, if the
     server is on this machine; ``""``: there is none."""
@@ -99,11 +107,11 @@ def key_of_settings(url: str) -> str:
 class ServerApi:
     """``/api/v1`` of a running server, for commands. What goes wrong ends the command, with one line.
 
-    ``url``: the server's HTTP port. ``key_file``: see :func:`read_key`.
+    ``url``: the server's HTTP port; ``""``: :func:`url_of_settings`. ``key_file``: see :func:`read_key`.
     """
 
     def __init__(self, url: str, key_file: str | None) -> None:
-        self._url = server_address(url)
+        self._url = server_address(url or url_of_settings())
         self._key = read_key(key_file) or key_of_settings(self._url)
 
     def get(self, path: str, query: Mapping[str, str]) -> Any:

@@ -21,7 +21,7 @@ _user: Final = click.argument("user")
 
 @click.group()
 @click.option(
-    "--url", default="http://127.0.0.1:8080", show_default=True, metavar="URL", help="The server's HTTP port."
+    "--url", default="", metavar="URL", help="The server's HTTP port; by default that of the settings here."
 )
 @click.option(
     "--key-file", metavar="FILE", help="File with an API key of the scope admin; - is standard input."
