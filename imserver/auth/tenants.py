@@ -195,12 +195,12 @@ class Tenants:
             raise UnknownTenant(name)
         left_out = sorted(each for mark in ("secret", "file") for each, _ in marked(tenant, mark))
         whole = {each.partition(".")[0].partition("[")[0] for each in left_out}
-        given = {**plain(tenant, kind=TenantSettings), "same_as": ""}
-        fields = {
-            key: value
-            for key, value in given.items()
-            if key not in whole and value != self._defaults.get(key) and key != "same_as"
-        }
+        fields = {**plain(tenant, kind=TenantSettings), "same_as": ""}
+        for key, value in [*fields.items()]:
+            if key in whole or value == (default := self._defaults.get(key)):
+                del fields[key]
+            elif isinstance(value, dict) and default:  # some defaults within a section are only for API keys
+                fields[key] = {name: each for name, each in value.items() if each != default.get(name)}
         return fields, left_out
 
     def only_by_key(self, fields: Mapping[str, Any]) -> list[str]:
