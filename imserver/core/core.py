@@ -20,6 +20,7 @@ from imserver.auth.login_tokens import LoginTokens
 from imserver.auth.mutes import MutedUsers
 from imserver.auth.observer import NoObserver, Observer, observer_of, report_commands
 from imserver.auth.page_tokens import PageTokens
+from imserver.auth.principal import Principal
 from imserver.auth.rates import SenderRates
 from imserver.auth.relations import NoRelations, Relations
 from imserver.auth.reviews import NoReviews, Reviews
@@ -111,6 +112,8 @@ class FeatureParts(Struct, frozen=True):
     from the start of the node until they are killed. ``erasure``: of what is more than rows. ``page``: the
     folder of what it adds to the messages page: a module ``page.js``, a style sheet ``page.css``, those of
     menus and settings (``later.js``, ``later.css``), ``words.<language>.json``, and what these load.
+    ``finds``: a type of ``GET /api/v1/find`` → what finds such things of the feature that a principal may
+    see, by a text, in some apps, at most so many: the id, app, label and detail of each, exact ids first.
     ``finish``: called when all connections have ended, while the greenlets of the node still run: it stores
     positions, and gives leases back. ``stop``: called at the end of the node, before its store is closed.
     """
@@ -125,6 +128,9 @@ class FeatureParts(Struct, frozen=True):
     run: tuple[Callable[[], None], ...] = ()
     erasure: Erasure | None = None
     page: Path | None = None
+    finds: Mapping[
+        str, Callable[[Principal, str, Sequence[str], int], Iterable[tuple[str, str, str, str]]]
+    ] = {}
     finish: Callable[[], object] = _nothing
     stop: Callable[[], object] = _nothing
 

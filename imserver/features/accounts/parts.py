@@ -129,5 +129,6 @@ def build(core: Core) -> FeatureParts:
         if guests.unused_seconds
         else (),
         erasure=Erasure(frozenset(), accounts.erase, lambda _: None, rows.programs_of),
+        finds={"account": people.find},
         stop=stop,
     )

@@ -7,7 +7,8 @@ made. When a lock is lifted, a ban that ends later stays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from time import monotonic, time
 from typing import Final, Literal
 
@@ -15,10 +16,10 @@ from msgspec import Struct
 
 from imserver.features.accounts.accounts import Accounts, UnknownAccount
 from imserver.features.accounts.contract import FOR_GOOD, Account, StoredRole
-from imserver.features.accounts.identifiers import SEPARATORS
+from imserver.features.accounts.identifiers import SEPARATORS, candidates
 from imserver.features.accounts.rows import IS_NO_GUEST, AccountStore, accounts_where, report
 from imserver.plugin.errors import Problems, ServiceRefused
-from imserver.plugin.identity import Principal
+from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.services import SessionServices
 from imserver.plugin.storage import PooledStatements, RecordEvent, Row, Statements, Store
 from imserver.plugin.wire import id_of
@@ -30,6 +31,10 @@ _FIRST_STEP: Final = 4096
 """Ids that the first step of a search looks at, in one transaction."""
 _SHORT_SECONDS: Final = 0.01
 """After a shorter step the next one is four times as long, so none takes much longer than 40 ms."""
+_SEARCHED: Final = 50_000
+"""Accounts of an app whose names :meth:`People.find` searches: the newest."""
+_MOST_APPS: Final = 20
+"""Apps in which it does, if the request names none."""
 CENTURY: Final = 36525 * 86400
 """The ban of a lock that does not end by itself, in seconds."""
 _A_MOMENT: Final = 5
@@ -226,6 +231,25 @@ class People:
         self._all_rows = all_rows
         self._accounts = accounts
         self._sessions = sessions.sessions
+
+    def find(
+        self, by: Principal, text: str, apps: Sequence[str], limit: int
+    ) -> Iterator[tuple[str, str, str, str]]:
+        """The accounts that the text names exactly, then those whose name has it. Moderators see no e-mail
+        addresses and no phone numbers, and find nobody by them."""
+        sees_contacts, words = by.may(Needs.OPERATE), Statements.words(text)
+        logins = [each for each in candidates(text) if sees_contacts or each[0] == "name"]
+        accounts = self._all_rows.anywhere(apps, id_of(text.lstrip("0")), logins)
+        last, now = self._all_rows.last_id(), int(time())
+        for app, begin in product(apps[:_MOST_APPS], (True, False)):
+            if words and len(accounts) < limit:
+                accounts += self._all_rows.named(app, words, begin, last - _SEARCHED, last, limit, now)[0]
+        for account in accounts:
+            contacts = (account.email, account.phone) if sees_contacts else ()
+            names = [each for each in (account.name, *contacts) if each]
+            label = account.nickname or next(iter(names), account.user)
+            role = [account.role] if account.role else []
+            yield account.user, account.app, label, " · ".join([*names, *role])
 
     def page(self, wanted: PeopleFilter, before: int, limit: int) -> tuple[list[Account], int]:
         """The newest of these accounts with an id below ``before`` (0: all), and the id below which the next

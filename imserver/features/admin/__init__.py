@@ -29,5 +29,5 @@ FEATURE = Feature(
     build,
     operations=tuple(api.routes.rows),
     views=Views(_blueprints, preload=_preload),
-    uses=("pages", "messages?", "accounts?", "audit?", "refusals?"),
+    uses=("pages",),
 )

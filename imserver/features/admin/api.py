@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from imserver.features.admin.finder import MOST_APPS, HitShown, ListedConnection, TextQuestion
+from imserver.features.admin.finder import MOST_APPS, HitShown, ListedConnection
 from imserver.features.admin.parts import SILENT, AdminParts, NodeView
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
@@ -164,8 +164,7 @@ def find(
     principal = call.principal
     names = [call.app] if call.app else [tenant.name for tenant in api.tenants.all() if not tenant.same_as]
     apps = [name for name in names if principal.reaches(name)]
-    question = TextQuestion(text.strip(), apps[:MOST_APPS], limit, principal)
-    return FindAnswer(api.parts.finder.find(question))
+    return FindAnswer(api.parts.finder.find(principal, text.strip(), apps[:MOST_APPS], limit))
 
 
 # --- connections -----------------------------------------------------------------------

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from imserver.features.audit.acts import entry_of, line_of
 from imserver.features.audit.declared import AuditSettings
-from imserver.features.audit.rows import ActBatch, NewAct, append, remove_before
+from imserver.features.audit.rows import ActBatch, NewAct, append, find_acts, remove_before
 from imserver.plugin import Answers, FeatureParts
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import Act, NoObserver
@@ -164,4 +164,5 @@ def build(core: Core) -> FeatureParts:
     """Join it to the core."""
     audit = core.service(AuditLog)
     run = every(600.0, audit.expire, "old acts could not be removed")
-    return FeatureParts(prepare=audit.prepare, run=(run,), finish=audit.finish)
+    finds = {"request": partial(find_acts, core.storage.store)}
+    return FeatureParts(prepare=audit.prepare, run=(run,), finds=finds, finish=audit.finish)

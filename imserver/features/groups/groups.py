@@ -7,7 +7,7 @@ and mutes admins, and gives roles. Options say who may invite, rename and pin, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from time import monotonic, time
 from typing import Any, Final, Protocol, TypeVar
 
@@ -26,10 +26,10 @@ from imserver.features.groups.wire import (
 )
 from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ReplyCode, ServiceRefused
 from imserver.plugin.http import view
-from imserver.plugin.identity import Buckets, Relations, TooManyRequests
+from imserver.plugin.identity import Buckets, Needs, Principal, Relations, TooManyRequests
 from imserver.plugin.messages import Conversation, GroupState, MessageLog, Rejected, RejectReason, is_name
 from imserver.plugin.storage import Condition, Statements, Store
-from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user
+from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of
 
 T = TypeVar("T")
 
@@ -51,6 +51,8 @@ SEARCH_SECONDS: Final = 0.3
 
 _SEARCH_STEP: Final = 1000
 """Members whose names one query compares."""
+_MOST_APPS: Final = 20
+"""Apps that :meth:`Groups.find` searches."""
 _RANK: Final = {OWNER: 2, ADMIN: 1, MEMBER: 0}
 _INVITING: Final = "only the owner and admins invite to this group"
 _OUTSIDER: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
@@ -185,6 +187,17 @@ class Groups:
         ids = sorted(id for id in own if id > after)[:limit]
         groups = log.conversations.find(app, ids)
         return len(own), [_group(each, own[each.id].role, own[each.id].muted_until) for each in groups]
+
+    def find(
+        self, by: Principal, text: str, apps: Sequence[str], limit: int
+    ) -> Iterator[tuple[str, str, str, str]]:
+        """The groups with this id, or with the text in their name. Moderators find open ones alone."""
+        conversations, id = self._store.part(MessageLog).conversations, id_of(text.lstrip("0"))
+        for app in apps[:_MOST_APPS]:
+            exact = conversations.get(app, id) if id else None
+            for group in (exact, *conversations.groups_named(app, text, limit)):
+                if group is not None and group.kind == "group" and (group.open or by.may(Needs.OPERATE)):
+                    yield str(group.id), app, group.name or str(group.id), f"group:{group.id}"
 
     def members(self, app: str, group: int, by: str, after: str, limit: int) -> list[GroupMember]:
         """Members in the order of their ids, after the id ``after``."""

@@ -29,6 +29,5 @@ def build(core: Core) -> FeatureParts:
     groups = Groups(
         core.storage.store, limits.group_members, creations, searches, accounts_among, core.identity.relations
     )
-    return FeatureParts(
-        groups, GroupCommands(groups, core.identity.relations, core.identity.mutes.mute_of).rows()
-    )
+    commands = GroupCommands(groups, core.identity.relations, core.identity.mutes.mute_of)
+    return FeatureParts(groups, commands.rows(), finds={"group": groups.find})

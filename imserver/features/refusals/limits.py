@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterator
 from time import time
 from typing import Annotated, Any, Final, Literal
 
@@ -12,7 +12,7 @@ from msgspec import Struct
 from imserver.features.refusals.log import RefusalLog, RefusalRow, Wanted, merged
 from imserver.plugin import Answers, FeatureParts
 from imserver.plugin.http import about
-from imserver.plugin.identity import Principal
+from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.runtime import network_of
 from imserver.plugin.services import ClusterServices, Core, Foundation
 from imserver.plugin.storage import Erasure
@@ -89,6 +89,15 @@ class Refusals:
         """The refusals of all nodes, the latest first, and the nodes that are missing."""
         lists, missing = self._ask(_LIST, wanted, list[RefusalRow])
         return merged([self._log.select(wanted), *lists]), missing
+
+    def find(
+        self, by: Principal, text: str, apps: Collection[str], _limit: int
+    ) -> Iterator[tuple[str, str, str, str]]:
+        """The refused requests with this id."""
+        if by.may(Needs.OPERATE):
+            wanted = Wanted(None if by.apps is None else frozenset(apps), request=text)
+            for row in self.select(wanted)[0]:
+                yield text, row.app, text, row.reason
 
     def holds(
         self, app: str, names: Collection[str], address: str, everywhere: bool, rows: Collection[RefusalRow]
@@ -204,7 +213,8 @@ def build(core: Core) -> FeatureParts:
     log = core.service(RefusalLog)
     refusals = Refusals(core, log, _people(core))
     core.identity.tenants.on_delete.append(log.forget)
-    return FeatureParts(refusals, erasure=Erasure(frozenset(), refusals.forget, log.forget))
+    erasure = Erasure(frozenset(), refusals.forget, log.forget)
+    return FeatureParts(refusals, erasure=erasure, finds={"request": refusals.find})
 
 
 def _people(core: Core) -> PeopleHooks:
