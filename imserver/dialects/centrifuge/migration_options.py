@@ -234,77 +234,56 @@ def rows_of(found: list[Any], option: str) -> Iterator[Document]:
 
 WITHOUT_NAMESPACE: Final = "channel.without_namespace"
 _PERSONAL: Final = "client.subscribe_to_user_personal_channel"
+_SECTIONS: Final = (
+    *("admin", "channel", "client", "graphite", "grpc_api", "http_stream", "log", "opentelemetry"),
+    *("prometheus", "shutdown", "sse", "uni_grpc", "uni_http_stream", "uni_sse", "uni_websocket"),
+    *("usage_stats", "websocket"),
+)
+"""Sections with which the flat names of their options begin."""
 _PREFIXES: Final = (
     ("subscription_token_", "client.subscription_token."),
     ("token_", "client.token."),
-    ("client_", "client."),
-    ("channel_", "channel."),
     ("api_", "http_api."),
     ("redis_", "engine.redis."),
     ("rpc_ping_", "rpc.ping."),
-    ("websocket_", "websocket."),
-    ("http_stream_", "http_stream."),
-    ("sse_", "sse."),
-    ("admin_", "admin."),
-    ("grpc_api_", "grpc_api."),
-    ("uni_websocket_", "uni_websocket."),
-    ("uni_http_stream_", "uni_http_stream."),
-    ("uni_sse_", "uni_sse."),
-    ("uni_grpc_", "uni_grpc."),
     ("nats_", "broker.nats."),
-    ("opentelemetry_", "opentelemetry."),
-    ("graphite_", "graphite."),
     ("tls_", "http_server.tls."),
-    ("log_", "log."),
-    ("shutdown_", "shutdown."),
-    ("usage_stats_", "usage_stats."),
-    ("prometheus_", "prometheus."),
     ("internal_", "http_server.internal_"),
+    *((f"{section}_", f"{section}.") for section in _SECTIONS),
+)
+_SWITCHES: Final = (
+    *("admin", "debug", "graphite", "grpc_api", "health", "http_stream", "opentelemetry", "prometheus"),
+    *("sse", "swagger", "uni_grpc", "uni_http_stream", "uni_sse", "uni_websocket", "webtransport"),
+)
+"""Flat names that turn on the section of this name."""
+_OF_CLIENT: Final = (
+    *("allow_anonymous_connect_without_token", "allowed_origins", "disallow_anonymous_connection_tokens"),
+    *("ping_interval", "pong_timeout"),
 )
 _NAMES: Final[Mapping[str, str]] = {
+    **{name: f"{name}.enabled" for name in _SWITCHES},
+    **{name: f"client.{name}" for name in _OF_CLIENT},
     "address": "http_server.address",
-    "admin": "admin.enabled",
-    "allow_anonymous_connect_without_token": "client.allow_anonymous_connect_without_token",
-    "allowed_origins": "client.allowed_origins",
     "broker": "broker.type",
     "channel_regex": f"{WITHOUT_NAMESPACE}.channel_regex",
     "connect_proxy_name": "client.proxy.connect.proxy_name",
-    "debug": "debug.enabled",
-    "disallow_anonymous_connection_tokens": "client.disallow_anonymous_connection_tokens",
     "engine": "engine.type",
     "global_history_meta_ttl": "channel.history_meta_ttl",
-    "graphite": "graphite.enabled",
-    "grpc_api": "grpc_api.enabled",
-    "health": "health.enabled",
-    "http_stream": "http_stream.enabled",
     "name": "node.name",
     "namespaces": "channel.namespaces",
-    "opentelemetry": "opentelemetry.enabled",
-    "pid_file": "pid_file",
-    "ping_interval": "client.ping_interval",
-    "pong_timeout": "client.pong_timeout",
     "port": "http_server.port",
     "presence_manager": "presence_manager.type",
-    "prometheus": "prometheus.enabled",
-    "proxies": "proxies",
     "refresh_proxy_name": "client.proxy.refresh.proxy_name",
     "rpc_namespace_boundary": "rpc.namespace_boundary",
     "rpc_namespaces": "rpc.namespaces",
     "rpc_ping": "rpc.ping.enabled",
     "rpc_proxy_name": "rpc.without_namespace.proxy_name",
     "separate_subscription_token_config": "client.subscription_token.enabled",
-    "sse": "sse.enabled",
-    "swagger": "swagger.enabled",
     "tls": "http_server.tls.enabled",
     "tls_external": "http_server.tls.external",
-    "uni_grpc": "uni_grpc.enabled",
-    "uni_http_stream": "uni_http_stream.enabled",
-    "uni_sse": "uni_sse.enabled",
-    "uni_websocket": "uni_websocket.enabled",
     "user_personal_channel_namespace": f"{_PERSONAL}.personal_channel_namespace",
     "user_personal_single_connection": f"{_PERSONAL}.single_connection",
     "user_subscribe_to_personal": f"{_PERSONAL}.enabled",
-    "webtransport": "webtransport.enabled",
 }
 """Flat name → name in version 6, where no prefix says it."""
 _OF_NAMESPACE: Final = re.compile(
@@ -330,13 +309,11 @@ def nested(document: Document) -> Document:
     sections = {name: _plain(value) for name, value in document.items() if isinstance(value, Mapping)}
     for name, value in document.items():
         if name not in sections and name != "granular_proxy_mode":
-            _put(
-                found,
-                name
-                if name in ("consumers", "proxies", "pid_file", "enable_unreleased_features")
-                else _renamed(name),
-                _plain(value),
-            )
+            *above, last = _renamed(name).split(".")
+            section = found
+            for each in above:
+                section = section.setdefault(each, {})
+            section[last] = _plain(value)
     for name, section in sections.items():
         found[name] = {**found.get(name, {}), **section}
     if {"client", "channel", "rpc"} & sections.keys():
@@ -395,10 +372,3 @@ def _with_proxies(found: Document, granular: bool) -> Document:
         if isinstance(proxy, dict):
             proxy |= {name: value for name, value in shared.items() if name in _SHARED and name not in proxy}
     return found
-
-
-def _put(document: Document, option: str, value: Any) -> None:
-    *sections, name = option.split(".")
-    for section in sections:
-        document = document.setdefault(section, {})
-    document[name] = value
