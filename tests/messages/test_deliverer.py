@@ -33,7 +33,7 @@ def together(harness: Harness, begin: ProtobufClient, group: int) -> Signal:
     """Have what is sent from now on share a transaction: the one before does not end until this is set."""
     harness.log.committing = gate = Signal()
     begin.group(1, group, "before")
-    until(lambda: not harness.uplink.idle)
+    until(lambda: harness.uplink.queues)
     return gate
 
 

@@ -173,7 +173,7 @@ def test_a_chat_message_that_nobody_reviewed_is_not_acknowledged_and_may_come_ag
         ann = harness.live(266)
         harness.back_end.open.clear()
         ann.single(1, 267, "hi")
-        until(lambda: harness.uplink.idle)
+        until(lambda: not harness.uplink.queues)
         assert ann.acks() == []
         reviewed(harness, CHATS)
         harness.back_end.open.set()

@@ -62,38 +62,33 @@ class SyncDeadlines:
         self._release = release
         self._hold_seconds = hold_seconds
         self._together_seconds = hold_seconds * _TOGETHER
-        self._expected: deque[tuple[float, set[Connection]]] = deque()
+        self.expected: deque[tuple[float, set[Connection]]] = deque()
         """(deadline, connections), the latest last."""
-
-    @property
-    def idle(self) -> bool:
-        """Whether no connection is expected to sync."""
-        return not self._expected
 
     def expect(self, connection: Connection) -> None:
         """Start the deadline of a session. Never switches."""
         deadline = monotonic() + self._hold_seconds
-        if self._expected and deadline < self._expected[-1][0] + self._together_seconds:
-            self._expected[-1][1].add(connection)
+        if self.expected and deadline < self.expected[-1][0] + self._together_seconds:
+            self.expected[-1][1].add(connection)
             return
-        self._expected.append((deadline, {connection}))
-        if len(self._expected) == 1:
+        self.expected.append((deadline, {connection}))
+        if len(self.expected) == 1:
             gevent.spawn(self._run)
 
     def cancel(self, connection: Connection) -> None:
         """End the deadline of a session that has synced or ended. Never switches."""
-        for _, some in self._expected:
+        for _, some in self.expected:
             some.discard(connection)
 
     def _run(self) -> None:
         """Greenlet: release connections at their deadlines, until none is expected to sync."""
-        while self._expected:
+        while self.expected:
             # Connections that were added last get their full time too.
-            left = self._expected[0][0] + self._together_seconds - monotonic()
+            left = self.expected[0][0] + self._together_seconds - monotonic()
             if left > 0:
                 gevent.sleep(left)
                 continue
-            late = self._expected[0][1]
+            late = self.expected[0][1]
             while late:  # a release may end connections, which cancels their deadlines
                 connection = late.pop()
                 if connection.outbox is not None:
@@ -103,7 +98,7 @@ class SyncDeadlines:
                     self._release(connection)
                 except Exception:
                     log.exception("ending the sync deadline of a client failed")
-            self._expected.popleft()
+            self.expected.popleft()
 
 
 class PageEnds:
@@ -114,36 +109,31 @@ class PageEnds:
     """
 
     def __init__(self) -> None:
-        self._asking: dict[Connection, int] = {}
-        self._passed_over: dict[Connection, int] = {}
-
-    @property
-    def empty(self) -> bool:
-        """Whether no client has more to request."""
-        return not self._asking and not self._passed_over
+        self.ends: dict[Connection, tuple[int, bool]] = {}
+        """The last id, and whether a newer entry was delivered after it."""
 
     def begin(self, connection: Connection, after: int) -> int:
         """Handle a request for the entries after an id. Return the id after which the next page begins."""
-        self._asking.pop(connection, None)
-        return min(after, self._passed_over.get(connection, after))
+        end, passed_over = self.ends.get(connection, (after, False))
+        if passed_over:
+            return min(after, end)
+        self.ends.pop(connection, None)
+        return after
 
     def sent(self, connection: Connection, id: int) -> None:
         """Record the last id of a page that was sent; 0: there are no more entries."""
-        ends = self._passed_over if connection in self._passed_over else self._asking
+        _, passed_over = self.ends.pop(connection, (0, False))
         if id:
-            ends[connection] = id
-        else:
-            ends.pop(connection, None)
+            self.ends[connection] = id, passed_over
 
     def pass_over(self, connection: Connection) -> None:
         """Record that new entries are delivered to a client before it has requested the rest."""
-        if connection in self._asking:
-            self._passed_over[connection] = self._asking.pop(connection)
+        if connection in self.ends:
+            self.ends[connection] = self.ends[connection][0], True
 
     def forget(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
-        self._asking.pop(connection, None)
-        self._passed_over.pop(connection, None)
+        self.ends.pop(connection, None)
 
 
 class ProtobufService:

@@ -97,12 +97,7 @@ class ProtobufUplink:
     def __init__(self, messaging: Messaging, store: Store) -> None:
         self._messaging = messaging
         self._store = store
-        self._queues: dict[Connection, _Queue] = {}
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing waits to be stored."""
-        return not self._queues
+        self.queues: dict[Connection, _Queue] = {}
 
     def begin(self, app: str, user: str) -> tuple[int, int]:
         """Begin a session that counts anew. Returns its number, and the last id of the log. Switches.
@@ -115,7 +110,7 @@ class ProtobufUplink:
 
     def ended(self, connection: Connection) -> None:
         """Handle the end of a connection. Never switches."""
-        self._queues.pop(connection, None)
+        self.queues.pop(connection, None)
 
     def send(self, connection: Connection, command: ChatMessage) -> None:
         """Accept a message. It is acknowledged after the commit. Never switches.
@@ -126,14 +121,14 @@ class ProtobufUplink:
         state = connection.dialect_state
         if not isinstance(state, ProtobufState):
             return
-        queue = self._queues.get(connection)
+        queue = self.queues.get(connection)
         number, seq = state.last
         if command.number != (number + 1 if queue is None else queue.next):
             if command.number == number and queue is None and seq:
                 connection.send(uplink_ack(number, max(seq, 0)))
             return
         if queue is None:
-            queue = self._queues[connection] = _Queue(command.number)
+            queue = self.queues[connection] = _Queue(command.number)
         waiting = queue.storing + len(queue.messages)
         if waiting and (waiting >= MAX_WAITING or queue.size + len(command.content) > MAX_WAITING_BYTES):
             return
@@ -168,7 +163,7 @@ class ProtobufUplink:
             pass
         except Exception:
             log.exception("the entries of recalls and edits could not be read")
-        if self._queues.get(connection) is queue:
+        if self.queues.get(connection) is queue:
             self._hand_over(connection, queue, messages, entries)
 
     def _hand_over(
@@ -205,7 +200,7 @@ class ProtobufUplink:
     ) -> None:
         """Handle the result of a message. Never switches."""
         state, number = connection.dialect_state, command.number
-        if self._queues.get(connection) is not queue or not isinstance(state, ProtobufState):
+        if self.queues.get(connection) is not queue or not isinstance(state, ProtobufState):
             return
         if isinstance(result, StorageUnsure):
             # A stored message uses its number: a repeat must not be stored meanwhile.
@@ -223,12 +218,15 @@ class ProtobufUplink:
             seq = 0
             if isinstance(result, Appended):
                 seq = result.entry.id
-            elif not _refuse(connection, number, result) and result.reason in (
-                RejectReason.BLOCKED,
-                RejectReason.REJECTED,
-            ):
-                # A client without refusals repeats the message until it is acknowledged.
-                seq = UNSTORED
+            else:
+                dialect = connection.encoding.dialect
+                assert isinstance(dialect, ProtobufDialect)
+                refusal = dialect.encode_refusal(result.reply_code, number)
+                if refusal is not None:
+                    connection.send(refusal)
+                elif result.reason in (RejectReason.BLOCKED, RejectReason.REJECTED):
+                    # A client without refusals repeats the message until it is acknowledged.
+                    seq = UNSTORED
             if number > state.last[0]:
                 state.last = (number, seq)
             if seq:
@@ -242,21 +240,11 @@ class ProtobufUplink:
             self._hand_on(connection, queue)
             return
         # The numbers of messages after one that could not be stored are no longer the next ones.
-        del self._queues[connection]
+        del self.queues[connection]
         if queue.failed and state.last[0] > queue.failed:
             # A later message was stored. The client must reconnect; otherwise it could never send the earlier
             # one.
             connection.close(CloseCode.INTERNAL_ERROR)
-
-
-def _refuse(connection: Connection, number: int, why: Rejected) -> bool:
-    """Send the refusal of a message. Return False if the client's dialect has none."""
-    dialect = connection.encoding.dialect
-    assert isinstance(dialect, ProtobufDialect)
-    payload = dialect.encode_refusal(why.reply_code, number)
-    if payload is not None:
-        connection.send(payload)
-    return payload is not None
 
 
 # --- drafts -----------------------------------------------------------------------------------------------
@@ -286,14 +274,16 @@ def draft_of(
     meta = _meta(command.meta)
     if receiver is None or meta is None:
         return Rejected(RejectReason.INVALID)
-    recall = command.kind == RECALL
+    recall, time_ms = command.kind == RECALL, command.sent_ms
+    if not Limit.MIN_TIME_MS <= time_ms <= Limit.TIME_MS:  # no page could show it
+        time_ms = int(time() * 1000)
     return Draft(
         sender=user,
         kind="recall" if recall else "edit" if command.kind == EDIT else "message",
         type="text" if recall else type_name(command.type),
         body=b"" if recall else command.content,
         client_msg_id=command.client_msg_id,
-        time_ms=_time(command.sent_ms),
+        time_ms=time_ms,
         about=command.about,
         meta=b"" if recall else meta,
         to_user=receiver[0],
@@ -302,13 +292,6 @@ def draft_of(
         group=receiver[1] != 0,
         uplink_session=session,
     )
-
-
-def _time(sent_ms: int) -> int:
-    """The sender's time, which the receivers see unchanged. The server's in place of one that no page could
-    show.
-    """
-    return sent_ms if Limit.MIN_TIME_MS <= sent_ms <= Limit.TIME_MS else int(time() * 1000)
 
 
 def _receiver(sender: int, command: ChatMessage) -> tuple[str, int] | None:

@@ -312,7 +312,7 @@ def test_a_recall_whose_message_cannot_be_read_may_be_sent_again(
     for number in (2, 3):
         ann.send_payload(protobuf.message(number, SentMessage(sender=266), kind=1, about=1))
     ann.settle()
-    until(lambda: harness.uplink.idle)
+    until(lambda: not harness.uplink.queues)
     ann.settle()
     assert len(ann.acks()) == 1
     monkeypatch.setattr(harness.log, "find", entries)
@@ -328,7 +328,7 @@ def test_an_error_in_looking_up_costs_the_connection_nothing_but_that(
     monkeypatch.setattr(harness.log, "find", lambda app, ids: 1 / 0)
     ann.send_payload(protobuf.message(1, SentMessage(sender=266), kind=1, about=1))
     ann.settle()
-    until(lambda: harness.uplink.idle)
+    until(lambda: not harness.uplink.queues)
     ann.single(1, 267, "goes on")
     until(ann.acks)
 

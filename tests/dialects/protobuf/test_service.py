@@ -433,7 +433,7 @@ def test_a_message_that_could_not_be_stored_may_be_sent_again(harness: Harness) 
     for number in (1, 2, 3):
         ann.single(number, 267, f"t{number}")
     ann.settle()
-    until(lambda: harness.uplink.idle)
+    until(lambda: not harness.uplink.queues)
     assert ann.outputs() == []
     harness.log.away = False
     ann.single(3, 267, "not its turn")
@@ -464,7 +464,7 @@ def test_a_number_is_not_accepted_again_before_its_result_is_known(harness: Harn
     assert ann.acks() == [(1, 1), (2, 2)]
     assert [each.text for each in bob.pushes()] == ["once", "twice"]
     assert ann.pushes() == []
-    assert harness.uplink.idle
+    assert not harness.uplink.queues
 
 
 def test_a_connection_that_ends_before_the_result_leaves_no_state(harness: Harness) -> None:
@@ -477,7 +477,7 @@ def test_a_connection_that_ends_before_the_result_leaves_no_state(harness: Harne
     until(lambda: not harness.hub.is_online(APP, "266"))
     late.pop()(True)
     until(bob.pushes)
-    assert harness.uplink.idle
+    assert not harness.uplink.queues
     assert APP not in harness.messaging.deliverer.results
 
 
@@ -534,9 +534,9 @@ def test_waiting_messages_of_an_ended_connection_are_dropped(harness: Harness) -
     harness.log.committing = Signal()
     for number in (1, 2):
         ann.single(number, 267, "x")
-    until(lambda: not harness.uplink.idle)
+    until(lambda: harness.uplink.queues)
     ann.client.hang_up()
-    until(lambda: harness.uplink.idle)
+    until(lambda: not harness.uplink.queues)
     harness.log.committing.set()
     until(lambda: len(harness.log.shelf.entries.get(APP, ())) == 1)
     turn()
@@ -592,14 +592,14 @@ def test_what_a_replaced_session_sends_after_the_sync_of_its_successor_is_not_st
         newer.single(1, 267, "hi")
         newer.expect(3)
         assert [entry.id for entry in stopped.log.shelf.entries[APP]] == [1]
-        assert stopped.uplink.idle
+        assert not stopped.uplink.queues
 
 
 def test_a_login_waits_for_what_its_older_connection_has_sent(harness: Harness) -> None:
     ann = harness.live(266)
     harness.log.committing = Signal()
     ann.single(1, 267, "hi")
-    until(lambda: not harness.uplink.idle)
+    until(lambda: harness.uplink.queues)
     ann.client.hang_up()
     until(lambda: not harness.hub.is_online(APP, "266"))
     again = harness.visitor()
@@ -721,7 +721,7 @@ def test_a_client_that_does_not_sync_gets_new_entries_after_its_deadline(harness
     ann.single(1, 267, "mine")
     until(lambda: ann.acks())
     assert ann.stream() == [4, 5]
-    until(lambda: harness.protobuf_service.deadlines.idle)
+    until(lambda: not harness.protobuf_service.deadlines.expected)
 
 
 @pytest.mark.usefixtures("patient")
@@ -780,7 +780,7 @@ def test_entries_delivered_between_two_pages_hide_nothing(
     assert sorted(set(ann.stream())) == list(range(1, 122))
     assert [len(messages) for messages, _ in pages(ann)] == [50, 50, 21]
     assert [more for _, more in pages(ann)] == [True, True, False]
-    assert harness.protobuf_service.page_ends.empty
+    assert not harness.protobuf_service.page_ends.ends
     ann.send_payload(protobuf.sync(121))
     ann.expect(6)
     assert pages(ann)[3] == ([], False)
@@ -803,9 +803,9 @@ def test_a_connection_that_ends_between_two_pages_leaves_no_state(harness: Harne
     ann = harness.protobuf_client(266)
     ann.send_payload(protobuf.sync(0))
     ann.expect(2)
-    assert not harness.protobuf_service.page_ends.empty
+    assert harness.protobuf_service.page_ends.ends
     ann.client.hang_up()
-    until(lambda: harness.protobuf_service.page_ends.empty)
+    until(lambda: not harness.protobuf_service.page_ends.ends)
 
 
 def pages(protobuf_client: ProtobufClient) -> list[tuple[list[SentMessage], bool]]:
@@ -882,7 +882,7 @@ def test_a_session_remembers_no_more_than_a_few_numbers(harness: Harness) -> Non
     assert type(state) is ProtobufState
     assert state.__sizeof__() + subscription.__sizeof__() <= 96
     assert not hasattr(state, "__dict__")
-    assert harness.uplink.idle
+    assert not harness.uplink.queues
 
 
 def test_a_session_ends_with_its_token(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

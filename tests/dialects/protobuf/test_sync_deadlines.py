@@ -31,7 +31,7 @@ class Moment:
     def over(self) -> list[Line]:
         """Wait until nobody is expected; who was released meanwhile."""
         with gevent.Timeout(60):
-            while not self.deadlines.idle:
+            while self.deadlines.expected:
                 gevent.sleep(0.001)
         return self.released
 
@@ -72,7 +72,7 @@ def test_a_release_may_end_its_connection_or_fail() -> None:
     for line in lines:
         deadlines.expect(line)
     with gevent.Timeout(60):
-        while not deadlines.idle:
+        while deadlines.expected:
             gevent.sleep(0.001)
     assert sorted(map(id, released)) == sorted(map(id, lines))
 
@@ -94,7 +94,7 @@ def test_a_line_that_never_empties_is_given_up_with_its_connection(moment: Momen
     stuck = Line([b"a page"])
     moment.deadlines.expect(stuck)
     gevent.sleep(HOLD_SECONDS * 2)
-    assert not moment.deadlines.idle
+    assert moment.deadlines.expected
     moment.deadlines.cancel(stuck)
     assert moment.over() == []
 
@@ -107,7 +107,7 @@ def test_who_asks_in_time_is_given_what_they_ask_for() -> None:
     ends = PageEnds()
     ends.sent(ANN, 50)
     assert ends.begin(ANN, 70) == 70
-    assert ends.empty
+    assert not ends.ends
 
 
 def test_who_was_passed_over_is_given_the_rest_until_they_have_it() -> None:
@@ -120,7 +120,7 @@ def test_who_was_passed_over_is_given_the_rest_until_they_have_it() -> None:
         ends.sent(ANN, end)
     assert ends.begin(ANN, 7) == 7, "who wants more gets it"
     ends.sent(ANN, 0)
-    assert ends.empty
+    assert not ends.ends
     assert ends.begin(ANN, 121) == 121
 
 
@@ -128,7 +128,7 @@ def test_who_has_asked_for_everything_is_not_passed_over() -> None:
     ends = PageEnds()
     ends.pass_over(ANN)
     ends.sent(ANN, 0)
-    assert ends.empty
+    assert not ends.ends
 
 
 @pytest.mark.parametrize("passed_over", [False, True])
@@ -137,6 +137,6 @@ def test_an_ended_connection_leaves_no_deadline(passed_over: bool) -> None:
     ends.sent(ANN, 50)
     if passed_over:
         ends.pass_over(ANN)
-    assert not ends.empty
+    assert ends.ends
     ends.forget(ANN)
-    assert ends.empty
+    assert not ends.ends
