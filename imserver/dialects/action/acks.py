@@ -30,6 +30,7 @@ MAX_AWAITED: Final = 100_000
 """Limit of the number of users who are awaited. Beyond it the first is dropped."""
 
 _ACKED: Final = AckedActionDialect()
+_NOT_ACKED: Final = AckedState()
 _OK: Final = Reply(ReplyCode.OK)
 
 
@@ -84,8 +85,8 @@ class ActionAcks:
 
     def turn_off(self, connection: Connection) -> None:
         """Send messages without numbers from now on. Never switches."""
-        state = connection.dialect_state
-        if isinstance(state, AckedState) and state.unacked is not None:
+        state = acked_state(connection)
+        if state.unacked is not None:
             self.clear(connection)
             state.unacked = None
             connection.encoding = connection.encoding.with_dialect(DIALECT)
@@ -99,8 +100,7 @@ class ActionAcks:
 
     def ack(self, connection: Connection, command: AckNumber) -> Reply:
         """A client acknowledges the messages up to a number. Never switches."""
-        state = connection.dialect_state
-        unacked = state.unacked if isinstance(state, AckedState) else None
+        unacked = acked_state(connection).unacked
         if unacked is None or self._messaging is None:
             return Reply(ReplyCode.NO_ROUTE)
         id = unacked.ack(connection, command.number)
@@ -133,8 +133,7 @@ class ActionAcks:
     def clear(self, connection: Connection) -> None:
         """A session ends or is no longer addressed: its unstored messages wait for the next one. Never
         switches."""
-        state = connection.dialect_state
-        unacked = state.unacked if isinstance(state, AckedState) else None
+        unacked = acked_state(connection).unacked
         events = [] if unacked is None else unacked.clear()
         app, user = connection.app, connection.user
         if app is not None and user is not None:
@@ -143,7 +142,7 @@ class ActionAcks:
 
     def ended(self, connection: Connection, _code: int) -> None:
         """A connection has ended. Never switches."""
-        if connection.user is not None and acknowledges(connection):
+        if connection.user is not None and acked_state(connection).unacked is not None:
             self.clear(connection)
             self.await_user(*app_and_user(connection))
 
@@ -167,7 +166,7 @@ class ActionAcks:
             del self._awaited[key]
 
 
-def acknowledges(connection: Connection) -> bool:
-    """Whether the client of a connection acknowledges messages."""
+def acked_state(connection: Connection) -> AckedState:
+    """What the client of a connection has to acknowledge; without ``unacked`` it does not do so."""
     state = connection.dialect_state
-    return isinstance(state, AckedState) and state.unacked is not None
+    return state if isinstance(state, AckedState) else _NOT_ACKED

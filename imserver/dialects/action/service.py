@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from time import time
 from typing import TYPE_CHECKING, Final
 
-from imserver.dialects.action.acks import ActionAcks, acknowledges
+from imserver.dialects.action.acks import ActionAcks, acked_state
 from imserver.dialects.action.wire import AckNumber, ActionDialect, ActionLogin, Say
 from imserver.plugin.errors import ReplyCode
 from imserver.plugin.services import ChannelRefused, Core
@@ -90,7 +90,7 @@ class ActionService:
 
         After the answer 200, messages to the user and to the room reach this connection.
         """
-        acked, acks = acknowledges(connection), command.acks and self._acks.available
+        acked, acks = acked_state(connection).unacked is not None, command.acks and self._acks.available
         if acks:
             self._acks.turn_on(connection)
         code = self._sessions.login(connection, command, again=True)
@@ -102,11 +102,10 @@ class ActionService:
         messages, tenant = self._stored_in(app), self._tenants.get(app)
         members = {} if tenant is None else tenant.room_members
         rooms = [name for name, users in members.items() if user in users]  # in which the user is stored
-        state = connection.dialect_state
         # Nobody has an id that is too long.
         reachable = not command.room and self._sessions.takes_user(app, command.peer)
         connection.dialect_state = ActionState(
-            unacked=state.unacked if isinstance(state, AckedState) else None,
+            unacked=acked_state(connection).unacked,
             channels_from_log=messages is not None,
             peer=command.peer if reachable else "",
             room=command.room,

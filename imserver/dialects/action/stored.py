@@ -17,12 +17,12 @@ from typing import Final
 
 import gevent
 
-from imserver.dialects.action.acks import acknowledges
+from imserver.dialects.action.acks import acked_state
 from imserver.dialects.action.wire import Say, with_seq
 from imserver.plugin.errors import CloseCode, ReplyCode, StorageUnavailable
 from imserver.plugin.messages import Appended, Draft, MessageLog, Messaging, Rejected, RejectReason
 from imserver.plugin.storage import Store
-from imserver.plugin.wire import AckedState, Connection, DialectState, Reply, app_and_user
+from imserver.plugin.wire import Connection, DialectState, Reply, app_and_user
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class ActionMessages:
                     if connection.dialect_state is not state:
                         return
                     log_subscription = self._catch_up.subscribe_from(
-                        connection, positions, pinged=not acknowledges(connection)
+                        connection, positions, pinged=acked_state(connection).unacked is None
                     )
                 if connection.log_subscription is log_subscription:
                     self._catch_up.send_missed(connection, log_subscription.delivered, _wait_until_read)
@@ -165,7 +165,6 @@ def _wait_until_read(connection: Connection) -> None:
     """Wait until a page of missed messages has left the outbox, and was acknowledged by a client that does
     so."""
     connection.wait_until_sent()
-    state = connection.dialect_state
-    unacked = state.unacked if isinstance(state, AckedState) else None
+    unacked = acked_state(connection).unacked
     while unacked is not None and unacked.waiting and connection.is_open:
         gevent.sleep(_LOOK_SECONDS)

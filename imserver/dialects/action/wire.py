@@ -131,17 +131,13 @@ def _say(data: bytes, seq: str) -> Say:
     return Say(fields.text("msgtype"), fields.text("message"), seq)
 
 
-def _ack(data: bytes, _seq: str) -> AckNumber:
-    return AckNumber(Fields.of(data).number("ackid"))
-
-
 _HEARTBEAT = Heartbeat()
 
 ACTIONS: dict[str, Callable[[bytes, str], Command]] = {
     "login": _login,
     "heartbeat": _heartbeat,
     "sendmsg": _say,
-    "ack": _ack,
+    "ack": lambda data, _seq: AckNumber(Fields.of(data).number("ackid")),
 }
 """Every command of the dialect: its name on the wire, and the function that decodes its ``data``, called with
 its ``seq``.

@@ -141,13 +141,6 @@ class CmdAnswers(ChannelAnswers):
         self, _dialect: Dialect, command: AskHistory, publications: Sequence[Event], position: Position
     ) -> Raw:
         """Publications, and the position of the newest one."""
-        return Raw(
-            msgspec.json.encode(
-                {
-                    "channel": command.channel,
-                    "epoch": position.epoch,
-                    "offset": position.offset,
-                    "publications": [publication_view(event) for event in publications],
-                }
-            )
-        )
+        page = {"channel": command.channel, "epoch": position.epoch, "offset": position.offset}
+        views = [publication_view(event) for event in publications]
+        return Raw(msgspec.json.encode({**page, "publications": views}))
