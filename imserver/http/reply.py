@@ -6,11 +6,12 @@ push are made once, with their headers. A stream over HTTP begins with a head, o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from imserver import errors
 from imserver.auth.rates import TooManyRequests
@@ -115,46 +116,35 @@ class ApiProblem(Exception):
         self.rate = rate
 
 
-class Style(Protocol):
+class Style(Struct, frozen=True):
     """The form of refusals.
 
-    ``everywhere``: its routes are also served on WebSocket listeners. ``options``: the answer to OPTIONS on a
-    route of another method.
+    ``refuse`` makes the answer to a refused request, of the problem, the request, and a text that replaces
+    the usual message of the problem (``""``: none). ``everywhere``: its routes are also served on WebSocket
+    listeners. ``options``: the answer to OPTIONS on a route of another method.
     """
 
-    everywhere: bool
-    options: HttpResponse
-
-    def refuse(self, problem: HttpProblem, request: HttpRequest, detail: str = "") -> HttpResponse:
-        """The answer to a refused request."""
+    refuse: Callable[..., HttpResponse]
+    everywhere: bool = False
+    options: HttpResponse = PREFLIGHT
 
 
-class _CmdStyle:
+def _refuse_in_cmd(problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
     """Always status 200, with a code of the cmd dialect in the body (docs/reference/http.md)."""
-
-    everywhere = True
-    options = PREFLIGHT
-
-    def refuse(self, problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
-        if problem.status in (401, 403):
-            return UNAUTHORIZED
-        return SYSTEM_ERROR if problem.status >= 500 or problem.status == 429 else BAD_PARAMETER
+    if problem.status in (401, 403):
+        return UNAUTHORIZED
+    return SYSTEM_ERROR if problem.status >= 500 or problem.status == 429 else BAD_PARAMETER
 
 
-class _ProblemStyle:
+def _refuse_as_problem(problem: HttpProblem, request: HttpRequest, detail: str = "") -> HttpResponse:
     """A matching status, and a problem body ``{code, message, temporary, request_id}``."""
-
-    everywhere = False
-    options = PREFLIGHT
-
-    def refuse(self, problem: HttpProblem, request: HttpRequest, detail: str = "") -> HttpResponse:
-        body = problem_body(problem, request.id, detail)
-        headers = challenged(problem, (("X-Request-Id", request.id),))
-        return HttpResponse(problem.status, body, headers=headers)
+    body = problem_body(problem, request.id, detail)
+    headers = challenged(problem, (("X-Request-Id", request.id),))
+    return HttpResponse(problem.status, body, headers=headers)
 
 
-CMD: Final[Style] = _CmdStyle()
-PROBLEM: Final[Style] = _ProblemStyle()
+CMD: Final = Style(_refuse_in_cmd, everywhere=True)
+PROBLEM: Final = Style(_refuse_as_problem)
 """The form of refusals of ``/api/v1``: a matching status, and a problem as JSON."""
 
 _STATUS_OF: Final = {

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
+from msgspec.structs import replace
 
 from imserver.dialects.client.service import ClientService, Label
 from imserver.dialects.client.wire import message_id
 from imserver.plugin.errors import CloseCode, HttpProblem
-from imserver.plugin.http import Api, BadBody, Call, HttpRequest, HttpResponse, RequestRefused, Route
+from imserver.plugin.http import PROBLEM, Api, BadBody, Call, HttpRequest, HttpResponse, RequestRefused, Route
 from imserver.plugin.identity import BadTenant, Needs
 from imserver.plugin.services import (
     ChannelRefused,
@@ -157,18 +158,13 @@ TOO_MANY_SYSTEMS: Final = client_refusal("系统数量已达上限")
 TOO_LONG: Final = client_refusal("消息过长")
 
 
-class _Style:
+def _refuse(problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
     """Code -1 in the body, but the statuses 400 and 405 without one (docs/reference/client-dialect.md)."""
-
-    everywhere = True
-    options = HttpResponse(405, b"")
-
-    def refuse(self, problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
-        if problem.status in (401, 403):
-            return UNAUTHORIZED
-        if problem.status >= 500:
-            return FAILED
-        return HttpResponse(405 if problem.status == 405 else 400, b"")
+    if problem.status in (401, 403):
+        return UNAUTHORIZED
+    if problem.status >= 500:
+        return FAILED
+    return HttpResponse(405 if problem.status == 405 else 400, b"")
 
 
 class ClientApi(Struct, frozen=True):
@@ -363,7 +359,7 @@ def register(api: ClientApi, call: Call) -> HttpResponse:
 _ROW: Final[dict[str, Any]] = {
     "app": "named",
     "hot": True,
-    "style": _Style(),
+    "style": replace(PROBLEM, refuse=_refuse, everywhere=True, options=HttpResponse(405, b"")),
     "success": b'{"code":0,',
     "service": lambda core, api: ClientApi(
         core.service(ClientService), core.sessions, core.channels, core.push, api

@@ -11,13 +11,14 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver.features.accounts import friends
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.friends import FriendResult, Friends
 from imserver.features.groups.groups import Groups
 from imserver.plugin.errors import HttpProblem, ServiceRefused, Unavailable
-from imserver.plugin.http import Call, HttpRequest, HttpResponse, Route
+from imserver.plugin.http import PROBLEM, Call, HttpRequest, HttpResponse, Route
 from imserver.plugin.identity import GOCHAT, Needs, Relations, Tenants
 from imserver.plugin.messages import clean_name
 from imserver.plugin.wire import id_of
@@ -94,20 +95,15 @@ def _refuses(**others: HttpResponse) -> Callable[[Handler], Handler]:
     return wrap
 
 
-class _GoChatStyle:
+def _refuse(problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
     """Code -1 in the body for every error. Details of internal errors are not sent."""
-
-    everywhere = True
-    options = HttpResponse(204, b"")
-
-    def refuse(self, problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
-        if problem.status == 405:
-            return HttpResponse(405, b"")
-        if problem.status == 429:
-            return _TOO_MANY_FAILURES
-        if problem.status < 500:
-            return NO_TOKEN if problem.status in (401, 403) else BAD_PARAMETER
-        return _BUSY if problem.temporary and problem.status == 503 else refusal("系统错误:服务器内部错误")
+    if problem.status == 405:
+        return HttpResponse(405, b"")
+    if problem.status == 429:
+        return _TOO_MANY_FAILURES
+    if problem.status < 500:
+        return NO_TOKEN if problem.status in (401, 403) else BAD_PARAMETER
+    return _BUSY if problem.temporary and problem.status == 503 else refusal("系统错误:服务器内部错误")
 
 
 # --- accounts -----------------------------------------------------------------------------------------------
@@ -200,7 +196,7 @@ def _id(text: str) -> str:
 
 
 _ROW: Final[dict[str, Any]] = {
-    "style": _GoChatStyle(),
+    "style": replace(PROBLEM, refuse=_refuse, everywhere=True),
     "success": b'{"code":200,',
     "app_of": lambda api, _: api.tenants.resolve(GOCHAT),
     "service": lambda core, _: core.service(GoChatApi),

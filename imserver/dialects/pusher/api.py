@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver.dialects.pusher.apps import PusherApp, PusherApps, body_matches, read_query
 from imserver.dialects.pusher.service import PusherService, connection_id_of
@@ -25,7 +26,7 @@ from imserver.dialects.pusher.wire import (
     data_of,
 )
 from imserver.plugin.errors import HttpProblem, Problems
-from imserver.plugin.http import ApiProblem, Call, HttpRequest, HttpResponse, Route
+from imserver.plugin.http import PROBLEM, ApiProblem, Call, HttpRequest, HttpResponse, Route
 from imserver.plugin.identity import Needs
 from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.services import ChannelRefused, ChannelServices, ClusterServices, SessionServices
@@ -74,15 +75,13 @@ class PusherApi(Struct, frozen=True):
     counts: ConnectionCounts
 
 
-class _Style:
+def _refuse(problem: HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
     """A matching status, and a text."""
+    text = f"{detail or problem.message}\n"
+    return HttpResponse(problem.status, text.encode("utf-8", "replace"), "text/plain; charset=utf-8")
 
-    everywhere = True
-    options = HttpResponse(204, b"")
 
-    def refuse(self, problem: HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
-        text = f"{detail or problem.message}\n"
-        return HttpResponse(problem.status, text.encode("utf-8", "replace"), "text/plain; charset=utf-8")
+_STYLE: Final = replace(PROBLEM, refuse=_refuse, everywhere=True)
 
 
 class _PusherRequest(Struct, frozen=True):
@@ -298,7 +297,7 @@ _ROW: Final[dict[str, Any]] = {
     "app": "known",
     "hot": True,
     "read": _read,
-    "style": _Style(),
+    "style": _STYLE,
     "refusals": {ChannelRefused: _refused},
     "service": lambda core, _: core.service(PusherApi),
     "signer": lambda api, request: api.apps.signer(request.method, request.path, request.query, time()),
@@ -312,5 +311,5 @@ ROUTES: Final = (
     Route("GET", "/apps/*/channels/*/users", Needs.SIGNED, users, **_ROW),
     Route("GET", "/apps/*/connections", Needs.SIGNED, connections, **_ROW),
     Route("POST", "/apps/*/users/*/terminate_connections", Needs.SIGNED, terminate, act="disconnect", **_ROW),
-    Route("GET", "/up", Needs.ANYONE, up, hot=True, style=_Style()),
+    Route("GET", "/up", Needs.ANYONE, up, hot=True, style=_STYLE),
 )

@@ -9,19 +9,11 @@ from uuid import uuid4
 
 import gevent
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from imserver.plugin import Feature, FeatureParts, FeatureSettings
-from imserver.plugin.errors import CloseCode, HttpProblem, Problems, StorageUnavailable, Unavailable
-from imserver.plugin.http import (
-    PROBLEM,
-    ApiProblem,
-    Call,
-    HttpRequest,
-    HttpResponse,
-    Route,
-    stream_head,
-    stream_refused,
-)
+from imserver.plugin.errors import CloseCode, Problems, StorageUnavailable, Unavailable
+from imserver.plugin.http import PROBLEM, ApiProblem, Call, HttpResponse, Route, stream_head, stream_refused
 from imserver.plugin.identity import Buckets, Needs, Principal, Rate, TooManyRequests
 from imserver.plugin.messages import Appended, Draft, Message, MessageLog, MessageServices, Rejected
 from imserver.plugin.services import ChannelRefused, Core
@@ -53,6 +45,7 @@ MESSAGES: Final = Rate(
 )
 _TYPE: Final = "text/event-stream; charset=utf-8"
 _OPEN_QUERY: Final = f"{NAME}.open"
+_EMPTY: Final = HttpResponse(204, b"")
 
 
 class AiChatSettings(Struct, frozen=True):
@@ -75,16 +68,6 @@ class Form(NamedTuple):
     line: Callable[[Answer, Chunk], bytes]
     chunked: StreamEncoding
     plain: StreamEncoding
-
-
-class _NoStream:
-    """The answer in place of a stream if there is none."""
-
-    everywhere = False
-    options = HttpResponse(204, b"")
-
-    def refuse(self, _problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
-        return HttpResponse(204, b"")
 
 
 class AiChat:
@@ -162,8 +145,8 @@ class AiChat:
             stored = None
         if not (message or streams or "wait" in parameters):
             log, host = self._core.node.request_log, host_of(stream.peer)
-            none = ApiProblem(Problems.NOT_FOUND)
-            stream.refuse(stream_refused(log, head, host, none, _NoStream()), CloseCode.NORMAL)
+            none, style = ApiProblem(Problems.NOT_FOUND), replace(PROBLEM, refuse=lambda *_: _EMPTY)
+            stream.refuse(stream_refused(log, head, host, none, style), CloseCode.NORMAL)
             return
         answer.stream = message or (streams[-1] if streams else "")
         self._begin(self._ui, stream, head, principal, answer, cursor, stored)
@@ -375,10 +358,7 @@ def _build(core: Core) -> FeatureParts:
 ROUTES: Final = (
     _route("POST", "/*/stop", AiChat.stop),
     _route("GET", "/*/messages", AiChat.history),
-    *(
-        _route("OPTIONS", path, lambda _ai_chat, _call: HttpResponse(204, b""))
-        for path in ("", "/ag-ui", "/*/stream")
-    ),
+    *(_route("OPTIONS", path, lambda _ai_chat, _call: _EMPTY) for path in ("", "/ag-ui", "/*/stream")),
 )
 FEATURE: Final = Feature(
     NAME, _build, (UI,), ROUTES, uses=("messages", "bots"), settings=FeatureSettings({NAME: AiChatSettings})

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver.plugin.errors import HttpProblem, Unavailable
 from imserver.plugin.http import (
+    PROBLEM,
     Api,
     ApiProblem,
     Call,
@@ -49,30 +51,19 @@ PREFLIGHT: Final = HttpResponse(204, b"", headers=(("Access-Control-Allow-Header
 """Pages of other origins send ``Mcp-…``: ``*`` adds all to the usual headers, without Authorization."""
 
 
-class _Style(Struct):
-    """Refusals as JSON-RPC with the status of the problem. ``base``: the address of this server; a 401 says
+def _refuse(problem: HttpProblem, request: HttpRequest, detail: str = "", base: str = "") -> HttpResponse:
+    """Refuse as JSON-RPC with the status of the problem. ``base``: the address of this server; a 401 says
     where the metadata are below it (RFC 9728). ``""``: clients look at the usual place themselves."""
-
-    base: str = ""
-    everywhere: bool = False
-    options: HttpResponse = PREFLIGHT
-
-    def refuse(self, problem: HttpProblem, request: HttpRequest, detail: str = "") -> HttpResponse:
-        """The answer to a refused request."""
-        headers = [("X-Request-Id", request.id)]
-        if problem.status == 401:
-            where = f'Bearer resource_metadata="{self.base}{METADATA}{PATH}"' if self.base else "Bearer"
-            headers += [("WWW-Authenticate", where), ("Access-Control-Expose-Headers", "WWW-Authenticate")]
-        error = {
-            "code": -problem.status,
-            "message": detail or problem.message,
-            "data": {"code": problem.code},
-        }
-        body = msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": error})
-        return HttpResponse(problem.status, body, "", tuple(headers))
+    headers = [("X-Request-Id", request.id)]
+    if problem.status == 401:
+        where = f'Bearer resource_metadata="{base}{METADATA}{PATH}"' if base else "Bearer"
+        headers += [("WWW-Authenticate", where), ("Access-Control-Expose-Headers", "WWW-Authenticate")]
+    error = {"code": -problem.status, "message": detail or problem.message, "data": {"code": problem.code}}
+    body = msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": error})
+    return HttpResponse(problem.status, body, "", tuple(headers))
 
 
-STYLE: Final = _Style()
+STYLE: Final = replace(PROBLEM, refuse=_refuse, options=PREFLIGHT)
 
 
 class Mcp:
@@ -84,7 +75,7 @@ class Mcp:
         self.followers = events.Followers(core)
         self.hooks = EventHooks(core, self.followers, self.settings.allow_loopback)
         self._yeses = core.node.buckets.make(USED, 1, 2 * protocol.STATE_SECONDS, core.cluster.attempt)
-        self._style = _Style(core.config.app.http_url.rstrip("/"))
+        self._style = replace(STYLE, refuse=partial(_refuse, base=core.config.app.http_url.rstrip("/")))
         self._offers = [Offer(tools=TOOLS, sources=(resources.SOURCE,))]
         self._info = {"name": "imserver", "title": "imserver", "version": core.node.version}
 

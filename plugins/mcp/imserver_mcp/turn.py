@@ -9,9 +9,19 @@ from urllib.parse import urlencode
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver.plugin.errors import CloseCode, Problems
-from imserver.plugin.http import Api, ApiProblem, Call, HttpRequest, HttpResponse, stream_head, stream_refused
+from imserver.plugin.http import (
+    PROBLEM,
+    Api,
+    ApiProblem,
+    Call,
+    HttpRequest,
+    HttpResponse,
+    stream_head,
+    stream_refused,
+)
 from imserver.plugin.identity import GOCHAT, Principal
 from imserver.plugin.services import Core
 from imserver.plugin.wire import Dialect, DialectState, Head, Stream, StreamEncoding
@@ -58,18 +68,6 @@ class InputRequired(Struct, frozen=True):
 
     requests: Mapping[str, Any] = {}
     state: Any = None
-
-
-class _Finished(Struct):
-    """A style in which there is one answer, to write it in place of a stream."""
-
-    answer: HttpResponse
-    everywhere: bool = False
-    options: HttpResponse = HttpResponse(204, b"")
-
-    def refuse(self, _problem: object, _request: HttpRequest, _detail: str = "") -> HttpResponse:
-        """The answer."""
-        return self.answer
 
 
 class Turn:
@@ -198,5 +196,6 @@ class Turn:
             self.stream.close(CloseCode.NORMAL)
             return
         log, host, problem = self.core.node.request_log, self.request.host, ApiProblem(Problems.BAD_REQUEST)
-        whole = stream_refused(log, self._head, host, problem, _Finished(answer), self.request.by)
+        style = replace(PROBLEM, refuse=lambda *_: answer)
+        whole = stream_refused(log, self._head, host, problem, style, self.request.by)
         self.stream.refuse(whole, CloseCode.NORMAL)

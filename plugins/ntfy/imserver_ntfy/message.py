@@ -14,9 +14,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver.plugin.errors import HttpProblem
-from imserver.plugin.http import ApiProblem, HttpRequest, HttpResponse
+from imserver.plugin.http import PROBLEM, ApiProblem, HttpRequest, HttpResponse
 
 MAX_ACTIONS: Final = 3
 MAX_PARAMETERS: Final = 64
@@ -83,20 +84,14 @@ def bad(code: int, text: str) -> ApiProblem:
     return ApiProblem(HttpProblem(code // 100, str(code), text))
 
 
-class NtfyStyle:
-    """Refusals in ntfy's form: ``{"code": 40009, "http": 400, "error": "…"}``."""
-
-    everywhere = False
-    options = HttpResponse(204, b"")
-
-    def refuse(self, problem: HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
-        """The answer to a refused request."""
-        code = int(problem.code) if problem.code.isdecimal() else problem.status * 100 + 1
-        about = {"code": code, "http": problem.status, "error": detail or problem.message}
-        return HttpResponse(problem.status, msgspec.json.encode(about))
+def _refuse(problem: HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
+    """Refuse in ntfy's form: ``{"code": 40009, "http": 400, "error": "…"}``."""
+    code = int(problem.code) if problem.code.isdecimal() else problem.status * 100 + 1
+    about = {"code": code, "http": problem.status, "error": detail or problem.message}
+    return HttpResponse(problem.status, msgspec.json.encode(about))
 
 
-STYLE: Final = NtfyStyle()
+STYLE: Final = replace(PROBLEM, refuse=_refuse)
 
 
 class Parameters:
