@@ -12,13 +12,13 @@ import struct
 import threading
 import time
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
+from bench.abuse_answers import row_of
 from bench.context import RunContext
 from bench.http_client import post
 from bench.loop import BenchError, Json
@@ -33,7 +33,7 @@ LINKS_EACH: Final = 200
 """Each of them sends so many messages with a link of their own: 1,000 together."""
 MESSAGES_EACH: Final = 50
 WAIT_SECONDS: Final = 45.0
-MOST_DELAY_S, MOST_HOLD_MS, MOST_GROWTH_MB = 40.0, 50, 32
+MOST_DELAY_S, MOST_GROWTH_MB = 40.0, 32
 _PAGE: Final = {"Content-Type": "text/html"}
 
 
@@ -142,20 +142,14 @@ def links(context: RunContext) -> Json:
     finally:
         node.control("stop")
     growth_mb, hold_ms = max(0, peak_kb * 1024 - before) / 1e6, longest["worst_us"] / 1000
-    return {
-        "name": NAME,
-        "of": "",
-        "counts": Counter[str](),
-        "closed": False,
-        "hold_ms": hold_ms,
-        "growth_mb": growth_mb,
-        "repeated_mb": 0.0,
-        "dropped": 0,
-        "delay_s": delay_s,
-        "answer": f"the preview of somebody else came after {delay_s:.2f} s",
-        "judged": True,
-        "over": delay_s > MOST_DELAY_S or hold_ms > MOST_HOLD_MS or growth_mb > MOST_GROWTH_MB,
-    }
+    return row_of(
+        NAME,
+        f"the preview of somebody else came after {delay_s:.2f} s",
+        (delay_s / MOST_DELAY_S, growth_mb / MOST_GROWTH_MB),
+        hold_ms=hold_ms,
+        growth_mb=growth_mb,
+        delay_s=delay_s,
+    )
 
 
 def _send(context: RunContext, user: str, text: str) -> int:

@@ -62,7 +62,7 @@ STORED: Final[Mapping[str, Json]] = {
     "streamClose": {"stream": "x"},
     "streamStop": {"stream": "x"},
     "botCommands": {"conversation": 1},
-    "report": {"user": OTHER, "reason": "spam", "text": "x" * 1_000},
+    "report": {"id": 0, "reason": "spam", "text": "x" * 1_000},
 }
 """Commands on messages → their data. In the centrifuge dialect they are methods of ``rpc``. Ids are
 replaced by those that the attacker may use.
@@ -178,8 +178,11 @@ def _filled_in(data: object, name: str, known: Mapping[str, Any]) -> object:
     found = {each: known.get(each, value) for each, value in data.items()}
     if name in GROUPS and "group" in found:
         found["group"] = int(found["group"])
-    if name == "press":
-        found["id"] = known.get("asked", 1)
+    if name == "receiptCounts":
+        found["ids"] = found["ids"][-100:]
+    named = {"press": known.get("asked", 1), "answer": known.get("ask", 1), "report": known.get("heard", 0)}
+    if name in named:
+        found["id"] = named[name]
     if "pieces" in found:
         found["pieces"] = [{**each, "stream": known.get("stream", "x")} for each in found["pieces"]]
     return found
@@ -198,9 +201,9 @@ def frames_of(dialect: str, name: str, known: Mapping[str, Any]) -> bytes:
     if dialect in ("cmd", "centrifuge"):
         data = _filled_in(data, name.removeprefix("rpc "), known)
     if dialect == "cmd":
-        login: Json = dict(CMD["login"] or {})
+        login: Json = {**(CMD["login"] or {}), "userID": known["user"]}
         if known["app"] != "default":
-            login = {"userID": known["user"], "app": known["app"], "serviceToken": known["token"]}
+            login |= {"app": known["app"], "serviceToken": known["token"]}
         begin = (_cmd("login", login), _cmd("subscribe", {"channel": CHANNEL}))
         frame = client_frame(_cmd(name, data))
         if name in ("subscribe", "unsubscribe"):
@@ -323,6 +326,22 @@ REFUSED: Final[Mapping[str, str]] = {
         "the token comes by mail",
     ),
     "GET /api/v1/publisher": "only as a WebSocket, whose commands have rows of their own",
+    **dict.fromkeys(
+        (
+            "POST /api/v1/notifications/act",
+            *(
+                f"{method} /api/v1/notifications/{name}"
+                for method in ("GET", "POST")
+                for name in ("answer", "unsubscribe")
+            ),
+        ),
+        "the token comes by a notification or mail",
+    ),
+    **dict.fromkeys(
+        ("POST /api/v1/nodes/drain", "POST /api/v1/nodes/undrain"), "it would end the server under attack"
+    ),
+    "POST /api/v1/previews/remove": "the server reaches no pages, so no message has a preview",
+    "POST /api/v1/webhooks/test": "no back end receives webhooks of the app",
     "GET /api/v1/events/log": "the app has no back end that reads events",
     "POST /api/v1/events/replay": "the app has no back end that reads events",
 }
@@ -526,6 +545,15 @@ def operation_requests(
             yield name, build
 
 
+OBJECTS: Final = (
+    *(f"exports/{verb}{whose}" for verb in ("show", "file") for whose in ("", "/self")),
+    *("reports/show", "reports/close", "notifications/audiences/cancel", "moderation/undo"),
+    *("notifications/endpoints/update", "notifications/endpoints/remove"),
+    *("keys/usage", "keys/revoke", "keys/rotate"),
+)
+"""Operations on an object of the attacker, whose id is ``object``."""
+
+
 def special(name: str, known: Mapping[str, Any]) -> Json:
     """Fields of one operation that differ from those of the others."""
     path = name.partition("/api/v1/")[2]
@@ -534,9 +562,18 @@ def special(name: str, known: Mapping[str, Any]) -> Json:
     new = {"app": f"new{time.time_ns()}"}
     person = {"app": "gochat", "user": known["person"]} if "person" in known else {}
     ask = {"id": known["ask"]} if "ask" in known else {}
-    return {
+    messages = {"messages": [known["id"]]}
+    object = {"id": known["object"]} if "object" in known else {}
+    fields: Mapping[str, Json] = {
         **dict.fromkeys(("accounts/lock", "accounts/unlock", "accounts/role"), person),
         **dict.fromkeys(("asks/cancel", "asks/remind", "asks/escalate"), ask),
+        **dict.fromkeys(OBJECTS, object),
+        **dict.fromkeys(("moderation/delete", "moderation/hide"), messages),
+        "moderation/undo": {"act": known.get("object", "x")},
+        "moderation/remove": known.get("member_of", {}),
+        "reports/send": {"user": known["user"], "message": known["heard"]} if "heard" in known else {},
+        "invitations/join": {"code": known.get("guests", "x")},
+        "webhooks/address": {"app": known.get("spare_app", "x")},
         "asks/get": {**ask, "wait": 0},
         "asks/answer": {**ask, "user": OTHER, "value": "x"} if ask else {},
         "uploads/delete": upload,
@@ -555,7 +592,8 @@ def special(name: str, known: Mapping[str, Any]) -> Json:
         "invitations/accept": {"user": known["user"]},
         "accounts/identifiers": {"email": f"{time.time_ns()}@example.com"},
         "accounts/register": {"phone": f"{time.time_ns()}"[-20:], "name": f"n{time.time_ns()}"},
-    }.get(path, {})
+    }
+    return fields.get(path, {})
 
 
 def _requests(name: str, operation: Json, schemas: Json, known: Mapping[str, Any]) -> Iterator[Request]:
@@ -563,13 +601,16 @@ def _requests(name: str, operation: Json, schemas: Json, known: Mapping[str, Any
     parameters = operation.get("parameters", ())
     for each in parameters:
         path = path.replace("{" + each["name"] + "}", str(known.get(each["name"], each.get("example", 1))))
-    query = {
+    # Of those about messages, the app is no part of the example.
+    app = {"app": known["app"]} if path.startswith(("/api/v1/moderation/", "/api/v1/reports/")) else {}
+    query = app if method == "GET" else {}
+    query |= {
         each["name"]: known.get(each["name"], each["example"])
         for each in parameters
         if each["in"] == "query" and "example" in each
     }
     if "limit" in query:
-        query["limit"] = 1_000
+        query["limit"] = next(each["schema"]["maximum"] for each in parameters if each["name"] == "limit")
     if query:
         path += "?" + urlencode(query, doseq=True)
     content: Json = operation.get("requestBody", {}).get("content", {})
@@ -581,7 +622,7 @@ def _requests(name: str, operation: Json, schemas: Json, known: Mapping[str, Any
         yield Request(method, path, kind, b"x" * 1_000 if content else b"", fields)
         return
     schema = schemas.get(found.get("schema", {}).get("$ref", "").rpartition("/")[2], empty)
-    example = {
+    example = app | {
         each: known[each] if each in known and not isinstance(value, list) else value
         for each, value in example.items()
     }

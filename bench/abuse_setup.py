@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from bench.abuse_rows import CHANNEL, OTHER, SYSTEM, USER
 from bench.connections import Target
@@ -24,6 +25,14 @@ PASSWORD: Final = "correct horse battery"
 STREAMS, LONG_BYTES = 100, 131_072
 """The most open streams of a bot, and the most bytes of each."""
 _INDEXED_SECONDS: Final = 3.0
+_ENDPOINT: Final = {
+    "endpoint": "https://push.example.com/wpush/v2/gAAAA",
+    "keys": {
+        "p256dh": "BP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6TlzAC8wEqKK6PBru3jl7A8",
+        "auth": "BTBZMqHH6r4Tts7J_aSIgg",
+    },
+    "device": "x",
+}
 CROWD: Final = 200
 """Accounts that the attacker may name as members of a group."""
 
@@ -55,38 +64,72 @@ def crowd_of(target: Target) -> dict[str, str]:
     return {each["user"]: each["token"] for each in (register(target) for _ in range(CROWD))}
 
 
-def stranger(target: Target, reads_history: bool) -> Attacker:
+def stranger(target: Target, reads_history: bool, user: str = USER) -> Attacker:
     """Anybody, in demo mode: a user of the app ``default`` and its back end.
 
     ``reads_history``: the channel has publications.
     """
-    message = {"app": "default", "user": USER, "to": OTHER, "text": "x"}
+    message = {"app": "default", "user": user, "to": OTHER, "text": "x"}
     sent = post(target, "/api/v1/messages/send", message)
+    heard = post(target, "/api/v1/messages/send", {**message, "user": OTHER, "to": user})
     app = f"bench{time.time_ns()}"
-    post(target, "/api/v1/apps/create", {"app": app, "settings": {}})
+    post(target, "/api/v1/apps/create", {"app": app, "settings": {"webhook": {"secret": "x" * 32}}})
     post(target, "/api/register", {"systemId": SYSTEM})
     publication = {"channels/publish": {"app": "default", "channel": CHANNEL, "text": "x" * 4_000}}
     if reads_history:
         post(target, "/api/v1/batch", {"commands": [publication] * 100})
     stream = post(
-        target, "/api/v1/channels/stream/open", {"app": "default", "channel": CHANNEL, "sender": USER}
+        target, "/api/v1/channels/stream/open", {"app": "default", "channel": CHANNEL, "sender": user}
     )
     known = {
         "app": "default",
-        "user": USER,
-        "token": token_of(USER),
+        "user": user,
+        "token": token_of(user),
         "to": OTHER,
         "channel": CHANNEL,
         "id": sent["id"],
         "thread": sent["id"],
+        "heard": heard["id"],
         "conversation": sent["conversation"],
         "ids": list(range(max(1, sent["id"] - 999), sent["id"] + 1)),
         "stream": stream["stream"],
-        "upload": upload(target, f"app=default&user={USER}", b"x" * 1_000),
-        "tus": _tus(target, "app=default&user=" + USER),
+        "upload": upload(target, f"app=default&user={user}", b"x" * 1_000),
+        "tus": _tus(target, "app=default&user=" + user),
         "spare_app": app,
     }
     return Attacker(**{**vars(target), "known": known})
+
+
+def object_of(attacker: Attacker, operation: str) -> object:
+    """The id of a new object for one of :data:`bench.abuse_rows.OBJECTS`."""
+    own = {"app": "default", "user": attacker.known["user"]}
+    if operation.startswith("exports/"):
+        whose = {"app": "default"} | (own if operation.endswith("/self") else {})
+        suffix = "/self" if operation.endswith("/self") else ""
+        id = post(attacker, f"/api/v1/exports/start{suffix}", whose)["id"]
+        shown, until = f"/api/v1/exports/show{suffix}?{urlencode({**whose, 'id': id})}", time.monotonic() + 5
+        while fetch(attacker, shown)["state"] != "done" and time.monotonic() < until:
+            time.sleep(0.05)
+        return id
+    heard = attacker.known["heard"]
+    notice = {"title": "x", "text": "x", "url": "/"}
+    route, fields, name = {
+        "reports": ("reports/send", {**own, "message": heard, "reason": "spam"}, "report"),
+        "moderation": ("moderation/delete", {"app": "default", "messages": [heard]}, "act"),
+        "keys": ("keys/create", {"scopes": ["read"]}, "id"),
+        "audiences": ("notifications/audiences", {"app": "default", "all": True, "notify": notice}, "id"),
+        "endpoints": ("notifications/endpoints", {**own, **_ENDPOINT}, "id"),
+    }[operation.removeprefix("notifications/").partition("/")[0]]
+    answer = post(attacker, f"/api/v1/{route}", fields)
+    return (answer["key"] if route == "keys/create" else answer)[name]
+
+
+def member_of_a_group(target: Target) -> Json:
+    """A member of a group of accounts, whom a moderator may remove."""
+    owner, member = register(target), register(target)
+    fields = {"name": "bench", "members": [member["user"]]}
+    group = post(replace(target, key=owner["token"]), "/api/v1/groups/create", fields)["group"]
+    return {"app": "gochat", "user": member["user"], "group": group}
 
 
 def upload(target: Target, query: str, body: bytes) -> str:
@@ -157,7 +200,10 @@ def account_of(target: Target, crowd: list[str]) -> Attacker:
     question = post(as_bot, "/api/v1/messages/send", pressed)
     stream = post(as_bot, "/api/v1/messages/stream/open", {"conversation": conversation})["stream"]
     hook = post(account, "/api/v1/hooks", {"group": group, "nickname": "x"})
-    code = post(account, "/api/v1/invitations/create", {"group": group})["code"]
+    code, guests = (
+        post(account, "/api/v1/invitations/create", {"group": group, "guests": each})["code"]
+        for each in (False, True)
+    )
     post(other, "/api/v1/friends/request", {"friend": own["user"]})
     devices = fetch(account, "/api/v1/accounts/devices")["devices"]
     known = {
@@ -186,6 +232,7 @@ def account_of(target: Target, crowd: list[str]) -> Attacker:
         "hook": hook["id"],
         "hook_url": hook["url"],
         "code": code,
+        "guests": guests,
         "device": devices[0]["device"],
         "provider": "example",
         "upload": upload(account, "", b"x" * 1_000),

@@ -297,7 +297,7 @@ FIGURES: dict[str, Figure] = {
     "hold_ms": Figure("the loop was held for at most", "ms", 1, worst=True),
     "growth_mb": Figure("memory grew by at most", "MB", 1, worst=True),
     "hash_mb": Figure("the same where a password is hashed, which takes 19 MiB", "MB", 1, worst=True),
-    "repeated_mb": Figure("repeating it added at most", "MB", 1, worst=True),
+    "residue_mb": Figure("memory stayed larger by at most", "MB", 1, worst=True),
     "attacks": Figure("attacks made"),
     "unproved": Figure("commands and routes all of whose requests were refused", worst=True),
     "attacks_over": Figure("attacks over a limit", worst=True),

@@ -104,7 +104,7 @@ def show(report: Json) -> None:
     show_table(report.get("title") or report["command"], columns, rows)
     print(origin_line(report))
     if report.get("attacks"):
-        columns = "request|>loop held|>memory grew|>by repeating|>dropped|answers|good"
+        columns = "request|>loop held|>memory grew|>and stayed|>dropped|>tries|answers|good"
         show_table(
             "requests of strangers and users, the worst first", columns, map(_attack_cells, report["attacks"])
         )
@@ -117,14 +117,13 @@ def show(report: Json) -> None:
         print("NOT GOOD: " + ", ".join(FIGURES[name].label for name in report["faults"]))
 
 
-_ATTACK_FIGURES = "hold_ms", "growth_mb", "repeated_mb", "dropped"
+_ATTACK_FIGURES = "hold_ms", "growth_mb", "residue_mb", "dropped"
 
 
 def _attack_cells(row: Json) -> list[str]:
-    good = "NO" if row["over"] else "yes" if row["judged"] else "–"
     numbers = [shown(name, row[name]) for name in _ATTACK_FIGURES]
     answers = ", ".join(f"{count} {what}" for what, count in row["counts"].items()) or row["answer"]
-    return [row["name"], *numbers, answers, good]
+    return [row["name"], *numbers, str(row["tries"]), answers, "NO" if row["over"] else "yes"]
 
 
 def show_versus(rows: Iterable[Json]) -> None:

@@ -151,7 +151,7 @@ MILLION = table("""
 
 ABUSE = table("""
 full requests of strangers and users | abuse
-  | hold_ms<50 growth_mb<20 hash_mb<24 repeated_mb<8 dropped unproved
+  | hold_ms<50 growth_mb<20 hash_mb<24 residue_mb<8 dropped unproved
 """)
 
 SUITES = {"all": ALL, "smoke": SMOKE, "cluster": CLUSTER, "million": MILLION, "abuse": ABUSE}
