@@ -88,6 +88,7 @@ _ASK: Final = b'"ask":'
 _decode_ask: Final = msgspec.json.Decoder(_WithAsk).decode
 
 EntryKind = Literal["message", "recall", "edit", "join", "leave", "group", "reaction", "pin", "press"]
+"""The log stores a kind as its number in this order: add new kinds only at the end."""
 
 
 class Message(Struct, frozen=True, gc=False):

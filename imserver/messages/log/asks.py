@@ -23,9 +23,9 @@ from imserver.messages.log.annotations import FoundMessage, find_message
 from imserver.messages.log.contract import Change, Entry, Rejected, RejectReason
 from imserver.messages.log.groups import record
 from imserver.messages.log.read import fetch, shown
-from imserver.messages.log.rows import NUMBERS, LogHead, LogPart, change_log, decode_meta, in_log, read_log
+from imserver.messages.log.rows import NUMBERS, LogHead, change_log, decode_meta, in_log, read_log
 from imserver.messages.log.transaction import AppTransaction
-from imserver.messages.log.writer import LogWriter
+from imserver.messages.log.writer import LogWriter, WritingPart
 from imserver.messages.model import Ask, AskAnswer, ask_in
 from imserver.model import Limit
 from imserver.plugin.storage import Store
@@ -56,13 +56,12 @@ class DueAsk(Struct, frozen=True):
     message: int
 
 
-class AskLog(LogPart):
+class AskLog(WritingPart):
     """Answers questions, and closes them. Each method may switch and raise StorageUnavailable; those that
     change something return after the commit. ``user`` ``""`` is a back end."""
 
     def __init__(self, writer: LogWriter, store: Store) -> None:
-        self._writer = writer
-        super().__init__(store)
+        super().__init__(writer, store)
         self.counts: Counter[AskAct | Literal["ask", "refuse"]] = Counter()
         """What this node has done, since its start. ``refuse``: others had answered before, or it was closed.
         ``ask`` is counted by whoever sends questions."""

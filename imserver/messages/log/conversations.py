@@ -157,14 +157,18 @@ class ConversationReader(LogPart):
     ) -> dict[int, UnreadMessages]:
         """What these users of each conversation have not read. ``mentioned``: conversation → those of them
         whose mentions are wanted. The number of queries does not grow with them, up to some dozens."""
-        return read_unread(sql, head, users, mentioned)
+        return {id: read_unread(sql, head, id, some, mentioned.get(id, ())) for id, some in users.items()}
 
     @in_log(dict)
     def read_positions(
         self, sql: Statements, head: LogHead, users: Mapping[int, Sequence[str]]
     ) -> dict[tuple[str, int], int]:
         """(user, conversation) → read position, of these users of each conversation who are its members."""
-        return read_positions(sql, head, users)
+        return {
+            (user, id): read
+            for id, some in users.items()
+            for user, read in read_positions(sql, head, id, some).items()
+        }
 
 
 def _sharing(

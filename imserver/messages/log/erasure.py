@@ -18,13 +18,12 @@ import msgspec
 
 from imserver.clock import is_long_turn, serve_others
 from imserver.messages.log.annotations import withdraw
-from imserver.messages.log.contract import Change, Draft
+from imserver.messages.log.contract import Draft
 from imserver.messages.log.read import end_of_look
 from imserver.messages.log.rows import (
     NUMBERS,
     USER,
     LogHead,
-    LogPart,
     count_members,
     decode_meta,
     in_log,
@@ -33,8 +32,7 @@ from imserver.messages.log.rows import (
 )
 from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.word_index import note_changes
-from imserver.messages.log.writer import LogWriter
-from imserver.plugin.storage import Store
+from imserver.messages.log.writer import WritingPart
 from imserver.storage.statements import Statements, text_of
 
 AT_ONCE: Final = 50
@@ -49,12 +47,8 @@ _NAMING: Final = (
 """The fields of ``meta`` in which the server or a client names users."""
 
 
-class UserEraser(LogPart):
+class UserEraser(WritingPart):
     """Erases users. May switch and raise StorageUnavailable."""
-
-    def __init__(self, writer: LogWriter, store: Store) -> None:
-        self._writer = writer
-        super().__init__(store)
 
     def erase(self, app: str, user: str, name: str) -> None:
         """Erase a user, who has left all groups. ``name`` stands in their place from then on."""
@@ -76,15 +70,8 @@ class UserEraser(LogPart):
 
     def _change(self, app: str, work: Callable[[AppTransaction], bool]) -> None:
         """Run work in transactions, until it returns that nothing is left to do."""
-        left = True
-
-        def one(transaction: AppTransaction) -> Change:
-            nonlocal left
-            left = work(transaction)
-            return Change(0)
-
-        while left:
-            self._writer.change(app, one)
+        while self._writer.run(app, work):
+            pass
 
     @in_log(lambda: (0, 0))
     def _begin(self, sql: Statements, head: LogHead, name: str) -> tuple[int, int]:

@@ -5,7 +5,7 @@ Permissions are checked under the log's lock, so they hold at the moment of the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -120,7 +120,9 @@ class GroupWriter(WritingPart):
         if condition is not None and not condition(transaction.sql):
             return Rejected(RejectReason.UNKNOWN_CONVERSATION)
         readable_after = start_of_history(transaction, conversation, new)
-        transaction.admit(state, new, role, readable_after, bots, _last_mutes(transaction, conversation, new))
+        # Who leaves and joins again stays muted.
+        mutes = {user: until for user, _, until in _ended(transaction, conversation, new)}
+        transaction.admit(state, new, role, readable_after, bots, mutes)
         if bots:
             transaction.set_bots(state, (*state.bots, *bots))
         details = {"users": new, "role": role, "members": count}
@@ -411,32 +413,25 @@ def start_of_history(transaction: AppTransaction, conversation: int, users: Sequ
     if not group_settings(transaction, conversation)[1] & OPTIONS["history"][0]:
         return {}
     starts = dict.fromkeys(users, 0)
-    sql = transaction.sql
-    for some in chunks(users):
-        some = padded(some, some[-1])
-        rows = sql.query(
-            f"SELECT member, max(left_id) FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
-            f"AND conversation = %s AND member IN {marks_of(len(some))} GROUP BY member",
-            (transaction.log, conversation, *some),
-        )
-        starts.update((text_of(member), left) for member, left in rows if left is not None)
+    starts.update((user, left) for user, left, _ in _ended(transaction, conversation, users))
     return starts
 
 
-def _last_mutes(transaction: AppTransaction, conversation: int, users: Sequence[str]) -> dict[str, int]:
-    """User → end of the mute in their last membership: who leaves and joins again stays muted."""
-    mutes: dict[str, int] = {}
+def _ended(
+    transaction: AppTransaction, conversation: int, users: Sequence[str]
+) -> Iterator[tuple[str, int, int]]:
+    """The memberships of these users that have ended, the last one last: (user, left_id, muted_until)."""
     sql = transaction.sql
     for some in chunks(users):
         some = padded(some, some[-1])
         rows = sql.query(
-            f"SELECT member, muted_until FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
-            f"AND conversation = %s AND member IN {marks_of(len(some))} AND left_id IS NOT NULL "
-            "ORDER BY joined_id",
+            f"SELECT member, left_id, muted_until FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} "
+            f"WHERE log = %s AND conversation = %s AND member IN {marks_of(len(some))} "
+            "AND left_id IS NOT NULL ORDER BY joined_id",
             (transaction.log, conversation, *some),
         )
-        mutes.update((text_of(member), until) for member, until in rows)
-    return mutes
+        for user, left, muted_until in rows:
+            yield text_of(user), left, muted_until
 
 
 def _wrong(users: Sequence[str]) -> Rejected | None:

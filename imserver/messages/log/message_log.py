@@ -54,8 +54,8 @@ class MessageLog:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.writer = LogWriter(lambda: store.database().writer_connection(), store.seconds)
-        self.groups = GroupWriter(self.writer)
-        self.annotations = AnnotationWriter(self.writer)
+        self.groups = GroupWriter(self.writer, store)
+        self.annotations = AnnotationWriter(self.writer, store)
         self.asks = AskLog(self.writer, store)
         self.entries = EntryReader(store)
         self.search = EntrySearch(store)

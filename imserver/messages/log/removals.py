@@ -15,13 +15,12 @@ from typing import Final
 import msgspec
 
 from imserver.messages.commands import SearchFilter
-from imserver.messages.log.contract import Change, Draft, Entry, Rejected, RejectReason
+from imserver.messages.log.contract import Draft, Entry
 from imserver.messages.log.read import end_of_look
-from imserver.messages.log.rows import NUMBERS, LogHead, LogPart, decode_meta, in_log, read_log
+from imserver.messages.log.rows import NUMBERS, LogHead, decode_meta, in_log, read_log
 from imserver.messages.log.search import time_window
 from imserver.messages.log.transaction import AppTransaction
-from imserver.messages.log.writer import LogWriter
-from imserver.plugin.storage import Store
+from imserver.messages.log.writer import WritingPart
 from imserver.storage.numbers import beyond
 from imserver.storage.statements import Condition, Row, Statements, text_of
 
@@ -33,12 +32,8 @@ _MARK: Final = b'{"removed":true}'
 _COPIES: Final = "removed_message"
 
 
-class RemovalWriter(LogPart):
+class RemovalWriter(WritingPart):
     """Removes messages, and restores them. Each method may switch and raise StorageUnavailable."""
-
-    def __init__(self, writer: LogWriter, store: Store) -> None:
-        self._writer = writer
-        super().__init__(store)
 
     def remove(
         self, app: str, act: str, messages: Sequence[int], condition: Condition | None = None
@@ -47,42 +42,36 @@ class RemovalWriter(LogPart):
         :meth:`restore`. Returns the ids that were looked at, in order; the others are left for the next call.
         Recalled messages stay as they are. ``condition``: checked in the transaction; None: it failed.
         """
-        done: list[int] = []
 
-        def work(transaction: AppTransaction) -> Change | Rejected:
-            done.clear()
+        def work(transaction: AppTransaction) -> list[int] | None:
             if condition is not None and not condition(transaction.sql):
-                return Rejected(RejectReason.NOT_ALLOWED)
-            size = 0
+                return None
+            size, done = 0, list[int]()
             for message in sorted(messages)[:MOST_AT_ONCE]:
                 if size > 4 * 1024 * 1024:
                     break
                 size += _remove(transaction, act, message)
                 done.append(message)
-            return Change(0)
+            return done
 
-        return None if isinstance(self._writer.change(app, work), Rejected) else done
+        return self._writer.run(app, work)
 
     def restore(self, app: str, act: str) -> int:
         """Restore some messages of a removal. Returns their number; 0: none is left."""
-        count = 0
 
-        def work(transaction: AppTransaction) -> Change:
-            nonlocal count
+        def work(transaction: AppTransaction) -> int:
             statement = (
                 f"SELECT DISTINCT message FROM {_COPIES} WHERE log = %s AND act = %s "
                 "ORDER BY message LIMIT %s"
             )
             values = (transaction.log, act, MOST_AT_ONCE)
             messages = [row[0] for row in transaction.sql.query(statement, values)]
-            count = len(messages)
             copies = _copies(transaction, act, messages[-1]) if messages else {}
             for message in messages:
                 _restore(transaction, message, copies[message])
-            return Change(0)
+            return len(messages)
 
-        self._writer.change(app, work)
-        return count
+        return self._writer.run(app, work)
 
     @in_log(int, writes=True)
     def finish(self, sql: Statements, head: LogHead, act: str) -> int:

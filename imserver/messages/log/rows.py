@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from hashlib import blake2b
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, get_args
 
 import msgspec
 from msgspec import Struct
@@ -28,24 +28,14 @@ _MAX_TYPE_BYTES: Final = Limit.TYPE_BYTES
 _MAX_CLIENT_ID_BYTES: Final = Limit.CLIENT_MSG_ID_BYTES
 _MIN_TIME_MS: Final = Limit.MIN_TIME_MS
 _MAX_TIME_MS: Final = Limit.TIME_MS
-KINDS: Final[tuple[EntryKind, ...]] = (
-    "message",
-    "recall",
-    "edit",
-    "join",
-    "leave",
-    "group",
-    "reaction",
-    "pin",
-    "press",
-)
-"""A kind is stored as its index here. Add new kinds only at the end."""
+KINDS: Final[tuple[EntryKind, ...]] = get_args(EntryKind)
+"""A kind is stored as its index here."""
 NUMBERS: Final[dict[str, int]] = {kind: number for number, kind in enumerate(KINDS)}
 _SENT: Final = frozenset({"message", "recall", "edit", "press"})
 """The kinds of drafts. The log itself makes the other entries."""
 ANNOTATIONS: Final = f"({NUMBERS['reaction']}, {NUMBERS['pin']}, {NUMBERS['press']})"
 """The kinds that neither count as unread nor are the last entry of a conversation, for ``kind IN``."""
-CONVERSATION_KINDS: Final[tuple[ConversationKind, ...]] = ("user", "group", "room")
+CONVERSATION_KINDS: Final[tuple[ConversationKind, ...]] = get_args(ConversationKind)
 USER: Final = 0
 GROUP: Final = 1
 ROOM: Final = 2

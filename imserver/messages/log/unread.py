@@ -6,7 +6,7 @@ The list of a user's conversations (:meth:`ConversationReader.page`) counts the 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -102,30 +102,9 @@ class UnreadMessages:
                 yield index
 
 
-def read_unread(
-    sql: Statements,
-    head: LogHead,
-    conversations: Mapping[int, Sequence[str]],
-    mentioned: Mapping[int, Sequence[str]],
-) -> dict[int, UnreadMessages]:
-    """Conversation → its messages that one of its users has not read. See :class:`UnreadMessages`.
-    ``mentioned``: conversation → the users whose mentions are wanted."""
-    return {id: _unread(sql, head, id, users, mentioned.get(id, ())) for id, users in conversations.items()}
-
-
-def read_positions(
-    sql: Statements, head: LogHead, conversations: Mapping[int, Sequence[str]]
-) -> dict[tuple[str, int], int]:
-    """(user, conversation) → read position of the members; without bots. What was written before a user has
-    joined counts as read."""
-    return {
-        (user, id): read
-        for id, users in conversations.items()
-        for user, read in _positions(sql, head, id, users).items()
-    }
-
-
-def _positions(sql: Statements, head: LogHead, conversation: int, users: Sequence[str]) -> dict[str, int]:
+def read_positions(sql: Statements, head: LogHead, conversation: int, users: Sequence[str]) -> dict[str, int]:
+    """User → read position, for the members among these users; without bots. What was written before a user
+    has joined counts as read."""
     statement = (
         "SELECT s.member, s.joined_id, coalesce(r.read_id, 0), s.bot FROM membership s "
         "LEFT JOIN read_position r ON r.log = s.log AND r.member = s.member "
@@ -136,10 +115,12 @@ def _positions(sql: Statements, head: LogHead, conversation: int, users: Sequenc
     return {text_of(user): max(joined, read) for user, joined, read, bot in rows if not bot}
 
 
-def _unread(
+def read_unread(
     sql: Statements, head: LogHead, conversation: int, users: Sequence[str], mentioned: Sequence[str]
 ) -> UnreadMessages:
-    reads = _positions(sql, head, conversation, users)
+    """The messages of a conversation that one of these users has not read. ``mentioned``: the users whose
+    mentions are wanted."""
+    reads = read_positions(sql, head, conversation, users)
     if not reads:
         return UnreadMessages({}, ())
     hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)

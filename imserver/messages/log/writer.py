@@ -45,10 +45,11 @@ from imserver.messages.log.contract import (
     Stored,
 )
 from imserver.messages.log.lost import EntriesLost, move_on
-from imserver.messages.log.rows import objection, resend_of
+from imserver.messages.log.rows import LogPart, objection, resend_of
 from imserver.messages.log.transaction import AppTransaction, ChangeRequest, Outcome, batch_of, lock_head
 from imserver.messages.log.uplink_sessions import UplinkSessions
 from imserver.messages.log.word_content import RecentEntries
+from imserver.plugin.storage import Store
 from imserver.storage.statements import CommitGuard, DirectStatements, NotStored, RowRefused, Unsure
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
+T = TypeVar("T")
 Writing = TypeVar("Writing", bound="WritingPart")
 
 Request = AppendRequest | ChangeRequest
@@ -307,6 +309,22 @@ class LogWriter:
         assert isinstance(outcome, Change | Rejected)
         return outcome
 
+    def run(self, app: str, work: Callable[[AppTransaction], T]) -> T:
+        """Do ``work`` in a transaction, and return its result after the commit.
+
+        Raises the same errors as :meth:`append`; StorageUnavailable also if the database refuses a row.
+        """
+        results: list[T] = []
+
+        def change(transaction: AppTransaction) -> Change:
+            results[:] = [work(transaction)]  # it may run again
+            return Change(0)
+
+        outcome = self.change(app, change)
+        if isinstance(outcome, Rejected):
+            raise StorageUnavailable(outcome.detail)
+        return results[0]
+
     def begin_uplink(self, app: str, user: str, session: int) -> int:
         """Let only this session of a user send drafts that name an uplink session. Switches.
 
@@ -314,16 +332,12 @@ class LogWriter:
         before it, or is never stored. ``session``: a number that no session of the app ever had. Raises the
         same errors as :meth:`append`; then the client must log in again.
         """
-        last = 0
 
-        def work(transaction: AppTransaction) -> Change:
-            nonlocal last
-            last = transaction.before
+        def work(transaction: AppTransaction) -> int:
             transaction.uplink_sessions[user] = session
-            return Change(0)
+            return transaction.before
 
-        self.change(app, work)
-        return last
+        return self.run(app, work)
 
     def learn(self, app: str, id: int) -> None:
         """An id of an app's log is known to be stored. Never switches."""
@@ -333,15 +347,7 @@ class LogWriter:
     def check(self, app: str) -> int:
         """Let the log of an app continue beyond what is known, if the database has lost that. Returns the
         last id. Switches. Raises the same errors as :meth:`append`."""
-        last = 0
-
-        def work(transaction: AppTransaction) -> Change:
-            nonlocal last
-            last = transaction.before
-            return Change(0)
-
-        self.change(app, work)
-        return last
+        return self.run(app, lambda transaction: transaction.before)
 
     def is_busy(self, app: str) -> bool:
         """Whether drafts of an app are waiting or being stored. Never switches."""
@@ -607,10 +613,11 @@ def _answer(request: Request, outcome: Outcome) -> None:
         log.exception("a requester could not be answered")
 
 
-class WritingPart:
-    """A part of the log that changes it by the writer."""
+class WritingPart(LogPart):
+    """A part of the log that reads its tables, and changes them by the writer."""
 
-    def __init__(self, writer: LogWriter) -> None:
+    def __init__(self, writer: LogWriter, store: Store) -> None:
+        super().__init__(store)
         self._writer = writer
 
 
