@@ -24,6 +24,7 @@ from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.errors import ClientError, ImserverError
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import ChannelMembership, Hub, LocalChannel
+from imserver.metrics import Metrics
 from imserver.model import ChannelPart, Event, Limit, Outcome
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
@@ -258,23 +259,28 @@ class ChannelNamesAnswer(Struct, frozen=True, array_like=True):
     channels: list[ChannelCount]
 
 
+class NodeParts(Struct, frozen=True):
+    """The parts of a node that its channels use. ``table``: connections by their ids. ``settings``: app → its
+    settings."""
+
+    hub: Hub
+    fanout: Fanout
+    metrics: Metrics
+    table: ConnectionTable
+    settings: Callable[[str], TenantSettings | None]
+
+
 class ChannelMembers:
     """Who is subscribed to channels: the members on this node, and lists and numbers of those on all nodes.
     Owner of the queue of ended connections.
 
     Calls may switch, unless their docstring says otherwise. Connections are those of this node; for those of
-    other nodes, see :class:`imserver.channels.connections.Connections`. ``settings``: app → its settings.
-    ``others`` and ``registrar`` are None without a cluster.
+    other nodes, see :class:`imserver.channels.connections.Connections`. ``others`` and ``registrar`` are None
+    without a cluster.
     """
 
     def __init__(
-        self,
-        hub: Hub,
-        fanout: Fanout,
-        table: ConnectionTable,
-        settings: Callable[[str], TenantSettings | None],
-        others: OtherNodes | None = None,
-        registrar: Registrar | None = None,
+        self, here: NodeParts, others: OtherNodes | None = None, registrar: Registrar | None = None
     ) -> None:
         self.membership = ChannelMembership()
         self.on_left: list[Callable[[Connection, tuple[str, ...]], None]] = []
@@ -287,11 +293,11 @@ class ChannelMembers:
         self.on_parted: list[OnMember] = []
         """Called with each connection that is no member any more, the channel, and whether it was the last
         one on this node. Must not switch. Append."""
-        self._hub = hub
-        self._fanout = fanout
-        self._connections = table
-        self._birth = table.ids.birth
-        self._settings = settings
+        self._hub = here.hub
+        self._fanout = here.fanout
+        self._connections = here.table
+        self._birth = here.table.ids.birth
+        self._settings = here.settings
         self._others = others
         self._registrar = registrar
         self._left: deque[tuple[Connection, tuple[str, ...]]] = deque()

@@ -18,7 +18,7 @@ from imserver.cluster.history import HistoryPage, Position
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import ChannelPosition, LocalChannel
 from imserver.message_view import payload_of
-from imserver.model import ChannelPart, Event, StreamPart
+from imserver.model import Event
 from imserver.protocol.fossil import compressed
 from imserver.transport.connection import Connection
 
@@ -41,9 +41,7 @@ class OrderedDelivery:
         self._fanout = fanout
         self._history = history
         self._expel = expel
-        self.accept_stream: Callable[[str, ChannelPart, StreamPart, Event], bool] = lambda *event: (
-            event[2].done
-        )
+        self.accept_stream: Callable[[str, Event], bool] = _is_end
         """Called with a publication that is a piece or the end of a streamed message of an app: whether
         subscribers receive it. Never switches. The messenger sets it. Without it, they receive the ends that
         other nodes publish: these are whole."""
@@ -322,3 +320,9 @@ class OrderedDelivery:
                     continue
                 if newest != Position(state.epoch, state.offset):
                     self._fill(local, state)
+
+
+def _is_end(_app: str, event: Event) -> bool:
+    """Whether an event is the end of a streamed message."""
+    part = event.channel
+    return part is not None and part.stream is not None and part.stream.done

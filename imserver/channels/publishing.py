@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from imserver.auth.rates import NOTICES, PUBLICATIONS, Buckets
 from imserver.channels.histories import ChannelHistories, Published
-from imserver.channels.members import ChannelMembers, ChannelRefused, Publication, infos_of
+from imserver.channels.members import ChannelRefused, NodeParts, Publication, infos_of
 from imserver.channels.options import ChannelOptions, check_known
 from imserver.channels.positions import OrderedDelivery
 from imserver.channels.registrar import Registrar
@@ -24,11 +24,7 @@ from imserver.cluster.history import Position
 from imserver.cluster.nodes import OtherNodes, ToChannel
 from imserver.config.settings import ChannelSettings
 from imserver.errors import QuotaSpent
-from imserver.hub.fanout import Fanout
-from imserver.hub.hub import Hub
-from imserver.metrics import Metrics
 from imserver.model import YIELD_TARGETS, ChannelPart, Event, Outcome
-from imserver.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
 
 _encode = msgspec.json.Encoder().encode
@@ -126,22 +122,19 @@ class ChannelPublishing:
 
     def __init__(
         self,
+        here: NodeParts,
         options: ChannelOptions,
         histories: ChannelHistories,
         ordered: OrderedDelivery,
-        hub: Hub,
-        fanout: Fanout,
-        metrics: Metrics,
-        table: ConnectionTable,
-        nodes: ChannelNodes | None = None,
+        nodes: ChannelNodes | None,
     ) -> None:
+        self._hub = here.hub
+        self._fanout = here.fanout
+        self._metrics = here.metrics
+        self._connections = here.table
         self._options = options
         self._histories = histories
         self._ordered = ordered
-        self._hub = hub
-        self._fanout = fanout
-        self._metrics = metrics
-        self._connections = table
         self._nodes = nodes
         self._publications = Buckets(PUBLICATIONS)
 
@@ -299,11 +292,7 @@ class ChannelPublishing:
         if local is None:
             return 0
         part = what.event.channel
-        if (
-            part is not None
-            and part.stream
-            and not self._ordered.accept_stream(app, part, part.stream, what.event)
-        ):
+        if part is not None and part.stream and not self._ordered.accept_stream(app, what.event):
             return 0
         skipped = what.except_connection
         if isinstance(skipped, str):
@@ -319,22 +308,13 @@ class ChannelNotices:
     """Sends notices to the members of a channel: who subscribes and who leaves. Counts them for those who
     cause them."""
 
-    def __init__(
-        self,
-        members: ChannelMembers,
-        options: ChannelOptions,
-        publishing: ChannelPublishing,
-        hub: Hub,
-        fanout: Fanout,
-        table: ConnectionTable,
-    ) -> None:
+    def __init__(self, here: NodeParts, options: ChannelOptions, publishing: ChannelPublishing) -> None:
+        self._hub = here.hub
+        self._fanout = here.fanout
+        self._connections = here.table
         self._options = options
         self._publishing = publishing
-        self._hub = hub
-        self._fanout = fanout
-        self._connections = table
         self._notices = Buckets(NOTICES)
-        members.on_left.append(self._announce_leaves)
 
     def charge(self, connection: Connection, *channels: str) -> None:
         """Count the notices that the others of these channels get when a client subscribes, and later leaves.
@@ -383,6 +363,8 @@ class ChannelNotices:
         notice = Publication(channel, event, except_connection=None if to_itself else connection)
         self._publishing.publish_soon(app, notice)
 
-    def _announce_leaves(self, connection: Connection, channels: tuple[str, ...]) -> None:
+    def announce_leaves(self, connection: Connection, channels: tuple[str, ...]) -> None:
+        """Send a notice about a subscriber who has left these channels without being asked. Never
+        switches."""
         for channel in channels:
             self.announce("leave", connection, channel)

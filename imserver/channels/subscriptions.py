@@ -16,19 +16,16 @@ import gevent
 from msgspec import Struct
 
 from imserver.channels.histories import ChannelHistories, ChannelHistory, fitting
-from imserver.channels.members import INSUFFICIENT_STATE, ChannelMembers, ChannelRefused
+from imserver.channels.members import INSUFFICIENT_STATE, ChannelMembers, ChannelRefused, NodeParts
 from imserver.channels.options import ChannelOptions, check_known
 from imserver.channels.positions import OrderedDelivery
 from imserver.channels.publishing import ChannelNodes, ChannelNotices, ChannelPublishing
 from imserver.clock import until_beat
 from imserver.cluster.history import HistoryPage, Position
-from imserver.config.settings import ChannelSettings, TenantSettings
-from imserver.hub.fanout import Fanout
-from imserver.hub.hub import Hub, LocalChannel
-from imserver.metrics import Metrics
+from imserver.config.settings import ChannelSettings
+from imserver.hub.hub import LocalChannel
 from imserver.model import Event
 from imserver.protocol.fossil import compressed
-from imserver.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)
@@ -79,21 +76,20 @@ class ChannelSubscriptions:
 
     def __init__(
         self,
+        here: NodeParts,
         members: ChannelMembers,
         options: ChannelOptions,
         histories: ChannelHistories,
         ordered: OrderedDelivery,
         notices: ChannelNotices,
-        hub: Hub,
-        fanout: Fanout,
     ) -> None:
+        self._hub = here.hub
+        self._fanout = here.fanout
         self._members = members
         self._options = options
         self._histories = histories
         self._ordered = ordered
         self._notices = notices
-        self._hub = hub
-        self._fanout = fanout
         members.on_parted.append(self._parted)
 
     def join(self, app: str, channel: str, connection: Connection) -> bool:
@@ -351,21 +347,15 @@ class Channels(Struct, frozen=True):
 
 
 def build_channels(
-    members: ChannelMembers,
-    hub: Hub,
-    fanout: Fanout,
-    metrics: Metrics,
-    table: ConnectionTable,
-    settings: Callable[[str], TenantSettings | None],
-    history: ChannelHistory,
-    nodes: ChannelNodes | None = None,
+    here: NodeParts, members: ChannelMembers, history: ChannelHistory, nodes: ChannelNodes | None = None
 ) -> Channels:
-    """Build the parts. ``settings``: app → its settings. ``history`` is that of this node, or the one that
-    all nodes share. ``nodes``: the other nodes; None without a cluster."""
-    options = ChannelOptions(settings)
+    """Build the parts. ``history`` is that of this node, or the one that all nodes share. ``nodes``: the
+    other nodes; None without a cluster."""
+    options = ChannelOptions(here.settings)
     histories = ChannelHistories(options, history)
-    ordered = OrderedDelivery(fanout, history, partial(members.expel, code=INSUFFICIENT_STATE))
-    publishing = ChannelPublishing(options, histories, ordered, hub, fanout, metrics, table, nodes)
-    notices = ChannelNotices(members, options, publishing, hub, fanout, table)
-    subscriptions = ChannelSubscriptions(members, options, histories, ordered, notices, hub, fanout)
+    ordered = OrderedDelivery(here.fanout, history, partial(members.expel, code=INSUFFICIENT_STATE))
+    publishing = ChannelPublishing(here, options, histories, ordered, nodes)
+    notices = ChannelNotices(here, options, publishing)
+    members.on_left.append(notices.announce_leaves)
+    subscriptions = ChannelSubscriptions(here, members, options, histories, ordered, notices)
     return Channels(members, options, histories, ordered, publishing, notices, subscriptions)

@@ -19,6 +19,7 @@ from imserver.config.settings import Config, Finding, TenantSettings
 from imserver.config.values import short_sign_key
 from imserver.node.feature_list import load_features
 from imserver.storage.address import database_address
+from imserver.transport.proxies import is_loopback
 
 WIDE_PREFIX: Final = {4: 24, 6: 64}
 """IP version → prefix length below which a trusted network is reported."""
@@ -59,7 +60,7 @@ def encryption(it: Deployment) -> Iterator[Finding]:
     server = it.config.server
     proxies = [ipaddress.ip_network(each, strict=False) for each in server.trusted_proxies]
     hosts = [server.host, *(row.host for row in server.extra_listen if row.host)]
-    beyond = [host for host in hosts if not is_loopback(host)]
+    beyond = [host for host in hosts if not _is_here(host)]
     if beyond and all(network.is_loopback for network in proxies):
         yield (
             "server.trusted_proxies",
@@ -149,7 +150,7 @@ def cluster(it: Deployment) -> Iterator[Finding]:
 
 def _on_several_machines(config: Config) -> bool:
     """Whether the nodes of a cluster may be on several machines."""
-    only_here = is_loopback(config.cluster.advertise or "127.0.0.1")
+    only_here = _is_here(config.cluster.advertise or "127.0.0.1")
     return config.clustered and not (only_here and _redis_is_local(config))
 
 
@@ -157,7 +158,7 @@ def webhooks(it: Deployment) -> Iterator[Finding]:
     for name, app in it.apps.items():
         for key, text in marked(app, "url"):
             url = urlsplit(text)
-            if url.scheme == "http" and not is_loopback(url.hostname or ""):
+            if url.scheme == "http" and not _is_here(url.hostname or ""):
                 yield f"apps.{name}.{key}", "users' data is sent unencrypted; use https://"
 
 
@@ -190,12 +191,9 @@ def findings(it: Deployment) -> list[Finding]:
     return [finding for check in CHECKS for finding in check(it)]
 
 
-def is_loopback(host: str) -> bool:
+def _is_here(host: str) -> bool:
     """Whether a host is this machine, by its address or the name ``localhost``; nothing is resolved."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return host == "localhost" or is_loopback(host.strip("[]"))
 
 
 def _is_private(host: str) -> bool:
@@ -216,7 +214,7 @@ def _wide(networks: tuple[str, ...], *, loopback: bool = True) -> Iterator[str]:
 
 def _redis_is_local(config: Config) -> bool:
     address = address_of(config.redis)
-    return "path" in address.options or all(is_loopback(host) for host, _ in address.hosts)
+    return "path" in address.options or all(_is_here(host) for host, _ in address.hosts)
 
 
 def _world_readable(path: Path) -> bool:

@@ -14,7 +14,7 @@ from time import monotonic, time
 from imserver.auth.login import Logins
 from imserver.auth.tenants import Tenants
 from imserver.channels.connections import Connections
-from imserver.channels.members import ChannelMembers
+from imserver.channels.members import ChannelMembers, NodeParts
 from imserver.channels.publishing import ChannelNodes
 from imserver.channels.registrar import Registrar
 from imserver.channels.subscriptions import build_channels
@@ -109,11 +109,10 @@ class ClusterMember:
             hub, fanout, metrics, logins, self._store, others, required, guard.logged_in
         )
         self.registrar = Registrar(registry, messages, hub)
-        members = ChannelMembers(hub, fanout, table, tenants.by_name.get, others, self.registrar)
+        here = NodeParts(hub, fanout, metrics, table, tenants.by_name.get)
+        members = ChannelMembers(here, others, self.registrar)
         channel_nodes = ChannelNodes(others, self.registrar)
-        channels = build_channels(
-            members, hub, fanout, metrics, table, tenants.by_name.get, registry.history, channel_nodes
-        )
+        channels = build_channels(here, members, registry.history, channel_nodes)
         connections = Connections(table, channels, fanout, self._queries, registry, others)
         presence = Presence(hub, table, registry, others)
         reach = ClusterReach(registry, messages, hub, fanout, idempotency, guard, metrics)

@@ -29,7 +29,7 @@ from imserver.auth.tenants import Tenants
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.connections import Connections
 from imserver.channels.consent import ChannelConsent
-from imserver.channels.members import ChannelMembers
+from imserver.channels.members import ChannelMembers, NodeParts
 from imserver.channels.subscriptions import build_channels
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries, Overview, StateQuery
@@ -498,7 +498,6 @@ class Core:
             registry=self.cluster.registry,
             hub=self.sessions.hub,
             idempotency=self.push.idempotency,
-            counters=self.node.counters,
             database=None if self.member is None else self.member.database,
         )
 
@@ -555,8 +554,8 @@ def _build_alone(base: Foundation, logins: Logins) -> TargetServices:
     reach = LocalReach(idempotency, fanout, metrics)
     history = LocalHistory(base.config.limits.history_bytes, hub.member_count)
     tenants.on_delete.append(history.forget)
-    members = ChannelMembers(hub, fanout, table, tenants.by_name.get)
-    channels = build_channels(members, hub, fanout, metrics, table, tenants.by_name.get, history)
+    here = NodeParts(hub, fanout, metrics, table, tenants.by_name.get)
+    channels = build_channels(here, ChannelMembers(here), history)
     return TargetServices(
         sessions=sessions,
         presence=Presence(hub, table, registry),

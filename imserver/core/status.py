@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from time import time
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -42,7 +41,7 @@ class Unready(Struct, frozen=True, omit_defaults=True):
 
 
 class NodeStatus:
-    """Reads the state of the node off its services. ``counters``: of features. Never switches.
+    """Reads the state of the node off its services. Never switches.
 
     Owner of the time since when this node is not ready.
 
@@ -57,7 +56,6 @@ class NodeStatus:
         registry: Registry,
         hub: Hub,
         idempotency: Idempotency,
-        counters: Sequence[Struct],
         database: DatabaseCheck | None,
     ) -> None:
         self._node = node
@@ -66,7 +64,6 @@ class NodeStatus:
         self._registry = registry
         self._hub = hub
         self._idempotency = idempotency
-        self._counters = counters
         self._database = database
         self._reason = ""
         self._since = 0
@@ -140,7 +137,7 @@ class NodeStatus:
         if not detail:
             return state
         unready = self.unready()
-        of_features = {name: value for each in self._counters for name, value in asdict(each).items()}
+        of_features = {name: value for each in self._node.counters for name, value in asdict(each).items()}
         return {
             **state,
             "apps": apps,

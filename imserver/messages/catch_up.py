@@ -95,15 +95,15 @@ class CatchUp:
         """
         subscription = PongLogSubscription(number=next(self._numbers), positions=positions, pinged=pinged)
         subscription.acked = subscription.delivered = min(positions.values())
-        self.subscribe(connection, subscription, live=False)
+        self.subscribe(connection, subscription)
         return subscription
 
-    def subscribe(self, connection: Connection, log_subscription: LogSubscription, live: bool = True) -> int:
-        """Let a session follow the log; returns the position from which. May switch.
+    def subscribe(self, connection: Connection, log_subscription: LogSubscription) -> None:
+        """Let a session follow the log. May switch.
 
-        ``live`` False: nothing is delivered before the client has synced all that it missed (:meth:`sync`).
-        Nothing happens if the session ends, or logs in again, meanwhile. Raises StorageUnavailable; then the
-        session does not follow the log.
+        Nothing is delivered before the client has synced all that it missed (:meth:`sync`). Nothing happens
+        if the session ends, or logs in again, meanwhile. Raises StorageUnavailable; then the session does not
+        follow the log.
         """
         app, user, state = connection.app, connection.user, connection.dialect_state
         log_subscriptions = self._log_subscriptions
@@ -120,17 +120,14 @@ class CatchUp:
         same = connection.user == user and connection.dialect_state is state
         if not same or not self._may_subscribe(connection):
             self._remove(app)
-            return position
+            return
         if connection.log_subscription is not None:  # a pending one
             log_subscription.backlog = connection.log_subscription.backlog
             self.forget(connection)
         connection.log_subscription = log_subscription
         log_subscriptions.acking += isinstance(log_subscription, AckingLogSubscription)
-        if live:
-            log_subscription.backlog = None
         for conversation, bot in groups_at(rows, position):
             log_subscriptions.followers.enter(app, connection, conversation, bot)
-        return position
 
     def put_off(self, connection: Connection, pending: PendingLogSubscription) -> None:
         """The log is unavailable: the session receives nothing before it syncs."""
@@ -277,7 +274,7 @@ class CatchUp:
     def collect(self, connection: Connection) -> None:
         """Let a session that has just begun follow the log. New entries wait until it has synced. May switch.
         Raises StorageUnavailable."""
-        self.subscribe(connection, LogSubscription(backlog=[]), live=False)
+        self.subscribe(connection, LogSubscription(backlog=[]))
 
     def resume(
         self, connection: Connection, cursor: int, acks: bool, resumed: Resumed, collects: bool = False
@@ -293,7 +290,7 @@ class CatchUp:
         """
         backlog: Backlog = [] if collects else ()
         log_subscription = AckingLogSubscription(backlog) if acks else LogSubscription(backlog)
-        self.subscribe(connection, log_subscription, live=False)
+        self.subscribe(connection, log_subscription)
         if connection.log_subscription is not log_subscription:
             resumed(False, False)
             return
@@ -316,7 +313,7 @@ class CatchUp:
         """
         if not self.answers():
             raise StorageUnavailable("the database does not answer")
-        self.subscribe(connection, LogSubscription(backlog=[]), live=False)
+        self.subscribe(connection, LogSubscription(backlog=[]))
 
     def answers(self) -> bool:
         """Whether the last access to the database succeeded. Never switches."""

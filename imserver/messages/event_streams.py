@@ -87,7 +87,7 @@ class StreamStarts:
         if first:
             self._deliverer.send(stream, first)
         try:
-            self._catch_up.subscribe(stream, LogSubscription(), live=False)
+            self._catch_up.subscribe(stream, LogSubscription())
             if first:
                 stream.wait_until_sent()
             self._catch_up.send_missed(stream, first[-1].id if first else cursor)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, takewhile
 from time import monotonic
 from typing import Final
 
@@ -20,7 +20,7 @@ from gevent.event import Event as Signal
 from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.messages.deliverer import Deliverer
-from imserver.messages.log.contract import Commit, Entry
+from imserver.messages.log.contract import Commit
 from imserver.messages.log.message_log import MessageLog
 from imserver.metrics import Metrics
 
@@ -209,7 +209,8 @@ class LogFollower:
             return False  # the database has lost entries: check() finds it
         self._log.writer.learn(app, head)
         # Of senders whose drafts are being stored here nothing is delivered yet: results may belong to it.
-        ready = entries[: _before_any_of(entries, self._log.writer.senders(app))]
+        senders = self._log.writer.senders(app)
+        ready = list(takewhile(lambda entry: entry.sender not in senders, entries))
         whole = len(entries) < PAGE and len(ready) == len(entries)
         # Expired entries leave holes at the beginning of the log, so its end is asked for.
         last = max(head, ready[-1].id if ready else 0) if whole else ready[-1].id if ready else after
@@ -276,12 +277,3 @@ class LogFollower:
 def _is_quiet(followed: _Followed, before: float) -> bool:
     """Whether an app has had no news since then, and no gap is being filled."""
     return followed.known is None and not followed.filling and followed.heard_at <= before
-
-
-def _before_any_of(entries: list[Entry], senders: Collection[str]) -> int:
-    """The number of entries before the first one of one of these senders."""
-    if senders:
-        for index, entry in enumerate(entries):
-            if entry.sender in senders:
-                return index
-    return len(entries)

@@ -210,9 +210,9 @@ class MessageCommands:
         now = connection.log_subscription
         if isinstance(now, PendingLogSubscription) and now.acks:
             acking = AckingLogSubscription(acked=command.after, delivered=command.after)
-            self._catch_up.subscribe(connection, acking, live=False)
+            self._catch_up.subscribe(connection, acking)
         elif now is None or isinstance(now, PendingLogSubscription):
-            self._catch_up.subscribe(connection, LogSubscription(), live=False)
+            self._catch_up.subscribe(connection, LogSubscription())
         # The subscription delivers changes of marks from here on, so none is missed.
         marks = UNSET if command.version < 0 else self._receipts.marks(app, user, command.version)
         if connection.log_subscription is None:
@@ -236,10 +236,8 @@ class MessageCommands:
         stored = self._log
         conversation, before, limit = command.conversation, command.before, command.limit
         if command.types:
-            entries, before = self._searches.search(
-                app, user, "", conversation, before, limit, SearchFilter(types=command.types)
-            )
-            return Reply(errors.ReplyCode.OK, _search_page(entries, before))
+            wanted = Search("", conversation, before, limit, SearchFilter(types=command.types))
+            return _search_page(*self._searches.search(app, user, wanted))
         if command.after >= 0:
             read = stored.entries.history(app, user, conversation, before, limit, command.after)
             entries, more = oldest_page(*read)
@@ -257,15 +255,7 @@ class MessageCommands:
 
     def search(self, connection: Connection, command: Search) -> Reply:
         """Search in what the user may read. Switches."""
-        entries, before = self._searches.search(
-            *app_and_user(connection),
-            command.text,
-            command.conversation,
-            command.before,
-            command.limit,
-            command.filter,
-        )
-        return Reply(errors.ReplyCode.OK, _search_page(entries, before))
+        return _search_page(*self._searches.search(*app_and_user(connection), command))
 
     def ack(self, connection: Connection, command: Ack) -> Reply:
         """The client has everything up to an id. Never switches."""
@@ -291,11 +281,9 @@ def _reply_to(command: Send, result: Stored) -> Reply:
     return Reply(errors.ReplyCode.NOT_STORED, None, "rate" if isinstance(result, TooManyMessages) else "")
 
 
-def _search_page(entries: list[Entry], before: int) -> SearchPage:
-    entries, cut = newest_page(entries, False)
+def _search_page(entries: list[Entry], before: int) -> Reply:
     messages = [entry.view() for entry in entries]
-    before = entries[0].id if cut else before
-    return SearchPage(messages, before > 0, before)
+    return Reply(errors.ReplyCode.OK, SearchPage(messages, before > 0, before))
 
 
 def _page(

@@ -1,21 +1,31 @@
-"""Searches in stored messages, which take turns."""
+"""Searches in stored messages, which take turns; and the filling of the index of words that they use.
+
+Every node looks for messages that are not in the index; a claim in the position of an index says which node
+works on it.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 from typing import Final
 
+import gevent
 from gevent.lock import BoundedSemaphore
 
 from imserver.auth.rates import Buckets, Rate
+from imserver.clock import is_long_turn
 from imserver.errors import StorageUnavailable
-from imserver.messages.commands import NO_FILTER, SearchFilter
+from imserver.messages.commands import Search
 from imserver.messages.declared import SEARCH_MILLISECONDS, SEARCH_TIME
 from imserver.messages.deliverer import newest_page
 from imserver.messages.log.contract import Entry
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
+
+log = logging.getLogger(__name__)
 
 SEARCHES_AT_ONCE: Final = 2
 SEARCH_SECONDS: Final = 10.0
@@ -23,6 +33,11 @@ SEARCH_SECONDS: Final = 10.0
 SEARCHES_WAITING: Final = 40
 """How many wait; further ones are refused at once. A search may take half a second, so more would wait in
 vain, and over HTTP each of them takes one of ``limits.http_requests``."""
+MERGE_SECONDS: Final = 60.0
+"""What was changed waits so long at most: one merge of a segment serves all changes of its messages."""
+_SLICE_SECONDS: Final = 0.002
+_REST_SECONDS: Final = 0.004
+"""After a slice of work the messages of others come first."""
 
 
 class MessageSearch:
@@ -35,16 +50,7 @@ class MessageSearch:
         self._waiting = 0
         self._time = buckets(SEARCH_TIME, SEARCH_MILLISECONDS, 60.0)
 
-    def search(
-        self,
-        app: str,
-        user: str,
-        text: str,
-        conversation: int,
-        before: int,
-        limit: int,
-        filter: SearchFilter = NO_FILTER,
-    ) -> tuple[list[Entry], int]:
+    def search(self, app: str, user: str, wanted: Search) -> tuple[list[Entry], int]:
         """As many of the newest results as fit on a page; see
         :meth:`imserver.messages.log.search.EntrySearch.find`. Raises StorageUnavailable, and TooManyRequests
         if the user has used up their time.
@@ -53,7 +59,9 @@ class MessageSearch:
         self._take_turn()
         began = monotonic()
         try:
-            page, upto = self._log.search.find(app, user, text, conversation, before, limit, filter)
+            page, upto = self._log.search.find(
+                app, user, wanted.text, wanted.conversation, wanted.before, wanted.limit, wanted.filter
+            )
         finally:
             self._turns.release()
             self._time.charge((app, user), int((monotonic() - began) * 1000))
@@ -70,3 +78,57 @@ class MessageSearch:
                 self._waiting -= 1
         if not has_turn:
             raise StorageUnavailable("too many searches at a time")
+
+
+class WordIndexing:
+    """Owner of what this node knows of the indexes. A message costs nothing before its segment is whole."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._ends: dict[str, int] = {}
+        """App → the last id of the segment that comes next."""
+        self._has_begun = False
+        self._merged_at = -inf
+
+    def work(self) -> None:
+        """Add the segments that are whole, and merge changes from time to time. Switches. Raises
+        StorageUnavailable."""
+        self.look()
+        if monotonic() - self._merged_at >= MERGE_SECONDS:
+            self._merged_at = monotonic()
+            self.merge()
+
+    def look(self) -> None:
+        """Add the segments that are whole. Switches. Raises StorageUnavailable."""
+        if not self._store.has_database:
+            return
+        stored = self._store.part(MessageLog)
+        known = stored.writer.known
+        if not self._has_begun:  # messages of a release before, or of another node
+            self._ends = dict.fromkeys(stored.entries.apps(), 0)
+            self._has_begun = True
+        for app in {*self._ends, *known}:
+            if known.get(app, 0) >= self._ends.get(app, 0):
+                self._add(stored, app)
+
+    def merge(self) -> None:
+        """Bring the changes of messages into the indexes. Switches. Raises StorageUnavailable."""
+        words = self._store.part(MessageLog).words
+        for app in words.changed():
+            while words.merge(app, _rest):
+                pass
+
+    def _add(self, stored: MessageLog, app: str) -> None:
+        count = 0
+        end, is_whole = stored.words.next_end(app)
+        while is_whole and stored.words.fill(app, _rest):
+            count += 1
+            end, is_whole = stored.words.next_end(app)
+        if count > 1:
+            log.info("the words of %d segments of app %s were added to the index", count, app)
+        self._ends[app] = end
+
+
+def _rest() -> None:
+    if is_long_turn(_SLICE_SECONDS):
+        gevent.sleep(_REST_SECONDS)

@@ -57,6 +57,14 @@ class OpenStream(Struct):
         return replace(event, kind="msg", id=self.id) if event.text else event
 
 
+def parts_of(event: Event) -> tuple[ChannelPart, StreamPart]:
+    """What an event of a streamed message says of its channel, and of the message."""
+    part = event.channel
+    assert part is not None
+    assert part.stream is not None
+    return part, part.stream
+
+
 SendSoFar = Callable[[str, list[Connection]], object]
 """Sends connections the stream with this id, if it is open and they still receive it. Must not switch."""
 SOON_BYTES: Final = 65_536
@@ -190,11 +198,12 @@ class OpenStreams:
             if not stream.owned:
                 self.remove(app, channel, stream.id)
 
-    def accept(self, app: str, part: ChannelPart, stream: StreamPart, event: Event) -> bool:
+    def accept(self, app: str, event: Event) -> bool:
         """Take an event of a stream, and return whether subscribers receive it.
 
         They do not receive repeated pieces, signs of life (pieces without text), and pieces behind a gap.
         """
+        part, stream = parts_of(event)
         known = self.of(app, part.name).get(stream.id)
         if stream.done:
             self.remove(app, part.name, stream.id)

@@ -17,7 +17,7 @@ from imserver.messages.event_streams import StreamStarts
 from imserver.messages.log.contract import Commit
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.message_commands import MessageCommands
-from imserver.messages.message_search import MessageSearch
+from imserver.messages.message_search import MessageSearch, WordIndexing
 from imserver.messages.messaging import Messaging
 from imserver.messages.node_messages import ToFollowers
 from imserver.messages.receipts import Receipts, Signals
@@ -28,7 +28,6 @@ from imserver.messages.stored_pushes import LogPushes
 from imserver.messages.streamed import ConversationStreams, StreamedTexts
 from imserver.messages.streamed_messages import ChannelStreams, StreamedMessages
 from imserver.messages.threads import ThreadCommands
-from imserver.messages.word_indexing import WordIndexing
 from imserver.storage.contract import Erasure
 from imserver.storage.store import Store
 

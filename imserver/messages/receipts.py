@@ -24,7 +24,7 @@ from imserver.messages.log.contract import MarkResult, ReceiptCount
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log_subscriptions import GroupFollowers
 from imserver.messages.node_messages import ToFollowers
-from imserver.messages.open_streams import OpenStreams
+from imserver.messages.open_streams import OpenStreams, parts_of
 from imserver.model import Reply, Signal
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
@@ -104,14 +104,12 @@ class Signals:
     def _deliver_piece(self, message: ToFollowers) -> None:
         """Deliver a piece of a streamed answer, as its stored message will be. The end is delivered only if
         no message follows."""
-        part = message.signal.channel
-        assert part is not None
-        assert part.stream is not None
+        _, stream = parts_of(message.signal)
         receivers = self.readers_of(message)
-        if not (receivers or part.stream.done):
+        if not (receivers or stream.done):
             return  # whoever comes receives the text so far
-        accepted = self._streams.accept(message.app, part, part.stream, message.signal)
-        if receivers and accepted and not (part.stream.done and not part.stream.whole):
+        accepted = self._streams.accept(message.app, message.signal)
+        if receivers and accepted and not (stream.done and not stream.whole):
             self._fanout.to_some(self._hub.apps[message.app], receivers, message.signal)
 
     def readers_of(self, message: ToFollowers) -> list[Connection]:

@@ -159,7 +159,7 @@ class ChannelLog:
             event = replace(event, id=event.id or str(entry.id), channel=ChannelPart(entry.room))
             what = replace(what, event=event)
         elif part is not None and part.stream is not None:
-            channels.ordered.accept_stream(app, part, part.stream, event)
+            channels.ordered.accept_stream(app, event)
         if stored and local.position is not None:
             local.position.offset = entry.id
         if isinstance(what.except_connection, str):

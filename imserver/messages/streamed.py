@@ -11,6 +11,7 @@ from time import time
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from imserver.auth.relations import Relations
 from imserver.channels.members import ChannelRefused
@@ -20,7 +21,7 @@ from imserver.messages.log.contract import Appended, Draft, Rejected
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.messaging import Messaging
 from imserver.messages.node_messages import ToFollowers
-from imserver.messages.open_streams import OpenStream
+from imserver.messages.open_streams import OpenStream, parts_of
 from imserver.messages.receipts import Signals
 from imserver.messages.streamed_messages import StreamedMessages, StreamTarget, check_draft
 from imserver.model import ChannelPart, Event, Signal
@@ -83,24 +84,19 @@ class ConversationStreams(StreamTarget):
             raise ChannelRefused("unavailable")
         # Clients know the end by the stored message. Without one, they drop the text.
         gone = isinstance(stored, Rejected)
-        part = event.channel
-        assert part is not None
-        assert part.stream is not None
-        stream = msgspec.structs.replace(part.stream, done=True, whole=gone)
-        end = msgspec.structs.replace(event, text="", channel=msgspec.structs.replace(part, stream=stream))
-        self.publish(app, [_signal(end)])
+        part, stream = parts_of(event)
+        part = replace(part, stream=replace(stream, done=True, whole=gone))
+        self.publish(app, [_signal(replace(event, text="", channel=part))])
         return stored if isinstance(stored, Rejected) else Position("", stored.entry.id)
 
     def deliver(self, app: str, event: Event) -> None:
         self._signals.deliver(_to_followers(app, event))
 
     def deliver_so_far(self, app: str, event: Event) -> None:
-        message, part = _to_followers(app, event), event.channel
-        assert part is not None
-        assert part.stream is not None
+        message, (part, stream) = _to_followers(app, event), parts_of(event)
         readers = self._signals.readers_of(message)
-        if readers and self.streams.accept(app, part, part.stream, message.signal):
-            self._messaging.deliverer.send_stream(self.streams.of(app, part.name)[part.stream.id], readers)
+        if readers and self.streams.accept(app, message.signal):
+            self._messaging.deliverer.send_stream(self.streams.of(app, part.name)[stream.id], readers)
 
     def has_receivers(self, stream: OpenStream) -> bool:
         return bool(self._signals.readers_of(_to_followers(stream.app, stream.event(""))))
@@ -116,18 +112,16 @@ def _receiver_of(name: str) -> tuple[str, int]:
 
 def _draft_of(end: Event) -> Draft:
     """The message that stores the end of a stream."""
-    part = end.channel
-    assert part is not None
-    assert part.stream is not None
+    part, stream = parts_of(end)
     to, conversation = _receiver_of(part.name)
-    meta = {"incomplete": True, **({"stopped": part.stream.stopped} if part.stream.stopped else {})}
+    meta = {"incomplete": True, **({"stopped": stream.stopped} if stream.stopped else {})}
     return Draft(
         sender=end.sender,
         type=end.type,
         body=end.text.encode(),
-        client_msg_id=part.stream.id,
+        client_msg_id=stream.id,
         time_ms=int(time() * 1000),
-        meta=msgspec.json.encode(meta) if part.stream.incomplete else b"",
+        meta=msgspec.json.encode(meta) if stream.incomplete else b"",
         to_user=to,
         conversation=conversation,
         thread=part.thread,

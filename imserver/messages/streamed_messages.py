@@ -36,7 +36,7 @@ from imserver.hub.hub import Hub
 from imserver.messages.declared import PIECES, StreamLimits
 from imserver.messages.log.contract import Draft, Rejected
 from imserver.messages.log.rows import objection
-from imserver.messages.open_streams import OpenStream, OpenStreams
+from imserver.messages.open_streams import OpenStream, OpenStreams, parts_of
 from imserver.messages.stored_channels import draft_of
 from imserver.model import YIELD_TARGETS, Event
 from imserver.sessions.connection_ids import ConnectionTable
@@ -306,13 +306,11 @@ class ChannelStreams(StreamTarget):
         self._channels.publishing.deliver(app, Publication(event.channel.name, event))
 
     def deliver_so_far(self, app: str, event: Event) -> None:
-        part = event.channel
-        assert part is not None
-        assert part.stream is not None
+        part, stream = parts_of(event)
         local = self._hub.channel(app, part.name)
-        if local is not None and self.streams.accept(app, part, part.stream, event):
-            stream = self.streams.of(app, part.name)[part.stream.id]
-            self.streams.late.add(local.members, stream, partial(self._send_so_far, app, part.name))
+        if local is not None and self.streams.accept(app, event):
+            known = self.streams.of(app, part.name)[stream.id]
+            self.streams.late.add(local.members, known, partial(self._send_so_far, app, part.name))
 
     def _send_so_far(self, app: str, channel: str, id: str, connections: list[Connection]) -> None:
         local, stream = self._hub.channel(app, channel), self.streams.of(app, channel).get(id)

@@ -7,6 +7,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imserver import errors
+from imserver.http.wire import view
 from imserver.messages.annotations import RefusedView
 from imserver.messages.commands import AskThread, AskThreads, FollowThread, ReadThread
 from imserver.messages.deliverer import newest_page
@@ -31,15 +32,7 @@ class ThreadView(ThreadState, frozen=True, kw_only=True):
     def of(thread: Thread) -> ThreadView:
         """How clients see a thread."""
         message = msgspec.UNSET if thread.message is None else thread.message.view()
-        return ThreadView(
-            thread=thread.thread,
-            conversation=thread.conversation,
-            last=thread.last,
-            read=thread.read,
-            unread=thread.unread,
-            follows=thread.follows,
-            message=message,
-        )
+        return view(ThreadView, thread, message=message)
 
 
 class ThreadPage(Struct, frozen=True):
@@ -72,7 +65,6 @@ class ThreadCommands:
 
     def __init__(self, signals: Signals, store: Store) -> None:
         self._signals = signals
-        self._store = store
         self._log = store.part(MessageLog)
 
     def rows(self) -> CommandTable:
@@ -106,9 +98,7 @@ class ThreadCommands:
     ) -> Thread | None:
         """Follow a thread, or mute it. The user's connections except ``besides`` hear of it. Switches; raises
         StorageUnavailable."""
-        # A change would create the database.
-        thread = self._log.threads.follow(app, user, root, follows) if self._store.has_database else None
-        return self._notify(app, user, thread, besides)
+        return self._notify(app, user, self._log.threads.follow(app, user, root, follows), besides)
 
     def read(
         self, app: str, user: str, root: int, id: int, besides: Connection | None = None
@@ -131,8 +121,8 @@ class ThreadCommands:
         if page is None:
             return _UNKNOWN
         messages = [entry.view() for entry in page.entries]
-        view = ThreadPageView(ThreadView.of(page.thread), messages, page.before > 0, page.before)
-        return Reply(errors.ReplyCode.OK, view)
+        answer = ThreadPageView(ThreadView.of(page.thread), messages, page.before > 0, page.before)
+        return Reply(errors.ReplyCode.OK, answer)
 
     def _list(self, connection: Connection, command: AskThreads) -> Reply:
         threads, more = self.list(*app_and_user(connection), command.before, command.limit)

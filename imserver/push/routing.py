@@ -101,7 +101,7 @@ class ClusterReach:
                 seconds = self._routes.wait_seconds(app, user, refs[0].epoch, self._registry.lease.epoch)
                 if seconds:
                     gevent.sleep(seconds)
-                    refs = (self.look_up(app, [user]) or [refs])[0]
+                    refs = (self._look_up(app, [user]) or [refs])[0]
             outcome = self.push(app, user, event, refs)
         finally:
             self._registry.settle(claim, outcome == Outcome.SENT)
@@ -174,12 +174,16 @@ class ClusterReach:
         """The sessions of each user, after a short wait if one of them has just moved. None: the registry
         does not answer.
         """
-        refs = self.look_up(app, users)
-        if refs is not None and self.wait_for_rerouting(app, zip(users, refs, strict=True)):
-            refs = self.look_up(app, users)
-        return refs
+        refs, own, seconds = self._look_up(app, users), self._node_messages.own_epoch, 0.0
+        for user, each in zip(users, refs or (), strict=False):
+            if _are_together(each):
+                seconds = max(seconds, self._routes.wait_seconds(app, user, each[0].epoch, own))
+        if not seconds:
+            return refs
+        gevent.sleep(seconds)  # while earlier pushes are rerouted; other users may move meanwhile
+        return self._look_up(app, users)
 
-    def look_up(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
+    def _look_up(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
         """The sessions of each user; ``""`` has none. None: the registry does not answer."""
         named = [user for user in users if user]
         others = self._registry.find(app, named) if named else []
@@ -187,19 +191,6 @@ class ClusterReach:
             return None
         refs = iter(others)
         return [next(refs) if user else _NOWHERE for user in users]
-
-    def wait_for_rerouting(self, app: str, targets: Iterable[tuple[str, tuple[SessionRef, ...]]]) -> bool:
-        """Wait while earlier pushes are rerouted to users who have moved.
-
-        Returns whether it waited. Other users may have moved meanwhile.
-        """
-        seconds, own = 0.0, self._node_messages.own_epoch
-        for user, refs in targets:
-            if _are_together(refs):
-                seconds = max(seconds, self._routes.wait_seconds(app, user, refs[0].epoch, own))
-        if seconds:
-            gevent.sleep(seconds)
-        return seconds > 0
 
     def push(
         self,

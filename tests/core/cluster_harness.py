@@ -14,7 +14,7 @@ from gevent.event import Event as Signal
 from msgspec.structs import replace
 
 from imserver.channels.connections import Connections
-from imserver.channels.members import ChannelMembers
+from imserver.channels.members import ChannelMembers, NodeParts
 from imserver.channels.publishing import ChannelNodes
 from imserver.channels.registrar import Registrar
 from imserver.channels.subscriptions import build_channels
@@ -416,16 +416,9 @@ class ClusterHarness(Harness):
         self.table = ConnectionTable(self.hub, ConnectionIds(Secret(b"s" * 32), self.epoch))
         self.registrar = Registrar(self.registry, self.node_messages, self.hub)  # type: ignore[arg-type]
         self.channel_nodes = ChannelNodes(self.others, self.registrar)
-        self.channels = build_channels(
-            ChannelMembers(self.hub, self.fanout, self.table, self.settings_of, self.others, self.registrar),
-            self.hub,
-            self.fanout,
-            self.metrics,
-            self.table,
-            self.settings_of,
-            self.registry.book.history,
-            self.channel_nodes,
-        )
+        here = NodeParts(self.hub, self.fanout, self.metrics, self.table, self.settings_of)
+        members = ChannelMembers(here, self.others, self.registrar)
+        self.channels = build_channels(here, members, self.registry.book.history, self.channel_nodes)
         self.connections = Connections(
             self.table, self.channels, self.fanout, self.queries, self.registry, self.others
         )

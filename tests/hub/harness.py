@@ -12,7 +12,7 @@ from imserver.auth.observer import NoObserver
 from imserver.auth.rates import SenderRates
 from imserver.auth.relations import NoRelations
 from imserver.channels.connections import Connections
-from imserver.channels.members import ChannelMembers
+from imserver.channels.members import ChannelMembers, NodeParts
 from imserver.channels.subscriptions import build_channels
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries
@@ -129,15 +129,8 @@ class Harness(SocketHarness):
     def _add_channels(self) -> None:
         self.table = ConnectionTable(self.hub, ConnectionIds(Secret(b"s" * 32), 1))
         self.history = LocalHistory(1_000_000, self.hub.member_count)
-        self.channels = build_channels(
-            ChannelMembers(self.hub, self.fanout, self.table, self.settings_of),
-            self.hub,
-            self.fanout,
-            self.metrics,
-            self.table,
-            self.settings_of,
-            self.history,
-        )
+        here = NodeParts(self.hub, self.fanout, self.metrics, self.table, self.settings_of)
+        self.channels = build_channels(here, ChannelMembers(here), self.history)
         self.connections = Connections(self.table, self.channels, self.fanout, NodeQueries(), REGISTRY)
 
     def session_services(self) -> Any:

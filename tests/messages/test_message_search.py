@@ -12,11 +12,13 @@ from imserver.auth.rates import TooManyRequests
 from imserver.cluster.history import PAGE_BYTES
 from imserver.errors import StorageUnavailable
 from imserver.messages import message_search
-from imserver.messages.commands import SearchFilter
+from imserver.messages.commands import Search, SearchFilter
 from imserver.messages.log.contract import Entry
 from imserver.messages.message_search import SEARCHES_AT_ONCE, MessageSearch
 from tests.core.memory_log import MemoryStore
 from tests.transport.harness import until
+
+TEA = Search("tea", 0, 0, 10)
 
 
 class SlowLog:
@@ -38,7 +40,7 @@ class SlowLog:
 def test_no_more_than_a_few_look_at_a_time() -> None:
     log = SlowLog()
     found = MessageSearch(MemoryStore(log))
-    searches = [gevent.spawn(found.search, "a", "u", "tea", 0, 0, 10) for _ in range(SEARCHES_AT_ONCE + 3)]
+    searches = [gevent.spawn(found.search, "a", "u", TEA) for _ in range(SEARCHES_AT_ONCE + 3)]
     until(lambda: log.looking == SEARCHES_AT_ONCE)
     log.may.set()
     gevent.joinall(searches, raise_error=True)
@@ -49,23 +51,23 @@ def test_a_search_that_waits_too_long_is_refused_temporarily(monkeypatch: pytest
     monkeypatch.setattr(message_search, "SEARCH_SECONDS", 0.01)
     log = SlowLog()
     found = MessageSearch(MemoryStore(log))
-    searches = [gevent.spawn(found.search, "a", "u", "tea", 0, 0, 10) for _ in range(SEARCHES_AT_ONCE)]
+    searches = [gevent.spawn(found.search, "a", "u", TEA) for _ in range(SEARCHES_AT_ONCE)]
     until(lambda: log.looking == SEARCHES_AT_ONCE)
     with pytest.raises(StorageUnavailable):
-        found.search("a", "u", "tea", 0, 0, 10)
+        found.search("a", "u", TEA)
     log.may.set()
     gevent.joinall(searches, raise_error=True)
-    assert found.search("a", "u", "tea", 0, 0, 10) == ([], 0)
+    assert found.search("a", "u", TEA) == ([], 0)
 
 
 def test_a_search_is_refused_at_once_while_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(message_search, "SEARCHES_WAITING", 1)
     log = SlowLog()
     found = MessageSearch(MemoryStore(log))
-    searches = [gevent.spawn(found.search, "a", "u", "tea", 0, 0, 10) for _ in range(SEARCHES_AT_ONCE + 1)]
+    searches = [gevent.spawn(found.search, "a", "u", TEA) for _ in range(SEARCHES_AT_ONCE + 1)]
     until(lambda: log.looking == SEARCHES_AT_ONCE)
     with pytest.raises(StorageUnavailable):
-        found.search("a", "u", "tea", 0, 0, 10)
+        found.search("a", "u", TEA)
     assert not any(search.ready() for search in searches)
     log.may.set()
     gevent.joinall(searches, raise_error=True)
@@ -85,10 +87,10 @@ def test_a_user_pays_for_the_time_of_their_searches(monkeypatch: pytest.MonkeyPa
     log.search.find = find
     searches = MessageSearch(MemoryStore(log))
     for _ in range(4):  # the last one may begin with little time left
-        searches.search("a", "u", "tea", 0, 0, 10)
+        searches.search("a", "u", TEA)
     with pytest.raises(TooManyRequests):
-        searches.search("a", "u", "tea", 0, 0, 10)
-    searches.search("a", "v", "tea", 0, 0, 10)
+        searches.search("a", "u", TEA)
+    searches.search("a", "v", TEA)
 
 
 def test_a_page_has_the_newest_results_that_fit_and_continues_behind_them() -> None:
@@ -97,7 +99,8 @@ def test_a_page_has_the_newest_results_that_fit_and_continues_behind_them() -> N
     log = Mock()
     log.search.find = lambda _app, _user, _text, _conversation, before, *_: (entries[: before - 1], 0)
     found, before, pages = MessageSearch(MemoryStore(log)), len(entries) + 1, []
+    files = SearchFilter(types=("file",))
     while before:
-        page, before = found.search("a", "u", "", 1, before, 100, SearchFilter(types=("file",)))
+        page, before = found.search("a", "u", Search("", 1, before, 100, files))
         pages.append([entry.id for entry in page])
     assert pages == [[6, 7, 8], [3, 4, 5], [1, 2]]

@@ -242,7 +242,7 @@ def test_a_guests_app_that_ends_with_its_session_ends_the_following_too() -> Non
         app = node.hub.open("guests", "multi", is_registered=False)
         node.hub.join(app, connection, "bob", "")
         node.log.answering = Signal()
-        following = gevent.spawn(node.messaging.catch_up.subscribe, connection, LogSubscription(), False)
+        following = gevent.spawn(node.messaging.catch_up.subscribe, connection, LogSubscription())
         until(lambda: node.messaging.log_subscriptions.by_app)
         connection.lost()
         node.hub.close_unregistered("guests")

@@ -19,7 +19,7 @@ from imserver.http.form import read_cursor
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import page_and_cursor
-from imserver.messages.commands import NO_FILTER, SearchFilter
+from imserver.messages.commands import NO_FILTER, Search, SearchFilter
 from imserver.messages.deliverer import newest_page, oldest_page
 from imserver.messages.log.contract import ConversationSummary, Entry
 from imserver.messages.log.message_log import MessageLog
@@ -274,10 +274,8 @@ def history(
     if chosen and after is not UNSET:
         raise ApiProblem(errors.Problems.INVALID_REQUEST, "`types`: not with `after`")
     if chosen:
-        filter = SearchFilter(types=chosen)
-        entries, following = api.message_search.search(
-            call.app, call.user, "", conversation, before, limit, filter
-        )
+        wanted = Search("", conversation, before, limit, SearchFilter(types=chosen))
+        entries, following = api.message_search.search(call.app, call.user, wanted)
         return MessagesAnswer([shown_entry(entry) for entry in entries], following)
     log = api.store.part(MessageLog)
     where = call.app, call.user, conversation, before, limit
@@ -316,9 +314,8 @@ def search(api: ConversationApi, call: Call, request: SearchQuery) -> MessagesAn
         raise ApiProblem(
             errors.Problems.INVALID_REQUEST, "`text`: empty without a filter, or it contains U+0000"
         )
-    entries, before = api.message_search.search(
-        call.app, call.user, text, request.conversation, request.before, request.limit, filter
-    )
+    wanted = Search(text, request.conversation, request.before, request.limit, filter)
+    entries, before = api.message_search.search(call.app, call.user, wanted)
     return MessagesAnswer([shown_entry(entry) for entry in entries], before)
 
 

@@ -47,15 +47,7 @@ class ThreadsAnswer(Struct):
 
 def _shown(thread: Thread) -> ThreadShown:
     message = None if thread.message is None else shown_entry(thread.message)
-    return ThreadShown(
-        thread=thread.thread,
-        conversation=thread.conversation,
-        last=thread.last,
-        read=thread.read,
-        unread=thread.unread,
-        follows=thread.follows,
-        message=message,
-    )
+    return view(ThreadShown, thread, message=message)
 
 
 routes = Resource(
