@@ -337,6 +337,14 @@ class Store:
         """The rows of one query; none without a database. Raises StorageUnavailable."""
         return self.read_or([], lambda sql: sql.query(statement, values))
 
+    def rows_in(
+        self, statement: str, first: Sequence[Any], values: Iterable[Any], many: bool = False
+    ) -> list[Row]:
+        """The rows of one :meth:`Statements.query_in`; none without values, or without a database. Values may
+        repeat. Raises StorageUnavailable."""
+        some = list(dict.fromkeys(values))
+        return self.read_or([], lambda sql: sql.query_in(statement, first, some, many)) if some else []
+
     def pages(
         self, table: str, key: str, columns: str, where: str = "", values: Row = ()
     ) -> Iterator[list[Row]]:

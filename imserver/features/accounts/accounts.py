@@ -523,10 +523,6 @@ class Accounts:
         """The existing accounts of these users, in the order of their ids."""
         return self._tokens.those_of(app, users)
 
-    def page(self, app: str, after: int, limit: int) -> list[Account]:
-        """Accounts of an app in the order of their ids, after the id ``after``."""
-        return self._accounts.page(app, after, limit)
-
     # --- changing -------------------------------------------------------------------------------------------
 
     def change(self, app: str, user: str, fields: dict[str, Any]) -> Account:
@@ -541,7 +537,7 @@ class Accounts:
             fields = {"status_until": 0, **fields}
         changed = self._accounts.change(app, id_of(user), fields, self.recorder(app))
         if changed is None:
-            raise self._unknown(app, user)
+            raise self.unknown(app, user)
         return changed
 
     def change_identifiers(
@@ -642,10 +638,10 @@ class Accounts:
         """The account of a user, and the hash of its password. Raises NoAccounts and UnknownAccount."""
         row = self._found(app, user)
         if row is None:
-            raise self._unknown(app, user)
+            raise self.unknown(app, user)
         return row
 
-    def _unknown(self, app: str, user: str) -> UnknownAccount:
+    def unknown(self, app: str, user: str) -> UnknownAccount:
         """The error for an account that does not exist. Raises NoAccounts instead in an app without
         accounts, where every user would be missing."""
         self.rules_of(app)
@@ -659,7 +655,7 @@ class Accounts:
         """End all sessions of an account: invalidate tokens, close connections. Raises NoAccounts and
         UnknownAccount."""
         if not self._accounts.end_sessions(app, id_of(user), self.recorder(app)):
-            raise self._unknown(app, user)
+            raise self.unknown(app, user)
         self.logged_out(app, user)
 
     def logged_out(self, app: str, user: str, login: Device | None = None) -> None:

@@ -14,14 +14,14 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from imserver.features.accounts.accounts import Accounts, UnknownAccount
+from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.contract import FOR_GOOD, Account, StoredRole
 from imserver.features.accounts.identifiers import SEPARATORS, candidates
-from imserver.features.accounts.rows import IS_NO_GUEST, AccountStore, accounts_where, report
+from imserver.features.accounts.rows import IS_NO_GUEST, AccountStore, accounts_where, reported
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.services import SessionServices
-from imserver.plugin.storage import PooledStatements, RecordEvent, Row, Statements, Store
+from imserver.plugin.storage import PooledStatements, RecordEvent, Statements, Store
 from imserver.plugin.wire import id_of
 
 REASON_CHARACTERS: Final = 200
@@ -130,7 +130,7 @@ class PeopleStore:
         sql.execute("UPDATE account SET role = %s WHERE id = %s", (role, id))
         if role != "owner":
             Store.end_keys_of(sql, id)
-        return _changed(sql, app, id, record, "role")
+        return reported(sql, record, "role", app, id)
 
     @Store.writing_or(None)
     def lock(
@@ -152,16 +152,14 @@ class PeopleStore:
             "UPDATE account SET locked_until = %s, lock_reason = %s WHERE id = %s",
             [(until, reason or None, each) for each in ids],
         )
-        account = _changed(sql, app, id, record, "locked" if until else "unlocked")
-        if account is None:
+        if (account := reported(sql, record, "locked" if until else "unlocked", app, id)) is None:
             return None
         return LockChange(account, list(map(str, ids)), max(before.locked_until, until))
 
     def banned_after(self, app: str, users: Sequence[str], until: int) -> set[str]:
         """The ones of these users whose ban ends after this Unix second."""
         statement = "SELECT member FROM ban WHERE app = %s AND until > %s AND member IN {}"
-        values, members = (app, until * 1000), [user.encode() for user in users]
-        rows: list[Row] = self._store.read_or([], lambda sql: sql.query_in(statement, values, members))
+        rows = self._store.rows_in(statement, (app, until * 1000), [user.encode() for user in users])
         return {bytes(row[0]).decode() for row in rows}
 
 
@@ -172,17 +170,6 @@ def _permitted(sql: PooledStatements, app: str, id: int, may: Callable[[Account]
         return None
     if not may(rows[0]):
         raise NotBelow(rows[0].role)
-    return rows[0]
-
-
-def _changed(
-    sql: PooledStatements, app: str, id: int, record: RecordEvent | None, change: str
-) -> Account | None:
-    """An account that was changed; its event is stored."""
-    rows = accounts_where(sql, "id = %s AND app = %s", (id, app))
-    if not rows:
-        return None
-    report(sql, record, change, rows[0])
     return rows[0]
 
 
@@ -282,7 +269,7 @@ class People:
 
         changed = self._rows.set_role(app, id_of(user), role, may, self._accounts.recorder(app))
         if changed is None:
-            raise self._unknown(app, user)
+            raise self._accounts.unknown(app, user)
         return changed
 
     def lock(
@@ -322,10 +309,5 @@ class People:
 
         change = self._rows.lock(app, id_of(user), until, reason, may, self._accounts.recorder(app))
         if change is None:
-            raise self._unknown(app, user)
+            raise self._accounts.unknown(app, user)
         return change
-
-    def _unknown(self, app: str, user: str) -> UnknownAccount:
-        """The error for an account that does not exist. Raises NoAccounts in an app without accounts."""
-        self._accounts.rules_of(app)
-        return UnknownAccount(user)

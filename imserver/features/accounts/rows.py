@@ -101,8 +101,7 @@ class AccountStore:
 
         ``record``, here and below: stores an event about the account in the same transaction.
         """
-        row = replace(new, created=int(time()))
-        return add_account(sql, row, password, record)
+        return add_account(sql, new, password, record)
 
     @Store.writing
     def add_linked(
@@ -114,9 +113,8 @@ class AccountStore:
         record: RecordEvent | None = None,
     ) -> Account:
         """Store an account without a password that is linked with an identity. Raises Taken."""
-        row = replace(new, created=int(time()))
-        added = add_account(sql, row, "", record)
-        add_link(sql, row.app, added.id, provider, subject, row.created)
+        added = add_account(sql, new, "", record)
+        add_link(sql, added.app, added.id, provider, subject, added.created)
         return added
 
     def linked(
@@ -163,18 +161,14 @@ class AccountStore:
         words: a user name that others may not find counts for nothing.
         """
 
-        nothing: list[Row] = []
-
         def work(sql: PooledStatements) -> list[Row]:
             has_all = " AND ".join([sql.contains("folded")] * len(words))
             # Nodes of the release before, and imports of apps, do not fold names.
             statement = f"{_ACCOUNTS} WHERE app = %s AND (folded IS NULL OR ({has_all})) AND id IN {{}}"
             return sql.query_in(statement, (app, *words), ids)
 
-        shown = (
-            (each, each if each.findable else replace(each, name=""))
-            for each in map(_account, self._store.read_or(nothing, work))
-        )
+        rows: list[Row] = self._store.read_or([], work)
+        shown = ((each, each if each.findable else replace(each, name="")) for each in map(_account, rows))
         found = [each for each, seen in shown if _contains_all(seen, words)]
         return sorted(found, key=lambda account: account.id)
 
@@ -252,10 +246,7 @@ class AccountStore:
             sql.execute(statement, (id, app))
         if "email" in fields:  # a code in the mailbox of the old address is worth nothing
             _forget_resets(sql, id)
-        found = _by_id(sql, app, id)
-        if found is not None:
-            report(sql, record, "changed", found[0])
-        return None if found is None else found[0]
+        return reported(sql, record, "changed", app, id)
 
     @Store.writing
     def set_password(
@@ -278,7 +269,7 @@ class AccountStore:
             _forget_devices(sql, id)
             _forget_resets(sql, id)
         if changed and record is not None:
-            _report_by_id(sql, record, "password", None, id)
+            reported(sql, record, "password", None, id)
         return changed
 
     @Store.writing
@@ -333,7 +324,7 @@ class AccountStore:
         _forget_devices(sql, id)
         _forget_resets(sql, id)
         if record is not None:
-            _report_by_id(sql, record, "password", None, id)
+            reported(sql, record, "password", None, id)
         return True
 
     @Store.writing_or(False)
@@ -361,7 +352,7 @@ class AccountStore:
         if ended:
             _forget_devices(sql, id)
         if ended and record is not None:
-            _report_by_id(sql, record, "logged_out", app, id)
+            reported(sql, record, "logged_out", app, id)
         return ended
 
     @Store.writing_or(False)
@@ -384,10 +375,8 @@ class AccountStore:
 
     def programs_of(self, app: str, *users: str) -> list[str]:
         """The bots that belong to the accounts of users."""
-        owners = list(dict.fromkeys(filter(None, map(id_of, users))))
         statement = "SELECT id FROM bot WHERE app = %s AND owner IN {}"
-        nothing: list[Row] = []
-        rows = self._store.read_or(nothing, lambda sql: sql.query_in(statement, (app,), owners, many=True))
+        rows = self._store.rows_in(statement, (app,), filter(None, map(id_of, users)), many=True)
         return list(map(str, sorted(row[0] for row in rows)))
 
     def saw(self, rows: Sequence[tuple[str, int, int]]) -> None:
@@ -427,11 +416,8 @@ class AccountStore:
                 f"UPDATE account SET {changes}, version = version + 1 WHERE id = %s", (*fields.values(), id)
             )
         _forget_devices(sql, id)
-        found = _by_id(sql, app, id)
-        if found is not None:
-            _fold(sql, [found[0]])
-            report(sql, record, "changed", found[0])
-        return None if found is None else found[0]
+        _fold(sql, accounts_in(sql, app, (id,)))
+        return reported(sql, record, "changed", app, id)
 
     def unused_guests(self, before: int) -> Iterator[list[Account]]:
         """Pages of the guests of all apps who came, and were last seen, before a Unix second."""
@@ -559,10 +545,7 @@ class AccountStore:
         """The ids in ``others`` of accounts that have blocked an account; ``with_owner``: or, if it is a bot,
         its owner."""
         statement = f"{_BLOCKERS} AND r.account IN {{}}"
-        values = (app, one, one if with_owner else 0)
-        rows: list[Row] = self._store.read_or(
-            [], lambda sql: sql.query_in(statement, values, list(dict.fromkeys(others)))
-        )
+        rows = self._store.rows_in(statement, (app, one, one if with_owner else 0), others)
         return {row[0] for row in rows}
 
     def blockers(self, app: str, one: int, limit: int) -> list[int]:
@@ -605,10 +588,11 @@ class AccountStore:
 
 def add_account(sql: PooledStatements, new: Account, password: str, record: RecordEvent | None) -> Account:
     """Store an account, and return it with its id. Raises Taken."""
+    new = replace(new, created=int(time()))
     with _taken():
         id = sql.insert(f"INSERT INTO account ({_STORED}) VALUES {marks_of(13)}", _row(new, password))
     added = replace(new, id=id)
-    report(sql, record, "registered", added)
+    _report(sql, record, "registered", added)
     return added
 
 
@@ -657,7 +641,7 @@ def _linked(
     return None
 
 
-def report(sql: PooledStatements, record: RecordEvent | None, change: str, account: Account) -> None:
+def _report(sql: PooledStatements, record: RecordEvent | None, change: str, account: Account) -> None:
     """Store an event about an account, if it is wanted."""
     if record is not None:
         facts = {
@@ -669,10 +653,14 @@ def report(sql: PooledStatements, record: RecordEvent | None, change: str, accou
         record(sql, account.app, account.user, facts)
 
 
-def _report_by_id(sql: PooledStatements, record: RecordEvent, change: str, app: str | None, id: int) -> None:
-    found = _by_id(sql, app, id)
-    if found is not None:
-        report(sql, record, change, found[0])
+def reported(
+    sql: PooledStatements, record: RecordEvent | None, change: str, app: str | None, id: int
+) -> Account | None:
+    """An account that was changed, whose event is stored; None: it does not exist. ``app`` None: any app."""
+    if (found := _by_id(sql, app, id)) is None:
+        return None
+    _report(sql, record, change, found[0])
+    return found[0]
 
 
 def _row(new: Account, password: str) -> Row:

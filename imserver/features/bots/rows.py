@@ -6,7 +6,6 @@ Each method is one transaction, may switch, and raises StorageUnavailable.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import time
 from typing import Any, Final, Literal
 
 from msgspec import Struct
@@ -97,7 +96,7 @@ class BotStore:
 
         ``record``: as in AccountStore. Raises Taken.
         """
-        row = replace(new, created=int(time()), bot=True)
+        row = replace(new, bot=True)
         if owner:
             # After the deletion of its owner nobody would delete the bot.
             if not sql.query(f"SELECT id FROM account WHERE id = %s{sql.for_update}", (owner,)):
