@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from imserver.features.accounts import (
-    api,
-    cards_api,
-    factors_api,
-    friends_api,
-    guests_api,
-    mails_api,
-    parts,
-    people_api,
-)
+from imserver.features.accounts import api, cards_api, factors_api, friends_api, mails_api, parts, people_api
 from imserver.features.accounts.declared import SETTINGS, TABLES
 from imserver.plugin import Feature
 
@@ -23,7 +14,7 @@ FEATURE = Feature(
         *api.routes.rows,
         *factors_api.routes.rows,
         *people_api.routes.rows,
-        *guests_api.routes.rows,
+        *api.guest_routes.rows,
         *mails_api.reset_routes.rows,
         *mails_api.routes.rows,
         *cards_api.routes.rows,

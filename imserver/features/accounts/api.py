@@ -23,8 +23,9 @@ from imserver.features.accounts.contract import (
     Taken,
     name_of,
 )
-from imserver.features.accounts.declared import HTTP_UNKNOWN_DEVICE
+from imserver.features.accounts.declared import HTTP_NO_GUEST, HTTP_UNKNOWN_DEVICE
 from imserver.features.accounts.factors import CODE_CHARACTERS, FactorRequired, WrongCode
+from imserver.features.accounts.guests import Guests
 from imserver.features.accounts.identifiers import (
     EMAIL_BYTES,
     IDENTIFIERS,
@@ -36,7 +37,7 @@ from imserver.features.accounts.identifiers import (
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.resets import Resets
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import AccountApp, Acting, Api, ApiProblem, Call, Resource, about, one_of
+from imserver.plugin.http import AccountApp, Acting, Api, ApiProblem, Call, Resource, about, one_of, view
 from imserver.plugin.identity import GOCHAT, Needs
 from imserver.plugin.services import Core, SessionServices
 
@@ -148,6 +149,17 @@ class AccountLogin(Struct, forbid_unknown_fields=True, kw_only=True):
     device: DeviceName = ""
 
 
+class GuestPromotion(Acting, kw_only=True):
+    """What a guest will log in with: at least one identifier, and a password."""
+
+    login: Login | UnsetType = UNSET
+    phone: Phone | UnsetType = UNSET
+    email: Email | UnsetType = UNSET
+    name: UserName | UnsetType = UNSET
+    password: NewPassword
+    device: DeviceName = ""
+
+
 class AccountSet(Acting):
     """Changes to the profile. Fields that you leave out do not change."""
 
@@ -170,7 +182,7 @@ class IdentifiersSet(Acting):
     password: CurrentPassword = ""
 
 
-class AccountShown(Struct, kw_only=True):
+class AccountShown(Struct):
     """The profile of an account."""
 
     user: UserId
@@ -241,6 +253,8 @@ class AccountDone(Struct):
 
 
 _UNKNOWN: Final = (Problems.UNKNOWN_ACCOUNT,)
+_IDENTIFIED: Final = {"anyOf": [{"required": [name]} for name in ("login", "phone", "email", "name")]}
+"""At least one identifier is given."""
 
 
 class AccountApi(Struct, frozen=True):
@@ -261,6 +275,9 @@ CHAPTER: Final = (
     "the scope `admin`."
 )
 routes = Resource("accounts", service=_api, base=Acting, hot=False, chapter=CHAPTER)
+guest_routes = Resource(
+    "accounts", service=lambda core, _: accounts_of(core).guests, hot=False, chapter=CHAPTER
+)
 
 
 @routes.post(
@@ -274,7 +291,7 @@ routes = Resource("accounts", service=_api, base=Acting, hot=False, chapter=CHAP
         Closed.problem,
         Taken.problem,
     ),
-    rules={"anyOf": [{"required": [name]} for name in ("login", "phone", "email", "name")]},
+    rules=_IDENTIFIED,
 )
 def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswer:
     """Register an account and log in.
@@ -285,7 +302,7 @@ def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswe
     """
     accounts = api.accounts
     check_device(request.device)
-    identifiers = given_identifiers(request)
+    identifiers = _given_identifiers(request)
     if request.login is not UNSET:
         kind, text = split(request.login)
         if identifiers.setdefault(kind, text) != text:
@@ -409,7 +426,7 @@ def set_identifiers(api: AccountApi, call: Call, request: IdentifiersSet) -> Acc
     changed = accounts.change_identifiers(
         call.app,
         call.user,
-        given_identifiers(request),
+        _given_identifiers(request),
         password,
         call.request.host,
         call.credential,
@@ -479,30 +496,53 @@ def delete(api: AccountApi, call: Call, password: CurrentPassword = "", code: Fa
     return AccountDone(call.user)
 
 
-def given_identifiers(request: Any) -> dict[Identifier, str]:
+@guest_routes.post(
+    "/accounts/promote",
+    Needs.ADMIN_OR_PERSON,
+    problems=(
+        Problems.UNKNOWN_ACCOUNT,
+        Problems.TOO_MANY_REQUESTS,
+        Problems.NOT_ALLOWED,
+        PasswordsOff.problem,
+        HTTP_NO_GUEST,
+        Taken.problem,
+    ),
+    rules=_IDENTIFIED,
+)
+def promote(guests: Guests, call: Call, request: GuestPromotion) -> SessionAnswer:
+    """Make a member of a guest.
+
+    The account gets an identifier and a password, and keeps its messages and groups. It is logged in anew;
+    the token of the guest becomes invalid. Requests count as registrations of their address.
+    """
+    identifiers = _given_identifiers(request)
+    if request.login is not UNSET:
+        kind, text = split(request.login)
+        identifiers.setdefault(kind, text)
+    address = "" if call.is_back_end else call.request.host
+    return session_answer(
+        guests.promote(call.app, call.user, identifiers, request.password, request.device, address)
+    )
+
+
+def _given_identifiers(request: Any) -> dict[Identifier, str]:
     """The identifiers that a request names. ``request``: a struct with the fields of identifiers."""
     return {kind: value for kind in IDENTIFIERS if (value := getattr(request, kind)) is not UNSET}
 
 
 def _shown(account: Account, whole: bool) -> AccountShown:
+    if not whole:
+        shown = account.user, account.nickname, account.avatar
+        return AccountShown(*shown, phone="", email="", name="", created=account.created, guest=account.guest)
     status, away, status_until = account.status_at(time())
-    return AccountShown(
-        user=account.user,
-        nickname=account.nickname,
-        avatar=account.avatar,
-        phone=account.phone if whole else "",
-        email=account.email if whole else "",
-        name=account.name if whole else "",
-        created=account.created,
-        guest=account.guest,
-        findable=account.findable if whole else UNSET,
-        show_presence=account.show_presence if whole else UNSET,
-        status=status if whole else UNSET,
-        away=away if whole else UNSET,
-        status_until=status_until if whole else UNSET,
-        email_confirmed=account.email_confirmed if whole else UNSET,
-        role=name_of(account.role) if whole else UNSET,
-        second_factor=account.factor if whole else UNSET,
+    return view(
+        AccountShown,
+        account,
+        role=name_of(account.role),
+        second_factor=account.factor,
+        status=status,
+        away=away,
+        status_until=status_until,
     )
 
 

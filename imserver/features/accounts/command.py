@@ -292,9 +292,7 @@ def import_accounts(
             return
         progress = Progress(console=Console(stderr=True), transient=True)
         with opened(path, data_dir) as (settings, database, tenants), progress:
-            name = tenants.resolve(app)
-            if tenants.find(name) is None:
-                fail(f"app {app} does not exist")
+            name = _existing(tenants, app)
             if name != app:  # which stands for the other
                 accounts = accounts_of(rows, name)
             task: Any = progress.add_task("importing", total=len(accounts))

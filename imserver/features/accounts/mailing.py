@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from imserver.features.accounts.declared import SmtpSettings
 from imserver.plugin.errors import ImserverError
+from imserver.plugin.http import Call, HttpResponse
 from imserver.plugin.runtime import asset_path
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 TRY_SECONDS: Final = 30.0
 """How long one attempt may take."""
-PAGE_HEADERS: Final = (
+_PAGE_HEADERS: Final = (
     ("Cache-Control", "no-store"),
     (
         "Content-Security-Policy",
@@ -68,6 +69,12 @@ def button_page(language: str, title: str, text: str, button: str) -> str:
     """The page, HTML, behind a link of a mail. Its button, if there is one (not ``""``), posts to the same
     address."""
     return page_template("button.html").render(language=language, title=title, text=text, button=button)
+
+
+def page_reply(call: Call, page: str, status: int = 200) -> HttpResponse:
+    """The answer with such a page."""
+    headers = (*_PAGE_HEADERS, ("X-Request-Id", call.request.id))
+    return HttpResponse(status, page.encode(), "text/html; charset=utf-8", headers, page=True)
 
 
 @cache

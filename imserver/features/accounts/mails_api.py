@@ -10,7 +10,7 @@ from imserver.features.accounts.accounts import PasswordsOff
 from imserver.features.accounts.api import CHAPTER, Login, NewPassword
 from imserver.features.accounts.confirmations import LINK_SECONDS, WORDS, Confirmations, UnknownConfirmation
 from imserver.features.accounts.declared import HTTP_UNKNOWN_RESET
-from imserver.features.accounts.mailing import PAGE_HEADERS, button_page
+from imserver.features.accounts.mailing import button_page, page_reply
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.resets import CODE_SECONDS, Resets
 from imserver.plugin.errors import Problems
@@ -169,6 +169,4 @@ def _page(call: Call, content: str, status: int = 200) -> HttpResponse:
     language = next((each for each in WORDS if accepted.startswith(each)), "en")
     words = WORDS[language]
     button = words["button"] if content == "question" else ""
-    page = button_page(language, words["title"], words[content], button)
-    headers = (*PAGE_HEADERS, ("X-Request-Id", call.request.id))
-    return HttpResponse(status, page.encode(), "text/html; charset=utf-8", headers, page=True)
+    return page_reply(call, button_page(language, words["title"], words[content], button), status)

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver.features.accounts.mailing import PAGE_HEADERS
+from imserver.features.accounts.mailing import page_reply
 from imserver.features.notifications.api import CHAPTER
 from imserver.features.notifications.content import language_of, outcome_of
 from imserver.features.notifications.contract import Wishes
@@ -293,23 +293,15 @@ def _answer_page(api: TokenApi, call: Call, token: AskToken | None, too_long: st
 
     question = None if token is None else api.question(token.app, token.user, token.message)
     if token is None or question is None:
-        return _html(call, gone_page(call.request.headers.get("accept-language", "")[:2]), 404)
+        return page_reply(call, gone_page(call.request.headers.get("accept-language", "")[:2]), 404)
     wished = api.parts.rows.wishes(token.app, [token.user]).get(token.user, Wishes())
     sender = question.entry.sender
     asker = question.names.get(sender) or sender
     text = question.entry.body.decode(errors="replace")
-    return _html(
-        call,
-        answer_page(
-            question.question, text, token.user, asker, question.names, wished, call.input.value, too_long
-        ),
-        Problems.INVALID_REQUEST.status if too_long else 200,
+    page = answer_page(
+        question.question, text, token.user, asker, question.names, wished, call.input.value, too_long
     )
-
-
-def _html(call: Call, page: str, status: int = 200) -> HttpResponse:
-    headers = (*PAGE_HEADERS, ("X-Request-Id", call.request.id))
-    return HttpResponse(status, page.encode(), "text/html; charset=utf-8", headers, page=True)
+    return page_reply(call, page, Problems.INVALID_REQUEST.status if too_long else 200)
 
 
 # --- the end of mails ---------------------------------------------------------------------------------------
@@ -363,4 +355,4 @@ def _page(call: Call, wished: Wishes, content: Literal["question", "done"]) -> H
     # Imported here: it makes a template.
     from imserver.features.notifications.digests import stop_page
 
-    return _html(call, stop_page(wished.language, content == "done"))
+    return page_reply(call, stop_page(wished.language, content == "done"))
