@@ -45,20 +45,20 @@ class Rate(Struct, frozen=True):
     ``name``: in Redis, where the nodes of a cluster count together. ``counted``: what takes a token.
     ``payer``: whose bucket it is, in words.
     ``limit``: how many tokens a bucket gets, and within which time. ``above``: what happens if there are too
-    few. ``burst``: a full bucket has so many times the limit.
+    few, an error over HTTP or a close code. ``burst``: a full bucket has so many times the limit.
     """
 
     name: str
     counted: str
     payer: str
     limit: str
-    above: str
+    above: str = "429"
     burst: int = 1
 
 
 _MESSAGES: Final = "limits.messages_per_second, and that of the app"
 MESSAGES: Final = Rate("messages", "messages", "connection", _MESSAGES, "close code 4003")
-HTTP_MESSAGES: Final = Rate("http_messages", "messages over HTTP", "user", _MESSAGES, "429")
+HTTP_MESSAGES: Final = Rate("http_messages", "messages over HTTP", "user", _MESSAGES)
 PUBLICATIONS: Final = Rate(
     "publications", "publications to a namespace", "connection", "its publications_per_second", "1008"
 )
@@ -76,7 +76,7 @@ LOGIN_NOTICES: Final = Rate(
     "an eighth of limits.outbox_bytes per second",
     "1008",
 )
-REQUESTS: Final = Rate("requests", "requests", "key, user or address", "api.requests_per_second", "429")
+REQUESTS: Final = Rate("requests", "requests", "key, user or address", "api.requests_per_second")
 
 RATES: Final = (MESSAGES, HTTP_MESSAGES, PUBLICATIONS, NOTICES, LOGIN_NOTICES, REQUESTS)
 """The rows of the core."""

@@ -38,45 +38,36 @@ GUEST_MESSAGES: Final = Rate(
     "guest_messages", "messages", "guest", "limits.guest_rate per second", "1008, over HTTP 429", burst=5
 )
 REGISTRATIONS: Final = Rate(
-    "register", "registrations", "address", f"accounts.registrations_per_address {_AN_HOUR}", "429"
+    "register", "registrations", "address", f"accounts.registrations_per_address {_AN_HOUR}"
 )
-LOGINS: Final = Rate("login", "logins", "address", f"accounts.logins_per_address {_AN_HOUR}", "429")
+LOGINS: Final = Rate("login", "logins", "address", f"accounts.logins_per_address {_AN_HOUR}")
 PROVIDER_LOGINS: Final = Rate(
-    "provider", "logins with a provider", "address", f"accounts.logins_per_address {_AN_HOUR}", "429"
+    "provider", "logins with a provider", "address", f"accounts.logins_per_address {_AN_HOUR}"
 )
-FAILURES: Final = Rate(
-    "pair", "wrong passwords", "account and address", f"accounts.failures {_FAILING}", "429"
-)
+FAILURES: Final = Rate("pair", "wrong passwords", "account and address", f"accounts.failures {_FAILING}")
 FAILURES_OF_ACCOUNT: Final = Rate(
-    "account", "wrong passwords", "account", f"accounts.failures_per_account {_FAILING}", "429"
+    "account", "wrong passwords", "account", f"accounts.failures_per_account {_FAILING}"
 )
 FAILURES_OF_ADDRESS: Final = Rate(
-    "network", "wrong passwords", "address", f"accounts.failures_per_address {_FAILING}", "429"
+    "network", "wrong passwords", "address", f"accounts.failures_per_address {_FAILING}"
 )
-FAILURES_OF_DEVICE: Final = Rate(
-    "device", "wrong passwords", "device", f"accounts.failures {_FAILING}", "429"
-)
+FAILURES_OF_DEVICE: Final = Rate("device", "wrong passwords", "device", f"accounts.failures {_FAILING}")
 FACTOR_CODES: Final = Rate(
-    "factor", "wrong codes of a second factor", "account or known device", "20 within a day", "429"
+    "factor", "wrong codes of a second factor", "account or known device", "20 within a day"
 )
-GUESTS: Final = Rate("guest", "guests", "address", f"accounts.guests_per_address {_AN_HOUR}", "429")
-FINDS: Final = Rate(
-    "find", "searches for an account", "account", f"accounts.finds_per_account {_AN_HOUR}", "429"
-)
+GUESTS: Final = Rate("guest", "guests", "address", f"accounts.guests_per_address {_AN_HOUR}")
+FINDS: Final = Rate("find", "searches for an account", "account", f"accounts.finds_per_account {_AN_HOUR}")
 FINDS_OF_ADDRESS: Final = Rate(
     "find_network",
     "searches for an account, previews of invitations",
     "address",
     f"accounts.finds_per_address {_AN_HOUR}",
-    "429",
 )
 SEARCHES: Final = Rate(
-    "search", "searches for people", "account", f"accounts.searches_per_account {_AN_HOUR}", "429"
+    "search", "searches for people", "account", f"accounts.searches_per_account {_AN_HOUR}"
 )
 RESET_MAILS: Final = Rate("reset", "mails for a forgotten password", "account", f"3 {_AN_HOUR}", "no mail")
-CONFIRM_MAILS: Final = Rate(
-    "confirm", "mails that confirm an e-mail address", "account", f"3 {_AN_HOUR}", "429"
-)
+CONFIRM_MAILS: Final = Rate("confirm", "mails that confirm an e-mail address", "account", f"3 {_AN_HOUR}")
 ADDRESS_MAILS: Final = Rate(
     "mail_address",
     "mails of both kinds",

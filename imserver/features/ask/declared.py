@@ -10,7 +10,7 @@ from imserver.plugin.identity import Rate
 
 MOST_WAIT_SECONDS: Final = 60
 REMINDER_SECONDS: Final = 60.0
-ASK_REMINDERS: Final = Rate("ask_reminders", "reminders of a question", "question", "1 a minute", "429")
+ASK_REMINDERS: Final = Rate("ask_reminders", "reminders of a question", "question", "1 a minute")
 
 SETTINGS: Final = FeatureSettings()
 

@@ -13,7 +13,7 @@ from imserver.plugin.identity import Rate
 from imserver.plugin.settings import Amount, Config, settings_of
 from imserver.plugin.storage import Reason, Table
 
-HOOK_REQUESTS: Final = Rate("hook", "requests to incoming webhooks", "address", "600 a minute", "429")
+HOOK_REQUESTS: Final = Rate("hook", "requests to incoming webhooks", "address", "600 a minute")
 PIECES_PER_SECOND: Final = 1000
 """Of all bots of an owner. Five seconds' worth at once is one full request five times."""
 BOT_PIECES: Final = Rate(

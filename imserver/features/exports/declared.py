@@ -13,7 +13,7 @@ from imserver.plugin.settings import Amount, Duration
 from imserver.plugin.storage import Reason, Table
 
 DAY_SECONDS: Final = 86_400.0
-EXPORTS: Final = Rate("exports", "exports", "user; app", "exports.per_day a day", "429")
+EXPORTS: Final = Rate("exports", "exports", "user; app", "exports.per_day a day")
 
 
 class ExportSettings(Struct, frozen=True):

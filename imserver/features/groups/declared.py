@@ -12,20 +12,12 @@ from imserver.plugin.settings import Amount
 from imserver.plugin.storage import Table
 
 NEW_GROUPS: Final = Rate(
-    "groups",
-    "groups created or joined",
-    "user",
-    "accounts.groups_per_user within accounts.rate_seconds",
-    "429",
+    "groups", "groups created or joined", "user", "accounts.groups_per_user within accounts.rate_seconds"
 )
 SEARCH_MILLISECONDS: Final = 15_000
 """The time that one user's searches of members may take in a minute."""
 SEARCH_TIME: Final = Rate(
-    "member_search_time",
-    "milliseconds of searches of members",
-    "user",
-    f"{SEARCH_MILLISECONDS} a minute",
-    "429",
+    "member_search_time", "milliseconds of searches of members", "user", f"{SEARCH_MILLISECONDS} a minute"
 )
 
 

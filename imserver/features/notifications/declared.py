@@ -30,9 +30,9 @@ AN_HOUR: Final = 3600.0
 SUBSCRIPTION_REQUESTS: Final = 60
 TEST_REQUESTS: Final = 60
 SUBSCRIPTIONS: Final = Rate(
-    "notify_endpoint", "endpoints that users add", "user", f"{SUBSCRIPTION_REQUESTS} an hour", "429"
+    "notify_endpoint", "endpoints that users add", "user", f"{SUBSCRIPTION_REQUESTS} an hour"
 )
-TESTS: Final = Rate("notify_test", "tests of notifications", "user", f"{TEST_REQUESTS} an hour", "429")
+TESTS: Final = Rate("notify_test", "tests of notifications", "user", f"{TEST_REQUESTS} an hour")
 P256_ORDER: Final = 0xFFFFFFFF_00000000_FFFFFFFF_FFFFFFFF_BCE6FAAD_A7179E84_F3B9CAC2_FC632551
 """The order of the curve P-256: its private keys are the numbers below it, except 0."""
 _CONTACT: Final = re.compile(r"(mailto:[^\s@<>]+@[^\s@<>]+|https://\S+)?")

@@ -23,7 +23,6 @@ MESSAGES_LOOKED_AT: Final = Rate(
     "messages that a count or a removal of one user's messages looks at",
     "who asks, in the app",
     "10,000,000 a minute",
-    "429",
 )
 REASON_BYTES: Final = 64
 Outcome = Literal["dismissed", "hidden", "deleted", "warned", "muted", "removed", "banned", "other"]

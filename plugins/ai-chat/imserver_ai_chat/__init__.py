@@ -40,9 +40,7 @@ LOST_SECONDS: Final = 30.0
 """How long a client waits for the end of a stream whose node has died."""
 SILENT_SECONDS: Final = 10.0
 """How long a client waits for the first sign of a bot that has no connection."""
-MESSAGES: Final = Rate(
-    "ai_chat_messages", "messages over /ai-chat", "user", "limits.messages_per_second", "429"
-)
+MESSAGES: Final = Rate("ai_chat_messages", "messages over /ai-chat", "user", "limits.messages_per_second")
 _TYPE: Final = "text/event-stream; charset=utf-8"
 _OPEN_QUERY: Final = f"{NAME}.open"
 _EMPTY: Final = HttpResponse(204, b"")
