@@ -288,20 +288,16 @@ def codes() -> None:
     """Print the close codes, reply codes and HTTP problems."""
     from imserver.node.feature_list import load_features, problems_of  # as for serve
 
-    closes = [
-        (row.code, row.name, "reconnect" if row.reconnect else "stay away", row.meaning)
-        for row in errors.CLOSE.values()
-    ]
-    problems = [
-        (row.status, row.code, "yes" if row.temporary else "no", row.message)
-        for row in problems_of(load_features(Config()))
-    ]
+    closes = {True: "reconnect", False: "stay away"}.__getitem__
+    temporary = {True: "yes", False: "no"}.__getitem__
     click.echo("WebSocket close codes\n")
-    click.echo(table(("code", "name", "client may", "meaning"), closes))
+    click.echo(table("code, name, client may: reconnect, meaning", errors.CLOSE.values(), reconnect=closes))
     click.echo("\nReply codes of the cmd dialect and its HTTP API\n")
-    click.echo(table(("code", "text"), list(errors.REPLY_TEXT.items())))
+    for code, text in (("code", "text"), *errors.REPLY_TEXT.items()):
+        click.echo(f"{code:<4}  {text}")
     click.echo("\nHTTP problems outside the dialects' routes\n")
-    click.echo(table(("status", "code", "temporary", "message"), problems))
+    problems = problems_of(load_features(Config()))
+    click.echo(table("status, code, temporary, message", problems, temporary=temporary))
 
 
 @main.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, NoReturn
@@ -148,10 +148,22 @@ class Progress:
 _REPEAT_SECONDS: Final = 10.0
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Format rows as aligned columns."""
-    lines = [head, *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+def lines_of(columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]) -> list[list[str]]:
+    """The head of a :func:`table`, and the texts of each row."""
+    pairs = [each.rpartition(": ") for each in columns.split(", ")]
+    fields = [field.replace(" ", "_") for _, _, field in pairs]
+    lines = [[str(texts.get(field, str)(getattr(row, field))) for field in fields] for row in rows]
+    return [[head or field for head, _, field in pairs], *lines]
+
+
+def table(columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]) -> str:
+    """Format rows, which are structs, as aligned columns.
+
+    ``columns``: the fields that are printed, in order, as ``id, first failed, from: used_from``. The head of
+    a column is the name of its field, with spaces, or stands before it. ``texts``: field → what makes a text
+    of its value."""
+    lines = lines_of(columns, rows, **texts)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines

@@ -52,11 +52,10 @@ def create(path: str | None, data_dir: str | None, name: str, settings: tuple[st
 def list_apps(path: str | None, data_dir: str | None) -> None:
     """List all apps."""
     with opened(path, data_dir) as (_, _, tenants):
-        rows = [
-            (each.name, "configuration" if each.configured else "database", each.policy, each.same_as)
-            for each in tenants.all()
-        ]
-    click.echo(table(("name", "defined in", "login policy", "same as"), rows))
+        rows = list(tenants.all())
+    where = {True: "configuration", False: "database"}.__getitem__
+    columns = "name, defined in: configured, login policy: policy, same as"
+    click.echo(table(columns, rows, configured=where))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from time import time
 from typing import Any, Final
 
@@ -13,11 +14,16 @@ from imserver.config.settings import Config
 from imserver.offline import day, opened, record_act, settings_options
 from imserver.storage.contract import KeyRow
 from imserver.storage.store import Store
-from imserver.terminal import GroupWithFeatures, fail, table
+from imserver.terminal import GroupWithFeatures, fail, lines_of, table
 
 _Scope: Final = click.Choice(["push", "read", "admin"])
 _CLOSED_SHOWN: Final = 20
-_HEAD: Final = ("id", "scopes", "apps", "created", "expires", "revoked", "last used", "from", "note")
+_COLUMNS: Final = "id, scopes, apps, created, expires, revoked, last used: used, from: used_from, note"
+_TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
+    "scopes": ",".join,
+    "apps": lambda apps: ",".join(apps) or "all",
+    **dict.fromkeys(("created", "expires", "revoked", "used"), day),
+}
 
 
 class _Time(click.ParamType[int]):
@@ -107,7 +113,7 @@ def list_keys(path: str | None, data_dir: str | None) -> None:
     """List all keys, also those that were revoked or have expired."""
     with opened(path, data_dir) as (settings, store, _):
         rows = _keys(settings, store)
-    click.echo(table(_HEAD, map(_cells, rows)))
+    click.echo(table(_COLUMNS, rows, **_TEXTS))
 
 
 @key.command()
@@ -119,7 +125,7 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
         row = next((each for each in _keys(settings, store) if each.id == name), None)
     if row is None:
         fail(f"no key has the id {name}")
-    lines = dict(zip(_HEAD, _cells(row), strict=True))
+    lines = dict(zip(*lines_of(_COLUMNS, (row,), **_TEXTS), strict=True))
     address, state = lines.pop("from"), "valid"
     if row.revoked or row.has_ended(time()):
         state = "revoked" if row.revoked else "expired"
@@ -186,17 +192,3 @@ def _refuse_configured(name: str) -> None:
 def _keys(settings: Config, store: Store) -> list[KeyRow]:
     """The keys of the settings, then those of the database."""
     return [*map(configured_key, settings.api.keys), *store.keys()]
-
-
-def _cells(row: KeyRow) -> tuple[str, ...]:
-    return (
-        row.id,
-        ",".join(row.scopes),
-        ",".join(row.apps) or "all",
-        day(row.created),
-        day(row.expires),
-        day(row.revoked),
-        day(row.used),
-        row.used_from,
-        row.note,
-    )

@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from imserver.features.audit.chain import ActShown, AuditRow, Name, shown
+from imserver.features.audit.chain import ActMaker, ActShown, AuditRow, Name, shown
 from imserver.features.audit.rows import NO_ACTS, AuditQuery, after, one, search
 from imserver.features.audit.verification import verify
 from imserver.plugin.commands import fail, opened, settings_options, table
@@ -19,7 +19,6 @@ from imserver.plugin.storage import Store
 
 _PAGE: Final = 500
 _HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})").fullmatch
-_ERASED: Final = "(erased)"
 
 
 @click.group()
@@ -60,8 +59,8 @@ def list_acts(path: str | None, data_dir: str | None, limit: int, **wanted: Any)
         fail("--user: name the --app, too")
     with opened(path, data_dir) as (_, store, _):
         acts = _search(store, AuditQuery(**wanted), limit)
-    head = ("number", "time", "act", "by", "app", "user", "address", "facts")
-    click.echo(table(head, map(_cells, acts)))
+    columns = "number, time, act: name, by, app, user, address, facts"
+    click.echo(table(columns, acts, time=_moment, by=_who, user=_left, address=_left, facts=_facts))
 
 
 def _search(store: Store, query: AuditQuery, limit: int) -> list[ActShown]:
@@ -80,13 +79,21 @@ def _shown(row: AuditRow, names: list[Name]) -> ActShown:
     return shown(row.number, row.time, row.entry, names)
 
 
-def _cells(act: ActShown) -> tuple[str, str, str, str, str, str, str, str]:
-    when = datetime.fromtimestamp(act.time / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    id = _ERASED if act.by.id is None else act.by.id
-    who = f"{act.by.kind}:{act.by.app}/{id}" if act.by.app else f"{act.by.kind}:{id}" if id else act.by.kind
-    facts = _ERASED if act.facts is None else msgspec.json.encode(act.facts).decode() if act.facts else ""
-    user, address = (_ERASED if each is None else each for each in (act.user, act.address))
-    return str(act.number), when, act.name, who, act.app, user, address, facts
+def _moment(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _left(text: str | None) -> str:
+    return "(erased)" if text is None else text
+
+
+def _who(by: ActMaker) -> str:
+    id = _left(by.id)
+    return f"{by.kind}:{by.app}/{id}" if by.app else f"{by.kind}:{id}" if id else by.kind
+
+
+def _facts(facts: dict[str, Any] | None) -> str:
+    return msgspec.json.encode(facts).decode() if facts else "" if facts is not None else _left(None)
 
 
 @audit.command()

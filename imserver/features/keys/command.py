@@ -32,9 +32,13 @@ def usage(path: str | None, data_dir: str | None, hours: int, name: str) -> None
         if not name.startswith("config:") and name not in [row.id for row in stored]:
             fail(f"no key has the id {name}")
         rows = uses_of(store, name, now - hours * 60, now, 0, _MOST)
-    moments = [datetime.fromtimestamp(row.time, UTC).strftime("%Y-%m-%d %H:%M") for row in rows]
-    cells = [
-        (moment, row.address or "-", row.route, row.app or "-", row.answered, row.refused)
-        for moment, row in zip(moments, rows, strict=True)
-    ]
-    click.echo(table(("minute", "address", "route", "app", "answered", "refused"), cells))
+    columns = "minute: time, address, route, app, answered, refused"
+    click.echo(table(columns, rows, time=_minute, address=_or_dash, app=_or_dash))
+
+
+def _minute(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _or_dash(text: str) -> str:
+    return text or "-"

@@ -46,8 +46,7 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
             click.echo(f"{count} events are sent again")
             return
         rows = list_retries(store, app, dead, 0, _MOST)
-    cells = [(row.event, row.user, row.attempts, _time(row.first_failed)) for row in rows]
-    click.echo(table(("event", "user", "attempts", "first failed"), cells))
+    click.echo(table("event, user, attempts, first failed", rows, first_failed=_time))
 
 
 def _time(seconds: int) -> str:
