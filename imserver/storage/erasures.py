@@ -108,8 +108,7 @@ class Erasures:
 
     def ended(self, after: int = 0) -> list[ErasureRow]:
         """The erasures that ended after a time, in Unix milliseconds, the first one first."""
-        rows = self._store.rows(f"{_ROWS.select} WHERE ended > %s ORDER BY ended, digest", (after,))
-        return list(map(_ROWS.read, rows))
+        return _ROWS.find(self._store.rows, "WHERE ended > %s ORDER BY ended, digest", after)
 
     def digests(self, app: str, user: str) -> list[str]:
         """What an erasure of a user has instead of the user, by each of the keys."""

@@ -404,7 +404,7 @@ class RowsOf(Generic[S]):
     """
 
     def __init__(self, struct: type[S], table: str, **names: str | tuple[str, ...]) -> None:
-        self._struct = struct
+        self._struct, self._table = struct, table
         self._choices = {each: value for each, value in names.items() if isinstance(value, tuple)}
         columns = {each: names.get(each, each) for each in struct.__struct_fields__ if names.get(each, each)}
         self._fields = tuple(columns)
@@ -430,6 +430,24 @@ class RowsOf(Generic[S]):
         text = f"lambda {', '.join(parameters)}, *_, **more: struct({', '.join(fields)}, **more)"
         compiled: Callable[..., S] = eval(text, names)
         return compiled
+
+    def find(self, query: Callable[[str, Row], list[Row]], rest: str, *values: Any) -> list[S]:
+        """The structs of the rows that a query finds. ``query``: ``rows`` of a store, or ``query`` of
+        statements. ``rest``: what stands behind ``select``."""
+        return list(map(self.read, query(f"{self.select} {rest}", values)))
+
+    def first(self, query: Callable[[str, Row], list[Row]], rest: str, *values: Any) -> S | None:
+        """The struct of the first row that a query finds; None: there is none."""
+        rows = query(f"{self.select} {rest}", values)
+        return self.read(rows[0]) if rows else None
+
+    def put(self, sql: Statements, struct: S, **key: Any) -> None:
+        """Store the row of a struct. ``key``: the columns of its key, by which a stored row is changed."""
+        row = {**dict(zip(self.columns.split(", "), self.values(struct), strict=True)), **key}
+        sql.insert_new(self._table, ", ".join(row), [tuple(row.values())])
+        own = [each for each in row if each not in key]
+        statement = f"UPDATE {self._table} SET {' = %s, '.join(own)} = %s WHERE {' = %s AND '.join(key)} = %s"
+        sql.execute(statement, [row[each] for each in (*own, *key)])
 
     def read(self, row: Row, **more: Any) -> S:
         """The struct of a row. ``more``: the fields that rows do not have. Columns behind its own do not

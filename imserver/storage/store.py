@@ -557,8 +557,7 @@ class Store:
         now = _now()
 
         def work(sql: Statements, version: int) -> KeyRow | None:
-            rows = sql.query(f"{_KEYS.select} WHERE id = %s", (old,))
-            before = _KEYS.read(rows[0]) if rows else None
+            before = _KEYS.first(sql.query, "WHERE id = %s", old)
             if before is None or before.has_ended(now):
                 return None
             row = replace(new, scopes=before.scopes, apps=before.apps, note=before.note, created=now)
@@ -602,8 +601,7 @@ class Store:
         """All keys, including revoked ones, oldest first. Raises StorageUnavailable."""
         if self._database is None and not self.address.exists:
             return ()
-        rows = self.read(lambda sql: sql.query(f"{_KEYS.select} ORDER BY created, id"))
-        return tuple(map(_KEYS.read, rows))
+        return tuple(self.read(lambda sql: _KEYS.find(sql.query, "ORDER BY created, id")))
 
     def note_key_uses(self, uses: Iterable[tuple[str, int, str]]) -> None:
         """Store when keys were last used: their ids, Unix seconds and addresses. Raises StorageUnavailable.
@@ -697,7 +695,7 @@ def _read_changes(known: int, sql: Statements) -> Changes:
     # Only up to the version that was read. The next read gets later changes.
     newer = "WHERE version > %s AND version <= %s"
     apps = sql.query(f"SELECT name, settings, created FROM app {newer}", (known, version))
-    keys = sql.query(f"{_KEYS.select} {newer}", (known, version))
+    keys = _KEYS.find(sql.query, newer, known, version)
     bans = sql.query(f"SELECT app, member, until, reason FROM ban {newer} ORDER BY until", (known, version))
     now = _clock_ms(sql) if bans else 0
     return Changes(
@@ -706,7 +704,7 @@ def _read_changes(known: int, sql: Statements) -> Changes:
             AppRow(text_of(name), _decode(settings) or {}, created, settings == DELETED)
             for name, settings, created in apps
         ),
-        tuple(map(_KEYS.read, keys)),
+        tuple(keys),
         tuple(
             BanRow(text_of(app), bytes(user).decode(), (until - now) / 1000, text_of(reason or ""))
             for app, user, until, reason in bans

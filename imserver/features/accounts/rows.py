@@ -67,7 +67,6 @@ _CHANGEABLE: Final = (
     *IDENTIFIERS,
 )
 _LOGINS: Final = RowsOf(Device, "account_device")
-_DEVICES: Final = f"{_LOGINS.select} WHERE account = %s"
 _RESET: Final = (
     "SELECT r.account FROM password_reset r JOIN account a ON a.id = r.account "
     "WHERE r.code = %s AND r.expires_at > %s AND a.app = %s"
@@ -464,9 +463,8 @@ class AccountStore:
 
     def devices(self, id: int, now: int) -> list[Device]:
         """The logins that have not ended, newest first."""
-        statement = f"{_DEVICES} AND expires_at > %s ORDER BY since DESC, id"
-        rows = self._store.rows(statement, (id, now))
-        return list(map(_LOGINS.read, rows))
+        rest = "WHERE account = %s AND expires_at > %s ORDER BY since DESC, id"
+        return _LOGINS.find(self._store.rows, rest, id, now)
 
     @Store.writing_or(None)
     def remove_device(self, sql: PooledStatements, id: int, device: int) -> Device | None:
@@ -700,13 +698,12 @@ def _taken() -> Iterator[None]:
 
 def _device(sql: PooledStatements, account: int, id: int) -> Device | None:
     """One login."""
-    rows = sql.query(f"{_DEVICES} AND id = %s", (account, id))
-    return _LOGINS.read(rows[0]) if rows else None
+    return _LOGINS.first(sql.query, "WHERE account = %s AND id = %s", account, id)
 
 
 def _add_device(sql: PooledStatements, id: int, new: Device, most: int) -> None:
     """Store a login of an account whose row is locked. Beyond ``most`` logins the oldest end."""
-    newest = list(map(_LOGINS.read, sql.query(f"{_DEVICES} ORDER BY since DESC, id", (id,))))
+    newest = _LOGINS.find(sql.query, "WHERE account = %s ORDER BY since DESC, id", id)
     valid = [each for each in newest if each.expires_at > new.since]
     valid_ids = {each.id for each in valid[: max(most - 1, 0)]}
     ended = [(id, each.id) for each in newest if each.id not in valid_ids]

@@ -59,8 +59,13 @@ def list_acts(path: str | None, data_dir: str | None, limit: int, **wanted: Any)
         fail("--user: name the --app, too")
     with opened(path, data_dir) as (_, store, _):
         acts = _search(store, AuditQuery(**wanted), limit)
-    columns = "number, time, act: name, by, app, user, address, facts"
-    click.echo(table(columns, acts, time=_moment, by=_who, user=_left, address=_left, facts=_facts))
+    texts = {
+        "time": lambda ms: datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        "by": _who,
+        "facts": lambda facts: _left(facts and msgspec.json.encode(facts).decode()) or "",
+        **dict.fromkeys(("user", "address"), _left),
+    }
+    click.echo(table("number, time, act: name, by, app, user, address, facts", acts, **texts))
 
 
 def _search(store: Store, query: AuditQuery, limit: int) -> list[ActShown]:
@@ -79,21 +84,13 @@ def _shown(row: AuditRow, names: list[Name]) -> ActShown:
     return shown(row.number, row.time, row.entry, names)
 
 
-def _moment(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _left(text: str | None) -> str:
+def _left(text: Any) -> Any:
     return "(erased)" if text is None else text
 
 
 def _who(by: ActMaker) -> str:
     id = _left(by.id)
     return f"{by.kind}:{by.app}/{id}" if by.app else f"{by.kind}:{id}" if id else by.kind
-
-
-def _facts(facts: dict[str, Any] | None) -> str:
-    return msgspec.json.encode(facts).decode() if facts else "" if facts is not None else _left(None)
 
 
 @audit.command()

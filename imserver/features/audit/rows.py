@@ -63,9 +63,7 @@ _HEADS: Final = RowsOf(ChainHead, "audit_head")
 
 def head(sql: PooledStatements, lock: bool = False) -> ChainHead | None:
     """The head of the chain. None: somebody has removed it."""
-    suffix = sql.for_update if lock else ""
-    rows = sql.query(f"{_HEADS.select} WHERE one = 1{suffix}")
-    return _HEADS.read(rows[0]) if rows else None
+    return _HEADS.first(sql.query, f"WHERE one = 1{sql.for_update if lock else ''}")
 
 
 def append(batch: ActBatch, sql: PooledStatements) -> None:

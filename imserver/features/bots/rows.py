@@ -192,19 +192,16 @@ class HookStore:
 
     def incoming_with(self, token_hash: str) -> IncomingHook | None:
         """The incoming webhook with this token."""
-        rows = self._store.rows(f"{_HOOK_ROWS.select} WHERE token_hash = %s", (token_hash,))
-        return _HOOK_ROWS.read(rows[0]) if rows else None
+        return _HOOK_ROWS.first(self._store.rows, "WHERE token_hash = %s", token_hash)
 
     def incoming(self, app: str, id: int) -> IncomingHook | None:
         """One incoming webhook."""
-        rows = self._store.rows(f"{_HOOK_ROWS.select} WHERE app = %s AND id = %s", (app, id))
-        return _HOOK_ROWS.read(rows[0]) if rows else None
+        return _HOOK_ROWS.first(self._store.rows, "WHERE app = %s AND id = %s", app, id)
 
     def incoming_to(self, app: str, group: int) -> list[IncomingHook]:
         """The incoming webhooks of a group, ordered by id."""
-        statement = f"{_HOOK_ROWS.select} WHERE app = %s AND conversation = %s ORDER BY id"
-        rows = self._store.rows(statement, (app, group))
-        return list(map(_HOOK_ROWS.read, rows))
+        which = "WHERE app = %s AND conversation = %s ORDER BY id"
+        return _HOOK_ROWS.find(self._store.rows, which, app, group)
 
     # --- of bots --------------------------------------------------------------------------------------------
 
@@ -223,8 +220,7 @@ class HookStore:
 
     def of_bots(self) -> list[BotHook]:
         """The webhooks of all bots of all apps."""
-        rows = self._store.rows(f"{_OF_BOTS.select} WHERE hook_url <> ''")
-        return list(map(_OF_BOTS.read, rows))
+        return _OF_BOTS.find(self._store.rows, "WHERE hook_url <> ''")
 
     def advance(self, hook: BotHook, position: int) -> None:
         """Store a position, unless the webhook was set anew."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
 
@@ -46,20 +46,19 @@ class JobRows:
 
     def get(self, app: str, id: str) -> Job | None:
         """An export; None: there is no such one."""
-        return self._one("id = %s", (app, id))
+        return self._one("id = %s", app, id)
 
     def newest(self, app: str, user: str) -> Job | None:
         """The export of a user that was started last."""
-        return self._one("member = %s ORDER BY created DESC, id DESC LIMIT 1", (app, user))
+        return self._one("member = %s ORDER BY created DESC, id DESC LIMIT 1", app, user)
 
-    def _one(self, which: str, values: Sequence[Any]) -> Job | None:
-        rows = self.store.rows(f"{_ROWS.select} WHERE app = %s AND {which}", values)
-        return _ROWS.read(rows[0]) if rows else None
+    def _one(self, which: str, *values: str) -> Job | None:
+        return _ROWS.first(self.store.rows, f"WHERE app = %s AND {which}", *values)
 
     def of(self, app: str, user: str | None) -> list[Job]:
         """All exports of a user; None: of an app."""
         where, values = ("", [app]) if user is None else (" AND member = %s", [app, user])
-        return list(map(_ROWS.read, self.store.rows(f"{_ROWS.select} WHERE app = %s{where}", values)))
+        return _ROWS.find(self.store.rows, f"WHERE app = %s{where}", *values)
 
     def known(self, ids: Sequence[str]) -> set[str]:
         """Which of these ids are those of exports."""
@@ -91,8 +90,7 @@ _IMPORTS: Final = RowsOf(ImportProgress, "archive_import")
 
 def progress_of(app: str, sql: PooledStatements) -> ImportProgress | None:
     """The import of an app; None: none was begun."""
-    rows = sql.query(f"{_IMPORTS.select} WHERE app = %s", (app,))
-    return _IMPORTS.read(rows[0]) if rows else None
+    return _IMPORTS.first(sql.query, "WHERE app = %s", app)
 
 
 def begin_import(app: str, digest: str, sql: PooledStatements) -> None:

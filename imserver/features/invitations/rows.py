@@ -69,8 +69,7 @@ class InvitationStore:
 
     def get(self, app: str, code: str) -> InvitationShown | None:
         """The invitation with this code, ended or not."""
-        rows = self._store.rows(f"{_ROWS.select} WHERE app = %s AND code = %s", (app, code))
-        return _ROWS.read(rows[0]) if rows else None
+        return _ROWS.first(self._store.rows, "WHERE app = %s AND code = %s", app, code)
 
     def page(
         self, app: str, user: str | None, group: int | None, now: int, after: str, limit: int
@@ -81,9 +80,8 @@ class InvitationStore:
         for column, value in (("member", user), ("conversation", group)):
             if value is not None:
                 where, values = f"{where} AND {column} = %s", [*values, value]
-        statement = f"{_ROWS.select} WHERE app = %s AND {where} ORDER BY code LIMIT %s"
-        rows = self._store.rows(statement, (*values, limit))
-        return list(map(_ROWS.read, rows))
+        rest = f"WHERE app = %s AND {where} ORDER BY code LIMIT %s"
+        return _ROWS.find(self._store.rows, rest, *values, limit)
 
     def remove(self, app: str, code: str) -> None:
         """Delete an invitation."""

@@ -32,13 +32,8 @@ def usage(path: str | None, data_dir: str | None, hours: int, name: str) -> None
         if not name.startswith("config:") and name not in [row.id for row in stored]:
             fail(f"no key has the id {name}")
         rows = uses_of(store, name, now - hours * 60, now, 0, _MOST)
-    columns = "minute: time, address, route, app, answered, refused"
-    click.echo(table(columns, rows, time=_minute, address=_or_dash, app=_or_dash))
-
-
-def _minute(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _or_dash(text: str) -> str:
-    return text or "-"
+    texts = {
+        "time": lambda seconds: datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M"),
+        **dict.fromkeys(("address", "app"), lambda text: text or "-"),
+    }
+    click.echo(table("minute: time, address, route, app, answered, refused", rows, **texts))

@@ -56,12 +56,11 @@ def add_uses(store: Store, rows: Sequence[Row]) -> None:
 def uses_of(store: Store, key: str, since: int, until: int, skip: int, limit: int) -> Sequence[KeyUse]:
     """What a key did from the minute ``since`` to ``until`` (Unix minutes), the newest first, without the
     first ``skip`` rows."""
-    statement = (
-        f"{_USES.select} "
+    rest = (
         "WHERE key_id = %s AND minute >= %s AND minute <= %s GROUP BY minute, route, app, address "
         "ORDER BY minute DESC, route, app, address LIMIT %s"
     )
-    return list(map(_USES.read, store.rows(statement, (key, since, until, skip + limit))[skip:]))
+    return _USES.find(store.rows, rest, key, since, until, skip + limit)[skip:]
 
 
 def delete_before(store: Store, minute: int) -> None:

@@ -79,8 +79,8 @@ class AudienceRows:
     def of(self, app: str, id: int, limit: int) -> list[Audience]:
         """One of an app, or (``id`` 0) the last ones, the newest first."""
         which, values = (" AND id = %s", (id,)) if id else ("", ())
-        statement = f"{_ROWS.select} WHERE app = %s{which} ORDER BY id DESC LIMIT %s"
-        return list(map(_ROWS.read, self._store.rows(statement, (app, *values, limit))))
+        rest = f"WHERE app = %s{which} ORDER BY id DESC LIMIT %s"
+        return _ROWS.find(self._store.rows, rest, app, *values, limit)
 
     def waiting(self, audiences: Sequence[int]) -> dict[int, int]:
         """Audience → its deliveries that wait to be sent; without those that have none."""

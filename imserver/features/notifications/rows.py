@@ -295,22 +295,19 @@ class NotificationRows:
 
     def conversation_wishes_of(self, app: str, user: str) -> list[ConversationWish]:
         """The wishes of a user for conversations, ordered by conversation."""
-        statement = f"{_WISHES.select} WHERE app = %s AND member = %s ORDER BY conversation"
-        return list(map(_WISHES.read, self._store.rows(statement, (app, user))))
+        which = "WHERE app = %s AND member = %s ORDER BY conversation"
+        return _WISHES.find(self._store.rows, which, app, user)
 
     @Store.writing
     def set_conversation_wish(
         self, sql: PooledStatements, app: str, user: str, wish: ConversationWish
     ) -> None:
         """Store a wish for a conversation. That of a user who wishes nothing special is removed."""
-        key = (app, user, wish.conversation)
-        values = (LEVELS.index(wish.level), wish.muted_until)
-        if values == (0, 0):
-            sql.execute(f"DELETE FROM notify_conversation {_ROW}", key)
-            return
-        columns = "app, member, conversation, level, muted_until"
-        sql.insert_new("notify_conversation", columns, [(*key, *values)])
-        sql.execute(f"UPDATE notify_conversation SET level = %s, muted_until = %s {_ROW}", (*values, *key))
+        if wish.level == LEVELS[0] and not wish.muted_until:
+            statement = f"DELETE FROM notify_conversation {_ROW}"
+            sql.execute(statement, (app, user, wish.conversation))
+        else:
+            _WISHES.put(sql, wish, app=app, member=user, conversation=wish.conversation)
 
     # --- dues -----------------------------------------------------------------------------------------------
 
@@ -327,8 +324,8 @@ class NotificationRows:
 
     def due(self, app: str, now_ms: int, limit: int) -> tuple[list[Due], int | None]:
         """What is to be decided now, and when (Unix milliseconds; None: never) the next one is."""
-        statement = f"{_DUES.select} WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
-        found = list(map(_DUES.read, self._store.rows(statement, (app, limit + 1))))
+        which = "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
+        found = _DUES.find(self._store.rows, which, app, limit + 1)
         due = [one for one in found[:limit] if one.due <= now_ms]
         return due, found[len(due)].due if len(found) > len(due) else None
 
@@ -431,8 +428,8 @@ class NotificationRows:
 
     def deliveries(self, host: str, now_ms: int, limit: int) -> list[Delivery]:
         """What is to be sent to a host now."""
-        statement = f"{_DELIVERIES.select} WHERE host = %s AND next_try <= %s ORDER BY next_try, id LIMIT %s"
-        return list(map(_DELIVERIES.read, self._store.rows(statement, (host, now_ms, limit))))
+        which = "WHERE host = %s AND next_try <= %s ORDER BY next_try, id LIMIT %s"
+        return _DELIVERIES.find(self._store.rows, which, host, now_ms, limit)
 
     def settle(
         self,
@@ -467,8 +464,8 @@ class NotificationRows:
 
     def mails_due(self, app: str, now_ms: int, limit: int) -> tuple[list[MailDue], int | None]:
         """The users who may need a mail now, and when (Unix milliseconds; None: never) the next one may."""
-        statement = f"{_MAILS.select} WHERE app = %s AND mail_due > 0 ORDER BY mail_due LIMIT %s"
-        found = list(map(_MAILS.read, self._store.rows(statement, (app, limit + 1))))
+        which = "WHERE app = %s AND mail_due > 0 ORDER BY mail_due LIMIT %s"
+        found = _MAILS.find(self._store.rows, which, app, limit + 1)
         due = [one for one in found[:limit] if one.due <= now_ms]
         return due, found[len(due)].due if len(found) > len(due) else None
 

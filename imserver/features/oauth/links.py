@@ -50,8 +50,7 @@ class LinkStore:
 
     def of(self, account: int) -> list[AccountLink]:
         """The links of an account, ordered by provider."""
-        statement = f"{_LINKS.select} WHERE account = %s ORDER BY provider"
-        return list(map(_LINKS.read, self._store.rows(statement, (account,))))
+        return _LINKS.find(self._store.rows, "WHERE account = %s ORDER BY provider", account)
 
     @Store.writing_or("absent")
     def remove(

@@ -121,10 +121,7 @@ class PreviewRows:
     @Store.writing
     def wish(self, sql: PooledStatements, app: str, user: str, wishes: PersonWishes) -> None:
         """Store the wishes of a user."""
-        values = (*_WISHES.values(wishes), app, user)
-        sql.insert_new("preview_person", f"{_WISHES.columns}, app, member", [values])
-        change = "UPDATE preview_person SET make = %s, shown = %s WHERE app = %s AND member = %s"
-        sql.execute(change, values)
+        _WISHES.put(sql, wishes, app=app, member=user)
 
     @Store.writing
     def remove(self, sql: PooledStatements, app: str, user: str, message: int) -> None:

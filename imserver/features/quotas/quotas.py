@@ -65,10 +65,7 @@ class UsageRows:
 
     def days(self, app: str, since: int) -> list[Used]:
         """What an app has used since a day, the last day first."""
-        rows = self._store.rows(
-            f"{_USED.select} WHERE app = %s AND day >= %s ORDER BY day DESC", (app, since)
-        )
-        return list(map(_USED.read, rows))
+        return _USED.find(self._store.rows, "WHERE app = %s AND day >= %s ORDER BY day DESC", app, since)
 
 
 log = logging.getLogger(__name__)

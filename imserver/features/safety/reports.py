@@ -240,8 +240,8 @@ class Reports:
 
         def work(sql: PooledStatements) -> tuple[list[ReportShown], list[ReporterShown]]:
             rows = sql.query(f"{_REPORTS.select} WHERE app = %s AND id = %s", (app, id))
-            statement = f"{_REPORTERS.select} WHERE app = %s AND report = %s ORDER BY created, member"
-            reporters = list(map(_REPORTERS.read, sql.query(statement, (app, id))))
+            which = "WHERE app = %s AND report = %s ORDER BY created, member"
+            reporters = _REPORTERS.find(sql.query, which, app, id)
             return _with_reasons(sql, app, rows), reporters
 
         nothing: tuple[list[ReportShown], list[ReporterShown]] = [], []

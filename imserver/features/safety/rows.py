@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.plugin.storage import PooledStatements, Row, RowsOf, Statements, Store
+from imserver.plugin.storage import PooledStatements, RowsOf, Statements, Store
 
 UNDER_WAY: Final = 0
 """Messages are being removed."""
@@ -75,8 +75,7 @@ class SafetyRows:
 
     def get(self, app: str, id: str) -> Removal | None:
         """A removal; None: there is no such one, or it is final."""
-        rows = self.store.rows(f"{_ROWS.select} WHERE app = %s AND id = %s", (app, id))
-        return _ROWS.read(rows[0]) if rows else None
+        return _ROWS.first(self.store.rows, "WHERE app = %s AND id = %s", app, id)
 
     def change_state(self, removal: Removal, to: int, among: Sequence[int]) -> bool:
         """Set the state of a removal that has one of these; False: it has another. A removal that is to be
@@ -111,13 +110,12 @@ class SafetyRows:
     def mutes(self, since: int) -> tuple[list[Muted], int]:
         """The mutes that were changed at this Unix second or later, 0: all; and the second of the reading."""
 
-        def work(sql: PooledStatements) -> tuple[list[Row], int]:
+        def work(sql: PooledStatements) -> tuple[list[Muted], int]:
             now = _now(sql)
-            return sql.query(f"{_MUTES.select} WHERE changed >= %s", (since,)), now
+            return _MUTES.find(sql.query, "WHERE changed >= %s", since), now
 
-        nothing: tuple[list[Row], int] = ([], 0)
-        rows, now = self.store.read_or(nothing, work)
-        return list(map(_MUTES.read, rows)), now
+        nothing: tuple[list[Muted], int] = ([], 0)
+        return self.store.read_or(nothing, work)
 
     def forget_mutes(self, seconds: int = 86_400) -> None:
         """Delete mutes that ended so many seconds ago."""

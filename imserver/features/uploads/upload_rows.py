@@ -70,8 +70,7 @@ def _charge(sql: PooledStatements, row: Upload, user: str, quota_bytes: int) -> 
 
 def find(sql: PooledStatements, name: str) -> Upload | None:
     """The file with this id."""
-    rows = sql.query(f"{_ROWS.select} WHERE id = %s", (name,))
-    return _ROWS.read(rows[0]) if rows else None
+    return _ROWS.first(sql.query, "WHERE id = %s", name)
 
 
 def usage(sql: PooledStatements, app: str, user: str) -> Usage:
@@ -83,13 +82,10 @@ def usage(sql: PooledStatements, app: str, user: str) -> Usage:
 def page(sql: PooledStatements, app: str, user: str, before: tuple[int, str], limit: int) -> list[Upload]:
     """A user's files, newest first, after the position ``before``: time and id of a file."""
     created, name = before
-    statement = f'{_ROWS.select} WHERE app = %s AND "user" = %s'
-    values: tuple[Any, ...] = (app, user)
-    if created:
-        statement += " AND created <= %s AND (created < %s OR id < %s)"
-        values = (*values, created, created, name)
-    rows = sql.query(f"{statement} ORDER BY created DESC, id DESC LIMIT %s", (*values, limit))
-    return list(map(_ROWS.read, rows))
+    behind = "AND created <= %s AND (created < %s OR id < %s) " if created else ""
+    values = (created, created, name) if created else ()
+    rest = f'WHERE app = %s AND "user" = %s {behind}ORDER BY created DESC, id DESC LIMIT %s'
+    return _ROWS.find(sql.query, rest, app, user, *values, limit)
 
 
 def rows_of(store: Store, app: str = "", user: str = "") -> Iterator[Upload]:
@@ -102,7 +98,7 @@ def rows_of(store: Store, app: str = "", user: str = "") -> Iterator[Upload]:
 
 def some_of_app(app: str, limit: int, sql: PooledStatements) -> list[Upload]:
     """Some files of an app, whoever owns them."""
-    return list(map(_ROWS.read, sql.query(f"{_ROWS.select} WHERE app = %s LIMIT %s", (app, limit))))
+    return _ROWS.find(sql.query, "WHERE app = %s LIMIT %s", app, limit)
 
 
 def move(sql: PooledStatements, row: Upload, store_name: str) -> bool:

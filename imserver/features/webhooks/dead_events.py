@@ -32,8 +32,8 @@ RETRIES: Final = RowsOf(RetryRow, "event_retry", user="member")
 
 def list_retries(store: Store, app: str, dead: bool, after: int, limit: int) -> list[RetryRow]:
     """The dead events of an app, or those that wait, behind a number. Switches. Raises StorageUnavailable."""
-    statement = f"{RETRIES.select} WHERE app = %s AND dead = %s AND number > %s ORDER BY number LIMIT %s"
-    return list(map(RETRIES.read, store.rows(statement, (app, int(dead), after, limit))))
+    which = "WHERE app = %s AND dead = %s AND number > %s ORDER BY number LIMIT %s"
+    return RETRIES.find(store.rows, which, app, int(dead), after, limit)
 
 
 def replay_dead(store: Store, app: str, event: str = "") -> int:

@@ -153,8 +153,8 @@ class EventStore:
 
     def read(self, app: str, after: int, limit: int) -> list[StoredEvent]:
         """Events behind an id."""
-        statement = f"{_EVENTS.select} WHERE app = %s AND id > %s ORDER BY id LIMIT %s"
-        return list(map(_EVENTS.read, self._store.rows(statement, (app, after, limit))))
+        which = "WHERE app = %s AND id > %s ORDER BY id LIMIT %s"
+        return _EVENTS.find(self._store.rows, which, app, after, limit)
 
     def expire(self, apps: Collection[str]) -> None:
         """Delete events that are older than any attempt. Those that a feed has not delivered stay as long as
@@ -299,12 +299,10 @@ class EventStore:
         """The first waiting event of each user, as far as it is to be tried now, or was to be tried after
         ``latest``: then the clock was set back."""
         first = "SELECT min(number) AS n FROM event_retry WHERE app = %s AND dead = 0 GROUP BY member"
-        statement = (
-            f"SELECT {RETRIES.columns} FROM event_retry JOIN ({first}) f ON f.n = number "
-            "WHERE next_try <= %s OR next_try > %s ORDER BY number LIMIT %s"
+        rest = (
+            f"JOIN ({first}) f ON f.n = number WHERE next_try <= %s OR next_try > %s ORDER BY number LIMIT %s"
         )
-        rows = self._store.rows(statement, (app, now, latest, limit))
-        return list(map(RETRIES.read, rows))
+        return RETRIES.find(self._store.rows, rest, app, now, latest, limit)
 
     def end_retry(self, row: RetryRow) -> None:
         """The receiver has taken it."""
@@ -342,10 +340,9 @@ class EventStore:
         """Absences whose time has come, and when (Unix milliseconds, 0: never) the next one's comes."""
 
         def work(sql: Statements) -> tuple[list[Absence], int]:
-            rows = sql.query(
-                f"{_ABSENCES.select} WHERE app = %s AND due > 0 ORDER BY due LIMIT %s", (app, limit + 1)
+            found = _ABSENCES.find(
+                sql.query, "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s", app, limit + 1
             )
-            found = list(map(_ABSENCES.read, rows))
             due = [each for each in found[:limit] if each.due <= now_ms]
             return due, found[len(due)].due if len(found) > len(due) else 0
 
@@ -428,9 +425,7 @@ def _member(user: str) -> str:
 
 
 def _feed(sql: Statements, app: str, lock: bool = False) -> FeedRow | None:
-    statement = f"{_FEEDS.select} WHERE app = %s{sql.for_update if lock else ''}"
-    rows = sql.query(statement, (app,))
-    return _FEEDS.read(rows[0]) if rows else None
+    return _FEEDS.first(sql.query, f"WHERE app = %s{sql.for_update if lock else ''}", app)
 
 
 def _make_feed(sql: Statements, app: str) -> None:
