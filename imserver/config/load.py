@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import inspect
 
-from imserver.config.declared import Settings, hints_of, marked, plain
+from imserver.config.declared import hints_of, marked, plain
 from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import (
     AUTO,
@@ -337,7 +337,9 @@ def _build(
     defaults = Config()
     for section, given in sections.items():
         if section in hints_of(Config):
-            parts[section] = _taken(getattr(defaults, section), given)
+            settings = getattr(defaults, section)
+            own = {name: value for name, value in given.items() if name in settings.__struct_fields__}
+            parts[section] = msgspec.structs.replace(settings, **own)
     if "apps" not in parts:
         of_features = declared.app_of({}).of_features
         parts["apps"] = {
@@ -356,9 +358,3 @@ def _feature_settings(
         if field.required and field.name not in given:
             raise locations.wrong(section, f"{field.name} is missing")
     return kind(**{name: value for name, value in given.items() if name in fields})
-
-
-def _taken(settings: Settings, given: Mapping[str, Any]) -> Settings:
-    """The settings with those of the given ones that they declare."""
-    fields = {name: value for name, value in given.items() if name in settings.__struct_fields__}
-    return msgspec.structs.replace(settings, **fields)

@@ -98,7 +98,8 @@ def move_on(address: DatabaseAddress, settings: StorageSettings, numbers: Sequen
     try:
         database.open()
         wait_until_alone(database.read, address.shown)
-        database.write_long(partial(_skip, numbers))
+        far = far_number()
+        database.write_long(lambda sql: [each.skip(sql, far) for each in (*_OWN, *numbers)])
     except StorageUnavailable as error:
         raise StartError(f"storage: {address.shown} cannot be used: {error}") from None
     finally:
@@ -124,12 +125,6 @@ _OTHER_CONNECTIONS = {
     "mysql": "SELECT count(*) FROM information_schema.processlist "
     "WHERE db = DATABASE() AND id <> CONNECTION_ID()",
 }
-
-
-def _skip(numbers: Sequence[GivenNumbers], sql: PooledStatements) -> None:
-    far = far_number()
-    for each in (*_OWN, *numbers):
-        each.skip(sql, far)
 
 
 def check(copy: Path) -> None:

@@ -257,7 +257,7 @@ class RegistryRecovery:
         apps: Collection[str],
         renew_seconds: float,
         reregister: Callable[[Extent], None],
-        leases_changed: Callable[[], None],
+        leases_changed: Callable[[], object],
     ) -> None:
         self.generation = 0
         """Increases whenever everything must be registered again; 0: nothing was registered yet."""

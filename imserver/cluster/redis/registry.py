@@ -87,7 +87,7 @@ class RedisRegistry:
             apps=apps,
             renew_seconds=cluster.renew_seconds,
             reregister=self._reregister,
-            leases_changed=self._leases_changed,
+            leases_changed=lambda: gevent.spawn(self._events.leases_changed),
         )
         self._commands = SessionCommands(self.keeper, single)
         self._written = WrittenBuckets(self.keeper)
@@ -194,9 +194,6 @@ class RedisRegistry:
         self.keeper.report_database(database)
         if self.keeper.lease.epoch:
             self.recovery.wake()
-
-    def _leases_changed(self) -> None:
-        gevent.spawn(self._events.leases_changed)
 
     # --- sessions -------------------------------------------------------------------------------------------
 
