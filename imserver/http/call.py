@@ -124,12 +124,35 @@ class Api:
         return call
 
     def run(self, endpoint: Endpoint, principal: Principal, request: HttpRequest) -> HttpResponse:
-        """Answer what a principal asks of another route, within a request that was admitted.
+        """Answer what a principal asks of another route, within a request that was admitted, such as a
+        command of a batch.
 
         Its need, its rules, its act and its refusals are those of that route; the rate is not counted. May
         switch.
         """
-        return run_command(self, endpoint, principal, request)
+        route = endpoint.route
+        call, refuses = None, True
+        try:
+            if not principal.may(route.need):
+                return refused(self, route, request, ApiProblem(*refusal(principal, route.need)), principal)
+            call = read(self, endpoint, request, principal)
+            authorise(self, route, call)
+            assert route.function is not None
+            answer = None
+            finished: HttpResponse
+            if route.status:
+                answer = route.function(endpoint.service, call, call.input)
+                finished = call.reply(answer, (), route.status)
+            else:
+                finished = route.function(endpoint.service, call)
+            if route.act:
+                _report_act(self, route, call, answer, finished)
+            refuses = False
+            return finished
+        except Exception as error:
+            return refused(self, route, request, error, principal, call)
+        finally:
+            self.count(endpoint, principal, "" if call is None else call.app, request, refuses)
 
     def count(
         self, endpoint: Endpoint, principal: Principal, app: str, request: HttpRequest, refused: bool
@@ -659,33 +682,6 @@ def refused(
     text = "%s %s from %s failed"
     log.error(text, request.method, route.path, request.host, extra={"request": request.id}, exc_info=error)
     return route.style.refuse(Problems.INTERNAL_ERROR, request)
-
-
-def run_command(api: Api, endpoint: Endpoint, principal: Principal, request: HttpRequest) -> HttpResponse:
-    """Answer a command of a batch or of a publisher connection, as its route would. May switch."""
-    route = endpoint.route
-    call, refuses = None, True
-    try:
-        if not principal.may(route.need):
-            return refused(api, route, request, ApiProblem(*refusal(principal, route.need)), principal)
-        call = read(api, endpoint, request, principal)
-        authorise(api, route, call)
-        assert route.function is not None
-        answer = None
-        finished: HttpResponse
-        if route.status:
-            answer = route.function(endpoint.service, call, call.input)
-            finished = call.reply(answer, (), route.status)
-        else:
-            finished = route.function(endpoint.service, call)
-        if route.act:
-            _report_act(api, route, call, answer, finished)
-        refuses = False
-        return finished
-    except Exception as error:
-        return refused(api, route, request, error, principal, call)
-    finally:
-        api.count(endpoint, principal, "" if call is None else call.app, request, refuses)
 
 
 def _report_act(api: Api, route: Route, call: Call, answer: Any, finished: HttpResponse) -> None:

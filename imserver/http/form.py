@@ -9,14 +9,14 @@ import re
 from binascii import a2b_qp
 from collections.abc import Mapping
 from io import BytesIO
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import msgspec
 
 from imserver.auth.tenants import Tenants
 from imserver.errors import Problems, ServiceRefused
 from imserver.model import ACTION_PREFIX
-from imserver.protocol.forgiving import has_nul
+from imserver.protocol.forgiving import has_nul, refuse_constant, well_formed
 
 FORM: Final = "application/x-www-form-urlencoded"
 
@@ -131,10 +131,6 @@ def fold(document: dict[str, Any]) -> dict[str, Any]:
     return {name.lower(): value for name, value in document.items() if value is not None}
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
 def _parse_json_slowly(body: bytes) -> Any:
     """The slow parser: it accepts lone surrogates, which JavaScript writes, as U+FFFD."""
     if len(body) > _SLOW_BYTES:
@@ -143,7 +139,7 @@ def _parse_json_slowly(body: bytes) -> Any:
         return json.loads(
             body.decode(),
             object_pairs_hook=lambda pairs: {_well_formed(name): _well_formed(each) for name, each in pairs},
-            parse_constant=_refuse_constant,
+            parse_constant=refuse_constant,
         )
     except (ValueError, RecursionError) as error:
         raise BadBody(str(error)) from None
@@ -151,7 +147,7 @@ def _parse_json_slowly(body: bytes) -> Any:
 
 def _well_formed(value: Any) -> Any:
     if isinstance(value, str):
-        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return well_formed(value)
     if isinstance(value, list):
         return [_well_formed(item) for item in value]
     return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import socket
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Final
 
 from flask import Blueprint, Response, g, request
@@ -24,37 +25,32 @@ def create_api(api: Api) -> Blueprint:
     A hundred werkzeug rules would take a megabyte; one dict lookup does the same.
     """
     blueprint = Blueprint("api", __name__)
-    views: dict[str, dict[str, _View]] = {}
+    rows: dict[str, dict[str, Endpoint]] = {}
     for (method, path), endpoint in api.endpoints.items():
-        views.setdefault(path, {})[method] = _View(api, endpoint)
-    blueprint.before_app_request(_Table(views))
+        rows.setdefault(path, {})[method] = endpoint
+    blueprint.before_app_request(partial(_answer, api, rows))
     return blueprint
 
 
-class _Table:
-    """Answers a request whose path and method are in the table."""
-
-    def __init__(self, views: Mapping[str, Mapping[str, _View]]) -> None:
-        self._views = views
-
-    def __call__(self) -> Response | None:
-        paths = (request.path, *patterns_of(request.path))
-        rows = next((self._views[path] for path in paths if path in self._views), None)
-        if rows is None:
-            return None
-        method = request.method
-        view = rows.get("GET" if method == "HEAD" else method)
-        if view is None and method == "OPTIONS":
-            view = next(iter(rows.values()))
-        if view is not None:
-            # Flask knows no such path. With its exception, a request is a cycle of a hundred objects.
-            request.routing_exception = None
-            return view()
-        if request.url_rule is not None:  # another view has this method of the path
-            return None
-        others = getattr(request.routing_exception, "valid_methods", None) or ()
-        heads = ("HEAD",) if "GET" in rows else ()
-        raise MethodNotAllowed(sorted({*rows, *heads, *others, "OPTIONS"}))
+def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response | None:
+    """Answer a request whose path and method are in the table: path, or its pattern → method → route."""
+    paths = (request.path, *patterns_of(request.path))
+    rows = next((table[path] for path in paths if path in table), None)
+    if rows is None:
+        return None
+    method = request.method
+    endpoint = rows.get("GET" if method == "HEAD" else method)
+    if endpoint is None and method == "OPTIONS":
+        endpoint = next(iter(rows.values()))
+    if endpoint is not None:
+        # Flask knows no such path. With its exception, a request is a cycle of a hundred objects.
+        request.routing_exception = None
+        return _view(api, endpoint)
+    if request.url_rule is not None:  # another view has this method of the path
+        return None
+    others = getattr(request.routing_exception, "valid_methods", None) or ()
+    heads = ("HEAD",) if "GET" in rows else ()
+    raise MethodNotAllowed(sorted({*rows, *heads, *others, "OPTIONS"}))
 
 
 def to_response(finished: HttpResponse) -> Response:
@@ -87,29 +83,22 @@ def as_request(body: bytes = b"") -> HttpRequest:
     return converted
 
 
-class _View:
-    """The view of one row."""
-
-    def __init__(self, api: Api, endpoint: Endpoint) -> None:
-        self._api = api
-        self._endpoint = endpoint
-
-    def __call__(self) -> Response:
-        endpoint, http_request = self._endpoint, as_request()
-        route = endpoint.route
-        if request.method == "OPTIONS" and route.method != "OPTIONS":
-            return to_response(answer(self._api, endpoint, http_request))
-        principal = admit(self._api, endpoint, http_request)
-        if isinstance(principal, HttpResponse):
-            return to_response(principal)
-        try:
-            # One byte more: werkzeug cuts a chunked body off at the limit without an error.
-            request.max_content_length = body_limit(self._api, principal) + 1
-            reads = route.read is not None or route.shape is not None or request.method != "GET"
-            body = request.get_data(cache=False, parse_form_data=False) if reads else b""
-        except (HTTPException, OSError, ValueError):  # over the limit, incomplete, or invalid chunks
-            return to_response(route.style.refuse(Problems.BAD_REQUEST, http_request))
-        return to_response(answer(self._api, endpoint, as_request(body), principal))
+def _view(api: Api, endpoint: Endpoint) -> Response:
+    """Answer a request for a route."""
+    http_request, route = as_request(), endpoint.route
+    if request.method == "OPTIONS" and route.method != "OPTIONS":
+        return to_response(answer(api, endpoint, http_request))
+    principal = admit(api, endpoint, http_request)
+    if isinstance(principal, HttpResponse):
+        return to_response(principal)
+    try:
+        # One byte more: werkzeug cuts a chunked body off at the limit without an error.
+        request.max_content_length = body_limit(api, principal) + 1
+        reads = route.read is not None or route.shape is not None or request.method != "GET"
+        body = request.get_data(cache=False, parse_form_data=False) if reads else b""
+    except (HTTPException, OSError, ValueError):  # over the limit, incomplete, or invalid chunks
+        return to_response(route.style.refuse(Problems.BAD_REQUEST, http_request))
+    return to_response(answer(api, endpoint, as_request(body), principal))
 
 
 _RECEIVE_BYTES: Final = 65536
@@ -123,49 +112,39 @@ def create_stream_view(streams: Streams, body_bytes: int) -> Blueprint:
         blueprint.add_url_rule(
             path.replace("*", "<segment>"),
             endpoint=path.strip("/").replace("/", "_"),
-            view_func=_StreamView(streams, row.method, body_bytes),
+            view_func=partial(_open_stream, streams, row.method, body_bytes),
             methods=[row.method, "OPTIONS"],
             provide_automatic_options=False,
         )
     return blueprint
 
 
-class _StreamView:
-    """Serves one stream per call."""
-
-    def __init__(self, streams: Streams, method: str, body_bytes: int) -> None:
-        self._streams = streams
-        self._method = method
-        self._body_bytes = body_bytes
-
-    def __call__(self, **_segments: str) -> Response:
-        if request.method == "OPTIONS":  # from a page of another origin that will send the token in a header
-            return to_response(PREFLIGHT)
-        if request.method != self._method:  # HEAD would begin a session that nobody uses
-            raise MethodNotAllowed([self._method])
-        request.max_content_length = self._body_bytes
-        body = request.get_data(cache=False, parse_form_data=False)
-        ours, theirs = socket.socketpair()
-        plain = _socket.socket(ours.family, ours.type, ours.proto, ours.detach())
-        plain.setblocking(False)
-        http_request = as_request()
-        port = int(request.environ.get("REMOTE_PORT", 0) or 0)
-        host = request.remote_addr or ""
-        query = http_request.query.decode("latin-1")
-        full_head = Head(
-            self._method, http_request.path, "1.1", host, port, http_request.headers, query, body=body
-        )
-        self._streams.adopt(plain, full_head)
-        head = _read_head(theirs)
-        head, _, rest = head.partition(_END_OF_HEAD)
-        first, *lines = head.decode("latin-1").split("\r\n")
-        headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-        # Only the server may send this header (PEP 3333).
-        headers = [(name, value) for name, value in headers if name.lower() != "connection"]
-        response = Response(_content(theirs, rest), int(first.split(" ")[1]), direct_passthrough=True)
-        response.headers.clear()
-        response.headers.extend(headers)
-        return response
+def _open_stream(streams: Streams, method: str, body_bytes: int, **_segments: str) -> Response:
+    """Serve one stream."""
+    if request.method == "OPTIONS":  # from a page of another origin that will send the token in a header
+        return to_response(PREFLIGHT)
+    if request.method != method:  # HEAD would begin a session that nobody uses
+        raise MethodNotAllowed([method])
+    request.max_content_length = body_bytes
+    body = request.get_data(cache=False, parse_form_data=False)
+    ours, theirs = socket.socketpair()
+    plain = _socket.socket(ours.family, ours.type, ours.proto, ours.detach())
+    plain.setblocking(False)
+    http_request = as_request()
+    port = int(request.environ.get("REMOTE_PORT", 0) or 0)
+    host = request.remote_addr or ""
+    query = http_request.query.decode("latin-1")
+    full_head = Head(method, http_request.path, "1.1", host, port, http_request.headers, query, body=body)
+    streams.adopt(plain, full_head)
+    head, _, rest = _read_head(theirs).partition(_END_OF_HEAD)
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    # Only the server may send this header (PEP 3333).
+    headers = [(name, value) for name, value in headers if name.lower() != "connection"]
+    response = Response(_content(theirs, rest), int(first.split(" ")[1]), direct_passthrough=True)
+    response.headers.clear()
+    response.headers.extend(headers)
+    return response
 
 
 def _read_head(sock: socket.socket) -> bytes:

@@ -25,7 +25,8 @@ class Refused(Exception):
         self.code = code
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
+    """Refuse ``NaN`` and ``Infinity``, which the standard library reads."""
     raise ValueError(f"{name} is no JSON")
 
 
@@ -35,7 +36,7 @@ def _fold(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _encode: Final = msgspec.json.Encoder().encode
-_decode: Final = json.JSONDecoder(object_pairs_hook=_fold, parse_constant=_refuse_constant).decode
+_decode: Final = json.JSONDecoder(object_pairs_hook=_fold, parse_constant=refuse_constant).decode
 
 
 def parse(payload: bytes) -> Any:

@@ -14,7 +14,7 @@ from imserver import errors
 from imserver.auth.principal import NOBODY, Needs
 from imserver.config.settings import Config
 from imserver.core.core import Core
-from imserver.http.call import Api, Call, Route, answer, read, run_command
+from imserver.http.call import Api, Call, Route, answer, read
 from imserver.http.operation import Resource, route_of
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from tests.api.fakes import LIMITED, FakeNode
@@ -115,7 +115,7 @@ def test_routes_and_commands_answer_alike(
     body = msgspec.json.encode({"name": name})
     request = HttpRequest("POST", "/api/v1/greetings/refused", b"", body, {}, "192.0.2.1", given_id="one")
     by_route = answer(api, api.endpoints["POST", request.path], request)
-    by_command = run_command(api, api.commands["greetings/refused"], NOBODY, request)
+    by_command = api.run(api.commands["greetings/refused"], NOBODY, request)
     assert by_route == by_command
     shown = msgspec.json.decode(by_route.body)
     assert (by_route.status, shown.get("code"), shown.get("message")) == (status, code, message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
@@ -160,16 +160,15 @@ def channel_api(core: Core, api: Api) -> ChannelApi:
 
 
 routes = Resource("channels", channel_api, base=ChannelQuery, refusals={ChannelRefused: _refused})
+_PUBLISHES: Final[dict[str, Any]] = {
+    "act": "",
+    "problems": (errors.Problems.TOO_MANY_TARGETS, errors.Problems.ID_REUSED, errors.Problems.NOT_ACCEPTED),
+    "headers": (IDEMPOTENCY_KEY,),
+    "rules": MESSAGE_RULES,
+}
 
 
-@routes.post(
-    "/channels/publish",
-    Needs.PUSH,
-    act="",
-    problems=(errors.Problems.TOO_MANY_TARGETS, errors.Problems.ID_REUSED, errors.Problems.NOT_ACCEPTED),
-    headers=(IDEMPOTENCY_KEY,),
-    rules=MESSAGE_RULES,
-)
+@routes.post("/channels/publish", Needs.PUSH, **_PUBLISHES)
 def publish(api: ChannelApi, call: Call, request: ChannelPublishRequest) -> ChannelResult:
     """Publish to a channel.
 
@@ -183,14 +182,7 @@ def publish(api: ChannelApi, call: Call, request: ChannelPublishRequest) -> Chan
     return result
 
 
-@routes.post(
-    "/channels/broadcast",
-    Needs.PUSH,
-    act="",
-    problems=(errors.Problems.TOO_MANY_TARGETS, errors.Problems.ID_REUSED, errors.Problems.NOT_ACCEPTED),
-    headers=(IDEMPOTENCY_KEY,),
-    rules=MESSAGE_RULES,
-)
+@routes.post("/channels/broadcast", Needs.PUSH, **_PUBLISHES)
 def broadcast(api: ChannelApi, call: Call, request: ChannelBroadcastRequest) -> ChannelBroadcastAnswer:
     """Publish the same message to several channels."""
     return ChannelBroadcastAnswer(_publish(api, call, request, request.channels))

@@ -38,7 +38,7 @@ from imserver.auth.authority import refusal
 from imserver.auth.principal import Needs, Principal
 from imserver.clock import serve_others
 from imserver.errors import HttpProblem
-from imserver.http.call import Api, Call, require_app, run_command
+from imserver.http.call import Api, Call, require_app
 from imserver.http.operation import APP_PROBLEMS, Resource
 from imserver.http.reply import ApiProblem
 from imserver.logging import RequestLog, request_id
@@ -227,7 +227,7 @@ class Publisher:
         ((name, body),) = [(name, body) for name, body in bodies if body is not UNSET]
         endpoint = self._api.commands[name]
         request = HttpRequest("POST", endpoint.route.path, b"", bytes(body), {}, host_of(connection.peer))
-        finished = run_command(self._api, endpoint, principal, request)
+        finished = self._api.run(endpoint, principal, request)
         serve_others()
         seq = _encode(command.seq)
         if finished.status >= 400:

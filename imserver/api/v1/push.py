@@ -35,7 +35,7 @@ from imserver.model import ACCEPTED, Event, Outcome
 from imserver.notify import Notify, encode_notify
 from imserver.push.idempotency import First, Idempotency, IdReused
 from imserver.push.push import Publishing, nothing_accepted
-from imserver.push.targets import PushToStore, StoreResult, Target, TargetResult, addressed
+from imserver.push.targets import PushToStore, StoreResult, addressed
 from imserver.transport.exchange import HttpResponse
 
 IDEMPOTENCY_KEY: Final = Header(
@@ -241,11 +241,6 @@ class Sent(Struct, gc=False):
     outcomes: list[Outcome]
     replayed: bool = False
 
-    @property
-    def count(self) -> int:
-        """The number of outcomes that are ``sent`` or ``partly``."""
-        return self.outcomes.count(Outcome.SENT) + self.outcomes.count(Outcome.PARTLY)
-
     def answer(self, only_missed: bool = False) -> bytes:
         """The answer as JSON, without braces; with ``only_missed`` only the results that are not ``sent``."""
         push, outcomes, spared = self.push, self.outcomes, Outcome.SENT if only_missed else None
@@ -264,7 +259,8 @@ class Sent(Struct, gc=False):
                 for target, outcome in zip(targets_of(push), outcomes, strict=True)
                 if outcome is not spared
             ]
-        return b'"sent":%d,"results":%b' % (self.count, _encode(results))
+        count = outcomes.count(Outcome.SENT) + outcomes.count(Outcome.PARTLY)
+        return b'"sent":%d,"results":%b' % (count, _encode(results))
 
 
 class StoredPush(Struct, frozen=True):
@@ -273,14 +269,10 @@ class StoredPush(Struct, frozen=True):
     results: list[Result]
     replayed: bool = False
 
-    @property
-    def count(self) -> int:
-        """The number of stored messages."""
-        return sum(result.status == "stored" for result in self.results)
-
     def answer(self, only_missed: bool = False) -> bytes:
         """The answer as JSON, without braces, with all results."""
-        return b'"sent":%d,"results":%b' % (self.count, _encode(self.results))
+        count = sum(result.status == "stored" for result in self.results)
+        return b'"sent":%d,"results":%b' % (count, _encode(self.results))
 
 
 PushResult = Sent | StoredPush
@@ -358,12 +350,10 @@ def store_each(api: PushApi, pushes: Sequence[CheckedPush]) -> list[StoredPush |
 def _stored(push: PushToStore, result: StoreResult | HttpProblem) -> StoredPush | ApiProblem:
     if isinstance(result, HttpProblem):
         return ApiProblem(result)
-    pairs = zip(push.targets, result.results, strict=True)
-    return StoredPush([_result(target, each) for target, each in pairs], result.replayed)
-
-
-def _result(target: Target, result: TargetResult) -> Result:
-    status = STATUSES[result.outcome]
-    if result.outcome is Outcome.STORED:
-        return Result(target, status, StoredAt(result.id, result.conversation, result.seq))
-    return Result(target, status, UNSET, result.reason or UNSET)  # type: ignore[arg-type]
+    results = []
+    for target, each in zip(push.targets, result.results, strict=True):
+        row = Result(target, STATUSES[each.outcome], UNSET, each.reason or UNSET)  # type: ignore[arg-type]
+        if each.outcome is Outcome.STORED:
+            row.stored, row.reason = StoredAt(each.id, each.conversation, each.seq), UNSET
+        results.append(row)
+    return StoredPush(results, result.replayed)

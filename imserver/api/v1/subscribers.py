@@ -147,8 +147,7 @@ def subscribe(api: ChannelApi, call: Call, request: SubscriptionChange) -> Subsc
 
     A message published after the answer reaches them. No permission is checked.
     """
-    named, missing = _named(api, call.app, request)
-    ids = [connection for connection, _ in named if connection is not UNSET]
+    named, ids, missing = _named(api, call.app, request)
     subscribed = api.sessions.connections.join_each(call.app, ids, request.channel)
     results = _results(SubscriptionResult, named, subscribed)
     return SubscribeAnswer(subscribed.count(Joined.JOINED), results, missing)
@@ -160,8 +159,7 @@ def unsubscribe(api: ChannelApi, call: Call, request: SubscriptionChange) -> Uns
 
     A connection that closes ends its subscriptions.
     """
-    named, missing = _named(api, call.app, request)
-    ids = [connection for connection, _ in named if connection is not UNSET]
+    named, ids, missing = _named(api, call.app, request)
     unsubscribed = api.sessions.connections.leave_each(call.app, ids, request.channel)
     results = _results(UnsubscriptionResult, named, unsubscribed)
     return UnsubscribeAnswer(unsubscribed.count(Left.LEFT), results, missing)
@@ -173,15 +171,17 @@ def _results(kind: type[Result], named: list[Named], outcomes: Iterable[str]) ->
     return [kind(next(known) if each is not UNSET else "unknown", each, user) for each, user in named]
 
 
-def _named(api: ChannelApi, app: str, request: SubscriptionChange) -> tuple[list[Named], list[str]]:
-    """(connection, user) for each named one, without a connection for absent users; and the silent nodes."""
+def _named(
+    api: ChannelApi, app: str, request: SubscriptionChange
+) -> tuple[list[Named], list[str], list[str]]:
+    """(connection, user) for each named one, without a connection for absent users; the connections; and the
+    silent nodes."""
     named: list[Named] = [(each, UNSET) for each in request.connections]
-    if not request.users:
-        return named, []
     found = api.sessions.presence.sessions(app, request.users)
     for user, sessions in zip(request.users, found.sessions, strict=True):
         named += [(session.connection, user) for session in sessions] or [(UNSET, user)]
-    return named, list(found.missing)
+    ids = [connection for connection, _ in named if connection is not UNSET]
+    return named, ids, list(found.missing)
 
 
 @routes.get(

@@ -16,7 +16,7 @@ from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.auth.principal import Needs
 from imserver.config.declared import about
 from imserver.config.values import Declarations
-from imserver.http.call import Api, Call, Route, run_command
+from imserver.http.call import Api, Call, Route
 from imserver.http.operation import PREFIX, Header, Operation, Resource, route_of
 from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers
 from imserver.transport.exchange import HttpResponse
@@ -100,7 +100,7 @@ def batch(api: Api, call: Call) -> HttpResponse:
         if endpoint is None:
             finished = PROBLEM.refuse(errors.Problems.NOT_FOUND, alone, f"There is no command `{name[:100]}`")
         else:
-            finished = run_command(api, endpoint, call.principal, alone)
+            finished = api.run(endpoint, call.principal, alone)
         answers.add(_result(finished), too_large)
     return call.reply(b'{"results":[%b]}' % b",".join(answers.parts))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Final
 
 from msgspec import UNSET, Struct, UnsetType
@@ -91,7 +92,7 @@ class EventStreams:
         self._authority = core.identity.authority
         self._log = core.node.request_log
         self._starts = None if messenger is None else messenger.stream_starts
-        self._encodings: dict[str, StreamEncoding] = {}
+        self._encoding_of = cache(lambda app: StreamEncoding(SseDialect(app)))
 
     def open(self, stream: Stream, head: Head) -> None:
         """Begin the stream of a request, or refuse it. May switch."""
@@ -186,7 +187,7 @@ class EventStreams:
             stream.close(close_code_of(code))
             return
         # Nothing switches between the login and here, so no event can precede the head.
-        stream.begin(self._encoding(request.app), head("" if decision.claims is None else user))
+        stream.begin(self._encoding_of(request.app), head("" if decision.claims is None else user))
         try:
             for channel in channels:
                 self._channels.subscriptions.join(request.app, channel, stream)
@@ -209,12 +210,6 @@ class EventStreams:
         stream.send(sse.ready(about, random.randint(1000, 5000), cursor))
         if self._starts is not None and start is not None:
             self._starts.send(stream, start)
-
-    def _encoding(self, app: str) -> StreamEncoding:
-        encoding = self._encodings.get(app)
-        if encoding is None:
-            encoding = self._encodings[app] = StreamEncoding(SseDialect(app))
-        return encoding
 
 
 routes = Resource("events", lambda _, api: api, hot=False)
