@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 from imserver.features.accounts import api, cards_api, factors_api, friends_api, mails_api, parts, people_api
-from imserver.features.accounts.declared import SETTINGS, TABLES
+from imserver.features.accounts.contract import NICKNAME_CHARACTERS, Account
+from imserver.features.accounts.declared import SETTINGS, TABLES, rules_of
+from imserver.features.accounts.identifiers import Identifier, checked
+from imserver.features.accounts.resets import hash_of
+from imserver.features.accounts.rows import AccountStore
 from imserver.plugin import Feature
+
+__all__ = [
+    "FEATURE",
+    "NICKNAME_CHARACTERS",
+    "Account",
+    "AccountStore",
+    "Identifier",
+    "checked",
+    "hash_of",
+    "rules_of",
+]
 
 FEATURE = Feature(
     "accounts",

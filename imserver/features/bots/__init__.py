@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from imserver.features.bots import answers_api, api, incoming, parts
 from imserver.features.bots.declared import SETTINGS, TABLES
+from imserver.features.bots.rows import BotStore
 from imserver.features.bots.wire import COMMANDS
 from imserver.plugin import Feature
+
+__all__ = ["FEATURE", "BotStore"]
 
 FEATURE = Feature(
     "bots",

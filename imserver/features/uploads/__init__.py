@@ -7,15 +7,16 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from imserver.features.uploads.api import OPERATIONS, is_streamed
+from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.declared import SETTINGS, TABLES, UploadSettings
-from imserver.features.uploads.uploads import Uploads, uploads_of
+from imserver.features.uploads.uploads import Offer, Uploads, uploads_of
 from imserver.plugin import Feature, FeatureParts, Views
 from imserver.plugin.http import Api
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Erasure, Store
 
-__all__ = ["FEATURE", "Uploads", "uploads_of"]
+__all__ = ["FEATURE", "Offer", "Upload", "UploadSettings", "Uploads", "uploads_of"]
 
 
 def _build(core: Core) -> FeatureParts:

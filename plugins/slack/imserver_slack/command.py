@@ -15,9 +15,8 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from imserver.features.accounts.declared import rules_of
-from imserver.features.uploads.declared import UploadSettings
-from imserver.features.uploads.uploads import Uploads
+from imserver.features.accounts import rules_of
+from imserver.features.uploads import Uploads, UploadSettings
 from imserver.plugin.commands import fail, key_for, opened, record_act, settings_options
 from imserver.plugin.identity import GOCHAT, Tenants
 from imserver.plugin.settings import HTTP_URL, Config, settings_of
@@ -101,7 +100,7 @@ def slack_import(
         archive.problems = problems  # the second reading meets the same
         uploads = Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)
         with closing(uploads), progress:
-            people = People(store, name, rules_of(_tenant(tenants, name)), problems)
+            people = People(store, name, rules_of(_tenant(tenants, name)).identifiers, problems)
             task = progress.add_task("people", total=len(contents.people))
             for number, person in enumerate(contents.people.values(), 1):
                 people.find(person)

@@ -6,18 +6,22 @@ its owner may also claim it by such a login.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from secrets import token_urlsafe
 from time import time
 from typing import Final
 
 from msgspec import Struct
 
-from imserver.features.accounts.contract import NICKNAME_CHARACTERS, Account, Taken
-from imserver.features.accounts.declared import AppAccountSettings
-from imserver.features.accounts.identifiers import BadField, Identifier, checked
-from imserver.features.accounts.resets import hash_of
-from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts import (
+    NICKNAME_CHARACTERS,
+    Account,
+    AccountStore,
+    Identifier,
+    checked,
+    hash_of,
+)
+from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.messages import clean_name
 from imserver.plugin.storage import Store
 
@@ -65,9 +69,9 @@ def nickname_of(*names: str | None) -> str:
 class People:
     """The accounts of the persons of an export. Every method may switch and raise StorageUnavailable."""
 
-    def __init__(self, store: Store, app: str, rules: AppAccountSettings, problems: Problems) -> None:
+    def __init__(self, store: Store, app: str, identifiers: Collection[str], problems: Problems) -> None:
         self._accounts = AccountStore(store)
-        self._app, self._rules, self._problems = app, rules, problems
+        self._app, self._allowed, self._problems = app, identifiers, problems
         self._found: dict[str, Account] = {}
         self.new = 0
 
@@ -94,7 +98,7 @@ class People:
         self.new += 1
         try:
             return self._accounts.add_linked(account, PROVIDER, person.id)
-        except Taken:  # somebody has registered meanwhile
+        except ServiceRefused:  # somebody has registered meanwhile
             self._problems.note("identifier that another account has")
             return self._accounts.add_linked(Account(0, self._app, "", person.nickname), PROVIDER, person.id)
 
@@ -103,11 +107,11 @@ class People:
         registered with the same address is not theirs for sure, so it does not become theirs."""
         kinds: tuple[tuple[Identifier, str], ...] = (("email", person.email), ("name", person.name))
         for kind, text in kinds:
-            if not text or kind not in self._rules.identifiers:
+            if not text or kind not in self._allowed:
                 continue
             try:
                 text = checked(kind, text)
-            except BadField:
+            except ServiceRefused:
                 self._problems.note(f"{kind} that accounts cannot have")
                 continue
             if self._accounts.by_login(self._app, (kind, text)) is None:

@@ -13,10 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Final
 
-from imserver.features.uploads.contract import MediaUnavailable, Upload
-from imserver.features.uploads.transfers import TransferRefused
-from imserver.features.uploads.uploads import Offer, Uploads
-from imserver.plugin.errors import StorageUnavailable
+from imserver.features.uploads import Offer, Upload, Uploads
+from imserver.plugin.errors import ServiceRefused, StorageUnavailable, Unavailable
 
 from .export import Export, Problems
 
@@ -80,7 +78,7 @@ class FileUploads:
                 added = self._uploads.receive(Offer(self._app, user, name, kind, length), file.read, own_id)
         except StorageUnavailable:
             raise
-        except (TransferRefused, MediaUnavailable) as error:
+        except (ServiceRefused, Unavailable) as error:
             self._problems.note(f"file that is refused: {error}")
             return None
         except Exception as error:  # also of a decompressor
