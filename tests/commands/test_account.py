@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from tests.conftest import StartServer
@@ -60,3 +62,16 @@ def test_an_app_is_named_by_whichever_of_its_names(tmp_path: Path) -> None:
     for app, count in (("101", 1), ("gochat", 0)):
         done = run_cli("account", "import", *options, "--app", app, str(table))
         assert done.stdout == f"{count} accounts imported, {1 - count} already existed\n", done
+
+
+def test_each_change_of_an_account_is_an_act(tmp_path: Path) -> None:
+    table, data = tmp_path / "user.json", ("--data-dir", str(tmp_path / "data"))
+    table.write_text(json.dumps([{"id": 7, "phone": "1", "password": "0" * 32}]))
+    run_cli("account", "import", *data, str(table))
+    with closing(sqlite3.connect(tmp_path / "data" / "imserver.db")) as sql, sql:
+        sql.execute("UPDATE account SET factor_since = 1")
+    changes = {"role": ("owner",), "lock": (), "unlock": (), "password": (), "remove-factor": ()}
+    for command, more in changes.items():
+        done = run_cli("account", command, *data, "gochat/7", *more, stdin="correct horse\n")
+        assert done.returncode == 0, done
+    assert run_cli("audit", "list", *data, "--user", "7", "--app", "gochat").stdout.count(" accounts.") == 5

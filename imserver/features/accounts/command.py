@@ -227,6 +227,7 @@ def remove_factor(path: str | None, data_dir: str | None, target: str) -> None:
     with _named(path, data_dir, target) as named:
         if not FactorStore(named.store).remove(named.account.id):
             fail(f"{named.shown} has no second factor")
+        _record(named, "accounts.factor.remove")
         click.echo(f"{named.shown} has no second factor any more")
 
 
