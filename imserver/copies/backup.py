@@ -44,7 +44,7 @@ def backup(database: Path, copy: Path) -> None:
         with closing(_connect(database)) as source, closing(sqlite3.connect(unfinished)) as target:
             source.backup(target)
             target.execute("PRAGMA journal_mode=DELETE")
-        check(unfinished)
+        check(unfinished, is_own=True)
         synchronise(unfinished)
         unfinished.rename(copy)
         synchronise(copy.parent)
@@ -127,12 +127,18 @@ _OTHER_CONNECTIONS = {
 }
 
 
-def check(copy: Path) -> None:
-    """Check that a file is an intact database of this server. Raises StartError."""
+def check(copy: Path, is_own: bool = False) -> None:
+    """Check that a file is an intact database of this server. Raises StartError.
+
+    ``is_own``: this server has just written it. A file of others may have triggers, which would change rows
+    here."""
     if not copy.exists():
         raise StartError(f"{copy}: there is no such file")
     try:
         with closing(_connect(copy)) as connection:
+            foreign = "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view')"
+            for kind, name in () if is_own else connection.execute(foreign):
+                raise StartError(f"{copy} has a {kind}, which no step of this server makes: drop {name!a}")
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if connection.execute("SELECT id FROM directory").fetchone() is None:
                 raise StartError(f"{copy} is damaged: it has no id")

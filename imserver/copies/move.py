@@ -17,11 +17,10 @@ from typing import Any, Final
 from msgspec import Struct, json, msgpack
 from msgspec.structs import replace
 from sqlalchemy import Connection, Engine, inspect
-from sqlalchemy.exc import SQLAlchemyError
 
 from imserver.config.settings import StorageSettings
 from imserver.copies.backup import wait_until_alone
-from imserver.copies.row_pages import RowReader, RowWriter, TableSum, sum_of
+from imserver.copies.row_pages import RowReader, RowWriter, TableSum, sum_of, usable
 from imserver.errors import StartError
 from imserver.process import open_private
 from imserver.storage import migrations
@@ -32,7 +31,7 @@ from imserver.storage.migrations import feature_steps
 from imserver.storage.numbers import give_after, last_given
 from imserver.storage.row_layout import TableLayout, layout_of
 from imserver.storage.statements import PooledStatements, Row, T, text_of
-from imserver.storage.tables import StoreTables, Table
+from imserver.storage.tables import StoreTables, Table, tables_in
 
 _STATE: Final = "move_state"
 _MOVE: Final = ""
@@ -88,13 +87,14 @@ class _End(Struct, frozen=True):
     engine: Engine
 
     def read(self, work: Callable[[PooledStatements], T]) -> T:
-        with self.engine.connect() as connection:
+        with usable(self.address, self.engine), self.engine.connect() as connection:
             return work(PooledStatements(connection))
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        connected = self.engine.connect().execution_options(**{WRITES: True})
-        with connected as connection, connection.begin():
-            return work(connection)
+        with usable(self.address, self.engine), self.engine.connect() as connected:
+            connection = connected.execution_options(**{WRITES: True})
+            with connection.begin():
+                return work(connection)
 
     def tables(self) -> set[str]:
         return set(self.read(lambda sql: inspect(sql.connection).get_table_names()))
@@ -108,19 +108,6 @@ class _End(Struct, frozen=True):
 
     def reader(self, tables: Sequence[Table]) -> RowReader:
         return RowReader(self.address, self.engine, self.layouts(tables))
-
-
-@contextmanager
-def _opened(address: DatabaseAddress, settings: StorageSettings) -> Iterator[_End]:
-    engine = make_engine(address, replace(settings, seconds=LONG_SECONDS))
-    try:
-        yield _End(address, engine)
-    except (SQLAlchemyError, OSError) as error:
-        cause = getattr(error, "orig", None) or error
-        words = " ".join(str(cause).split())
-        raise StartError(f"the database {address.shown} cannot be used: {words}") from None
-    finally:
-        engine.dispose()
 
 
 def move(
@@ -146,8 +133,10 @@ def move(
     ):
         raise StartError("the target is the database itself")
     with ExitStack() as stack:
-        first = stack.enter_context(_opened(source, settings))
-        second = stack.enter_context(_opened(target, settings))
+        patient = replace(settings, seconds=LONG_SECONDS)
+        first, second = (_End(each, make_engine(each, patient)) for each in (source, target))
+        for end in (first, second):
+            stack.callback(end.engine.dispose)
         if target.file is not None:
             stack.enter_context(_locked(target.file))
         for end in (second,) if is_live else (first, second):
@@ -159,8 +148,11 @@ def move(
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
     """Make a SQLite file if there is none, and lock out others that write or move to it."""
-    prepare_file(file)
-    lock = open_private(Path(f"{file}.lock"))
+    try:
+        prepare_file(file)
+        lock = open_private(Path(f"{file}.lock"))
+    except OSError as error:
+        raise StartError(f"the database {file} cannot be used: {error}") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -243,12 +235,9 @@ class _Move:
         return tuple(sorted(present - wanted - {*_OF_STEPS, *self._left_behind(records)}))
 
     def _left_behind(self, records: dict[str, Any]) -> set[str]:
-        return {
-            table.name
-            for feature, record in records.items()
-            if feature in self._without
-            for table in json.decode(record.tables, type=list[Table])
-        }
+        left = self._without & records.keys()
+        with usable(self._source.address, self._source.engine):
+            return {table.name for each in left for table in tables_in(each, records[each].tables)}
 
     def _id_of(self, end: _End) -> str | None:
         """The id of a database; None: it has none yet."""
@@ -377,20 +366,20 @@ class _Move:
             return sums
 
     def _end(self, reader: RowReader, writer: RowWriter) -> None:
-        writer.sql.begin()
-        for page in reader.pages(_LAST):
-            writer.insert(_LAST, page)
-        writer.sql.execute(f"DELETE FROM {_STATE}")
-        writer.sql.commit()
+        with usable(self._target.address, self._target.engine):
+            writer.sql.begin()
+            for page in reader.pages(_LAST):
+                writer.insert(_LAST, page)
+            writer.sql.execute(f"DELETE FROM {_STATE}")
+            writer.sql.commit()
         self._drop_state()
 
     def _drop_state(self) -> None:
         def work(connection: Connection) -> None:
             PooledStatements(connection).execute(f"DROP TABLE {_STATE}")
             if self._target.address.engine == "postgresql":
-                PooledStatements(connection).execute(
-                    "ANALYZE"
-                )  # until it does so by itself, plans are guesses
+                # Until it does so by itself, plans are guesses.
+                PooledStatements(connection).execute("ANALYZE")
 
         self._target.write(work)
         if self._target.address.engine == "sqlite":

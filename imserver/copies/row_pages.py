@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from msgspec import Struct, msgpack
 from sqlalchemy import Engine
 
-from imserver.errors import StartError
+from imserver.errors import StartError, StorageUnavailable
 from imserver.storage import engines
 from imserver.storage.address import DatabaseAddress
 from imserver.storage.row_layout import TableLayout, changed
@@ -27,21 +29,39 @@ _HASH_BYTES: Final = 16
 _SUMS: Final = 1 << (8 * _HASH_BYTES)
 
 
+@contextmanager
+def usable(address: DatabaseAddress, engine: Engine) -> Iterator[None]:
+    """Raise StartError, with the address, for faults of a database and values that a damaged one has."""
+    faults: tuple[type[Exception], ...] = (
+        *engines.driver_errors(engine)[1],
+        StorageUnavailable,
+        TypeError,
+        ValueError,
+    )
+    try:
+        yield
+    except faults as error:
+        words = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise StartError(f"the database {address.shown} cannot be used: {words}") from None
+
+
 # --- reading ------------------------------------------------------------------------------------------------
 
 
 class RowReader:
-    """Reads tables as they are at its first query. Owner of a connection, which only reads. Raises the
-    driver's errors."""
+    """Reads tables as they are at its first query. Owner of a connection, which only reads. Raises
+    StartError."""
 
     def __init__(self, address: DatabaseAddress, engine: Engine, layouts: dict[str, TableLayout]) -> None:
         self.layouts = layouts
         self._engine = address.engine
-        if address.file is not None:
-            self._connection: Any = _of_file(address.file)
-        else:
-            self._connection = engines.detached(engine)
-            (_begin_postgresql if self._engine == "postgresql" else _begin_mysql)(self._connection)
+        self._usable = partial(usable, address, engine)
+        with self._usable():
+            if address.file is not None:
+                self._connection: Any = _of_file(address.file)
+            else:
+                self._connection = engines.detached(engine)
+                (_begin_postgresql if self._engine == "postgresql" else _begin_mysql)(self._connection)
 
     def pages(self, table: str, after: Row = ()) -> Iterator[list[Row]]:
         """The plain rows in the order of the key, behind the key ``after``, in pages that are not empty."""
@@ -50,12 +70,11 @@ class RowReader:
         names = zip(layout.key, after, strict=bool(after))
         key = tuple(value.decode() if name in texts else value for name, value in names)
         query = layout.query
-        cursor = self._cursor(*query.select(query.columns, query.behind(self._engine, key)))
-        try:
-            plain = [column.kind.plain for column in layout.columns]
-            yield from (changed(rows, plain) for rows in _bounded(cursor))
-        finally:
-            cursor.close()
+        with self._usable():
+            cursor = self._cursor(*query.select(query.columns, query.behind(self._engine, key)))
+            with closing(cursor):
+                plain = [column.kind.plain for column in layout.columns]
+                yield from (changed(rows, plain) for rows in _bounded(cursor))
 
     def _cursor(self, statement: str, values: Row) -> Any:
         """A cursor that fetches rows from the server as they are needed."""
@@ -156,12 +175,13 @@ class RowWriter:
 
     def __init__(self, address: DatabaseAddress, engine: Engine, layouts: dict[str, TableLayout]) -> None:
         self.layouts = layouts
-        self.sql: DirectStatements = engines.direct_statements(address, engine)
         self.content_errors, self.errors = engines.driver_errors(engine)
-        for statement in _SESSION[address.engine]:
-            self.sql.execute(statement)
-        if address.engine != "sqlite":
-            self.sql.commit()
+        with usable(address, engine):
+            self.sql: DirectStatements = engines.direct_statements(address, engine)
+            for statement in _SESSION[address.engine]:
+                self.sql.execute(statement)
+            if address.engine != "sqlite":
+                self.sql.commit()
 
     def insert(self, table: str, rows: list[Row]) -> None:
         """Insert plain rows. Raises StartError if one of them cannot be stored here."""

@@ -12,8 +12,8 @@ from msgspec import json
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.model import id_of
 from imserver.storage.contract import AppContents
-from imserver.storage.statements import PooledStatements, text_objection
-from imserver.storage.tables import OF_APP, OF_LOGS, Reason, Table
+from imserver.storage.statements import PooledStatements, text_objection, text_of
+from imserver.storage.tables import OF_APP, OF_LOGS, Reason, Table, tables_in
 
 log = logging.getLogger(__name__)
 
@@ -59,17 +59,14 @@ def _count(sql: PooledStatements, name: str, table: str, mine: str) -> int:
 def tables_of_others(sql: PooledStatements) -> list[Table]:
     """The tables of features of other distributions that nodes have recorded, also of those that no node
     has. An operator may have dropped some of them."""
-    rows = sql.query("SELECT tables FROM feature_schema ORDER BY feature")
+    rows = sql.query("SELECT feature, tables FROM feature_schema ORDER BY feature")
     connection = sql.connection
     return [
         table
-        for (recorded,) in rows
-        for table in _decode(bytes(recorded))
+        for feature, record in rows
+        for table in tables_in(text_of(feature), bytes(record))
         if connection.dialect.has_table(connection, table.name)
     ]
-
-
-_decode: Final = json.Decoder(tuple[Table, ...]).decode
 
 
 def delete_of_user(app: str, user: str, table: Table, sql: PooledStatements) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
-from msgspec import Struct
+from msgspec import Struct, json
 from msgspec.structs import force_setattr
+
+from imserver.errors import StorageUnavailable
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
@@ -107,6 +109,18 @@ class Table(Struct, frozen=True, kw_only=True):
 
 CONDITIONS_OF_APP: Final = (OF_APP, OF_LOGS, Table.OF_ACCOUNTS)
 """What ``of_app`` may be where a table has rows of users."""
+
+
+_decode: Final = json.Decoder(tuple[Table, ...]).decode
+
+
+def tables_in(feature: str, record: bytes) -> tuple[Table, ...]:
+    """The tables in a row of ``feature_schema``. Raises StorageUnavailable if somebody has damaged it."""
+    try:
+        return _decode(record)
+    except (ValueError, RecursionError) as error:
+        words = f"the row of {feature!a} in the table feature_schema is damaged: {error}"
+        raise StorageUnavailable(words) from None
 
 
 class FeatureTables(Struct, frozen=True):

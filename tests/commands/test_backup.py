@@ -49,8 +49,7 @@ def run(data: Path) -> Run:
 
 def say(data: Path, *words: str) -> list[str]:
     """Store messages; all that is stored then."""
-    store = Store(StorageSettings(), str(data), threaded=False)
-    store.start()
+    store = opened(data)
     log = store.part(MessageLog)
     log.writer.append("app", [Draft(sender="a", to_user="b", body=word.encode()) for word in words])
     found = [entry.body.decode() for entry in log.entries.read("app", 0, 100)]
@@ -231,8 +230,16 @@ def test_what_cannot_be_copied_is_one_clear_line_and_changes_nothing(
     assert "exists already" in run("backup", diary, fails=True).stderr
     assert "not a database of this server" in run("restore", diary, fails=True).stderr
     assert "no such file" in run("restore", tmp_path / "none", fails=True).stderr
+    assert "name the FILE" in run("restore", fails=True).stderr
     assert "cannot be written" in run("backup", tmp_path / "none" / "copy", fails=True).stderr
     assert diary.read_text(encoding="ascii") == "dear diary"
+    for kind, making in (("trigger", "AFTER INSERT ON ban BEGIN SELECT 1; END"), ("view", "AS SELECT 1")):
+        forged = tmp_path / kind
+        copies.backup(data / "imserver.db", forged)
+        connection = sqlite3.connect(forged)
+        connection.execute(f"CREATE {kind} evil {making}")
+        connection.close()
+        assert f"has a {kind}, which" in run("restore", forged, fails=True).stderr
     assert say(data) == ["one"]
 
 
@@ -242,7 +249,3 @@ def test_another_databases_own_tools_are_named(run: Run, tmp_path: Path, command
     output = run(command, tmp_path / "copy", fails=True, IMSERVER_STORAGE_URL=url).stderr
     assert tool in output
     assert "secret" not in output
-
-
-def test_a_restore_of_sqlite_needs_a_file(run: Run) -> None:
-    assert "name the FILE" in run("restore", fails=True).stderr

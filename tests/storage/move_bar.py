@@ -91,19 +91,9 @@ def move(folder: Path, source: str, target: str, kills: list[float]) -> tuple[fl
     began, killed = time.monotonic(), 0
     while True:
         environment = {**os.environ, "IMSERVER_STORAGE_URL": source}
-        command = [
-            sys.executable,
-            "-m",
-            "imserver",
-            "move",
-            "--data-dir",
-            str(folder / "data"),
-            "--to",
-            target,
-        ]
-        process = spawn(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        command = [sys.executable, "-m", "imserver", "move", "--data-dir", f"{folder}/data", "--to", target]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        process = spawn(command, env=environment, text=True, **pipes)
         try:
             output, _ = process.communicate(timeout=kills[0] if kills else None)
         except subprocess.TimeoutExpired:

@@ -10,7 +10,7 @@ from sqlalchemy import Column, SmallInteger, text
 
 from imserver.config.settings import StorageSettings
 from imserver.copies import backup
-from imserver.errors import StartError
+from imserver.errors import StartError, StorageUnavailable
 from imserver.node.feature_list import numbers_of_server, tables_of_server
 from imserver.storage.migrations.table_text import Columns
 from imserver.storage.store import Store
@@ -97,6 +97,10 @@ def test_rows_are_erased_and_exported_where_an_operator_has_dropped_tables(
     assert [page.rows for page in store.rows_of_app("shop") if page.table == "lamp_owner"] == [[(2, "bob")]]
     store.execute("DROP TABLE lamp_owner")
     store.delete_rows_of_user("shop", "bob")
+    store.execute("UPDATE feature_schema SET tables = %s", (b"[{",))
+    with pytest.raises(StorageUnavailable, match="row of 'lamp' in the table feature_schema is damaged"):
+        store.delete_rows_of_user("shop", "bob")
+    store.execute("UPDATE feature_schema SET tables = %s", (b"[]",))
     assert "lamp_owner" not in {page.table for page in store.rows_of_app("shop")}
     store.delete_app("shop")
     store.delete_rows("shop")

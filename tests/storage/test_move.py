@@ -191,11 +191,13 @@ def change(url: str, *statements: str) -> None:
 def test_a_source_of_another_release_or_feature_is_refused(full: str, new_url: NewUrl) -> None:
     target = new_url("sqlite")
     assert "there is no such database" in refusal(new_url("sqlite"), target)
-    change(full, "INSERT INTO feature_schema VALUES ('lamp', 1, x'5b5d')", "CREATE TABLE notes (text TEXT)")
+    change(full, "INSERT INTO feature_schema VALUES ('lamp', 1, x'5b7b')", "CREATE TABLE notes (text TEXT)")
     assert "has tables of lamp, which the settings do not name" in refusal(full, target)
-    report = move(
-        address_of(full), address_of(target), StorageSettings(), TABLES, lambda *_: None, without=["lamp"]
-    )
+    ends = address_of(full), address_of(target)
+    with pytest.raises(StartError, match=r"full\.db cannot be used: the row of 'lamp' .* is damaged"):
+        move(*ends, StorageSettings(), TABLES, lambda *_: None, without=["lamp"])
+    change(full, "UPDATE feature_schema SET tables = x'5b5d'")
+    report = move(*ends, StorageSettings(), TABLES, lambda *_: None, without=["lamp"])
     assert report.strangers == ("notes",), "tables of others stay behind"
     change(full, "DELETE FROM feature_schema", "UPDATE owner_step SET step = 28 WHERE owner = 'messages'")
     assert "lacks step 37 of messages" in refusal(full, target)
