@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from bench import abuse_archives, abuse_hosts, abuse_notify, abuse_previews
@@ -75,7 +74,7 @@ from bench.generator import Generator
 from bench.http_client import FORM, JSON, fetch, get_request, post, request_head
 from bench.loop import READ, WRITE, BenchError, Json, Loop
 from bench.probe import ANSWER_SECONDS, PROBE_SECONDS, Probe
-from bench.proc import quick_rss_bytes
+from bench.proc import Growth
 from bench.servers import NodeProcess
 from bench.workers import Worker
 
@@ -719,8 +718,7 @@ def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
     probe.watch(0.05)
     stands_by = not bystander.ended  # without an open app it is refused
     probe.worst_us = 0
-    before = quick_rss_bytes((pid,))
-    Path(f"/proc/{pid}/clear_refs").write_text("5")  # reset the peak
+    growth = Growth(pid)
     answer, closed = b"", False
     undo = None if wanted.prepare is None else wanted.prepare(target)
     begin = time.monotonic()
@@ -748,12 +746,10 @@ def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
     lost = lost or _waits(generator, wanted, target)
     for each in (bystander, *crowd):
         each.close()
-    status = Path(f"/proc/{pid}/status").read_text()
+    growth_mb = growth.peak_mb()
     if undo is not None:
         undo()
-    peak_bytes = int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    growth_mb = max(0, peak_bytes - before) / 1e6
-    residue_mb = max(0, quick_rss_bytes((pid,)) - before) / 1e6
+    residue_mb = growth.residue_mb()
     return row_of(
         f"{mode}: {name}",
         answer.split(b"\r\n")[0].decode("latin-1")[:60],

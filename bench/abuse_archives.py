@@ -21,7 +21,7 @@ from bench.abuse_answers import row_of
 from bench.context import RunContext
 from bench.http_client import post
 from bench.loop import BenchError, Json
-from bench.probe import probe
+from bench.probe import watched
 from bench.servers import NodeProcess
 
 NAME: Final = "demo: archives"
@@ -98,22 +98,19 @@ def archives(context: RunContext) -> Json:
         done = run("export", APP, str(good))
         if done.returncode:
             raise BenchError(f"archives: {done.stdout[-300:]}")
-        prober.ask(probe, pid=pid, seconds=10 * SECONDS)
-        taken = [
-            kind
-            for kind, path in _forged(good, folder)
-            if not run("import", "--app", "evil", str(path)).returncode
-        ]
-        prober.stop()
-        (longest,) = context.gather([prober])
+        with watched(context, prober, pid, 10 * SECONDS) as measured:
+            taken = [
+                kind
+                for kind, path in _forged(good, folder)
+                if not run("import", "--app", "evil", str(path)).returncode
+            ]
     finally:
         node.control("stop")
-    hold_ms = longest["worst_us"] / 1000
     command_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
     return row_of(
         NAME,
         f"a command took {command_mb:.0f} MB at most" + "".join(f"; {kind} was imported" for kind in taken),
         (command_mb / MOST_COMMAND_MB, 2.0 * bool(taken)),
-        hold_ms=hold_ms,
+        **measured,
         command_mb=command_mb,
     )

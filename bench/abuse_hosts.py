@@ -12,15 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Final
 
 from bench.abuse_answers import row_of
 from bench.context import RunContext
 from bench.http_client import post
 from bench.loop import BenchError, Json
-from bench.probe import probe
-from bench.proc import quick_rss_bytes
+from bench.probe import watched
 from bench.push_services import AUTH, GOOD, P256DH
 from bench.servers import NodeProcess
 
@@ -96,23 +94,16 @@ def slow_hosts(context: RunContext) -> Json:
             attack = _Attack(context, services)
             attack.push(["bob"])  # loads the libraries
             attack.wait(lambda: len(services.arrivals) == 1)
-            before = quick_rss_bytes((pid,))
-            Path(f"/proc/{pid}/clear_refs").write_text("5")  # reset the peak
-            prober.ask(probe, pid=pid, seconds=WAIT_SECONDS)
-            delay_s = attack.run()
-            prober.stop()
-            (longest,) = context.gather([prober])
-        peak_kb = int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0])
+            with watched(context, prober, pid, WAIT_SECONDS) as measured:
+                delay_s = attack.run()
     finally:
         node.control("stop")
-    growth_mb, hold_ms = max(0, peak_kb * 1024 - before) / 1e6, longest["worst_us"] / 1000
     return row_of(
         NAME,
         f"the push of somebody else came after {delay_s:.2f} s at most",
-        (delay_s / MOST_DELAY_S, growth_mb / MOST_GROWTH_MB),
-        hold_ms=hold_ms,
-        growth_mb=growth_mb,
+        (delay_s / MOST_DELAY_S, measured["growth_mb"] / MOST_GROWTH_MB),
         delay_s=delay_s,
+        **measured,
     )
 
 

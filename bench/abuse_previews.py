@@ -15,15 +15,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any, Final
 
 from bench.abuse_answers import row_of
 from bench.context import RunContext
 from bench.http_client import post
 from bench.loop import BenchError, Json
-from bench.probe import probe
-from bench.proc import quick_rss_bytes
+from bench.probe import watched
 from bench.servers import NodeProcess
 
 NAME: Final = "demo: links and host names"
@@ -126,29 +124,22 @@ def links(context: RunContext) -> Json:
                         _send(context, f"mallory-{user}", f"http://{host}:{port}/{kind}/{number}")
                     )
             names = [_send(context, "mallory-0", text) for text in _NAMES]
-            before = quick_rss_bytes((pid,))
-            Path(f"/proc/{pid}/clear_refs").write_text("5")  # reset the peak
-            prober.ask(probe, pid=pid, seconds=2 * WAIT_SECONDS)
-            for name in names:
-                _show(context, [name])
-            for start in range(0, len(messages), MESSAGES_EACH):
-                _show(context, messages[start : start + MESSAGES_EACH])
-            began = time.monotonic()
-            _wait(context, _send(context, "bob", f"http://127.0.0.1:{port}/good/one"))
-            delay_s = time.monotonic() - began
-            prober.stop()
-            (longest,) = context.gather([prober])
-        peak_kb = int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0])
+            with watched(context, prober, pid, 2 * WAIT_SECONDS) as measured:
+                for name in names:
+                    _show(context, [name])
+                for start in range(0, len(messages), MESSAGES_EACH):
+                    _show(context, messages[start : start + MESSAGES_EACH])
+                began = time.monotonic()
+                _wait(context, _send(context, "bob", f"http://127.0.0.1:{port}/good/one"))
+                delay_s = time.monotonic() - began
     finally:
         node.control("stop")
-    growth_mb, hold_ms = max(0, peak_kb * 1024 - before) / 1e6, longest["worst_us"] / 1000
     return row_of(
         NAME,
         f"the preview of somebody else came after {delay_s:.2f} s",
-        (delay_s / MOST_DELAY_S, growth_mb / MOST_GROWTH_MB),
-        hold_ms=hold_ms,
-        growth_mb=growth_mb,
+        (delay_s / MOST_DELAY_S, measured["growth_mb"] / MOST_GROWTH_MB),
         delay_s=delay_s,
+        **measured,
     )
 
 

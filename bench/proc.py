@@ -93,6 +93,22 @@ def quick_rss_bytes(pids: Sequence[int]) -> int:
     return sum(int(_read(pid, "statm").split()[1]) for pid in pids) * PAGE_BYTES
 
 
+class Growth:
+    """How much more memory a process has than now."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.before = quick_rss_bytes((pid,))
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # reset the peak
+
+    def peak_mb(self) -> float:
+        peak_kb = int(_read(self.pid, "status").partition("VmHWM:")[2].split()[0])
+        return max(0, peak_kb * 1024 - self.before) / 1e6
+
+    def residue_mb(self) -> float:
+        return max(0, quick_rss_bytes((self.pid,)) - self.before) / 1e6
+
+
 def _number(path: str, pattern: str) -> int:
     """Return the number after ``pattern`` in a file of the kernel; 0 if there is none."""
     found = re.search(pattern + r"\s*(\d+)", Path(path).read_text(), re.M)
