@@ -7,10 +7,12 @@ from html import unescape
 from types import SimpleNamespace
 from typing import Any
 
+import gevent
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from imserver.api.v1.table import document_of
 from imserver.config.settings import Config
 from imserver.features.pages.blueprint import create_pages
 from imserver.features.pages.reference import chinese, curl_of, fields_of, kind_of, marked, operations_of
@@ -99,6 +101,15 @@ def test_its_language_is_the_one_asked_for_or_accepted(client: FlaskClient) -> N
 def test_lines_for_the_shell_name_the_server_as_it_was_called(client: FlaskClient) -> None:
     assert "http://im.example.com/api/v1/push" in page(client)
     assert "https://im.example.com/api/v1/push" in page(client, X_Forwarded_Proto="https")
+
+
+def test_others_are_served_while_document_and_page_are_made() -> None:
+    with client_of(demo=False) as client:
+        for make in (lambda: document_of(DOCUMENTED)(77, False, ""), lambda: page(client)):
+            others: list[str] = []
+            gevent.spawn(others.append, "served")
+            make()
+            assert others == ["served"]
 
 
 def test_it_says_whether_a_key_is_needed(client: FlaskClient) -> None:
