@@ -51,7 +51,7 @@ class FakeLog:
         self.read += [entry.id for entry in found]
         return found, after + limit < len(LOG)
 
-    def subscribe(self, stream: Any, log_subscription: LogSubscription, live: bool) -> None:
+    def subscribe(self, stream: Any, log_subscription: LogSubscription) -> None:
         stream.log_subscription = log_subscription
 
     def sync(self, stream: Any, after: int, limit: int, answer: Callable[..., bool]) -> None:
