@@ -237,8 +237,7 @@ class ChannelCommands:
             return answers.refused(refused)
         answer(answers.subscribed(connection, command, subscription, claims.data, claims.expires_at))
         self._channels.subscriptions.answered(connection, channel, subscription)
-        if options.subscribe == "members":
-            self._consent.confirm_member(connection, channel)
+        self._consent.confirm_member(connection, channel)
         return None
 
     def unsubscribe(self, connection: Connection, command: Unsubscribe) -> Reply:

@@ -227,7 +227,6 @@ class OrderedDelivery:
         self._deliver_early(local, state)
 
     def _fill(self, local: LocalChannel, state: ChannelPosition) -> None:
-        """Read missing publications soon."""
         if not state.filling:
             state.filling = True
             gevent.spawn_later(FILL_SECONDS, self._run_fill, local, state)
@@ -323,6 +322,5 @@ class OrderedDelivery:
 
 
 def _is_end(_app: str, event: Event) -> bool:
-    """Whether an event is the end of a streamed message."""
     part = event.channel
     return part is not None and part.stream is not None and part.stream.done

@@ -149,7 +149,6 @@ def cluster(it: Deployment) -> Iterator[Finding]:
 
 
 def _on_several_machines(config: Config) -> bool:
-    """Whether the nodes of a cluster may be on several machines."""
     only_here = _is_here(config.cluster.advertise or "127.0.0.1")
     return config.clustered and not (only_here and _redis_is_local(config))
 

@@ -35,7 +35,7 @@ from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import Lease, RegistryEvents, advertised_address
 from imserver.cluster.rpc.server import Rpc
 from imserver.config.settings import Config
-from imserver.core.services import ClusterServices, Foundation, TargetServices
+from imserver.core.services import ClusterServices, Foundation, SessionServices, TargetServices
 from imserver.process import Secret, fingerprint_of
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import Pushes
@@ -118,11 +118,10 @@ class ClusterMember:
         reach = ClusterReach(registry, messages, hub, fanout, idempotency, guard, metrics)
         pushes = Pushes(idempotency, reach, metrics, UserChannels(channels, reach.to_user))
         rerouting = Rerouting(registry, messages, fanout, self.sessions, guard)
+        sessions = SessionServices(hub, fanout, base.ids, table, self.sessions, presence, connections)
         self.targets = TargetServices(
-            sessions=self.sessions,
-            presence=presence,
+            sessions=sessions,
             channels=channels,
-            connections=connections,
             idempotency=idempotency,
             reach=reach,
             pushes=pushes,
@@ -154,11 +153,11 @@ class ClusterMember:
         """
         config = self._config
         queries, targets = self._queries, self.targets
-        targets.presence.add_to(queries)
+        targets.sessions.presence.add_to(queries)
         queries.add("hello", Lease, self._hello)
         self.sessions.add_to(queries)
         targets.channels.members.add_to(queries)
-        targets.connections.add_to(queries)
+        targets.sessions.connections.add_to(queries)
         address = advertised_address(config.cluster.advertise, only_local)
         host = config.cluster.bind or address
         rpc_port = config.app.rpc_port

@@ -238,17 +238,9 @@ class Core:
 
             self.member = ClusterMember(links, base, identity.logins)
             targets = self.member.targets
-        identity.tenants.on_delete.append(targets.sessions.close_app)
-        self.sessions = SessionServices(
-            hub=base.hub,
-            fanout=base.fanout,
-            ids=base.ids,
-            table=base.table,
-            sessions=targets.sessions,
-            presence=targets.presence,
-            connections=targets.connections,
-        )
-        self.network.dispatcher.add(targets.sessions.rows())
+        self.sessions = targets.sessions
+        identity.tenants.on_delete.append(self.sessions.sessions.close_app)
+        self.network.dispatcher.add(self.sessions.sessions.rows())
         self.push = self._make_push(targets)
         self.denials = self._make_denials()
         self.channels = self._make_channels(targets)
@@ -438,7 +430,7 @@ class Core:
         limits = self.config.limits
         pending = PendingPushes(
             targets.reach.to_user,
-            targets.presence,
+            self.sessions.presence,
             limits.pending_pushes,
             limits.pending_bytes,
             node_messages=self.cluster.node_messages,
@@ -448,7 +440,7 @@ class Core:
         publishing = Publishing(
             reach=targets.reach,
             channels=targets.channels,
-            connections=targets.connections,
+            connections=self.sessions.connections,
             pending=pending,
             ids=targets.idempotency,
             counts=self.node.metrics.pushes,
@@ -469,7 +461,6 @@ class Core:
         return denials
 
     def _make_channels(self, targets: TargetServices) -> ChannelServices:
-        """Build the commands of clients on channels."""
         identity, sessions, channels = self.identity, self.sessions, targets.channels
         consent = ChannelConsent(identity.back_ends, identity.reviews, channels, identity.mutes)
         commands = ChannelCommands(channels, identity.logins, consent, {}, sessions.table)
@@ -556,11 +547,11 @@ def _build_alone(base: Foundation, logins: Logins) -> TargetServices:
     tenants.on_delete.append(history.forget)
     here = NodeParts(hub, fanout, metrics, table, tenants.by_name.get)
     channels = build_channels(here, ChannelMembers(here), history)
+    presence = Presence(hub, table, registry)
+    connections = Connections(table, channels, fanout, queries, registry)
     return TargetServices(
-        sessions=sessions,
-        presence=Presence(hub, table, registry),
+        sessions=SessionServices(hub, fanout, base.ids, table, sessions, presence, connections),
         channels=channels,
-        connections=Connections(table, channels, fanout, queries, registry),
         idempotency=idempotency,
         reach=reach,
         pushes=Pushes(idempotency, reach, metrics, UserChannels(channels, reach.to_user)),

@@ -213,23 +213,6 @@ class IdentityServices(Struct, frozen=True):
     authority: Authority
 
 
-class TargetServices(Struct, frozen=True):
-    """The services that find users, channels and connections: on this node, or on all nodes of a cluster.
-
-    ``registrar`` and ``rerouting``: only of a cluster node.
-    """
-
-    sessions: Sessions
-    presence: Presence
-    channels: Channels
-    connections: Connections
-    idempotency: Idempotency
-    reach: Reach
-    pushes: Pushes
-    registrar: Registrar | None = None
-    rerouting: Rerouting | None = None
-
-
 class SessionServices(Struct, frozen=True):
     """Who is connected. ``hub`` and ``fanout``: on this node. ``table``: connections by their ids."""
 
@@ -240,6 +223,21 @@ class SessionServices(Struct, frozen=True):
     sessions: Sessions
     presence: Presence
     connections: Connections
+
+
+class TargetServices(Struct, frozen=True):
+    """The services that find users, channels and connections: on this node, or on all nodes of a cluster.
+
+    ``registrar`` and ``rerouting``: only of a cluster node.
+    """
+
+    sessions: SessionServices
+    channels: Channels
+    idempotency: Idempotency
+    reach: Reach
+    pushes: Pushes
+    registrar: Registrar | None = None
+    rerouting: Rerouting | None = None
 
 
 class PushServices(Struct, frozen=True):

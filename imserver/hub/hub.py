@@ -141,6 +141,11 @@ class Hub:
             for user in app.users:
                 yield from app.sessions_of(user)
 
+    def sessions_of(self, app: str, user: str) -> tuple[Connection, ...]:
+        """The addressed sessions of a user of an app, oldest first."""
+        hub_app = self.apps.get(app)
+        return () if hub_app is None else hub_app.sessions_of(user)
+
     def user_names(self, app: str) -> list[str]:
         """The users of an app who are online on this node; empty for an unknown app."""
         hub_app = self.apps.get(app)

@@ -305,7 +305,6 @@ class Deliverer:
             self._deliver_to(app, connection, run, some)
 
     def _deliver_to(self, app: str, connection: Connection, run: MessageRun, indexes: Sequence[int]) -> None:
-        """Deliver a part of a run to one connection."""
         log_subscription = connection.log_subscription
         if log_subscription is None:
             return
@@ -336,10 +335,7 @@ class Deliverer:
                 connection.close(errors.CloseCode.GOING_AWAY)
 
     def _subscribed(self, app: str, user: str) -> list[Connection]:
-        hub_app = self._hub.apps.get(app)
-        if hub_app is None:
-            return []
-        return [each for each in hub_app.sessions_of(user) if each.log_subscription is not None]
+        return [each for each in self._hub.sessions_of(app, user) if each.log_subscription is not None]
 
     def send(self, connection: Connection, messages: Sequence[Message]) -> None:
         """Send stored messages to one connection."""

@@ -115,6 +115,7 @@ def _make_services(core: Core) -> MessageServices:
         core.network.dispatcher.add(service.rows())
     streams, channel_streams = _make_streams(core, messaging, signals)
     return MessageServices(
+        log=store.part(MessageLog),
         messaging=messaging,
         signals=signals,
         receipts=receipts,
@@ -139,7 +140,6 @@ def _make_services(core: Core) -> MessageServices:
 def _make_streams(
     core: Core, messaging: Messaging, signals: Signals
 ) -> tuple[StreamedTexts, StreamedMessages]:
-    """Build the streams of conversations, and those of channels."""
     sessions, cluster, limits = core.sessions, core.cluster, settings_of(core.config, StreamLimits)
     others = (sessions.table, cluster.queries, limits, core.config.limits.outbox_bytes, cluster.others)
     in_conversations = ConversationStreams(messaging, signals, core.storage.store, core.identity.relations)

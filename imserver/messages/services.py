@@ -7,6 +7,7 @@ from msgspec import Struct
 from imserver.messages.annotations import AskCommands
 from imserver.messages.event_streams import StreamStarts
 from imserver.messages.log.contract import LogObserver
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.message_search import MessageSearch
 from imserver.messages.messaging import Messaging
 from imserver.messages.receipts import Receipts, Signals
@@ -19,15 +20,15 @@ from imserver.messages.threads import ThreadCommands
 class MessageServices(Struct, frozen=True):
     """Stored messages, and texts that are sent in pieces: ``core.service(MessageServices)``.
 
-    A feature that gets it names ``messages`` in ``uses``. ``messaging`` stores and delivers messages,
-    ``signals`` delivers what is not stored. ``receipts``: who has read what. ``threads``: who
-    follows which. ``search`` and ``retention``:
-    the services of their commands. ``streams``: texts that are stored when their last piece has come.
-    ``channel_streams``: those in channels. ``observers``: features that hear of stored entries add theirs.
-    ``asks``: answers of users to questions.
+    A feature that gets it names ``messages`` in ``uses``. ``log`` has the stored messages. ``messaging``
+    stores and delivers messages, ``signals`` delivers what is not stored. ``receipts``: who has read what.
+    ``threads``: who follows which. ``search`` and ``retention``: the services of their commands. ``streams``:
+    texts that are stored when their last piece has come. ``channel_streams``: those in channels.
+    ``observers``: features that hear of stored entries add theirs. ``asks``: answers of users to questions.
     ``stream_starts``: where event streams begin.
     """
 
+    log: MessageLog
     messaging: Messaging
     signals: Signals
     receipts: Receipts

@@ -179,10 +179,7 @@ class ChannelLog:
 
     def members_left(self, app: str, group: int, users: Sequence[str]) -> None:
         """End the subscriptions of users who are members of a group no longer. Never switches."""
-        hub_app = self._hub.apps.get(app)
-        if hub_app is None:
-            return
-        for connection in [each for user in users for each in hub_app.sessions_of(user)]:
+        for connection in [each for user in users for each in self._hub.sessions_of(app, user)]:
             for local in connection.channels:
                 name = local.name
                 if group_in(name) == group and self._channels.options.of(app, name).subscribe == "members":

@@ -100,8 +100,6 @@ def _buttons(rows: Any) -> list[list[dict[str, str]]]:
 
 
 class _Button(msgspec.Struct, forbid_unknown_fields=True):
-    """A button under a message."""
-
     text: str
     value: str
 

@@ -559,7 +559,6 @@ class Publishing:
     def _report(
         self, app: str, users: Sequence[str], events: Sequence[Event], outcomes: Sequence[Outcome]
     ) -> None:
-        """Report the users who are not online."""
         if self._on_absent is not None and _NOT_SENT in outcomes:
             pairs = zip(users, events, outcomes, strict=True)
             self._on_absent(

@@ -238,12 +238,9 @@ class ClusterReach:
 
     def _is_unregistered(self, app: str, user: str) -> bool:
         """Whether the user has a session here that the registry does not know yet."""
-        hub_app = self._hub.apps.get(app)
-        if hub_app is None:
-            return False
         return any(
             c.session is not None and not self._registry.registered(c.session)
-            for c in hub_app.sessions_of(user)
+            for c in self._hub.sessions_of(app, user)
         )
 
 

@@ -306,8 +306,7 @@ class ClusterSessions(Sessions):
             connection.close(errors.CloseCode.REPLACED)
 
     def _find(self, app: str, user: str, session_id: int) -> Connection | None:
-        hub_app = self._hub.apps.get(app)
-        for connection in hub_app.sessions_of(user) if hub_app is not None else ():
+        for connection in self._hub.sessions_of(app, user):
             if connection.session is not None and connection.session.id == session_id:
                 return connection
         return None

@@ -11,9 +11,8 @@ from imserver import errors
 from imserver.auth.principal import Needs
 from imserver.config.declared import about
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.core.core import Core
 from imserver.http import field
-from imserver.http.call import Api, Call
+from imserver.http.call import Call
 from imserver.http.field import Acting
 from imserver.http.form import read_cursor
 from imserver.http.operation import Resource
@@ -22,13 +21,10 @@ from imserver.http.wire import page_and_cursor
 from imserver.messages.commands import NO_FILTER, Search, SearchFilter
 from imserver.messages.deliverer import newest_page, oldest_page
 from imserver.messages.log.contract import ConversationSummary, Entry
-from imserver.messages.log.message_log import MessageLog
-from imserver.messages.message_search import MessageSearch
 from imserver.messages.model import Reaction
-from imserver.messages.receipts import MarksAnswer, Receipts, ReceiptShown
+from imserver.messages.receipts import MarksAnswer, ReceiptShown
 from imserver.messages.services import MessageServices
 from imserver.model import Limit
-from imserver.storage.store import Store
 
 ConversationId = Annotated[int, about("The conversation. A group has the same id.", ge=1, le=Limit.ID)]
 """The type of a field: the id of a conversation."""
@@ -225,37 +221,24 @@ def _listed(summary: ConversationSummary, user: str) -> ConversationShown:
     )
 
 
-class ConversationApi(Struct, frozen=True):
-    """The services that the routes use."""
-
-    store: Store
-    message_search: MessageSearch
-    receipts: Receipts
-
-    @staticmethod
-    def of(core: Core, _api: Api) -> ConversationApi:
-        """Make it for a node."""
-        services = core.service(MessageServices)
-        return ConversationApi(core.storage.store, services.search, services.receipts)
-
-
-routes = Resource("conversations", service=ConversationApi.of, base=Acting, hot=False)
+routes = Resource(
+    "conversations", service=lambda core, _: core.service(MessageServices), base=Acting, hot=False
+)
 
 
 @routes.get("/conversations", Needs.ADMIN_OR_MEMBER)
 def conversations(
-    api: ConversationApi, call: Call, before: Before = 0, limit: PageLimit = 50
+    api: MessageServices, call: Call, before: Before = 0, limit: PageLimit = 50
 ) -> ConversationsAnswer:
     """List the conversations of a user, the most recent first."""
-    log = api.store.part(MessageLog)
-    summaries, more = log.conversations.page(call.app, call.user, before, limit)
+    summaries, more = api.log.conversations.page(call.app, call.user, before, limit)
     listed = [_listed(each, call.user) for each in summaries]
     return ConversationsAnswer(listed, summaries[-1].position if more else 0)
 
 
 @routes.get("/messages", Needs.ADMIN_OR_MEMBER, problems=(errors.Problems.TOO_MANY_REQUESTS,))
 def history(
-    api: ConversationApi,
+    api: MessageServices,
     call: Call,
     conversation: ConversationId,
     before: Before = 0,
@@ -275,32 +258,31 @@ def history(
         raise ApiProblem(errors.Problems.INVALID_REQUEST, "`types`: not with `after`")
     if chosen:
         wanted = Search("", conversation, before, limit, SearchFilter(types=chosen))
-        entries, following = api.message_search.search(call.app, call.user, wanted)
+        entries, following = api.search.search(call.app, call.user, wanted)
         return MessagesAnswer([shown_entry(entry) for entry in entries], following)
-    log = api.store.part(MessageLog)
     where = call.app, call.user, conversation, before, limit
     if after is not UNSET:
-        entries, more = oldest_page(*log.entries.history(*where, after))
+        entries, more = oldest_page(*api.log.entries.history(*where, after))
         return MessagesAnswer([shown_entry(entry) for entry in entries], 0, entries[-1].id if more else 0)
-    entries, more = newest_page(*log.entries.history(*where))
+    entries, more = newest_page(*api.log.entries.history(*where))
     rows = [shown_entry(entry) for entry in entries]
     return MessagesAnswer(rows, entries[0].id if more else 0)
 
 
 @routes.get("/conversations/pins", Needs.ADMIN_OR_MEMBER)
 def pins(
-    api: ConversationApi,
+    api: MessageServices,
     call: Call,
     conversation: ConversationId,
     before: Annotated[int, about("`before` of the page before; 0: the first.", ge=0, le=Limit.ID)] = 0,
 ) -> PinsAnswer:
     """List the pinned messages of a conversation."""
-    entries, following = api.store.part(MessageLog).entries.pins(call.app, call.user, conversation, before)
+    entries, following = api.log.entries.pins(call.app, call.user, conversation, before)
     return PinsAnswer([shown_entry(entry) for entry in entries], following)
 
 
 @routes.get("/messages/search", Needs.ADMIN_OR_MEMBER, problems=(errors.Problems.TOO_MANY_REQUESTS,))
-def search(api: ConversationApi, call: Call, request: SearchQuery) -> MessagesAnswer:
+def search(api: MessageServices, call: Call, request: SearchQuery) -> MessagesAnswer:
     """Search messages.
 
     Searches the messages that the user may read, by their words or a filter. All words of `text` must occur,
@@ -315,7 +297,7 @@ def search(api: ConversationApi, call: Call, request: SearchQuery) -> MessagesAn
             errors.Problems.INVALID_REQUEST, "`text`: empty without a filter, or it contains U+0000"
         )
     wanted = Search(text, request.conversation, request.before, request.limit, filter)
-    entries, before = api.message_search.search(call.app, call.user, wanted)
+    entries, before = api.search.search(call.app, call.user, wanted)
     return MessagesAnswer([shown_entry(entry) for entry in entries], before)
 
 
@@ -329,7 +311,7 @@ def _types_of(text: str) -> tuple[str, ...]:
 
 @routes.get("/messages/receipts", Needs.ADMIN_OR_MEMBER)
 def receipts(
-    api: ConversationApi,
+    api: MessageServices,
     call: Call,
     conversation: ConversationId,
     cursor: field.PageCursor = "",
@@ -337,14 +319,14 @@ def receipts(
 ) -> ReceiptsAnswer:
     """List how far the other members of a conversation have read."""
     behind, most = read_cursor(cursor) or "", limit + 1
-    receipts = api.store.part(MessageLog).marks.receipts(call.app, call.user, conversation, behind, most)
+    receipts = api.log.marks.receipts(call.app, call.user, conversation, behind, most)
     rows, following = page_and_cursor(receipts, limit, lambda row: row.user)
     return ReceiptsAnswer([ReceiptShown(row.user, row.read, row.received) for row in rows], following)
 
 
 @routes.get("/messages/sync", Needs.ADMIN_OR_MEMBER)
 def sync(
-    api: ConversationApi,
+    api: MessageServices,
     call: Call,
     after: Annotated[
         int,
@@ -361,18 +343,17 @@ def sync(
     For clients without a connection, or after a reconnect: the entries after a position of the log, in
     order. The client saves `after`, and applies recalls and edits to the messages they refer to.
     """
-    log, after_ = api.store.part(MessageLog), after
-    entries, more = oldest_page(*log.entries.sync(call.app, call.user, after_, limit))
+    entries, more = oldest_page(*api.log.entries.sync(call.app, call.user, after, limit))
     # The extent is read after the page, which may lack what has expired meanwhile.
-    if after_ and not log.entries.extent(call.app).continues(after_):
+    if after and not api.log.entries.extent(call.app).continues(after):
         return SyncAnswer([], 0, True, True)
-    following = entries[-1].id if entries else after_
+    following = entries[-1].id if entries else after
     return SyncAnswer([shown_entry(entry) for entry in entries], following, more, False)
 
 
 @routes.get("/messages/marks", Needs.ADMIN_OR_MEMBER)
 def marks(
-    api: ConversationApi,
+    api: MessageServices,
     call: Call,
     version: Annotated[
         int, about("The `version` of the previous answer; 0: all marks.", ge=0, le=Limit.ID)

@@ -24,7 +24,6 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.messages.services import MessageServices
 from imserver.messages.streamed_messages import Piece, StreamedMessages
 from imserver.model import ChannelPart, Event
-from imserver.storage.store import Store
 
 StreamId = Annotated[str, about("The id of a streamed message.", min_length=1, max_length=64)]
 
@@ -195,21 +194,19 @@ def close(
     return answer
 
 
-_stored = Resource("channels", service=lambda core, _: core.storage.store)
+_stored = Resource("channels", service=lambda core, _: core.service(MessageServices).log)
 
 
 @_stored.get("/channels/messages", Needs.ADMIN, hot=False)
 def messages(
-    store: Store, call: Call, app: App, channel: ChannelName, before: Before = 0, limit: PageLimit = 50
+    log: MessageLog, call: Call, app: App, channel: ChannelName, before: Before = 0, limit: PageLimit = 50
 ) -> MessagesAnswer:
     """List the stored messages of a channel, the newest page first.
 
     These are the publications of a stored channel, and in apps with `store_conversations` the messages of the
     room of the `action` dialect with this name.
     """
-    page = store.part(MessageLog).entries.channel_page(
-        call.app, channel, before or None, limit, reverse=True, revisions=True
-    )
+    page = log.entries.channel_page(call.app, channel, before or None, limit, reverse=True, revisions=True)
     rows = [shown_entry(each) for each in reversed(page.entries)]
     return MessagesAnswer(rows, rows[0].id if page.more else 0)
 

@@ -231,8 +231,6 @@ class AskLog(WritingPart):
 
 
 class _Question:
-    """A question in a transaction."""
-
     def __init__(self, transaction: AppTransaction, message: FoundMessage, ask: Ask) -> None:
         self.transaction = transaction
         self.message = message

@@ -380,7 +380,6 @@ def _group(
 
 
 def _with_options(bits: int, given: Mapping[str, str]) -> int:
-    """Options with changes."""
     for name, value in given.items():
         bit, _, with_it = OPTIONS[name]
         bits = bits | bit if value == with_it else bits & ~bit

@@ -22,7 +22,8 @@ from imserver.storage.statements import Statements, text_objection
 MOST_EDITS: Final = 100
 """Edits of one message. Each edit and a recall rewrite all earlier ones under the log's lock."""
 _OF_CONTENT: Final = f"WHERE log = %s AND id = %s AND kind IN ({NUMBERS['message']}, {NUMBERS['edit']})"
-
+_EDITS: Final = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = %s"
+"""Ids of the edits of a message."""
 _MARKS: Final = {mark: msgspec.json.encode({mark: True}) for mark in ("erased", "removed")}
 
 
@@ -65,7 +66,7 @@ def revise(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
     withdrawn: list[tuple[Any, ...]] = []
     edited: list[tuple[Any, ...]] = []
     for about, entry in last.items():
-        of_it = _edits(sql, log, about)
+        of_it = [row[0] for row in sql.query(_EDITS, (log, about))]
         if entry.kind == "recall":
             mark, meta = _mark(entry), decode_meta(before.get(about, b""))
             if not mark and meta.get("removed"):  # by its author, too: so it does not come back
@@ -146,8 +147,7 @@ def _note_deadlines(sql: Statements, log: int, entries: Sequence[Entry]) -> None
 
 def count_edits(sql: Statements, log: int, message: int, most: int) -> int:
     """The number of edits of a message, at most ``most``."""
-    edits = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = %s LIMIT %s"
-    return int(sql.query(f"SELECT count(*) FROM ({edits}) e", (log, message, most))[0][0])
+    return int(sql.query(f"SELECT count(*) FROM ({_EDITS} LIMIT %s) e", (log, message, most))[0][0])
 
 
 def _add_mentions(sql: Statements, log: int, rows: Sequence[tuple[str, int, int]]) -> None:
@@ -157,9 +157,3 @@ def _add_mentions(sql: Statements, log: int, rows: Sequence[tuple[str, int, int]
             "INSERT INTO mention (log, member, conversation, id) VALUES (%s, %s, %s, %s)",
             [(log, *row) for row in rows],
         )
-
-
-def _edits(sql: Statements, log: int, message: int) -> list[int]:
-    """Ids of the edits of a message."""
-    statement = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = %s"
-    return [row[0] for row in sql.query(statement, (log, message))]

@@ -22,7 +22,7 @@ from imserver.messages.log.word_rows import (
     listed,
     merged_terms,
 )
-from imserver.messages.log.words import TERM_LENGTH, TEXT_TYPE, joined, searched_text, spaced, terms_of
+from imserver.messages.log.words import TERM_LENGTH, TEXT_TYPE, searched_text, terms_of
 
 MOST_TERMS: Final = 512
 """A message with more terms is long."""
@@ -47,11 +47,22 @@ _NUMBER_BYTES: Final = 60
 _ROW_BYTES: Final = 300
 _NO_CONVERSATION: Final = 0xFFFF
 _MESSAGE: Final = NUMBERS["message"]
+_SEPARATOR: Final = b"\x80"
+_SPACED: Final = bytes(
+    byte if chr(byte).isalnum() or byte == _SEPARATOR[0] else ord(" ") for byte in bytes(range(129)).lower()
+).ljust(256, b" ")
+"""What stands in place of each byte, so that ``split`` finds the words of ASCII texts."""
 
 ContentRow = tuple[int, int, int, str, bytes | None]
 """(id, conversation, number of the kind, type, body; None: it is too long)."""
 Pause = Callable[[], object]
 """Called in long work, again and again. May switch."""
+
+
+def _spaced(texts: bytes) -> list[str]:
+    """The words in ASCII texts that a separator joins, with spaces between. To split them takes a third of
+    the time of :func:`terms_of`."""
+    return texts.translate(_SPACED).decode("latin-1").split(_SEPARATOR.decode("latin-1"))
 
 
 class ContentPart(Struct, frozen=True):
@@ -62,7 +73,7 @@ class ContentPart(Struct, frozen=True):
     conversations: list[int]
     """Of each entry; 0: nobody searches it."""
     ids: list[int]
-    """The messages with short ASCII texts, and :func:`joined` these texts."""
+    """The messages with short ASCII texts, and these texts, for :func:`_spaced`."""
     texts: bytes
     others: list[ContentRow]
     """The other messages."""
@@ -94,7 +105,7 @@ def part_of(entries: Sequence[Entry]) -> ContentPart:
                 shown = body if len(body) <= LONG_BODY else None
                 others.append((entry.id, entry.conversation, _MESSAGE, entry.type, shown))
                 size += _ROW_BYTES + len(shown or b"")
-    text = joined(texts)
+    text = _SEPARATOR.join(texts)
     return ContentPart(entries[0].id, conversations, ids, text, others, changed, size + len(text))
 
 
@@ -130,10 +141,10 @@ class SegmentContent:
                 is_long = body is None or len(text) > _LONG_TEXT
                 self._put(offset, self._admitted(offset, () if is_long else terms_of(text), is_long))
             if characters > _PAUSE_CHARACTERS:
-                self._put_lines(offsets, spaced(joined(bodies)))
+                self._put_lines(offsets, _spaced(_SEPARATOR.join(bodies)))
                 offsets, bodies, characters = [], [], 0
                 pause()
-        self._put_lines(offsets, spaced(joined(bodies)))
+        self._put_lines(offsets, _spaced(_SEPARATOR.join(bodies)))
 
     def add_part(self, part: ContentPart, gone: Collection[int], pause: Pause) -> None:
         """Add entries, but not the texts of the messages ``gone``."""
@@ -141,7 +152,7 @@ class SegmentContent:
         for offset, conversation in enumerate(part.conversations, begin):
             if conversation:
                 self.conversation_of[offset] = conversation
-        lines = spaced(part.texts)
+        lines = _spaced(part.texts)
         together = _PAUSE_CHARACTERS * len(lines) // max(len(part.texts), 1) + 1
         for begin in range(0, len(part.ids), together):
             ids = part.ids[begin : begin + together]
@@ -163,7 +174,7 @@ class SegmentContent:
         return list(terms)
 
     def _put_lines(self, offsets: Sequence[int], lines: Iterable[str]) -> None:
-        """Add the terms of messages with short ASCII texts, which :func:`spaced` has returned."""
+        """Add the terms of messages with short ASCII texts, which :func:`_spaced` has returned."""
         for offset, line in zip(offsets, lines, strict=False):  # without a text there is one line, too
             words = line.split()
             if len(words) + len(line) // TERM_LENGTH > _OWN_TERMS:  # there may be as many terms

@@ -59,27 +59,21 @@ _HAS_CHANGES: Final = (
 
 
 class SegmentClaim(Struct, frozen=True):
-    """The right to change the index of a log, and the segment that this node adds or mends."""
+    """The right to change the index of a log, the segment that this node adds or mends, and what of it."""
 
     log: int
     number: int
     """The column ``changes`` of the position; another claim has another number."""
     segment: int
+    changes: Sequence[Row]
+    """Of messages of the segment: (message, the entry that changed it)."""
+    floor: int
+    """Up to which id all messages have expired."""
 
     @property
     def first(self) -> int:
         """The first id of the segment."""
         return self.segment * SEGMENT
-
-
-class _SegmentWork(Struct, frozen=True):
-    """What a node has to do with one segment."""
-
-    claim: SegmentClaim
-    changes: Sequence[Row]
-    """(message, the entry that changed it)."""
-    floor: int
-    """Up to which id all messages have expired."""
 
 
 def _pause() -> None:
@@ -111,17 +105,16 @@ class WordIndex(LogPart):
 
     def fill(self, app: str, pause: Pause = _pause) -> bool:
         """Add the next segment. False: it is not whole yet, or another node works on the index."""
-        work = change_log(self._store, app, _claim_next, None)
-        if work is None:
+        claim = change_log(self._store, app, _claim_next, None)
+        if claim is None:
             return False
-        claim, changes = work.claim, work.changes
         content = SegmentContent(claim.first)
         end = claim.first + SEGMENT
         parts, changed = self._recent.take(app, max(claim.first, 1), end)
-        if parts and work.floor < parts[0].first:
+        if parts and claim.floor < parts[0].first:
             # Who has changed one of these messages before this node stored the last of them was this node;
             # who did so later has noted it.
-            changed.update(id for id, _ in changes)
+            changed.update(id for id, _ in claim.changes)
             for part in parts:
                 content.add_part(part, changed, pause)
             self._read(app, sorted(changed), content, pause)
@@ -129,7 +122,7 @@ class WordIndex(LogPart):
             for first in range(claim.first, end, _BLOCK):
                 content.add(read_log(self._store, app, partial(_block, first), list[ContentRow]()), pause)
         put = partial(_add, claim)
-        return self._write(content.rows(pause), put, lambda sql: _finish_new(sql, claim, changes, content))
+        return self._write(content.rows(pause), put, lambda sql: _finish_new(sql, claim, content))
 
     def merge(self, app: str, pause: Pause = _pause) -> bool:
         """Take what has expired out of the index, and bring the changes of messages of one segment into it.
@@ -138,16 +131,15 @@ class WordIndex(LogPart):
             return False
         if change_log(self._store, app, _expire_some, False):
             return True
-        mending = change_log(self._store, app, _claim_changes, None)
-        if mending is None:
+        claim = change_log(self._store, app, _claim_changes, None)
+        if claim is None:
             return False
-        claim = mending.claim
         content = SegmentContent(claim.first)
-        ids = sorted({id for id, _ in mending.changes})
+        ids = sorted({id for id, _ in claim.changes})
         self._read(app, ids, content, pause)
-        gone = {id - claim.first for id in ids}.union(range(mending.floor + 1 - claim.first))
+        gone = {id - claim.first for id in ids}.union(range(claim.floor + 1 - claim.first))
         rows, put = self._mended(claim, content, gone, pause), partial(_replace, claim)
-        return self._write(rows, put, lambda sql: _finish_mending(sql, mending, content, gone))
+        return self._write(rows, put, lambda sql: _finish_mending(sql, claim, content, gone))
 
     def settle(self, app: str, patience: float = 0.0) -> bool:
         """Merge all that was changed until now. Another node that works on the index is waited for so many
@@ -253,24 +245,29 @@ def _position(sql: Statements, log: int) -> _Position:
     return _Position(segment, number, floor, bool(is_leased))
 
 
-def _claim(sql: Statements, log: int, position: _Position, segment: int) -> SegmentClaim:
+def _claim(sql: Statements, head: LogHead, position: _Position, segment: int) -> SegmentClaim:
     statement = f"UPDATE word_position SET changes = %s, leased = {sql.now} + %s WHERE log = %s"
-    sql.execute(statement, (position.number + 1, LEASE_SECONDS, log))
-    return SegmentClaim(log, position.number + 1, segment)
+    sql.execute(statement, (position.number + 1, LEASE_SECONDS, head.number))
+    statement = (
+        "SELECT id, entry FROM word_change WHERE log = %s AND id >= %s AND id < %s "
+        "ORDER BY id, entry LIMIT %s"
+    )
+    first = segment * SEGMENT
+    changes = sql.query(statement, (head.number, first, first + SEGMENT, 4 * SEGMENT))
+    return SegmentClaim(head.number, position.number + 1, segment, changes, head.floor)
 
 
-def _claim_next(sql: Statements, head: LogHead) -> _SegmentWork | None:
+def _claim_next(sql: Statements, head: LogHead) -> SegmentClaim | None:
     """Claim the next segment that is whole."""
     position, end = _position(sql, head.number), _next_end(sql, head)
     if position.is_leased or end > head.last_id:
         return None
-    claim = _claim(sql, head.number, position, end // SEGMENT)
     # What somebody has written who did not finish.
-    sql.execute("DELETE FROM word WHERE log = %s AND segment = %s", (head.number, claim.segment))
-    return _SegmentWork(claim, _changes(claim, sql), head.floor)
+    sql.execute("DELETE FROM word WHERE log = %s AND segment = %s", (head.number, end // SEGMENT))
+    return _claim(sql, head, position, end // SEGMENT)
 
 
-def _claim_changes(sql: Statements, head: LogHead) -> _SegmentWork | None:
+def _claim_changes(sql: Statements, head: LogHead) -> SegmentClaim | None:
     """Claim the oldest segment that has expired in part, or of which messages were changed."""
     log, position = head.number, _position(sql, head.number)
     if position.is_leased:
@@ -285,8 +282,7 @@ def _claim_changes(sql: Statements, head: LogHead) -> _SegmentWork | None:
         if not rows:
             return None
         segment = rows[0][0] // SEGMENT
-    claim = _claim(sql, log, position, segment)
-    return _SegmentWork(claim, _changes(claim, sql), head.floor)
+    return _claim(sql, head, position, segment)
 
 
 def _set_position(
@@ -336,15 +332,6 @@ def _of_members(sql: Statements, head: LogHead, rows: list[Row]) -> list[Content
     ]
 
 
-def _changes(claim: SegmentClaim, sql: Statements) -> list[Row]:
-    """Changes of messages of a segment: (message, entry)."""
-    statement = (
-        "SELECT id, entry FROM word_change WHERE log = %s AND id >= %s AND id < %s "
-        "ORDER BY id, entry LIMIT %s"
-    )
-    return sql.query(statement, (claim.log, claim.first, claim.first + SEGMENT, 4 * SEGMENT))
-
-
 def _rows_of(claim: SegmentClaim, begin: int, end: int, sql: Statements) -> list[Row]:
     """(bucket, terms) of some buckets of a segment."""
     statement = (
@@ -369,34 +356,29 @@ def _replace(claim: SegmentClaim, rows: Sequence[tuple[int, bytes]], sql: Statem
     return _add(claim, rows, sql)
 
 
-def _finish_new(
-    sql: Statements, claim: SegmentClaim, changes: Sequence[Row], content: SegmentContent
-) -> None:
-    """A segment is in the index, with these changes of its messages."""
-    long = {offset: content.conversation_of[offset] for offset in content.long}
-    _finish(sql, claim, changes, long)
+def _finish_new(sql: Statements, claim: SegmentClaim, content: SegmentContent) -> None:
+    """A segment is in the index, with the changes of its messages."""
+    _finish(sql, claim, {offset: content.conversation_of[offset] for offset in content.long})
     _set_position(sql, claim.log, "segment", claim.segment + 1)
 
 
 def _finish_mending(
-    sql: Statements, mending: _SegmentWork, content: SegmentContent, gone: Collection[int]
+    sql: Statements, claim: SegmentClaim, content: SegmentContent, gone: Collection[int]
 ) -> None:
-    """A segment is up to date."""
-    claim = mending.claim
     rows: dict[int, bytes] = dict(_rows_of(claim, CONVERSATIONS, LONG + 1, sql))
     before = long_in(rows.get(LONG, b""))
     long = {offset: conversation for offset, conversation in before if offset not in gone}
     for offset in content.long:
         known = content.conversation_of.get(offset)
         long[offset] = conversation_at(rows[CONVERSATIONS], offset) if known is None else known
-    _finish(sql, claim, mending.changes, long)
-    _set_position(sql, claim.log, "floor", mending.floor)
+    _finish(sql, claim, long)
+    _set_position(sql, claim.log, "floor", claim.floor)
 
 
-def _finish(sql: Statements, claim: SegmentClaim, changes: Sequence[Row], long: Mapping[int, int]) -> None:
+def _finish(sql: Statements, claim: SegmentClaim, long: Mapping[int, int]) -> None:
     _replace(claim, [(LONG, b"".join(LONG_MESSAGE.pack(*each) for each in sorted(long.items())))], sql)
     statement = "DELETE FROM word_change WHERE log = %s AND id = %s AND entry = %s"
-    sql.execute_many(statement, [(claim.log, *each) for each in changes])
+    sql.execute_many(statement, [(claim.log, *each) for each in claim.changes])
     _set_position(sql, claim.log, "leased", 0)
 
 
@@ -427,6 +409,6 @@ def _delete_before(sql: Statements, log: int, end: int) -> int:
 
 def _erase_some(sql: Statements, head: LogHead) -> int:
     """Let a search use nothing of the index, and no node fill it for a time; and delete some of it."""
-    _claim(sql, head.number, _position(sql, head.number), 0)
+    _claim(sql, head, _position(sql, head.number), 0)
     _set_position(sql, head.number, "segment", 0)
     return _delete_before(sql, head.number, Limit.ID)

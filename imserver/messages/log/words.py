@@ -9,7 +9,7 @@ last one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from operator import add
 from typing import Any, Final
 
@@ -41,11 +41,6 @@ _units: Final = re.compile(
 ).findall
 _ascii_units: Final = re.compile("[a-z0-9]+").findall
 _ascii_terms: Final = re.compile(f"[a-z0-9]{{1,{TERM_LENGTH}}}").findall
-_SEPARATOR: Final = b"\x80"
-_SPACED: Final = bytes(
-    byte if chr(byte).isalnum() or byte == _SEPARATOR[0] else ord(" ") for byte in bytes(range(129)).lower()
-).ljust(256, b" ")
-"""What stands in place of each byte, so that ``split`` finds the words of ASCII texts."""
 _is_run: Final = re.compile(f"[{_OF_RUNS}]").match
 _parts: Final = re.compile(r'"([^"]*)("?)|([^\s"]+)').finditer
 _QUOTES: Final = str.maketrans("“”„«»＂", '""""""')
@@ -72,17 +67,6 @@ def terms_of(text: str) -> set[str]:
         else:
             terms.add(unit[:TERM_LENGTH])
     return terms
-
-
-def joined(texts: Sequence[bytes]) -> bytes:
-    """Some ASCII texts, for :func:`spaced`."""
-    return _SEPARATOR.join(texts)
-
-
-def spaced(texts: bytes) -> list[str]:
-    """The words in ASCII texts that are :func:`joined`, with spaces between. To split them takes a third of
-    the time of :func:`terms_of`."""
-    return texts.translate(_SPACED).decode("latin-1").split(_SEPARATOR.decode("latin-1"))
 
 
 def searched_text(type: str, body: bytes) -> str:

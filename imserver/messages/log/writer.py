@@ -606,7 +606,6 @@ def _refuse(queue: _Queue, count: int, error: StorageUnavailable) -> None:
 
 
 def _answer(request: Request, outcome: Outcome) -> None:
-    """Pass the result to a requester."""
     try:
         request.answer(outcome)  # type: ignore[arg-type]  # a change gets a Change, a draft an Appended
     except Exception:
