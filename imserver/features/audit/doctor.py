@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from msgspec.structs import replace
+
 from imserver.features.audit.rows import after, head
 from imserver.features.audit.verification import ChainCheck, Verification
 from imserver.plugin.commands import Finding
@@ -21,7 +23,8 @@ def check_rows(sql: PooledStatements) -> Iterator[Finding]:
         yield Finding("fail", "audit log", "the head of the chain is missing", "no act can be stored", _MEND)
         return
     chain = ChainCheck(Verification(), None)
-    chain.number = max(end.anchor, end.number - _ROWS)
+    first = end.number - _ROWS
+    chain.begin(end if first <= end.anchor else replace(end, anchor=first, anchor_hash=""))
     for row, names in after(chain.number, _ROWS + 1, sql):
         chain.add(row, names)
     chain.end(end)

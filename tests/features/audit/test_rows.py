@@ -18,7 +18,6 @@ from imserver.features.audit.rows import (
     AuditQuery,
     NewAct,
     append,
-    head,
     remove_before,
     search,
     store_act,
@@ -57,7 +56,12 @@ def numbers(store: Store, **wanted: Any) -> list[int]:
 
 
 def wrong(store: Store, wanted: tuple[int, str] | None = None) -> list[str]:
-    return verify(store, wanted).wrong
+    result = verify(store, wanted).wrong
+    if wanted is None:  # `imserver doctor` says the same of the newest acts
+        assert [each.level for each in store.read(lambda sql: list(check_rows(sql)))] == ["fail"][
+            : len(result)
+        ]
+    return result
 
 
 def test_an_act_is_shown_as_it_was_done(store: Store) -> None:
@@ -176,7 +180,6 @@ def test_what_was_done_to_the_rows_is_named(store: Store, change: Change, compla
     assert wrong(store) == []
     store.execute(*change)
     assert any(complaint in text for text in wrong(store)), wrong(store)
-    assert store.read(lambda sql: list(check_rows(sql)))[0].level == "fail"
 
 
 def test_a_chain_that_was_written_anew_has_another_head(store: Store) -> None:
@@ -248,9 +251,7 @@ def test_old_acts_go_and_leave_an_anchor(store: Store) -> None:
     assert (result.wrong, result.anchor, result.rows, result.head[0]) == ([], earlier, 1, 4)
     assert store.rows("SELECT count(*) FROM audit_name WHERE number < 4") == [(0,)]
     assert wrong(store, (2, earlier[1])) == ["row 2 was removed for its age: its hash cannot be compared"]
-    end = store.read(head)
-    assert end is not None
-    assert (end.number, end.anchor) == (4, 3)
+    assert store.rows("SELECT number, anchor FROM audit_head") == [(4, 3)]
 
 
 def test_its_tables_are_erased_and_exported(url: str) -> None:
