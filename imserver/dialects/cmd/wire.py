@@ -185,6 +185,7 @@ PUSHED = frozenset({"enter", "exit", "msg"})
 
 # The constant parts of frames, encoded once. A reply or push joins a few parts.
 _NAMES = {name: _encode(name) for name in COMMANDS}
+_PUSH: Final = b'{"seq":"%d","cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":%b}}'
 _PUSHES = {
     kind: b',"cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":{"target":"","type":' % _encode(kind)
     for kind in PUSHED
@@ -260,11 +261,7 @@ class CmdDialect(Dialect):
         if before is None:
             if not isinstance(event, Signal):
                 return None
-            return b'{"seq":"%d","cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":%b}}' % (
-                next(self._digits),
-                _encode(kind),
-                event.as_json(),
-            )
+            return _PUSH % (next(self._digits), _encode(kind), event.as_json())
         if name != "text":
             before = b'%b%b,"msg":' % (_PUSHES[kind], _encode(name))
         return b"".join(
@@ -281,10 +278,7 @@ class CmdDialect(Dialect):
 
     def encode_message(self, message: Message) -> bytes:
         """Encode a pushed frame with a stored entry."""
-        return b'{"seq":"%d","cmd":"message","response":{"code":200,"codeMsg":"Ok","data":%b}}' % (
-            message.id,
-            _encode(message.view()),
-        )
+        return _PUSH % (message.id, b'"message"', _encode(message.view()))
 
 
 class CmdPublicationView(Struct, omit_defaults=True):
@@ -345,8 +339,4 @@ class ChannelCmdDialect(CmdDialect):
             data = _ChannelNotice(part.name, raw_or_none(part.info), event.code)
         else:
             return super().encode_event(event)
-        return b'{"seq":"%d","cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":%b}}' % (
-            next(self._digits),
-            _encode(kind),
-            _encode(data),
-        )
+        return _PUSH % (next(self._digits), _encode(kind), _encode(data))

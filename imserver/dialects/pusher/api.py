@@ -119,7 +119,7 @@ def _invalid(detail: str) -> ApiProblem:
 def _read(api: PusherApi, call: Call) -> None:
     """Read a signed request: the app in its path, its parameters, and its body, which the query covers."""
     segments = [unquote(each) for each in call.request.path.split("/")]
-    pusher = api.apps.with_id(segments[2])
+    pusher = api.apps.by_id.get(segments[2])
     if pusher is None:
         raise ApiProblem(Problems.UNKNOWN_APP, f"No app has the id {segments[2]}")
     call.app = pusher.app

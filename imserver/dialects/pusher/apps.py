@@ -125,8 +125,8 @@ def entrance(tenant: Tenant) -> str:
 
 
 class PusherApps:
-    """The apps that speak Pusher's protocol, by their names in it. It sets their webhooks, and what the names
-    of their channels mean. Never switches.
+    """The apps that speak Pusher's protocol, by their names here and in it. It sets their webhooks, and what
+    the names of their channels mean. Never switches.
     """
 
     def __init__(
@@ -134,9 +134,11 @@ class PusherApps:
     ) -> None:
         self._hooks = hooks
         self._set_names = set_names
-        self._apps: dict[str, PusherApp] = {}
-        self._by_key: dict[str, PusherApp] = {}
-        self._by_id: dict[str, PusherApp] = {}
+        self.by_name: dict[str, PusherApp] = {}
+        self.by_key: dict[str, PusherApp] = {}
+        """The key is that of clients."""
+        self.by_id: dict[str, PusherApp] = {}
+        """The id is that of back ends."""
         self.secrets = AppSecrets(tenants, secret_of, self._take, lambda app: self.set(app, None))
 
     def _take(self, tenant: Tenant, secret: bytes) -> None:
@@ -150,27 +152,15 @@ class PusherApps:
         if pusher is not None and (url := pusher.settings.webhook_url):
             receiver = PusherReceiver(app, url, pusher.secret, frozenset(), key=pusher.settings.key)
         self._hooks.queues.set(app, receiver)
-        if self._apps.get(app) == pusher:
+        if self.by_name.get(app) == pusher:
             return
-        self._apps.pop(app, None)
+        self.by_name.pop(app, None)
         self._set_names(app, None if pusher is None else _NAMES)
         if pusher is not None:
-            self._apps[app] = pusher
-        in_order = [self._apps[name] for name in sorted(self._apps, reverse=True)]
-        self._by_key = {each.settings.key: each for each in in_order}
-        self._by_id = {each.settings.app_id: each for each in in_order}
-
-    def of(self, app: str) -> PusherApp | None:
-        """The app of this name, if it speaks the protocol."""
-        return self._apps.get(app)
-
-    def with_key(self, key: str) -> PusherApp | None:
-        """The app that clients name by this key."""
-        return self._by_key.get(key)
-
-    def with_id(self, app_id: str) -> PusherApp | None:
-        """The app that back ends name by this id."""
-        return self._by_id.get(app_id)
+            self.by_name[app] = pusher
+        in_order = [self.by_name[name] for name in sorted(self.by_name, reverse=True)]
+        self.by_key = {each.settings.key: each for each in in_order}
+        self.by_id = {each.settings.app_id: each for each in in_order}
 
     def signer(self, method: str, path: str, query: bytes, now: float) -> Principal:
         """The back end that has signed a request at most :data:`WINDOW_SECONDS` ago.
@@ -184,7 +174,7 @@ class PusherApps:
         )
         if not key:
             raise BadSignature("Missing parameter: auth_key")
-        pusher = self.with_key(key)
+        pusher = self.by_key.get(key)
         if pusher is None:
             raise BadSignature("Unknown auth_key")
         if version != "1.0":

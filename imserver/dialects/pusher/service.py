@@ -157,7 +157,7 @@ class PusherService:
 
     def opened(self, connection: Connection, head: Head) -> None:
         """Put a new connection into the app of the key in its path, and send its ``socket_id``."""
-        app = self._apps.with_key(head.path.split("/")[2])
+        app = self._apps.by_key.get(head.path.split("/")[2])
         if app is None:
             self._logins.refused("app", "", "", connection.peer, "no app has this pusher.key")
             connection.close(CloseCode.APP_DELETED, "no app has this key")
@@ -183,7 +183,7 @@ class PusherService:
 
     def _app_of(self, connection: Connection) -> PusherApp | None:
         """The app of a connection. None: it no longer speaks the protocol, and the connection is closed."""
-        app = self._apps.of(connection.app or "")
+        app = self._apps.by_name.get(connection.app or "")
         if app is None:
             connection.close(CloseCode.APP_DELETED)
         return app
@@ -334,7 +334,7 @@ class PusherService:
 
     def _left(self, connection: Connection, channels: tuple[str, ...]) -> None:
         """Count the subscribers of channels that a connection of this node was in. Never switches."""
-        app = self._apps.of(connection.app or "")
+        app = self._apps.by_name.get(connection.app or "")
         if app is not None and connection.encoding.dialect.name == NAME:
             for channel in channels:
                 self._count(app, channel)

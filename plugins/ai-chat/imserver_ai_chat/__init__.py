@@ -253,13 +253,6 @@ class AiChat:
             raise result
         raise ApiProblem(Problems.TOO_MANY_REQUESTS)
 
-    def _conversation(self, principal: Principal, chat: Chat) -> int:
-        """The number of the conversation of a chat; 0: it has no messages. May switch."""
-        if chat.conversation:
-            return chat.conversation
-        conversation = self._log.conversations.between(principal.app, principal.user, chat.bot)
-        return 0 if conversation is None else conversation.id
-
     def _check_bot(self, principal: Principal, chat: Chat) -> None:
         """Refuse a chat with who is no bot. May switch. Raises ApiProblem."""
         if not any(each.bot for each in self._core.identity.accounts.those_of(principal.app, [chat.bot])):
@@ -278,13 +271,13 @@ class AiChat:
         if not before.isascii() or not before.isdecimal() or len(before) > 15:
             raise invalid("`before` is the id of a message")
         self._check_member(principal, chat)
-        number = self._conversation(principal, chat)
-        entries, more = (
-            self._log.entries.history(principal.app, principal.user, number, int(before), PAGE)
-            if number
-            else ([], False)
-        )
-        entries = sorted(entries, key=lambda entry: entry.id)
+        app, user, number, more = principal.app, principal.user, chat.conversation, False
+        if not number and (between := self._log.conversations.between(app, user, chat.bot)) is not None:
+            number = between.id
+        entries = list[Message]()
+        if number:
+            page, more = self._log.entries.history(app, user, number, int(before), PAGE)
+            entries = sorted(page, key=lambda entry: entry.id)
         messages = [_message_of(each, chat.bot) for each in entries if each.kind == "message"]
         first = entries[0].id if entries else 0
         return call.reply({"messages": messages, "before": first if more else 0})

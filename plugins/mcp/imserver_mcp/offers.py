@@ -130,10 +130,5 @@ def _input_of(route: Route, fields: tuple[str, ...]) -> dict[str, Any]:
     required = [name for name in whole.get("required", ()) if name in fields]
     used = b"#/$defs/" in msgspec.json.encode(properties)
     more = {"$defs": whole["$defs"]} if used else {}
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": required,
-        "additionalProperties": False,
-        **more,
-    }
+    schema = {"type": "object", "properties": properties, "required": required}
+    return {**schema, "additionalProperties": False, **more}

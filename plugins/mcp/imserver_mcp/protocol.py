@@ -149,11 +149,9 @@ def plain_header(value: str) -> str | None:
 
 def error_response(id: int | str | None, error: McpError, is_modern: bool = True) -> HttpResponse:
     """An error as a response. Earlier revisions answer requests that they could read with status 200."""
-    problem = {
-        "code": error.code,
-        "message": str(error),
-        **({} if error.data is None else {"data": error.data}),
-    }
+    problem = {"code": error.code, "message": str(error)}
+    if error.data is not None:
+        problem["data"] = error.data
     status = 404 if error.code == Code.NO_METHOD else 200 if error.code in _NO_ERROR else 400
     status = status if is_modern else 200
     return HttpResponse(status, msgspec.json.encode({"jsonrpc": "2.0", "id": id, "error": problem}))

@@ -101,10 +101,8 @@ class Mcp:
 
     def paths(self, _serve: object) -> dict[str, StreamPath]:
         """The endpoint. Each answer may become a stream, so all of them have a connection of their own."""
-        return {PATH: StreamPath("POST", self.serve, self._refuse)}
-
-    def _refuse(self, head: Head, host: str, code: int) -> bytes:
-        return stream_refused(self.core.node.request_log, head, host, code, self._style)
+        refuse = partial(stream_refused, self.core.node.request_log, style=self._style)
+        return {PATH: StreamPath("POST", self.serve, refuse)}
 
     def serve(self, stream: Stream, head: Head) -> None:
         """Answer one request. May switch."""
@@ -225,10 +223,8 @@ class Mcp:
 
     def list_templates(self, _turn: Turn) -> dict[str, Any]:
         """Answer ``resources/templates/list``."""
-        return {
-            "resourceTemplates": [each for source in self.sources() for each in source.templates],
-            **LISTED,
-        }
+        templates = [each for source in self.sources() for each in source.templates]
+        return {"resourceTemplates": templates, **LISTED}
 
     def read_resource(self, turn: Turn) -> Any:
         """Answer ``resources/read``. May switch."""
@@ -236,11 +232,8 @@ class Mcp:
         for source in self.sources():
             if (contents := source.read(turn, uri)) is not None:
                 return contents if isinstance(contents, InputRequired) else {"contents": contents, **READ}
-        raise McpError(
-            Code.BAD_PARAMS if turn.message.is_modern else Code.NO_RESOURCE,
-            "Resource not found",
-            {"uri": uri},
-        )
+        code = Code.BAD_PARAMS if turn.message.is_modern else Code.NO_RESOURCE
+        raise McpError(code, "Resource not found", {"uri": uri})
 
     def metadata(self, call: Call) -> HttpResponse:
         """What protects this resource (RFC 9728)."""
@@ -248,11 +241,8 @@ class Mcp:
         if not base:  # as the client knows it
             is_tls = headers.get("x-forwarded-proto", "").startswith("https")
             base = f"{'https' if is_tls else 'http'}://{headers.get('host', 'localhost')}"
-        document = {
-            "resource": base + PATH,
-            "bearer_methods_supported": ["header"],
-            "resource_name": "imserver",
-        }
+        document: dict[str, Any] = {"resource": base + PATH, "bearer_methods_supported": ["header"]}
+        document["resource_name"] = "imserver"
         if self.settings.authorization_servers:
             document["authorization_servers"] = list(self.settings.authorization_servers)
         return call.reply(document)
@@ -291,12 +281,9 @@ def _read(mcp: Mcp, call: Call) -> None:
     call.user = query.get("user", "")
 
 
-def _service(core: Core, api: Api) -> Mcp:
-    return core.service(Mcp).attach(api)
-
-
 def _route(method: str, path: str, need: Need, function: Any, **more: Any) -> Route:
-    return Route(method, path, need, function, style=STYLE, limited=True, service=_service, **more)
+    more["service"] = lambda core, api: core.service(Mcp).attach(api)
+    return Route(method, path, need, function, style=STYLE, limited=True, **more)
 
 
 ROUTES: Final = (

@@ -284,7 +284,8 @@ class Http2Connection:
                     break
                 self._heard_at = monotonic()
                 for frame in self._frames(data):
-                    self._take(frame)
+                    for event in self._h2.receive_data(frame):
+                        self._happened(event)
                     if is_long_turn():
                         serve_others()
                 self._filled.set()
@@ -334,12 +335,8 @@ class Http2Connection:
         if not self._requests:
             self._end(self._problem)
 
-    def _take(self, frame: bytes) -> None:
-        """Pass a frame to h2, and what it means to the requests. Never switches. Raises H2Error."""
-        for event in self._h2.receive_data(frame):
-            self._happened(event)
-
     def _happened(self, event: Happened) -> None:
+        """Pass what a frame means to the requests. Never switches. Raises H2Error."""
         if isinstance(event, RemoteSettingsChanged):
             self._begun.set()
             self._wake_all()

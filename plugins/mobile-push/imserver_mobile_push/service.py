@@ -106,35 +106,31 @@ class Kept(Generic[T]):
         self._make = make
         self._is_good = is_good
         self._lock = BoundedSemaphore(1)
-        self._value: T | None = None
+        self.value: T | None = None
+        """What there is."""
         self._problem = ""
         self._until = 0.0
 
     def get(self) -> T:
         """Switches. Raises Unreachable."""
-        if self._value is not None and self._is_good(self._value):
-            return self._value
+        if self.value is not None and self._is_good(self.value):
+            return self.value
         with self._lock:
-            if self._value is not None and self._is_good(self._value):
-                return self._value
+            if self.value is not None and self._is_good(self.value):
+                return self.value
             if monotonic() < self._until:
                 raise Unreachable(self._problem)
             try:
-                self._value = self._make()
+                self.value = self._make()
             except Unreachable as error:
                 self._problem, self._until = str(error), monotonic() + 1.0
                 raise
-            return self._value
+            return self.value
 
     def drop(self, value: T) -> None:
         """Forget a value that is not good, unless there is another one by now. Never switches."""
-        if self._value is value:
-            self._value = None
-
-    @property
-    def value(self) -> T | None:
-        """What there is."""
-        return self._value
+        if self.value is value:
+            self.value = None
 
 
 def signed_token(head: Mapping[str, str], claims: Mapping[str, Any], sign: Callable[[bytes], bytes]) -> str:

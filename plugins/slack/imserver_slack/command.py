@@ -9,7 +9,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 import click
 from rich.console import Console
@@ -18,7 +18,7 @@ from rich.progress import Progress
 from imserver.features.accounts import rules_of
 from imserver.features.uploads import Uploads, UploadSettings
 from imserver.plugin.commands import fail, key_for, opened, record_act, settings_options
-from imserver.plugin.identity import GOCHAT, Tenants
+from imserver.plugin.identity import GOCHAT, Tenant, Tenants
 from imserver.plugin.settings import HTTP_URL, Config, settings_of
 
 from .export import BadExport, Export, Problems
@@ -94,20 +94,22 @@ def slack_import(
         return
     began = perf_counter()
     with opened(path, data_dir) as (config, store, tenants):
-        name = _app_of(tenants, app)
-        page = _page_of(config, tenants, name) if links is not None else ""
+        tenant = _tenant_of(tenants, app)
+        name = tenant.name
+        page = _page_of(config, tenant) if links is not None else ""
         first, problems = archive.problems, Problems()
         archive.problems = problems  # the second reading meets the same
         uploads = Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)
         with closing(uploads), progress:
-            people = People(store, name, rules_of(_tenant(tenants, name)).identifiers, problems)
+            people = People(store, name, rules_of(tenant).identifiers, problems)
             task = progress.add_task("people", total=len(contents.people))
             for number, person in enumerate(contents.people.values(), 1):
                 people.find(person)
                 progress.update(task, completed=number)
             sent = FileUploads(uploads, index, name, key_for(config, "slack-import"), problems)
             for id in contents.people:
-                if id in index and (picture := sent.upload(id, people[id].user, id, "picture")) is not None:
+                picture = sent.upload(id, people.accounts[id].user, id, "picture")
+                if picture is not None:
                     people.set_avatar(id, f"/api/v1/uploads/{picture.id}")
             importer = Importer(archive, contents, store, name, people, sent)
             task = progress.add_task("messages", total=contents.counts["message"])
@@ -117,30 +119,27 @@ def slack_import(
                 importer.mark_read()
         if links is not None:
             _write_links(links, people.links(contents.people, page, days))
-        record_act(config, store, "slack.import", name, **_facts(people, importer, sent))
+        added = {"groups": importer.added["begin"], "messages": importer.added["message"]}
+        record_act(config, store, "slack.import", name, accounts=people.new, **added, files=sent.new)
     _print_result(importer, people, sent, contents, seconds)
     problems.counts |= first.counts
     problems.broken = list(dict.fromkeys((*first.broken, *problems.broken)))
     _print_problems(problems)
 
 
-def _app_of(tenants: Tenants, app: str) -> str:
+def _tenant_of(tenants: Tenants, app: str) -> Tenant:
     name = tenants.resolve(app)
     tenant = tenants.find(name)
     if tenant is None:
         fail(f"app {app} does not exist; `imserver chat` makes gochat, that of the messages page")
     if not tenant.wants_accounts(name):
         fail(f"app {app} has no accounts: set its account_tokens to required")
-    return name
+    return tenant
 
 
-def _tenant(tenants: Tenants, name: str) -> Any:
-    return tenants.find(name)
-
-
-def _page_of(config: Config, tenants: Tenants, app: str) -> str:
+def _page_of(config: Config, tenant: Tenant) -> str:
     """The page on which a link gives an account a password."""
-    rules = rules_of(_tenant(tenants, app))
+    rules, app = rules_of(tenant), tenant.name
     if not rules.passwords:
         fail("--links: accounts of this app have no passwords")
     if rules.reset_url:
@@ -159,15 +158,6 @@ def _write_links(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
         writer = csv.writer(file)
         writer.writerow(("login", "email", "link"))
         writer.writerows(rows)
-
-
-def _facts(people: People, importer: Importer, files: FileUploads) -> dict[str, int]:
-    return {
-        "accounts": people.new,
-        "groups": importer.added["begin"],
-        "messages": importer.added["message"],
-        "files": files.new,
-    }
 
 
 def _day(moment_us: int) -> str:

@@ -8,13 +8,14 @@ of each conversation that was active then.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from heapq import heapify, heappop, heapreplace
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import IO, Any, Final
 from zipfile import BadZipFile, ZipFile
 
 import msgspec
@@ -195,25 +196,16 @@ def microseconds_of(ts: str | None) -> int:
 # --- files ------------------------------------------------------------------------------------------------
 
 
-class Source(Protocol):
-    """Where the files of an export are."""
-
-    names: list[str]
-
-    def open(self, name: str) -> IO[bytes]:
-        """The bytes of a file. Raises OSError, BadZipFile and RuntimeError."""
-
-
 class FolderSource:
     """An unpacked export. Symbolic links are left out."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.names = []
-        for parent, folders, files in folder.walk() if hasattr(folder, "walk") else _walk(folder):
+        for parent, folders, files in os.walk(folder):
             folders.sort()
             for file in sorted(files):
-                path = parent / file
+                path = Path(parent, file)
                 if path.is_symlink() or not path.is_file():
                     continue
                 self.names.append(path.relative_to(folder).as_posix())
@@ -222,13 +214,6 @@ class FolderSource:
 
     def open(self, name: str) -> IO[bytes]:
         return (self._folder / name).open("rb")
-
-
-def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    import os
-
-    for parent, folders, files in os.walk(folder):
-        yield Path(parent), folders, files
 
 
 class ZipSource:
@@ -276,7 +261,7 @@ class Export:
 
     def __init__(self, path: Path) -> None:
         self.problems = Problems()
-        self._source: Source = FolderSource(path) if path.is_dir() else ZipSource(path)
+        self._source = FolderSource(path) if path.is_dir() else ZipSource(path)
         tops = [
             name.removesuffix("users.json")
             for name in self._source.names
@@ -386,9 +371,7 @@ class Export:
             if len(content) > MOST_JSON_BYTES:
                 raise ValueError(f"more than {MOST_JSON_BYTES} bytes")
             return _read_array(content)
-        except (OSError, BadZipFile, RuntimeError, NotImplementedError, ValueError, EOFError) as error:
-            self.problems.note_broken(name, error)
-        except Exception as error:  # of a decompressor
+        except Exception as error:  # also of a decompressor
             self.problems.note_broken(name, error)
         return []
 

@@ -74,7 +74,8 @@ class Importer:
         people: People,
         uploads: FileUploads | None,
     ) -> None:
-        self._export, self._survey, self._people, self._uploads = export, survey, people, uploads
+        self._export, self._survey, self._uploads = export, survey, uploads
+        self._people = people.accounts
         self._log, self._app, self._problems = store.part(MessageLog), app, export.problems
         channels = {each.id: each.name or each.id for each in export.conversations}
         self._texts = Texts(self._named, channels)
@@ -321,7 +322,7 @@ class Importer:
         keys = [key for event in batch for key in (event.key, event.about) if key]
         keys += [key for event in batch for key, _, _ in event.reactions]
         begun = [event for event in batch if event.kind == "begin"]
-        keys += [key for event in begun for key in self._newest(event.conversation)]
+        keys += [key for event in begun for key in self._survey.activities[event.conversation.id].newest]
         groups: dict[str, int] = {}
         last: dict[str, int] = {}
         added: Counter[str] = Counter()
@@ -367,12 +368,10 @@ class Importer:
         else:
             past.describe(key, group, kind, event.text, event.user, time_ms)
 
-    def _newest(self, conversation: Conversation) -> Sequence[str]:
-        return tuple(self._survey.activities[conversation.id].newest)
-
     def _create(self, past: Any, event: Event) -> int:
         """The group of a conversation: its first entry, or after some time only later ones, tell it."""
-        numbers = (past.conversation_of(key) for key in (event.key, *self._newest(event.conversation)))
+        newest = self._survey.activities[event.conversation.id].newest
+        numbers = (past.conversation_of(key) for key in (event.key, *newest))
         number: int = next(filter(None, numbers), 0)
         return number or past.create_group(
             event.key,

@@ -70,25 +70,19 @@ class People:
     """The accounts of the persons of an export. Every method may switch and raise StorageUnavailable."""
 
     def __init__(self, store: Store, app: str, identifiers: Collection[str], problems: Problems) -> None:
-        self._accounts = AccountStore(store)
+        self._rows = AccountStore(store)
         self._app, self._allowed, self._problems = app, identifiers, problems
-        self._found: dict[str, Account] = {}
+        self.accounts: dict[str, Account] = {}
+        """Id of a user of Slack → the account."""
         self.new = 0
-
-    def __getitem__(self, id: str) -> Account:
-        return self._found[id]
-
-    def get(self, id: str) -> Account | None:
-        """The account of a user of Slack."""
-        return self._found.get(id)
 
     def find(self, person: Person) -> None:
         """Find the account of a person, or make it."""
-        row = self._accounts.linked(self._app, (PROVIDER,), (person.id,))
+        row = self._rows.linked(self._app, (PROVIDER,), (person.id,))
         if row is None:
-            self._found[person.id] = self._add(person)
+            self.accounts[person.id] = self._add(person)
         else:
-            self._found[person.id] = row[0]
+            self.accounts[person.id] = row[0]
 
     def _add(self, person: Person) -> Account:
         logins = dict(self._identifiers(person))
@@ -97,10 +91,10 @@ class People:
         )
         self.new += 1
         try:
-            return self._accounts.add_linked(account, PROVIDER, person.id)
+            return self._rows.add_linked(account, PROVIDER, person.id)
         except ServiceRefused:  # somebody has registered meanwhile
             self._problems.note("identifier that another account has")
-            return self._accounts.add_linked(Account(0, self._app, "", person.nickname), PROVIDER, person.id)
+            return self._rows.add_linked(Account(0, self._app, "", person.nickname), PROVIDER, person.id)
 
     def _identifiers(self, person: Person) -> Iterator[tuple[Identifier, str]]:
         """What the person logs in with, as far as the app has it and it is free. An account that somebody has
@@ -114,27 +108,27 @@ class People:
             except ServiceRefused:
                 self._problems.note(f"{kind} that accounts cannot have")
                 continue
-            if self._accounts.by_login(self._app, (kind, text)) is None:
+            if self._rows.by_login(self._app, (kind, text)) is None:
                 yield kind, text
             else:
                 self._problems.note(f"{kind} that another account has")
 
     def set_avatar(self, id: str, avatar: str) -> None:
         """Give an account a picture, if it has none."""
-        account = self._found[id]
+        account = self.accounts[id]
         if not account.avatar:
-            self._found[id] = self._accounts.change(self._app, account.id, {"avatar": avatar}) or account
+            self.accounts[id] = self._rows.change(self._app, account.id, {"avatar": avatar}) or account
 
     def links(self, persons: Mapping[str, Person], page: str, days: int) -> Iterator[tuple[str, str, str]]:
         """(login, e-mail address, link) of each account without a password. A link gives it one, once."""
         now = int(time())
         for id, person in persons.items():
-            account = self._found[id]
+            account = self.accounts[id]
             if not person.is_member or not (account.email or account.name):
                 continue
-            found = self._accounts.by_id(self._app, account.id)
+            found = self._rows.by_id(self._app, account.id)
             if found is None or found[1]:
                 continue
             code = token_urlsafe(_CODE_BYTES)
-            if self._accounts.add_reset(account.id, account.email, hash_of(code), now, now + days * _DAY):
+            if self._rows.add_reset(account.id, account.email, hash_of(code), now, now + days * _DAY):
                 yield account.name or account.email, account.email, f"{page}#reset={code}"

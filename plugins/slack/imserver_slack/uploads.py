@@ -47,9 +47,6 @@ class FileIndex:
     def __contains__(self, id: str) -> bool:
         return id in self._opened
 
-    def __len__(self) -> int:
-        return len(self._opened)
-
     def open(self, id: str) -> IO[bytes]:
         """The bytes of a file. Raises OSError, and what a broken zip file raises."""
         return self._opened[id]()

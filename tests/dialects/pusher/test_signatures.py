@@ -102,17 +102,17 @@ def test_a_signature_permits_one_thing_by_one_key() -> None:
 
 def test_an_app_that_stops_speaking_the_protocol_is_forgotten(apps: PusherApps) -> None:
     apps.set("shop", None)
-    assert apps.with_key("shopkey") is None
-    assert apps.with_id("7") is None
-    assert apps.of("shop") is None
-    assert apps.with_key("clubkey") == CLUB
+    assert apps.by_key.get("shopkey") is None
+    assert apps.by_id.get("7") is None
+    assert apps.by_name.get("shop") is None
+    assert apps.by_key.get("clubkey") == CLUB
 
 
 def test_of_two_apps_with_one_key_the_first_by_name_keeps_it(apps: PusherApps) -> None:
     apps.set("arc", PusherApp("arc", b"x" * 16, PusherSettings("9", "clubkey")))
-    assert apps.with_key("clubkey") == apps.of("arc")
+    assert apps.by_key.get("clubkey") == apps.by_name.get("arc")
     apps.set("arc", None)
-    assert apps.with_key("clubkey") == CLUB
+    assert apps.by_key.get("clubkey") == CLUB
 
 
 def test_a_socket_id_is_the_connection_id_in_numbers() -> None:
