@@ -244,16 +244,17 @@ _WITH_CAPTIONS: Final = frozenset(("picture", "video", "file", "album"))
 
 def body_of(shown: Shown) -> bytes:
     """A notification as JSON of at most :data:`MOST_BYTES`. What is too large is left out: data, actions,
-    the icon, the address, the end of the text."""
+    the icon, the address, the end of the text and of the title."""
     body = msgspec.json.encode(shown)
     for less in ({"data": None}, {"actions": ()}, {"icon": ""}, {"url": ""}):
         if len(body) <= MOST_BYTES:
             break
         shown = replace(shown, **less)
         body = msgspec.json.encode(shown)
-    while len(body) > MOST_BYTES and shown.body:
-        shown = replace(shown, body=_cut(shown.body, len(shown.body) // 2))
-        body = msgspec.json.encode(shown)
+    for name in ("body", "title"):
+        while len(body) > MOST_BYTES and (text := getattr(shown, name)):
+            shown = replace(shown, **{name: _cut(text, len(text) // 2)})
+            body = msgspec.json.encode(shown)
     return body
 
 
@@ -290,4 +291,6 @@ def delivery_to(
 
 
 def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: max(most - 1, 0)]}…"
+    if len(text) <= most:
+        return text
+    return f"{text[: most - 1]}…" if most else ""

@@ -150,6 +150,7 @@ def test_what_is_long_is_cut() -> None:
     assert len(body_of(large)) <= MOST_BYTES
     assert (shown.data, shown.actions, shown.body) == (None, (), large.body)
     assert len(body_of(Shown("message", "tag", body="\0" * 2000))) <= MOST_BYTES
+    assert len(body_of(Shown("push", "tag", "\0" * 512, "text"))) <= MOST_BYTES
 
 
 def test_closing_shows_nothing() -> None:
