@@ -27,7 +27,7 @@ from imserver.config.settings import Config, JwtSettings
 from imserver.dialects.centrifuge.claims import connection_request, decode_connection
 from imserver.features.accounts import tokens as account_tokens
 from imserver.features.accounts.identifiers import BadField, candidates, split
-from imserver.features.notifications.tokens import ActionTokens, BadActionToken
+from imserver.features.notifications.tokens import ActionToken, ActionTokens, BadActionToken, MailToken
 from imserver.http.form import app_number, room_id
 from imserver.messages.names import clean_name, is_name
 from imserver.process import Secret
@@ -91,9 +91,9 @@ def check_unsigned(data: bytes) -> None:
         check_token(token)
         PAGES.read(token)
         IDS.read(token)
-        for read in (ACTIONS.read, ACTIONS.read_mail):
+        for kind in (ActionToken, MailToken):
             with suppress(BadActionToken):
-                read(token)
+                ACTIONS.read(kind, token)
 
 
 def check_names(data: bytes) -> None:

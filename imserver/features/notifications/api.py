@@ -328,14 +328,14 @@ def add_endpoint(api: NotificationApi, call: Call, request: EndpointAdd) -> Endp
     )
     stored = api.parts.rows.add_endpoint(added, api.most, request.replaces)
     api.parts.notifier.work.changed()
-    return _shown(stored)
+    return view(EndpointShown, stored)
 
 
 @routes.get("/notifications/endpoints", Needs.ADMIN_OR_USER)
 def endpoints(api: NotificationApi, call: Call, request: Acting) -> EndpointsAnswer:
     """List the endpoints of a user."""
     rows = api.parts.rows.endpoints(call.app, [call.user]).get(call.user, ())
-    return EndpointsAnswer([_shown(each) for each in rows])
+    return EndpointsAnswer([view(EndpointShown, each) for each in rows])
 
 
 @routes.post(
@@ -438,7 +438,7 @@ def conversation_wishes(
     """
     rows, chosen = api.parts.rows, conversation
     if chosen:
-        wishes = list(rows.all_conversation_wishes(call.app, {chosen: [call.user]}).values())
+        wishes = list(rows.all_conversation_wishes(call.app, [(call.user, chosen)]).values())
     else:
         wishes = rows.conversation_wishes_of(call.app, call.user)
     return ConversationWishesAnswer([_wish_shown(each) for each in wishes])
@@ -471,7 +471,7 @@ def update_conversation_wish(
     if not store.has_database or store.part(MessageLog).conversations.member(app, conversation, user) is None:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     rows = api.parts.rows
-    wished = rows.all_conversation_wishes(app, {conversation: [user]})
+    wished = rows.all_conversation_wishes(app, [(user, conversation)])
     wish = wished.get((user, conversation), ConversationWish(conversation))
     if level is not UNSET:
         wish = replace(wish, level=level)
@@ -506,10 +506,6 @@ def _keys(api: NotificationApi, app: str, request: EndpointAdd) -> tuple[str, st
     except ValueError as wrong:
         raise ApiProblem(problem, f"`keys`: {wrong}") from None
     return keys.p256dh.rstrip("="), keys.auth.rstrip("=")
-
-
-def _shown(endpoint: PushEndpoint) -> EndpointShown:
-    return view(EndpointShown, endpoint)
 
 
 def _wishes_of(api: NotificationApi, call: Call) -> Wishes:

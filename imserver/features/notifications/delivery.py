@@ -13,18 +13,18 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from math import inf
+from operator import attrgetter
 from time import monotonic, time
 from typing import Final, Literal
 
 import gevent
 import msgspec
 from gevent.event import Event as Signal
-from msgspec import Struct, field
 
 from imserver.features.notifications.contract import Delivery, PushEndpoint
 from imserver.features.notifications.device_services import DeviceServices, notice_of
 from imserver.features.notifications.recent import RecentDeliveries
-from imserver.features.notifications.rows import NotificationRows
+from imserver.features.notifications.rows import NotificationRows, Results
 from imserver.features.notifications.webpush import WebPush
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.features.webhooks.event_rows import NewEvent
@@ -79,20 +79,6 @@ Read = tuple[str, int, int]
 _trouble: Final = RateLimitedLog(log, "notifications are not sent: %s")
 _refusal: Final = RateLimitedLog(log, "the push service %s refuses a notification: %s")
 _silence: Final = RateLimitedLog(log, "the push service %s takes no notifications: %s; trying again")
-
-
-class Results(Struct):
-    """What became of deliveries, until it is stored."""
-
-    done: list[int] = field(default_factory=list)
-    gone: list[int] = field(default_factory=list)
-    retry: list[tuple[int, int]] = field(default_factory=list)
-    events: list[NewEvent] = field(default_factory=list)
-    audiences: Counter[tuple[int, str]] = field(default_factory=Counter)
-    """(audience, result) → deliveries."""
-
-    def __bool__(self) -> bool:
-        return bool(self.done or self.gone or self.retry)
 
 
 class Deliveries:
@@ -361,7 +347,8 @@ class Host:
         endpoints = owner.rows.endpoints_by_id(list({one.endpoint for one in waiting}))
         for id in self._results.gone:
             endpoints.pop(id, None)
-        newest = {(one.endpoint, one.topic or one.id): one for one in sorted(waiting, key=_id)}
+        in_order = sorted(waiting, key=attrgetter("id"))
+        newest = {(one.endpoint, one.topic or one.id): one for one in in_order}
         sound: list[Delivery] = []
         for one in waiting:
             endpoint = endpoints.get(one.endpoint)
@@ -538,9 +525,7 @@ class Host:
             return
         self._results = Results()
         try:
-            self._owner.rows.settle(
-                results.done, results.gone, results.retry, results.events, results.audiences
-            )
+            self._owner.rows.settle(results)
         except BaseException:
             later = self._results
             self._results = Results(
@@ -551,7 +536,3 @@ class Host:
                 results.audiences + later.audiences,
             )
             raise
-
-
-def _id(one: Delivery) -> int:
-    return one.id

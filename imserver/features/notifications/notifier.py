@@ -326,7 +326,7 @@ class Notifier:
         for due in dues:
             by_conversation.setdefault(due.conversation, []).append(due.user)
         users = list(dict.fromkeys(due.user for due in dues))
-        wished = self.rows.all_conversation_wishes(app, by_conversation)
+        wished = self.rows.all_conversation_wishes(app, [(due.user, due.conversation) for due in dues])
         mentioned: dict[int, list[str]] = {}
         for (user, conversation), wish in wished.items():
             if wish.level == "mentions":

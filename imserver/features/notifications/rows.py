@@ -6,13 +6,14 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import sha256
 from operator import itemgetter
 from time import time
-from typing import Any, Final
+from typing import Final
 
-from msgspec import json
+from msgspec import Struct, field, json
 from msgspec.structs import replace
 
 from imserver.features.notifications.contract import (
@@ -63,6 +64,21 @@ _web_only: Final = DeviceServices()
 _decode_wishes: Final = json.Decoder(Wishes).decode
 
 
+class Results(Struct):
+    """What became of deliveries. Those of ``done`` go, and the endpoints of ``gone`` with all that waits for
+    them. ``retry``: (id, when to try again, Unix milliseconds). ``events`` are added to the feeds of their
+    apps. ``audiences``: (id, ``taken``, ``gone`` or ``refused``) → how many more."""
+
+    done: list[int] = []
+    gone: list[int] = []
+    retry: list[tuple[int, int]] = []
+    events: list[NewEvent] = []
+    audiences: Counter[tuple[int, str]] = field(default_factory=Counter)
+
+    def __bool__(self) -> bool:
+        return bool(self.done or self.gone or self.retry)
+
+
 class NotificationRows:
     """The rows of notifications in a store.
 
@@ -76,16 +92,6 @@ class NotificationRows:
         self._host_of = host_of
         self.added: Callable[[Mapping[str, int]], object] = lambda _heads: None
         self.known: Mapping[str, int] = {}
-
-    def _in(
-        self, statement: str, first: Sequence[Any], values: Iterable[Any], many: bool = False
-    ) -> list[Row]:
-        """As :meth:`Statements.query_in`, in a transaction that reads."""
-        nothing: list[Row] = []
-        names = list(dict.fromkeys(values))
-        if not names:
-            return nothing
-        return self._store.read_or(nothing, lambda sql: sql.query_in(statement, first, names, many))
 
     # --- apps -----------------------------------------------------------------------------------------------
 
@@ -126,7 +132,9 @@ class NotificationRows:
         check_owner(sql, owner)
         statement = "UPDATE notify_app SET entry_id = %s WHERE app = %s AND entry_id < %s"
         sql.execute(statement, (position, app, position))
-        known = _known(sql, app, dues)
+        statement = f"{_DUES.select} WHERE app = %s AND conversation = %s AND member IN {{}}"
+        rows = _rows_of(sql, statement, app, [(one.user, one.conversation) for one in dues])
+        known = {(row.user, row.conversation): row for row in map(_DUES.read, rows)}
         new, again = [], []
         for one in dues:
             row = known.get((one.user, one.conversation))
@@ -198,7 +206,7 @@ class NotificationRows:
         """User → their endpoints, the oldest one first; without users who have none."""
         statement = f"{_ENDPOINTS.select} WHERE app = %s AND member IN {{}}"
         found: dict[str, list[PushEndpoint]] = {}
-        for row in sorted(self._in(statement, (app,), users, many=True), key=itemgetter(0)):
+        for row in sorted(self._store.rows_in(statement, (app,), users, many=True), key=itemgetter(0)):
             if is_long_turn():  # a user may have many
                 serve_others()
             endpoint = self._endpoint(row)
@@ -212,7 +220,7 @@ class NotificationRows:
     def endpoints_by_id(self, ids: Sequence[int]) -> dict[int, PushEndpoint]:
         """Id → the endpoint, as far as it exists."""
         statement = f"{_ENDPOINTS.select} WHERE id IN {{}}"
-        return {row[0]: self._endpoint(row) for row in self._in(statement, (), ids)}
+        return {row[0]: self._endpoint(row) for row in self._store.rows_in(statement, (), ids)}
 
     @Store.writing_or(False)
     def set_enabled(self, sql: PooledStatements, app: str, user: str, id: int, enabled: bool) -> bool:
@@ -255,7 +263,7 @@ class NotificationRows:
     def wishes(self, app: str, users: Sequence[str]) -> dict[str, Wishes]:
         """User → their wishes; without users who have none."""
         statement = "SELECT member, wishes FROM notify_person WHERE app = %s AND member IN {}"
-        rows = self._in(statement, (app,), users)
+        rows = self._store.rows_in(statement, (app,), users)
         return {text_of(user): _decode_wishes(bytes(wishes)) for user, wishes in rows}
 
     @Store.writing
@@ -273,25 +281,17 @@ class NotificationRows:
             (text, mail, app, user),
         )
 
+    @Store.reading_or({})
     def all_conversation_wishes(
-        self, app: str, users: Mapping[int, Sequence[str]]
+        self, sql: Statements, app: str, pairs: Collection[tuple[str, int]]
     ) -> dict[tuple[str, int], ConversationWish]:
-        """(user, conversation) → the wish, for these users of each conversation; without those who have
-        none."""
+        """(user, conversation) → the wish, for these of them that have one."""
         statement = (
             f"SELECT {_WISHES.columns}, member FROM notify_conversation "
             "WHERE app = %s AND conversation = %s AND member IN {}"
         )
-
-        def work(sql: Statements) -> list[Row]:
-            return [
-                row
-                for conversation, some in users.items()
-                for row in sql.query_in(statement, (app, conversation), list(dict.fromkeys(some)))
-            ]
-
-        nothing: list[Row] = []
-        return {(text_of(row[-1]), row[0]): _WISHES.read(row) for row in self._store.read_or(nothing, work)}
+        rows = _rows_of(sql, statement, app, pairs)
+        return {(text_of(row[-1]), row[0]): _WISHES.read(row) for row in rows}
 
     def conversation_wishes_of(self, app: str, user: str) -> list[ConversationWish]:
         """The wishes of a user for conversations, ordered by conversation."""
@@ -317,9 +317,9 @@ class NotificationRows:
         by_mail = "SELECT member FROM notify_person WHERE app = %s AND mail = 1 AND member IN {}"
         found: set[str] = set()
         for some in chunks(list(dict.fromkeys(users)), _USERS_AT_ONCE):
-            found.update(text_of(row[0]) for row in self._in(by_endpoint, (app,), some))
+            found.update(text_of(row[0]) for row in self._store.rows_in(by_endpoint, (app,), some))
             missing = [user for user in some if user not in found]
-            found.update(text_of(row[0]) for row in self._in(by_mail, (app,), missing))
+            found.update(text_of(row[0]) for row in self._store.rows_in(by_mail, (app,), missing))
         return found
 
     def due(self, app: str, now_ms: int, limit: int) -> tuple[list[Due], int | None]:
@@ -336,7 +336,7 @@ class NotificationRows:
             "SELECT member, count(*) FROM notify_due WHERE app = %s AND notified_id > 0 AND member IN {} "
             "GROUP BY member"
         )
-        return {text_of(user): count for user, count in self._in(statement, (app,), users)}
+        return {text_of(user): count for user, count in self._store.rows_in(statement, (app,), users)}
 
     def bound(self, app: str, first_ms: int, again_ms: int) -> None:
         """Nothing is due later than ``first_ms``, and what is of users who were notified before, than
@@ -345,26 +345,15 @@ class NotificationRows:
         self._store.execute(statement.format("= 0"), (first_ms, app, first_ms))
         self._store.execute(statement.format("> 0"), (again_ms, app, again_ms))
 
-    def read_elsewhere(self, app: str, pairs: Iterable[tuple[str, int]]) -> int:
+    def read_elsewhere(self, app: str, pairs: Collection[tuple[str, int]]) -> int:
         """These (user, conversation) were read, at least in part. Those of which the user was notified are
         decided anew, at once. Returns their number."""
-        by_conversation: dict[int, dict[str, None]] = {}
-        for user, conversation in pairs:
-            by_conversation.setdefault(conversation, {})[user] = None
         notified = (
             "SELECT member, conversation FROM notify_due WHERE app = %s AND conversation = %s "
             "AND notified_id > 0 AND member IN {}"
         )
 
-        def find(sql: Statements) -> list[Row]:
-            return [
-                row
-                for conversation, users in by_conversation.items()
-                for row in sql.query_in(notified, (app, conversation), list(users))
-            ]
-
-        nothing: list[Row] = []
-        found = self._store.read_or(nothing, find)
+        found: list[Row] = self._store.read_or([], lambda sql: _rows_of(sql, notified, app, pairs))
         if not found:
             return 0
         keys = sorted((text_of(user), conversation) for user, conversation in found)
@@ -431,30 +420,21 @@ class NotificationRows:
         which = "WHERE host = %s AND next_try <= %s ORDER BY next_try, id LIMIT %s"
         return _DELIVERIES.find(self._store.rows, which, host, now_ms, limit)
 
-    def settle(
-        self,
-        done: Sequence[int],
-        gone: Sequence[int],
-        retry: Sequence[tuple[int, int]],
-        events: Sequence[NewEvent],
-        audiences: Mapping[tuple[int, str], int] | None = None,
-    ) -> None:
-        """Store what became of deliveries: those of ``done`` go, and the endpoints of ``gone`` with all that
-        waits for them. ``retry``: (id, when to try again, Unix milliseconds). ``events`` are added to the
-        feeds of their apps. ``audiences``: (id, ``taken``, ``gone`` or ``refused``) → how many more."""
+    def settle(self, results: Results) -> None:
+        """Store what became of deliveries."""
 
         def work(sql: PooledStatements) -> dict[str, int]:
-            for some in chunks(sorted(set(done)), _AT_ONCE):
+            for some in chunks(sorted(set(results.done)), _AT_ONCE):
                 sql.execute(f"DELETE FROM notify_delivery WHERE id IN {marks_of(len(some))}", some)
             sql.execute_many(
                 "UPDATE notify_delivery SET next_try = %s, attempts = attempts + 1 WHERE id = %s",
-                [(next_try, id) for id, next_try in retry],
+                [(next_try, id) for id, next_try in results.retry],
             )
-            _remove(sql, sorted(set(gone)))
-            for (audience, result), number in sorted((audiences or {}).items()):
+            _remove(sql, sorted(set(results.gone)))
+            for (audience, result), number in sorted(results.audiences.items()):
                 statement = f"UPDATE notify_audience SET {result} = {result} + %s WHERE id = %s"
                 sql.execute(statement, (number, audience))
-            return add_events(sql, events, self.known)
+            return add_events(sql, results.events, self.known)
 
         nothing: dict[str, int] = {}
         if heads := self._store.write_or(nothing, work):
@@ -514,18 +494,18 @@ def _follow(sql: Statements, app: str) -> None:
         sql.query(statement, (app,))
 
 
-def _known(sql: Statements, app: str, dues: Sequence[Due]) -> dict[tuple[str, int], Due]:
-    """(user, conversation) → the row that there is."""
+def _rows_of(sql: Statements, statement: str, app: str, pairs: Collection[tuple[str, int]]) -> list[Row]:
+    """The rows of these (user, conversation). ``statement`` takes the app, a conversation and, as its end,
+    users."""
     by_conversation: dict[int, dict[str, None]] = {}
-    for one in dues:
-        by_conversation.setdefault(one.conversation, {})[one.user] = None
-    statement = f"{_DUES.select} WHERE app = %s AND conversation = %s AND member IN {{}}"
-    return {
-        (row.user, row.conversation): row
+    for user, conversation in pairs:
+        by_conversation.setdefault(conversation, {})[user] = None
+    return [
+        row
         for conversation, users in sorted(by_conversation.items())
         for some in chunks(list(users), _USERS_AT_ONCE)
-        for row in map(_DUES.read, sql.query_in(statement, (app, conversation), some))
-    }
+        for row in sql.query_in(statement, (app, conversation), some)
+    ]
 
 
 def _is_of(sql: PooledStatements, app: str, user: str, id: int) -> bool:

@@ -193,7 +193,7 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     Its token is valid as long as the notification, at most a week, and as long as the endpoint that got it
     exists. Of one token only the first reply is sent; a repeated one gets the answer of the first.
     """
-    token = api.parts.tokens.read(request.token)
+    token = api.parts.tokens.read(ActionToken, request.token)
     api.let_act(token.app, token.user, call)
     if api.sessions.sessions.is_banned(token.app, token.user):
         raise ApiProblem(Problems.BANNED)
@@ -280,7 +280,7 @@ def answer_question(api: TokenApi, call: Call) -> HttpResponse:
 def _of_question(api: TokenApi, call: Call) -> AskToken | None:
     """The token of a question; None: it is not valid any more. Raises ApiProblem."""
     try:
-        token = api.parts.tokens.read_ask(call.input.token)
+        token = api.parts.tokens.read(AskToken, call.input.token)
     except BadActionToken:
         return None
     api.let_act(token.app, token.user, call)
@@ -346,7 +346,7 @@ def unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
 
 def _of_mail(api: TokenApi, call: Call) -> tuple[MailToken, Wishes]:
     """The token of a mail, and what its user wishes. Raises ApiProblem and BadActionToken."""
-    token = api.parts.tokens.read_mail(call.input.token)
+    token = api.parts.tokens.read(MailToken, call.input.token)
     api.let_act(token.app, token.user, call)
     return token, api.parts.rows.wishes(token.app, [token.user]).get(token.user, Wishes())
 

@@ -15,12 +15,10 @@ from imserver.features.notifications.declared import HTTP_UNKNOWN_NOTIFICATION
 from imserver.plugin.errors import ServiceRefused
 
 MAX_TOKEN_SECONDS: Final = 7 * 86_400
-"""The longest time for which the token of a notification is valid."""
+"""The time for which the token of a notification is valid."""
 MAX_ASK_SECONDS: Final = 30 * 86_400
 """The time for which the token of a question is valid: no deadline is later."""
 MAX_TOKEN_CHARACTERS: Final = 1000
-MIN_TOKEN_SECONDS: Final = 86_400
-"""A notification may be shown for longer than push services hold it."""
 _SIGNATURE_BYTES: Final = 16
 
 
@@ -72,31 +70,14 @@ class ActionTokens:
         self._keys = keys
         self._clock = clock
 
-    def make(
-        self,
-        app: str,
-        user: str,
-        endpoint: int,
-        conversation: int,
-        entry: int,
-        seconds: float = MAX_TOKEN_SECONDS,
-    ) -> str:
-        """The token of a notification to an endpoint. ``seconds``: how long push services hold it. The token
-        is valid as long, but at least a day and at most a week."""
-        expires = int(self._clock() + min(max(seconds, MIN_TOKEN_SECONDS), MAX_TOKEN_SECONDS))
+    def make(self, app: str, user: str, endpoint: int, conversation: int, entry: int) -> str:
+        """The token of a notification to an endpoint."""
+        expires = int(self._clock()) + MAX_TOKEN_SECONDS
         return self._signed(ActionToken("act", app, user, endpoint, conversation, entry, expires))
-
-    def read(self, token: str) -> ActionToken:
-        """What a token of a notification allows. Raises BadActionToken."""
-        return self._read(ActionToken, token)
 
     def make_mail(self, app: str, user: str) -> str:
         """The token with which a user ends the mails of an app."""
         return self._signed(MailToken("mail", app, user))
-
-    def read_mail(self, token: str) -> MailToken:
-        """What a token of a mail allows. Raises BadActionToken."""
-        return self._read(MailToken, token)
 
     def make_ask(self, app: str, user: str, message: int) -> str:
         """The token with which a user answers a question. After the deadline it still shows what came of
@@ -104,11 +85,8 @@ class ActionTokens:
         expires = int(self._clock()) + MAX_ASK_SECONDS
         return self._signed(AskToken("ask", app, user, message, expires))
 
-    def read_ask(self, token: str) -> AskToken:
-        """What a token of a question allows. Raises BadActionToken."""
-        return self._read(AskToken, token)
-
-    def _read(self, kind: type[T], token: str) -> T:
+    def read(self, kind: type[T], token: str) -> T:
+        """What a token of this kind allows. Raises BadActionToken."""
         try:
             content = msgspec.msgpack.decode(self._content(token), type=kind)
         except ValueError:

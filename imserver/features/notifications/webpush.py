@@ -13,12 +13,9 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from time import time
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-import msgspec
-from msgspec.structs import replace
-
-from imserver.features.notifications.contract import PushEndpoint, Shown
+from imserver.features.notifications.contract import PushEndpoint
 from imserver.features.notifications.declared import P256_ORDER, NotificationSettings
 from imserver.plugin.runtime import PublicRequests, Unreachable, serve_others
 from imserver.plugin.wire import PushResult
@@ -28,21 +25,14 @@ if TYPE_CHECKING:
 
 BODY_BYTES: Final = 4096
 """Longest encrypted body that every push service takes (RFC 8030, section 7.2; UnifiedPush)."""
-# Header with the sender's key, delimiter and tag of the only record.
-PLAIN_BYTES: Final = BODY_BYTES - (86 + 1 + 16)
 ANSWER_BYTES: Final = 16384
 TOKEN_SECONDS: Final = 12 * 3600
 """How long a token is valid; push services refuse those of more than a day."""
 _MOST_TOKENS: Final = 1024
 _ORIGIN: Final = re.compile(r"https?://[^/?#]+")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
-_CUT: Final[tuple[str, ...]] = ("body", "data", "icon", "actions", "url", "title")
-"""What is left out of a notification that is too long: in this order, texts only as far as needed."""
-
 _BASE64: Final = re.compile("[A-Za-z0-9_+/-]{1,90}={0,2}")
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
-
-_decode: Final = msgspec.json.Decoder(Shown).decode
 
 
 def from_base64url(text: str) -> bytes:
@@ -70,15 +60,6 @@ def _is_point(text: str) -> bool:
     return len(point) == 65
 
 
-def encrypt(endpoint: PushEndpoint, body: bytes) -> bytes:
-    """Encrypt a body for an endpoint, with a key that is used once. Raises ValueError for keys of an endpoint
-    that are none."""
-    # Loaded here: a node without endpoints does not need it.
-    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-
-    return _encrypt(endpoint, body, generate_private_key(SECP256R1()))
-
-
 def _encrypt(
     endpoint: PushEndpoint, body: bytes, key: EllipticCurvePrivateKey, salt: bytes | None = None
 ) -> bytes:
@@ -94,37 +75,6 @@ def _encrypt(
         version="aes128gcm",
     )
     return content
-
-
-def shortened(body: bytes) -> bytes:
-    """A body of :class:`Shown` with at most :data:`PLAIN_BYTES`."""
-    if len(body) <= PLAIN_BYTES:
-        return body
-    content = _decode(body)
-    for name in _CUT:
-        over = len(body) - PLAIN_BYTES
-        if over <= 0:
-            break
-        value: Any = getattr(content, name)
-        change: dict[str, Any] = {name: _cut(value, over) if name in ("body", "title") else _EMPTY[name]}
-        content = replace(content, **change)
-        body = msgspec.json.encode(content)
-    return body
-
-
-_EMPTY: Final[dict[str, Any]] = {"data": None, "icon": "", "actions": (), "url": ""}
-
-
-def _cut(text: str, over: int) -> str:
-    """The beginning of a text, which has at least ``over`` bytes less as JSON; ``""`` if it is too short."""
-    left = len(msgspec.json.encode(text)) - 2 - over - len("…".encode())
-    end = 0
-    for character in text:
-        left -= len(msgspec.json.encode(character)) - 2
-        if left < 0:
-            break
-        end += 1
-    return f"{text[:end]}…" if end else ""
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -204,12 +154,15 @@ class WebPush:
 
     @staticmethod
     def encrypt(endpoint: PushEndpoint, body: bytes) -> bytes:
-        """Encrypt :class:`Shown` as JSON; what is too long for push services is shortened. Never switches.
+        """Encrypt :class:`Shown` as JSON, with a key that is used once. Never switches.
 
         ``b""``: the keys of the endpoint are none.
         """
+        # Loaded here: a node without endpoints does not need it.
+        from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+
         try:
-            return encrypt(endpoint, shortened(body))
+            return _encrypt(endpoint, body, generate_private_key(SECP256R1()))
         except ValueError:
             return b""
 

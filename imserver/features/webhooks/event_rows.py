@@ -338,16 +338,10 @@ class EventStore:
 
     def due_absences(self, app: str, now_ms: int, limit: int) -> tuple[list[Absence], int]:
         """Absences whose time has come, and when (Unix milliseconds, 0: never) the next one's comes."""
-
-        def work(sql: Statements) -> tuple[list[Absence], int]:
-            found = _ABSENCES.find(
-                sql.query, "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s", app, limit + 1
-            )
-            due = [each for each in found[:limit] if each.due <= now_ms]
-            return due, found[len(due)].due if len(found) > len(due) else 0
-
-        nothing: tuple[list[Absence], int] = [], 0
-        return self._store.read_or(nothing, work)
+        where = "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
+        found = _ABSENCES.find(self._store.rows, where, app, limit + 1)
+        due = [each for each in found[:limit] if each.due <= now_ms]
+        return due, found[len(due)].due if len(found) > len(due) else 0
 
     @Store.writing
     def end_absences(

@@ -9,6 +9,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from imserver.features.notifications.content import body_of
 from imserver.features.notifications.contract import PushEndpoint, Shown
 
 
@@ -41,4 +42,4 @@ def decoded(text: str) -> bytes:
 
 def body(**fields: Any) -> bytes:
     """:class:`Shown` as JSON."""
-    return msgspec.json.encode(Shown(**{"kind": "message", "tag": "t", **fields}))
+    return body_of(Shown(**{"kind": "message", "tag": "t", **fields}))

@@ -1,6 +1,6 @@
 """Rows of notifications and push services in memory."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from time import time
 from typing import Any
 
@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from imserver.errors import StorageUnavailable
 from imserver.features.notifications.contract import Delivery, PushEndpoint
+from imserver.features.notifications.rows import Results
 from imserver.features.webhooks.event_rows import NewEvent
 from imserver.plugin.wire import PushResult
 
@@ -78,27 +79,20 @@ class FakeRows:
         self.looks += 1
         return [one in self.read for one in messages]
 
-    def settle(
-        self,
-        done: Sequence[int],
-        gone: Sequence[int],
-        retry: Sequence[tuple[int, int]],
-        events: Sequence[NewEvent],
-        audiences: Mapping[tuple[int, str], int],
-    ) -> None:
+    def settle(self, results: Results) -> None:
         self._wait()
         self.settled += 1
-        for id in done:
+        for id in results.done:
             self.waiting.pop(id, None)
-        for id in gone:
+        for id in results.gone:
             self.known.pop(id, None)
             for one in tuple(self.waiting.values()):
                 if one.endpoint == id:
                     del self.waiting[one.id]
-        for id, next_try in retry:
+        for id, next_try in results.retry:
             if one := self.waiting.get(id):  # type: ignore[assignment]
                 self.waiting[id] = replace(one, next_try=next_try, attempts=one.attempts + 1)
-        self.events += events
+        self.events += results.events
 
 
 class FakePush:

@@ -16,7 +16,7 @@ from imserver.features.notifications.contract import Delivery, PushEndpoint, Sho
 from imserver.features.notifications.declared import AppNotifySettings
 from imserver.features.notifications.notifier import Notifier
 from imserver.features.notifications.recipients import Recipients
-from imserver.features.notifications.rows import NotificationRows
+from imserver.features.notifications.rows import NotificationRows, Results
 from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.messages.log.contract import Commit, Draft
@@ -189,7 +189,7 @@ class NotifyingNode:
         items = [(one.user, one.conversation, one.entry) for one in messages]
         was_read = dict(zip([one.id for one in messages], self.recipients.are_over(APP, items), strict=True))
         self.service.taken += [one for one in found if not was_read.get(one.id)]
-        self.rows.settle([one.id for one in found], [], [], [])
+        self.rows.settle(Results([one.id for one in found]))
 
     def kill(self) -> None:
         self._run.kill()

@@ -1,6 +1,7 @@
 """Audiences on each engine: each device once, whatever ends, and what became of the deliveries."""
 
 import re
+from collections import Counter
 from collections.abc import Collection
 from time import monotonic
 from typing import Any
@@ -20,7 +21,7 @@ from imserver.features.notifications.contract import (
 )
 from imserver.features.notifications.declared import AppNotifySettings
 from imserver.features.notifications.pushes import PushNotifications
-from imserver.features.notifications.rows import LEASE, NotificationRows
+from imserver.features.notifications.rows import LEASE, NotificationRows, Results
 from imserver.features.webhooks.consumer import DeliveryLease, NotOwner
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.notify import Notify
@@ -77,11 +78,9 @@ class Sender:
     def send(self, *, result: str = "taken", most: int = 1000) -> list[int]:
         """Take what waits; the endpoints of the deliveries."""
         found = self.rows.deliveries(HOST, 1 << 60, most)
-        counts = {(one.audience, result): 0 for one in found}
-        for one in found:
-            counts[one.audience, result] += 1
+        counts = Counter((one.audience, result) for one in found)
         gone = [one.endpoint for one in found] if result == "gone" else []
-        self.rows.settle([one.id for one in found], gone, [], [], counts)
+        self.rows.settle(Results([one.id for one in found], gone, audiences=counts))
         return [one.endpoint for one in found]
 
     def of(self, audience: Audience) -> Audience:

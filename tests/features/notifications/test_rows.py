@@ -24,7 +24,7 @@ from imserver.features.notifications.contract import (
     QuietHours,
     Wishes,
 )
-from imserver.features.notifications.rows import HOSTS_OF_USER, LEASE, NotificationRows
+from imserver.features.notifications.rows import HOSTS_OF_USER, LEASE, NotificationRows, Results
 from imserver.features.webhooks.consumer import NotOwner
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.messages.log.contract import Draft
@@ -184,7 +184,7 @@ def test_wishes_of_users_and_for_conversations(rows: NotificationRows) -> None:
     rows.set_conversation_wish(APP, "b", ConversationWish(2, "nothing", 5))
     rows.set_conversation_wish(APP, "c", ConversationWish(3, "all", 1 << 40))
     rows.set_conversation_wish(APP, "b", ConversationWish(3, "nothing"))
-    assert rows.all_conversation_wishes(APP, {3: ["a", "b", "c"]}) == {
+    assert rows.all_conversation_wishes(APP, [(user, 3) for user in "abc"]) == {
         ("b", 3): ConversationWish(3, "nothing"),
         ("c", 3): ConversationWish(3, "all", 1 << 40),
     }
@@ -296,14 +296,14 @@ def test_results_are_settled_together_with_their_events(store: Store, rows: Noti
     heads: list[object] = []
     rows.added = heads.append
     ids = [one.id for one in rows.deliveries("push.test", 1, 9)]
-    rows.settle([ids[0]], [b.id], [(ids[1], 99)], [NewEvent(APP, "b", "gone", b"{}")])
+    rows.settle(Results([ids[0]], [b.id], [(ids[1], 99)], [NewEvent(APP, "b", "gone", b"{}")]))
     assert heads == [{APP: 1}]
     assert [event.kind for event in EventStore(store).read(APP, 0, 9)] == ["gone"]
     (left,) = rows.deliveries("push.test", 99, 9)
     assert (left.id, left.next_try, left.attempts) == (ids[1], 99, 1)
     assert rows.endpoints(APP, ["a", "b"]) == {"a": [a]}
-    rows.settle([], [], [], [])
-    rows.settle(ids, [b.id], [(ids[0], 5)], [])
+    rows.settle(Results())
+    rows.settle(Results(ids, [b.id], [(ids[0], 5)]))
     assert (rows.hosts(0), len(heads)) == ({}, 1)
 
 
@@ -382,11 +382,11 @@ def test_looking_costs_the_same_however_many_others_are_notified(tmp_path: Path)
         lambda: rows.endpoints(APP, ["me"]),
         lambda: rows.reachable(APP, ["me"]),
         lambda: rows.wishes(APP, ["me"]),
-        lambda: rows.all_conversation_wishes(APP, {1: ["me"]}),
+        lambda: rows.all_conversation_wishes(APP, [("me", 1)]),
         lambda: rows.mails_due(APP, 10, 5),
         lambda: rows.read_elsewhere(APP, [("me", 1)]),
         lambda: rows.decide(APP, [], [(Due("me", 1, 1, 1), Due("me", 1, 1, 1))], [delivery(mine)], {"me": 9}),
-        lambda: rows.settle([], [mine.id + 10**6], [(0, 1)], []),
+        lambda: rows.settle(Results([], [mine.id + 10**6], [(0, 1)])),
     ]
     costs = []
     for count in (50, 2000):
