@@ -205,19 +205,16 @@ def _conditions(wanted: PeopleFilter, now: int, sql: Statements) -> tuple[list[s
     return conditions, values
 
 
-class People:
+class People(Struct, frozen=True):
     """Lists accounts, gives them roles, and locks them. Every method may switch and raise StorageUnavailable.
 
     ``by``: who asks. Raises NotBelow if who acts by a role may not act on the account.
     """
 
-    def __init__(
-        self, rows: PeopleStore, all_rows: AccountStore, accounts: Accounts, sessions: SessionServices
-    ):
-        self._rows = rows
-        self._all_rows = all_rows
-        self._accounts = accounts
-        self._sessions = sessions.sessions
+    rows: PeopleStore
+    all_rows: AccountStore
+    accounts: Accounts
+    sessions: SessionServices
 
     def find(
         self, by: Principal, text: str, apps: Sequence[str], limit: int
@@ -226,11 +223,11 @@ class People:
         addresses and no phone numbers, and find nobody by them."""
         sees_contacts, words = by.may(Needs.OPERATE), Statements.words(text)
         logins = [each for each in candidates(text) if sees_contacts or each[0] == "name"]
-        accounts = self._all_rows.anywhere(apps, id_of(text.lstrip("0")), logins)
-        last, now = self._all_rows.last_id(), int(time())
+        accounts = self.all_rows.anywhere(apps, id_of(text.lstrip("0")), logins)
+        last, now = self.all_rows.last_id(), int(time())
         for app, begin in product(apps[:_MOST_APPS], (True, False)):
             if words and len(accounts) < limit:
-                accounts += self._all_rows.named(app, words, begin, last - _SEARCHED, last, limit, now)[0]
+                accounts += self.all_rows.named(app, words, begin, last - _SEARCHED, last, limit, now)[0]
         for account in accounts:
             contacts = (account.email, account.phone) if sees_contacts else ()
             names = [each for each in (account.name, *contacts) if each]
@@ -245,15 +242,15 @@ class People:
         A search looks at more and more ids at a time, as long as that is fast, for about
         :data:`SEARCH_SECONDS`. A page may so have few accounts, or none. Raises NoAccounts.
         """
-        self._accounts.rules_of(wanted.app)
+        self.accounts.rules_of(wanted.app)
         accounts: list[Account] = []
-        upto, step, began, now = before or self._all_rows.last_id() + 1, _FIRST_STEP, monotonic(), int(time())
+        upto, step, began, now = before or self.all_rows.last_id() + 1, _FIRST_STEP, monotonic(), int(time())
         while upto > 1 and len(accounts) < limit:
             after, step_began = max(upto - 1 - step, 0), monotonic()
             if step_began - began > SEARCH_SECONDS:
                 break
             missing = limit - len(accounts)
-            some = self._rows.page(wanted, after, upto, missing, now)
+            some = self.rows.page(wanted, after, upto, missing, now)
             accounts += some
             upto = some[-1].id if len(some) == missing else after + 1
             if monotonic() - step_began < _SHORT_SECONDS:
@@ -267,9 +264,9 @@ class People:
         def may(account: Account) -> bool:
             return by.may_act_on(account.role) and by.may_act_on(role)
 
-        changed = self._rows.set_role(app, id_of(user), role, may, self._accounts.recorder(app))
+        changed = self.rows.set_role(app, id_of(user), role, may, self.accounts.recorder(app))
         if changed is None:
-            raise self._accounts.unknown(app, user)
+            raise self.accounts.unknown(app, user)
         return changed
 
     def lock(
@@ -280,7 +277,7 @@ class People:
         change = self._store_lock(by, app, user, int(time()) + seconds if seconds else FOR_GOOD, reason)
         left, end = self._bans(app), change.bans_end(now := time()) - now
         users = [each for each in change.users if left.get(each, 0) <= end]
-        closed = self._sessions.close(app, users, None, seconds or CENTURY, reason)
+        closed = self.sessions.sessions.close(app, users, None, seconds or CENTURY, reason)
         return change.account, list(closed.missing)
 
     def unlock(self, by: Principal, app: str, user: str) -> tuple[Account, list[str]]:
@@ -289,25 +286,25 @@ class People:
         change = self._store_lock(by, app, user, 0, "")
         left, end = self._bans(app), change.bans_end(now := time()) - now
         users = [each for each in change.users if 0 < left.get(each, 0) <= end]
-        return change.account, list(self._sessions.unban(app, users)) if users else []
+        return change.account, list(self.sessions.sessions.unban(app, users)) if users else []
 
     def locked(self, app: str, user: str) -> tuple[int, str] | None:
         """Until when an account is locked, in Unix seconds (0: not by itself), and why. None: it is not, or
         there is no such account."""
-        account = self._accounts.get(app, user)
+        account = self.accounts.get(app, user)
         if account is None or not account.is_locked(time()):
             return None
         return end_of(account), account.lock_reason
 
     def _bans(self, app: str) -> dict[str, float]:
         """User → seconds until the ban of the user ends."""
-        return {user: ban.seconds for user, ban in self._sessions.bans(app).items()}
+        return {user: ban.seconds for user, ban in self.sessions.sessions.bans(app).items()}
 
     def _store_lock(self, by: Principal, app: str, user: str, until: int, reason: str) -> LockChange:
         def may(account: Account) -> bool:
             return by.may_act_on(account.role)
 
-        change = self._rows.lock(app, id_of(user), until, reason, may, self._accounts.recorder(app))
+        change = self.rows.lock(app, id_of(user), until, reason, may, self.accounts.recorder(app))
         if change is None:
-            raise self._accounts.unknown(app, user)
+            raise self.accounts.unknown(app, user)
         return change

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
+from msgspec import Struct
+
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.friends import BLOCKED, FRIEND, STRANGERS
 from imserver.features.accounts.rows import AccountStore, States
@@ -16,7 +18,7 @@ _AT_ONCE: Final = 1000
 """Accounts that are looked up together."""
 
 
-class AccountRelations:
+class AccountRelations(Struct, frozen=True):
     """The answers to :class:`imserver.auth.relations.Relations` where users are accounts. Stateless.
 
     ``asks_strangers``: whether people of an app join the groups of strangers by an invitation only.
@@ -31,21 +33,14 @@ class AccountRelations:
     this user has begun.
     """
 
-    def __init__(
-        self,
-        rows: AccountStore,
-        store: Store,
-        wanted_in: Callable[[str], bool],
-        asks_strangers: Callable[[str], bool] = lambda _app: False,
-    ) -> None:
-        self._rows = rows
-        self._store = store
-        self._wanted_in = wanted_in
-        self._asks_strangers = asks_strangers
+    rows: AccountStore
+    store: Store
+    wanted_in: Callable[[str], bool]
+    asks_strangers: Callable[[str], bool] = lambda _app: False
 
     def limits(self, app: str, by: str) -> bool:
         """Whether anything in this app can be hidden from ``by``. Never switches."""
-        return by != "" and self._wanted_in(app)
+        return by != "" and self.wanted_in(app)
 
     # --- reaching -------------------------------------------------------------------------------------------
 
@@ -57,7 +52,7 @@ class AccountRelations:
         id, ids = id_of(by), {id_of(user) for user in users} - {0}
         if not (id and ids):
             return []
-        return [str(each) for each in sorted(self._rows.blocked_by(app, id, sorted(ids), with_owner))]
+        return [str(each) for each in sorted(self.rows.blocked_by(app, id, sorted(ids), with_owner))]
 
     def may_reach(self, app: str, by: str, user: str) -> bool:
         """Whether something of ``by`` may reach ``user``, wherever that is not a stored message."""
@@ -81,34 +76,29 @@ class AccountRelations:
         who are no friends of ``by``, are in no group with them, and have not written to them. Bots are not
         asked.
         """
-        if not (self.limits(app, by) and self._asks_strangers(app)):
+        if not (self.limits(app, by) and self.asks_strangers(app)):
             return set()
         strangers, ids = set[str](), sorted({id for user in users if user != by and (id := id_of(user))})
         for some in chunks(ids, _AT_ONCE):
-            people = [account for account in self._rows.by_ids(app, some) if not account.bot]
-            strangers |= self._strangers(app, by, people)
+            people = [account for account in self.rows.by_ids(app, some) if not account.bot]
+            states = self.states(by, people)
+            rest = {each.user for each in people if states.get(each.id, STRANGERS)[0] != FRIEND}
+            if rest:
+                conversations = self.store.part(MessageLog).conversations
+                strangers |= rest - conversations.acquainted(app, by, sorted(rest))
         return strangers
-
-    def _strangers(self, app: str, by: str, people: Sequence[Account]) -> set[str]:
-        states = self.states(by, people)
-        rest = {each.user for each in people if states.get(each.id, STRANGERS)[0] != FRIEND}
-        return (
-            rest - self._store.part(MessageLog).conversations.acquainted(app, by, sorted(rest))
-            if rest
-            else rest
-        )
 
     def _is_guest(self, app: str, by: str) -> bool:
         id = id_of(by) if self.limits(app, by) else 0
-        return bool(id) and self._rows.is_guest(app, id)
+        return bool(id) and self.rows.is_guest(app, id)
 
     def _have_written(self, app: str, one: str, other: str) -> bool:
-        return self._store.part(MessageLog).conversations.between(app, one, other) is not None
+        return self.store.part(MessageLog).conversations.between(app, one, other) is not None
 
     def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
         """Users who have blocked ``by`` or its owner, at most ``limit``."""
         id = id_of(by) if self.limits(app, by) else 0
-        return tuple(map(str, self._rows.blockers(app, id, limit))) if id else ()
+        return tuple(map(str, self.rows.blockers(app, id, limit))) if id else ()
 
     # --- presence -------------------------------------------------------------------------------------------
 
@@ -125,7 +115,7 @@ class AccountRelations:
             return visible
         ids = sorted({id for user in visible if user != by and (id := id_of(user))})
         for some in chunks(ids, _AT_ONCE):
-            accounts = self._rows.by_ids(app, some)
+            accounts = self.rows.by_ids(app, some)
             shown = [account for account in accounts if account.show_presence]
             visible -= {account.user for account in accounts}
             visible |= self.known(app, by, shown, self.states(by, shown))
@@ -134,7 +124,7 @@ class AccountRelations:
     def states(self, by: str, accounts: Sequence[Account]) -> dict[int, States]:
         """Account id → how ``by`` and the account relate to each other. Empty for a back end."""
         id = id_of(by)
-        return self._rows.relations(id, [each.id for each in accounts]) if id and accounts else {}
+        return self.rows.relations(id, [each.id for each in accounts]) if id and accounts else {}
 
     def known(self, app: str, by: str, accounts: Sequence[Account], states: dict[int, States]) -> set[str]:
         """The accounts among these that ``by`` knows: friends, and members of common conversations, but
@@ -151,6 +141,4 @@ class AccountRelations:
                 friends.add(account.user)
             else:
                 rest.append(account.user)
-        return (
-            friends | self._store.part(MessageLog).conversations.sharing(app, by, rest) if rest else friends
-        )
+        return friends | self.store.part(MessageLog).conversations.sharing(app, by, rest) if rest else friends

@@ -70,35 +70,22 @@ class UnknownHook(
     """There is no such incoming webhook, or it was revoked."""
 
 
-class Bots:
+class Bots(Struct, frozen=True):
     """Makes, changes and deletes bots. Every method may switch and raise StorageUnavailable.
 
     ``by``: the owner of the bots, ``""``: a back end, which manages those of everybody.
     """
 
-    def __init__(
-        self,
-        settings: BotLimits,
-        tokens: AccountTokens,
-        rows: BotStore,
-        accounts: Accounts,
-        close_sessions: SessionCloser,
-        store: Store,
-        hooks: HookStore,
-        requests: PublicRequests,
-        hook_changed: Callable[[], None],
-        relations: Relations,
-    ) -> None:
-        self._relations = relations
-        self._most = settings.bots
-        self._tokens = tokens
-        self._rows = rows
-        self._accounts = accounts
-        self._close_sessions = close_sessions
-        self._store = store
-        self._hooks = hooks
-        self._requests = requests
-        self._hook_changed = hook_changed
+    limits: BotLimits
+    tokens: AccountTokens
+    stored: BotStore
+    accounts: Accounts
+    close_sessions: SessionCloser
+    store: Store
+    hooks: HookStore
+    requests: PublicRequests
+    hook_changed: Callable[[], None]
+    relations: Relations
 
     def create(self, app: str, by: str, name: str, nickname: str = "", avatar: str = "") -> tuple[Bot, str]:
         """Make a bot. Returns it with its token. ``name`` ``""``: none.
@@ -106,31 +93,33 @@ class Bots:
         Raises NoAccounts, BadField, Taken, UnknownAccount (a person has to own it), and
         ServiceRefused for too many bots.
         """
-        if not self._tokens.wanted_in(app):
+        if not self.tokens.wanted_in(app):
             raise NoAccounts(app)
         name = checked("name", name) if name else ""
         check_shown(nickname, avatar)
-        owner = self._accounts.known(app, by) if by else None
+        owner = self.accounts.known(app, by) if by else None
         if owner is not None and owner.bot:
             raise UnknownAccount(by)
         if name:
-            self._accounts.require_free(app, {"name": name}, 0)
-        secret, record = make_bot_secret(), self._accounts.recorder(app)
+            self.accounts.require_free(app, {"name": name}, 0)
+        secret, record = make_bot_secret(), self.accounts.recorder(app)
         account = Account(0, app, "", nickname, avatar, name=name)
-        bot = self._rows.add(account, 0 if owner is None else owner.id, bot_hash(secret), self._most, record)
+        bot = self.stored.add(
+            account, 0 if owner is None else owner.id, bot_hash(secret), self.limits.bots, record
+        )
         if bot is None:
             if by:
-                self._accounts.known(app, by)
+                self.accounts.known(app, by)
             raise ServiceRefused(problem=HTTP_TOO_MANY_BOTS)
         return bot, bot_token(bot.account.id, secret)
 
     def page(self, app: str, by: str, after: str, limit: int) -> list[Bot]:
         """Bots with an id after ``after``, ordered by id."""
-        return self._rows.page(app, id_of(by) if by else None, id_of(after), limit)
+        return self.stored.page(app, id_of(by) if by else None, id_of(after), limit)
 
     def get(self, app: str, by: str, bot: str) -> Bot:
         """One bot. Raises UnknownBot."""
-        rows = self._rows.get(app, [id_of(bot)])
+        rows = self.stored.get(app, [id_of(bot)])
         if not rows or by not in ("", str(rows[0].owner)):
             raise UnknownBot(bot)
         return rows[0]
@@ -146,24 +135,24 @@ class Bots:
         if about is not None and not is_name(about.replace("\n", " "), 0, ABOUT_CHARACTERS):
             raise BadField(f"description: at most {ABOUT_CHARACTERS} characters that can be shown")
         id = self.get(app, by, bot).account.id
-        if listed and not self._rows.set_listed(app, id, MOST_LISTED):
+        if listed and not self.stored.set_listed(app, id, MOST_LISTED):
             raise BadField(f"listed: an account lists at most {MOST_LISTED} bots")
         if listed is False:
-            self._rows.set(app, id, "listed", 0)
+            self.stored.set(app, id, "listed", 0)
         if fields:
-            self._accounts.change(app, bot, fields)
+            self.accounts.change(app, bot, fields)
         if commands is not None:
-            self._rows.set(app, id, "commands", msgspec.json.encode(commands))
+            self.stored.set(app, id, "commands", msgspec.json.encode(commands))
         if about is not None:
-            self._rows.set(app, id, "description", about)
+            self.stored.set(app, id, "description", about)
         return self.get(app, by, bot)
 
     def listed(self, app: str, by: str, after: str, limit: int) -> list[Bot]:
         """Bots that the app offers, with an id after ``after``, ordered by id. Raises ServiceRefused
         for guests."""
-        if by and not self._relations.may_gather(app, by):
+        if by and not self.relations.may_gather(app, by):
             raise ServiceRefused("not for guests", Problems.NOT_ALLOWED)
-        return self._rows.listed(app, id_of(after), limit)
+        return self.stored.listed(app, id_of(after), limit)
 
     def seen(self, app: str, by: str, bot: str) -> Bot:
         """One bot as any user sees it. Raises UnknownBot, also for a user whom the bot or its owner has
@@ -178,14 +167,14 @@ class Bots:
         if not by:
             return bots
         owners = {str(bot.owner) for bot in bots if bot.owner}
-        blockers = set(self._relations.blocked_by(app, by, owners.union(bot.account.user for bot in bots)))
+        blockers = set(self.relations.blocked_by(app, by, owners.union(bot.account.user for bot in bots)))
         return [bot for bot in bots if blockers.isdisjoint((bot.account.user, str(bot.owner)))]
 
     def check_hook(self, url: str) -> None:
         """Raise BadField if this cannot be the webhook of a bot."""
         if url:
             try:
-                self._requests.check(url)
+                self.requests.check(url)
             except BadUrl as problem:
                 raise BadField(f"hook_url: {problem}") from None
 
@@ -196,28 +185,28 @@ class Bots:
         """
         self.check_hook(url)
         secret = token_urlsafe(_HOOK_SECRET_BYTES) if url else ""
-        if not self._hooks.set_url(app, self.get(app, by, bot).account.id, url, secret):
+        if not self.hooks.set_url(app, self.get(app, by, bot).account.id, url, secret):
             raise UnknownBot(bot)
-        self._hook_changed()
+        self.hook_changed()
         return secret
 
     def rotate(self, app: str, by: str, bot: str) -> str:
         """Replace the token of a bot and end its sessions. Returns the new token. Raises UnknownBot."""
         id, secret = self.get(app, by, bot).account.id, make_bot_secret()
-        if not self._rows.set(app, id, "token_hash", bot_hash(secret)):
+        if not self.stored.set(app, id, "token_hash", bot_hash(secret)):
             raise UnknownBot(bot)
-        self._close_sessions(app, [bot], None)
+        self.close_sessions(app, [bot], None)
         return bot_token(id, secret)
 
     def remove(self, app: str, by: str, bot: str) -> None:
         """Delete a bot with its account. Raises UnknownBot and MediaUnavailable."""
         self.get(app, by, bot)
-        self._accounts.remove(app, bot, keeps_messages=True)
+        self.accounts.remove(app, bot, keeps_messages=True)
 
     def set_commands(self, app: str, bot: str, commands: Sequence[BotCommand]) -> None:
         """Replace the commands of a bot. Raises BadField and UnknownBot."""
         check_commands(commands)
-        if not self._rows.set(app, id_of(bot), "commands", msgspec.json.encode(commands)):
+        if not self.stored.set(app, id_of(bot), "commands", msgspec.json.encode(commands)):
             raise UnknownBot(bot)
 
     def in_conversation(self, app: str, by: str, conversation: int) -> list[Bot]:
@@ -225,7 +214,7 @@ class Bots:
 
         Raises UnknownConversation.
         """
-        log = self._store.part(MessageLog)
+        log = self.store.part(MessageLog)
         state = log.conversations.get(app, conversation)
         if state is None or (by and log.conversations.member(app, conversation, by) is None):
             raise UnknownConversation(str(conversation))
@@ -233,7 +222,7 @@ class Bots:
 
     def named(self, app: str, users: Collection[str]) -> list[Bot]:
         """The bots among these users, ordered by id."""
-        return self._rows.get(app, [id for user in users if (id := id_of(user))])
+        return self.stored.get(app, [id for user in users if (id := id_of(user))])
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -249,20 +238,17 @@ class Bots:
         return Reply(ReplyCode.OK, CommandsView(commands_in(bots)))
 
 
-class IncomingHooks:
+class IncomingHooks(Struct, frozen=True):
     """Makes, lists and revokes incoming webhooks. Every method may switch and raise StorageUnavailable.
 
     ``by``: an owner or admin of the group, or ``""``: a back end. Else raises UnknownGroup or NotAllowed.
     """
 
-    def __init__(
-        self, rows: HookStore, bots: Bots, accounts: Accounts, groups: Groups, addresses: Buckets
-    ) -> None:
-        self._rows = rows
-        self._bots = bots
-        self._accounts = accounts
-        self._groups = groups
-        self._addresses = addresses
+    rows: HookStore
+    bots: Bots
+    accounts: Accounts
+    groups: Groups
+    addresses: Buckets
 
     def create(
         self, app: str, by: str, group: int, nickname: str, avatar: str = ""
@@ -273,48 +259,48 @@ class IncomingHooks:
         few bots.
         """
         self._require_role(app, by, group)
-        bot, _ = self._bots.create(app, by, "", nickname, avatar)
+        bot, _ = self.bots.create(app, by, "", nickname, avatar)
         user, token = bot.account.user, token_urlsafe(_HOOK_SECRET_BYTES)
         hook = IncomingHook(bot.account.id, app, group, int(time()))
         try:
-            self._groups.invite(app, group, by, [user])
-            self._rows.add_incoming(hook, _hash(token))
+            self.groups.invite(app, group, by, [user])
+            self.rows.add_incoming(hook, _hash(token))
         except BaseException:
-            self._accounts.remove(app, user)
+            self.accounts.remove(app, user)
             raise
         return hook, token
 
     def of_group(self, app: str, by: str, group: int) -> list[tuple[IncomingHook, Account]]:
         """The incoming webhooks of a group with the accounts of their bots, ordered by id."""
         self._require_role(app, by, group)
-        hooks = self._rows.incoming_to(app, group)
-        accounts = {each.id: each for each in self._accounts.those_of(app, [str(each.id) for each in hooks])}
+        hooks = self.rows.incoming_to(app, group)
+        accounts = {each.id: each for each in self.accounts.those_of(app, [str(each.id) for each in hooks])}
         return [(each, accounts[each.id]) for each in hooks if each.id in accounts]
 
     def revoke(self, app: str, by: str, hook: int) -> None:
         """Delete an incoming webhook and its bot. Raises UnknownHook, also instead of UnknownGroup."""
-        row = self._rows.incoming(app, hook)
+        row = self.rows.incoming(app, hook)
         if row is None:
             raise UnknownHook(str(hook))
         try:
             self._require_role(app, by, row.group)
         except UnknownGroup:
             raise UnknownHook(str(hook)) from None
-        self._accounts.remove(app, str(hook), keeps_messages=True)
+        self.accounts.remove(app, str(hook), keeps_messages=True)
 
     def with_token(self, token: str, address: str) -> IncomingHook:
         """The incoming webhook with this token, for a request from an address.
 
         Raises UnknownHook and TooManyRequests.
         """
-        self._addresses.require(by_address("", address))  # only the token says which app
-        row = self._rows.incoming_with(_hash(token))
+        self.addresses.require(by_address("", address))  # only the token says which app
+        row = self.rows.incoming_with(_hash(token))
         if row is None:
             raise UnknownHook("")
         return row
 
     def _require_role(self, app: str, by: str, group: int) -> None:
-        if self._groups.role(app, group, by) not in (OWNER, ADMIN, ""):
+        if self.groups.role(app, group, by) not in (OWNER, ADMIN, ""):
             raise NotAllowed("only the owner and admins manage the webhooks of this group")
 
 

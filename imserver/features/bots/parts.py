@@ -51,9 +51,9 @@ def build(core: Core) -> FeatureParts:
         tally=webhooks.tally,
     )
     bots = Bots(
-        settings=settings_of(core.config, BotLimits),
+        limits=settings_of(core.config, BotLimits),
         tokens=people.tokens,
-        rows=rows,
+        stored=rows,
         accounts=people.accounts,
         close_sessions=core.sessions.sessions.close,
         store=store,

@@ -636,17 +636,16 @@ class ChangedMembersView(Struct, omit_defaults=True):
 _LIMITS: Final[dict[type[Exception], int]] = dict.fromkeys((TooManyRequests, TooManyMembers), ReplyCode.LIMIT)
 
 
-class GroupCommands:
+class GroupCommands(Struct, frozen=True):
     """Carries out the commands of users on groups. Everything may switch.
 
     ``mute_of``: the mute of a user of an app; None: they may send. As over HTTP, whoever creates a group or
     invites, and whoever is added, has an account.
     """
 
-    def __init__(self, groups: Groups, relations: Relations, mute_of: Callable[[str, str], Any]) -> None:
-        self._groups = groups
-        self._relations = relations
-        self._mute_of = mute_of
+    groups: Groups
+    relations: Relations
+    mute_of: Callable[[str, str], Any]
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -664,20 +663,20 @@ class GroupCommands:
         """Create a group of the user and others."""
         app, user = self._with_voice(connection)
         strangers = self._check(app, user, command.members)
-        group, added = self._groups.create_with(app, user, command.name, command.members, strangers)
+        group, added = self.groups.create_with(app, user, command.name, command.members, strangers)
         return Reply(ReplyCode.OK, replace(_view(group), invited=added.invited))
 
     def ask(self, connection: Connection, command: AskGroups) -> Reply:
         """A page of the user's groups."""
         app, user = app_and_user(connection)
-        _, page = self._groups.page(app, user, command.after, command.limit + 1)
+        _, page = self.groups.page(app, user, command.after, command.limit + 1)
         views = [_view(each) for each in page[: command.limit]]
         return Reply(ReplyCode.OK, GroupPage(views, len(page) > command.limit))
 
     def ask_members(self, connection: Connection, command: AskGroupMembers) -> Reply:
         """A page of the members of one of the user's groups."""
         app, user = app_and_user(connection)
-        page = self._groups.members(app, command.group, user, command.after, command.limit + 1)
+        page = self.groups.members(app, command.group, user, command.after, command.limit + 1)
         views = [GroupMemberView(row.user, row.role) for row in page[: command.limit]]
         return Reply(ReplyCode.OK, GroupMemberPage(views, len(page) > command.limit))
 
@@ -687,30 +686,30 @@ class GroupCommands:
         texts: dict[str, str] = {
             text: value for text in TEXT_CHARACTERS if (value := getattr(command, text)) is not None
         }
-        return Reply(ReplyCode.OK, _view(self._groups.describe(app, command.group, user, texts)))
+        return Reply(ReplyCode.OK, _view(self.groups.describe(app, command.group, user, texts)))
 
     def invite(self, connection: Connection, command: InviteToGroup) -> Reply:
         """Add members to one of the user's groups."""
         app, user = app_and_user(connection)
         strangers = self._check(app, user, command.members)
-        added = self._groups.add(app, command.group, user, command.members, strangers)
+        added = self.groups.add(app, command.group, user, command.members, strangers)
         return Reply(ReplyCode.OK, ChangedMembersView(command.group, added.users, added.invited))
 
     def join(self, connection: Connection, command: JoinGroup) -> Reply:
         """Let the user join an open group."""
         app, user = app_and_user(connection)
-        return Reply(ReplyCode.OK, _view(self._groups.join(app, command.group, user)))
+        return Reply(ReplyCode.OK, _view(self.groups.join(app, command.group, user)))
 
     def leave(self, connection: Connection, command: LeaveGroup) -> Reply:
         """Let the user leave a group."""
         app, user = app_and_user(connection)
-        self._groups.leave(app, command.group, user)
+        self.groups.leave(app, command.group, user)
         return Reply(ReplyCode.OK)
 
     def _with_voice(self, connection: Connection) -> tuple[str, str]:
         """The app and the user. Raises NotAllowed if the user is muted in the app."""
         app, user = app_and_user(connection)
-        if (mute := self._mute_of(app, user)) is not None:
+        if (mute := self.mute_of(app, user)) is not None:
             raise NotAllowed(mute.text)
         return app, user
 
@@ -719,10 +718,10 @@ class GroupCommands:
         accounts and have not blocked the user.
         """
         users = {user, *members}
-        accounts = self._groups.accounts_among(app, tuple(users))
-        if users - accounts or self._relations.blocked_by(app, user, members):
+        accounts = self.groups.accounts_among(app, tuple(users))
+        if users - accounts or self.relations.blocked_by(app, user, members):
             raise ServiceRefused(user, Problems.NOT_ALLOWED)
-        return self._groups.strangers_among(app, user, members)
+        return self.groups.strangers_among(app, user, members)
 
 
 def _view(group: Group) -> GroupView:

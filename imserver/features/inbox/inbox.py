@@ -28,25 +28,17 @@ class ArrangementPage(Struct, rename="camel"):
     has_more: bool
 
 
-class Inbox:
+class Inbox(Struct, frozen=True):
     """Stores arrangements, and sends them to other sessions of the user.
 
     ``send`` delivers a signal to all of them but one. ``changes``: the rate of users.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        rows: ArrangementRows,
-        send: Callable[[ToFollowers, Connection | None], object],
-        limits: InboxSettings,
-        changes: Buckets,
-    ) -> None:
-        self._store = store
-        self._rows = rows
-        self._send = send
-        self._limits = limits
-        self._changes = changes
+    store: Store
+    stored: ArrangementRows
+    send: Callable[[ToFollowers, Connection | None], object]
+    limits: InboxSettings
+    changes: Buckets
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -62,24 +54,24 @@ class Inbox:
         drafts), TooManyRequests and StorageUnavailable.
         """
         if by_user:
-            self._changes.require((app, user))
-        store, conversation = self._store, change.conversation
+            self.changes.require((app, user))
+        store, conversation = self.store, change.conversation
         if (
             not store.has_database  # a change would create it
             or store.part(MessageLog).conversations.member(app, conversation, user, or_left=True) is None
         ):
             raise ArrangementRefused(problem=Problems.UNKNOWN_CONVERSATION)
-        after, has_changed = self._rows.change(app, user, change, self._limits)
+        after, has_changed = self.stored.change(app, user, change, self.limits)
         if has_changed:
             signal = Signal(
                 "arrangement", user, "", conversation=conversation, data=msgspec.json.encode(after)
             )
-            self._send(ToFollowers(app, (user,), 0, signal), besides)
+            self.send(ToFollowers(app, (user,), 0, signal), besides)
         return after
 
     def since(self, app: str, user: str, version: int, limit: int) -> ArrangementPage:
         """A page of what was changed after a version. Switches; raises StorageUnavailable."""
-        rows, more = self._rows.since(app, user, version, limit)
+        rows, more = self.stored.since(app, user, version, limit)
         return ArrangementPage(rows, rows[-1].version if rows else version, more)
 
     def _arrange(self, connection: Connection, command: Arrange) -> Reply:

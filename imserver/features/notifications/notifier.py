@@ -652,67 +652,58 @@ class _FollowedLog:
         return entry.members or self._members.of(entry.conversation)
 
 
-class _Writer:
+class _Writer(Struct, frozen=True):
     """Writes the deliveries of some decisions of one app. What is the same for many is made once."""
 
-    def __init__(
-        self,
-        app: str,
-        entries: Mapping[int, Entry],
-        conversations: Mapping[int, Conversation],
-        accounts: Mapping[str, Account],
-        facts: _Facts,
-        make_token: MakeToken,
-    ) -> None:
-        self._app = app
-        self._entries = entries
-        self._conversations = conversations
-        self._accounts = accounts
-        self._facts = facts
-        self._make_token = make_token
-        self._shown: dict[tuple[int, str, bool, int], Shown] = {}
-        self._notify: dict[int, Notify | None] = {}
+    app: str
+    entries: Mapping[int, Entry]
+    conversations: Mapping[int, Conversation]
+    accounts: Mapping[str, Account]
+    facts: _Facts
+    make_token: MakeToken
+    shown: dict[tuple[int, str, bool, int], Shown] = {}
+    notify: dict[int, Notify | None] = {}
 
     def deliveries(self, due: Due, entry: int) -> list[Delivery]:
         """The deliveries to the devices of a user that notify of an entry."""
-        rules, wishes = self._facts.rules, self._facts.wishes.get(due.user, _NO_WISHES)
+        rules, wishes = self.facts.rules, self.facts.wishes.get(due.user, _NO_WISHES)
         preview = rules is not None and rules.preview and wishes.preview
-        unread = self._facts.unread[due.conversation]
+        unread = self.facts.unread[due.conversation]
         count = unread.count(due.user)
-        if self._facts.wish(due).level == "mentions":
+        if self.facts.wish(due).level == "mentions":
             count = sum(1 for _ in unread.among(due.user, 0, mentions=True))
         ttl = ttl_of(self._notify_of(entry))
-        if due.user in self._facts.badges and not due.notified:
-            self._facts.badges[due.user] += 1
-        question = self._entries[entry].ask if preview else None
+        if due.user in self.facts.badges and not due.notified:
+            self.facts.badges[due.user] += 1
+        question = self.entries[entry].ask if preview else None
         answers = answers_of(question) if question is not None and question.may_answer(due.user) else ()
         deliveries = []
-        for one in self._facts.endpoints.get(due.user, ()):
+        for one in self.facts.endpoints.get(due.user, ()):
             shown = self._shown_of(due.conversation, entry, language_of(one.language), preview, count)
             content = replace(
                 shown,
                 actions=shown.actions or answers,
-                token=self._make_token(self._app, due.user, one.id, due.conversation, entry),
-                badge=None if one.is_web else self._facts.badges.get(due.user),
+                token=self.make_token(self.app, due.user, one.id, due.conversation, entry),
+                badge=None if one.is_web else self.facts.badges.get(due.user),
             )
-            deliveries.append(_about(due, one, content, entry, ttl, self._facts))
+            deliveries.append(_about(due, one, content, entry, ttl, self.facts))
         return deliveries
 
     def _notify_of(self, entry: int) -> Notify | None:
-        if entry not in self._notify:
-            self._notify[entry] = notify_in(self._entries[entry]) or None
-        return self._notify[entry]
+        if entry not in self.notify:
+            self.notify[entry] = notify_in(self.entries[entry]) or None
+        return self.notify[entry]
 
     def _shown_of(self, conversation: int, entry: int, language: str, preview: bool, count: int) -> Shown:
-        content = self._shown.get((entry, language, preview, count))
+        content = self.shown.get((entry, language, preview, count))
         if content is None:
-            message = self._entries[entry]
-            account = self._accounts.get(message.sender)
+            message = self.entries[entry]
+            account = self.accounts.get(message.sender)
             name = account.nickname if account is not None and account.nickname else message.sender
             author = Author(name, "" if account is None else account.avatar)
-            about, notify = self._conversations[conversation], self._notify_of(entry)
-            content = shown_of(self._app, message, about, author, count, language, preview, notify)
-            self._shown[entry, language, preview, count] = content
+            about, notify = self.conversations[conversation], self._notify_of(entry)
+            content = shown_of(self.app, message, about, author, count, language, preview, notify)
+            self.shown[entry, language, preview, count] = content
         return content
 
 

@@ -11,7 +11,7 @@ from secrets import token_bytes
 from time import time
 from typing import Final
 
-from msgspec import Raw
+from msgspec import Raw, Struct, field
 
 from imserver.features.notifications.content import (
     TEXT_CHARACTERS,
@@ -37,24 +37,18 @@ DATA_BYTES: Final = 1024
 _TEST: Final = "test"
 
 
-class PushNotifications:
+class PushNotifications(Struct, frozen=True):
     """Hears of pushes to users who are offline, and adds deliveries for those with endpoints.
 
     ``wake`` says that there are new ones; ``rules`` are those of an app. A push without ``notify`` costs one
     comparison, one to users without endpoints one query.
     """
 
-    def __init__(
-        self,
-        rows: NotificationRows,
-        wake: Callable[[], object],
-        rules: Callable[[str], AppNotifySettings | None],
-    ) -> None:
-        self._rows = rows
-        self._wake = wake
-        self._rules = rules
-        self.lost: Counter[str] = Counter()
-        """App → users for whom the notification of a push could not be stored."""
+    rows: NotificationRows
+    wake: Callable[[], object]
+    rules: Callable[[str], AppNotifySettings | None]
+    lost: Counter[str] = field(default_factory=Counter)
+    """App → users for whom the notification of a push could not be stored."""
 
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
         """(user, push) for users who are offline. Switches if a push has ``notify``. Never raises
@@ -64,14 +58,14 @@ class PushNotifications:
             for user, event in pushes
             if event.notify and (notify := Notify.of_event(event.notify)) is not None
         ]
-        rules = self._rules(app) if wanted else None
+        rules = self.rules(app) if wanted else None
         if rules is None or not rules.enabled:
             return
         try:
             deliveries = self.deliveries(app, rules, wanted)
             if deliveries:
-                self._rows.add_deliveries(deliveries)
-                self._wake()
+                self.rows.add_deliveries(deliveries)
+                self.wake()
         except StorageUnavailable as error:
             self.lost[app] += len(wanted)
             _lost(error)
@@ -86,10 +80,10 @@ class PushNotifications:
         """The deliveries of pushes to the devices of (user, push, its ``notify``). Switches. Raises
         StorageUnavailable."""
         users = list(dict.fromkeys(user for user, _, _ in wanted))
-        endpoints = self._rows.endpoints(app, users)
+        endpoints = self.rows.endpoints(app, users)
         if not endpoints:
             return []
-        wishes = self._rows.wishes(app, list(endpoints))
+        wishes = self.rows.wishes(app, list(endpoints))
         now = time()
         deliveries: list[Delivery] = []
         for user, event, notify in wanted:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from msgspec import Struct
+
 from imserver.plugin.identity import Relations
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.runtime import serve_others
@@ -14,24 +16,23 @@ _YIELD: Final = 16
 """After the blocks of so many senders the loop serves others."""
 
 
-class Recipients:
+class Recipients(Struct, frozen=True):
     """Answers whether users may be notified. ``is_banned``: (app, user); never switches."""
 
-    def __init__(self, store: Store, relations: Relations, is_banned: Callable[[str, str], bool]) -> None:
-        self._store = store
-        self._relations = relations
-        self.is_banned = is_banned
+    store: Store
+    relations: Relations
+    is_banned: Callable[[str, str], bool]
 
     def blocks(self, app: str, pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
         """Those of these (user, sender) where the user has blocked the sender. Switches. Raises
         StorageUnavailable."""
         by_sender: dict[str, list[str]] = {}
         for user, sender in pairs:
-            if self._relations.limits(app, sender):
+            if self.relations.limits(app, sender):
                 by_sender.setdefault(sender, []).append(user)
         found: set[tuple[str, str]] = set()
         for number, (sender, users) in enumerate(by_sender.items(), 1):
-            found.update((user, sender) for user in self._relations.blocked_by(app, sender, users))
+            found.update((user, sender) for user in self.relations.blocked_by(app, sender, users))
             if not number % _YIELD:
                 serve_others()
         return found
@@ -44,7 +45,7 @@ class Recipients:
         its author may have reminded them. Of what is not stored (conversation 0) only the ban counts.
         Switches. Raises StorageUnavailable.
         """
-        stored = self._store.part(MessageLog)
+        stored = self.store.part(MessageLog)
         users: dict[int, list[str]] = {}
         for user, conversation, _ in items:
             if conversation:

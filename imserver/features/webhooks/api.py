@@ -13,7 +13,6 @@ from msgspec.structs import asdict
 
 from imserver.features.webhooks import dead_events
 from imserver.features.webhooks.event_json import page_of
-from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.parts import webhooks_of
 from imserver.features.webhooks.requests import MOST_ANSWERS, LastAnswer
 from imserver.features.webhooks.webhooks import QUERY, NodePart, Webhooks
@@ -31,7 +30,7 @@ from imserver.plugin.http import (
     view,
 )
 from imserver.plugin.identity import Needs, Tenants
-from imserver.plugin.services import Core
+from imserver.plugin.services import ClusterServices, Core
 from imserver.plugin.storage import PooledStatements, Store
 
 _PAGE_BYTES: Final = 1 << 20
@@ -101,26 +100,23 @@ class WebhooksAnswer(Struct):
     ]
 
 
-class WebhookStates:
-    """Reads the states. Calls switch, unless their docstring says otherwise."""
+class EventApi(Struct, frozen=True):
+    """The services that the routes use, and what they read of webhooks. Calls switch."""
 
-    def __init__(self, core: Core, webhooks: Webhooks) -> None:
-        self._core = core
-        self._webhooks = webhooks
+    webhooks: Webhooks
+    store: Store
+    tenants: Tenants
+    cluster: ClusterServices
 
-    def apps(self) -> list[str]:
-        """The apps with a receiver, in order. Never switches."""
-        return sorted(self._webhooks.feeds.feeds)
-
-    def of(self, apps: Sequence[str]) -> tuple[list[WebhookShown], list[str]]:
+    def states(self, apps: Sequence[str]) -> tuple[list[WebhookShown], list[str]]:
         """The states of apps that have a receiver, and the nodes that did not answer. Raises
         StorageUnavailable."""
-        feeds = self._webhooks.feeds.feeds
+        feeds = self.webhooks.feeds.feeds
         named = [app for app in apps if app in feeds]
         receivers = {app: feeds[app].receiver for app in named}
-        parts, missing = [self._webhooks.parts_of(named)], list[str]()
-        if self._core.cluster.others is not None:
-            answers, missing = self._core.cluster.others.query(QUERY, named)
+        parts, missing = [self.webhooks.parts_of(named)], list[str]()
+        if self.cluster.others is not None:
+            answers, missing = self.cluster.others.query(QUERY, named)
             for data in answers.values():
                 try:
                     parts.append(msgspec.msgpack.decode(data, type=list[NodePart]))
@@ -148,11 +144,11 @@ class WebhookStates:
 
     def test(self, app: str) -> AnswerShown | None:
         """Send an event ``test`` at once, beside the queue; None: the app has no receiver."""
-        feed, answers = self._webhooks.feeds.feeds.get(app), self._webhooks.feeds.answers
+        feed, answers = self.webhooks.feeds.feeds.get(app), self.webhooks.feeds.answers
         if feed is None or not feed.receiver.url:
             return None
-        body = feed.receiver.body(self._webhooks.event(app, "test", {}))
-        feed.receiver.attempt(self._webhooks.outgoing, body, token_hex(16), answers, 1)
+        body = feed.receiver.body(self.webhooks.event(app, "test", {}))
+        feed.receiver.attempt(self.webhooks.outgoing, body, token_hex(16), answers, 1)
         return msgspec.convert(answers.of(app)[-1], AnswerShown, from_attributes=True)
 
     def _counts(self, apps: Sequence[str]) -> dict[str, tuple[int, int]]:
@@ -163,24 +159,14 @@ class WebhookStates:
             counts: dict[str, dict[int, int]] = {app: dict(sql.query(statement, (app,))) for app in apps}
             return {app: (of_app.get(0, 0), of_app.get(1, 0)) for app, of_app in counts.items()}
 
-        return self._core.storage.store.read_or({}, work)
+        return self.store.read_or({}, work)
 
 
-class EventApi(Struct, frozen=True):
-    """The services that the routes use."""
-
-    feeds: Feeds
-    store: Store
-    states: WebhookStates
-    tenants: Tenants
+def _service(core: Core, _: Api) -> EventApi:
+    return EventApi(webhooks_of(core), core.storage.store, core.identity.tenants, core.cluster)
 
 
-def _event_api(core: Core, _: Api) -> EventApi:
-    states = WebhookStates(core, webhooks := webhooks_of(core))
-    return EventApi(webhooks.feeds, core.storage.store, states, core.identity.tenants)
-
-
-routes = Resource("events", _event_api, hot=False)
+routes = Resource("events", _service, hot=False)
 
 
 @routes.get("/events/log", Needs.ADMIN)
@@ -203,7 +189,7 @@ def log(
     them, too. Messages and groups stay as long as stored messages do, other events for four days.
     """
     entry_id, event_id = _positions(after)
-    feeds = api.feeds
+    feeds = api.webhooks.feeds
     feed = feeds.feeds.get(call.app)
     if feed is None:
         raise ApiProblem(Problems.INVALID_REQUEST, "The app has neither `webhook.url` nor `webhook.events`")
@@ -274,10 +260,12 @@ def webhooks(
         names, following = [call.app], ""
     else:
         after = read_cursor(cursor) or ""
-        behind = [name for name in api.states.apps() if name > after and call.principal.reaches(name)]
+        behind = [
+            name for name in sorted(api.webhooks.feeds.feeds) if name > after and call.principal.reaches(name)
+        ]
         page, following = page_and_cursor(behind, limit, str)
         names = list(page)
-    states, missing = api.states.of(names)
+    states, missing = api.states(names)
     return WebhooksAnswer(states, following, missing)
 
 
@@ -304,7 +292,7 @@ def set_address(
         raise ApiProblem(Problems.APP_CONFIGURED)
     before = {name: value for name, value in asdict(tenant.webhook).items() if value != ""}
     api.tenants.change(call.app, {"webhook": {**before, "url": url}})
-    states, _ = api.states.of([call.app])
+    states, _ = api.states([call.app])
     if not states:
         raise ApiProblem(Problems.INVALID_REQUEST, "The app has no secret to sign with")
     return states[0]
@@ -316,7 +304,7 @@ def test(api: EventApi, call: Call, app: App) -> AnswerShown:
 
     The event is signed as all are, and does not wait behind others.
     """
-    answer = api.states.test(call.app)
+    answer = api.test(call.app)
     if answer is None:
         raise ApiProblem(Problems.INVALID_REQUEST, "The app has no `webhook.url`, or no secret to sign with")
     return answer

@@ -15,7 +15,7 @@ from typing import Final
 
 import gevent
 from gevent.event import AsyncResult
-from msgspec import Struct
+from msgspec import Struct, field
 
 from imserver.features.webhooks.consumer import NotOwner
 from imserver.features.webhooks.dead_events import RETRIES, RetryRow
@@ -93,13 +93,12 @@ _FEEDS: Final = RowsOf(FeedRow, "event_feed")
 _ABSENCES: Final = RowsOf(Absence, "absence", user="member", entry="entry_id")
 
 
-class _Batch:
+class _Batch(Struct):
     """Events that are stored together."""
 
-    def __init__(self) -> None:
-        self.events: list[NewEvent] = []
-        self.size = 0
-        self.stored: AsyncResult[dict[str, int]] = AsyncResult()
+    events: list[NewEvent] = []
+    size: int = 0
+    stored: AsyncResult[dict[str, int]] = field(default_factory=AsyncResult)
 
 
 class EventStore:

@@ -80,15 +80,12 @@ class _Question:
         self.decision: ReviewDecision | None = None
 
 
-class _Batch:
+class _Batch(Struct):
     """The messages of one request."""
 
-    __slots__ = ("hook", "questions", "size")
-
-    def __init__(self, hook: ReviewHook) -> None:
-        self.hook = hook
-        self.questions: list[_Question] = []
-        self.size = 0
+    hook: ReviewHook
+    questions: list[_Question] = []
+    size: int = 0
 
 
 class ReviewRequests:
