@@ -6,8 +6,8 @@ from imserver.features.accounts import api, cards_api, factors_api, friends_api,
 from imserver.features.accounts.contract import NICKNAME_CHARACTERS, Account
 from imserver.features.accounts.declared import SETTINGS, TABLES, rules_of
 from imserver.features.accounts.identifiers import Identifier, checked
-from imserver.features.accounts.resets import hash_of
 from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.tokens import secret_hash
 from imserver.plugin import Feature
 
 __all__ = [
@@ -17,8 +17,8 @@ __all__ = [
     "AccountStore",
     "Identifier",
     "checked",
-    "hash_of",
     "rules_of",
+    "secret_hash",
 ]
 
 FEATURE = Feature(

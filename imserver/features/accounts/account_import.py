@@ -172,11 +172,7 @@ def _time(value: Any) -> int:
     if isinstance(value, str) and _unix_seconds(value):
         return int(value)
     try:
-        return _seconds(value)
+        when = datetime.fromisoformat(value)
+        return max(0, int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()))
     except (TypeError, ValueError, OverflowError):
         raise BadField("created: expected Unix seconds or a date") from None
-
-
-def _seconds(value: Any) -> int:
-    when = datetime.fromisoformat(value)
-    return max(0, int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()))

@@ -103,7 +103,10 @@ class Confirmations:
     def _send(self, account: Account) -> None:
         self._of_account.require((account.app, account.id))
         self._mails.charge(account)
-        link = f"{self._server}/api/v1/accounts/email/confirm?token={self._token(account)}"
+        end = int(time()) + LINK_SECONDS
+        content = _LAYOUT.pack(account.id, end, _digest(account), b"")[:-_SIGNATURE_BYTES]
+        token = urlsafe_b64encode(content + _signature(content, self._keys[0])).decode()
+        link = f"{self._server}/api/v1/accounts/email/confirm?token={token}"
         text = _TEXT.format(link=link, site=self._site, hours=LINK_SECONDS // 3600)
         self._mails.start(lambda: (account, "Confirm your e-mail address · 确认您的邮箱", text))
 
@@ -136,12 +139,6 @@ class Confirmations:
         if end <= time():
             raise UnknownConfirmation("the token has expired")
         return id, digest
-
-    def _token(self, account: Account) -> str:
-        content = _LAYOUT.pack(account.id, int(time()) + LINK_SECONDS, _digest(account), b"")[
-            :-_SIGNATURE_BYTES
-        ]
-        return urlsafe_b64encode(content + _signature(content, self._keys[0])).decode()
 
 
 def _signature(content: bytes, key: bytes) -> bytes:

@@ -7,7 +7,6 @@ it, once. The library is imported with the first code.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from base64 import b32encode
 from collections.abc import Hashable
@@ -20,7 +19,7 @@ from msgspec import Struct
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import FACTOR_CODES, MakeBuckets
 from imserver.features.accounts.factor_rows import FactorStore
-from imserver.features.accounts.tokens import KnownDevice
+from imserver.features.accounts.tokens import KnownDevice, secret_hash
 from imserver.plugin.errors import HttpProblem, ServiceRefused
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ class Factors:
         if len(plain) == 6 and plain.isascii() and plain.isdecimal():
             step = _step_of(self._rows.secret(id), plain)
             return step > 0 and self._rows.use_step(id, step)
-        return self._rows.use_code(id, _hash_of(plain.lower()))
+        return self._rows.use_code(id, secret_hash(plain.lower()))
 
     def begin(self, account: Account, issuer: str) -> FactorBegun:
         """Make the secret of a factor. It counts when a code of it confirms it. Raises FactorOn.
@@ -143,14 +142,14 @@ class Factors:
             raise WrongCode(account.user)
         self._wrong.give_back(payer)
         codes = _new_codes()
-        if not self._rows.confirm(account.id, secret, step, list(map(_hash_of, codes)), int(time())):
+        if not self._rows.confirm(account.id, secret, step, list(map(secret_hash, codes)), int(time())):
             raise FactorOn(account.user)
         return list(map(_shown, codes))
 
     def renew_codes(self, account: Account) -> list[str]:
         """New recovery codes, in place of all earlier ones. Raises FactorOff."""
         codes = _new_codes()
-        if not self._rows.replace_codes(account.id, list(map(_hash_of, codes))):
+        if not self._rows.replace_codes(account.id, list(map(secret_hash, codes))):
             raise FactorOff(account.user)
         return list(map(_shown, codes))
 
@@ -181,11 +180,6 @@ def _step_of(secret: str, code: str) -> int:
 
 def _new_codes() -> list[str]:
     return [b32encode(token_bytes(_CODE_BYTES)).decode().lower() for _ in range(CODES)]
-
-
-def _hash_of(code: str) -> str:
-    """The hash of a recovery code. It has 80 random bits, so it needs no salt and no slow hash."""
-    return hashlib.sha256(code.encode("utf-8", "replace")).hexdigest()
 
 
 def _shown(code: str) -> str:

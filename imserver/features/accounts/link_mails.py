@@ -65,19 +65,18 @@ class LinkMails:
         if self.waiting >= MAX_SENDING:
             self._full(self.waiting)
         else:
-            self._sending.start(gevent.Greenlet(self._run, make))
+            self._sending.start(gevent.Greenlet(self._deliver, make))
 
     def stop(self) -> None:
         """End the sending of mails."""
         self._sending.kill()
 
-    def _run(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
-        if (mail := make()) is not None:
-            account, subject, text = mail
-            self._deliver(account, Mail(account.email, subject, text))
-
-    def _deliver(self, account: Account, mail: Mail) -> None:
-        """Send a mail. Repeat it if the mail server refuses it for now, or does not answer."""
+    def _deliver(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
+        """Greenlet: send a mail. Repeat it if the mail server refuses it for now, or does not answer."""
+        if (made := make()) is None:
+            return
+        account, subject, text = made
+        mail = Mail(account.email, subject, text)
         deadline = monotonic() + _MAIL_SECONDS
         for failures in count(1):
             try:

@@ -6,7 +6,6 @@ exists. Mails are sent in the background and repeated while the mail server does
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable
 from secrets import token_urlsafe
@@ -18,6 +17,7 @@ from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import RESET_MAILS
 from imserver.features.accounts.link_mails import LinkMails
 from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.tokens import secret_hash
 from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
 from imserver.plugin.identity import GOCHAT, TooManyRequests
 
@@ -79,7 +79,7 @@ class Resets:
         Raises BadField, NoAccounts, PasswordsOff, ServiceRefused (no such code), TooManyRequests and
         Overloaded.
         """
-        return self._accounts.reset_password(app, hash_of(code), password, address)
+        return self._accounts.reset_password(app, secret_hash(code), password, address)
 
     # --- in the background ----------------------------------------------------------------------------------
 
@@ -96,7 +96,9 @@ class Resets:
                 log.info("app %s: account %d has reached its limit of reset mails", app, account.id)
                 return None
             code, now = token_urlsafe(32), int(time())
-            if not self._rows.add_reset(account.id, account.email, hash_of(code), now, now + CODE_SECONDS):
+            if not self._rows.add_reset(
+                account.id, account.email, secret_hash(code), now, now + CODE_SECONDS
+            ):
                 return None  # the address has changed meanwhile
         except StorageUnavailable as error:
             log.warning("app %s: a password cannot be reset: %s", app, error)
@@ -104,8 +106,3 @@ class Resets:
         page = self._accounts.rules_of(app).reset_url or self._own_page()
         text = _TEXT.format(link=f"{page}#reset={code}", minutes=CODE_SECONDS // 60)
         return account, "Reset your password · 重置密码", text
-
-
-def hash_of(code: str) -> str:
-    """The hash of a code to reset a password, as it is stored."""
-    return hashlib.sha256(code.encode()).hexdigest()

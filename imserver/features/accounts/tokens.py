@@ -132,9 +132,10 @@ def bot_token(id: int, secret: str) -> str:
     return f"{FullSession.bot_prefix}{id}_{secret}"
 
 
-def bot_hash(secret: str) -> str:
-    """The hash of a secret that is stored."""
-    return hashlib.sha256(secret.encode()).hexdigest()
+def secret_hash(secret: str) -> str:
+    """The hash of a random secret, as it is stored. It has 80 random bits or more, so it needs no salt and no
+    slow hash."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class AccountTokens:
@@ -233,7 +234,7 @@ class AccountTokens:
         token. See :class:`imserver.auth.accounts.AccountLookup`."""
         session = self.holder(token)
         if session.account.bot:
-            return bot_hash(token.removeprefix(session.bot_prefix).partition("_")[2])
+            return secret_hash(token.removeprefix(session.bot_prefix).partition("_")[2])
         return f"{session.account.version}.{session.device_id}.{session.expires_at}"
 
     def still_holds(self, app: str, user: str, proof: str) -> bool:
@@ -273,7 +274,7 @@ class AccountTokens:
         id, _, secret = token.removeprefix(FullSession.bot_prefix).partition("_")
         if not (id.isdecimal() and len(id) <= _ID_DIGITS and len(secret) == 43):
             raise BadToken("this is not a token of a bot")
-        account = self.bots(min(int(id), Limit.ID), bot_hash(secret))
+        account = self.bots(min(int(id), Limit.ID), secret_hash(secret))
         if account is None or not self.wanted_in(account.app):
             raise BadToken("the bot does not exist, or its token was replaced")
         if account.is_locked(time()):

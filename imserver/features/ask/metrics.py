@@ -7,14 +7,8 @@ from typing import Final
 from imserver.features.ask.parts import AskParts
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.metrics import Metric
-from imserver.plugin.services import Core
 
 EVENTS: Final = ("ask", "answer", "refuse", "cancel", "expire", "escalate", "remind")
-
-
-def _events(core: Core) -> dict[str, int]:
-    counts = core.storage.store.part(MessageLog).asks.counts
-    return {event: counts[event] for event in EVENTS}
 
 
 METRICS: Final[tuple[Metric, ...]] = (
@@ -22,7 +16,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         "imserver_asks_total",
         "counter",
         "Questions asked over HTTP, and what happened to questions. refuse: an answer came too late",
-        _events,
+        lambda core: {event: core.storage.store.part(MessageLog).asks.counts[event] for event in EVENTS},
         label="event",
     ),
     Metric(

@@ -63,19 +63,15 @@ class Waits:
         """App of a question for which somebody waits → the log was looked through up to this id."""
         self._apps: Counter[str] = Counter()
         self._payers: Counter[str] = Counter()
-        self._count = 0
-
-    @property
-    def count(self) -> int:
-        """How many wait. Never switches."""
-        return self._count
+        self.count = 0
+        """How many wait."""
 
     def wait(self, app: str, user: str, message: int, seen: int, seconds: float, payer: str) -> Entry | None:
         """The question, once it is closed or has more than ``seen`` answers, or after so many seconds. None:
         the user can read no such question, or the app was deleted. ``payer``: who makes the request.
         Switches. Raises StorageUnavailable."""
         deadline = monotonic() + seconds
-        if seconds <= 0 or self._count >= MOST_WAITS or self._payers[payer] >= MOST_OF_ONE:
+        if seconds <= 0 or self.count >= MOST_WAITS or self._payers[payer] >= MOST_OF_ONE:
             return self._log.asks.get(app, user, message)
         signal = self._add(app, message, payer)
         try:
@@ -104,7 +100,7 @@ class Waits:
     def _add(self, app: str, message: int, payer: str) -> _Wait:
         signal = _Wait()
         self._signals.setdefault((app, message), []).append(signal)
-        self._count += 1
+        self.count += 1
         self._payers[payer] += 1
         self._apps[app] += 1
         if self._apps[app] == 1:
@@ -117,7 +113,7 @@ class Waits:
         signals.remove(signal)
         if not signals:
             del self._signals[app, message]
-        self._count -= 1
+        self.count -= 1
         for counter, key in ((self._payers, payer), (self._apps, app)):
             counter[key] -= 1
             if not counter[key]:
@@ -129,7 +125,7 @@ class Waits:
     def run(self) -> None:
         """Greenlet: wake those whose questions have changed, until it is killed."""
         while True:
-            self._news.wait(_LOOK_SECONDS if self._count else None)
+            self._news.wait(_LOOK_SECONDS if self.count else None)
             self._news.clear()
             try:
                 self._look()

@@ -5,7 +5,6 @@ Incoming webhooks: URLs whose requests become messages in a group, from a bot th
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Collection, Sequence
 from secrets import token_urlsafe
@@ -25,7 +24,7 @@ from imserver.features.accounts.accounts import (
 from imserver.features.accounts.api import Nickname, UserId
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.identifiers import BadField, checked
-from imserver.features.accounts.tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
+from imserver.features.accounts.tokens import AccountTokens, bot_token, make_bot_secret, secret_hash
 from imserver.features.bots.declared import HTTP_TOO_MANY_BOTS, BotLimits
 from imserver.features.bots.rows import Bot, BotCommand, BotStore, HookStore, IncomingHook
 from imserver.features.bots.wire import AskBotCommands
@@ -105,7 +104,7 @@ class Bots(Struct, frozen=True):
         secret, record = make_bot_secret(), self.accounts.recorder(app)
         account = Account(0, app, "", nickname, avatar, name=name)
         bot = self.stored.add(
-            account, 0 if owner is None else owner.id, bot_hash(secret), self.limits.bots, record
+            account, 0 if owner is None else owner.id, secret_hash(secret), self.limits.bots, record
         )
         if bot is None:
             if by:
@@ -193,7 +192,7 @@ class Bots(Struct, frozen=True):
     def rotate(self, app: str, by: str, bot: str) -> str:
         """Replace the token of a bot and end its sessions. Returns the new token. Raises UnknownBot."""
         id, secret = self.get(app, by, bot).account.id, make_bot_secret()
-        if not self.stored.set(app, id, "token_hash", bot_hash(secret)):
+        if not self.stored.set(app, id, "token_hash", secret_hash(secret)):
             raise UnknownBot(bot)
         self.close_sessions(app, [bot], None)
         return bot_token(id, secret)
@@ -264,7 +263,7 @@ class IncomingHooks(Struct, frozen=True):
         hook = IncomingHook(bot.account.id, app, group, int(time()))
         try:
             self.groups.invite(app, group, by, [user])
-            self.rows.add_incoming(hook, _hash(token))
+            self.rows.add_incoming(hook, secret_hash(token))
         except BaseException:
             self.accounts.remove(app, user)
             raise
@@ -294,7 +293,7 @@ class IncomingHooks(Struct, frozen=True):
         Raises UnknownHook and TooManyRequests.
         """
         self.addresses.require(by_address("", address))  # only the token says which app
-        row = self.rows.incoming_with(_hash(token))
+        row = self.rows.incoming_with(secret_hash(token))
         if row is None:
             raise UnknownHook("")
         return row
@@ -302,10 +301,6 @@ class IncomingHooks(Struct, frozen=True):
     def _require_role(self, app: str, by: str, group: int) -> None:
         if self.groups.role(app, group, by) not in (OWNER, ADMIN, ""):
             raise NotAllowed("only the owner and admins manage the webhooks of this group")
-
-
-def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 # --- slash commands -----------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from msgspec import to_builtins
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import AppAccountSettings, rules_of
 from imserver.features.accounts.people import PeopleStore
-from imserver.features.accounts.resets import hash_of
 from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.tokens import secret_hash
 from imserver.features.invitations.invitations import CODE_BYTES
 from imserver.features.invitations.rows import InvitationShown, InvitationStore
 from imserver.plugin.commands import fail, opened, record_act, settings_options
@@ -67,7 +67,7 @@ def chat(path: str | None, data_dir: str | None, group: str, owner: bool) -> Non
         group_id = _group_of(store, account, group)
         if owner or not password:
             code = token_urlsafe(CODE_BYTES)
-            AccountStore(store).add_reset(account.id, account.email, hash_of(code), now, now + _DAY)
+            AccountStore(store).add_reset(account.id, account.email, secret_hash(code), now, now + _DAY)
             link = f"{page}#owner={_OWNER}.{code}.{group_id}"
             click.echo(_FOR_OWNER.format(until=_time(now + _DAY), link=link))
             if sys.stdout.isatty():

@@ -22,7 +22,7 @@ from imserver.features.notifications.contract import (
     QuietHours,
     Wishes,
 )
-from imserver.features.notifications.decisions import is_zone
+from imserver.features.notifications.decisions import find_zone
 from imserver.features.notifications.declared import (
     AN_HOUR,
     HTTP_NOTIFICATIONS_OFF,
@@ -411,7 +411,7 @@ def update_wishes(
     if preview is not UNSET:
         wished = replace(wished, preview=preview)
     if quiet is not UNSET:
-        if not is_zone(quiet.zone):
+        if find_zone(quiet.zone) is None:
             raise ApiProblem(Problems.INVALID_REQUEST, f"`quiet.zone`: there is no time zone `{quiet.zone}`")
         times = (quiet.begin, quiet.end)
         begin, end = (int(hours) * 60 + int(minutes) for hours, minutes in (at.split(":") for at in times))

@@ -133,18 +133,14 @@ def mail_due(wishes: Wishes, now: int) -> int:
     return int(datetime.combine(day, time(DAILY_HOUR), local.tzinfo).timestamp() * 1000)
 
 
-def zone_of(name: str) -> ZoneInfo:
-    """The time zone of this name, UTC if this machine does not know it."""
+def find_zone(name: str) -> ZoneInfo | None:
+    """The time zone of this name; None: this machine does not know it."""
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        return ZoneInfo("UTC")
+        return None
 
 
-def is_zone(name: str) -> bool:
-    """Whether this machine knows a time zone of this name."""
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        return False
-    return True
+def zone_of(name: str) -> ZoneInfo:
+    """The time zone of this name, UTC if this machine does not know it."""
+    return find_zone(name) or ZoneInfo("UTC")

@@ -15,7 +15,6 @@ from typing import Final
 
 import msgspec
 from gevent.pool import Pool
-from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.features.accounts.contract import Account
@@ -42,13 +41,6 @@ DUE_AT_ONCE: Final = 100
 SENDING_AT_ONCE: Final = 4
 TRIES: Final = 24
 """How often a mail that is refused for now is tried, about once an hour."""
-
-
-class _Waiting(Struct, frozen=True):
-    """A user who may get a mail."""
-
-    app: str
-    due: MailDue
 
 
 class Mails:
@@ -104,7 +96,7 @@ class Mails:
         self._away = RateLimitedLog(log, "the mail server: %s; trying again")
         self.consumer = self._consumer()
 
-    def _consumer(self) -> Consumer[list[_Waiting]]:
+    def _consumer(self) -> Consumer[list[tuple[str, MailDue]]]:
         return Consumer("mails", self._lease, self._read, self._deliver, until_due=self._until_due)
 
     def is_due(self, app: str, at: int) -> None:
@@ -137,8 +129,8 @@ class Mails:
         soonest = min(self._next.values(), default=inf)
         return None if soonest == inf else max(soonest / 1000 - time(), 0.0)
 
-    def _read(self) -> list[_Waiting] | None:
-        """The users of one app whose mail is due. Switches. Raises StorageUnavailable."""
+    def _read(self) -> list[tuple[str, MailDue]] | None:
+        """The app and the users whose mail is due, of one app. Switches. Raises StorageUnavailable."""
         now = int(time() * 1000)
         for app in self._apps():
             if self._next.get(app, 0) > now:
@@ -151,30 +143,30 @@ class Mails:
                 raise
             if due:
                 self._next.pop(app, None)
-                return [_Waiting(app, each) for each in due]
+                return [(app, each) for each in due]
             if next_due is not None and app in self._next:
                 self._next[app] = min(self._next[app], next_due)
         return None
 
-    def _deliver(self, batch: list[_Waiting]) -> Failure | None:
+    def _deliver(self, batch: list[tuple[str, MailDue]]) -> Failure | None:
         """Send the mails of a batch; what is done leaves it. Switches. Raises StorageUnavailable."""
         problems: list[NotSent] = []
         errors: list[Exception] = []
 
-        def work(waiting: _Waiting) -> None:
+        def work(app: str, due: MailDue) -> None:
             if problems or errors or not self._lease.is_owned:
                 return
             try:
-                self._look_at(waiting)
+                self._look_at(app, due)
             except NotSent as problem:
                 problems.append(problem)
             except Exception as error:
                 errors.append(error)
             else:
-                batch.remove(waiting)
+                batch.remove((app, due))
 
         for waiting in tuple(batch):
-            self._sending.spawn(work, waiting)
+            self._sending.spawn(work, *waiting)
         self._sending.join()
         if errors:
             raise errors[0]
@@ -183,12 +175,11 @@ class Mails:
             return Failure(str(problems[0]))
         return Failure("the lease has ended") if batch else None
 
-    def _look_at(self, waiting: _Waiting) -> None:
+    def _look_at(self, app: str, due: MailDue) -> None:
         """Decide about a user whose mail is due, and store the result. Switches.
 
         Raises StorageUnavailable, and NotSent if the mail server takes no mail at all.
         """
-        app, due = waiting.app, waiting.due
         now = int(time() * 1000)
         wishes = self._rows.wishes(app, [due.user]).get(due.user, Wishes())
         account = self._account(app, due.user)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -52,43 +51,6 @@ def notifications_of(core: Core) -> NotificationParts:
     return core.service(NotificationParts)
 
 
-def build_mails(
-    core: Core,
-    rows: NotificationRows,
-    lease: DeliveryLease,
-    tokens: ActionTokens,
-    apps: Callable[[], Collection[str]],
-) -> Mails:
-    """Build what sends mails. ``apps``: those in which somebody can be notified."""
-    server = core.config.app.http_url.rstrip("/")
-
-    def page_of(app: str) -> str:
-        return core.node.chat_page if app == GOCHAT else ""
-
-    def stop_url(app: str, user: str) -> str:
-        return f"{server}/api/v1/notifications/unsubscribe?token={tokens.make_mail(app, user)}"
-
-    def answer_url(app: str, user: str, message: int) -> str:
-        return f"{server}/api/v1/notifications/answer?token={tokens.make_ask(app, user, message)}"
-
-    return Mails(
-        rows=rows,
-        store=core.storage.store,
-        accounts=accounts_of(core).rows,
-        tenants=core.identity.tenants,
-        smtp=settings_of(core.config, SmtpSettings),
-        lease=lease,
-        apps=apps,
-        page_of=page_of,
-        stop_url=stop_url,
-        answer_url=answer_url,
-        site=urlsplit(server).netloc,
-        wants=webhooks_of(core).feeds.wants,
-        ask_once=accounts_of(core).confirmations.ask_once,
-        is_banned=core.sessions.sessions.is_banned,
-    )
-
-
 def build(core: Core) -> FeatureParts:
     """Build them, and join them to the core."""
     webhooks = webhooks_of(core)
@@ -105,9 +67,6 @@ def build(core: Core) -> FeatureParts:
     rules = partial(rules_in, core.identity.tenants)
     recipients = Recipients(core.storage.store, core.identity.relations, core.sessions.sessions.is_banned)
 
-    def wake(hosts: Collection[str]) -> None:
-        deliveries.wake(hosts)
-
     notifier = Notifier(
         store=core.storage.store,
         rows=rows,
@@ -118,11 +77,28 @@ def build(core: Core) -> FeatureParts:
         accounts_of=accounts_of(core).accounts.those_of,
         recipients=recipients,
         lease=lease,
-        wake=wake,
+        wake=lambda hosts: deliveries.wake(hosts),
         make_token=tokens.make,
         mail=lambda app, at: mails.is_due(app, at),
     )
-    mails = build_mails(core, rows, lease, tokens, lambda: notifier.apps)
+    server = core.config.app.http_url.rstrip("/")
+    pages = f"{server}/api/v1/notifications"
+    mails = Mails(
+        rows=rows,
+        store=core.storage.store,
+        accounts=accounts_of(core).rows,
+        tenants=core.identity.tenants,
+        smtp=settings_of(core.config, SmtpSettings),
+        lease=lease,
+        apps=lambda: notifier.apps,
+        page_of=lambda app: core.node.chat_page if app == GOCHAT else "",
+        stop_url=lambda app, user: f"{pages}/unsubscribe?token={tokens.make_mail(app, user)}",
+        answer_url=lambda app, user, entry: f"{pages}/answer?token={tokens.make_ask(app, user, entry)}",
+        site=urlsplit(server).netloc,
+        wants=feeds.wants,
+        ask_once=accounts_of(core).confirmations.ask_once,
+        is_banned=core.sessions.sessions.is_banned,
+    )
     deliveries = Deliveries(
         rows=rows,
         webpush=webpush,

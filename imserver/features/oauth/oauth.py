@@ -13,7 +13,6 @@ In a cluster Redis has the running logins, so any node may take the callback.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import logging
 import re
@@ -32,6 +31,7 @@ from msgspec import Struct
 from imserver.features.accounts.accounts import Accounts, Closed, check_device
 from imserver.features.accounts.contract import Account, FullSession, Taken
 from imserver.features.accounts.identifiers import BadField
+from imserver.features.accounts.tokens import secret_hash
 from imserver.features.oauth.declared import HTTP_LAST_LOGIN, HTTP_LINK_TAKEN, ProviderSettings, providers_of
 from imserver.features.oauth.links import AccountLink, LinkStore
 from imserver.features.oauth.providers import (
@@ -270,9 +270,9 @@ class OAuth:
         )
         with self._turn(app, name):
             url = provider.address(self._request(row))
-        key = _hash(login)
+        key = secret_hash(login)
         self._put(key, row)
-        self._values.put_value(_STATE + _hash(row.state), key.encode(), LOGIN_SECONDS)
+        self._values.put_value(_STATE + secret_hash(row.state), key.encode(), LOGIN_SECONDS)
         return Started(url, login, row.shown)
 
     def _request(self, row: _Running) -> AuthorizationRequest:
@@ -306,7 +306,7 @@ class OAuth:
         UnknownLogin, LoginRefused and ProviderUnavailable; then the login has failed.
         """
         app = self._tenants.resolve(app)
-        key, row = self._claimed(_STATE + _hash(state))
+        key, row = self._claimed(_STATE + secret_hash(state))
         row.step = "returned"
         try:
             if (row.app, row.provider) != (app, name):
@@ -325,11 +325,11 @@ class OAuth:
             raise
         secret = token_urlsafe(32)
         if row.return_to:
-            row.step, row.code = "done", _hash(secret)
+            row.step, row.code = "done", secret_hash(secret)
             self._put(key, row)
             return Question(f"{self._base}{row.return_to}#oauth={secret}")
         self._put(key, row)
-        self._values.put_value(_QUESTION + _hash(secret), key.encode(), LOGIN_SECONDS)
+        self._values.put_value(_QUESTION + secret_hash(secret), key.encode(), LOGIN_SECONDS)
         linked = self._accounts.get(app, str(row.account)) if row.account else None
         return Question(
             title=title,
@@ -353,7 +353,7 @@ class OAuth:
 
     def agree(self, code: str, agreed: bool) -> None:
         """Take the answer of the user to a :class:`Question`. Raises UnknownLogin if it was answered."""
-        key, row = self._claimed(_QUESTION + _hash(code))
+        key, row = self._claimed(_QUESTION + secret_hash(code))
         row.step = "done" if agreed else "failed"
         self._put(key, row)
 
@@ -374,14 +374,14 @@ class OAuth:
             return self._finish(app, login, code, address, factor)
 
     def _finish(self, app: str, login: str, code: str, address: str, factor: str) -> FullSession | str | None:
-        key = _hash(login)
+        key = secret_hash(login)
         row = self._row(key)
         if row is None or row.app != app:
             self._accounts.charge_guess(app, address)
             raise UnknownLogin
         if row.step not in ("done", "failed"):
             return None
-        is_right = not row.code or hmac.compare_digest(row.code, _hash(code))
+        is_right = not row.code or hmac.compare_digest(row.code, secret_hash(code))
         if row.found is not None and row.step == "done" and is_right and not row.account:
             linked = self._linked(app, row.provider, row.found.subjects)
             if linked is not None:
@@ -463,10 +463,6 @@ class OAuth:
             raise UnknownProvider(name)
         if done == "last":
             raise ServiceRefused(problem=HTTP_LAST_LOGIN)
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 
 def oauth_of(core: Core) -> OAuth:

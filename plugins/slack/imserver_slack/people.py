@@ -19,7 +19,7 @@ from imserver.features.accounts import (
     AccountStore,
     Identifier,
     checked,
-    hash_of,
+    secret_hash,
 )
 from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.messages import clean_name
@@ -130,5 +130,5 @@ class People:
             if found is None or found[1]:
                 continue
             code = token_urlsafe(_CODE_BYTES)
-            if self._rows.add_reset(account.id, account.email, hash_of(code), now, now + days * _DAY):
+            if self._rows.add_reset(account.id, account.email, secret_hash(code), now, now + days * _DAY):
                 yield account.name or account.email, account.email, f"{page}#reset={code}"
