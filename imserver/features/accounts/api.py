@@ -366,17 +366,10 @@ def rules(api: AccountApi, call: Call, app: AccountApp = GOCHAT) -> RulesAnswer:
 
     For the form with which users register.
     """
-    accounts = api.accounts
-    of_app = accounts.rules_of(call.app)
-    return RulesAnswer(
-        registration=accounts.registration_is_open,
-        identifiers=list(of_app.identifiers),
-        find=of_app.find,
-        search=of_app.search,
-        passwords=of_app.passwords,
-        reset=api.resets.offered_in(call.app),
-        guests=of_app.guests,
-    )
+    of_app = api.accounts.rules_of(call.app)
+    is_open, has_resets = api.accounts.registration_is_open, api.resets.offered_in(call.app)
+    identifiers = list(of_app.identifiers)
+    return view(RulesAnswer, of_app, registration=is_open, identifiers=identifiers, reset=has_resets)
 
 
 @routes.get("/accounts/show", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, user="optional")

@@ -15,14 +15,15 @@ from struct import Struct as Layout
 from time import time
 from typing import Final
 
+from msgspec import Struct
+
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.contract import Account
-from imserver.features.accounts.declared import CONFIRM_MAILS
 from imserver.features.accounts.identifiers import BadField
 from imserver.features.accounts.link_mails import LinkMails
 from imserver.features.accounts.rows import AccountStore
 from imserver.plugin.errors import HttpProblem, ServiceRefused
-from imserver.plugin.identity import TooManyRequests
+from imserver.plugin.identity import Buckets, TooManyRequests
 
 LINK_SECONDS: Final = 86_400
 """For how long a link is valid."""
@@ -52,41 +53,32 @@ class UnknownConfirmation(
     """The token was not made here, has expired, or the account has another address now."""
 
 
-class Confirmations:
+class Confirmations(Struct, frozen=True):
     """Asks for confirmations by mail, and notes them.
 
     The first of ``keys`` signs the links, and each verifies them. ``server``: the address of this server,
-    with which links begin. ``site``: its name in mails.
+    with which links begin. ``site``: its name in mails. ``of_account``: the rate of mails to one account.
     """
 
-    def __init__(
-        self,
-        keys: Sequence[bytes],
-        accounts: Accounts,
-        rows: AccountStore,
-        mails: LinkMails,
-        server: str,
-        site: str,
-    ) -> None:
-        self._keys = keys
-        self._accounts = accounts
-        self._rows = rows
-        self._mails = mails
-        self._server = server
-        self._site = site
-        self._of_account = mails.buckets(CONFIRM_MAILS)
+    keys: Sequence[bytes]
+    accounts: Accounts
+    rows: AccountStore
+    mails: LinkMails
+    server: str
+    site: str
+    of_account: Buckets
 
     @property
     def are_offered(self) -> bool:
         """Whether this server sends mail."""
-        return self._mails.has_server
+        return self.mails.has_server
 
     def request(self, app: str, user: str) -> bool:
         """Send a mail with a link to the address of an account; False: it is confirmed already.
 
         Switches. Raises BadField (there is no address), NoAccounts, UnknownAccount and TooManyRequests.
         """
-        account = self._accounts.known(app, user)
+        account = self.accounts.known(app, user)
         if not account.email:
             raise BadField("the account has no e-mail address")
         if not account.email_confirmed:
@@ -96,19 +88,19 @@ class Confirmations:
     def ask_once(self, account: Account) -> None:
         """Send such a mail by itself, but only once in the life of an account. Switches. Raises
         StorageUnavailable."""
-        if self._rows.note_question(account.id):
+        if self.rows.note_question(account.id):
             with suppress(TooManyRequests):  # the user has just had one
                 self._send(account)
 
     def _send(self, account: Account) -> None:
-        self._of_account.require((account.app, account.id))
-        self._mails.charge(account)
+        self.of_account.require((account.app, account.id))
+        self.mails.charge(account)
         end = int(time()) + LINK_SECONDS
         content = _LAYOUT.pack(account.id, end, _digest(account), b"")[:-_SIGNATURE_BYTES]
-        token = urlsafe_b64encode(content + _signature(content, self._keys[0])).decode()
-        link = f"{self._server}/api/v1/accounts/email/confirm?token={token}"
-        text = _TEXT.format(link=link, site=self._site, hours=LINK_SECONDS // 3600)
-        self._mails.start(lambda: (account, "Confirm your e-mail address · 确认您的邮箱", text))
+        token = urlsafe_b64encode(content + _signature(content, self.keys[0])).decode()
+        link = f"{self.server}/api/v1/accounts/email/confirm?token={token}"
+        text = _TEXT.format(link=link, site=self.site, hours=LINK_SECONDS // 3600)
+        self.mails.start(lambda: (account, "Confirm your e-mail address · 确认您的邮箱", text))
 
     def confirm(self, token: str) -> Account:
         """The owner of a mailbox has confirmed. Returns the account. Switches. Raises UnknownConfirmation and
@@ -120,7 +112,7 @@ class Confirmations:
             accounts.append(account)
             return hmac.compare_digest(digest, _digest(account))
 
-        if not self._rows.confirm_email(id, is_meant):
+        if not self.rows.confirm_email(id, is_meant):
             raise UnknownConfirmation("the account has another address now")
         return accounts[-1]
 
@@ -132,7 +124,7 @@ class Confirmations:
             content = b""
         signed, signature = content[:-_SIGNATURE_BYTES], content[-_SIGNATURE_BYTES:]
         if len(content) != _LAYOUT.size or not any(
-            hmac.compare_digest(signature, _signature(signed, key)) for key in self._keys
+            hmac.compare_digest(signature, _signature(signed, key)) for key in self.keys
         ):
             raise UnknownConfirmation("this is no token of this server")
         id, end, digest, _ = _LAYOUT.unpack(content)

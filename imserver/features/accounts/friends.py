@@ -6,6 +6,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, Literal
 
+from msgspec import Struct
+
 from imserver.features.accounts.contract import Contact, ListName
 from imserver.features.accounts.declared import HTTP_TOO_MANY_FRIENDS
 from imserver.features.accounts.rows import AccountStore, Relating, States
@@ -48,17 +50,16 @@ class Oneself(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="`friend`
     """A user cannot be their own friend."""
 
 
-class Friends:
+class Friends(Struct, frozen=True):
     """Changes the relation between two accounts. Every method may switch and raise StorageUnavailable.
 
     A user who is no account of the app has no lists. The connections of both users that follow the log
     receive signals about changes that they may see, by ``send``.
     """
 
-    def __init__(self, accounts: AccountStore, limit: int, send: Callable[[ToFollowers], object]) -> None:
-        self._accounts = accounts
-        self._limit = limit
-        self._send = send
+    accounts: AccountStore
+    limit: int
+    send: Callable[[ToFollowers], object]
 
     def change(
         self, app: str, user: str, other: str, becoming: Relating, condition: Condition | None = None
@@ -81,7 +82,7 @@ class Friends:
             states = before, after
             return after, result
 
-        word = self._accounts.relate(app, mine, theirs, self._limit, change, condition)
+        word = self.accounts.relate(app, mine, theirs, self.limit, change, condition)
         if word == "unknown":
             raise UnknownFriend(other)
         if word == "full":
@@ -95,12 +96,12 @@ class Friends:
 
     def _changed(self, app: str, user: str, other: str) -> None:
         """Send a user the signal that the relation to another one has changed."""
-        self._send(ToFollowers(app, (user,), 0, Signal("contact", other, "", to=user)))
+        self.send(ToFollowers(app, (user,), 0, Signal("contact", other, "", to=user)))
 
     def listed(self, name: ListName, user: str, after: str, limit: int) -> tuple[int, list[Contact]]:
         """The length of a list of an account, and a page of it after the user ``after``."""
         id = id_of(user)
-        return self._accounts.contacts(name, id, id_of(after), limit) if id else (0, [])
+        return self.accounts.contacts(name, id, id_of(after), limit) if id else (0, [])
 
 
 def relation_of(states: States) -> Relation:

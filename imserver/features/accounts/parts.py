@@ -14,7 +14,7 @@ from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.cards import Cards, LastSeen
 from imserver.features.accounts.confirmations import Confirmations
 from imserver.features.accounts.contract import Account
-from imserver.features.accounts.declared import AccountSettings, SmtpSettings
+from imserver.features.accounts.declared import CONFIRM_MAILS, RESET_MAILS, AccountSettings, SmtpSettings
 from imserver.features.accounts.factor_rows import FactorStore
 from imserver.features.accounts.factors import Factors
 from imserver.features.accounts.friends import Friends
@@ -110,9 +110,10 @@ def build(core: Core) -> FeatureParts:
     guests = Guests(config, accounts, rows, core.sessions, buckets, guest_deleted)
     smtp, server = settings_of(config, SmtpSettings), config.app.http_url.rstrip("/")
     mails = LinkMails(smtp, config.accounts.rate_seconds, buckets)
-    resets = Resets(accounts, rows, mails, lambda: core.node.chat_page)
+    resets = Resets(accounts, rows, mails, mails.buckets(RESET_MAILS), lambda: core.node.chat_page)
     keys = core.node.keys_for("e-mail confirmations")
-    confirmations = Confirmations(keys, accounts, rows, mails, server, urlsplit(server).netloc)
+    site, of_account = urlsplit(server).netloc, mails.buckets(CONFIRM_MAILS)
+    confirmations = Confirmations(keys, accounts, rows, mails, server, site, of_account)
     last_seen = LastSeen(rows, tokens.wanted_in)
 
     def stop() -> None:

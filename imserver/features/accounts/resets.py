@@ -12,14 +12,15 @@ from secrets import token_urlsafe
 from time import time
 from typing import Final
 
+from msgspec import Struct
+
 from imserver.features.accounts.accounts import Accounts, may_be_login
 from imserver.features.accounts.contract import Account
-from imserver.features.accounts.declared import RESET_MAILS
 from imserver.features.accounts.link_mails import LinkMails
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.tokens import secret_hash
 from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
-from imserver.plugin.identity import GOCHAT, TooManyRequests
+from imserver.plugin.identity import GOCHAT, Buckets, TooManyRequests
 
 log: Final = logging.getLogger(__name__)
 
@@ -39,26 +40,24 @@ If it was not you, you need not do anything: your password stays as it is.
 """
 
 
-class Resets:
+class Resets(Struct, frozen=True):
     """Asks for resets by mail, and carries them out.
 
-    ``own_page``: the address of this server's own page for links of the app of GoChat; ``""``: it has none.
+    ``of_account``: the rate of mails to one account. ``own_page``: the address of this server's own page for
+    links of the app of GoChat; ``""``: it has none.
     """
 
-    def __init__(
-        self, accounts: Accounts, rows: AccountStore, mails: LinkMails, own_page: Callable[[], str]
-    ) -> None:
-        self._own_page = own_page
-        self._accounts = accounts
-        self._rows = rows
-        self._mails = mails
-        self._of_account = mails.buckets(RESET_MAILS)
+    accounts: Accounts
+    rows: AccountStore
+    mails: LinkMails
+    of_account: Buckets
+    own_page: Callable[[], str]
 
     def offered_in(self, app: str) -> bool:
         """Whether users of an app may reset their password by e-mail. Raises NoAccounts."""
-        rules = self._accounts.rules_of(app)
-        has_page = rules.reset_url or (self._own_page() and app == GOCHAT)
-        return bool(self._mails.has_server and rules.passwords and has_page)
+        rules = self.accounts.rules_of(app)
+        has_page = rules.reset_url or (self.own_page() and app == GOCHAT)
+        return bool(self.mails.has_server and rules.passwords and has_page)
 
     def request(self, app: str, login: str, address: str) -> None:
         """Send a mail to the account with this identifier, if it exists and has an e-mail address.
@@ -66,11 +65,11 @@ class Resets:
         ``address``: that of the client. The request counts as a login. Raises NoAccounts, PasswordsOff,
         ServiceRefused (no resets) and TooManyRequests.
         """
-        self._accounts.charge_reset(app, address)
+        self.accounts.charge_reset(app, address)
         if not self.offered_in(app):
             raise ServiceRefused("Passwords of this app are not reset by e-mail", Problems.NOT_IMPLEMENTED)
         if may_be_login(login, ""):
-            self._mails.start(lambda: self._mail(app, login))
+            self.mails.start(lambda: self._mail(app, login))
 
     def finish(self, app: str, code: str, password: str, address: str) -> str:
         """Set a new password with the code of a mail. All sessions and tokens of the account end. Returns its
@@ -79,30 +78,28 @@ class Resets:
         Raises BadField, NoAccounts, PasswordsOff, ServiceRefused (no such code), TooManyRequests and
         Overloaded.
         """
-        return self._accounts.reset_password(app, secret_hash(code), password, address)
+        return self.accounts.reset_password(app, secret_hash(code), password, address)
 
     # --- in the background ----------------------------------------------------------------------------------
 
     def _mail(self, app: str, login: str) -> tuple[Account, str, str] | None:
         """Make a code: to whom it goes, subject and text; None: nothing is sent."""
         try:
-            account = self._accounts.may_reset(app, login)
+            account = self.accounts.may_reset(app, login)
             if account is None:
                 return None
             try:
-                self._of_account.require((app, account.id))
-                self._mails.charge(account)
+                self.of_account.require((app, account.id))
+                self.mails.charge(account)
             except TooManyRequests:
                 log.info("app %s: account %d has reached its limit of reset mails", app, account.id)
                 return None
             code, now = token_urlsafe(32), int(time())
-            if not self._rows.add_reset(
-                account.id, account.email, secret_hash(code), now, now + CODE_SECONDS
-            ):
+            if not self.rows.add_reset(account.id, account.email, secret_hash(code), now, now + CODE_SECONDS):
                 return None  # the address has changed meanwhile
         except StorageUnavailable as error:
             log.warning("app %s: a password cannot be reset: %s", app, error)
             return None
-        page = self._accounts.rules_of(app).reset_url or self._own_page()
+        page = self.accounts.rules_of(app).reset_url or self.own_page()
         text = _TEXT.format(link=f"{page}#reset={code}", minutes=CODE_SECONDS // 60)
         return account, "Reset your password · 重置密码", text

@@ -36,7 +36,7 @@ class _Work(Struct):
     due: list[Absence] = []
 
 
-class Absences:
+class Absences(Struct, frozen=True):
     """Decides about ``absent`` events, in the apps whose feeds this node delivers and that want ``absent``.
 
     A receiver of a stored message who is offline is noted. If they are offline ``absent_seconds`` later, have
@@ -44,35 +44,27 @@ class Absences:
     they were online. What is noted is in the database, so it survives the node. Each app has a consumer.
     """
 
-    def __init__(
-        self,
-        feeds: Feeds,
-        sessions: SessionServices,
-        is_registry_up: Callable[[], bool],
-        store: Store,
-        accounts_of: Callable[[str, Sequence[str]], Iterable[Holder]],
-    ) -> None:
-        self._feeds = feeds
-        self._presence = sessions.presence
-        self._is_registry_up = is_registry_up
-        self._store = store
-        self._accounts_of = accounts_of
-        feeds.notifier = self._notifier
+    feeds: Feeds
+    sessions: SessionServices
+    is_registry_up: Callable[[], bool]
+    store: Store
+    accounts_of: Callable[[str, Sequence[str]], Iterable[Holder]]
 
-    def _notifier(self, feed: Feed) -> Consumer[_Work]:
-        feed.members = RememberedMembers(self._store.part(MessageLog), feed.app)
+    def consumer(self, feed: Feed) -> Consumer[_Work]:
+        """What works on the absences of a feed."""
+        feed.members = RememberedMembers(self.store.part(MessageLog), feed.app)
         return Consumer(
             f"the absent users of {feed.app}",
             feed.lease,
             partial(self._next, feed),
             partial(self._look_at, feed),
-            partial(self._feeds.save, feed),
+            partial(self.feeds.save, feed),
             partial(self._until_due, feed),
         )
 
     def _until_due(self, feed: Feed) -> float | None:
         """Seconds until the next absence is due; None: there is none."""
-        if feed.next_due == _NEVER or not self._feeds.wants(feed.app, "absent"):
+        if feed.next_due == _NEVER or not self.feeds.wants(feed.app, "absent"):
             return None
         return max(feed.next_due / 1000 - steady_time(), MIN_PAUSE_SECONDS)
 
@@ -81,7 +73,7 @@ class Absences:
         window = feed.noting
         assert window is not None
         assert feed.members is not None
-        if not self._feeds.wants(feed.app, "absent"):
+        if not self.feeds.wants(feed.app, "absent"):
             window.skip()
             feed.members.clear()  # the skipped entries may change them
             return None
@@ -91,11 +83,11 @@ class Absences:
             entries = window.first()
             return _Work(entries, window.after(len(entries)))
         now = int(steady_time() * 1000)
-        if feed.next_due <= now and self._is_registry_up():
+        if feed.next_due <= now and self.is_registry_up():
             if not feed.next_due:  # the clock of the process before this one may have been ahead
                 latest = now + int(feed.receiver.absent_seconds * 1000)
-                self._feeds.events.bound_absences(feed.app, latest)
-            due, next_due = self._feeds.events.due_absences(feed.app, now, DUE_AT_ONCE)
+                self.feeds.events.bound_absences(feed.app, latest)
+            due, next_due = self.feeds.events.due_absences(feed.app, now, DUE_AT_ONCE)
             if due:  # until there are none it stays due, also if the following fails
                 return _Work(due=due)
             feed.next_due = next_due or _NEVER
@@ -104,15 +96,15 @@ class Absences:
     def _look_at(self, feed: Feed, work: _Work) -> None:
         """Note who is offline, or add the events that are due, unless the users were online or have read
         it. Switches."""
-        app, events, window = feed.app, self._feeds.events, feed.noting
+        app, events, window = feed.app, self.feeds.events, feed.noting
         assert window is not None
         if work.due:
             reported, over = self._decide(app, work.due)
-            self._feeds.added(events.end_absences(app, self._feeds.node(), reported, over))
+            self.feeds.added(events.end_absences(app, self.feeds.node(), reported, over))
             return
         absences = self._absences(feed, work.entries)
         if absences:
-            events.note(app, self._feeds.node(), work.position, absences)
+            events.note(app, self.feeds.node(), work.position, absences)
             feed.next_due = min(feed.next_due, absences[0].due)
         window.take(work.position)
 
@@ -133,7 +125,7 @@ class Absences:
         users = list(dict.fromkeys(user for user, _ in found))
         if not users:
             return []
-        online = self._presence.are_online(app, users)
+        online = self.sessions.presence.are_online(app, users)
         offline = {user for user, here in zip(users, online, strict=True) if not here}
         due = int((steady_time() + feed.receiver.absent_seconds) * 1000)
         return [
@@ -148,11 +140,11 @@ class Absences:
         self, app: str, due: Sequence[Absence]
     ) -> tuple[list[tuple[Absence, NewEvent]], list[Absence]]:
         users = [each.user for each in due]
-        online = self._presence.online(app, users)
+        online = self.sessions.presence.online(app, users)
         if online.missing:  # tried again: nobody is reported who may be online
             raise StorageUnavailable(f"nodes do not answer: {', '.join(online.missing)}")
-        bots = {account.user for account in self._accounts_of(app, users) if account.bot}
-        stored = self._store.part(MessageLog)
+        bots = {account.user for account in self.accounts_of(app, users) if account.bot}
+        stored = self.store.part(MessageLog)
         entries = {entry.id: entry for entry in stored.entries.find(app, list({each.entry for each in due}))}
         states = stored.conversations.find(app, list({each.conversation for each in due}))
         conversations = {conversation.id: conversation for conversation in states}

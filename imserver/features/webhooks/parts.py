@@ -204,7 +204,8 @@ def build(core: Core) -> FeatureParts:
 
         store, accounts = core.storage.store, core.identity.accounts
         webhooks.feeds.log = store.part(MessageLog)
-        Absences(webhooks.feeds, core.sessions, core.cluster.registry.healthy, store, accounts.those_of)
+        is_up, those_of = core.cluster.registry.healthy, accounts.those_of
+        webhooks.feeds.notifier = Absences(webhooks.feeds, core.sessions, is_up, store, those_of).consumer
         core.service(MessageServices).observers.append(webhooks)
     return FeatureParts(
         webhooks,

@@ -47,7 +47,13 @@ class Harness(Node):
             online=self._presence, are_online=lambda *which: self._presence(*which).users
         )
         sessions = SimpleNamespace(presence=presence)
-        Absences(self.feeds, sessions, lambda: self.registry.healthy(), self.store, accounts_of)  # type: ignore[arg-type]
+        self.feeds.notifier = Absences(
+            self.feeds,
+            sessions,  # type: ignore[arg-type]
+            lambda: self.registry.healthy(),
+            self.store,
+            accounts_of,
+        ).consumer
 
     def _are_online(self, app: str, users: Sequence[str]) -> list[bool]:
         return self._presence(app, users).users
