@@ -73,9 +73,9 @@ class LinkMails:
 
     def _deliver(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
         """Greenlet: send a mail. Repeat it if the mail server refuses it for now, or does not answer."""
-        if (made := make()) is None:
+        if (content := make()) is None:
             return
-        account, subject, text = made
+        account, subject, text = content
         mail = Mail(account.email, subject, text)
         deadline = monotonic() + _MAIL_SECONDS
         for failures in count(1):
