@@ -30,11 +30,11 @@ def unread_body_limit(api: Api, method: str, path: str, headers: Mapping[str, st
     not verified here, a few messages; all others what a form without identity needs.
     """
     limits = api.limits
-    public = limits.public_body_bytes
+    public, some = limits.public_body_bytes, min(8 * MAX_PUBLIC_BODY_BYTES, limits.body_bytes)
     endpoint = row_of(api.endpoints, method, path)
     row = None if endpoint is None else endpoint.route
     if row is not None and row.need is Needs.SIGNED:
-        return min(8 * MAX_PUBLIC_BODY_BYTES, limits.body_bytes)
+        return some
     if row is None or not row.need.scope:
         return public
     if api.keys.demo:
@@ -47,8 +47,4 @@ def unread_body_limit(api: Api, method: str, path: str, headers: Mapping[str, st
     key = api.keys.find(credential)
     if key is not None and key.scopes:
         return limits.body_bytes
-    return (
-        min(8 * MAX_PUBLIC_BODY_BYTES, limits.body_bytes)
-        if row.need.users and is_token(credential)
-        else public
-    )
+    return some if row.need.users and is_token(credential) else public

@@ -75,7 +75,7 @@ def build_network(config: Config, node: NodeState) -> NetworkServices:
         context=context,
         sweep=sweep,
         outgoing=Outgoing(),
-        dispatcher=Dispatcher((), node.metrics),
+        dispatcher=Dispatcher(node.metrics),
         opened={},
         ended=ended,
         forgotten=[],

@@ -285,7 +285,7 @@ class Call(Struct):
     def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         """Decode JSON. Raises :class:`ApiProblem`, which says where the body is wrong."""
         if BACKSLASH in body and has_nul(body):
-            raise ApiProblem(Problems.INVALID_REQUEST, "A text contains U+0000")
+            raise ApiProblem.invalid("A text contains U+0000")
         try:
             return decoder.decode(body)
         except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or of another shape
@@ -579,7 +579,7 @@ def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principa
             elif principal.user or principal.staff:
                 call.app = principal.app
             elif shape.app == "required":
-                raise ApiProblem(Problems.INVALID_REQUEST, "`app`: name the app")
+                raise ApiProblem.invalid("`app`: name the app")
         if shape.user:
             call.user = values.user
         return call
@@ -646,7 +646,7 @@ def authorise(api: Api, route: Route, call: Call) -> None:
         if principal.staff:
             _require_no_ban(api, principal.app, principal.staff)
         if route.user == "required" and not call.user:
-            raise ApiProblem(Problems.INVALID_REQUEST, "`user`: name the user on whose behalf you ask")
+            raise ApiProblem.invalid("`user`: name the user on whose behalf you ask")
     if route.need_with is not None:
         name, need = route.need_with
         if call.params.get(name) == "true" and not principal.may(need):

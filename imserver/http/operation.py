@@ -222,12 +222,10 @@ class Resource(Generic[S]):
     ) -> None:
         self.rows: list[Operation] = []
         self._tag = tag
-        self._service = service
+        self._usual = {"hot": hot, "chapter": chapter, "service": service}
         self._base = base
-        self._hot = hot
         self._problems = problems
         self._refusals = refusals or {}
-        self._chapter = chapter
         self._examples = {type(each): each for each in examples}
 
     def get(self, path: str, need: Need, **more: Any) -> Declare[S]:
@@ -278,9 +276,7 @@ class Resource(Generic[S]):
         summary, _, description = cleandoc(text).partition("\n\n")
         muted = (errors.Problems.MUTED,) if more.get("voice") else ()
         row = {
-            "hot": self._hot,
-            "chapter": self._chapter,
-            "service": self._service,
+            **self._usual,
             **more,
             "problems": tuple(dict.fromkeys((*self._problems, *more.get("problems", ()), *muted))),
         }

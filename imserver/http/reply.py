@@ -115,6 +115,11 @@ class ApiProblem(Exception):
         self.headers = headers
         self.rate = rate
 
+    @classmethod
+    def invalid(cls, detail: str) -> ApiProblem:
+        """Refuses a request that does not fit; ``detail``: why."""
+        return cls(errors.Problems.INVALID_REQUEST, detail)
+
 
 class Style(Struct, frozen=True):
     """The form of refusals.

@@ -13,7 +13,6 @@ from imserver import errors
 from imserver.auth.principal import Principal
 from imserver.auth.tenants import Tenants
 from imserver.cluster.history import count_fitting
-from imserver.errors import Problems
 from imserver.http.form import BadBody, cursor_of, parse_pairs, read_cursor
 from imserver.http.limits import Limits
 from imserver.http.reply import ApiProblem
@@ -46,7 +45,7 @@ def decode_whole(decoder: msgspec.json.Decoder[T], body: bytes, error: Exception
             return decoder.decode(_encode(_decode_whole(body)))
         except (ValueError, RecursionError) as again:
             error = again
-    raise ApiProblem(errors.Problems.INVALID_REQUEST, str(error))
+    raise ApiProblem.invalid(str(error))
 
 
 def _whole(text: str) -> int | float:
@@ -63,11 +62,11 @@ def inflate(body: bytes, limit: int) -> bytes:
     try:
         content = inflater.decompress(body, limit + 1)
     except zlib.error:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "The body is not gzip") from None
+        raise ApiProblem.invalid("The body is not gzip") from None
     if len(content) > limit:
         raise ApiProblem(errors.Problems.BODY_TOO_LARGE)
     if not inflater.eof or inflater.unused_data:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "The body is not gzip")
+        raise ApiProblem.invalid("The body is not gzip")
     return content
 
 
@@ -100,15 +99,15 @@ def read_query(request: HttpRequest, kind: type[Q]) -> Q:
     try:
         pairs = parse_pairs(request.query)
     except BadBody as bad:
-        raise ApiProblem(Problems.INVALID_REQUEST, f"The query: {bad}") from None
+        raise ApiProblem.invalid(f"The query: {bad}") from None
     for name, value in pairs:
         if name in params:
-            raise ApiProblem(Problems.INVALID_REQUEST, f"The parameter `{name}` is given twice")
+            raise ApiProblem.invalid(f"The parameter `{name}` is given twice")
         params[name] = value
     try:
         return msgspec.convert(params, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise ApiProblem(Problems.INVALID_REQUEST, str(error)) from None
+        raise ApiProblem.invalid(str(error)) from None
 
 
 def page_and_cursor(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -53,20 +53,18 @@ CommandTable = Mapping[type, CommandRow]
 
 
 class Dispatcher:
-    """Runs the commands of all dialects from one table. ``tables``: those of the services that run them.
+    """Runs the commands of all dialects from one table.
 
     ``acted(connection, act, command)`` is called for rows with an ``act``; it may be set later, and switch.
     ``refused(connection, request, reply, error)`` is called with each reply that refuses a command, and the
     exception that is the reason; it may be set later.
     """
 
-    def __init__(self, tables: Iterable[CommandTable], metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics) -> None:
         self.table: dict[type, CommandRow] = {}
         self._metrics = metrics
         self.acted: Callable[[Connection, str, Command], None] = lambda *_: None
         self.refused: Callable[[Connection, Request, Reply, Exception | None], None] = lambda *_: None
-        for rows in tables:
-            self.add(rows)
 
     def add(self, rows: CommandTable) -> None:
         """Add the commands of a service. Raises StartError if another service has one of them."""

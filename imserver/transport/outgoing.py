@@ -262,17 +262,13 @@ class AnswerReader:
     def __init__(self, limit: int, cut: bool = False) -> None:
         self.headers: dict[str, str] = {}
         """By name in small letters."""
-        self._body = bytearray()
+        self.body = bytearray()
+        """What has come of it."""
         self.has_head = False
         self.is_complete = False
         self.is_cut = False
         self._limit = limit
         self._cut = cut
-
-    @property
-    def body(self) -> bytes:
-        """What has come of it."""
-        return bytes(self._body)
 
     def on_message_begin(self) -> None:
         # Another answer may have come before: one of the status 1xx.
@@ -286,11 +282,11 @@ class AnswerReader:
         self.has_head = True
 
     def on_body(self, piece: bytes) -> None:
-        self._body += piece
-        if len(self._body) > self._limit and self._cut:
-            del self._body[self._limit :]
+        self.body += piece
+        if len(self.body) > self._limit and self._cut:
+            del self.body[self._limit :]
             self.is_cut = self.is_complete = True
-        elif len(self._body) > self._limit:
+        elif len(self.body) > self._limit:
             raise Unreachable(f"the answer has more than {self._limit} bytes")
 
     def on_message_complete(self) -> None:
@@ -387,7 +383,7 @@ class PublicRequests(Outgoing):
                 self._add_idle(origin, sock)
             else:
                 sock.close()
-        return status, answer.body, answer.headers
+        return status, bytes(answer.body), answer.headers
 
     def _add_idle(self, origin: str, sock: socket.socket) -> None:
         """Put a connection aside for the next request."""

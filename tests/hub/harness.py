@@ -202,7 +202,9 @@ class Harness(SocketHarness):
         """Only the commands of services that are here have a row. ``tables``: in addition to earlier ones."""
         self._tables = (*self._tables, *tables)
         own = (self.sessions.rows(), self.action_service.rows())
-        self.dispatcher = Dispatcher((*own, *self._tables), self.metrics)
+        self.dispatcher = Dispatcher(self.metrics)
+        for rows in (*own, *self._tables):
+            self.dispatcher.add(rows)
 
     def _may_login(self, _app: str, _user: str, token: str) -> bool:
         return self.allowed is None or token in self.allowed

@@ -374,9 +374,7 @@ def set_app(api: AppApi, call: Call, request: AppSet) -> AppShown:
     """
     shapes = api.shapes
     if unknown := [name for name in request.unset if name not in shapes.settings]:
-        raise ApiProblem(
-            errors.Problems.INVALID_REQUEST, f"`unset`: there is no setting `{unknown[0][:100]}`"
-        )
+        raise ApiProblem.invalid(f"`unset`: there is no setting `{unknown[0][:100]}`")
     tenants, fields = api.tenants, msgspec.to_builtins(request.settings)
     if call.principal.staff and (taken := tenants.only_by_key({**dict.fromkeys(request.unset), **fields})):
         raise ApiProblem(
@@ -406,7 +404,7 @@ def delete_app(
     cannot be deleted. This cannot be undone.
     """
     if confirm != app:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`confirm`: repeat the name of the app")
+        raise ApiProblem.invalid("`confirm`: repeat the name of the app")
     tenant = api.tenants.find(app)
     if tenant is not None and tenant.configured:
         raise ApiProblem(errors.Problems.APP_CONFIGURED)

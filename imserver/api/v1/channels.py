@@ -139,7 +139,7 @@ def _refused(error: Exception) -> ApiProblem:
     assert isinstance(error, ChannelRefused)
     if error.reason == "unavailable":
         return ApiProblem(errors.Problems.STORAGE_UNAVAILABLE, "The history of the channel does not answer")
-    return ApiProblem(errors.Problems.INVALID_REQUEST, str(error))
+    return ApiProblem.invalid(str(error))
 
 
 _members = msgspec.json.Decoder(dict[str, Raw]).decode

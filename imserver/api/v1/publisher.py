@@ -241,7 +241,7 @@ class Publisher:
             bodies = self._bodies_of(command)
             if bodies.count(UNSET) != len(bodies) - 1:
                 names = ", ".join(f"`{name}`" for name in self._names)
-                raise ApiProblem(errors.Problems.INVALID_REQUEST, f"Give one of {names}")
+                raise ApiProblem.invalid(f"Give one of {names}")
             if self._api.rates.per_second:
                 self._api.rates.require(principal, host_of(connection.peer))
         except ApiProblem as problem:

@@ -106,9 +106,7 @@ def key_of(call: Call) -> str:
     """The request's Idempotency-Key, ``""`` without one. Raises :class:`ApiProblem`."""
     key = call.request.headers.get("idempotency-key", "")
     if len(key) > MAX_ID_CHARACTERS:
-        raise ApiProblem(
-            errors.Problems.INVALID_REQUEST, f"Idempotency-Key is longer than {MAX_ID_CHARACTERS} characters"
-        )
+        raise ApiProblem.invalid(f"Idempotency-Key is longer than {MAX_ID_CHARACTERS} characters")
     return key
 
 
@@ -120,12 +118,11 @@ def checked_event(limits: Limits, push: PushRequest) -> Event:
     event = event_of(limits, push)
     kinds = (push.targets, push.user, push.users, push.connection, push.channel, push.group)
     if len(kinds) - kinds.count(UNSET) + push.all != 1:
-        raise ApiProblem(
-            errors.Problems.INVALID_REQUEST,
-            "Give one of `targets`, `user`, `users`, `connection`, `channel`, `group`, or `all: true`",
+        raise ApiProblem.invalid(
+            "Give one of `targets`, `user`, `users`, `connection`, `channel`, `group`, or `all: true`"
         )
     if push.device is not UNSET and push.user is UNSET:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`device` needs `user`")
+        raise ApiProblem.invalid("`device` needs `user`")
     if (push.user is UNSET and size(push) > limits.batch_targets) or len(
         push.except_users
     ) > limits.batch_targets:
@@ -139,10 +136,7 @@ def _check_stored(push: PushRequest) -> None:
     """Refuse a push that the message log cannot store. Raises :class:`ApiProblem`."""
     message = push.message if isinstance(push.message, PushMessage) else push
     if message.code or message.note or push.ttl_seconds or push.except_users:
-        raise ApiProblem(
-            errors.Problems.INVALID_REQUEST,
-            "With `store` there is no `code`, `note`, `ttl_seconds` or `except_users`",
-        )
+        raise ApiProblem.invalid("With `store` there is no `code`, `note`, `ttl_seconds` or `except_users`")
     if push.users is not UNSET:
         return
     for target in map(addressed, targets_of(push)):
@@ -153,7 +147,7 @@ def _check_stored(push: PushRequest) -> None:
                     f". Pushes to `{target.channel}` are stored, without `store`, if its namespace has "
                     "`history: log` in `channels` of the app's settings"
                 )
-            raise ApiProblem(errors.Problems.INVALID_REQUEST, text)
+            raise ApiProblem.invalid(text)
 
 
 def event_of(limits: Limits, push: Sending) -> Event:
@@ -162,12 +156,12 @@ def event_of(limits: Limits, push: Sending) -> Event:
     if push.message is not UNSET or (push.text is UNSET and push.data is UNSET):
         message = _message_of(push)
     if (message.text is UNSET) == (message.data is UNSET):
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "A message has one of `text` and `data`")
+        raise ApiProblem.invalid("A message has one of `text` and `data`")
     text, data = _payload(message.data) if message.text is UNSET else (message.text, b"")
     if not text and not data:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "The message is empty: give `text` or `data`")
+        raise ApiProblem.invalid("The message is empty: give `text` or `data`")
     if len(text) + len(data) + len(push.id) + len(push.sender) > limits.push_characters:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "The message is too long for an outbox")
+        raise ApiProblem.invalid("The message is too long for an outbox")
     return Event(
         "msg", push.sender, text, push.id, message.type, data, message.code, message.note, int(time())
     )
@@ -178,20 +172,18 @@ def notify_bytes(notify: Notify | bool) -> bytes:
     try:
         return encode_notify(notify)
     except ValueError as wrong:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`notify`: {wrong}") from None
+        raise ApiProblem.invalid(f"`notify`: {wrong}") from None
 
 
 def _message_of(push: Sending) -> PushMessage:
     """The content of a message that is given as `message`."""
     message = push.message
     if message is UNSET or push.text is not UNSET or push.data is not UNSET:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "Give one of `message`, `text` and `data`")
+        raise ApiProblem.invalid("Give one of `message`, `text` and `data`")
     if isinstance(message, str):
         return PushMessage(push.type, message, UNSET, push.code, push.note)
     if push.type != "text" or push.code or push.note:
-        raise ApiProblem(
-            errors.Problems.INVALID_REQUEST, "With `message`, put `type`, `code` and `note` into it"
-        )
+        raise ApiProblem.invalid("With `message`, put `type`, `code` and `note` into it")
     return message
 
 
@@ -205,7 +197,7 @@ def _payload(raw: Any) -> tuple[str, bytes]:
         _decode_any(data)
         return "", msgspec.json.format(data, indent=-1)
     except (ValueError, RecursionError) as error:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"{error} - at `$.data`") from None
+        raise ApiProblem.invalid(f"{error} - at `$.data`") from None
 
 
 # --- carrying out -------------------------------------------------------------------------------------------

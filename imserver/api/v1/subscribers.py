@@ -12,7 +12,6 @@ from imserver.auth.principal import Needs
 from imserver.channels.connections import Joined, Left
 from imserver.channels.members import ChannelRefused
 from imserver.config.declared import about
-from imserver.errors import Problems
 from imserver.http import field
 from imserver.http.call import Call
 from imserver.http.form import cursor_of, read_cursor
@@ -137,7 +136,7 @@ routes = Resource(
     "channels",
     channel_api,
     base=field.AppPage,
-    refusals={ChannelRefused: lambda error: ApiProblem(Problems.INVALID_REQUEST, str(error))},
+    refusals={ChannelRefused: lambda error: ApiProblem.invalid(str(error))},
 )
 
 

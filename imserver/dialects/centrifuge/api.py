@@ -40,7 +40,7 @@ from imserver.dialects.centrifuge.wire import (
     Since,
     json_in,
 )
-from imserver.plugin.errors import CloseCode, ImserverError, Problems, Unavailable
+from imserver.plugin.errors import CloseCode, ImserverError, Unavailable
 from imserver.plugin.http import PROBLEM, Api, ApiProblem, BadBody, BatchAnswers, Call, HttpResponse, Route
 from imserver.plugin.identity import Need, Needs, Tenants, token_end
 from imserver.plugin.runtime import is_long_turn, serve_others
@@ -542,7 +542,7 @@ def _read_commands(decode: Callable[[bytes], list[Any]], api: CentrifugeApi, cal
     """As :func:`_read`, of a request with several commands. Each counts as one request."""
     _read(decode, api, call)
     if len(call.input) > MAX_CHANNELS:
-        raise ApiProblem(Problems.INVALID_REQUEST, f"a request has at most {MAX_CHANNELS} commands")
+        raise ApiProblem.invalid(f"a request has at most {MAX_CHANNELS} commands")
     call.cost = max(1, len(call.input))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from imserver.dialects.pusher import api
 from imserver.dialects.pusher.apps import PusherApps, PusherHooks, entrance
 from imserver.dialects.pusher.declared import SETTINGS
@@ -17,9 +19,9 @@ def _build(core: Core) -> FeatureParts:
     apps = PusherApps(core.identity.tenants, hooks, core.channels.channels.options.set_names)
     core.identity.logins.entrances.append(entrance)
     service = PusherService(core, apps, hooks)
-    counts = api.ConnectionCounts(core.sessions, core.cluster)
+    core.cluster.queries.add("app_connections", str, partial(api.count_connections, core.sessions))
     return FeatureParts(
-        api.PusherApi(apps, service, core.channels, core.sessions, counts),
+        api.PusherApi(apps, service, core.channels, core.sessions, core.cluster),
         service.rows(),
         {NAME: DialectParts(service.opened)},
         prepare=apps.secrets.prepare,

@@ -43,26 +43,14 @@ _MISSING: Final = re.compile("Object missing required field `([^`]*)`")
 """What msgspec says of a field that is missing."""
 
 
-class ConnectionCounts:
-    """The connections of an app, on all nodes. Stateless."""
-
-    def __init__(self, sessions: SessionServices, cluster: ClusterServices) -> None:
-        self._hub = sessions.hub
-        self._others = cluster.others
-        cluster.queries.add("app_connections", str, self._count_here)
-
-    def count(self, app: str) -> int:
-        """The connections of an app in every dialect. Nodes that do not answer count as none. May switch."""
-        others = () if self._others is None else self._others.answers("app_connections", app, int)
-        return self._count_here(app) + sum(others)
-
-    def _count_here(self, app: str) -> int:
-        count = 0
-        for each in tuple(self._hub.connections()):
-            count += each.app == app
-            if is_long_turn():
-                serve_others()
-        return count
+def count_connections(sessions: SessionServices, app: str) -> int:
+    """The connections of an app on this node, in every dialect. May switch."""
+    count = 0
+    for each in tuple(sessions.hub.connections()):
+        count += each.app == app
+        if is_long_turn():
+            serve_others()
+    return count
 
 
 class PusherApi(Struct, frozen=True):
@@ -72,7 +60,7 @@ class PusherApi(Struct, frozen=True):
     service: PusherService
     channels: ChannelServices
     sessions: SessionServices
-    counts: ConnectionCounts
+    cluster: ClusterServices
 
 
 def _refuse(problem: HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
@@ -112,10 +100,6 @@ class _Batch(Struct):
     batch: list[_Event]
 
 
-def _invalid(detail: str) -> ApiProblem:
-    return ApiProblem(Problems.INVALID_REQUEST, detail)
-
-
 def _read(api: PusherApi, call: Call) -> None:
     """Read a signed request: the app in its path, its parameters, and its body, which the query covers."""
     segments = [unquote(each) for each in call.request.path.split("/")]
@@ -132,7 +116,7 @@ def _read(api: PusherApi, call: Call) -> None:
     except (ValueError, RecursionError) as error:
         missing = _MISSING.match(str(error))
         text = f"Missing required parameter: {missing[1]}" if missing else f"The body does not fit: {error}"
-        raise _invalid(text) from None
+        raise ApiProblem.invalid(text) from None
     call.input = _PusherRequest(pusher, segments, body)
 
 
@@ -142,7 +126,7 @@ def trigger(api: PusherApi, call: Call) -> HttpResponse:
     event: _Trigger = request.body
     channels = event.channels or ([event.channel] if event.channel else [])
     if not 1 <= len(channels) <= MAX_CHANNELS:
-        raise _invalid(f"An event is for 1 to {MAX_CHANNELS} channels")
+        raise ApiProblem.invalid(f"An event is for 1 to {MAX_CHANNELS} channels")
     _check(api, request.pusher, event, channels)
     for channel in dict.fromkeys(channels):
         api.service.publish(request.pusher, channel, event.name, event.data, event.socket_id or "")
@@ -156,12 +140,12 @@ def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
     request: _PusherRequest = call.input
     events: list[_Event] = request.body.batch
     if not events:
-        raise _invalid("A batch has at least one event")
+        raise ApiProblem.invalid("A batch has at least one event")
     if len(events) > MAX_BATCH:
-        raise _invalid(f"Batch too large ({len(events)} > {MAX_BATCH})")
+        raise ApiProblem.invalid(f"Batch too large ({len(events)} > {MAX_BATCH})")
     for each in events:
         if not each.channel:
-            raise _invalid("Missing required parameter: channel")
+            raise ApiProblem.invalid("Missing required parameter: channel")
         _check(api, request.pusher, each, [each.channel])
     for each in events:
         api.service.publish(request.pusher, each.channel, each.name, each.data, each.socket_id or "")
@@ -173,22 +157,22 @@ def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
 
 def _check(api: PusherApi, pusher: PusherApp, event: _Event, channels: list[str]) -> None:
     if not 0 < len(event.name) <= MAX_EVENT_NAME:
-        raise _invalid(f"name: expected 1 to {MAX_EVENT_NAME} characters")
+        raise ApiProblem.invalid(f"name: expected 1 to {MAX_EVENT_NAME} characters")
     if event.name.startswith(RESERVED_EVENTS):
-        raise _invalid("name: events of this name are those of the protocol")
+        raise ApiProblem.invalid("name: events of this name are those of the protocol")
     limit = pusher.settings.event_bytes
     if len(event.data.encode("utf-8", "surrogatepass")) > limit:
         text = f"The data content of this event exceeds the allowed maximum ({limit} bytes)"
         raise ApiProblem(Problems.BODY_TOO_LARGE, text)
     if event.socket_id and not connection_id_of(event.socket_id):
-        raise _invalid(f"Invalid socket id: '{event.socket_id}'")
+        raise ApiProblem.invalid(f"Invalid socket id: '{event.socket_id}'")
     for channel in channels:
         if not 0 < len(channel.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES:
-            raise _invalid(f"Invalid channel name: it has 1 to {Limit.CHANNEL_BYTES} bytes")
+            raise ApiProblem.invalid(f"Invalid channel name: it has 1 to {Limit.CHANNEL_BYTES} bytes")
         # The ids of users have any characters.
         is_own = channel.startswith(USER_CHANNEL) or api.channels.channels.options.is_reserved(channel)
         if not is_own and (channel.startswith("#") or not _CHANNEL.fullmatch(channel)):
-            raise _invalid(f"Invalid channel name: '{channel}'")
+            raise ApiProblem.invalid(f"Invalid channel name: '{channel}'")
 
 
 def _refused(refused: ChannelRefused) -> ApiProblem:
@@ -196,7 +180,7 @@ def _refused(refused: ChannelRefused) -> ApiProblem:
         return ApiProblem(Problems.NOT_ACCEPTED)
     if refused.reason == "limit":
         return ApiProblem(Problems.BODY_TOO_LARGE, str(refused))
-    return _invalid(str(refused))
+    return ApiProblem.invalid(str(refused))
 
 
 # --- queries ------------------------------------------------------------------------------------------------
@@ -207,7 +191,7 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
     prefix, info = call.params.get("filter_by_prefix", ""), call.params.get("info", "")
     if "user_count" in info.split(",") and not prefix.startswith(PRESENCE):
         # "begining" is how Pusher writes it.
-        raise _invalid(
+        raise ApiProblem.invalid(
             "user_count may only be requested for presence channels - "
             "please supply filter_by_prefix begining with presence-"
         )
@@ -230,7 +214,7 @@ def channel(api: PusherApi, call: Call) -> HttpResponse:
     """``GET /apps/{app_id}/channels/{name}``: one channel."""
     name, info = call.input.segments[4], call.params.get("info", "")
     if "user_count" in info.split(",") and not name.startswith(PRESENCE):
-        raise _invalid("Cannot retrieve the user count unless the channel is a presence channel")
+        raise ApiProblem.invalid("Cannot retrieve the user count unless the channel is a presence channel")
     count = _subscribers(api, call.app, name)
     return _answer({"occupied": count > 0, **_attributes(api, call.app, name, info, count)})
 
@@ -239,14 +223,19 @@ def users(api: PusherApi, call: Call) -> HttpResponse:
     """``GET /apps/{app_id}/channels/{name}/users``: the users in a presence channel."""
     name: str = call.input.segments[4]
     if not name.startswith(PRESENCE):
-        raise _invalid("Users can only be retrieved for presence channels")
+        raise ApiProblem.invalid("Users can only be retrieved for presence channels")
     ids = api.service.users(call.app, name)
     return _answer({"users": [{"id": each} for each in ids]})
 
 
 def connections(api: PusherApi, call: Call) -> HttpResponse:
-    """``GET /apps/{app_id}/connections`` of Laravel Reverb: the number of connections."""
-    return _answer({"connections": api.counts.count(call.app)})
+    """``GET /apps/{app_id}/connections`` of Laravel Reverb: the number of connections.
+
+    Nodes that do not answer count as none.
+    """
+    others = api.cluster.others
+    there = () if others is None else others.answers("app_connections", call.app, int)
+    return _answer({"connections": count_connections(api.sessions, call.app) + sum(there)})
 
 
 def up(_service: None, _call: Call) -> HttpResponse:

@@ -139,13 +139,9 @@ class EventStreams:
         if channels and not principal.may(Needs.READ, app):
             raise ApiProblem(errors.Problems.FORBIDDEN, "`channels` needs an API key with the scope read")
         if len(channels) > MAX_CHANNELS_OF_A_CONNECTION:
-            raise ApiProblem(
-                errors.Problems.INVALID_REQUEST, f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels"
-            )
+            raise ApiProblem.invalid(f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels")
         if any(len(name.encode()) > Limit.CHANNEL_BYTES for name in channels):
-            raise ApiProblem(
-                errors.Problems.INVALID_REQUEST, f"A channel has more than {Limit.CHANNEL_BYTES} bytes"
-            )
+            raise ApiProblem.invalid(f"A channel has more than {Limit.CHANNEL_BYTES} bytes")
         if not (query.token or principal.key):
             query.token = bearer(request.headers.get("authorization", ""))
         last = request.headers.get("last-event-id", "").strip()
@@ -172,11 +168,8 @@ class EventStreams:
         user = request.user or decision.user
         if not (user and self._sessions.takes_user(request.app, user)):
             self._logins.refused("user", request.app, user, stream.peer)
-        if not user:
-            raise ApiProblem(errors.Problems.INVALID_REQUEST, "`user`: name the user")
-        if not self._sessions.takes_user(request.app, user):
-            text = "`user` is longer than this app allows (`max_user_bytes`)"
-            raise ApiProblem(errors.Problems.INVALID_REQUEST, text)
+            too_long = "`user` is longer than this app allows (`max_user_bytes`)"
+            raise ApiProblem.invalid(too_long if user else "`user`: name the user")
         cursor = None if request.cursor is UNSET else request.cursor
         start = None if self._starts is None else self._starts.start(request.app, user, cursor)
         if not stream.is_open:

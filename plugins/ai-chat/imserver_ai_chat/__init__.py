@@ -20,7 +20,7 @@ from imserver.plugin.services import ChannelRefused, Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.wire import Connection, Head, Stream, StreamEncoding, StreamPath, host_of
 
-from .requests import Asked, Chat, invalid, read_message
+from .requests import Asked, Chat, read_message
 from .wire import (
     NAME,
     Answer,
@@ -230,7 +230,7 @@ class AiChat:
     def _store(self, principal: Principal, asked: Asked) -> Message:
         """Store what a user says. May switch. Raises ApiProblem and StorageUnavailable."""
         if len(asked.text.encode()) > self._message_bytes:
-            raise invalid("The message is too long")
+            raise ApiProblem.invalid("The message is too long")
         try:
             self._rate.require_one((principal.app, principal.user), 1)
         except TooManyRequests as error:
@@ -269,7 +269,7 @@ class AiChat:
         principal, request = self._checked(call.principal), call.request
         chat, before = Chat.of(request.path.split("/")[2]), call.params.get("before", "0")
         if not before.isascii() or not before.isdecimal() or len(before) > 15:
-            raise invalid("`before` is the id of a message")
+            raise ApiProblem.invalid("`before` is the id of a message")
         self._check_member(principal, chat)
         app, user, number, more = principal.app, principal.user, chat.conversation, False
         if not number and (between := self._log.conversations.between(app, user, chat.bot)) is not None:

@@ -10,16 +10,10 @@ from uuid import uuid4
 import msgspec
 from msgspec import Struct, field
 
-from imserver.plugin.errors import Problems
 from imserver.plugin.http import ApiProblem
 from imserver.plugin.wire import Limit
 
 _CHAT: Final = re.compile(r"([1-9]\d{0,17})(?:-([1-9]\d{0,15}))?")
-
-
-def invalid(text: str) -> ApiProblem:
-    """A request that does not fit."""
-    return ApiProblem(Problems.INVALID_REQUEST, text)
 
 
 class Chat(NamedTuple):
@@ -33,7 +27,7 @@ class Chat(NamedTuple):
         """Read the id of a chat. Raises ApiProblem."""
         match = _CHAT.fullmatch(id)
         if match is None:
-            raise invalid("the id of a chat is that of a bot (7), or of a bot and a group (7-12)")
+            raise ApiProblem.invalid("the id of a chat is that of a bot (7), or of a bot and a group (7-12)")
         return cls(match[1], int(match[2] or 0))
 
     def place(self, user: str) -> str:
@@ -78,19 +72,19 @@ def read_message(body: bytes) -> Asked:
     try:
         read = _decode(body)
     except (ValueError, RecursionError) as error:
-        raise invalid(str(error)) from None
+        raise ApiProblem.invalid(str(error)) from None
     thread = read.id or read.thread_id
     if not read.messages or read.messages[-1].role != "user":
-        raise invalid("`messages`: the last one is of the user")
+        raise ApiProblem.invalid("`messages`: the last one is of the user")
     said = read.messages[-1]
     text = _text_of(said)
     if not text.strip() or "\0" in text:
-        raise invalid("`messages`: the last one has no text, or U+0000")
+        raise ApiProblem.invalid("`messages`: the last one has no text, or U+0000")
     name = said.id
     if read.trigger == "regenerate-message":  # an answer that is made anew has a question of its own
         name = blake2b(f"{name}/{read.message_id or uuid4()}".encode(), digest_size=16).hexdigest()
     if len(name.encode()) > Limit.CLIENT_MSG_ID_BYTES or "\0" in name:
-        raise invalid("`messages`: the id of a message is too long")
+        raise ApiProblem.invalid("`messages`: the id of a message is too long")
     return Asked(Chat.of(thread), text, name, thread, read.run_id)
 
 
@@ -100,5 +94,5 @@ def _text_of(said: _Said) -> str:
     if isinstance(said.content, str) and said.content:
         return said.content
     if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in parts):
-        raise invalid("`messages`: this server carries only the text of the user, no files")
+        raise ApiProblem.invalid("`messages`: this server carries only the text of the user, no files")
     return "\n".join([part["text"] for part in parts])

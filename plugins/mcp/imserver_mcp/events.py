@@ -209,10 +209,8 @@ class Followers:
 
 def listen(followers: Followers, turn: Turn) -> None:
     """Answer ``subscriptions/listen``: it stays open. May switch. Raises McpError."""
-    wanted, meta = (
-        turn.message.mapping("notifications"),
-        {"_meta": {f"{META}subscriptionId": turn.message.id}},
-    )
+    wanted = turn.message.mapping("notifications")
+    meta = {"_meta": {f"{META}subscriptionId": turn.message.id}}
     uris = wanted.get("resourceSubscriptions") or []
     if not isinstance(uris, list) or not all(isinstance(each, str) for each in uris):
         raise McpError(Code.BAD_PARAMS, "resourceSubscriptions: expected a list of texts")
@@ -222,9 +220,7 @@ def listen(followers: Followers, turn: Turn) -> None:
     agreed |= {"resourcesListChanged": True} if has_list else {}
 
     def tell(entries: Sequence[Entry]) -> list[bytes]:
-        changed = (
-            {ALL: None, **dict.fromkeys(f"{ALL}/{each.conversation}" for each in entries)} if entries else {}
-        )
+        changed = [ALL, *dict.fromkeys(f"{ALL}/{each.conversation}" for each in entries)] if entries else []
         uris = [{"uri": uri, **meta} for uri in changed if uri in told]
         lines = [notification("notifications/resources/updated", params) for params in uris]
         if has_list and any(each.seq == 1 or each.kind in ("join", "leave") for each in entries):

@@ -173,8 +173,6 @@ class Http2Connection:
         self._heard_at = self._used_at = monotonic()
         self.is_open = True
         """Whether it takes requests. It answers those under way also afterwards."""
-        self.reason = b""
-        """What the server has said when it ended the connection."""
         self._h2.initiate_connection()
         self._filled.set()
         self._greenlets = [gevent.spawn(self._write), gevent.spawn(self._read)]
@@ -324,8 +322,8 @@ class Http2Connection:
     def _go_away(self, payload: bytes) -> None:
         """The server takes no more requests: those behind the last one it has seen may be sent again."""
         last = int.from_bytes(payload[:4], "big") & 0x7FFF_FFFF
-        code, self.reason = int.from_bytes(payload[4:8], "big"), payload[_GOAWAY_BYTES:]
-        text = self.reason[:200].decode("utf-8", "replace")
+        code = int.from_bytes(payload[4:8], "big")
+        text = payload[_GOAWAY_BYTES:][:200].decode("utf-8", "replace")
         self._problem = f"the server ends the connection (code {code}) {text}".rstrip()
         self.is_open = False
         for number, request in [*self._requests.items()]:
