@@ -56,14 +56,15 @@ def backup(database: Path, copy: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def restore(database: Path, copy: Path, numbers: Sequence[GivenNumbers]) -> Path | None:
-    """Replace a database, which no server uses, by a copy. Returns the new name of the replaced database.
-    ``numbers``: those of features.
+def restore(database: Path, copy: Path, numbers: Sequence[GivenNumbers]) -> tuple[str, Path | None]:
+    """Replace a database, which no server uses, by a copy. Returns what was done, and the new name of the
+    replaced database. ``numbers``: those of features.
 
     No number given since the backup is given again. Clients know the greatest number they have seen and would
     ignore new entries below it. Raises StartError; then nothing has changed.
     """
     check(copy)
+    database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     numbers = (*_OWN, *numbers)
     before: Path | None = None
     unfinished = database.with_name(f"{database.name}.part")
@@ -86,7 +87,7 @@ def restore(database: Path, copy: Path, numbers: Sequence[GivenNumbers]) -> Path
         raise StartError(f"{database} cannot be replaced: {error}") from None
     finally:
         unfinished.unlink(missing_ok=True)
-    return before
+    return f"restored {database}" + (f"; the previous database is {before}" if before else ""), before
 
 
 def move_on(address: DatabaseAddress, settings: StorageSettings, numbers: Sequence[GivenNumbers]) -> None:

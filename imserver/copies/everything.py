@@ -94,13 +94,11 @@ def restore(
         archive.extract_database(copy)
         copies.check(copy)
         if address.file is not None:
-            address.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            before = copies.restore(address.file, copy, numbers_of_server())
-            done = [f"restored {address.file}" + (f"; the previous database is {before}" if before else "")]
+            replaced, before = copies.restore(address.file, copy, numbers_of_server())
         else:
             _load(settings, address, copy, features, without)
-            done = [f"restored {address.shown}"]
-    done += _put_secrets(settings, archive.head.secrets)
+            replaced = f"restored {address.shown}"
+    done = [replaced, *_put_secrets(settings, archive.head.secrets)]
     try:
         with started_store(settings.storage, settings.server.data_dir, tables_of(features)) as store:
             for feature in features:

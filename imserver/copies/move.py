@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from msgspec import Struct, json, msgpack
 from msgspec.structs import replace
-from sqlalchemy import Connection, Engine, inspect
+from sqlalchemy import Engine, inspect
 
 from imserver.config.settings import StorageSettings
 from imserver.copies.backup import wait_until_alone
@@ -90,11 +90,11 @@ class _End(Struct, frozen=True):
         with usable(self.address, self.engine), self.engine.connect() as connection:
             return work(PooledStatements(connection))
 
-    def write(self, work: Callable[[Connection], T]) -> T:
+    def write(self, work: Callable[[PooledStatements], T]) -> T:
         with usable(self.address, self.engine), self.engine.connect() as connected:
             connection = connected.execution_options(**{WRITES: True})
             with connection.begin():
-                return work(connection)
+                return work(PooledStatements(connection))
 
     def tables(self) -> set[str]:
         return set(self.read(lambda sql: inspect(sql.connection).get_table_names()))
@@ -175,7 +175,7 @@ class _Move:
         ordered = (*(table for each in self._features for table in each.tables), *tables.of_server())
         # Parents before their children.
         self._tables = [table for table in reversed(ordered) if table.name not in (*_OF_STEPS, _LAST)]
-        self._last = [table for table in ordered if table.name == _LAST]
+        self._all = [*self._tables, *(table for table in ordered if table.name == _LAST)]
         self._note = note
 
     def run(self, stack: ExitStack) -> Moved:
@@ -187,13 +187,13 @@ class _Move:
         positions = self._positions()
         if _MOVE not in positions:  # the last run has done all but the end
             return self._finished(stack, strangers)
-        tables = [*self._tables, *self._last]
-        writer = RowWriter(self._target.address, self._target.engine, self._target.layouts(tables))
+        writer = RowWriter(self._target.address, self._target.engine, self._target.layouts(self._all))
         stack.callback(writer.close)
-        reader = self._source.reader(tables)
+        reader = self._source.reader(self._all)
         stack.callback(reader.close)
         _compare(reader.layouts, writer.layouts)
-        total = self._count()
+        counts = (f'SELECT count(*) FROM "{table.name}"' for table in self._all)
+        total = self._source.read(lambda sql: sum(int(sql.query(count)[0][0]) for count in counts))
         self._copy(reader, writer, positions, total)
         self._continue_numbers(reader.layouts)
         sums = self._verify(reader, total)
@@ -227,17 +227,15 @@ class _Move:
             raise StartError(
                 f"the database {shown} lacks steps of a feature: start and stop its server once, then move it"
             )
-        present, wanted = self._source.tables(), {table.name for table in (*self._tables, *self._last)}
+        present, wanted = self._source.tables(), {table.name for table in self._all}
         if _STATE in present:
             raise StartError(f"the database {shown} is itself the target of a move that has not ended")
         if missing := sorted(wanted - present):
             raise StartError(f"the database {shown} is damaged: it has no {', '.join(missing)}")
-        return tuple(sorted(present - wanted - {*_OF_STEPS, *self._left_behind(records)}))
-
-    def _left_behind(self, records: dict[str, Any]) -> set[str]:
         left = self._without & records.keys()
         with usable(self._source.address, self._source.engine):
-            return {table.name for each in left for table in tables_in(each, records[each].tables)}
+            left_behind = {table.name for each in left for table in tables_in(each, records[each].tables)}
+        return tuple(sorted(present - wanted - {*_OF_STEPS, *left_behind}))
 
     def _id_of(self, end: _End) -> str | None:
         """The id of a database; None: it has none yet."""
@@ -257,16 +255,14 @@ class _Move:
         for end in (self._source, target):
             _check_encoding(end)
         if not names:
-            target.write(
-                lambda connection: PooledStatements(connection).execute(_MAKE_STATE[target.address.engine])
-            )
+            target.write(lambda sql: sql.execute(_MAKE_STATE[target.address.engine]))
         positions = self._positions()
         written = positions.pop(_MOVE, None)
         begun = None if written is None else json.decode(written, type=_Begun)
         tables = [table.name for table in self._tables]
         if begun is None and not names - {_STATE}:
             state = json.encode(_Begun(source, tables, migrations.newest_steps())).decode()
-            target.write(lambda connection: _set_state(PooledStatements(connection), _MOVE, state))
+            target.write(lambda sql: _set_state(sql, _MOVE, state))
         elif (self._id_of(target) if begun is None else begun.source) != source:
             raise StartError(
                 f"the database {shown} is the target of an interrupted move of another database: name an "
@@ -280,28 +276,16 @@ class _Move:
                 "begin again with an empty database"
             )
         if not positions:
-            target.write(lambda connection: migrations.migrate(connection, shown, self._features))
-            target.write(self._clear)
+            target.write(lambda sql: migrations.migrate(sql.connection, shown, self._features))
+            # The rows that the steps have written.
+            target.write(lambda sql: [sql.execute(f'DELETE FROM "{table.name}"') for table in self._all])
         return begun is not None
-
-    def _clear(self, connection: Connection) -> None:
-        """Delete the rows that the steps have written."""
-        for table in (*self._tables, *self._last):
-            PooledStatements(connection).execute(f'DELETE FROM "{table.name}"')
 
     def _positions(self) -> dict[str, str]:
         rows = self._target.read(lambda sql: sql.query(f"SELECT name, value FROM {_STATE}"))
         return {text_of(name): text_of(value) for name, value in rows}
 
     # --- copying --------------------------------------------------------------------------------------------
-
-    def _count(self) -> int:
-        return self._source.read(
-            lambda sql: sum(
-                int(sql.query(f'SELECT count(*) FROM "{table.name}"')[0][0])
-                for table in (*self._tables, *self._last)
-            )
-        )
 
     def _copy(self, reader: RowReader, writer: RowWriter, positions: dict[str, str], total: int) -> None:
         reached = {
@@ -334,10 +318,10 @@ class _Move:
             lambda sql: {name: last_given(sql, name, column) for name, column in columns.items()}
         )
 
-        def work(connection: Connection) -> None:
+        def work(sql: PooledStatements) -> None:
             for name, last in given.items():
                 if last is not None:
-                    give_after(PooledStatements(connection), name, last, columns[name])
+                    give_after(sql, name, last, columns[name])
 
         self._target.write(work)
 
@@ -375,11 +359,10 @@ class _Move:
         self._drop_state()
 
     def _drop_state(self) -> None:
-        def work(connection: Connection) -> None:
-            PooledStatements(connection).execute(f"DROP TABLE {_STATE}")
-            if self._target.address.engine == "postgresql":
-                # Until it does so by itself, plans are guesses.
-                PooledStatements(connection).execute("ANALYZE")
+        def work(sql: PooledStatements) -> None:
+            sql.execute(f"DROP TABLE {_STATE}")
+            if sql.engine == "postgresql":
+                sql.execute("ANALYZE")  # until it does so by itself, plans are guesses
 
         self._target.write(work)
         if self._target.address.engine == "sqlite":
@@ -389,7 +372,7 @@ class _Move:
     def _finished(self, stack: ExitStack, strangers: tuple[str, ...]) -> Moved:
         """End a move whose last run was interrupted after its verification."""
         self._drop_state()
-        reader = self._target.reader([*self._tables, *self._last])
+        reader = self._target.reader(self._all)
         stack.callback(reader.close)
         return Moved({name: sum_of(reader.pages(name)) for name in reader.layouts}, strangers, True)
 

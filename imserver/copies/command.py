@@ -1,9 +1,11 @@
-"""``imserver backup`` and ``imserver restore``: copies of the database."""
+"""``imserver backup``, ``imserver restore`` and ``imserver move``: copies of the database."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -12,12 +14,14 @@ from imserver.copies import backup as copies
 from imserver.copies import everything as whole
 from imserver.copies.archive import is_archive
 from imserver.errors import StartError, Unavailable
-from imserver.node.feature_list import numbers_of_server
+from imserver.node.feature_list import load_features, load_with_locations, numbers_of_server, tables_of
 from imserver.offline import erase_again, load_settings, opened, record_act, settings_options
 from imserver.process import DataDirectory
 from imserver.storage.address import DatabaseAddress, database_address
 from imserver.storage.erasures import JOURNAL, erasures_of, read_journal
-from imserver.terminal import fail
+from imserver.terminal import Progress, fail, read_text
+
+_URL_VARIABLE: Final = "IMSERVER_STORAGE_URL"
 
 
 @click.command()
@@ -32,7 +36,8 @@ def backup(
 ) -> None:
     """Copy the SQLite database to a new FILE. Servers may run meanwhile."""
     try:
-        settings, address = _database_address(path, data_dir)
+        settings = load_settings(path, data_dir)
+        address = _address(settings)
         if everything:
             click.echo(whole.backup(settings, address, file, without))
             return
@@ -76,7 +81,8 @@ def restore(
     """
     before: Path | None = None
     try:
-        settings, address = _database_address(path, data_dir)
+        settings = load_settings(path, data_dir)
+        address = _address(settings)
         # A server holds this lock as long as it runs.
         lock = DataDirectory(settings.server.data_dir)
         if address.file is not None and file is None:
@@ -98,9 +104,7 @@ def restore(
                 copies.move_on(address, settings.storage, numbers_of_server())
                 done = f"{address.shown} continues after all ids that were given since the copy"
             else:
-                address.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                before = copies.restore(address.file, file, numbers_of_server())
-                done = f"restored {address.file}" + (f"; the previous database is {before}" if before else "")
+                done, before = copies.restore(address.file, file, numbers_of_server())
         finally:
             lock.stop()
     except StartError as error:
@@ -130,9 +134,8 @@ def _accept_no_journal(yes: bool) -> None:
         raise StartError("nothing was restored; name a journal by --erasures FILE, or give --yes")
 
 
-def _database_address(path: str | None, data_dir: str | None) -> tuple[Config, DatabaseAddress]:
-    settings = load_settings(path, data_dir)
-    return settings, database_address(settings.storage, settings.server.data_dir)
+def _address(settings: Config) -> DatabaseAddress:
+    return database_address(settings.storage, settings.server.data_dir)
 
 
 _TOOLS = {
@@ -140,3 +143,57 @@ _TOOLS = {
     "mysql": ("mariadb-dump or mysqldump", "mariadb or mysql"),
 }
 """Engine → its tools that make and load a copy."""
+
+
+@click.command()
+@settings_options
+@click.option(
+    "--to", required=True, metavar="URL", help="The empty database, as in storage.url; - is standard input."
+)
+@whole.without_option
+def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ...]) -> None:
+    """Copy the database to another one: SQLite, PostgreSQL, MariaDB or MySQL, in any direction.
+
+    No server may run meanwhile. The database is only read. The other one must be empty. If the command is
+    interrupted, run it again: it goes on. At the end it compares the two databases, and says which setting to
+    change.
+    """
+    url = read_text("-").strip() if to == "-" else to
+    progress = Progress()
+    try:
+        given = {} if data_dir is None else {"server.data_dir": data_dir}
+        settings, locations = load_with_locations(path, overrides=given)
+        target_settings, _ = load_with_locations(path, overrides={**given, "storage.url": url})
+        source, target = _address(settings), _address(target_settings)
+        # A server holds this lock as long as it runs.
+        lock = DataDirectory(settings.server.data_dir)
+        lock.start()
+        try:
+            # Imported here: the check of the settings needs no database library.
+            from imserver.copies import move as moving
+
+            tables = tables_of(load_features(settings))
+            report = moving.move(
+                source, target, settings.storage, tables, progress.show_rows, without=without
+            )
+        finally:
+            lock.stop()
+    except StartError as error:
+        progress.end()
+        fail(error)
+    except KeyboardInterrupt:
+        progress.end()
+        fail("interrupted: run the same command again to go on")
+    progress.end()
+    with whole.started_store(target_settings.storage, target_settings.server.data_dir, tables) as store:
+        record_act(target_settings, store, "database.move")
+    for name in report.strangers:
+        click.echo(f"imserver: the table {name} is not one of this server, and was not copied", err=True)
+    click.echo(
+        f"moved {report.rows} rows of {len(report.tables)} tables to {target.shown} in "
+        f"{progress.seconds:.0f} s; counts and checksums are equal"
+    )
+    for name, each in sorted(report.tables.items()):
+        click.echo(f"{name}  {each.rows} rows  {each.checksum}")
+    setting = f"the variable {_URL_VARIABLE}" if _URL_VARIABLE in os.environ else locations.of("storage.url")
+    click.echo(f"now set {setting} to this address, and start the servers; {source.shown} is unchanged")
