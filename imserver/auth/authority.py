@@ -187,7 +187,9 @@ class Keys:
             for digest, key in keys.items()
         }
         self._next_end = min((key.expires for key in keys.values() if key.expires > now), default=inf)
-        self._close_holders()
+        valid = self._valid() if self._holders else set()
+        for connection in [each for each, key in self._holders.items() if key not in valid]:
+            connection.close(CloseCode.TOKEN_INVALID)
 
     def expire(self, is_banned: Callable[[str, str], bool]) -> None:
         """End the keys whose time is over, and refuse those whose makers are banned, as long as they are: a
@@ -206,13 +208,6 @@ class Keys:
     def ended(self, connection: Connection, _code: int) -> None:
         """A connection has ended (``ConnectionContext.ended``)."""
         self._holders.pop(connection, None)
-
-    def _close_holders(self) -> None:
-        """Close the connections whose key was revoked, has expired, or is refused because of its maker."""
-        if self._holders:
-            valid = self._valid()
-            for connection in [each for each, key in self._holders.items() if key not in valid]:
-                connection.close(CloseCode.TOKEN_INVALID)
 
     def _valid(self) -> set[str]:
         return {each.key for each in self._known.values() if each.scopes}

@@ -130,10 +130,11 @@ class Tenants:
         """Replace the configured apps by those of ``config``. Sessions stay logged in."""
         self._limit = config.limits.registered_apps
         before = self._configured
-        self._configured = {
-            name: _tenant(name, self._completed(settings), configured=True)
-            for name, settings in config.apps.items()
-        }
+        self._configured = {}
+        for name, settings in config.apps.items():
+            of_features = tuple(app_settings_of(settings, kind) for kind in self.declared.app_kinds)
+            whole = msgspec.structs.replace(settings, of_features=of_features)
+            self._configured[name] = _tenant(name, whole, configured=True)
         names = {**before, **self._configured}
         for name in names:
             configured, stored = self._configured.get(name), self._hidden.pop(name, None)
@@ -241,7 +242,8 @@ class Tenants:
         if tenant.configured:
             raise BadTenant(f"app {name}: is defined in the configuration; change it there")
         dropped = tuple(self._field_named(each, name) for each in unset)
-        before = {key: value for key, value in self._given(tenant).items() if key not in dropped}
+        written = plain(tenant, kind=TenantSettings).items()
+        before = {key: value for key, value in written if key not in dropped and value != self._defaults[key]}
         changed = self._checked(name, before, fields)
         if not self._store.change_app(name, stored_fields(changed), tuple(map(stored_name, dropped))):
             raise UnknownTenant(name)
@@ -310,24 +312,12 @@ class Tenants:
                         return f"{setting}: another app has this {what}"
         return ""
 
-    def _given(self, tenant: Tenant) -> dict[str, Any]:
-        """The settings that differ from the defaults, as plain values."""
-        written = plain(tenant, kind=TenantSettings)
-        return {name: value for name, value in written.items() if value != self._defaults[name]}
-
     def _field_named(self, written: str, name: str) -> str:
         """The canonical name of a setting. Raises BadTenant if it does not exist."""
         for field in self._defaults:
             if fold(field) == fold(RENAMED_OF_APPS.get(written, written)):
                 return field
         raise BadTenant(f"app {name}: unknown key {written!r}")
-
-    def _completed(self, settings: TenantSettings) -> TenantSettings:
-        """The settings with those of all features, in their order."""
-        kinds = self.declared.app_kinds
-        return msgspec.structs.replace(
-            settings, of_features=tuple(app_settings_of(settings, kind) for kind in kinds)
-        )
 
     def _settings(self, row: AppRow) -> TenantSettings:
         """Decode stored settings. Settings that no feature of this node knows, or only a newer release, are

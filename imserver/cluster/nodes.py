@@ -230,12 +230,6 @@ class NodeMessages:
         while self._passed.get(sender, 0) < number and monotonic() < deadline:
             gevent.sleep(0.0005)
 
-    def _pass(self, sender: int, number: int) -> None:
-        if sender not in self._passed and len(self._passed) >= 256:
-            live = self._registry.leases()
-            self._passed = {epoch: passed for epoch, passed in self._passed.items() if epoch in live}
-        self._passed[sender] = number
-
     # --- receiving ------------------------------------------------------------------------------------------
 
     def received(self, sender: int, items: Sequence[bytes]) -> None:
@@ -248,7 +242,10 @@ class NodeMessages:
                 log.warning("node message from epoch %d is not readable", sender)
                 continue
             if isinstance(message, Fence):
-                self._pass(sender, message.number)
+                if sender not in self._passed and len(self._passed) >= 256:
+                    live = self._registry.leases()
+                    self._passed = {epoch: passed for epoch, passed in self._passed.items() if epoch in live}
+                self._passed[sender] = message.number
                 continue
             try:
                 self._handlers[type(message)](message)

@@ -104,12 +104,17 @@ def read_app_ini(text: str, where: str) -> AppIni:
                 values[name] = (value or "").strip().strip("\"'`")
             else:
                 unknown.append(f"{section}.{key}")
+    cluster, crypto_key = values.get("common.cluster", "").lower(), values.get("common.cryptokey", "")
+    if cluster not in _TRUE | _FALSE:
+        raise ConfigError(f"{where}: Cluster: expected true or false, got {values['common.cluster']!r}")
+    if crypto_key and (size := len(crypto_key.encode())) not in (16, 24, 32):
+        raise ConfigError(f"{where}: CryptoKey: expected 16, 24 or 32 bytes, got {size}")
     return AppIni(
         where=where,
         http_port=_ini_port(values, "HttpPort", where),
         rpc_port=_ini_port(values, "RPCPort", where),
-        cluster=_ini_flag(values.get("common.cluster", ""), where),
-        crypto_key=_ini_key(values.get("common.cryptokey", ""), where),
+        cluster=cluster in _TRUE,
+        crypto_key=crypto_key,
         endpoints=values.get("etcd.endpoints", ""),
         unknown=tuple(unknown),
     )
@@ -128,18 +133,6 @@ def _ini_port(given: dict[str, str], name: str, where: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text) < 65536):
         raise ConfigError(f"{where}: {name}: expected a port, got {text!r}")
     return int(text)
-
-
-def _ini_flag(text: str, where: str) -> bool:
-    if text.lower() not in _TRUE | _FALSE:
-        raise ConfigError(f"{where}: Cluster: expected true or false, got {text!r}")
-    return text.lower() in _TRUE
-
-
-def _ini_key(text: str, where: str) -> str:
-    if text and len(text.encode()) not in (16, 24, 32):
-        raise ConfigError(f"{where}: CryptoKey: expected 16, 24 or 32 bytes, got {len(text.encode())}")
-    return text
 
 
 def _ini_problem(error: configparser.Error) -> str:
@@ -233,11 +226,14 @@ def take_gochat(document: Mapping, where: str) -> GochatYaml | None:
     sections = {key: section for key, section in document.items() if isinstance(section, Mapping)}
     if not any(fold(f"{name}.{key}") in _SIGNATURE for name, section in sections.items() for key in section):
         return None
-    _read_quoted_numbers(sections)
     given: dict[str, _Given] = {}
     for name, section in sections.items():
-        for key in list(section):
+        for key, value in list(section.items()):
             folded = fold(f"{name}.{key}")
+            if folded in _NUMBERS and isinstance(value, str) and value.isascii() and value.isdecimal():
+                section[key] = int(value)  # as the original does
+            if folded == "log.level" and value not in _LEVELS:
+                section[key] = _LEVELS[0]  # levels of the original that are none here log what matters
             if folded not in _OWN:
                 continue
             location = f"{where}, line {section.lines[key]}: {name}.{key}"
@@ -247,7 +243,6 @@ def take_gochat(document: Mapping, where: str) -> GochatYaml | None:
             del section[key]
     for name in [name for name, section in sections.items() if fold(name) in _OWN_SECTIONS and not section]:
         del document[name]
-    _replace_unknown_level(sections)
     return GochatYaml(
         where,
         dict(_gochat_values(given)),
@@ -288,20 +283,3 @@ def _gochat_host(given: _Given | None) -> str:
     except ValueError:
         raise ConfigError(f"{given.location}: expected an address, got {given.value!r}") from None
     return "" if address.is_loopback else str(address)
-
-
-def _read_quoted_numbers(sections: dict[Any, Mapping]) -> None:
-    """Take numbers that stand in quotes for numbers, as the original does."""
-    for name, section in sections.items():
-        for key, value in section.items():
-            quoted = isinstance(value, str) and value.isascii() and value.isdecimal()
-            if quoted and fold(f"{name}.{key}") in _NUMBERS:
-                section[key] = int(value)
-
-
-def _replace_unknown_level(sections: dict[Any, Mapping]) -> None:
-    """Levels of the original that are none here log what matters."""
-    for name, section in sections.items():
-        for key in section:
-            if fold(f"{name}.{key}") == "log.level" and section[key] not in _LEVELS:
-                section[key] = _LEVELS[0]

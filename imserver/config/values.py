@@ -171,7 +171,11 @@ class Declarations:
         old = {fold(old): self.rows[name] for old, name in RENAMED.items() if name in self.rows}
         self.by_folded: Mapping[str, Row] = old | {fold(name): row for name, row in self.rows.items()}
         """Folded ``section.key``, also an old one → setting."""
-        _check_once([*(row.name for row in rows), *(f"apps.*.{name}" for name, _ in of_apps)])
+        folded: set[str] = set()
+        for name in [*(row.name for row in rows), *(f"apps.*.{name}" for name, _ in of_apps)]:
+            if fold(name) in folded:
+                raise StartError(f"the setting {name} is declared twice")
+            folded.add(fold(name))
         names = [name.partition(".")[0] for name in self.rows]
         self.names: Mapping[str, str] = {fold(name): name for name in names}
         """Folded name of a section → its name."""
@@ -267,14 +271,6 @@ class Declarations:
         return ""
 
 
-def _check_once(names: Iterable[str]) -> None:
-    known: set[str] = set()
-    for name in names:
-        if fold(name) in known:
-            raise StartError(f"the setting {name} is declared twice")
-        known.add(fold(name))
-
-
 def _rows_of(section: str, kind: type[msgspec.Struct]) -> Iterator[Row]:
     for key, hint in hints_of(kind).items():
         yield Row(f"{section}.{key}", hint, inspect.type_info(hint))
@@ -316,7 +312,11 @@ def _shape(hint: Any, value: Any, name: str, locations: Locations) -> Any:
     if isinstance(kind, inspect.DictType) and isinstance(value, dict):
         return _shape_dict(hint, value, name, locations)
     if isinstance(kind, inspect.StructType) and isinstance(value, dict):
-        return _shape_struct(kind.cls, value, name, locations)
+        shaped = _shape_fields(hints_of(kind.cls), value, name, locations)
+        for field in msgspec.structs.fields(kind.cls):
+            if field.required and field.name not in shaped:
+                raise locations.wrong(name, f"{field.name} is missing")
+        return shaped
     _check_type(hint, value, name, locations)
     return value
 
@@ -334,16 +334,6 @@ def _shape_dict(hint: Any, value: dict[Any, Any], name: str, locations: Location
         if shaped_key in shaped:
             raise ConfigError(f"{locations.of(inner)} is given twice, as a number and as text")
         shaped[shaped_key] = _shape(value_hint, item, inner, locations)
-    return shaped
-
-
-def _shape_struct(
-    struct: type[msgspec.Struct], value: dict[Any, Any], name: str, locations: Locations
-) -> dict[str, Any]:
-    shaped = _shape_fields(hints_of(struct), value, name, locations)
-    for required in msgspec.structs.fields(struct):
-        if required.required and required.name not in shaped:
-            raise locations.wrong(name, f"{required.name} is missing")
     return shaped
 
 
@@ -551,14 +541,9 @@ def _check_issuer(row: JwtSettings, setting: str, locations: Locations) -> None:
             "without it tokens for other services would be accepted",
         )
     for name, url in (("issuer", row.issuer), ("jwks_url", row.jwks_url)):
-        _check_https(url, f"{setting}.{name}", locations)
-
-
-def _check_https(url: str, setting: str, locations: Locations) -> None:
-    if url and not ISSUER_URL.match(url):
-        raise locations.wrong(
-            setting, f"expected an https:// address (http:// only to this machine), got {url!r}"
-        )
+        if url and not ISSUER_URL.match(url):
+            expected = "expected an https:// address (http:// only to this machine)"
+            raise locations.wrong(f"{setting}.{name}", f"{expected}, got {url!r}")
 
 
 def check_config(config: Config, locations: Locations) -> None:
@@ -635,8 +620,11 @@ def _check_listening(config: Config, locations: Locations) -> None:
     hosts = {"server.host": config.server.host}
     hosts |= {f"server.extra_listen[{n}].host": row.host for n, row in enumerate(config.server.extra_listen)}
     for name, host in hosts.items():
-        if re.fullmatch(r"[\d.]+", host) and not _is_ipv4(host):
-            raise locations.wrong(name, f"expected an address, got {host!r}")
+        try:
+            if re.fullmatch(r"[\d.]+", host):
+                ipaddress.IPv4Address(host)
+        except ValueError:
+            raise locations.wrong(name, f"expected an address, got {host!r}") from None
     _check_origins(config.server.origins, "server.origins", locations)
     _check_networks(config.server.trusted_proxies, "server.trusted_proxies", locations)
 
@@ -685,14 +673,6 @@ def _check_urls(config: Config, locations: Locations) -> None:
         raise locations.wrong(
             "redis.url", f"expected a URL that begins with one of {', '.join(REDIS_SCHEMES)}"
         )
-
-
-def _is_ipv4(text: str) -> bool:
-    try:
-        ipaddress.IPv4Address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _check_origins(origins: Iterable[str], setting: str, locations: Locations) -> None:

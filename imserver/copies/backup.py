@@ -177,10 +177,6 @@ def _move_on(sql: Statements, numbers: Sequence[GivenNumbers], given: list[Any] 
             each.continue_after(sql, given[position])
 
 
-def _continue_account(sql: Statements, last: int) -> None:
-    give_after(sql, "account", max(last, last_given(sql, "account") or 0))
-
-
 def _continue_events(sql: Statements, given: list[Row]) -> None:
     # A feed without a lease begins at the end of the log.
     sql.execute_many(
@@ -196,7 +192,7 @@ _OWN: Final = (
     GivenNumbers(
         frozenset({"account"}),
         partial(last_given, table="account"),
-        _continue_account,
+        lambda sql, last: give_after(sql, "account", max(last, last_given(sql, "account") or 0)),
         partial(move_keys_on, "account"),
     ),
     GivenNumbers(

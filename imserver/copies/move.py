@@ -186,7 +186,10 @@ class _Move:
         resumed = self._prepare_target(id)
         positions = self._positions()
         if _MOVE not in positions:  # the last run has done all but the end
-            return self._finished(stack, strangers)
+            self._drop_state()
+            reader = self._target.reader(self._all)
+            stack.callback(reader.close)
+            return Moved({name: sum_of(reader.pages(name)) for name in reader.layouts}, strangers, True)
         writer = RowWriter(self._target.address, self._target.engine, self._target.layouts(self._all))
         stack.callback(writer.close)
         reader = self._source.reader(self._all)
@@ -197,7 +200,13 @@ class _Move:
         self._copy(reader, writer, positions, total)
         self._continue_numbers(reader.layouts)
         sums = self._verify(reader, total)
-        self._end(reader, writer)
+        with usable(self._target.address, self._target.engine):
+            writer.sql.begin()
+            for page in reader.pages(_LAST):
+                writer.insert(_LAST, page)
+            writer.sql.execute(f"DELETE FROM {_STATE}")
+            writer.sql.commit()
+        self._drop_state()
         sums[_LAST] = sum_of(reader.pages(_LAST))
         return Moved(sums, strangers, resumed)
 
@@ -349,15 +358,6 @@ class _Move:
                     )
             return sums
 
-    def _end(self, reader: RowReader, writer: RowWriter) -> None:
-        with usable(self._target.address, self._target.engine):
-            writer.sql.begin()
-            for page in reader.pages(_LAST):
-                writer.insert(_LAST, page)
-            writer.sql.execute(f"DELETE FROM {_STATE}")
-            writer.sql.commit()
-        self._drop_state()
-
     def _drop_state(self) -> None:
         def work(sql: PooledStatements) -> None:
             sql.execute(f"DROP TABLE {_STATE}")
@@ -368,13 +368,6 @@ class _Move:
         if self._target.address.engine == "sqlite":
             with self._target.engine.connect() as connection:
                 connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
-
-    def _finished(self, stack: ExitStack, strangers: tuple[str, ...]) -> Moved:
-        """End a move whose last run was interrupted after its verification."""
-        self._drop_state()
-        reader = self._target.reader(self._all)
-        stack.callback(reader.close)
-        return Moved({name: sum_of(reader.pages(name)) for name in reader.layouts}, strangers, True)
 
 
 def _set_state(sql: Any, name: str, value: str) -> None:

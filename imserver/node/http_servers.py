@@ -316,7 +316,9 @@ def refuse_shared(features: Iterable[Feature], operations: Iterable[Operation]) 
     owners = dict.fromkeys(_answered((), operations), "the core")
     for feature in features:
         own = _answered(feature.dialects, (*feature.routes, *feature.operations))
-        for each in chain(own, _commands(feature)):
+        commands = [*feature.wire.items(), *((each.name, each.readers or {}) for each in feature.dialects)]
+        brought = {f"the command {name} of the dialect {to}" for to, rows in commands for name in rows}
+        for each in chain(own, sorted(brought)):
             if each in owners:
                 raise StartError(f"the feature {feature.name!r}: {owners[each]} has {each} already")
             owners[each] = feature.name
@@ -332,14 +334,6 @@ def _answered(dialects: Iterable[Dialect], rows: Iterable[Route | Operation]) ->
         yield f"the dialect {dialect.name}{codec}"
         if dialect.path:
             yield f"the WebSocket path {dialect.path}{chosen}{codec}"
-
-
-def _commands(feature: Feature) -> list[str]:
-    """The commands that a feature brings to dialects, and those that its own dialects have, as text."""
-    tables = [*feature.wire.items(), *((each.name, each.readers or {}) for each in feature.dialects)]
-    return sorted(
-        {f"the command {name} of the dialect {dialect}" for dialect, rows in tables for name in rows}
-    )
 
 
 def refuse_open_demo(config: Config, closed: bool | None = None, *, listeners: bool = True) -> None:

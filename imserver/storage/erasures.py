@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from msgspec import Struct
 from imserver.model import ERASED
 from imserver.process import write_all
 from imserver.storage.app_rows import tables_of_others
-from imserver.storage.statements import PooledStatements, Row, RowsOf, text_of
+from imserver.storage.statements import PooledStatements, RowsOf, text_of
 from imserver.storage.store import Store
 from imserver.storage.tables import CONDITIONS_OF_APP, Reason, Table
 from imserver.threads import synchronise
@@ -180,13 +180,10 @@ def new_name() -> str:
 
 def _users(app: str, tables: Sequence[Table], sql: PooledStatements) -> set[str]:
     """All users of whom an app has rows."""
-    return {user for table in (*tables_of_others(sql), *tables) for user in _users_in(table, app, sql)}
-
-
-def _users_in(table: Table, app: str, sql: PooledStatements) -> Iterator[str]:
-    if isinstance(table.of_user, Reason) or table.of_app not in CONDITIONS_OF_APP:
-        return
-    column = table.of_user.removesuffix(" = %s")
-    rows: list[Row] = sql.query(f"SELECT DISTINCT {column} FROM {table.name} WHERE {table.of_app}", (app,))
-    for (user,) in rows:
-        yield str(user) if isinstance(user, int) else text_of(user)
+    users: set[str] = set()
+    for table in (*tables_of_others(sql), *tables):
+        if not isinstance(table.of_user, Reason) and table.of_app in CONDITIONS_OF_APP:
+            column = table.of_user.removesuffix(" = %s")
+            rows = sql.query(f"SELECT DISTINCT {column} FROM {table.name} WHERE {table.of_app}", (app,))
+            users.update(str(user) if isinstance(user, int) else text_of(user) for (user,) in rows)
+    return users

@@ -238,19 +238,16 @@ class RedisRegistry:
         """
         replies = self.pipeline.execute_all([self._commands.unregister(session)])
         if replies is None:
-            self._unregister_later(session)
+            self.recovery.request(UNREGISTERED)
+            self._unreported_ends[session.id] = session
+            if len(self._unreported_ends) > _UNREPORTED_LIMIT:
+                # The queue overflows: a new epoch invalidates all of them.
+                self._unreported_ends.clear()
+                self.recovery.rejoin = True
             return None
         for command in self._commands.after_unregister(session, replies[0]):
             self.pipeline.post(command)
         return bool(replies[0] == 1 or (replies[0] == 2 and not self.registered(session)))
-
-    def _unregister_later(self, session: Session) -> None:
-        self.recovery.request(UNREGISTERED)
-        self._unreported_ends[session.id] = session
-        if len(self._unreported_ends) > _UNREPORTED_LIMIT:
-            # The queue overflows: a new epoch invalidates all of them.
-            self._unreported_ends.clear()
-            self.recovery.rejoin = True
 
     def forget_user(self, app: str, user: str) -> None:
         """Delete the readable record, when the last session has ended: its end writes the record. A user who
