@@ -33,14 +33,18 @@ class Reason(Struct, frozen=True):
     why: str
 
 
+_EMPTY: Final = {"small": 0, "int": 0, "big": 0}
+
+
 class Table(Struct, frozen=True, kw_only=True):
     """A table: its columns, which rows an app and a user have, what erases them, what an export reads.
 
     ``types``: its columns, as ``"app name500*, member name255* out user, until big out"``: each has a name,
-    a kind with a size, a mark (``*``: of the primary key, ``?``: may be NULL), and words that answer for it.
-    ``out``: an export reads it. ``user``: it names the user whose row it is, or another user. ``words``: it
-    has words of a user. ``types`` fill in what of ``key``, ``columns``, ``of_user``, ``user_as`` and
-    ``erase_user`` is not given, and a reason stands for what is not given after it.
+    a kind with a size, a mark (``*``: of the primary key, ``?``: may be NULL, ``=0``: its default), and words
+    that answer for it. ``out``: an export reads it. ``user``: it names the user whose row it is, or another
+    user. ``words``: it has words of a user. ``empty``: an import leaves it empty, or 0. ``types`` fill in
+    what of ``key``, ``columns``, ``of_user``, ``user_as``, ``erase_user`` and ``imported`` is not given, and
+    a reason stands for what is not given after it.
 
     ``key``: its primary key. ``of_app``: the condition of an app's rows, which are deleted with the app; one
     ``%s``, the app. ``of_user``: what the rows of a user meet, too; one ``%s``, the user. ``user_as``: how
@@ -93,6 +97,10 @@ class Table(Struct, frozen=True, kw_only=True):
                 ("of_user", of_user),
                 ("erase_user", why or (f"DELETE FROM {self.name} WHERE {self.of_app} AND {of_user}",)),
                 ("columns", tuple(each[0] for each in columns if "out" in each[2:]) or why),
+                (
+                    "imported",
+                    tuple((each[0], _EMPTY.get(each[1], "")) for each in columns if "empty" in each),
+                ),
             ):
                 if not getattr(self, name):
                     force_setattr(self, name, value)
@@ -135,8 +143,8 @@ class FeatureTables(Struct, frozen=True):
 CORE_TABLES: Final = (
     Table(
         name="ban",
-        types="app name500*, member bytes255* out user, until big out, version big, reason name1000? out",
-        imported=(("version", 0),),
+        types="""app name500*, member bytes255* out user, until big out, version big empty,
+            reason name1000? out""",
     ),
     Table(
         name="app",

@@ -261,15 +261,14 @@ TABLES: Final = (
     ),
     Table(
         name="account",
-        types="""id bigserial out user, app name500, phone name500 out, password string255, version big,
-            email name254? out, confirmed_email name254? out, name name32? out, nickname string64 out,
-            avatar string1000 out, created big out, last_seen big out, findable small out,
-            show_presence small out, bot small out, guest small out, role name16 out, locked_until big out,
-            lock_reason string200? out, factor_since big out, folded name1000?, status string80? out,
-            away small out, status_until big out""",
+        types="""id bigserial out user, app name500, phone name500 out, password string255 empty,
+            version big empty, email name254? out, confirmed_email name254? out, name name32? out,
+            nickname string64 out, avatar string1000 out, created big out, last_seen big=0 out,
+            findable small=1 out, show_presence small=1 out, bot small=0 out, guest small=0 out,
+            role name16='' out, locked_until big=0 out, lock_reason string200? out, factor_since big=0 out,
+            folded name1000?, status string80? out, away small=0 out, status_until big=0 out""",
         erase_user=_WITH_ACCOUNT,
         # Nobody knows this password: people set one by a link.
-        imported=(("password", ""), ("version", 0)),
     ),
 )
 """In the order of their deletion: accounts last, because the others are found by them."""

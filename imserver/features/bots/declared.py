@@ -65,12 +65,11 @@ TABLES: Final = (
     ),
     Table(
         name="bot",
-        types="""id big* out, app name500, owner big out user, token_hash name64, commands blob out,
-            hook_url name1000, hook_secret name100, hook_entry big, description name2000? out,
-            listed small out""",
+        types="""id big* out, app name500, owner big out user, token_hash name64 empty, commands blob out,
+            hook_url name1000 empty, hook_secret name100 empty, hook_entry big=0, description name2000? out,
+            listed small=0 out""",
         erase_user=_WITH_ACCOUNT,
         # Not the address of its webhook: some have a secret in it.
-        imported=(("token_hash", ""), ("hook_url", ""), ("hook_secret", "")),
         parents=("id", "owner"),
     ),
 )

@@ -24,7 +24,7 @@ TABLES: Final = (
     Table(
         name="invitation",
         types="""code name32*, app name500, member name255 out user, conversation big out, created big out,
-            expires_at big out, uses big out, max_uses big out, guests small out""",
+            expires_at big out, uses big out, max_uses big out, guests small=0 out""",
         # Not the code: it lets people in.
         imported=Reason("its code is a secret"),
     ),

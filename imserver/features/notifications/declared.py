@@ -153,9 +153,8 @@ TABLES: Final = (
     ),
     Table(
         name="notify_person",
-        types="""app name500*, member name255* out user, wishes blob out, mail small out, mail_due big,
-            mailed big out, mailed_id big, mailed_marks big""",
-        imported=(("mail_due", 0), ("mailed_id", 0), ("mailed_marks", 0)),
+        types="""app name500*, member name255* out user, wishes blob out, mail small out,
+            mail_due big empty, mailed big out, mailed_id big empty, mailed_marks big empty""",
     ),
     Table(
         name="notify_conversation",
@@ -179,7 +178,7 @@ TABLES: Final = (
         name="notify_delivery",
         types="""id serial, app name500, member name255 user, endpoint int, host name255, kind name16,
             conversation big, entry_id big, topic name32, ttl int, next_try big, attempts int, created big,
-            body blob words, audience int""",
+            body blob words, audience int=0""",
         of_user=_QUEUE,
         erase_user=("DELETE FROM notify_delivery WHERE app = %s AND member = %s",),
     ),

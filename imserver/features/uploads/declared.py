@@ -111,14 +111,13 @@ TABLES: Final = (
     Table(
         name="upload",
         types="""id string32* out, app name500, "user" name500 out user, kind string16 out, type string64 out,
-            name text out, bytes big out, sha256 string64 out, created big out, place string16, width int out,
-            height int out, thumbnail_bytes big out, thumbnail_type string64 out""",
+            name text out, bytes big out, sha256 string64 out, created big out, place string16 empty,
+            width int out, height int out, thumbnail_bytes big out, thumbnail_type string64 out""",
         erase_user=(
             'DELETE FROM upload WHERE app = %s AND "user" = %s',
             # With the total of the app, which the next upload counts anew.
             """DELETE FROM upload_usage WHERE app = %s AND "user" IN (%s, '')""",
         ),
-        imported=(("place", ""),),
     ),
     Table(
         name="upload_usage",
