@@ -186,9 +186,9 @@ def test_what_was_there_remains_however_often_something_is_restored(data: Path, 
     say(data, "one")
     copies.backup(data / "imserver.db", tmp_path / "copy.db")
     say(data, "two")
-    for name in ("imserver.db.before", "imserver.db.before.2", "imserver.db.before.3"):
+    for end in ("", ".2", ".3"):
         done = copies.restore(data / "imserver.db", tmp_path / "copy.db", numbers_of_server())
-        assert done[1] == data / name
+        assert done[1] == data / f"imserver.db.before{end}"
     with sqlite3.connect(data / "imserver.db.before") as before:
         assert before.execute("SELECT count(*) FROM message").fetchone() == (2,)
     before.close()
