@@ -114,6 +114,14 @@ class ServerApi:
         self._url = server_address(url or url_of_settings())
         self._key = read_key(key_file) or key_of_settings(self._url)
 
+    @staticmethod
+    def options(command: Command) -> Command:
+        """A decorator: the command gets the options ``--url`` and ``--key-file``."""
+        key_file = "File with an API key of the scope admin; - is standard input."
+        url = "The server's HTTP port; by default that of the settings here."
+        command = click.option("--key-file", metavar="FILE", help=key_file)(command)
+        return click.option("--url", default="", metavar="URL", help=url)(command)
+
     def get(self, path: str, query: Mapping[str, str]) -> Any:
         """The answer to ``GET /api/v1/{path}``, with the parameters that are not empty."""
         parameters = urlencode({name: value for name, value in query.items() if value})

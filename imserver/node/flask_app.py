@@ -50,7 +50,7 @@ def create_app(servers: Servers) -> Flask:
     app.register_blueprint(create_stream_view(servers.streams, api.limits.public_body_bytes))
     for feature in servers.features:
         if feature.views is not None:
-            for blueprint in feature.views.blueprints(servers.core, api):
+            for blueprint in feature.views.load()(servers.core, api):
                 app.register_blueprint(blueprint)
     for path in sorted(servers.websocket_paths):
         app.add_url_rule(

@@ -64,17 +64,26 @@ class FeatureSettings(Struct, frozen=True):
 class Views(Struct, frozen=True):
     """What a feature has Flask answer: requests that its routes and operations do not.
 
-    ``blueprints`` makes them at the first request that the front server does not answer. ``streamed``:
+    ``blueprints``: module and attribute of a function that makes them from the services of the node and its
+    API, or the function; called at the first request that the front server does not answer. ``streamed``:
     whether a view reads the body of such a request itself, by method and path. ``refusal`` makes the page (a
     response of Flask) that tells a browser why a request was refused, from the problem and the id of the
-    request; None: the client wants no page. ``preload`` imports what the first request needs: before a
-    process forks, so that nodes share the memory.
+    request; None: the client wants no page. ``preload`` imports what the first request needs besides the
+    module: before a process forks, so that nodes share the memory.
     """
 
-    blueprints: Callable[[Core, Api], Iterable[Any]]
+    blueprints: tuple[str, str] | Callable[[Core, Api], Iterable[Any]]
     streamed: Streamed | None = None
     refusal: Callable[[HttpProblem, str], Any] | None = None
     preload: Callable[[], object] = lambda: None
+
+    def load(self) -> Callable[[Core, Api], Iterable[Any]]:
+        """The function that makes the blueprints."""
+        if callable(self.blueprints):
+            return self.blueprints
+        make: Callable[[Core, Api], Iterable[Any]]
+        make = getattr(import_module(self.blueprints[0]), self.blueprints[1])
+        return make
 
 
 class Feature(Struct, frozen=True, eq=False):

@@ -287,6 +287,7 @@ def preload_modules(config: Config) -> None:
     features = with_core(own)
     for feature in features:
         if feature.views is not None:
+            feature.views.load()
             feature.views.preload()
         feature.metric_rows()
     servers.api_table_of(features, declarations_of(own))

@@ -15,6 +15,7 @@ from imserver.features.pages.reference import chinese
 from imserver.features.pages.text import HEADERS, policy
 from imserver.features.pages.visitors import language_of_visitor, render
 from imserver.plugin.errors import HttpProblem, Problems
+from imserver.plugin.http import Api
 from imserver.plugin.identity import GOCHAT
 from imserver.plugin.services import Core
 
@@ -25,11 +26,11 @@ _TEXTS = ("admin_", "unit_")
 """Prefixes of the keys of texts that the page needs."""
 
 
-def create_page(core: Core) -> Blueprint:
+def create_page(core: Core, _api: Api) -> tuple[Blueprint]:
     """The blueprint of the page."""
     blueprint = Blueprint("admin", __name__)
     blueprint.add_url_rule("/admin", "page", lambda: _page(core.identity.keys.demo), methods=["GET"])
-    return blueprint
+    return (blueprint,)
 
 
 def _page(demo: bool) -> Response:

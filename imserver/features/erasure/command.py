@@ -9,12 +9,7 @@ from imserver.plugin.commands import ServerApi, opened, record_act, settings_opt
 
 @click.command()
 @settings_options
-@click.option(
-    "--url", default="", metavar="URL", help="The server's HTTP port; by default that of the settings here."
-)
-@click.option(
-    "--key-file", metavar="FILE", help="File with an API key of the scope admin; - is standard input."
-)
+@ServerApi.options
 @click.option(
     "--compact",
     "compacts",

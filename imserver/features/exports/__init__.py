@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 from imserver.features.exports import api
 from imserver.features.exports.declared import DAY_SECONDS, EXPORTS, SETTINGS, TABLES, ExportSettings
 from imserver.features.exports.exports import Exports
 from imserver.plugin import Feature, FeatureParts, Views
-from imserver.plugin.http import Api
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
@@ -35,16 +33,6 @@ def _build(core: Core) -> FeatureParts:
     )
 
 
-def _blueprints(core: Core, http: Api) -> Iterable[Any]:
-    return (_preload()(core, core.service(Exports), http),)
-
-
-def _preload() -> Callable[..., Any]:
-    from imserver.features.exports.views import create_export_view
-
-    return create_export_view
-
-
 @contextmanager
 def _erasing(config: Config, store: Store) -> Iterator[Erasure]:
     with closing(Exports(config, store)) as exports:
@@ -55,7 +43,7 @@ FEATURE = Feature(
     "exports",
     _build,
     operations=tuple(api.routes.rows),
-    views=Views(_blueprints, preload=_preload),
+    views=Views(("imserver.features.exports.views", "create_export_view")),
     erasing=_erasing,
     uses=("messages?", "audit?", "uploads?"),
     settings=SETTINGS,

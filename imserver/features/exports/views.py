@@ -21,18 +21,18 @@ _ASKS_SECONDS: Final = 1.0
 """After so many a download asks for its right again."""
 
 
-def create_export_view(core: Core, exports: Exports, api: Api) -> Blueprint:
+def create_export_view(core: Core, api: Api) -> tuple[Blueprint]:
     """The blueprint of the paths of archives."""
     blueprint = Blueprint("exports", __name__)
     for name, route, own in (("file", FILE, False), ("own_file", OWN_FILE, True)):
         blueprint.add_url_rule(
-            route.path, endpoint=name, view_func=_view(core, exports, api, route, own), methods=["GET"]
+            route.path, endpoint=name, view_func=_view(core, api, route, own), methods=["GET"]
         )
-    return blueprint
+    return (blueprint,)
 
 
-def _view(core: Core, exports: Exports, api: Api, route: Route, own: bool) -> Callable[[], Response]:
-    endpoint = api.bind(route)
+def _view(core: Core, api: Api, route: Route, own: bool) -> Callable[[], Response]:
+    endpoint, exports = api.bind(route), core.service(Exports)
 
     def view() -> Response:
         http_request = as_request()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from imserver.features.pages import address, declared
 from imserver.features.pages.additions import additions_of
 from imserver.plugin import Feature, FeatureParts, FeatureSettings, Views
 from imserver.plugin.errors import HttpProblem
-from imserver.plugin.http import Api
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, Locations
 
@@ -19,12 +17,6 @@ def _build(core: Core) -> FeatureParts:
     return FeatureParts(prepare=lambda: additions_of(core))  # which checks the words
 
 
-def _blueprints(core: Core, api: Api) -> Iterable[Any]:
-    from imserver.features.pages.blueprint import create_pages
-
-    return (create_pages(core, api.described),)
-
-
 def _refusal(problem: HttpProblem, request_id: str) -> Any:
     from imserver.features.pages.blueprint import refusal
 
@@ -32,9 +24,9 @@ def _refusal(problem: HttpProblem, request_id: str) -> Any:
 
 
 def _preload() -> None:
-    from imserver.features.pages import blueprint, text  # noqa: F401
+    from imserver.features.pages.text import precompile
 
-    text.precompile()
+    precompile()
 
 
 def _check(config: Config, locations: Locations) -> None:
@@ -45,6 +37,8 @@ def _check(config: Config, locations: Locations) -> None:
 FEATURE = Feature(
     "pages",
     _build,
-    views=Views(_blueprints, refusal=_refusal, preload=_preload),
+    views=Views(
+        ("imserver.features.pages.blueprint", "create_blueprints"), refusal=_refusal, preload=_preload
+    ),
     settings=FeatureSettings(declared.SETTINGS.sections, check=_check),
 )

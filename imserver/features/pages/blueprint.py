@@ -45,7 +45,7 @@ from imserver.features.pages.visitors import (
     requested_language,
 )
 from imserver.plugin.errors import HttpProblem, Problems, Unavailable
-from imserver.plugin.http import HttpResponse
+from imserver.plugin.http import Api, HttpResponse
 from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
@@ -131,6 +131,11 @@ _SDK_PATH: Final = (
     "/sdk/<any('accounts.js', 'errors.js', 'imserver.js', 'messenger.js', 'notifications.js', "
     "'notifications-worker.js'):name>"
 )
+
+
+def create_blueprints(core: Core, api: Api) -> tuple[Blueprint]:
+    """The blueprint of a node."""
+    return (create_pages(core, api.described),)
 
 
 def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:

@@ -18,12 +18,7 @@ _KINDS: Final = {"ban": "banned", "lock": "locked", "rate": "rate"}
 
 
 @click.command()
-@click.option(
-    "--url", default="", metavar="URL", help="The server's HTTP port; by default that of the settings here."
-)
-@click.option(
-    "--key-file", metavar="FILE", help="File with an API key of the scope admin; - is standard input."
-)
+@ServerApi.options
 @click.option("--address", default="", metavar="ADDR", help="Refusals of clients at this address.")
 @click.option("--request", default="", metavar="ID", help="The refusal of this request or connection.")
 @click.option("--lift", is_flag=True, help="Lift bans, locks and rates that refuse them now.")

@@ -20,12 +20,7 @@ _user: Final = click.argument("user")
 
 
 @click.group()
-@click.option(
-    "--url", default="", metavar="URL", help="The server's HTTP port; by default that of the settings here."
-)
-@click.option(
-    "--key-file", metavar="FILE", help="File with an API key of the scope admin; - is standard input."
-)
+@ServerApi.options
 @click.pass_context
 def moderate(context: click.Context, url: str, key_file: str | None) -> None:
     """Delete messages, warn, mute, remove and ban users, list and close reports.

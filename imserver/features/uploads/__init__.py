@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
 
 from imserver.features.uploads.api import OPERATIONS, is_streamed
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.declared import SETTINGS, TABLES, UploadSettings
 from imserver.features.uploads.uploads import Offer, Uploads, uploads_of
 from imserver.plugin import Feature, FeatureParts, Views
-from imserver.plugin.http import Api
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Erasure, Store
@@ -32,17 +30,6 @@ def _build(core: Core) -> FeatureParts:
     return FeatureParts(uploads, erasure=uploads.erasure, stop=uploads.close)
 
 
-def _blueprints(core: Core, api: Api) -> Iterable[Any]:
-    from imserver.features.uploads.tus import create_tus_view
-    from imserver.features.uploads.views import create_upload_view
-
-    return create_upload_view(uploads_of(core), api), create_tus_view(uploads_of(core), api)
-
-
-def _preload() -> None:
-    from imserver.features.uploads import tus, views  # noqa: F401
-
-
 @contextmanager
 def _erasing(config: Config, store: Store) -> Iterator[Erasure]:
     settings = settings_of(config, UploadSettings)
@@ -54,7 +41,7 @@ FEATURE = Feature(
     "uploads",
     _build,
     operations=OPERATIONS,
-    views=Views(_blueprints, is_streamed, preload=_preload),
+    views=Views(("imserver.features.uploads.tus", "create_views"), is_streamed),
     metrics=("imserver.features.uploads.metrics", "METRICS"),
     erasing=_erasing,
     files=("imserver.features.uploads.archive", "read_files", "write_files"),

@@ -21,9 +21,16 @@ from imserver.features.uploads.api import BEGIN, PART, PART_TYPE, TUS_PATH, TUS_
 from imserver.features.uploads.declared import HTTP_KIND_REFUSED, HTTP_TUS_VERSION, HTTP_UNKNOWN_UPLOAD
 from imserver.features.uploads.resumable import ALGORITHMS, Checksum, PartialUpload, ResumableUploads
 from imserver.features.uploads.uploads import Offer, Uploads
-from imserver.features.uploads.views import answered, blueprint_of, offer_of, require_plain
+from imserver.features.uploads.views import (
+    answered,
+    blueprint_of,
+    create_upload_view,
+    offer_of,
+    require_plain,
+)
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Api, ApiProblem, Call, HttpRequest, HttpResponse
+from imserver.plugin.services import Core
 from imserver.plugin.views import to_response
 
 EXTENSIONS: Final = "creation,creation-with-upload,expiration,termination,checksum"
@@ -41,12 +48,14 @@ _MORE_HEADERS: Final = {
 Headers = tuple[tuple[str, str], ...]
 
 
-def create_tus_view(uploads: Uploads, api: Api) -> Blueprint:
-    """The blueprint of uploads in parts."""
+def create_views(core: Core, api: Api) -> tuple[Blueprint, ...]:
+    """The blueprints of uploads as a whole and in parts."""
+    uploads = core.service(Uploads)
     view = _TusView(uploads, api)
-    return blueprint_of(
+    tus = blueprint_of(
         "tus", (TUS_PATH, view.begin, _METHODS), (f"{TUS_PATH}/{{id}}", view.continue_, _METHODS)
     )
+    return create_upload_view(uploads, api), tus
 
 
 class _TusView:
