@@ -53,6 +53,7 @@ class Exports:
     ) -> None:
         self._config = config
         self._settings = settings_of(config, ExportSettings)
+        self._store = store
         self._rows = JobRows(store)
         self._root = folder_of(config)
         self._buckets = buckets
@@ -147,7 +148,7 @@ class Exports:
         """Make the archive. Returns its entries, rows and bytes."""
         maker = ArchiveMaker(
             self._config,
-            self._rows.store,
+            self._store,
             msgspec.json.decode(job.subject, type=Subject),
             self._root / job.id,
             self._threads.do,
@@ -168,7 +169,7 @@ class Exports:
 
     def sweep(self) -> None:
         """Remove archives whose rows another node has deleted. Switches. Raises StorageUnavailable."""
-        ids: list[str] = self._threads.do(self._old) if self._rows.store.has_database else []
+        ids: list[str] = self._threads.do(self._old) if self._store.has_database else []
         for id in set(ids) - self._rows.known(ids):
             self._remove(id)
 

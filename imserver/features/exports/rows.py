@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.plugin.storage import PooledStatements, Row, RowsOf, Store, text_of
+from imserver.plugin.storage import PooledStatements, RowsOf, Store, text_of
 
 UNDER_WAY: Final = 0
 DONE: Final = 1
@@ -37,12 +37,12 @@ class JobRows:
     """The rows of exports in a store. Without a database there are none."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        self._store = store
 
     def add(self, job: Job) -> None:
         """Store a new export."""
         row = (*_ROWS.values(job), 0)
-        self.store.write(lambda sql: sql.insert_new("export_job", f"{_ROWS.columns}, leased", [row]))
+        self._store.write(lambda sql: sql.insert_new("export_job", f"{_ROWS.columns}, leased", [row]))
 
     def get(self, app: str, id: str) -> Job | None:
         """An export; None: there is no such one."""
@@ -53,23 +53,22 @@ class JobRows:
         return self._one("member = %s ORDER BY created DESC, id DESC LIMIT 1", app, user)
 
     def _one(self, which: str, *values: str) -> Job | None:
-        return _ROWS.first(self.store.rows, f"WHERE app = %s AND {which}", *values)
+        return _ROWS.first(self._store.rows, f"WHERE app = %s AND {which}", *values)
 
     def of(self, app: str, user: str | None) -> list[Job]:
         """All exports of a user; None: of an app."""
         where, values = ("", [app]) if user is None else (" AND member = %s", [app, user])
-        return _ROWS.find(self.store.rows, f"WHERE app = %s{where}", *values)
+        return _ROWS.find(self._store.rows, f"WHERE app = %s{where}", *values)
 
-    def known(self, ids: Sequence[str]) -> set[str]:
+    @Store.reading_or(set())
+    def known(self, sql: PooledStatements, ids: Sequence[str]) -> set[str]:
         """Which of these ids are those of exports."""
-        statement = "SELECT id FROM export_job WHERE id IN {}"
-        nothing: list[Row] = []
-        rows = self.store.read_or(nothing, lambda sql: sql.query_in(statement, (), ids))
+        rows = sql.query_in("SELECT id FROM export_job WHERE id IN {}", (), ids)
         return {text_of(id) for (id,) in rows}
 
     def forget(self, job: Job) -> None:
         """Delete an export."""
-        self.store.execute("DELETE FROM export_job WHERE app = %s AND id = %s", (job.app, job.id))
+        self._store.execute("DELETE FROM export_job WHERE app = %s AND id = %s", (job.app, job.id))
 
 
 # --- imports ------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.plugin.storage import PooledStatements, Row, RowsOf, Statements, Store, text_of
+from imserver.plugin.storage import PooledStatements, RowsOf, Store, text_of
 
 MAKING: Final = 0
 """A node fetches the page."""
@@ -47,14 +47,11 @@ class PreviewRows:
 
     # --- links ----------------------------------------------------------------------------------------------
 
-    def current(self, app: str, links: Collection[str]) -> dict[str, PreviewRow]:
+    @Store.reading_or({})
+    def current(self, sql: PooledStatements, app: str, links: Collection[str]) -> dict[str, PreviewRow]:
         """Link → its row, for those that are made or being made."""
-
-        def work(sql: PooledStatements) -> list[Row]:
-            statement = f"{_LINKS.select} WHERE app = %s AND until > {sql.now} AND link IN {{}}"
-            return sql.query_in(statement, (app,), list(links))
-
-        rows: list[Row] = self._store.read_or([], work)
+        statement = f"{_LINKS.select} WHERE app = %s AND until > {sql.now} AND link IN {{}}"
+        rows = sql.query_in(statement, (app,), list(links))
         return {row.link: row for row in map(_LINKS.read, rows)}
 
     @Store.writing
@@ -88,17 +85,12 @@ class PreviewRows:
         )
         return sql.execute(change, (row.state, seconds, row.content, app, row.link, row.picture)) > 0
 
-    def expired(self, most: int) -> list[tuple[str, str, str, int]]:
+    @Store.reading_or([])
+    def expired(self, sql: PooledStatements, most: int) -> list[tuple[str, str, str, int]]:
         """App, link, picture and end of some previews whose time is over."""
-
-        def work(sql: PooledStatements) -> list[Row]:
-            statement = (
-                f"SELECT app, link, picture, until FROM link_preview WHERE until < {sql.now} "
-                "ORDER BY until LIMIT %s"
-            )
-            return sql.query(statement, (most,))
-
-        rows: list[Row] = self._store.read_or([], work)
+        columns = "app, link, picture, until"
+        statement = f"SELECT {columns} FROM link_preview WHERE until < {sql.now} ORDER BY until LIMIT %s"
+        rows = sql.query(statement, (most,))
         return [(text_of(app), text_of(link), text_of(picture), until) for app, link, picture, until in rows]
 
     def forget(self, app: str, link: str, until: int) -> None:
@@ -108,14 +100,11 @@ class PreviewRows:
 
     # --- people ---------------------------------------------------------------------------------------------
 
-    def wishes(self, app: str, users: Collection[str]) -> Mapping[str, PersonWishes]:
+    @Store.reading_or({})
+    def wishes(self, sql: PooledStatements, app: str, users: Collection[str]) -> Mapping[str, PersonWishes]:
         """User → their wishes, for those who have any."""
         statement = f"SELECT {_WISHES.columns}, member FROM preview_person WHERE app = %s AND member IN {{}}"
-
-        def work(sql: PooledStatements) -> list[Row]:
-            return sql.query_in(statement, (app,), list(users))
-
-        rows: list[Row] = self._store.read_or([], work)
+        rows = sql.query_in(statement, (app,), list(users))
         return {text_of(row[-1]): _WISHES.read(row) for row in rows}
 
     @Store.writing
@@ -128,12 +117,8 @@ class PreviewRows:
         """Note that the sender of a message wants no preview below it."""
         sql.insert_new("preview_removed", "app, message, member", [(app, message, user)])
 
-    def removed(self, app: str, messages: Sequence[int]) -> set[int]:
+    @Store.reading_or(set())
+    def removed(self, sql: PooledStatements, app: str, messages: Sequence[int]) -> set[int]:
         """Those of the messages whose senders want no preview below them."""
         statement = "SELECT message FROM preview_removed WHERE app = %s AND message IN {}"
-
-        def work(sql: Statements) -> list[Row]:
-            return sql.query_in(statement, (app,), messages)
-
-        rows: list[Row] = self._store.read_or([], work)
-        return {row[0] for row in rows}
+        return {row[0] for row in sql.query_in(statement, (app,), messages)}

@@ -23,7 +23,7 @@ from imserver.plugin.http import Call, Resource, about
 from imserver.plugin.identity import Needs, Tenant
 from imserver.plugin.runtime import until_beat
 from imserver.plugin.services import Core
-from imserver.plugin.storage import PooledStatements, Row, RowsOf, Store, text_of
+from imserver.plugin.storage import PooledStatements, RowsOf, Store, text_of
 
 STORED_DAYS: Final = 35
 
@@ -57,10 +57,11 @@ class UsageRows:
             )
             sql.execute("DELETE FROM app_usage WHERE app = %s AND day < %s", (app, day - STORED_DAYS))
 
-    def read(self, day: int, apps: Sequence[str]) -> dict[str, Used]:
+    @Store.reading_or({})
+    def read(self, sql: PooledStatements, day: int, apps: Sequence[str]) -> dict[str, Used]:
         """What all nodes have counted on a day (app → what)."""
         statement = f"SELECT {_USED.columns}, app FROM app_usage WHERE day = %s AND app IN {{}}"
-        rows = self._store.read_or(list[Row](), lambda sql: sql.query_in(statement, (day,), apps))
+        rows = sql.query_in(statement, (day,), apps)
         return {text_of(row[-1]): _USED.read(row) for row in rows}
 
     def days(self, app: str, since: int) -> list[Used]:

@@ -13,7 +13,7 @@ from imserver.features.safety.declared import (
     HTTP_UNKNOWN_REPORT,
     Outcome,
 )
-from imserver.features.safety.moderation import MOST_MESSAGES, WAIT_SECONDS
+from imserver.features.safety.moderation import MOST_MESSAGES, WAIT_SECONDS, ConversationCount
 from imserver.features.safety.parts import SafetyParts
 from imserver.features.safety.reports import ReporterShown, ReportId, ReportReason, ReportShown, User
 from imserver.features.safety.wire import TEXT_CHARACTERS, Report
@@ -137,13 +137,6 @@ class CountQuery(OfUser, kw_only=True):
 
     since: Since = 0
     until: Until = 0
-
-
-class ConversationCount(Struct):
-    """How many messages of the user are in a conversation."""
-
-    conversation: int
-    messages: int
 
 
 class CountAnswer(Struct):
@@ -334,11 +327,9 @@ def hide(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAn
 @moderation.get("/moderation/count", Needs.MODERATE, problems=(Problems.TOO_MANY_REQUESTS,))
 def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
     """Count the messages of a user in a time, by conversation, without texts."""
-    found = parts.moderation.count(
-        call.principal, call.app, request.user, request.since * 1000, request.until * 1000
-    )
-    shown = [ConversationCount(each.conversation, each.messages) for each in found[:1000]]
-    return CountAnswer(sum(each.messages for each in found), shown)
+    span = request.since * 1000, request.until * 1000
+    counts = parts.moderation.count(call.principal, call.app, request.user, *span)
+    return CountAnswer(sum(each.messages for each in counts), counts[:1000])
 
 
 @moderation.post(

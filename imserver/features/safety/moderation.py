@@ -12,8 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.features.safety.mutes import Mutes
-from imserver.features.safety.removals import Removals
-from imserver.features.safety.rows import Removal
+from imserver.features.safety.removals import Removal, Removals
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import Buckets, Principal
 from imserver.plugin.messages import Draft, MessageLog, MessageServices
@@ -25,8 +24,8 @@ WAIT_SECONDS: Final = 5.0
 """How long a request waits for many messages. The work goes on behind it."""
 
 
-class Count(Struct, frozen=True):
-    """How many messages of a user there are in a conversation."""
+class ConversationCount(Struct):
+    """How many messages of the user are in a conversation."""
 
     conversation: int
     messages: int
@@ -70,14 +69,14 @@ class Moderation:
             self._record(by, app, sender, act, reason, messages=ids)
         return removal
 
-    def count(self, by: Principal, app: str, user: str, since: int, until: int) -> list[Count]:
+    def count(self, by: Principal, app: str, user: str, since: int, until: int) -> list[ConversationCount]:
         """How many messages a user has sent in this time, Unix milliseconds, to each conversation. Raises
         TooManyRequests."""
         if not self._store.has_database:
             return []
         self._pay(by, app, since, until)
         counts = self._store.part(MessageLog).removals.count(app, user, since, until)
-        return [Count(*each) for each in counts.most_common()]
+        return [ConversationCount(*each) for each in counts.most_common()]
 
     def clear(self, by: Principal, app: str, user: str, since: int, until: int, reason: str) -> Removal:
         """Remove all messages of a user that were sent in this time. Raises TooManyRequests."""

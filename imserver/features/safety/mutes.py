@@ -4,18 +4,62 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.features.safety.rows import Muted, SafetyRows
+from msgspec import Struct
+
 from imserver.plugin.services import Core
+from imserver.plugin.storage import PooledStatements, RowsOf, Store
 
 _OVERLAP_SECONDS: Final = 60
 """A transaction may be committed so long after its time."""
 
 
+class Muted(Struct, frozen=True, array_like=True, tag="safety.muted"):
+    """The mute of a user in a whole app, also as a node message. It ends at ``until`` (Unix seconds)."""
+
+    app: str
+    user: str
+    until: int
+    reason: str
+
+
+_ROWS: Final = RowsOf(Muted, "mute", user="member")
+
+
+class MuteRows:
+    """The mutes in a store. Each method is one transaction, may switch, and raises StorageUnavailable.
+
+    Times are of the clock of the database, because the clocks of nodes differ.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @Store.writing
+    def mute(self, sql: PooledStatements, app: str, user: str, seconds: int, reason: str) -> Muted:
+        """Store a mute in place of an earlier one; 0 seconds: one that has ended."""
+        now = int(sql.query(f"SELECT {sql.now}")[0][0])
+        mute = Muted(app, user, now + seconds if seconds > 0 else now - 1, reason)
+        sql.execute("DELETE FROM mute WHERE app = %s AND member = %s", (app, user))
+        sql.insert_new("mute", f"{_ROWS.columns}, changed", [(*_ROWS.values(mute), now)])
+        return mute
+
+    @Store.reading_or(([], 0))
+    def changed(self, sql: PooledStatements, since: int) -> tuple[list[Muted], int]:
+        """The mutes that were changed at this Unix second or later, 0: all; and the second of the reading."""
+        now = int(sql.query(f"SELECT {sql.now}")[0][0])
+        return _ROWS.find(sql.query, "WHERE changed >= %s", since), now
+
+    @Store.writing_or(0)
+    def forget(self, sql: PooledStatements, seconds: int = 86_400) -> int:
+        """Delete mutes that ended so many seconds ago."""
+        return sql.execute(f"DELETE FROM mute WHERE until < {sql.now} - %s", (seconds,))
+
+
 class Mutes:
     """Tells the core who is muted. It owns what this node knows."""
 
-    def __init__(self, rows: SafetyRows, core: Core) -> None:
-        self._rows = rows
+    def __init__(self, core: Core) -> None:
+        self.rows = MuteRows(core.storage.store)
         self._users = core.identity.mutes
         self._node_messages = core.cluster.node_messages
         self._known = 0
@@ -26,7 +70,7 @@ class Mutes:
     def mute(self, app: str, user: str, seconds: float, reason: str) -> int:
         """Mute a user on all nodes; 0 seconds: let them send again. Returns the end in Unix seconds.
         Switches. Raises StorageUnavailable."""
-        row = self._rows.mute(app, user, int(seconds), reason)
+        row = self.rows.mute(app, user, int(seconds), reason)
         self._learn(row)
         if self._node_messages is not None:
             self._node_messages.broadcast(row)
@@ -37,9 +81,7 @@ class Mutes:
 
     def load(self) -> None:
         """Learn what was changed since the last time. Switches. Raises StorageUnavailable."""
-        if not self._rows.store.has_database:
-            return
-        rows, now = self._rows.mutes(self._known)
+        rows, now = self.rows.changed(self._known)
         for row in rows:
             self._learn(row)
         self._known = max(now - _OVERLAP_SECONDS, 0)

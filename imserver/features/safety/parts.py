@@ -22,7 +22,6 @@ from imserver.features.safety.moderation import Moderation
 from imserver.features.safety.mutes import Mutes
 from imserver.features.safety.removals import Removals
 from imserver.features.safety.reports import ReportCommands, Reports
-from imserver.features.safety.rows import SafetyRows
 from imserver.plugin import FeatureParts
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.runtime import every
@@ -46,8 +45,7 @@ class SafetyParts(Struct, frozen=True):
 
 def build(core: Core) -> FeatureParts:
     """Build them."""
-    rows = SafetyRows(core.storage.store)
-    mutes, removals = Mutes(rows, core), Removals(rows)
+    mutes, removals = Mutes(core), Removals(core.storage.store)
     buckets = core.node.buckets.make(USER_REPORTS, REPORTS, REPORT_SECONDS, core.cluster.attempt)
     looks = core.node.buckets.make(MESSAGES_LOOKED_AT, LOOKS, LOOK_SECONDS)
     tenants = core.identity.tenants
@@ -61,7 +59,7 @@ def build(core: Core) -> FeatureParts:
         prepare=mutes.load,
         run=(
             every(5.0, mutes.load, "mutes could not be read"),
-            every(86_400.0, rows.forget_mutes, "old mutes could not be deleted"),
+            every(86_400.0, mutes.rows.forget, "old mutes could not be deleted"),
             every(3600.0, lambda: reports.expire(int(time())), "reports could not be expired"),
             removals.runner.run,
         ),

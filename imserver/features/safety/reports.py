@@ -29,7 +29,7 @@ from imserver.plugin.http import about
 from imserver.plugin.identity import Buckets
 from imserver.plugin.messages import Draft, Entry, MessageLog, MessageServices
 from imserver.plugin.services import Core
-from imserver.plugin.storage import PooledStatements, Row, RowsOf, Statements, text_of
+from imserver.plugin.storage import PooledStatements, Row, RowsOf, Statements, Store, text_of
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user
 
 log = logging.getLogger(__name__)
@@ -218,9 +218,12 @@ class Reports:
 
     # --- moderators -----------------------------------------------------------------------------------------
 
-    def page(self, app: str, state: State, before: tuple[int, str] | None, limit: int) -> list[ReportShown]:
+    @Store.reading_or([])
+    def page(
+        self, sql: PooledStatements, app: str, state: State, before: tuple[int, str] | None, limit: int
+    ) -> list[ReportShown]:
         """A page of the reports of an app, the one that changed last first; ``before``: (change, id)."""
-        condition, values = "closed = 0" if state == "open" else "closed > 0", [app]
+        condition = "closed = 0" if state == "open" else "closed > 0"
         behind: tuple[object, ...] = ()
         if before is not None:
             condition += " AND (changed < %s OR (changed = %s AND id < %s))"
@@ -228,24 +231,11 @@ class Reports:
         statement = (
             f"{_REPORTS.select} WHERE app = %s AND {condition} ORDER BY changed DESC, id DESC LIMIT %s"
         )
-
-        def work(sql: PooledStatements) -> list[ReportShown]:
-            rows = sql.query(statement, (*values, *behind, limit))
-            return _with_reasons(sql, app, rows)
-
-        return self._store.read_or([], work)
+        return _with_reasons(sql, app, sql.query(statement, (app, *behind, limit)))
 
     def show(self, app: str, id: str) -> ReportInContext:
         """A report, and what its reporters can read around the message. Raises ServiceRefused."""
-
-        def work(sql: PooledStatements) -> tuple[list[ReportShown], list[ReporterShown]]:
-            rows = sql.query(f"{_REPORTS.select} WHERE app = %s AND id = %s", (app, id))
-            which = "WHERE app = %s AND report = %s ORDER BY created, member"
-            reporters = _REPORTERS.find(sql.query, which, app, id)
-            return _with_reasons(sql, app, rows), reporters
-
-        nothing: tuple[list[ReportShown], list[ReporterShown]] = [], []
-        rows, reporters = self._store.read_or(nothing, work)
+        rows, reporters = self._rows(app, id)
         if not rows:
             raise ServiceRefused(problem=HTTP_UNKNOWN_REPORT)
         report = rows[0]
@@ -255,6 +245,16 @@ class Reports:
         recalled = (each.id for each in messages if each.kind == "recall")
         copies = {id: copy for id in recalled if (copy := removals.copy(app, id)) is not None}
         return ReportInContext(report, reporters, messages, copies)
+
+    @Store.reading_or(([], []))
+    def _rows(
+        self, sql: PooledStatements, app: str, id: str
+    ) -> tuple[list[ReportShown], list[ReporterShown]]:
+        """A report, and its reporters."""
+        rows = sql.query(f"{_REPORTS.select} WHERE app = %s AND id = %s", (app, id))
+        which = "WHERE app = %s AND report = %s ORDER BY created, member"
+        reporters = _REPORTERS.find(sql.query, which, app, id)
+        return _with_reasons(sql, app, rows), reporters
 
     def _around(self, app: str, report: ReportShown, reporters: Sequence[ReporterShown]) -> list[Entry]:
         """The reported message and those around it, as the first reporter who can read it does."""
