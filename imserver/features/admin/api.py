@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Struct
 
 from imserver.features.admin.finder import MOST_APPS, HitShown, ListedConnection
-from imserver.features.admin.parts import SILENT, AdminParts, NodeView
+from imserver.features.admin.parts import AdminParts, NodeName, NodeShown
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     Api,
@@ -19,13 +19,11 @@ from imserver.plugin.http import (
     about,
     page_and_cursor,
     read_cursor,
-    view,
 )
 from imserver.plugin.identity import Needs, Tenants
 from imserver.plugin.services import Core
 
 App = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
-NodeName = Annotated[str, about("The name of the node.", min_length=1, max_length=255)]
 Missing = Annotated[list[str], about("Nodes that did not answer in time. The answer lacks their part.")]
 
 
@@ -48,30 +46,6 @@ class FindAnswer(Struct):
     """What was found, by type, exact ids first."""
 
     results: list[HitShown]
-
-
-class NodeShown(Struct):
-    """A node."""
-
-    node: NodeName
-    host: Annotated[str, about("Its machine.")]
-    url: Annotated[str, about("The public address of its WebSocket; empty: it has none of its own.")]
-    own: Annotated[bool, about("Whether it is the node that answers.")]
-    answers: Annotated[bool, about("Whether it answers. If not, its figures are 0.")]
-    ready: Annotated[bool, about("Whether it can serve clients.")]
-    reason: Annotated[str, about("Why it cannot; empty: it can, or does not answer.")]
-    since: Annotated[int, about("Since when it cannot, in Unix seconds; 0: it can, or does not answer.")]
-    drained: Annotated[bool, about("Whether somebody has drained it.")]
-    draining: Annotated[bool, about("Whether it is drained, or stops.")]
-    version: str
-    started: Annotated[int, about("When it started, in Unix seconds.")]
-    connections: int
-    most: Annotated[int, about("The most connections that it accepts; 0: no limit.")]
-    users: Annotated[int, about("Users who are online there.")]
-    memory: Annotated[int, about("Its memory, in bytes.")]
-    cpu: Annotated[float, about("The processor time since its start, in seconds.")]
-    cpus: Annotated[int, about("The processors of its machine.")]
-    lag: Annotated[float, about("How late its event loop was last, in seconds.")]
 
 
 class NodesQuery(Struct, forbid_unknown_fields=True):
@@ -196,7 +170,7 @@ def list_connections(
 def nodes(api: AdminApi, call: Call, request: NodesQuery) -> NodesAnswer:
     """Show how each node is. The key must reach all apps."""
     _require_all(call)
-    return NodesAnswer([_shown(each) for each in api.parts.nodes.all()])
+    return NodesAnswer(api.parts.nodes.all())
 
 
 @routes.post("/nodes/drain", Needs.ADMIN)
@@ -225,19 +199,3 @@ def _drain(api: AdminApi, call: Call, node: str, drained: bool) -> NodeDone:
     if not api.parts.nodes.drain(node, drained):
         raise ApiProblem(Problems.INVALID_REQUEST, "`node`: no live node of this name answers")
     return NodeDone(node, drained)
-
-
-def _shown(node: NodeView) -> NodeShown:
-    facts = node.facts or SILENT
-    return view(
-        NodeShown,
-        facts,
-        node=node.node,
-        host=node.host,
-        url=node.url,
-        own=node.own,
-        answers=node.facts is not None,
-        ready=node.facts is not None and not facts.reason,
-        draining=node.draining or facts.drained,
-        connections=node.connections if node.facts is None else facts.connections,
-    )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from time import time
 from types import NoneType
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import gevent
 from msgspec import Struct
@@ -14,7 +14,10 @@ from msgspec.msgpack import Decoder
 
 from imserver.features.admin.finder import Finder, LiveConnections
 from imserver.plugin import FeatureParts
+from imserver.plugin.http import about, view
 from imserver.plugin.services import Core
+
+NodeName = Annotated[str, about("The name of the node.", min_length=1, max_length=255)]
 
 
 class NodeFacts(Struct, frozen=True):
@@ -38,7 +41,7 @@ class NodeFacts(Struct, frozen=True):
     since: int = 0
 
 
-SILENT: Final = NodeFacts("", 0, "", False, 0, 0, 0, 0.0, 0, 0.0, 0)
+_SILENT: Final = NodeFacts("", 0, "", False, 0, 0, 0, 0.0, 0, 0.0, 0)
 """Of a node that does not answer."""
 
 
@@ -48,16 +51,28 @@ class Drain(Struct, frozen=True, array_like=True):
     drained: bool
 
 
-class NodeView(Struct, frozen=True):
-    """A live node. ``facts``: None if it does not answer."""
+class NodeShown(Struct):
+    """A node."""
 
-    node: str
-    host: str
-    url: str
-    own: bool
-    draining: bool
+    node: NodeName
+    host: Annotated[str, about("Its machine.")]
+    url: Annotated[str, about("The public address of its WebSocket; empty: it has none of its own.")]
+    own: Annotated[bool, about("Whether it is the node that answers.")]
+    answers: Annotated[bool, about("Whether it answers. If not, its figures are 0.")]
+    ready: Annotated[bool, about("Whether it can serve clients.")]
+    reason: Annotated[str, about("Why it cannot; empty: it can, or does not answer.")]
+    since: Annotated[int, about("Since when it cannot, in Unix seconds; 0: it can, or does not answer.")]
+    drained: Annotated[bool, about("Whether somebody has drained it.")]
+    draining: Annotated[bool, about("Whether it is drained, or stops.")]
+    version: str
+    started: Annotated[int, about("When it started, in Unix seconds.")]
     connections: int
-    facts: NodeFacts | None
+    most: Annotated[int, about("The most connections that it accepts; 0: no limit.")]
+    users: Annotated[int, about("Users who are online there.")]
+    memory: Annotated[int, about("Its memory, in bytes.")]
+    cpu: Annotated[float, about("The processor time since its start, in seconds.")]
+    cpus: Annotated[int, about("The processors of its machine.")]
+    lag: Annotated[float, about("How late its event loop was last, in seconds.")]
 
 
 class Nodes:
@@ -68,7 +83,7 @@ class Nodes:
         core.cluster.queries.add("admin.facts", NoneType, lambda _: self._facts())
         core.cluster.queries.add("admin.drain", Drain, self._drain_here)
 
-    def all(self) -> list[NodeView]:
+    def all(self) -> list[NodeShown]:
         """Every live node, ordered by name."""
         core = self._core
         leases = core.overview.leases()
@@ -82,18 +97,24 @@ class Nodes:
                 facts[node] = _decode(data)
             except (ValueError, RecursionError):
                 continue  # a node of another version
-        return [
-            NodeView(
-                node=node,
-                host=lease.host,
-                url=lease.public_ws_url,
-                own=node == own,
-                draining=lease.draining,
-                connections=lease.connections,
-                facts=facts.get(node),
+        nodes = []
+        for node, lease in sorted(leases.items()):
+            its = facts.get(node, _SILENT)
+            nodes.append(
+                view(
+                    NodeShown,
+                    its,
+                    node=node,
+                    host=lease.host,
+                    url=lease.public_ws_url,
+                    own=node == own,
+                    answers=node in facts,
+                    ready=node in facts and not its.reason,
+                    draining=lease.draining or its.drained,
+                    connections=its.connections if node in facts else lease.connections,
+                )
             )
-            for node, lease in sorted(leases.items())
-        ]
+        return nodes
 
     def drain(self, node: str, drained: bool) -> bool:
         """Drain a node, or let it serve again. False: there is no such node, or it does not answer."""

@@ -16,7 +16,7 @@ FEATURE = Feature(
     commands={
         "audit": ("imserver.features.audit.command", "audit", "List, verify and export the audit log.")
     },
-    rows_check=("imserver.features.audit.doctor", "check_rows"),
+    rows_check=("imserver.features.audit.verification", "check_rows"),
     exports=("imserver.features.audit.rows", "read"),
     acts=("imserver.features.audit.rows", "store_act"),
 )

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Struct
 
-from imserver.features.audit.chain import Entry, Name, shown
+from imserver.features.audit.chain import AuditRow, Entry, Name, shown
 from imserver.plugin.identity import Act
 
 PEOPLE: Final = frozenset({"users", "members", "member", "user", "friend", "bot"})
@@ -143,6 +143,6 @@ def _clean(text: str, most: int) -> str:
 def line_of(act: Act) -> bytes:
     """An act that is not stored, as JSON."""
     entry, names = entry_of(act)
-    fields = msgspec.to_builtins(shown(0, 0, entry, names))
+    fields = msgspec.to_builtins(shown(AuditRow(0, 0, entry, "", ""), names))
     del fields["number"], fields["time"]
     return msgspec.json.encode(fields)

@@ -63,7 +63,7 @@ def audit(store: Store, call: Call) -> HttpResponse:
         raise ApiProblem(Problems.INVALID_REQUEST, "`app`: name the app of the user")
     wanted = msgspec.structs.replace(request, app=app)
     acts, following = store.read_or((NO_ACTS, 0), partial(search, wanted))
-    rows = [shown(row.number, row.time, row.entry, names) for row, names in acts]
+    rows = [shown(row, names) for row, names in acts]
     if NDJSON not in call.request.headers.get("accept", ""):
         return call.reply(AuditAnswer(rows, following))
     headers = [("X-Request-Id", call.request.id)]

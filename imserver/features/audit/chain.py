@@ -97,9 +97,9 @@ class ActShown(Struct):
     facts: dict[str, Any] | None
 
 
-def shown(number: int, time: int, entry: Entry, names: Sequence[Name]) -> ActShown:
+def shown(row: AuditRow, names: Sequence[Name]) -> ActShown:
     """An act with what is left of its names."""
-    rest = {each.part: each for each in names}
+    entry, rest = row.entry, {each.part: each for each in names}
     parts: Mapping[str, str] = _decode(entry.names)
 
     def member(part: str) -> str | None:
@@ -120,4 +120,4 @@ def shown(number: int, time: int, entry: Entry, names: Sequence[Name]) -> ActSho
     by_app = by.app if by is not None else entry.app if "by" in parts else ""
     actor = ActMaker(entry.kind, member("by"), by_app)
     who = entry.app, member("user"), text("address"), entry.request
-    return ActShown(number, time, entry.name, actor, *who, facts)
+    return ActShown(row.number, row.time, entry.name, actor, *who, facts)

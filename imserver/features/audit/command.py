@@ -74,14 +74,10 @@ def _search(store: Store, query: AuditQuery, limit: int) -> list[ActShown]:
     while len(acts) < limit:
         page = msgspec.structs.replace(query, after=position, limit=min(_PAGE, limit - len(acts)))
         rows, position = store.read_or((NO_ACTS, 0), partial(search, page))
-        acts += [_shown(row, names) for row, names in rows]
+        acts += [shown(row, names) for row, names in rows]
         if not position:
             break
     return acts
-
-
-def _shown(row: AuditRow, names: list[Name]) -> ActShown:
-    return shown(row.number, row.time, row.entry, names)
 
 
 def _left(text: Any) -> Any:
@@ -124,7 +120,7 @@ def _all(store: Store) -> Iterator[tuple[AuditRow, list[Name]]]:
 
 
 def _line(row: AuditRow, names: list[Name]) -> bytes:
-    fields = msgspec.to_builtins(_shown(row, names))
+    fields = msgspec.to_builtins(shown(row, names))
     return msgspec.json.encode({**fields, "previous": row.previous, "hash": row.hash})
 
 

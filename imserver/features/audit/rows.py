@@ -317,7 +317,7 @@ def _lines(store: Store, wanted: AuditQuery) -> Iterator[bytes]:
         page = replace(wanted, after=max(last, 0))
         acts, last = store.read_or((NO_ACTS, 0), partial(search, page))
         for row, names in acts:
-            act = shown(row.number, row.time, row.entry, names)
+            act = shown(row, names)
             yield _encode(_for_user(act, wanted.user) if wanted.user else act) + b"\n"
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver.features.audit.chain import AuditRow, Name
 from imserver.features.audit.rows import Acts, ChainHead, after, head
+from imserver.plugin.commands import Finding
 from imserver.plugin.storage import PooledStatements, Store
 
 _PAGE: Final = 500
+_NEWEST: Final = 1000
 _parts: Final = msgspec.json.Decoder(dict[str, str])
 
 
@@ -132,3 +136,21 @@ class ChainCheck:
             self.result.wrong.append(text)
         else:
             self.result.more += 1
+
+
+def check_rows(sql: PooledStatements) -> Iterator[Finding]:
+    """Verify the newest acts, for ``imserver doctor``."""
+    mend = "run imserver audit verify, and find out who writes to the database besides the server"
+    end = head(sql)
+    if end is None:
+        yield Finding("fail", "audit log", "the head of the chain is missing", "no act can be stored", mend)
+        return
+    chain = ChainCheck(Verification(), None)
+    first = end.number - _NEWEST
+    chain.begin(end if first <= end.anchor else replace(end, anchor=first, anchor_hash=""))
+    for row, names in after(chain.number, _NEWEST + 1, sql):
+        chain.add(row, names)
+    chain.end(end)
+    if chain.result.wrong:
+        text = f"{chain.result.wrong[0]} (of the last {chain.result.rows} rows)"
+        yield Finding("fail", "audit log", text, "it does not prove any more what was done", mend)

@@ -19,8 +19,7 @@ from msgspec import Struct
 
 from imserver.features.uploads import pictures
 from imserver.features.uploads.pictures import Picture, PictureTask
-from imserver.features.uploads.worker import TooCostly, Worker
-from imserver.plugin.errors import ImserverError
+from imserver.features.uploads.worker import Worker
 
 HEAD_BYTES: Final = 4096
 """Number of bytes of a file that are examined."""
@@ -78,10 +77,6 @@ _ANSWER_BYTES: Final = 4096
 _answer: Final = msgspec.json.Decoder(Picture | None)
 
 
-class PictureTooCostly(ImserverError):
-    """A picture needs more CPU time than one may have."""
-
-
 class PictureWorker:
     """Has pictures read by a :class:`Worker`. ``pixels``: the longer side of a thumbnail; 0: none is made."""
 
@@ -101,13 +96,10 @@ class PictureWorker:
         it must be turned or has metadata, the picture without them to ``cleaned``.
 
         ``app``, ``user``: whose picture it is; the pictures of many are read in turn. Returns None if the
-        file is not a readable picture. Raises :class:`PictureTooCostly`. Switches.
+        file is not a readable picture. Raises TooCostly. Switches.
         """
         task = msgspec.json.encode(PictureTask(str(path), kind, str(target), str(cleaned), self.pixels))
-        try:
-            answer = self._worker.run(task, app, user, WORK_SECONDS)
-        except TooCostly:
-            raise PictureTooCostly("the picture takes more CPU time than one may have") from None
+        answer = self._worker.run(task, app, user, WORK_SECONDS)
         picture: Picture | None = _answer.decode(answer) if answer else None
         return picture
 

@@ -52,15 +52,9 @@ from imserver.features.uploads.directory import (
     open_private,
     write_all,
 )
-from imserver.features.uploads.media import (
-    HEAD_BYTES,
-    UNKNOWN,
-    MediaType,
-    PictureTooCostly,
-    PictureWorker,
-    type_of,
-)
+from imserver.features.uploads.media import HEAD_BYTES, UNKNOWN, MediaType, PictureWorker, type_of
 from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
+from imserver.features.uploads.worker import TooCostly
 from imserver.plugin.errors import ImserverError, Problems, StorageUnavailable
 from imserver.plugin.identity import Buckets, Rate
 from imserver.plugin.runtime import Threads, network_of
@@ -398,7 +392,7 @@ class Uploads:
                 self.on_disk(write_all, file, content)
             try:
                 picture = self._pictures.look(path, media.type, target, _beside(path, _CLEANED), app, user)
-            except PictureTooCostly:
+            except TooCostly:
                 return None
             if picture is None or not picture.thumbnail:
                 return None
@@ -499,8 +493,9 @@ class Uploads:
         target, cleaned = _beside(path, THUMBNAIL), _beside(path, _CLEANED)
         try:
             picture = self._pictures.look(path, row.type, target, cleaned, row.app, row.user)
-        except PictureTooCostly as costly:
-            raise TransferRefused(str(costly), HTTP_KIND_REFUSED) from None
+        except TooCostly:
+            text = "the picture takes more CPU time than one may have"
+            raise TransferRefused(text, HTTP_KIND_REFUSED) from None
         if picture is None:
             return replace(row, kind=UNKNOWN.kind, type=UNKNOWN.type), path
         row = replace(row, width=picture.width, height=picture.height)

@@ -70,7 +70,7 @@ def main(rows: int, url: str) -> None:
                 began = perf_counter()
                 acts, _ = store.read(partial(search, AuditQuery(**query)))
                 for row, names in acts:
-                    shown(row.number, row.time, row.entry, names)
+                    shown(row, names)
                 times.append(perf_counter() - began)
                 gevent.sleep(0)
             watch.kill()

@@ -11,7 +11,6 @@ from msgspec import structs
 from imserver.features.audit import FEATURE
 from imserver.features.audit.acts import entry_of
 from imserver.features.audit.chain import ActShown, shown
-from imserver.features.audit.doctor import check_rows
 from imserver.features.audit.rows import (
     MOST_LOOKED,
     ActBatch,
@@ -22,7 +21,7 @@ from imserver.features.audit.rows import (
     search,
     store_act,
 )
-from imserver.features.audit.verification import verify
+from imserver.features.audit.verification import check_rows, verify
 from imserver.plugin.identity import Act, Principal
 from imserver.plugin.storage import PooledStatements, Row, Store
 from imserver.plugin.testing import check_tables
@@ -48,7 +47,7 @@ def add(store: Store, *acts: Act) -> None:
 
 def acts(store: Store, **wanted: Any) -> list[ActShown]:
     rows, _ = store.read(partial(search, AuditQuery(**wanted)))
-    return [shown(row.number, row.time, row.entry, names) for row, names in rows]
+    return [shown(row, names) for row, names in rows]
 
 
 def numbers(store: Store, **wanted: Any) -> list[int]:

@@ -17,7 +17,7 @@ from PIL import Image, ImageChops, ImageOps, ImageStat
 from PIL.PngImagePlugin import PngInfo
 
 from imserver.features.uploads import media, pictures
-from imserver.features.uploads.media import PictureTooCostly, PictureWorker
+from imserver.features.uploads.media import PictureWorker
 from imserver.features.uploads.pictures import (
     MAX_CHUNKS,
     MAX_PIXELS,
@@ -26,7 +26,7 @@ from imserver.features.uploads.pictures import (
     Picture,
     PictureTask,
 )
-from imserver.features.uploads.worker import Turns
+from imserver.features.uploads.worker import TooCostly, Turns
 
 
 def look(path: Path, kind: str, small: Path, pixels: int = 100) -> Picture | None:
@@ -361,7 +361,7 @@ def test_a_picture_that_costs_too_much_ends_the_process_and_is_not_tried_again(
     gevent.sleep(0)
     os.kill(worker.pid, signal.SIGPROF)
     os.kill(worker.pid, signal.SIGCONT)
-    with pytest.raises(PictureTooCostly):
+    with pytest.raises(TooCostly):
         looking.get()
     assert worker.look(path, "image/png", tmp_path / "t", tmp_path / "c") is not None
 
