@@ -13,7 +13,7 @@ from imserver.auth.tenants import BadTenant, delete_app
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.uploads.contract import Upload
-from imserver.features.uploads.uploads import UploadStorage, uploads_of
+from imserver.features.uploads.uploads import Uploads, UploadStorage
 from imserver.model import Event
 from imserver.storage.store import Store
 
@@ -121,7 +121,7 @@ def test_a_file_whose_app_is_deleted_during_the_upload_is_not_stored(
     harness: Harness, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = harness.node.core
-    uploads = uploads_of(parts)
+    uploads = parts.service(Uploads)
     receive = uploads.receive
 
     def receive_late(*arguments: Any) -> Any:

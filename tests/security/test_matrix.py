@@ -29,7 +29,7 @@ from imserver.dialects.client import api as client
 from imserver.dialects.protobuf.api import NO_TOKEN
 from imserver.features.pages.blueprint import _SDK_PATH
 from imserver.features.uploads.resumable import ResumableUploads
-from imserver.features.uploads.uploads import Offer, uploads_of
+from imserver.features.uploads.uploads import Offer, Uploads
 from imserver.http.call import Route
 from imserver.http.openapi import examples_of
 from imserver.http.operation import Operation
@@ -240,7 +240,7 @@ def upload_in_parts(method: str, others: bool = False) -> Callable[[Harness, str
             if others
             else parts.identity.authority.identify(Needs.PUSH_OR_USER, headers, host).user or "u1"
         )
-        uploads = uploads_of(parts)
+        uploads = parts.service(Uploads)
         name = ResumableUploads(uploads).create(
             Offer(parts.identity.tenants.resolve(app), user, "f", "", 1, host), ""
         )
@@ -273,10 +273,10 @@ def delete_file(others: bool) -> Callable[[Harness, str, str], bool]:
             if others
             else parts.identity.authority.identify(Needs.PUSH_OR_USER, headers, host).user or "u1"
         )
-        file = uploads_of(parts).receive(Offer(app, user, "f", "", 1, host), lambda _: b"x")
+        file = parts.service(Uploads).receive(Offer(app, user, "f", "", 1, host), lambda _: b"x")
         answer = harness.ask(_DELETE, headers, body=[{"id": file.id}], host=host)
         allowed = answer.status == 200
-        assert allowed == (uploads_of(parts).find(file.id) is None), (app, column)
+        assert allowed == (parts.service(Uploads).find(file.id) is None), (app, column)
         return allowed
 
     return check

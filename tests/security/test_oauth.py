@@ -20,7 +20,7 @@ from imserver.features.accounts.parts import accounts_of
 from imserver.features.oauth import oauth as logins
 from imserver.features.oauth import providers as protocols
 from imserver.features.oauth.declared import OAuthOfApp, ProviderSettings
-from imserver.features.oauth.oauth import oauth_of
+from imserver.features.oauth.oauth import OAuth
 from imserver.transport.exchange import HttpRequest, header_block, row_of
 from tests.features import sections
 from tests.users import PASSWORD, User
@@ -174,7 +174,7 @@ def test_wechats_union_id_is_one_user_in_all_its_clients(node: Harness, provider
     answer = account(node, provider, "wechat_official")
     provider.openid = "oBob of the website"
     assert account(node, provider, "wechat") == answer
-    store = oauth_of(node.node.core)._links
+    store = node.node.core.service(OAuth)._links
     assert [(link.provider, link.subject) for link in store.of(int(answer["user"]))] == [
         ("wechat", "uBob"),
         ("wechat_official", "uBob"),
@@ -312,7 +312,7 @@ def test_a_browser_that_comes_back_while_redis_is_away_may_try_again(
         raise StorageUnavailable
 
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(oauth_of(node.node.core)._values, "value", away)
+        meanwhile.setattr(node.node.core.service(OAuth)._values, "value", away)
         late = login.come_back(query)
         assert (late.status_code, "Try again in a while." in late.text) == (503, True)
         assert login.answer(page) == 503
@@ -381,7 +381,7 @@ def test_too_many_that_wait_for_a_provider_are_refused_at_once(
     node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logins, "AT_ONCE", 1)
-    parts = oauth_of(node.node.core)
+    parts = node.node.core.service(OAuth)
     monkeypatch.setattr(parts, "_turns", {})
     with parts._turn("201", "oidc"):
         body = {"app": "201", "provider": "oidc"}
@@ -465,7 +465,7 @@ def test_a_link_that_outlives_its_session_or_has_no_token_is_refused(
 def test_a_provider_that_is_removed_during_a_login_refuses_it(
     node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    owner = oauth_of(node.node.core)
+    owner = node.node.core.service(OAuth)
     provider.user["sub"] = "ivy"
     login = Login(node, token=User.register(node, "201", name="ivy").token, link=True, password=PASSWORD)
     assert login.answer(login.come_back(provider.agree(login.started["url"]))) == 200

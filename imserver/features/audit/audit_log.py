@@ -36,14 +36,6 @@ MOST_WAITING: Final = 10_000
 _AT_ONCE: Final = 200
 
 
-class AuditCounts(Struct):
-    """Since the start of the node."""
-
-    stored: int = 0
-    logged: int = 0
-    """Acts that a line in the log has had to stand in for."""
-
-
 class _Waiting(Struct):
     act: Act
     new: NewAct
@@ -63,7 +55,9 @@ class AuditLog(NoObserver):
         self._queue: deque[_Waiting] = deque()
         self._fails = False
         self._writer: gevent.Greenlet[[], None] | None = None
-        self.counts = AuditCounts()
+        self.stored = 0
+        self.logged = 0
+        """Acts for which a line in the log has had to stand in. Both since the start of the node."""
 
     @property
     def waiting(self) -> int:
@@ -101,7 +95,7 @@ class AuditLog(NoObserver):
             self._write_line(waiting.act)
 
     def _write_line(self, act: Act) -> None:
-        self.counts.logged += 1
+        self.logged += 1
         lines.info("%s", line_of(act).decode())
 
     # --- greenlets ------------------------------------------------------------------------------------------
@@ -124,7 +118,7 @@ class AuditLog(NoObserver):
         while True:
             try:
                 self._store.write(partial(append, batch))
-                self.counts.stored += len(some)
+                self.stored += len(some)
                 self._fails = False
                 return
             except StorageUnavailable:

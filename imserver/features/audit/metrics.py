@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from imserver.features.audit.audit_log import AuditLog
 from imserver.plugin.metrics import Metric
-
-
-def _log(node: Any) -> AuditLog:
-    log: AuditLog = node.service(AuditLog)
-    return log
-
 
 METRICS: Final = (
     Metric(
         "imserver_audit_acts_total",
         "counter",
         "Acts that were stored in the audit log",
-        lambda node: _log(node).counts.stored,
+        lambda core: core.service(AuditLog).stored,
     ),
     Metric(
         "imserver_audit_logged_total",
         "counter",
         "Acts that were written to the log, because the database did not store them in time",
-        lambda node: _log(node).counts.logged,
+        lambda core: core.service(AuditLog).logged,
     ),
     Metric(
-        "imserver_audit_waiting", "gauge", "Acts that wait for the database", lambda node: _log(node).waiting
+        "imserver_audit_waiting",
+        "gauge",
+        "Acts that wait for the database",
+        lambda core: core.service(AuditLog).waiting,
     ),
 )

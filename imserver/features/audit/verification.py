@@ -40,7 +40,7 @@ def verify(store: Store, wanted: tuple[int, str] | None = None) -> Verification:
     Raises StorageUnavailable.
     """
     chain = ChainCheck(Verification(), wanted)
-    end, page = store.read(_first)
+    end, page = store.read(partial(_next, -1))  # rows up to the anchor are too many
     if end is None:
         chain.complain("the head of the chain is missing: somebody has removed it")
     else:
@@ -54,10 +54,6 @@ def verify(store: Store, wanted: tuple[int, str] | None = None) -> Verification:
     if end is not None:
         chain.end(end)
     return chain.result
-
-
-def _first(sql: PooledStatements) -> tuple[ChainHead | None, Acts]:
-    return head(sql), after(-1, _PAGE, sql)  # rows up to the anchor are too many
 
 
 def _next(number: int, sql: PooledStatements) -> tuple[ChainHead | None, Acts]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from imserver.features.invitations import api
 from imserver.features.invitations.declared import SETTINGS, TABLES
-from imserver.features.invitations.invitations import build
-from imserver.plugin import Feature
+from imserver.features.invitations.invitations import Invitations
+from imserver.plugin import Feature, FeatureParts
 
 FEATURE = Feature(
     "invitations",
-    build,
+    lambda core: FeatureParts(Invitations(core)),
     operations=tuple(api.routes.rows),
     uses=("messages", "accounts", "groups"),
     settings=SETTINGS,

@@ -14,7 +14,6 @@ from imserver.features.invitations.invitations import (
     Invitations,
     TooManyInvitations,
     UnknownInvitation,
-    invitations_of,
 )
 from imserver.features.invitations.rows import Code, Ends, ForGuests, InvitationShown, Maker, OfGroup
 from imserver.plugin.errors import Problems
@@ -95,7 +94,7 @@ _UNKNOWN: Final = (UnknownInvitation.problem,)
 
 routes = Resource(
     "invitations",
-    service=lambda core, _: invitations_of(core),
+    service=lambda core, _: core.service(Invitations),
     chapter="Links with which users join groups and find friends.",
     hot=False,
 )

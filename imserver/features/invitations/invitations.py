@@ -11,22 +11,19 @@ import msgspec
 from msgspec import Struct
 
 from imserver.features.accounts import friends as changes
-from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.contract import Account, FullSession
-from imserver.features.accounts.friends import FriendResult, Friends, Oneself, UnknownFriend
-from imserver.features.accounts.guests import Guests
+from imserver.features.accounts.friends import FriendResult, Oneself, UnknownFriend
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
+from imserver.features.groups.groups import ADMIN, OWNER, NotAllowed, UnknownGroup
 from imserver.features.groups.parts import groups_of
 from imserver.features.invitations.declared import InvitationLimits
 from imserver.features.invitations.rows import InvitationShown, InvitationStore, use
-from imserver.plugin import FeatureParts
 from imserver.plugin.errors import HttpProblem, Problems, ServiceRefused
-from imserver.plugin.identity import Buckets, Relations, by_address
-from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, MessageServices, Messaging
+from imserver.plugin.identity import by_address
+from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, MessageServices
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
-from imserver.plugin.storage import Condition, Statements, Store
+from imserver.plugin.storage import Condition, Statements
 from imserver.plugin.wire import id_of
 
 CODE_BYTES: Final = 16
@@ -93,35 +90,25 @@ class InvitationContent(Struct, frozen=True, omit_defaults=True):
 class Invitations:
     """Makes and accepts invitations. Every method may switch and raise StorageUnavailable.
 
-    ``by`` ``""``: a back end, which may invite to all groups. ``addresses`` limits previews.
+    ``by`` ``""``: a back end, which may invite to all groups.
 
     An invitation that was sent to one user is valid for that user only. Its message has the code as its
     ``client_msg_id``, by which it is found.
     """
 
-    def __init__(
-        self,
-        limits: InvitationLimits,
-        rows: InvitationStore,
-        accounts: Accounts,
-        friends: Friends,
-        guests: Guests,
-        relations: Relations,
-        groups: Groups,
-        addresses: Buckets,
-        store: Store,
-        messaging: Messaging,
-    ) -> None:
-        self._most = limits.invitations
-        self._rows = rows
-        self._accounts = accounts
-        self._friends = friends
-        self._guests = guests
-        self._relations = relations
-        self._groups = groups
-        self._addresses = addresses
-        self._store = store
-        self._messaging = messaging
+    def __init__(self, core: Core) -> None:
+        people = accounts_of(core)
+        self._most = settings_of(core.config, InvitationLimits).invitations
+        self._store = core.storage.store
+        self._rows = InvitationStore(self._store)
+        self._accounts = people.accounts
+        self._friends = people.friends
+        self._guests = people.guests
+        self._addresses = people.cards.addresses
+        self._relations = core.identity.relations
+        self._groups = groups_of(core)
+        self._messaging = core.service(MessageServices).messaging
+        self._groups.invite_strangers = self.send
 
     def create(
         self, app: str, by: str, group: int, seconds: int, uses: int, guests: bool = False
@@ -319,27 +306,3 @@ class Invitations:
             conversation=message.conversation,
         )
         self._messaging.store(app, draft, by_user=False)
-
-
-def invitations_of(core: Core) -> Invitations:
-    """The invitations of a node."""
-    return core.service(Invitations)
-
-
-def build(core: Core) -> FeatureParts:
-    """Build them, and join them to groups."""
-    people, groups = accounts_of(core), groups_of(core)
-    invitations = Invitations(
-        limits=settings_of(core.config, InvitationLimits),
-        rows=InvitationStore(core.storage.store),
-        accounts=people.accounts,
-        friends=people.friends,
-        guests=people.guests,
-        relations=core.identity.relations,
-        groups=groups,
-        addresses=people.cards.addresses,
-        store=core.storage.store,
-        messaging=core.service(MessageServices).messaging,
-    )
-    groups.invite_strangers = invitations.send
-    return FeatureParts(invitations)

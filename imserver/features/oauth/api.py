@@ -21,7 +21,6 @@ from imserver.features.oauth.oauth import (
     Question,
     UnknownLogin,
     UnknownProvider,
-    oauth_of,
 )
 from imserver.features.oauth.providers import ProviderUnavailable
 from imserver.plugin.errors import Problems, StorageUnavailable
@@ -95,7 +94,7 @@ class LinksAnswer(Struct):
 
 routes = Resource(
     "oauth",
-    service=lambda core, _: oauth_of(core),
+    service=lambda core, _: core.service(OAuth),
     base=Acting,
     chapter="Log in with a provider, and link an account with one.",
     hot=True,
@@ -323,7 +322,7 @@ def _answered(status: int, content: str, *more: tuple[str, str]) -> HttpResponse
     return HttpResponse(status, content.encode(), "text/html; charset=utf-8", headers, page=True)
 
 
-_ROW: Final[dict[str, Any]] = {"style": PROBLEM, "hot": True, "service": lambda core, _: oauth_of(core)}
+_ROW: Final[dict[str, Any]] = {"style": PROBLEM, "hot": True, "service": lambda core, _: core.service(OAuth)}
 
 ROUTES: Final = tuple(
     Route(method, f"{CALLBACK}*", Needs.ANYONE, function, **_ROW)

@@ -28,9 +28,10 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
-from imserver.features.accounts.accounts import Accounts, Closed, check_device
+from imserver.features.accounts.accounts import Closed, check_device
 from imserver.features.accounts.contract import Account, FullSession, Taken
 from imserver.features.accounts.identifiers import BadField
+from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.tokens import secret_hash
 from imserver.features.oauth.declared import HTTP_LAST_LOGIN, HTTP_LINK_TAKEN, ProviderSettings, providers_of
 from imserver.features.oauth.links import AccountLink, LinkStore
@@ -44,10 +45,8 @@ from imserver.features.oauth.providers import (
     ProviderUnavailable,
 )
 from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ServiceRefused
-from imserver.plugin.identity import Tenants
-from imserver.plugin.runtime import Outgoing, RateLimitedLog
-from imserver.plugin.services import ClusterServices, Core
-from imserver.plugin.settings import Config
+from imserver.plugin.runtime import RateLimitedLog
+from imserver.plugin.services import Core
 
 log: Final = logging.getLogger(__name__)
 
@@ -157,26 +156,19 @@ _QUESTION: Final = "oauth:question:"
 class OAuth:
     """Owner of the providers of all apps, and of the turns at them."""
 
-    def __init__(
-        self,
-        config: Config,
-        tenants: Tenants,
-        accounts: Accounts,
-        links: LinkStore,
-        cluster: ClusterServices,
-        outgoing: Outgoing,
-    ) -> None:
-        self._base = config.app.http_url.rstrip("/")
-        self.root = config.app.root
+    def __init__(self, core: Core) -> None:
+        self._base = core.config.app.http_url.rstrip("/")
+        self.root = core.config.app.root
         """The path below which a proxy serves this server."""
-        self._tenants = tenants
-        self._accounts = accounts
-        self._links = links
-        self._values = cluster.values
-        self._outgoing = outgoing
+        self._tenants = core.identity.tenants
+        self._accounts = accounts_of(core).accounts
+        self._links = LinkStore(core.storage.store)
+        self._values = core.cluster.values
+        self._outgoing = core.network.outgoing
         self._providers: dict[tuple[str, str], tuple[ProviderSettings, Provider]] = {}
         self._turns: dict[tuple[str, str], BoundedSemaphore] = {}
         self._problem = RateLimitedLog(log, "app %s: login with %s: %s")
+        self._tenants.on_delete.append(self.forget)
 
     def forget(self, app: str) -> None:
         """Drop the providers of a deleted app."""
@@ -463,8 +455,3 @@ class OAuth:
             raise UnknownProvider(name)
         if done == "last":
             raise ServiceRefused(problem=HTTP_LAST_LOGIN)
-
-
-def oauth_of(core: Core) -> OAuth:
-    """The logins with providers of a node."""
-    return core.service(OAuth)

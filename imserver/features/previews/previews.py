@@ -36,7 +36,7 @@ from imserver.features.previews.rows import NONE, READY, PersonWishes, PreviewRo
 from imserver.features.uploads.api import FILE_PATH
 from imserver.features.uploads.contract import MediaUnavailable
 from imserver.features.uploads.transfers import TransferRefused
-from imserver.features.uploads.uploads import Uploads, uploads_of
+from imserver.features.uploads.uploads import Uploads
 from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
 from imserver.plugin.http import about, view
 from imserver.plugin.identity import TooManyRequests
@@ -101,7 +101,7 @@ class Previews:
     def __init__(self, core: Core, requests: PublicRequests) -> None:
         self._core = core
         self._rows = PreviewRows(core.storage.store)
-        self._uploads: Uploads = uploads_of(core)
+        self._uploads: Uploads = core.service(Uploads)
         make, shared = core.node.buckets.make, core.cluster.attempt
         self._of_senders = make(LINKS_OF_SENDERS, SENDER_LINKS, RATE_SECONDS, shared)
         self._of_apps = make(LINKS_OF_APPS, APP_LINKS, RATE_SECONDS, shared)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from time import gmtime, strftime, time
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final
 
 from gevent.event import Event as Signal
 from gevent.lock import BoundedSemaphore
@@ -75,26 +75,12 @@ LOOK_SECONDS: Final = 5.0
 _DAY: Final = 86_400
 
 
-class Counted(Protocol):
-    """What the node counts by app, and where an app has to stop."""
-
-    def get(self, app: str, default: int, /) -> int:
-        """How many an app has had since the start."""
-
-    def stop_at(self, app: str, count: int, until: int, text: str) -> None:
-        """Let an app stop at a count, until a Unix second."""
-
-    def go_on(self, app: str) -> None:
-        """Let an app go on."""
-
-
 class Quotas:
     """Owner of the quotas of apps, and of where they stop. An app without quotas costs nothing."""
 
-    def __init__(self, rows: UsageRows, pushes: Counted, messages: Counted) -> None:
-        self.rows = rows
-        self._pushes = pushes
-        self._messages = messages
+    def __init__(self, core: Core) -> None:
+        self.rows = UsageRows(core.storage.store)
+        self._pushes, self._messages = core.node.metrics.pushes, core.node.metrics.stored
         self._quotas: dict[str, QuotaSettings] = {}
         self._stored: dict[str, Used] = {}
         """App → the counts of this node that are in the database already; their day is no matter."""
@@ -191,8 +177,7 @@ def _today() -> int:
 
 def build(core: Core) -> FeatureParts:
     """Build the quotas of a node."""
-    metrics, tenants = core.node.metrics, core.identity.tenants
-    quotas = Quotas(UsageRows(core.storage.store), metrics.pushes, metrics.stored)
+    quotas, tenants = Quotas(core), core.identity.tenants
     tenants.on_change.append(quotas.changed)
     tenants.on_delete.append(quotas.deleted)
 

@@ -21,7 +21,7 @@ from imserver.features.safety.declared import (
 from imserver.features.safety.moderation import Moderation
 from imserver.features.safety.mutes import Mutes
 from imserver.features.safety.removals import Removals
-from imserver.features.safety.reports import ReportCommands, Reports
+from imserver.features.safety.reports import Reports, commands_of
 from imserver.plugin import FeatureParts
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.runtime import every
@@ -55,7 +55,7 @@ def build(core: Core) -> FeatureParts:
     parts = SafetyParts(Moderation(core, mutes, removals, looks), removals, reports, _remover(core))
     return FeatureParts(
         parts,
-        ReportCommands(reports).rows(),
+        commands_of(reports),
         prepare=mutes.load,
         run=(
             every(5.0, mutes.load, "mutes could not be read"),

@@ -323,16 +323,10 @@ class ReportView(Struct):
     report: str
 
 
-class ReportCommands:
-    """Carries out the command."""
+def commands_of(reports: Reports) -> CommandTable:
+    """The commands that reports run."""
 
-    def __init__(self, reports: Reports) -> None:
-        self._reports = reports
+    def report(connection: Connection, command: Report) -> Reply:
+        return Reply(ReplyCode.OK, ReportView(reports.send(*app_and_user(connection), command)))
 
-    def rows(self) -> CommandTable:
-        """The commands that this service runs."""
-        return {Report: CommandRow(self._report, act="reports.send")}
-
-    def _report(self, connection: Connection, command: Report) -> Reply:
-        app, user = app_and_user(connection)
-        return Reply(ReplyCode.OK, ReportView(self._reports.send(app, user, command)))
+    return {Report: CommandRow(report, act="reports.send")}

@@ -8,24 +8,19 @@ from contextlib import closing, contextmanager
 from imserver.features.uploads.api import OPERATIONS, is_streamed
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.declared import SETTINGS, TABLES, UploadSettings
-from imserver.features.uploads.uploads import Offer, Uploads, uploads_of
+from imserver.features.uploads.uploads import Offer, Uploads
 from imserver.plugin import Feature, FeatureParts, Views
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Erasure, Store
 
-__all__ = ["FEATURE", "Offer", "Upload", "UploadSettings", "Uploads", "uploads_of"]
+__all__ = ["FEATURE", "Offer", "Upload", "UploadSettings", "Uploads"]
 
 
 def _build(core: Core) -> FeatureParts:
     config = core.config
-    uploads = Uploads(
-        settings_of(config, UploadSettings),
-        config.server.data_dir,
-        core.storage.store,
-        core,
-        core.node.buckets.make,
-    )
+    settings = settings_of(config, UploadSettings)
+    uploads = Uploads(settings, config.server.data_dir, core.storage.store, core)
     core.node.counters.append(uploads.counters)
     return FeatureParts(uploads, erasure=uploads.erasure, stop=uploads.close)
 

@@ -22,7 +22,7 @@ from imserver.features.uploads.declared import (
     HTTP_UNKNOWN_UPLOAD,
     HTTP_UPLOAD_LOCKED,
 )
-from imserver.features.uploads.uploads import ID_CHARACTERS, Uploads, uploads_of
+from imserver.features.uploads.uploads import ID_CHARACTERS, Uploads
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     Api,
@@ -165,7 +165,7 @@ class UploadApi(Struct, frozen=True):
 
 
 routes = Resource(
-    "uploads", lambda core, api: UploadApi(uploads_of(core), api), base=PartQuery, chapter=_CHAPTER
+    "uploads", lambda core, api: UploadApi(core.service(Uploads), api), base=PartQuery, chapter=_CHAPTER
 )
 """The response of :func:`imserver.http.call.answer`."""
 streams = Resource("uploads", lambda _, api: api, hot=False, chapter=_CHAPTER)

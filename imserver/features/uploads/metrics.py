@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from imserver.features.uploads.uploads import uploads_of
+from imserver.features.uploads.uploads import Uploads
 from imserver.plugin.metrics import Metric
 
 _HELP: Final = {
@@ -17,7 +17,7 @@ _HELP: Final = {
 
 def _counted(name: str, help_: str) -> Metric:
     def read(node: Any) -> int:
-        value: int = getattr(uploads_of(node).counters, name)
+        value: int = getattr(node.service(Uploads).counters, name)
         return value
 
     return Metric(f"imserver_{name}_total", "counter", help_, read)

@@ -56,7 +56,7 @@ from imserver.features.uploads.media import HEAD_BYTES, UNKNOWN, MediaType, Pict
 from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
 from imserver.features.uploads.worker import TooCostly
 from imserver.plugin.errors import ImserverError, Problems, StorageUnavailable
-from imserver.plugin.identity import Buckets, Rate
+from imserver.plugin.identity import Buckets
 from imserver.plugin.runtime import Threads, network_of
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Erasure, Store
@@ -220,12 +220,7 @@ class Uploads:
     """
 
     def __init__(
-        self,
-        settings: UploadSettings,
-        data_dir: str,
-        store: Store,
-        core: Core | None = None,
-        buckets: Callable[[Rate, float, float], Buckets] = Buckets,
+        self, settings: UploadSettings, data_dir: str, store: Store, core: Core | None = None
     ) -> None:
         self.settings = settings
         self._identity = None if core is None else core.identity
@@ -238,6 +233,7 @@ class Uploads:
         self._leaving = Transfers(settings)
         self._awaited = 0
         """Bytes of all files that arrive."""
+        buckets = Buckets if core is None else core.node.buckets.make
         self._bytes = buckets(UPLOADED_BYTES, settings.daily_address_bytes, _DAY_SECONDS)
         self._swept = float("-inf")
 
@@ -626,11 +622,6 @@ def _compared(pieces: Iterator[bytes], row: Upload) -> Iterator[bytes]:
         log.error("the file %s has other bytes than were stored: its disk is damaged", row.id)
         raise MediaUnavailable("a file has other bytes than were stored")
     yield before
-
-
-def uploads_of(core: Core) -> Uploads:
-    """The uploads of a node."""
-    return core.service(Uploads)
 
 
 def _lengths(folder: Path) -> list[int]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from time import time
+from types import SimpleNamespace as Services
 from typing import Any
 
 import pytest
@@ -26,7 +27,9 @@ def tenant(pushes: int = 0, messages: int = 0) -> Tenant:
 class OneNode:
     def __init__(self, store: Store, of_app: Tenant) -> None:
         self.pushes, self.messages = CountsByApp(), CountsByApp()
-        self.quotas = Quotas(UsageRows(store), self.pushes, self.messages)
+        metrics = Services(pushes=self.pushes, stored=self.messages)
+        core = Services(storage=Services(store=store), node=Services(metrics=metrics))
+        self.quotas = Quotas(core)  # type: ignore[arg-type]
         self.quotas.changed(of_app)
         self.quotas.look()
 

@@ -7,7 +7,7 @@ import pytest
 
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.uploads import uploads_of
+from imserver.features.uploads import Uploads
 from tests.security.node_harness import ALL, Harness, config
 
 WITHOUT = ("messages", "webhooks", "accounts", "action", "pusher")
@@ -31,7 +31,7 @@ def test_the_rows_of_a_deleted_account_are_erased(
 ) -> None:
     harness = Harness(config(tmp_path))
     account = upload(harness)
-    folder = uploads_of(harness.node.core).incoming().parent
+    folder = harness.node.core.service(Uploads).incoming().parent
     harness.close()
     harness = Harness(config(tmp_path, features=features))
     parts = harness.node.core
