@@ -12,7 +12,7 @@ from flask import Blueprint
 
 from imserver.features.pages.assets import STATIC, TEMPLATES
 from imserver.features.pages.reference import chinese
-from imserver.features.pages.text import HEADERS, policy
+from imserver.features.pages.text import HEADERS, TEXT, policy
 from imserver.features.pages.visitors import language_of_visitor, render
 from imserver.plugin.errors import HttpProblem, Problems
 from imserver.plugin.http import Api
@@ -35,7 +35,8 @@ def create_page(core: Core, _api: Api) -> tuple[Blueprint]:
 
 def _page(demo: bool) -> Response:
     """``GET /admin``: for anybody; the routes decide who sees what. ``demo``: nobody needs a login."""
-    language, words = language_of_visitor()
+    language = language_of_visitor()
+    words = TEXT[language]
     data = {
         "language": words["html_lang"],
         "text": {key: text for key, text in words.items() if key.startswith(_TEXTS)},
@@ -43,7 +44,7 @@ def _page(demo: bool) -> Response:
         "demo": demo,
         "meanings": chinese_meanings() if language == "zh" else {},
     }
-    answer = render("admin.html", language, words, data=data, modules=_modules())
+    answer = render("admin.html", language, data=data, modules=_modules())
     answer.headers.update({**HEADERS, "Content-Security-Policy": policy("'self'")})
     return answer
 

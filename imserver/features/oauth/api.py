@@ -296,11 +296,10 @@ def _page(
 def _rendered(
     root: str, language: str, outcome: str, question: Question | None = None, path: str = ""
 ) -> str:
-    from imserver.features.pages.text import TEXT, html_of
+    from imserver.features.pages.text import html_of
 
-    words = TEXT[language]
     return html_of(
-        "callback.html", language, words, root, data={}, outcome=outcome, question=question, path=root + path
+        "callback.html", language, root, data={}, outcome=outcome, question=question, path=root + path
     )
 
 

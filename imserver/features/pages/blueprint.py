@@ -220,7 +220,7 @@ class _Chat:
     def _render(
         self,
         template: str,
-        language: tuple[str, dict[str, str]],
+        language: str,
         text: dict[str, str],
         data: dict[str, Any],
         media: str = "'none'",
@@ -232,11 +232,11 @@ class _Chat:
         data = {
             "websocketUrl": addresses.websocket,
             "seenHost": addresses.seen_host,
-            "language": language[1]["html_lang"],
+            "language": TEXT[language]["html_lang"],
             "text": text,
             **data,
         }
-        answer = render(template, *language, data=data, **shown)
+        answer = render(template, language, data=data, **shown)
         answer.headers["Content-Security-Policy"] = policy(
             " ".join(addresses.sources), media, ancestors=around
         )
@@ -266,13 +266,13 @@ class _Chat:
                 app = room = self._rooms[-1] if self._rooms[-1] == _DEFAULT_APP else room
             if self._logins.is_open(room):
                 chat = url_for(
-                    "pages.home", appID=room if demo else None, lang=in_address or named_in_rooms(language[0])
+                    "pages.home", appID=room if demo else None, lang=in_address or named_in_rooms(language)
                 )
                 links.insert(0, (chat, "start_room", "start_room_hint"))
         has_messages = self._has_messages()
         return render(
             "start.html",
-            *language,
+            language,
             data={},
             look=self._look,
             for_people=has_messages and (self._look.has_name or not demo),
@@ -314,12 +314,12 @@ class _Chat:
                 abort(Problems.NOT_FOUND.status)
             room = self._rooms[0]
         language = requested_language() if room.isdecimal() else language_of_visitor()
-        text = {key: text for key, text in language[1].items() if not key.startswith(_OTHER_TEXTS)}
+        text = {key: text for key, text in TEXT[language].items() if not key.startswith(_OTHER_TEXTS)}
         notices = self._config.hub.notice_members
         http = self._seen.addresses().http
         data = {
             "app": int(room) if room.isdecimal() else room,
-            **self._pass(room, language[0]),
+            **self._pass(room, language),
             "httpUrl": http,
             "noticeMembers": notices,
         }
@@ -371,7 +371,7 @@ class _Chat:
         return self._render(
             "action.html",
             language,
-            _texts(language[1], "talk_"),
+            _texts(language, "talk_"),
             data,
             media="'self'",
             user=user,
@@ -411,7 +411,7 @@ class _Chat:
 
     def messages_worker(self) -> AnyResponse:
         """``GET /home/messages-worker.js``. Its text changes with the page, in any language."""
-        pages = [self._messages((language, TEXT[language])) for language in LANGUAGES]
+        pages = [self._messages(language) for language in LANGUAGES]
         return installable.worker(
             [page.headers["Content-Security-Policy"].encode() + page.get_data() for page in pages],
             self._additions,
@@ -445,13 +445,11 @@ class _Chat:
         answer.headers["Cache-Control"] = "public, max-age=31536000, immutable" if is_named else "no-cache"
         return answer
 
-    def _messages(
-        self, language: tuple[str, dict[str, str]], app: str = _ACCOUNTS_APP, around: str = ""
-    ) -> AnyResponse:
+    def _messages(self, language: str, app: str = _ACCOUNTS_APP, around: str = "") -> AnyResponse:
         """``around``: the origins that may have the page in a frame; ``""``: it is in none."""
         if not around and not self._has_messages():
             abort(Problems.NOT_FOUND.status)
-        text = _texts(language[1], "messages_") | self._additions.words(language[0])
+        text = _texts(language, "messages_") | self._additions.words(language)
         base = f"{request.script_root}{installable.RELEASES}{installable.release(self._additions)}"
         data = {
             "app": app,
@@ -490,7 +488,7 @@ class _Chat:
         resolved = self._tenants.resolve(app)
         language = language_of_visitor()
         if self._logins.is_open(resolved):
-            user, token = pick_name(language[0]), ""
+            user, token = pick_name(language), ""
         else:
             user, token = self._holder(resolved)[0], parameter("token")
         data = {
@@ -504,7 +502,7 @@ class _Chat:
         return self._render(
             "channels.html",
             language,
-            _texts(language[1], "channels_", "self_mark", "people_more"),
+            _texts(language, "channels_", "self_mark", "people_more"),
             data,
             app=app,
             query={name: parameter(name.lower()) or None for name in ("appID", "channel", "token")},
@@ -560,9 +558,10 @@ class _Chat:
         return answer
 
 
-def _texts(words: dict[str, str], *beginnings: str) -> dict[str, str]:
+def _texts(language: str, *beginnings: str) -> dict[str, str]:
     """The texts of a conversation page."""
     wanted = ("state_", "banner_", "refused_", *beginnings)
+    words = TEXT[language]
     return {key: text for key, text in words.items() if key in _CONVERSATION_TEXTS or key.startswith(wanted)}
 
 
@@ -578,7 +577,8 @@ def cluster() -> AnyResponse:
 
 def _board(name: str, state_url: str) -> AnyResponse:
     """An operators' page. Its script reads the state, with the key that the operator enters."""
-    language, words = language_of_visitor()
+    language = language_of_visitor()
+    words = TEXT[language]
     data = {
         "stateUrl": request.script_root + state_url,
         "seconds": 3,
@@ -588,7 +588,7 @@ def _board(name: str, state_url: str) -> AnyResponse:
         },
     }
     meanings = [(words[f"{owner}_{each}"], words[f"{owner}_means_{each}"]) for owner, each in _MEANINGS[name]]
-    return render(f"{name}.html", language, words, data=data, here=name, meanings=meanings)
+    return render(f"{name}.html", language, data=data, here=name, meanings=meanings)
 
 
 def static(name: str) -> AnyResponse:
@@ -692,11 +692,9 @@ def refusal(problem: HttpProblem, request_id: str) -> Response | None:
         return None
     if accepted["text/html"] <= accepted["application/json"]:
         return None  # programs accept either
-    language, words = language_of_visitor()
+    language = language_of_visitor()
     others = [(name, value) for name, value in request.args.items() if name.lower() != "token"]
-    answer = render(
-        "refusal.html", language, words, data={}, problem=problem, request_id=request_id, others=others
-    )
+    answer = render("refusal.html", language, data={}, problem=problem, request_id=request_id, others=others)
     answer.status_code = problem.status
     answer.headers["Vary"] = "Accept, Accept-Language"
     form = "'self'" if problem.status == Problems.TOKEN_INVALID.status else "'none'"

@@ -22,7 +22,7 @@ from flask import Response, request, url_for
 from imserver.features.pages import assets
 from imserver.features.pages.additions import NOTHING, Additions
 from imserver.features.pages.look import PLAIN, Look
-from imserver.features.pages.text import LANGUAGES
+from imserver.features.pages.text import LANGUAGES, TEXT
 from imserver.features.pages.visitors import language_of_visitor
 
 RELEASES: Final = "/release/"
@@ -175,8 +175,8 @@ _WORKER_PARTS: Final = (assets.SDK / "notifications-worker.js", assets.STATIC / 
 
 def manifest(look: Look = PLAIN) -> Response:
     """``GET /home/messages.webmanifest``: name, icons and colours, in the visitor's language."""
-    language, words = language_of_visitor()
-    page = url_for("pages.messages")
+    language = language_of_visitor()
+    words, page = TEXT[language], url_for("pages.messages")
     icons = [(url_for("pages.static", name=f"icons/{name}"), *rest) for name, *rest in _ICONS]
     if look.picture:
         icons = [(look.picture_url, f"{look.side}x{look.side}", "image/png", "any")]

@@ -17,7 +17,7 @@ from msgspec import Struct
 from werkzeug.wrappers import Response
 
 from imserver.features.pages import assets
-from imserver.features.pages.text import REFERENCE, TEXT
+from imserver.features.pages.text import REFERENCE
 from imserver.features.pages.visitors import Seen, language_of_visitor, language_parameter, render
 
 _TRIAL_WORDS: Final = ("no_answer", "bad_json", "cut")
@@ -71,8 +71,7 @@ class Reference:
 
     def page(self) -> Response:
         """The page in the visitor's language, with the address by which the visitor reaches this server."""
-        language, _ = language_of_visitor()
-        address = self._seen.http()
+        language, address = language_of_visitor(), self._seen.http()
         shown_as = _SAFE_ADDRESS if shlex.quote(address) == address else _QUOTED_ADDRESS
         written = self._document()
         if written != self._pages_of:
@@ -94,7 +93,6 @@ class Reference:
         page = render(
             "reference.html",
             language,
-            TEXT[language],
             data={
                 "operations": {each["id"]: each["trial"] for each in operations if each["trial"]},
                 "say": {word: REFERENCE[language][word] for word in _TRIAL_WORDS},

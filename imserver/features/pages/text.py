@@ -98,16 +98,15 @@ def named_in_rooms(language: str) -> str | None:
     return None if language == LANGUAGES[0] else language
 
 
-def html_of(
-    template: str, language: str, words: dict[str, str], root: str, in_address: str = "", **values: Any
-) -> str:
+def html_of(template: str, language: str, root: str, in_address: str = "", **values: Any) -> str:
     """A page. ``root``: the path below which a proxy serves this server (``""``: none). ``in_address``: the
     language in its address (``""``: none), which its links keep."""
+    words = TEXT[language]
     return _templates.get_template(template).render(
         text=words,
         root=root,
         in_rooms=named_in_rooms(language),
-        page=TEXT[language],
+        page=words,
         other_languages=[each for each in names_of_languages() if each[0] != language],
         in_address=in_address,
         **values,

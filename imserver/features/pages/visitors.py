@@ -10,7 +10,7 @@ from typing import Any, Final
 from flask import Response, abort, request, url_for
 
 from imserver.features.pages.address import Addresses, Ports, is_host, parse_configured, resolve
-from imserver.features.pages.text import LANGUAGES, TEXT, choose_language, html_of
+from imserver.features.pages.text import LANGUAGES, choose_language, html_of
 from imserver.plugin.errors import Problems
 
 _FIGURES: Final = """
@@ -119,27 +119,23 @@ class Seen:
         return request.headers.get(f"X-Forwarded-{name}", "").split(",")[0].strip()
 
 
-def render(template: str, language: str, words: dict[str, str], **values: Any) -> Response:
+def render(template: str, language: str, **values: Any) -> Response:
     """Render a page as an answer that is not cached."""
-    html = html_of(
-        template, language, words, request.script_root, language_parameter(), url_for=url_for, **values
-    )
+    html = html_of(template, language, request.script_root, language_parameter(), url_for=url_for, **values)
     answer = Response(html)
     answer.headers["Cache-Control"] = "no-store"
     answer.headers["Vary"] = "Accept-Language"
     return answer
 
 
-def language_of_visitor() -> tuple[str, dict[str, str]]:
-    """The visitor's preferred language, and its texts."""
-    language = choose_language(language_parameter(), request.accept_languages)
-    return language, TEXT[language]
+def language_of_visitor() -> str:
+    """The visitor's preferred language."""
+    return choose_language(language_parameter(), request.accept_languages)
 
 
-def requested_language() -> tuple[str, dict[str, str]]:
-    """The language in the address, else Chinese; and its texts."""
-    language = language_parameter() or LANGUAGES[0]
-    return language, TEXT[language]
+def requested_language() -> str:
+    """The language in the address, else Chinese."""
+    return language_parameter() or LANGUAGES[0]
 
 
 def parameter(name: str) -> str:
