@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from time import monotonic
 from typing import Annotated, Final
@@ -137,16 +137,11 @@ def one(number: int, sql: PooledStatements) -> Acts:
     return _with_names(sql, list(map(_row, sql.query(f"{_ROWS} WHERE number = %s", (number,)))))
 
 
-def _with_names(sql: PooledStatements, rows: Sequence[AuditRow]) -> Acts:
-    names: dict[int, list[Name]] = {row.number: [] for row in rows}
-    for number, name in _names(sql, names):
-        names[number].append(name)
-    return [(row, names[row.number]) for row in rows]
-
-
-def _names(sql: PooledStatements, numbers: Collection[int]) -> Iterator[tuple[int, Name]]:
-    for row in sql.query_in(f"{_NAMES} WHERE number IN {{}}", (), list(numbers), many=True):
-        yield row[-1], _OF_NAMES.read(row, text=bytes(row[-2]).decode(errors="replace"))
+def _with_names(sql: PooledStatements, acts: Sequence[AuditRow]) -> Acts:
+    names: dict[int, list[Name]] = {act.number: [] for act in acts}
+    for row in sql.query_in(f"{_NAMES} WHERE number IN {{}}", (), list(names), many=True):
+        names[row[-1]].append(_OF_NAMES.read(row, text=bytes(row[-2]).decode(errors="replace")))
+    return [(act, names[act.number]) for act in acts]
 
 
 def _row(row: Row) -> AuditRow:

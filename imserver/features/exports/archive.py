@@ -257,8 +257,5 @@ def lines_of(columns: Iterable[str], rows: Iterable[Any]) -> Iterator[bytes]:
     """Rows as lines of JSON objects. Bytes that are no text are ``{"base64": …}``."""
     names = list(columns)
     for row in rows:
-        yield _encode({name: _shown(value) for name, value in zip(names, row, strict=True)}) + b"\n"
-
-
-def _shown(value: Any) -> Any:
-    return {"base64": value} if isinstance(value, bytes) else value
+        values = ({"base64": each} if isinstance(each, bytes) else each for each in row)
+        yield _encode(dict(zip(names, values, strict=True))) + b"\n"

@@ -7,8 +7,7 @@ and a page to read it. An archive of an app has all rows, files and acts, and th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from hashlib import sha256
+from hashlib import file_digest
 from itertools import chain
 from pathlib import Path
 from time import time
@@ -226,30 +225,27 @@ class ArchiveMaker:
         for start in range(0, len(ids), _PAGE):
             yield from reader.find(app, ids[start : start + _PAGE])
 
-    def _entries(self, one: Conversation) -> Iterator[list[Message]]:
-        """Pages of what the user may read and has not hidden, the oldest first."""
+    def _entries(self, one: Conversation) -> Iterator[tuple[Message, dict[str, str]]]:
+        """What the user may read and has not hidden, the oldest first, with the names of accounts."""
         app, user = self._subject.app, self._subject.user
         reader, last, more = self._log.entries, 0, True
         while more:
             entries, more = reader.history(app, user, one.id, 0, _PAGE, after=last)
-            if entries:
-                yield entries
-                last = entries[-1].id
+            names = self._names_of({each.sender for each in entries})
+            for entry in entries:
+                last = entry.id
+                yield entry, names
 
     def _lines(self, one: Conversation) -> Iterator[bytes]:
-        for page in self._entries(one):
-            names = self._names_of({entry.sender for entry in page})
-            for entry in page:
-                name = names.get(entry.sender)
-                head = b"{" if not name else b'{"name":%b,' % _encode(name)
-                yield head + _encode(entry.view())[1:] + b"\n"
+        for entry, names in self._entries(one):
+            name = names.get(entry.sender)
+            head = b"{" if not name else b'{"name":%b,' % _encode(name)
+            yield head + _encode(entry.view())[1:] + b"\n"
 
     def _page_of(self, one: Conversation) -> Iterator[bytes]:
         yield offline_page.conversation_head(self._title(one))
-        for page in self._entries(one):
-            names = self._names_of({entry.sender for entry in page})
-            for entry in page:
-                yield offline_page.shown(entry, self._subject.user, names, self._own_files())
+        for entry, names in self._entries(one):
+            yield offline_page.shown(entry, self._subject.user, names, self._own_files())
         yield offline_page.CONVERSATION_END
 
     def _own_files(self) -> dict[str, str]:
@@ -316,8 +312,5 @@ def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 def sha256_of(path: Path) -> str:
     """The digest of a file. Blocks on the disk."""
-    digest = sha256()
     with path.open("rb") as file:
-        for piece in iter(partial(file.read, 1 << 16), b""):
-            digest.update(piece)
-    return digest.hexdigest()
+        return file_digest(file, "sha256").hexdigest()

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from msgspec import Struct
 
-from imserver.features.accounts.api import Avatar, DeviceName, Nickname, SessionAnswer, session_answer
+from imserver.features.accounts.api import DeviceName, Nickname, SessionAnswer, session_answer
 from imserver.features.accounts.declared import HTTP_TOO_MANY_FRIENDS
 from imserver.features.groups.groups import TooManyMembers, UnknownGroup
 from imserver.features.invitations.invitations import (
     SECONDS,
+    InvitationAccepted,
+    InvitationPreview,
     Invitations,
     TooManyInvitations,
     UnknownInvitation,
 )
-from imserver.features.invitations.rows import Code, Ends, ForGuests, InvitationShown, Maker, OfGroup
+from imserver.features.invitations.rows import Code, ForGuests, InvitationShown, OfGroup
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     AccountApp,
@@ -28,7 +30,6 @@ from imserver.plugin.http import (
     about,
     page_and_cursor,
     read_cursor,
-    view,
 )
 from imserver.plugin.identity import GOCHAT, Needs
 from imserver.plugin.wire import id_of
@@ -47,22 +48,6 @@ class InvitationsAnswer(Struct):
     next: NextCursor
 
 
-class InvitationPreview(Struct):
-    """The target of an invitation."""
-
-    code: Code
-    group: OfGroup
-    name: Annotated[str, about("The name of the group.")]
-    members: Annotated[int, about("The number of members of the group.")]
-    user: Maker
-    nickname: Nickname
-    avatar: Avatar
-    expires_at: Ends
-    guests: ForGuests
-    group_avatar: Annotated[str, about("The address of the picture of a group; empty: none.")] = ""
-    description: Annotated[str, about("What the group is for; it may have several lines.")] = ""
-
-
 class InvitationJoined(Struct):
     """The login of the guest, and the group that they are a member of now."""
 
@@ -74,20 +59,6 @@ class InvitationRevoked(Struct):
     """The invitation has ended."""
 
     code: Code
-
-
-class InvitationAccepted(Struct):
-    """The result."""
-
-    status: Annotated[
-        Literal["joined", "friends", "already"],
-        about(
-            "`joined`: the user is a member of the group now. `friends`: the two are friends now. `already`: "
-            "nothing changed."
-        ),
-    ]
-    group: OfGroup
-    user: Maker
 
 
 _UNKNOWN: Final = (UnknownInvitation.problem,)
@@ -173,18 +144,7 @@ def show(invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code
 
     Requests count by address.
     """
-    preview = invitations.preview(call.app, code, call.request.host)
-    maker, invitation = preview.maker, preview.invitation
-    return view(
-        InvitationPreview,
-        invitation,
-        name=preview.name,
-        members=preview.members,
-        nickname="" if maker is None else maker.nickname,
-        avatar="" if maker is None else maker.avatar,
-        group_avatar=preview.avatar,
-        description=preview.description,
-    )
+    return invitations.preview(call.app, code, call.request.host)
 
 
 @routes.post(
@@ -210,7 +170,7 @@ def join(
     of a guest.
     """
     session, accepted = invitations.join(call.app, code, nickname, device, call.request.host)
-    return InvitationJoined(session_answer(session), accepted.invitation.group)
+    return InvitationJoined(session_answer(session), accepted.group)
 
 
 @routes.post(
@@ -230,5 +190,4 @@ def accept(invitations: Invitations, call: Call, request: InvitationChange) -> I
     The user joins the group, or becomes a friend of its maker without a request. A user whom the maker has
     blocked, or who uses an invitation that was sent to somebody else, gets the answer `unknown_invitation`.
     """
-    done = invitations.accept(call.app, call.user, request.code, by_user=not call.is_back_end)
-    return InvitationAccepted(done.status, done.invitation.group, done.invitation.user)
+    return invitations.accept(call.app, call.user, request.code, by_user=not call.is_back_end)

@@ -5,20 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from secrets import token_urlsafe
 from time import time
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Struct
 
 from imserver.features.accounts import friends as changes
-from imserver.features.accounts.contract import Account, FullSession
+from imserver.features.accounts.api import Avatar, Nickname
+from imserver.features.accounts.contract import FullSession
 from imserver.features.accounts.friends import FriendResult, Oneself, UnknownFriend
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.groups.groups import ADMIN, OWNER, NotAllowed, UnknownGroup
 from imserver.features.groups.parts import groups_of
 from imserver.features.invitations.declared import InvitationLimits
-from imserver.features.invitations.rows import InvitationShown, InvitationStore, use
+from imserver.features.invitations.rows import (
+    Code,
+    Ends,
+    ForGuests,
+    InvitationShown,
+    InvitationStore,
+    Maker,
+    OfGroup,
+    use,
+)
 from imserver.plugin.errors import HttpProblem, Problems, ServiceRefused
+from imserver.plugin.http import about, view
 from imserver.plugin.identity import by_address
 from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, MessageServices
 from imserver.plugin.services import Core
@@ -56,23 +67,34 @@ class Blocked(
     """The user has blocked the maker of the invitation."""
 
 
-class Preview(Struct, frozen=True):
-    """The group, or the maker, as a holder of the code sees it. The last four fields are of the group."""
+class InvitationPreview(Struct):
+    """The target of an invitation."""
 
-    invitation: InvitationShown
-    maker: Account | None
-    """None: a back end, or a user without an account."""
-    name: str = ""
-    members: int = 0
-    avatar: str = ""
-    description: str = ""
+    code: Code
+    group: OfGroup
+    name: Annotated[str, about("The name of the group.")]
+    members: Annotated[int, about("The number of members of the group.")]
+    user: Maker
+    nickname: Nickname
+    avatar: Avatar
+    expires_at: Ends
+    guests: ForGuests
+    group_avatar: Annotated[str, about("The address of the picture of a group; empty: none.")] = ""
+    description: Annotated[str, about("What the group is for; it may have several lines.")] = ""
 
 
-class Accepted(Struct, frozen=True):
-    """The result of accepting an invitation."""
+class InvitationAccepted(Struct):
+    """The result."""
 
-    status: Literal["joined", "friends", "already"]
-    invitation: InvitationShown
+    status: Annotated[
+        Literal["joined", "friends", "already"],
+        about(
+            "`joined`: the user is a member of the group now. `friends`: the two are friends now. `already`: "
+            "nothing changed."
+        ),
+    ]
+    group: OfGroup
+    user: Maker
 
 
 class InvitationContent(Struct, frozen=True, omit_defaults=True):
@@ -190,21 +212,32 @@ class Invitations:
         self._rows.remove(app, code)
         self._settle(app, row, message, "declined" if is_sent else "revoked")
 
-    def preview(self, app: str, code: str, address: str) -> Preview:
+    def preview(self, app: str, code: str, address: str) -> InvitationPreview:
         """The target of an invitation. Raises UnknownInvitation and TooManyRequests."""
         self._addresses.require(by_address(app, address))
         row = self._valid(app, code)
         maker = self._accounts.get(app, row.user)
-        if not row.group:
-            return Preview(row, maker)
-        try:
-            group = self._groups.check_inviting(app, id_of(row.group), row.user)
-        except (UnknownGroup, NotAllowed):
-            raise UnknownInvitation(code) from None
-        count = self._groups.count(app, group.id)
-        return Preview(row, maker, group.name, count, group.avatar, group.description)
+        name = avatar = description = ""
+        members = 0
+        if row.group:
+            try:
+                group = self._groups.check_inviting(app, id_of(row.group), row.user)
+            except (UnknownGroup, NotAllowed):
+                raise UnknownInvitation(code) from None
+            name, avatar, description = group.name, group.avatar, group.description
+            members = self._groups.count(app, group.id)
+        return view(
+            InvitationPreview,
+            row,
+            name=name,
+            members=members,
+            nickname="" if maker is None else maker.nickname,
+            avatar="" if maker is None else maker.avatar,
+            group_avatar=avatar,
+            description=description,
+        )
 
-    def accept(self, app: str, user: str, code: str, by_user: bool = True) -> Accepted:
+    def accept(self, app: str, user: str, code: str, by_user: bool = True) -> InvitationAccepted:
         """Join the group, or become a friend of the maker. Members and friends do not use up an invitation.
 
         ``by_user``: the user asks, not a back end. Raises UnknownInvitation, UnknownAccount, Blocked,
@@ -225,7 +258,8 @@ class Invitations:
 
         try:
             if not invitation.group:
-                return Accepted(self._befriend(app, user, invitation, is_used), invitation)
+                status = self._befriend(app, user, invitation, is_used)
+                return InvitationAccepted(status, "", invitation.user)
             sent = invitation.created if message is not None else 0
             is_new = self._groups.accept(
                 app, id_of(invitation.group), user, invitation.user, is_used, by_user, sent
@@ -233,11 +267,11 @@ class Invitations:
         except (UnknownGroup, NotAllowed, UnknownFriend):
             raise UnknownInvitation(code) from None
         self._settle(app, invitation, message, "accepted")
-        return Accepted("joined" if is_new else "already", invitation)
+        return InvitationAccepted("joined" if is_new else "already", invitation.group, invitation.user)
 
     def join(
         self, app: str, code: str, nickname: str, device: str, address: str
-    ) -> tuple[FullSession, Accepted]:
+    ) -> tuple[FullSession, InvitationAccepted]:
         """Let somebody without an account into a group, as a guest with this name.
 
         Raises UnknownInvitation (also if it is not for guests), ServiceRefused (no guests), BadField,

@@ -162,7 +162,7 @@ def start(
         )
     except UnknownAccount:
         raise ApiProblem(Problems.TOKEN_INVALID) from None
-    return LoginStarted(started.url, started.login, started.shown, POLL_SECONDS, LOGIN_SECONDS)
+    return LoginStarted(*started, POLL_SECONDS, LOGIN_SECONDS)
 
 
 @routes.post(

@@ -101,14 +101,6 @@ class NotLinked(
     """The identity has no account, and gets none."""
 
 
-class Started(Struct, frozen=True):
-    """A login that was started. ``login``: the secret handle. ``shown``: the short code for the user."""
-
-    url: str
-    login: str
-    shown: str
-
-
 class Question(Struct, frozen=True):
     """The question to a browser that came back. ``address``: where it goes on instead of asking.
 
@@ -223,10 +215,11 @@ class OAuth:
         user: str | None = None,
         password: str = "",
         token: str = "",
-    ) -> Started:
+    ) -> tuple[str, str, str]:
         """Start a login, or the linking of the account of ``user``, which needs the ``password`` of the
         account if it has one: a stolen token must not add a way to log in. ``token``: that with which the
-        user is asking. It counts as a login from ``address``.
+        user is asking. It counts as a login from ``address``. Returns the address for the browser, the secret
+        handle, and the short code for the user.
 
         ``return_to``: path of our own page to which the browser comes back. Raises NoAccounts,
         UnknownProvider, ServiceRefused (no address of this server), BadField, ProviderUnavailable,
@@ -265,7 +258,7 @@ class OAuth:
         key = secret_hash(login)
         self._put(key, row)
         self._values.put_value(_STATE + secret_hash(row.state), key.encode(), LOGIN_SECONDS)
-        return Started(url, login, row.shown)
+        return url, login, row.shown
 
     def _request(self, row: _Running) -> AuthorizationRequest:
         callback = f"{self._base}{CALLBACK}{quote(row.app)}/{quote(row.provider)}"

@@ -23,7 +23,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from imserver.features.pages import assets, installable
 from imserver.features.pages.additions import Additions, additions_of
-from imserver.features.pages.address import Ports, websocket_address
+from imserver.features.pages.address import websocket_address
 from imserver.features.pages.declared import ChatSettings
 from imserver.features.pages.look import BUTTON, COLOURS, PICTURE, Look
 from imserver.features.pages.text import (
@@ -140,18 +140,12 @@ def create_blueprints(core: Core, api: Api) -> tuple[Blueprint]:
 
 def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
     """The blueprint of all pages of a node. ``document`` makes the OpenAPI document."""
-    app = core.config.app
     for suffix, kind in _MIME_TYPES.items():
         mimetypes.add_type(kind, suffix)  # the types of the operating system may be wrong
     pages = Blueprint("pages", __name__, static_folder=None)
-    seen = Seen(
-        app.websocket_url,
-        app.http_url,
-        core.network.proxies.trusts,
-        lambda: Ports(core.node.http_port, core.node.ws_port),
-    )
+    seen = Seen(core)
     additions = additions_of(core)
-    look = Look(settings_of(core.config, ChatSettings), app.root)
+    look = Look(settings_of(core.config, ChatSettings), core.config.app.root)
     chat = _Chat(core, seen, additions, look)
     released = _Released(additions)
     gateway = Gateway(core, seen)

@@ -115,7 +115,10 @@ class Reference:
 def _shown(document: Document, address: str, path: str, method: str, operation: Document) -> Document:
     """One operation in the form that the template needs."""
     fields = sorted(operation["parameters"], key=lambda each: not each["required"])
-    parameters = [(each["in"], _parameter(each)) for each in fields]
+    parameters = [
+        (each["in"], _field(each["name"], each["schema"], each["required"], each.get("description", "")))
+        for each in fields
+    ]
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     status, good = next(iter(operation["responses"].items()))
     answered: Document = next(iter(good.get("content", {}).values()), {})
@@ -241,12 +244,6 @@ def fields_of(schema: Document, document: Document) -> tuple[Field, ...]:
         for name, kind in schema.get("properties", {}).items()
     ]
     return tuple(sorted(fields, key=lambda field: not field.required))
-
-
-def _parameter(parameter: Document) -> Field:
-    return _field(
-        parameter["name"], parameter["schema"], parameter["required"], parameter.get("description", "")
-    )
 
 
 def _field(name: str, schema: Document, required: bool, meaning: str) -> Field:

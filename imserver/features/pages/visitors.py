@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Callable
 from typing import Any, Final
 
 from flask import Response, abort, request, url_for
@@ -12,6 +11,7 @@ from flask import Response, abort, request, url_for
 from imserver.features.pages.address import Addresses, Ports, is_host, parse_configured, resolve
 from imserver.features.pages.text import LANGUAGES, choose_language, html_of
 from imserver.plugin.errors import Problems
+from imserver.plugin.services import Core
 
 _FIGURES: Final = """
 黄帝 炎帝 蚩尤 仓颉 嫘祖 后羿 神农 伏羲 女娲 祝融 共工 大禹 伯益 皋陶 商汤 伊尹 武丁
@@ -71,27 +71,22 @@ def pick_name(language: str) -> str:
 
 
 class Seen:
-    """The addresses of this server in the current request. Stateless.
+    """The addresses of this server in the current request. Stateless."""
 
-    ``websocket_url`` and ``http_url``: the configured addresses, ``""`` if there are none. ``trusts``:
-    whether a peer is a proxy whose headers count. ``ports`` is called at each request, because the pages are
-    made before the node listens.
-    """
-
-    def __init__(
-        self, websocket_url: str, http_url: str, trusts: Callable[[str], bool], ports: Callable[[], Ports]
-    ) -> None:
-        self._trusts = trusts
-        self._ports = ports
-        self._websocket = parse_configured(websocket_url)
-        self._http = parse_configured(http_url)
+    def __init__(self, core: Core) -> None:
+        self._trusts = core.network.proxies.trusts
+        self._node = core.node
+        self._websocket = parse_configured(core.config.app.websocket_url)
+        self._http = parse_configured(core.config.app.http_url)
 
     def addresses(self) -> Addresses:
         """The addresses that a page needs."""
         host = self._forwarded("Host") or request.headers.get("Host", "")
         if not is_host(host):
             abort(Problems.BAD_REQUEST.status)
-        return resolve(host, self._ports(), self._websocket, self._http)
+        # The pages are made before the node listens.
+        ports = Ports(self._node.http_port, self._node.ws_port)
+        return resolve(host, ports, self._websocket, self._http)
 
     def http(self) -> str:
         """The address of the HTTP interface, without a path."""
