@@ -14,9 +14,6 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-NO_HASH: Final = "0" * 64
-"""In place of the hash of the row before the first."""
-
 _decode: Final = msgspec.json.decode
 
 

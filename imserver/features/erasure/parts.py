@@ -18,8 +18,8 @@ from imserver.plugin.services import Core
 
 log = logging.getLogger(__name__)
 
-Proof = Callable[[str, str, str, str, str, str], None]
-"""(app, user, password, code, address, token): raises if the owner of an account has proved nothing."""
+Proof = Callable[[Call, str, str], None]
+"""Gets a password and a code. Raises if the caller is the owner of an account and has proved nothing."""
 
 
 class UserErasure:
@@ -27,7 +27,7 @@ class UserErasure:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.proof = _proof_of(core)
+        self.prove = _proof_of(core)
         self.may_act_on = core.identity.authority.may_act_on
 
     def erase(self, app: str, user: str) -> None:
@@ -57,9 +57,9 @@ def build(core: Core) -> FeatureParts:
     return FeatureParts(erasure, run=(run,), page=Path(__file__).parent / "page")
 
 
-def _proof_of(core: Core) -> Proof | None:
+def _proof_of(core: Core) -> Proof:
     if "accounts" not in core.features:
-        return None
+        return lambda call, password, code: None
     # Imported here: a node may have no accounts.
     from imserver.features.accounts.accounts import AccountLocked, WrongLogin
     from imserver.features.accounts.factors import FactorRequired, WrongCode
@@ -67,12 +67,11 @@ def _proof_of(core: Core) -> Proof | None:
 
     accounts = accounts_of(core).accounts
 
-    def prove(app: str, user: str, password: str, code: str, address: str, token: str) -> None:
-        account = accounts.get(app, user)
-        if account is None:
+    def prove(call: Call, password: str, code: str) -> None:
+        if accounts.get(call.app, call.user) is None:
             return  # the user of a token, which is the proof
         try:
-            accounts.proved(app, user, password, code, address, token)
+            accounts.proved(call.app, call.user, password, code, call.request.host, call.credential)
         except FactorRequired:
             raise ApiProblem(Problems.NOT_ALLOWED, "The account takes a code of its second factor") from None
         except (WrongLogin, WrongCode, AccountLocked):
@@ -143,9 +142,8 @@ def erase_self(
     An account proves itself as at a login: by its password, and by a code of its second factor if it has one.
     For a user of a session token, that token is the proof. A back end needs no proof.
     """
-    if erasure.proof is not None and not call.is_back_end:
-        host, token = call.request.host, call.credential
-        erasure.proof(call.app, call.user, password, code, host, token)
+    if not call.is_back_end:
+        erasure.prove(call, password, code)
     erasure.erase(call.app, call.user)
     call.gone = True
     return ErasedAnswer()

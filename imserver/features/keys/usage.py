@@ -48,14 +48,9 @@ _STORED: Final = "minute, node, number, key_id, route, app, address, answered, r
 _USES: Final = RowsOf(KeyUse, "key_use", time="minute * 60", answered="sum(answered)", refused="sum(refused)")
 
 
-def add_uses(store: Store, rows: Sequence[Row]) -> None:
-    """Store rows of one node. They may be stored already. Switches, as all of these functions."""
-    store.write_or(None, lambda sql: sql.insert_new("key_use", _STORED, rows))
-
-
 def uses_of(store: Store, key: str, since: int, until: int, skip: int, limit: int) -> Sequence[KeyUse]:
     """What a key did from the minute ``since`` to ``until`` (Unix minutes), the newest first, without the
-    first ``skip`` rows."""
+    first ``skip`` rows. Switches."""
     rest = (
         "WHERE key_id = %s AND minute >= %s AND minute <= %s GROUP BY minute, route, app, address "
         "ORDER BY minute DESC, route, app, address LIMIT %s"
@@ -64,7 +59,7 @@ def uses_of(store: Store, key: str, since: int, until: int, skip: int, limit: in
 
 
 def delete_before(store: Store, minute: int) -> None:
-    """Delete what is older than this minute."""
+    """Delete what is older than this minute. Switches."""
 
     def work(sql: Statements) -> int:
         rows = sql.query(
@@ -149,8 +144,8 @@ class KeyUsage:
         del self._rows[:-_MOST_WAITING]
         try:
             if self._rows:
-                rows = tuple(self._rows)
-                add_uses(self._store, rows)
+                rows = tuple(self._rows)  # an attempt before may have stored them
+                self._store.write_or(None, lambda sql: sql.insert_new("key_use", _STORED, rows))
                 del self._rows[: len(rows)]
             if self._unwritten:
                 keys = tuple(self._unwritten)

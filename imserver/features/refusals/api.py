@@ -123,9 +123,9 @@ def lift(
 
 
 def _shown(row: RefusalRow) -> RefusalShown:
-    reason = reason_of(row.kind, row.reason, row.detail)
+    reason, detail = reason_of(row.kind, row.reason, row.detail)
     times = {name: round(getattr(row, name), 1) for name in ("first", "last", "until")}
-    return view(RefusalShown, row, **times, detail=reason.detail, meaning=reason.meaning, lift=reason.lift)
+    return view(RefusalShown, row, **times, detail=detail, meaning=reason.meaning, lift=reason.lift)
 
 
 def _shown_hold(hold: Hold) -> HoldShown:

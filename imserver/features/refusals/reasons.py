@@ -158,18 +158,10 @@ REQUESTS: Final[Mapping[str, str]] = {
 """Code of a problem → how to lift it."""
 
 
-class Explanation(Struct, frozen=True):
-    """A refusal in words: what it means, how to lift it, and what it was."""
-
-    meaning: str
-    lift: str
-    detail: str
-
-
-def reason_of(kind: str, reason: str, detail: str) -> Explanation:
-    """The row of a reason, with the detail of a refusal; that of a request ends with its message."""
+def reason_of(kind: str, reason: str, detail: str) -> tuple[ReasonRow, str]:
+    """The row of a reason, and the detail of a refusal; that of a request ends with its message."""
     if kind == "request":
         what, _, meaning = detail.partition(": ")
-        return Explanation(meaning or f"{reason}.", REQUESTS.get(reason, ""), what)
-    row = (LOGINS if kind == "login" else COMMANDS).get(reason, ReasonRow(f"It was refused: {reason}."))
-    return Explanation(row.meaning, row.lift, detail)
+        return ReasonRow(meaning or f"{reason}.", REQUESTS.get(reason, "")), what
+    rows = LOGINS if kind == "login" else COMMANDS
+    return rows.get(reason, ReasonRow(f"It was refused: {reason}.")), detail

@@ -11,10 +11,11 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from imserver.features.safety.declared import LOOK_SECONDS, LOOKS, MESSAGES_LOOKED_AT
 from imserver.features.safety.mutes import Mutes
 from imserver.features.safety.removals import Removal, Removals
 from imserver.plugin.errors import Problems, ServiceRefused
-from imserver.plugin.identity import Buckets, Principal
+from imserver.plugin.identity import Principal
 from imserver.plugin.messages import Draft, MessageLog, MessageServices
 from imserver.plugin.services import Core
 
@@ -35,7 +36,7 @@ class Moderation:
     """Carries out what moderators do. Everything may switch, and raise StorageUnavailable; what names a user
     raises ServiceRefused."""
 
-    def __init__(self, core: Core, mutes: Mutes, removals: Removals, looks: Buckets) -> None:
+    def __init__(self, core: Core, mutes: Mutes, removals: Removals) -> None:
         self._store = core.storage.store
         self._accounts = core.identity.accounts
         self._authority = core.identity.authority
@@ -43,7 +44,7 @@ class Moderation:
         self._sessions = core.sessions.sessions
         self._messaging = core.service(MessageServices).messaging
         self._mutes = mutes
-        self._looks = looks
+        self._looks = core.node.buckets.make(MESSAGES_LOOKED_AT, LOOKS, LOOK_SECONDS)
         self.removals = removals
 
     # --- messages -------------------------------------------------------------------------------------------

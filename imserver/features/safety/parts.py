@@ -9,15 +9,6 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.features.safety.declared import (
-    LOOK_SECONDS,
-    LOOKS,
-    MESSAGES_LOOKED_AT,
-    REPORT_SECONDS,
-    REPORTS,
-    USER_REPORTS,
-    rules_of,
-)
 from imserver.features.safety.moderation import Moderation
 from imserver.features.safety.mutes import Mutes
 from imserver.features.safety.removals import Removals
@@ -46,13 +37,8 @@ class SafetyParts(Struct, frozen=True):
 def build(core: Core) -> FeatureParts:
     """Build them."""
     mutes, removals = Mutes(core), Removals(core.storage.store)
-    buckets = core.node.buckets.make(USER_REPORTS, REPORTS, REPORT_SECONDS, core.cluster.attempt)
-    looks = core.node.buckets.make(MESSAGES_LOOKED_AT, LOOKS, LOOK_SECONDS)
-    tenants = core.identity.tenants
-    url = core.config.app.http_url.rstrip("/")
-    page = f"{url}/admin" if url and "admin" in core.features else ""
-    reports = Reports(core, buckets, lambda app: rules_of(tenants.get(app)), _owners_of(core), page)
-    parts = SafetyParts(Moderation(core, mutes, removals, looks), removals, reports, _remover(core))
+    reports = Reports(core, _owners_of(core))
+    parts = SafetyParts(Moderation(core, mutes, removals), removals, reports, _remover(core))
     return FeatureParts(
         parts,
         commands_of(reports),

@@ -21,12 +21,15 @@ from imserver.features.safety.declared import (
     HTTP_TOO_MANY_REPORTS,
     HTTP_UNKNOWN_REPORT,
     REASON_BYTES,
+    REPORT_SECONDS,
+    REPORTS,
+    USER_REPORTS,
     SafetySettings,
+    rules_of,
 )
 from imserver.features.safety.wire import Report
 from imserver.plugin.errors import Problems, ReplyCode, ServiceRefused
 from imserver.plugin.http import about
-from imserver.plugin.identity import Buckets
 from imserver.plugin.messages import Draft, Entry, MessageLog, MessageServices
 from imserver.plugin.services import Core
 from imserver.plugin.storage import PooledStatements, Row, RowsOf, Statements, Store, text_of
@@ -95,25 +98,22 @@ class ReportInContext(Struct, frozen=True):
 class Reports:
     """Takes reports, and shows them. Everything may switch, and raise StorageUnavailable.
 
-    ``rates``: how many a user makes. ``rules_of``: the rules of an app. ``owners_of``: its owners, who hear
-    of reports by a message of the server. ``page``: the address of the admin page; ``""``: there is none.
+    ``owners_of``: the owners of an app, who hear of reports by a message of the server.
     """
 
-    def __init__(
-        self,
-        core: Core,
-        rates: Buckets,
-        rules_of: Callable[[str], SafetySettings],
-        owners_of: Callable[[str], Sequence[str]],
-        page: str,
-    ) -> None:
+    def __init__(self, core: Core, owners_of: Callable[[str], Sequence[str]]) -> None:
         self._store = core.storage.store
         self._identity = core.identity
-        self._rates = rates
-        self.rules_of = rules_of
+        self._rates = core.node.buckets.make(USER_REPORTS, REPORTS, REPORT_SECONDS, core.cluster.attempt)
         self._owners_of = owners_of
-        self._page = page
+        url = core.config.app.http_url.rstrip("/")
+        self._page = f"{url}/admin" if url and "admin" in core.features else ""
+        """The address of the admin page; ``""``: there is none."""
         self._messaging = core.service(MessageServices).messaging
+
+    def rules_of(self, app: str) -> SafetySettings:
+        """The rules of an app."""
+        return rules_of(self._identity.tenants.get(app))
 
     # --- users ----------------------------------------------------------------------------------------------
 

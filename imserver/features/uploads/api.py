@@ -23,7 +23,7 @@ from imserver.features.uploads.declared import (
     HTTP_UPLOAD_LOCKED,
 )
 from imserver.features.uploads.uploads import ID_CHARACTERS, Uploads
-from imserver.plugin.errors import Problems
+from imserver.plugin.errors import HttpProblem, Problems
 from imserver.plugin.http import (
     Api,
     ApiProblem,
@@ -340,12 +340,6 @@ _CHECKSUM: Final = Header("Upload-Checksum", "An algorithm (`sha1`, `sha256`, `m
 PART_TYPE: Final = "application/offset+octet-stream"
 """The Content-Type of bytes of an upload in parts."""
 _OF_TUS: Final = (*_OVER_RATE, HTTP_TUS_VERSION)
-_PART: Final[dict[str, Any]] = {
-    "query": PartQuery,
-    "user": "required",
-    "path_id": FileId,
-    "example": {"id": _ID},
-}
 _OF_PART: Final = (*_OF_TUS, HTTP_UNKNOWN_UPLOAD, HTTP_UPLOAD_LOCKED, Problems.MEDIA_UNAVAILABLE)
 
 BEGIN: Final = streams.elsewhere(
@@ -372,10 +366,25 @@ BEGIN: Final = streams.elsewhere(
 )
 PART: Final[dict[str, Route]] = {}
 """The routes of an upload in parts, by method."""
-PART["PATCH"] = streams.elsewhere(
+
+
+def _declare_part(method: str, text: str, problems: tuple[HttpProblem, ...] = (), **more: Any) -> None:
+    PART[method] = streams.elsewhere(
+        method,
+        "/uploads/tus/{id}",
+        Needs.PUSH_OR_USER,
+        text,
+        query=PartQuery,
+        user="required",
+        path_id=FileId,
+        example={"id": _ID},
+        problems=(*_OF_PART, *problems),
+        **more,
+    )
+
+
+_declare_part(
     "PATCH",
-    "/uploads/tus/{id}",
-    Needs.PUSH_OR_USER,
     """Send bytes of an upload in parts.
 
     With the last byte the file is stored. Its id is that of the upload.
@@ -384,40 +393,22 @@ PART["PATCH"] = streams.elsewhere(
     headers=(_TUS, _FROM, _CHECKSUM),
     answer_headers=(_OFFSET, _EXPIRES),
     status=204,
-    problems=(*_OF_PART, *_ARRIVING, HTTP_OFFSET_MISMATCH, HTTP_CHECKSUM_MISMATCH),
-    **_PART,
+    problems=(*_ARRIVING, HTTP_OFFSET_MISMATCH, HTTP_CHECKSUM_MISMATCH),
 )
-PART["HEAD"] = streams.elsewhere(
+_declare_part(
     "HEAD",
-    "/uploads/tus/{id}",
-    Needs.PUSH_OR_USER,
     """Get the offset of an upload in parts.""",
     headers=(_TUS,),
     answer_headers=(_OFFSET, _LENGTH, _EXPIRES),
-    problems=_OF_PART,
-    **_PART,
 )
-PART["GET"] = streams.elsewhere(
+_declare_part(
     "GET",
-    "/uploads/tus/{id}",
-    Needs.PUSH_OR_USER,
     """Get the description of the file that was uploaded in parts.
 
     As the answer of `POST /api/v1/uploads`. 404 while the upload is unfinished.
     """,
     answer=File,
-    problems=_OF_PART,
-    **_PART,
 )
-PART["DELETE"] = streams.elsewhere(
-    "DELETE",
-    "/uploads/tus/{id}",
-    Needs.PUSH_OR_USER,
-    """Delete an upload in parts, and its file.""",
-    headers=(_TUS,),
-    status=204,
-    problems=_OF_PART,
-    **_PART,
-)
+_declare_part("DELETE", """Delete an upload in parts, and its file.""", headers=(_TUS,), status=204)
 
 OPERATIONS: Final = (*routes.rows, *streams.rows)

@@ -7,7 +7,7 @@ import pytest
 
 from imserver.auth.authority import MAX_USES, OTHER_USES, KeyUses
 from imserver.features.keys import FEATURE
-from imserver.features.keys.usage import KeyUsage, KeyUse, LastUse, add_uses, delete_before, uses_of
+from imserver.features.keys.usage import KeyUsage, KeyUse, LastUse, delete_before, uses_of
 from imserver.plugin.storage import KeyRow, Store
 from imserver.plugin.testing import check_tables
 from tests.storage.conftest import OpenStore
@@ -51,7 +51,8 @@ def listed(store: Store, key: str, skip: int = 0, limit: int = 100) -> list[KeyU
 def test_the_rows_go_with_their_app(url: str) -> None:
     def fill(store: Store, app: str, _user: str) -> None:
         number = len(listed(store, "k"))
-        add_uses(store, [(1, 1, number, "k", f"{PUSH} {number}", app, "192.0.2.7", 1, 0)])
+        row = 1, 1, number, "k", f"{PUSH} {number}", app, "192.0.2.7", 1, 0
+        store.execute(f"INSERT INTO key_use VALUES ({', '.join(['%s'] * len(row))})", row)
 
     check_tables(FEATURE, fill, url)
 

@@ -129,5 +129,5 @@ def test_each_reason_has_a_row() -> None:
     assert set(get_args(LoginRefusal)) <= set(LOGINS)
     replies = {name.lower() for name, code in vars(ReplyCode).items() if isinstance(code, int)} - {"ok"}
     assert replies | set(CLOSES.values()) <= set(COMMANDS)
-    explained = reason_of("request", "banned", "GET /api/v1/inbox: The user is banned for a time.")
-    assert (explained.meaning, explained.detail) == ("The user is banned for a time.", "GET /api/v1/inbox")
+    row, detail = reason_of("request", "banned", "GET /api/v1/inbox: The user is banned for a time.")
+    assert (row.meaning, detail) == ("The user is banned for a time.", "GET /api/v1/inbox")
