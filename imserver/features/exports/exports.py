@@ -159,11 +159,6 @@ class Exports:
 
     # --- away -----------------------------------------------------------------------------------------------
 
-    def _delete(self, job: Job) -> None:
-        """The archive first, so that a failed deletion is repeated."""
-        self._remove(job.id)
-        self._rows.forget(job)
-
     def _remove(self, id: str) -> None:
         self._threads.do(lambda: shutil.rmtree(self._root / id, ignore_errors=True))
 
@@ -179,20 +174,16 @@ class Exports:
         before = time() - self._settings.retention_seconds
         return [each.name for each in self._root.iterdir() if each.stat().st_mtime < before]
 
-    def forget(self, app: str, user: str, _name: str = "") -> None:
-        """Delete the exports of a user. Raises StorageUnavailable."""
+    def forget(self, app: str, user: str | None = None, _name: str = "") -> None:
+        """Delete the exports of a user; None: all of the app. Raises StorageUnavailable."""
         for job in self._rows.of(app, user):
-            self._delete(job)
-
-    def forget_app(self, app: str) -> None:
-        """Delete all exports of an app."""
-        for job in self._rows.of(app, None):
-            self._delete(job)
+            self._remove(job.id)  # first, so that a failed deletion is repeated
+            self._rows.forget(job)
 
     @property
     def erasure(self) -> Erasure:
         """The erasure of the archives of deleted users and apps."""
-        return Erasure(frozenset({"export_job"}), self.forget, self.forget_app)
+        return Erasure(frozenset({"export_job"}), self.forget, self.forget)
 
     def close(self) -> None:
         """End the threads."""

@@ -69,7 +69,7 @@ def wishes(previews: Previews, call: Call, request: Acting) -> PreviewWishes:
 @routes.post("/previews/wishes", Needs.ADMIN_OR_USER, schema=("PreviewWish", "What the user wants."))
 def wish(previews: Previews, call: Call, make: _Make, show: _Show) -> PreviewWishes:
     """Say whether links of the user get previews, and whether the user sees those of others."""
-    previews.wish(call.app, call.user, PersonWishes(make, show))
+    previews.rows.wish(call.app, call.user, PersonWishes(make, show))
     return PreviewWishes(previews.is_on(call.app), make, show)
 
 

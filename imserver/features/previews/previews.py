@@ -100,7 +100,7 @@ class Previews:
 
     def __init__(self, core: Core, requests: PublicRequests) -> None:
         self._core = core
-        self._rows = PreviewRows(core.storage.store)
+        self.rows = PreviewRows(core.storage.store)
         self._uploads: Uploads = core.service(Uploads)
         make, shared = core.node.buckets.make, core.cluster.attempt
         self._of_senders = make(LINKS_OF_SENDERS, SENDER_LINKS, RATE_SECONDS, shared)
@@ -138,18 +138,14 @@ class Previews:
 
     def wishes(self, app: str, user: str) -> PersonWishes:
         """What a user wants. Raises StorageUnavailable."""
-        return self._rows.wishes(app, [user]).get(user, PersonWishes())
-
-    def wish(self, app: str, user: str, wishes: PersonWishes) -> None:
-        """Store what a user wants. Raises StorageUnavailable."""
-        self._rows.wish(app, user, wishes)
+        return self.rows.wishes(app, [user]).get(user, PersonWishes())
 
     def remove(self, app: str, user: str, message: int) -> None:
         """Show no preview below a message of the user. Raises ServiceRefused if it is not
         theirs, and StorageUnavailable."""
         if not any(entry.sender == user for entry in self._readable(app, user, [message])):
             raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
-        self._rows.remove(app, user, message)
+        self.rows.remove(app, user, message)
 
     def show(self, app: str, user: str, messages: Sequence[int]) -> PreviewsAnswer:
         """The previews of messages that the user can read. Those that do not exist are begun. Switches.
@@ -160,7 +156,7 @@ class Previews:
         if not links:
             return PreviewsAnswer([], [])
         hashes = {url: hash_of(url) for _, url in links}
-        rows = self._rows.current(app, set(hashes.values()))
+        rows = self.rows.current(app, set(hashes.values()))
         answer = PreviewsAnswer([], [])
         for entry, url in links:
             row = rows.get(hashes[url])
@@ -188,8 +184,8 @@ class Previews:
                 links.append((entry, url))
         if not links:
             return links
-        removed = self._rows.removed(app, [entry.id for entry, _ in links])
-        wishes = self._rows.wishes(app, {entry.sender for entry, _ in links})
+        removed = self.rows.removed(app, [entry.id for entry, _ in links])
+        wishes = self.rows.wishes(app, {entry.sender for entry, _ in links})
         return [
             (entry, url)
             for entry, url in links
@@ -232,12 +228,12 @@ class Previews:
     def _make(self, app: str, link: str, sender: str, url: str) -> None:
         """Fetch a page and store its preview, unless another node does, or has. Raises TooManyRequests and
         StorageUnavailable."""
-        if link in self._rows.current(app, [link]):
+        if link in self.rows.current(app, [link]):
             return
         self._of_senders.require((app, sender))
         self._of_apps.require(app)
         picture = token_urlsafe(_ID_BYTES)
-        before = self._rows.claim(app, link, picture, _LEASE_SECONDS)
+        before = self.rows.claim(app, link, picture, _LEASE_SECONDS)
         if before is None:
             return
         if before:
@@ -246,13 +242,13 @@ class Previews:
         try:
             preview = self._fetched(app, sender, url, picture)
         except TooManyRequests as late:
-            self._rows.finish(app, row, late.seconds)
+            self.rows.finish(app, row, late.seconds)
             raise
         if preview is not None:
             row = PreviewRow(link, READY, picture, msgspec.json.encode(preview))
             seconds = self._settings.retention_days * _DAY_SECONDS
         self.counts["failed" if preview is None else "made"] += 1
-        if not self._rows.finish(app, row, seconds) and preview is not None and preview.picture:
+        if not self.rows.finish(app, row, seconds) and preview is not None and preview.picture:
             self._forget_picture(picture)
 
     def _fetched(self, app: str, sender: str, url: str, picture: str) -> PageSummary | None:
@@ -288,11 +284,11 @@ class Previews:
 
     def sweep(self) -> None:
         """Delete previews whose time is over, with their pictures. Switches. Raises StorageUnavailable."""
-        while rows := self._rows.expired(_SWEPT):
+        while rows := self.rows.expired(_SWEPT):
             for app, link, picture, until in rows:
                 if picture:
                     self._forget_picture(picture)
-                self._rows.forget(app, link, until)
+                self.rows.forget(app, link, until)
             if len(rows) < _SWEPT:
                 return
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from imserver.features.refusals.limits import Hold, Refusals, refusals_of
+from imserver.features.refusals.limits import Hold, Refusals
 from imserver.features.refusals.log import RefusalRow, Wanted
 from imserver.features.refusals.reasons import reason_of
 from imserver.plugin.errors import Problems
@@ -68,7 +68,7 @@ class LiftAnswer(Struct):
 
 routes = Resource(
     "refusals",
-    service=lambda core, _: refusals_of(core),
+    service=lambda core, _: core.service(Refusals),
     chapter="Why logins, commands and requests were refused within the last hour, and lifting what refuses.",
     hot=False,
 )

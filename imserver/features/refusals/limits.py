@@ -198,11 +198,6 @@ def _words(payer: Hashable) -> str:
     return ", ".join(str(part) for part in payer[1:])
 
 
-def refusals_of(core: Core) -> Refusals:
-    """The refusals of a node."""
-    return core.service(Refusals)
-
-
 def answers(base: Foundation) -> Answers:
     """Build what hears of refusals."""
     return Answers(observer=RefusalLog(lambda app: app != "" and base.tenants.get(app) is not None))

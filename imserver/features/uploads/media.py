@@ -77,17 +77,12 @@ _ANSWER_BYTES: Final = 4096
 _answer: Final = msgspec.json.Decoder(Picture | None)
 
 
-class PictureWorker:
-    """Has pictures read by a :class:`Worker`. ``pixels``: the longer side of a thumbnail; 0: none is made."""
+class PictureWorker(Worker):
+    """Reads pictures. ``pixels``: the longer side of a thumbnail; 0: none is made."""
 
     def __init__(self, pixels: int) -> None:
+        super().__init__(pictures.__file__, _ANSWER_BYTES)
         self.pixels = pixels
-        self._worker = Worker(pictures.__file__, _ANSWER_BYTES)
-
-    @property
-    def pid(self) -> int:
-        """The process; 0: there is none."""
-        return self._worker.pid
 
     def look(
         self, path: Path, kind: str, target: Path, cleaned: Path, app: str = "", user: str = ""
@@ -99,10 +94,6 @@ class PictureWorker:
         file is not a readable picture. Raises TooCostly. Switches.
         """
         task = msgspec.json.encode(PictureTask(str(path), kind, str(target), str(cleaned), self.pixels))
-        answer = self._worker.run(task, app, user, WORK_SECONDS)
+        answer = self.run(task, app, user, WORK_SECONDS)
         picture: Picture | None = _answer.decode(answer) if answer else None
         return picture
-
-    def close(self) -> None:
-        """End the process."""
-        self._worker.close()

@@ -125,12 +125,26 @@ class Bucket:
         path: str = "",
     ) -> Any:
         """Send a request until the answer has one of the statuses in ``wanted``. Raises MediaUnavailable."""
-        failure = ""
+        # Imported here: nodes without a bucket need not load it.
+        from urllib3 import PoolManager, Timeout
+        from urllib3.exceptions import HTTPError
+
+        if self._connections is None:
+            timeout = Timeout(connect=self._seconds, read=self._seconds)
+            self._connections = PoolManager(4, maxsize=_CONNECTIONS, retries=False, timeout=timeout)
+        target, failure = canonical_path(self._folder + name), ""
         for _ in range(_TRIES):
             try:
-                answer = self._ask(method, name, headers, sha256, path)
-            except MediaUnavailable as error:
-                failure = str(error)
+                answer = self._connections.request(
+                    method,
+                    self._origin + target,
+                    headers=signed_headers(method, self._host, target, headers, sha256, self._credentials),
+                    body=self._content(path) if path else None,
+                    redirect=False,
+                    preload_content=False,
+                )
+            except (HTTPError, OSError) as error:
+                failure = f"{type(error).__name__}: {error}"
                 continue
             if answer.status in wanted:
                 return answer
@@ -145,28 +159,6 @@ class Bucket:
         """Close the idle connections."""
         if self._connections is not None:
             self._connections.clear()
-
-    def _ask(self, method: str, name: str, headers: dict[str, str], sha256: str, file: str) -> Any:
-        # Imported here: nodes without a bucket need not load it.
-        from urllib3 import PoolManager, Timeout
-        from urllib3.exceptions import HTTPError
-
-        if self._connections is None:
-            timeout = Timeout(connect=self._seconds, read=self._seconds)
-            self._connections = PoolManager(4, maxsize=_CONNECTIONS, retries=False, timeout=timeout)
-        path = canonical_path(self._folder + name)
-        signed = signed_headers(method, self._host, path, headers, sha256, self._credentials)
-        try:
-            return self._connections.request(
-                method,
-                self._origin + path,
-                headers=signed,
-                body=self._content(file) if file else None,
-                redirect=False,
-                preload_content=False,
-            )
-        except (HTTPError, OSError) as error:
-            raise MediaUnavailable(f"{type(error).__name__}: {error}") from None
 
     def _content(self, path: str) -> Iterator[bytes]:
         file: IO[bytes] = self._files.do(Path(path).open, "rb")

@@ -31,9 +31,6 @@ _OWN_RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _SHOWN: Final = frozenset({"picture", "voice", "video"})
 
 
-Range = tuple[int, int]
-
-
 def create_upload_view(uploads: Uploads, api: Api) -> Blueprint:
     """The blueprint of the paths whose bodies are files."""
     view = _UploadView(uploads, api)
@@ -200,7 +197,7 @@ def _names(header: str, tag: str) -> bool:
     return header.strip() == "*" or any(each.strip().removeprefix("W/") == tag for each in header.split(","))
 
 
-def _range_of(headers: Any, tag: str, size: int) -> Range | None:
+def _range_of(headers: Any, tag: str, size: int) -> tuple[int, int] | None:
     """The requested range of bytes; None: the whole file (RFC 9110 section 14.2).
 
     A header that is not one range of bytes, or is meant for other content, is ignored. Raises
