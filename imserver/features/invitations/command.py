@@ -12,7 +12,7 @@ import click
 from msgspec import to_builtins
 
 from imserver.features.accounts.contract import Account
-from imserver.features.accounts.declared import AppAccountSettings, rules_of
+from imserver.features.accounts.declared import rules_of
 from imserver.features.accounts.people import PeopleStore
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.tokens import secret_hash
@@ -95,8 +95,7 @@ def _take_guests(tenants: Tenants) -> bool:
         fail("app gochat has no accounts: set its account_tokens to required")
     if rules.guests or tenant.configured:
         return rules.guests
-    changed: AppAccountSettings = rules
-    tenants.change(GOCHAT, {"accounts": {**to_builtins(changed), "guests": True}})
+    tenants.change(GOCHAT, {"accounts": {**to_builtins(rules), "guests": True}})
     return True
 
 

@@ -356,31 +356,26 @@ class OAuth:
         and TooManyRequests (by ``address``, for unknown handles).
         """
         with self._accounts.counting_refusals(app, address):
-            return self._finish(app, login, code, address, factor)
-
-    def _finish(self, app: str, login: str, code: str, address: str, factor: str) -> FullSession | str | None:
-        key = secret_hash(login)
-        row = self._row(key)
-        if row is None or row.app != app:
-            self._accounts.charge_guess(app, address)
-            raise UnknownLogin
-        if row.step not in ("done", "failed"):
-            return None
-        is_right = not row.code or hmac.compare_digest(row.code, secret_hash(code))
-        if row.found is not None and row.step == "done" and is_right and not row.account:
-            linked = self._linked(app, row.provider, row.found.subjects)
-            if linked is not None:
-                self._accounts.factors.require(linked[0], factor, None)
-        if not self._values.remove_value(_LOGIN + key):
-            raise UnknownLogin
-        if row.found is None or row.step == "failed":
-            raise LoginRefused
-        if not is_right:
-            raise LoginRefused
-        if row.account:
-            self._link(row, row.found)
-            return row.provider
-        return self._log_in(row, row.found)
+            key = secret_hash(login)
+            row = self._row(key)
+            if row is None or row.app != app:
+                self._accounts.charge_guess(app, address)
+                raise UnknownLogin
+            if row.step not in ("done", "failed"):
+                return None
+            is_right = not row.code or hmac.compare_digest(row.code, secret_hash(code))
+            if row.found is not None and row.step == "done" and is_right and not row.account:
+                linked = self._linked(app, row.provider, row.found.subjects)
+                if linked is not None:
+                    self._accounts.factors.require(linked[0], factor, None)
+            if not self._values.remove_value(_LOGIN + key):
+                raise UnknownLogin
+            if row.found is None or row.step == "failed" or not is_right:
+                raise LoginRefused
+            if row.account:
+                self._link(row, row.found)
+                return row.provider
+            return self._log_in(row, row.found)
 
     # --- accounts -------------------------------------------------------------------------------------------
 

@@ -84,9 +84,6 @@ class Transfers:
         self._settings = settings
         self._running: dict[Transfer, None] = {}
 
-    def __len__(self) -> int:
-        return len(self._running)
-
     def begin(self, user: tuple[str, str] | None, address: str) -> Transfer:
         """Take a slot. Raises :class:`TransferRefused` if the limit of the user, of the address or of all is
         reached.
