@@ -4,7 +4,6 @@ StorageUnavailable."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from imserver.plugin.storage import PooledStatements, Store, text_of
 
@@ -78,8 +77,7 @@ def forget(sql: PooledStatements, id: int) -> None:
 
 def _is(sql: PooledStatements, id: int, condition: str) -> bool:
     """Whether an account meets a condition. Its row is locked."""
-    found: Any = sql.query(f"SELECT id FROM account WHERE id = %s AND {condition}{sql.for_update}", (id,))
-    return bool(found)
+    return bool(sql.query(f"SELECT id FROM account WHERE id = %s AND {condition}{sql.for_update}", (id,)))
 
 
 def _replace_codes(sql: PooledStatements, id: int, codes: Sequence[str]) -> None:

@@ -550,38 +550,32 @@ class AccountStore:
         """Ids of accounts that have blocked an account or, if it is a bot, its owner; at most ``limit``."""
         return [row[0] for row in self._store.rows(f"{_BLOCKERS} LIMIT %s", (app, one, one, limit))]
 
-    def relations(self, one: int, others: Sequence[int]) -> dict[int, States]:
+    @Store.reading_or({})
+    def relations(self, sql: PooledStatements, one: int, others: Sequence[int]) -> dict[int, States]:
         """Other account → the states of the two towards each other, as in :data:`Relating`. Whoever has
         blocked the owner of a bot has blocked the bot."""
         ids = list(dict.fromkeys(others))
+        mine = "SELECT other, state FROM relation WHERE account = %s AND other IN {}"
+        theirs = "SELECT account, state FROM relation WHERE other = %s AND account IN {}"
+        to = {row[0]: row[1] for row in sql.query_in(mine, (one,), ids)}
+        back = {row[0]: row[1] for row in sql.query_in(theirs, (one,), ids)}
+        if owner := sql.query("SELECT owner FROM bot WHERE id = %s AND owner > 0", (one,)):
+            to_owner = sql.query_in(theirs, (owner[0][0],), ids)
+            back |= {row[0]: row[1] for row in to_owner if row[1] == "blocked"}
+        return {id: (to.get(id, ""), back.get(id, "")) for id in ids}
 
-        def work(sql: PooledStatements) -> dict[int, States]:
-            mine = "SELECT other, state FROM relation WHERE account = %s AND other IN {}"
-            theirs = "SELECT account, state FROM relation WHERE other = %s AND account IN {}"
-            to = {row[0]: row[1] for row in sql.query_in(mine, (one,), ids)}
-            back = {row[0]: row[1] for row in sql.query_in(theirs, (one,), ids)}
-            if owner := sql.query("SELECT owner FROM bot WHERE id = %s AND owner > 0", (one,)):
-                to_owner = sql.query_in(theirs, (owner[0][0],), ids)
-                back |= {row[0]: row[1] for row in to_owner if row[1] == "blocked"}
-            return {id: (to.get(id, ""), back.get(id, "")) for id in ids}
-
-        nothing: dict[int, States] = {}
-        return self._store.read_or(nothing, work)
-
-    def contacts(self, name: ListName, one: int, after: int, limit: int) -> tuple[int, list[Contact]]:
+    @Store.reading_or((0, []))
+    def contacts(
+        self, sql: PooledStatements, name: ListName, one: int, after: int, limit: int
+    ) -> tuple[int, list[Contact]]:
         """The length of a list of an account, and a page of it with ids after ``after``."""
         listed, whose = _LISTED[name], "r.account" if name == "incoming" else "r.other"
         statement = (
             f"SELECT a.id, a.nickname, a.avatar, r.since FROM relation r JOIN account a ON a.id = {whose} "
             f"WHERE {listed} AND {whose} > %s ORDER BY {whose} LIMIT %s"
         )
-
-        def work(sql: PooledStatements) -> tuple[int, list[Contact]]:
-            count = sql.query(f"SELECT count(*) FROM relation r WHERE {listed}", (one,))[0][0]
-            return count, [Contact(*row) for row in sql.query(statement, (one, after, limit))]
-
-        nothing: tuple[int, list[Contact]] = 0, []
-        return self._store.read_or(nothing, work)
+        count = sql.query(f"SELECT count(*) FROM relation r WHERE {listed}", (one,))[0][0]
+        return count, [Contact(*row) for row in sql.query(statement, (one, after, limit))]
 
 
 def add_account(sql: PooledStatements, new: Account, password: str, record: RecordEvent | None) -> Account:
@@ -686,14 +680,14 @@ def _contains_all(account: Account, words: Sequence[str]) -> bool:
 
 
 @contextmanager
-def _taken() -> Iterator[None]:
+def _taken(what: str = "identifier") -> Iterator[None]:
     """Raise Taken instead of an IntegrityError."""
     from sqlalchemy.exc import IntegrityError
 
     try:
         yield
     except IntegrityError:
-        raise Taken("identifier") from None
+        raise Taken(what) from None
 
 
 def _device(sql: PooledStatements, account: int, id: int) -> Device | None:
@@ -744,10 +738,6 @@ def _set_state(sql: PooledStatements, one: int, two: int, before: str, state: st
 
 def add_link(sql: PooledStatements, app: str, account: int, provider: str, subject: str, now: int) -> None:
     """Link an account in a transaction. Raises Taken if the identity is linked."""
-    from sqlalchemy.exc import IntegrityError
-
     statement = f"INSERT INTO oauth_link (app, provider, subject, account, since) VALUES {marks_of(5)}"
-    try:
+    with _taken("link"):
         sql.execute(statement, (app, provider, subject, account, now))
-    except IntegrityError:
-        raise Taken("link") from None

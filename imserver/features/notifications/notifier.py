@@ -503,7 +503,7 @@ class _FollowedLog:
             notifier.lease,
             self._read,
             self._look_at,
-            self._save,
+            lambda: notifier.rows.advance(app, self.window.position, (), owner=notifier.node()),
             self._until_due,
         )
         self.consumer.wake()
@@ -525,10 +525,6 @@ class _FollowedLog:
         return (
             None if self._next_due is None else max(self._next_due / 1000 - steady_time(), MIN_PAUSE_SECONDS)
         )
-
-    def _save(self) -> None:
-        notifier = self._notifier
-        notifier.rows.advance(self._app, self.window.position, (), owner=notifier.node())
 
     def _read(self) -> _Work | None:
         """New entries, or else dues. Switches. Raises StorageUnavailable."""

@@ -367,7 +367,8 @@ class EventStore:
             sql.execute(f"DELETE FROM absence {where}", (app, one.user, one.conversation))
         return add_events(sql, new, self.known)
 
-    def came_online(self, users: Iterable[tuple[str, str]]) -> None:
+    @Store.writing_or(None)
+    def came_online(self, sql: Statements, users: Collection[tuple[str, str]]) -> None:
         """Let users, as (app, user), be notified again of conversations whose event was added.
 
         Rows whose time has not come stay: presence is checked then, and the user may have left meanwhile.
@@ -375,16 +376,12 @@ class EventStore:
         by_app: dict[str, list[str]] = {}
         for app, user in sorted(users):
             by_app.setdefault(app, []).append(user)
-
-        def work(sql: Statements) -> None:
-            for app, online in by_app.items():
-                for some in chunks(online, _AT_ONCE):
-                    sql.execute(
-                        f"DELETE FROM absence WHERE app = %s AND due = 0 AND member IN {marks_of(len(some))}",
-                        (app, *some),
-                    )
-
-        self._store.write_or(None, work)
+        for app, online in by_app.items():
+            for some in chunks(online, _AT_ONCE):
+                sql.execute(
+                    f"DELETE FROM absence WHERE app = %s AND due = 0 AND member IN {marks_of(len(some))}",
+                    (app, *some),
+                )
 
 
 def add_events(sql: Statements, events: Sequence[NewEvent], known: Mapping[str, int]) -> dict[str, int]:

@@ -95,7 +95,7 @@ class Occupancy:
         if waiting is not None:
             waiting.kill(block=False)
         elif is_first:
-            self._report(app, "occupied", channel)
+            self._webhooks.channel(app, "occupied", channel, {})
         self._report_member("joined", connection, channel)
 
     def _parted(self, connection: Connection, channel: str, is_last_here: bool) -> None:
@@ -113,10 +113,7 @@ class Occupancy:
         """Greenlet: nobody on this node has subscribed since."""
         del self._empty[app, channel]
         if not self._channels.members.count(app, channel):
-            self._report(app, "vacated", channel)
-
-    def _report(self, app: str, event: Literal["occupied", "vacated"], channel: str) -> None:
-        self._webhooks.channel(app, event, channel, {})
+            self._webhooks.channel(app, "vacated", channel, {})
 
     def _report_member(self, event: Literal["joined", "left"], connection: Connection, channel: str) -> None:
         app = connection.app or ""
