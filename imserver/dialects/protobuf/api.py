@@ -172,7 +172,7 @@ def create_group(api: GoChatApi, call: Call) -> HttpResponse:
         return _TOO_MANY_MEMBERS
     users = [each.user for each in api.accounts.those_of(app, list(wanted))]
     skipped = {*api.relations.blocked_by(app, user, users), *api.relations.strangers_among(app, user, users)}
-    group = groups.create(app, user, name, [each for each in users if each not in skipped])
+    group, _ = groups.create(app, user, name, [each for each in users if each not in skipped])
     call.user, call.facts = user, {"group": str(group.id), "users": [*dict.fromkeys(filter(None, wanted))]}
     return success("群组创建成功", {"id": str(group.id)})
 

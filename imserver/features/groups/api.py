@@ -255,7 +255,7 @@ def create(api: GroupApi, call: Call, request: GroupCreate) -> GroupCreated:
     With `accounts.ask_strangers` of the app, strangers are not added. Each gets an invitation as a message.
     """
     strangers = _check_members(api, call, request.members)
-    group, added = api.groups.create_with(
+    group, added = api.groups.create(
         call.app, call.user, request.name, request.members, strangers, by_user=not call.is_back_end
     )
     return view(GroupCreated, _shown(group), users=added.users, invited=added.invited)

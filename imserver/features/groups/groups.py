@@ -248,20 +248,30 @@ class Groups:
 
     # --- changing -------------------------------------------------------------------------------------------
 
-    def create(self, app: str, owner: str, name: str, users: Sequence[str], by_user: bool = True) -> Group:
-        """Make a group of an owner and other users. ``by_user``: the owner makes it, not a back end.
+    def create(
+        self,
+        app: str,
+        owner: str,
+        name: str,
+        users: Sequence[str],
+        strangers: Collection[str] = (),
+        by_user: bool = True,
+    ) -> tuple[Group, Added]:
+        """Make a group of an owner and other users; those of them who are ``strangers`` are invited.
+        ``by_user``: the owner makes it, not a back end.
 
         Raises BadGroup, NotAllowed, TooManyRequests and TooManyMembers.
         """
         _check_texts({"name": name})
         self._check_gathering(app, owner)
-        others = [user for user in dict.fromkeys(users) if user != owner]
+        others = [user for user in dict.fromkeys(users) if user not in strangers and user != owner]
         if len(others) + 1 > self.limit:
             raise TooManyMembers(f"accounts.group_members {self.limit}")
         if by_user:
             self._creations.require((app, owner))
         change = _done(self._store.part(MessageLog).groups.create(app, owner, name, others))
-        return self.show(app, change.conversation, owner)
+        group = self.show(app, change.conversation, owner)
+        return group, Added(others, self._invite_strangers(app, group.id, owner, users, strangers))
 
     def invite(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
         """Add members. Return the new ones. Only the owner and admins add somebody who was removed. Raises
@@ -284,20 +294,6 @@ class Groups:
         if strangers and self.invite_strangers is None:
             raise Strangers(", ".join(sorted(strangers)[:MOST_NAMED]))
         return strangers
-
-    def create_with(
-        self,
-        app: str,
-        owner: str,
-        name: str,
-        users: Sequence[str],
-        strangers: Collection[str],
-        by_user: bool = True,
-    ) -> tuple[Group, Added]:
-        """As :meth:`create`; those of the users who are ``strangers`` are invited."""
-        known = [user for user in dict.fromkeys(users) if user not in strangers and user != owner]
-        group = self.create(app, owner, name, known, by_user)
-        return group, Added(known, self._invite_strangers(app, group.id, owner, users, strangers))
 
     def add(self, app: str, group: int, by: str, users: Sequence[str], strangers: Collection[str]) -> Added:
         """As :meth:`invite`; those of the users who are ``strangers`` are invited."""
@@ -663,7 +659,7 @@ class GroupCommands(Struct, frozen=True):
         """Create a group of the user and others."""
         app, user = self._with_voice(connection)
         strangers = self._check(app, user, command.members)
-        group, added = self.groups.create_with(app, user, command.name, command.members, strangers)
+        group, added = self.groups.create(app, user, command.name, command.members, strangers)
         return Reply(ReplyCode.OK, replace(_view(group), invited=added.invited))
 
     def ask(self, connection: Connection, command: AskGroups) -> Reply:
