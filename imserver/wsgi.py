@@ -59,7 +59,7 @@ def _built() -> Node:
     logging.getLogger("geventwebsocket.handler").setLevel(logging.WARNING)
     try:
         node = Node(settings, logs.requests, create_app)
-        node.start_without_listeners()
+        node.start(listeners=False)
     except BaseException:
         logs.close()
         raise

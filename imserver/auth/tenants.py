@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, get_origin
 
 import msgspec
 
+from imserver.auth.rules import AppObjection
 from imserver.auth.tokens import BadKey, read_key_file
 from imserver.config.declared import bare, hints_of, marked, marks_of, plain, struct_in
 from imserver.config.settings import Config, LoginPolicy, StorageSettings, TenantSettings, app_settings_of
@@ -46,9 +47,6 @@ SETTINGS_BYTES: Final = 32768
 """Limit of one registered app's settings, in bytes of JSON."""
 _LOOKS: Final = 1.5
 """``storage.look_seconds``, times this, is how long all nodes take to close the sessions."""
-
-Objection = Callable[[str, TenantSettings], str]
-"""(name, settings) → an error that the configuration check cannot find; ``""``: none."""
 
 
 log = logging.getLogger(__name__)
@@ -102,7 +100,7 @@ class Tenants:
         config: Config,
         store: Store,
         hub: Hub | None,
-        objection: Objection,
+        objection: AppObjection,
         declared: Declarations = CORE,
     ) -> None:
         self.declared = declared

@@ -176,19 +176,14 @@ class Node:
 
     # --- start ----------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Build everything, listen and serve. Raises :class:`StartError` with a one-line message."""
-        self._sockets = self._listeners or {
-            name: wrapped(sock) for name, sock in listen(self.core.config)[0].items()
-        }
-        self._start(listeners=True)
-
-    def start_without_listeners(self) -> None:
-        """Start under another server, which owns the listeners. Raises :class:`StartError`."""
-        self._start(listeners=False)
-
-    def _start(self, listeners: bool) -> None:
+    def start(self, listeners: bool = True) -> None:
+        """Build everything, listen and serve. ``listeners`` False: under another server, which owns them.
+        Raises :class:`StartError` with a one-line message."""
         core = self.core
+        if listeners:
+            self._sockets = self._listeners or {
+                name: wrapped(sock) for name, sock in listen(core.config)[0].items()
+            }
         try:
             self._set_up()
             refuse_open_demo(core.config, core.identity.keys.closed, listeners=listeners)

@@ -15,7 +15,7 @@ from functools import partial
 from math import inf
 from pathlib import Path
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final
 
 import gevent
 from gevent import GreenletExit
@@ -77,20 +77,11 @@ class _Late(BaseException):
     """
 
 
-class DatabaseRunner(Protocol):
-    """The place where the work of a database runs."""
-
-    def run(self, function: Callable[[], T], seconds: float | None) -> T:
-        """Return or raise the result of ``function``. Raises :class:`_Late` after ``seconds``."""
-
-    def close(self) -> bool:
-        """Refuse new work; False if work is still running and cannot be stopped."""
-
-
 class GreenletRunner:
     """Runs work in the caller's greenlet."""
 
     def run(self, function: Callable[[], T], seconds: float | None) -> T:
+        """Return or raise the result of ``function``. Raises :class:`_Late` after ``seconds``."""
         deadline = monotonic() + seconds if seconds is not None else inf
         try:
             with gevent.Timeout(seconds, _Late):
@@ -125,6 +116,7 @@ class ThreadRunner:
             return self._threads.do(function)
 
     def close(self) -> bool:
+        """Refuse new work; False if work is still running and cannot be stopped."""
         return self._threads.close(_CLOSE_SECONDS)
 
 
@@ -153,9 +145,8 @@ class Database:
         self._settings = settings
         self._features = features
         self._engine: Engine = make_engine(address, settings)
-        self.runner: DatabaseRunner = (
-            ThreadRunner() if threaded and address.file is not None else GreenletRunner()
-        )
+        is_file = threaded and address.file is not None
+        self.runner: ThreadRunner | GreenletRunner = ThreadRunner() if is_file else GreenletRunner()
         self._lock = -1
 
     def open(self, check_new: Callable[[], object] = lambda: None) -> None:

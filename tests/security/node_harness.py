@@ -114,7 +114,7 @@ class Harness:
     def __init__(self, settings: Config) -> None:
         log = SimpleNamespace(add=lambda *_: None, flush=lambda: None)
         self.node = Node(settings, log, create_app)  # type: ignore[arg-type]
-        self.node.start_without_listeners()
+        self.node.start(listeners=False)
         self.web = self.node.servers.application.test_client()  # type: ignore[attr-defined]
         self._accounts = 0
 

@@ -130,7 +130,7 @@ class SimNode:
             world.config_of(self.number), RequestLog(_nothing, json=False, enabled=False), lambda _: None
         )
         try:
-            node.start_without_listeners()
+            node.start(listeners=False)
         except Exception as error:
             logging.getLogger("world").info("%s did not start: %s", owner.name, error)
             node.core.node.data.stop()

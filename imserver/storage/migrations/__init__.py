@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -109,7 +109,7 @@ def migrate(connection: Connection, shown: str, features: Sequence[FeatureTables
     ``connection`` is in a transaction. On SQLite that is a writing transaction, which serves as the lock.
     ``shown``: the address of the database, for messages.
     """
-    with _LOCKS[connection.dialect.name](connection):
+    with _locked(connection):
         taken = taken_steps(connection)
         if missing_steps(taken):  # no other node has migrated meanwhile
             if tables := _foreign_tables(connection):
@@ -164,32 +164,20 @@ def _until(taken: Callable[[], Any]) -> None:
 
 
 @contextmanager
-def _sqlite_lock(_connection: Connection) -> Iterator[None]:
-    yield
-
-
-@contextmanager
-def _postgresql_lock(connection: Connection) -> Iterator[None]:
-    # Bound to the transaction, so it also works behind a transaction pooler.
-    statement, lock = text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _LOCK}
-    _until(lambda: connection.execute(statement, lock).scalar())
-    yield
-
-
-@contextmanager
-def _mysql_lock(connection: Connection) -> Iterator[None]:
+def _locked(connection: Connection) -> Iterator[None]:
+    """The lock of migrations. On SQLite the transaction is it."""
+    engine = connection.dialect.name
+    if engine == "postgresql":
+        # Bound to the transaction, so it also works behind a transaction pooler.
+        statement, lock = text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _LOCK}
+        _until(lambda: connection.execute(statement, lock).scalar())
+    if engine in ("sqlite", "postgresql"):
+        yield
+        return
     # Bound to the connection, because schema statements end transactions. Its name is global on the server.
-    lock = {"lock": f"imserver {connection.execute(text('SELECT DATABASE()')).scalar()}"[:64]}
-    _until(lambda: connection.execute(text("SELECT GET_LOCK(:lock, 0)"), lock).scalar())
+    name = {"lock": f"imserver {connection.execute(text('SELECT DATABASE()')).scalar()}"[:64]}
+    _until(lambda: connection.execute(text("SELECT GET_LOCK(:lock, 0)"), name).scalar())
     try:
         yield
     finally:
-        connection.execute(text("SELECT RELEASE_LOCK(:lock)"), lock)
-
-
-_LOCKS: Final[dict[str, Callable[[Connection], AbstractContextManager[None]]]] = {
-    "sqlite": _sqlite_lock,
-    "postgresql": _postgresql_lock,
-    "mysql": _mysql_lock,
-    "mariadb": _mysql_lock,
-}
+        connection.execute(text("SELECT RELEASE_LOCK(:lock)"), name)
