@@ -321,14 +321,10 @@ def status(option: str | None, key_file: str | None, debug: bool, url: str | Non
 
     url = server_address(given_once("URL", url, option) or url_of_settings())
     key = read_key(key_file) or key_of_settings(url)
-    try:
-        health, _ = request_json(url, "GET", "/health", key, seconds=10)
-        _, ready = request_json(url, "GET", "/ready", key, seconds=10)
-        path = f"/system/state?detail=true{'&isDebug=true' if debug else ''}"
-        state_status, state = request_json(url, "GET", path, key, seconds=10)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        fail(f"{url} does not answer: {reason or error}")
+    health, _ = request_json(url, "GET", "/health", key, seconds=10)
+    _, ready = request_json(url, "GET", "/ready", key, seconds=10)
+    path = f"/system/state?detail=true{'&isDebug=true' if debug else ''}"
+    state_status, state = request_json(url, "GET", path, key, seconds=10)
     if isinstance(data := state.get("data"), dict):
         data.pop("numGoroutine", None)  # of the original's wire; this server has no goroutines
     click.echo(f"health  {'ok' if health == 200 else f'HTTP {health}'}")

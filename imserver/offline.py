@@ -132,11 +132,7 @@ class ServerApi:
         return self._call("POST", path, msgspec.json.encode(body))
 
     def _call(self, method: str, path: str, body: bytes) -> Any:
-        try:
-            status, answer = request_json(self._url, method, f"/api/v1/{path}", self._key, body)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else None
-            fail(f"{self._url} does not answer: {reason or error}")
+        status, answer = request_json(self._url, method, f"/api/v1/{path}", self._key, body)
         if status >= 400:
             problem = answer if isinstance(answer, dict) else {}
             hint = "" if status != 401 or self._key else ": set IMSERVER_KEY, or give --key-file"

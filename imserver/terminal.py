@@ -87,7 +87,7 @@ def server_address(url: str) -> str:
 def request_json(
     url: str, method: str, path: str, key: str, body: bytes = b"", seconds: float = 30
 ) -> tuple[int, Any]:
-    """The status and the JSON of the answer of a running server. Raises OSError and ValueError."""
+    """The status and the JSON of the answer of a running server. If there is none, the command ends."""
     parts = urlsplit(url)
     # Imported here: a node saves the memory.
     from http import client
@@ -108,7 +108,10 @@ def request_json(
         answer = connection.getresponse()
         return answer.status, msgspec.json.decode(answer.read() or b"null")
     except client.HTTPException:  # its text may have bytes that a terminal obeys
-        raise ValueError("the answer is not HTTP") from None
+        fail(f"{url} does not answer: the answer is not HTTP")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        fail(f"{url} does not answer: {reason or error}")
     finally:
         connection.close()
 
