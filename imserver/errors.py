@@ -37,7 +37,6 @@ CLOSE: Final[dict[int, CloseRow]] = {}
 
 
 def _close(code: int, name: str, meaning: str, *, reconnect: bool = True) -> int:
-    """Add a row to the table, and return its code."""
     CLOSE[code] = CloseRow(code, name, meaning, reconnect)
     return code
 
@@ -139,7 +138,6 @@ REPLY_TEXT: Final[dict[int, str]] = {}
 
 
 def _reply(code: int, text: str) -> int:
-    """Add a row to the table, and return its code."""
     REPLY_TEXT[code] = text
     return code
 
@@ -226,7 +224,6 @@ HTTP_PROBLEMS: Final[dict[str, HttpProblem]] = {}
 
 
 def _problem(status: int, code: str, message: str, *, temporary: bool = False) -> HttpProblem:
-    """Add a row to the table."""
     row = HTTP_PROBLEMS[code] = HttpProblem(status, code, message, temporary)
     return row
 

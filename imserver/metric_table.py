@@ -84,7 +84,6 @@ def _denials(core: Any) -> dict[tuple[str, str], int]:
 
 
 def _disks(core: Any, field: str) -> dict[str, int]:
-    """Folder → bytes of its disk."""
     folders = {"data": core.config.server.data_dir}
     if core.config.app.log_file:
         folders["log"] = os.path.dirname(core.config.app.log_file) or "."

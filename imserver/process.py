@@ -223,11 +223,9 @@ class DataDirectory:
 
     def stop(self) -> None:
         """Release the lock."""
-        if self._lock >= 0:
-            if self._first:
-                os.ftruncate(self._lock, 0)
-            os.close(self._lock)
-            self._lock = -1
+        if self._lock >= 0 and self._first:
+            os.ftruncate(self._lock, 0)
+        self.abandon()
 
     def abandon(self) -> None:
         """In a forked child: leave the lock to the parent process."""
@@ -272,7 +270,6 @@ class DataDirectory:
 
 
 def _read_secret(path: Path) -> bytes:
-    """Raises StartError."""
     try:
         secret = path.read_bytes().strip()
     except OSError as error:

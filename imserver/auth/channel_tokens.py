@@ -55,13 +55,6 @@ class ChannelClaims(Partial, frozen=True):
         """The second at which the subscription ends; 0: never."""
         return token_end(self.exp, self.expire_at)
 
-    def check_times(self, now: float) -> None:
-        """Raise TokenExpired if the client needs another token at Unix time ``now``."""
-        if (self.exp and not self.exp > now) or 0 < (self.expire_at or 0) <= now:
-            raise TokenExpired("the token has expired")
-        if self.nbf > now + SKEW_SECONDS:
-            raise TokenExpired("the token is not valid yet")
-
 
 _decode_channel = msgspec.json.Decoder(ChannelClaims).decode
 
@@ -79,5 +72,8 @@ def read_issued_channel_token(token: str, keys: Sequence[Key], row: JwtSettings,
 
 def _read(payload: VerifiedPayload, now: float) -> ChannelClaims:
     claims = decode_claims(_decode_channel, payload)
-    claims.check_times(now)
+    if (claims.exp and not claims.exp > now) or 0 < (claims.expire_at or 0) <= now:
+        raise TokenExpired("the token has expired")
+    if claims.nbf > now + SKEW_SECONDS:
+        raise TokenExpired("the token is not valid yet")
     return claims

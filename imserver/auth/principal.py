@@ -51,16 +51,6 @@ ALL_SCOPES: Final = frozenset({"push", "read", "admin", "any"})
 """Every scope. ``any`` is the scope that every key has."""
 
 
-def is_below(role: Role, rights: frozenset[Right]) -> bool:
-    """Whether somebody with these rights may act on a user with this role: lock, ban or mute them, and give
-    them another role, which has to be below, too.
-
-    So an owner acts on moderators and members, a moderator on members, and nobody on themselves or on their
-    equals: API keys and commands do that.
-    """
-    return RIGHTS[role] < rights
-
-
 class Principal(Struct, frozen=True):
     """The maker of a request or login.
 
@@ -120,9 +110,13 @@ class Principal(Struct, frozen=True):
         return self.apps is None or app in self.apps
 
     def may_act_on(self, role: Role) -> bool:
-        """Whether the principal may act on users with this role: a back end on all, an account that acts by
-        its role on those below it."""
-        return self.kind != "staff" or is_below(role, self.rights)
+        """Whether the principal may lock, ban or mute users with this role, and give them another one, which
+        has to be below, too.
+
+        A back end acts on all, an account that acts by its role on those below it: an owner on moderators
+        and members, a moderator on members. Nobody acts on themselves or on their equals: API keys and
+        commands do that."""
+        return self.kind != "staff" or RIGHTS[role] < self.rights
 
     @property
     def app(self) -> str:

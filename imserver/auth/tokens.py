@@ -84,8 +84,6 @@ class _Claims(Struct, kw_only=True):
 
 
 class _Payload(_Claims):
-    """Claims of a session token."""
-
     sub: str
     app: str | int
     exp: int | float

@@ -352,7 +352,6 @@ def _build(
 def _feature_settings(
     kind: type[msgspec.Struct], section: str, given: Mapping[str, Any], locations: Locations
 ) -> msgspec.Struct:
-    """The settings that a feature declares in a section."""
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     for field in fields.values():
         if field.required and field.name not in given:

@@ -591,7 +591,6 @@ def _check_secrets(config: Config, locations: Locations) -> None:
 
 
 def _check_listening(config: Config, locations: Locations) -> None:
-    """Check ports, paths and networks."""
     app, echo_path = config.app, config.debug.echo_path
     if app.http_port and app.http_port == app.websocket_port:
         raise ConfigError(f"{locations.of('app.http_port')} and app.websocket_port are both {app.http_port}")
@@ -659,7 +658,6 @@ def _check_apps(config: Config, locations: Locations) -> None:
 
 
 def _check_urls(config: Config, locations: Locations) -> None:
-    """Where the database and Redis are."""
     scheme, colon, rest = config.storage.url.partition(
         ":///" if config.storage.url.startswith("sqlite") else "://"
     )

@@ -48,8 +48,6 @@ class FeatureFile(Struct, frozen=True):
 
 
 class _Pieces:
-    """Pieces as a file."""
-
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
         self._rest = bytearray()

@@ -81,8 +81,6 @@ class Moved(Struct, frozen=True):
 
 
 class _End(Struct, frozen=True):
-    """One of the two databases."""
-
     address: DatabaseAddress
     engine: Engine
 
@@ -163,8 +161,6 @@ def _locked(file: Path) -> Iterator[None]:
 
 
 class _Move:
-    """One run of a move."""
-
     def __init__(
         self, source: _End, target: _End, tables: StoreTables, note: Note, without: Collection[str]
     ) -> None:

@@ -300,7 +300,6 @@ class Node:
             core.node.metrics.outbox_bytes_now = core.network.flusher.budget.total
 
     def _report(self) -> None:
-        """Report the state of this node to the registry."""
         core = self.core
         registrar = core.channels.registrar
         unsettled = registrar is not None and registrar.unsettled()

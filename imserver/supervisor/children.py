@@ -193,20 +193,17 @@ class Children:
                     os.kill(slot.pid, number)
                 slot.waiting_signals.clear()
             if not slot.hangs and slot.silent_seconds(now) >= self.config.server.hang_seconds:
-                self._hangs(slot, now)
+                slot.hangs = True
+                self._report(
+                    logging.ERROR,
+                    f"node {slot.name} (pid {slot.pid}): event loop blocked for "
+                    f"{slot.silent_seconds(now):.0f} s, killing it; the stack follows on standard error",
+                )
+                os.kill(slot.pid, STACK_SIGNAL)
+                slot.deadline = min(slot.deadline, now + 1.0)  # then SIGKILL
             if now >= slot.deadline:
                 os.kill(slot.pid, signal.SIGKILL)
                 slot.deadline = now + _OBSERVE_SECONDS
-
-    def _hangs(self, slot: Slot, now: float) -> None:
-        slot.hangs = True
-        self._report(
-            logging.ERROR,
-            f"node {slot.name} (pid {slot.pid}): event loop blocked for {slot.silent_seconds(now):.0f} s,"
-            " killing it; the stack follows on standard error",
-        )
-        os.kill(slot.pid, STACK_SIGNAL)
-        slot.deadline = min(slot.deadline, now + 1.0)  # then SIGKILL
 
     # --- orders ---------------------------------------------------------------------------------------------
 
