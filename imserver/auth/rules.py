@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
 from imserver import errors
 from imserver.auth.quotas import LimitedEncoding
+from imserver.auth.tenants import AppObjection, Tenant
 from imserver.auth.tokens import BadKey, Claims, Key, load_keys
 from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import Locations
@@ -17,9 +18,6 @@ from imserver.model import SYSTEM_PREFIX
 from imserver.process import Secret
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.gate import listed_host
-
-if TYPE_CHECKING:
-    from imserver.auth.tenants import Tenant
 
 
 class LoginDecision(Struct, frozen=True, gc=False):
@@ -76,7 +74,7 @@ class LoginRequest(Protocol):
     def origin(self) -> str: ...
 
 
-Entrance = Callable[["Tenant"], str]
+Entrance = Callable[[Tenant], str]
 """Another way into an app than a login: who uses it, and what for; ``""`` if the app does not have it."""
 
 
@@ -168,10 +166,6 @@ class Rule:
         if known is None:
             known = self._encodings[plain] = LimitedEncoding(plain, per_second)
         connection.encoding = known
-
-
-AppObjection = Callable[[str, TenantSettings], str]
-"""Checks an app's name and settings beyond their syntax: the error text, ``""`` if they are valid."""
 
 
 def check_apps(config: Config, locations: Locations, objection: AppObjection) -> None:

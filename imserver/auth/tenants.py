@@ -18,7 +18,6 @@ from typing import Any, Final, Protocol, get_origin
 
 import msgspec
 
-from imserver.auth.rules import AppObjection
 from imserver.auth.tokens import BadKey, read_key_file
 from imserver.config.declared import bare, hints_of, marked, marks_of, plain, struct_in
 from imserver.config.settings import Config, LoginPolicy, StorageSettings, TenantSettings, app_settings_of
@@ -47,6 +46,8 @@ SETTINGS_BYTES: Final = 32768
 """Limit of one registered app's settings, in bytes of JSON."""
 _LOOKS: Final = 1.5
 """``storage.look_seconds``, times this, is how long all nodes take to close the sessions."""
+AppObjection = Callable[[str, TenantSettings], str]
+"""Checks an app's name and settings beyond their syntax: the error text, ``""`` if they are valid."""
 
 
 log = logging.getLogger(__name__)

@@ -24,8 +24,7 @@ from imserver.auth.principal import Principal
 from imserver.auth.rates import SenderRates
 from imserver.auth.relations import NoRelations, Relations
 from imserver.auth.reviews import NoReviews, Reviews
-from imserver.auth.rules import AppObjection
-from imserver.auth.tenants import Tenants
+from imserver.auth.tenants import AppObjection, Tenants
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.connections import Connections
 from imserver.channels.consent import ChannelConsent

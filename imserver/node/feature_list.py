@@ -14,8 +14,7 @@ from typing import Any, Final
 from msgspec.structs import fields
 
 from imserver.auth import rules
-from imserver.auth.rules import AppObjection
-from imserver.auth.tenants import Tenants
+from imserver.auth.tenants import AppObjection, Tenants
 from imserver.config import load
 from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import CORE as CORE_SETTINGS

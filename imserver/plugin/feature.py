@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from imserver.auth.rules import AppObjection
-from imserver.auth.tenants import Tenants
+from imserver.auth.tenants import AppObjection, Tenants
 from imserver.config.settings import Config, Finding
 from imserver.config.values import CORE, Locations, fold
 from imserver.core.core import Answers, Core, FeatureParts
