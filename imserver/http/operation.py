@@ -15,10 +15,9 @@ from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protoco
 import msgspec
 from msgspec import Struct
 
-from imserver import errors
 from imserver.auth.principal import Need, Needs
 from imserver.core.core import Core
-from imserver.errors import HttpProblem
+from imserver.errors import HttpProblem, Problems
 from imserver.http.call import Api, AppRule, Call, MakeService, Route, Shape, UserRule, Voice
 from imserver.http.field import Acting
 from imserver.http.reply import PROBLEM, ApiProblem
@@ -157,12 +156,12 @@ class Operation(Struct, frozen=True):
         if self.on_behalf:
             return ACTOR_PROBLEMS
         if not self.names_app:
-            return () if self.shape is None else (errors.Problems.INVALID_REQUEST,)
+            return () if self.shape is None else (Problems.INVALID_REQUEST,)
         left_out = []
         if self.need is Needs.ANYONE:
-            left_out.append(errors.Problems.FORBIDDEN)
+            left_out.append(Problems.FORBIDDEN)
         if self.reach not in ("known", "optional"):
-            left_out.append(errors.Problems.UNKNOWN_APP)
+            left_out.append(Problems.UNKNOWN_APP)
         return tuple(each for each in APP_PROBLEMS if each not in left_out)
 
 
@@ -274,7 +273,7 @@ class Resource(Generic[S]):
         more: dict[str, Any],
     ) -> Operation:
         summary, _, description = cleandoc(text).partition("\n\n")
-        muted = (errors.Problems.MUTED,) if more.get("voice") else ()
+        muted = (Problems.MUTED,) if more.get("voice") else ()
         row = {
             **self._usual,
             **more,
@@ -343,21 +342,21 @@ def route_of(row: Operation) -> Route:
 
 
 APP_PROBLEMS: Final = (
-    errors.Problems.INVALID_REQUEST,
-    errors.Problems.FORBIDDEN,
-    errors.Problems.UNKNOWN_APP,
-    errors.Problems.STORAGE_UNAVAILABLE,
+    Problems.INVALID_REQUEST,
+    Problems.FORBIDDEN,
+    Problems.UNKNOWN_APP,
+    Problems.STORAGE_UNAVAILABLE,
 )
 """The refusals of every request that names an app."""
 
 ACTOR_PROBLEMS: Final = (
-    errors.Problems.INVALID_REQUEST,
-    errors.Problems.UNAUTHORIZED,
-    errors.Problems.TOKEN_INVALID,
-    errors.Problems.FORBIDDEN,
-    errors.Problems.NOT_ALLOWED,
-    errors.Problems.BANNED,
-    errors.Problems.UNKNOWN_APP,
-    errors.Problems.STORAGE_UNAVAILABLE,
+    Problems.INVALID_REQUEST,
+    Problems.UNAUTHORIZED,
+    Problems.TOKEN_INVALID,
+    Problems.FORBIDDEN,
+    Problems.NOT_ALLOWED,
+    Problems.BANNED,
+    Problems.UNKNOWN_APP,
+    Problems.STORAGE_UNAVAILABLE,
 )
 """The refusals of every request on behalf of a user."""

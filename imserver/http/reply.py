@@ -13,10 +13,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from imserver import errors
 from imserver.auth.rates import TooManyRequests
 from imserver.clock import is_long_turn, serve_others
-from imserver.errors import HttpProblem
+from imserver.errors import CloseCode, HttpProblem, Problems, ReplyCode, reply_text
 from imserver.logging import RequestLog
 from imserver.transport.exchange import (
     HttpRequest,
@@ -68,8 +67,8 @@ class RequestRefused(Exception):
 
 
 def refusal(code: int, data: Mapping[str, Any] = MappingProxyType({})) -> HttpResponse:
-    """The envelope of a reply code (``errors.REPLY_…``)."""
-    text = _encode(errors.reply_text(code))
+    """The envelope of a :class:`ReplyCode`."""
+    text = _encode(reply_text(code))
     return HttpResponse(200, b'{"code":%d,"msg":%b,"data":%b}' % (code, text, _encode(dict(data))))
 
 
@@ -78,12 +77,12 @@ def success(data: Any) -> HttpResponse:
     return HttpResponse(200, b'{"code":200,"msg":"Success","data":%b}' % _encode(data))
 
 
-BAD_PARAMETER: Final = refusal(errors.ReplyCode.BAD_PARAMETER)
+BAD_PARAMETER: Final = refusal(ReplyCode.BAD_PARAMETER)
 """The body cannot be read or is over the limit, or a value has a wrong type."""
-UNAUTHORIZED: Final = refusal(errors.ReplyCode.UNAUTHORIZED)
-NOT_STORED: Final = refusal(errors.ReplyCode.NOT_STORED)
+UNAUTHORIZED: Final = refusal(ReplyCode.UNAUTHORIZED)
+NOT_STORED: Final = refusal(ReplyCode.NOT_STORED)
 """A temporary failure: the same request may succeed later."""
-SYSTEM_ERROR: Final = refusal(errors.ReplyCode.SYSTEM)
+SYSTEM_ERROR: Final = refusal(ReplyCode.SYSTEM)
 PREFLIGHT: Final = HttpResponse(204, b"")
 """The answer to a preflight request of a browser."""
 
@@ -118,7 +117,7 @@ class ApiProblem(Exception):
     @classmethod
     def invalid(cls, detail: str) -> ApiProblem:
         """Refuses a request that does not fit; ``detail``: why."""
-        return cls(errors.Problems.INVALID_REQUEST, detail)
+        return cls(Problems.INVALID_REQUEST, detail)
 
 
 class Style(Struct, frozen=True):
@@ -153,15 +152,15 @@ PROBLEM: Final = Style(_refuse_as_problem)
 """The form of refusals of ``/api/v1``: a matching status, and a problem as JSON."""
 
 _STATUS_OF: Final = {
-    errors.CloseCode.TOKEN_INVALID: errors.Problems.TOKEN_INVALID,
-    errors.CloseCode.NOT_ALLOWED: errors.Problems.NOT_ALLOWED,
-    errors.CloseCode.WRONG_DIALECT: errors.Problems.NOT_ALLOWED,
-    errors.CloseCode.BANNED: errors.Problems.BANNED,
-    errors.CloseCode.KICKED: errors.Problems.BANNED,
-    errors.CloseCode.REFUSED: errors.Problems.ALREADY_ONLINE,
-    errors.CloseCode.REPLACED: errors.Problems.ALREADY_ONLINE,
-    errors.CloseCode.NODE_FULL: errors.Problems.NODE_FULL,
-    errors.CloseCode.INTERNAL_ERROR: errors.Problems.INTERNAL_ERROR,
+    CloseCode.TOKEN_INVALID: Problems.TOKEN_INVALID,
+    CloseCode.NOT_ALLOWED: Problems.NOT_ALLOWED,
+    CloseCode.WRONG_DIALECT: Problems.NOT_ALLOWED,
+    CloseCode.BANNED: Problems.BANNED,
+    CloseCode.KICKED: Problems.BANNED,
+    CloseCode.REFUSED: Problems.ALREADY_ONLINE,
+    CloseCode.REPLACED: Problems.ALREADY_ONLINE,
+    CloseCode.NODE_FULL: Problems.NODE_FULL,
+    CloseCode.INTERNAL_ERROR: Problems.INTERNAL_ERROR,
 }
 """Close code → the HTTP refusal that means the same; any other: ``not_ready``."""
 _STREAM_HEADERS: Final = (
@@ -197,11 +196,10 @@ def stream_refused(
     ``why``: the close code of a stream that has not begun, or a problem. ``by``: as for
     :func:`stream_head`."""
     request = stream_request(head, host)
-    problem = (
-        why if isinstance(why, ApiProblem) else ApiProblem(_STATUS_OF.get(why, errors.Problems.NOT_READY))
-    )
-    answer = style.refuse(problem.problem, request, problem.detail)
-    headers = problem.headers + ((("Retry-After", "2"),) if problem.problem.temporary else ())
+    if isinstance(why, int):
+        why = ApiProblem(_STATUS_OF.get(why, Problems.NOT_READY))
+    answer = style.refuse(why.problem, request, why.detail)
+    headers = why.headers + ((("Retry-After", "2"),) if why.problem.temporary else ())
     lines = header_block(answer)
     lines += "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
     _log_stream(log, request, answer.status, len(answer.body), by)

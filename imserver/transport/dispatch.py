@@ -9,17 +9,16 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver import errors
-from imserver.errors import ServiceRefused, StartError, StorageUnavailable, Unavailable
+from imserver.errors import ReplyCode, ServiceRefused, StartError, StorageUnavailable, Unavailable
 from imserver.metrics import Metrics
 from imserver.model import BadFrame, Command, Reply, Request
 from imserver.transport.connection import Connection, Serve
 
 log = logging.getLogger(__name__)
 
-_OK: Final = errors.ReplyCode.OK
-_NOT_LOGGED_IN: Final = Reply(errors.ReplyCode.NOT_LOGGED_IN)
-_NO_ROUTE: Final = Reply(errors.ReplyCode.NO_ROUTE)
+_OK: Final = ReplyCode.OK
+_NOT_LOGGED_IN: Final = Reply(ReplyCode.NOT_LOGGED_IN)
+_NO_ROUTE: Final = Reply(ReplyCode.NO_ROUTE)
 
 
 class CommandRow(Struct, frozen=True):
@@ -107,12 +106,12 @@ class Dispatcher:
                         if row.act:
                             self._report_act(connection, row.act, command, reply)
                 except StorageUnavailable:
-                    reply = Reply(errors.ReplyCode.NOT_STORED)
+                    reply = Reply(ReplyCode.NOT_STORED)
                 except Exception as error:
                     code = row.code_of(error)
                     if not code:
                         log.exception("%s failed", request.name, extra={"connection": connection.peer})
-                    reply, reason = Reply(code or errors.ReplyCode.SYSTEM), error
+                    reply, reason = Reply(code or ReplyCode.SYSTEM), error
         if reply is not None:
             self._reply(connection, request, reply, reason)
 
@@ -147,7 +146,7 @@ class Dispatcher:
             return Reply(code)
 
     def _report_act(self, connection: Connection, act: str, command: Command, reply: Reply | None) -> None:
-        if reply is not None and reply.code == errors.ReplyCode.OK:
+        if reply is not None and reply.code == ReplyCode.OK:
             self.acted(connection, act, command)
 
 

@@ -22,9 +22,8 @@ from websockets.exceptions import InvalidHeader, NegotiationError
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.headers import build_extension, parse_extension
 
-from imserver import errors
 from imserver.clock import serve_others
-from imserver.errors import HttpProblem, Problems
+from imserver.errors import CloseCode, HttpProblem, Problems
 from imserver.logging import OncePerMinute, RateLimitedLog
 from imserver.protocol.dialect import Dialect
 from imserver.transport.connection import SMALL_RECEIVE_BYTES, Connection, ConnectionContext, Encoding, Serve
@@ -278,14 +277,14 @@ class DialectPath(Struct, frozen=True):
     subprotocol: str = ""
 
 
-Choose = Callable[[Head], DialectPath | errors.HttpProblem | None]
+Choose = Callable[[Head], DialectPath | HttpProblem | None]
 """Selects the dialect on a shared path. Returns None if the request matches no dialect, or the error."""
 
 
 class Refusal(Struct, frozen=True):
     """The HTTP answer to a refused upgrade request."""
 
-    problem: errors.HttpProblem
+    problem: HttpProblem
     headers: tuple[tuple[str, str], ...] = ()
 
 
@@ -359,21 +358,21 @@ class Gate:
         found = self.paths.get(head.path) or self.paths.get(pattern_of(head.path))
         path = found if found is None or isinstance(found, DialectPath) else found(head)
         if path is None:
-            return Refusal(errors.Problems.NOT_FOUND)
-        if isinstance(path, errors.HttpProblem):
+            return Refusal(Problems.NOT_FOUND)
+        if isinstance(path, HttpProblem):
             return Refusal(path)
         has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
         if head.method != "GET" or has_body or head.version != "1.1":
-            return Refusal(errors.Problems.BAD_REQUEST)
+            return Refusal(Problems.BAD_REQUEST)
         if headers.get("sec-websocket-version") != "13":
-            return Refusal(errors.Problems.VERSION_REQUIRED, (("Sec-WebSocket-Version", "13"),))
+            return Refusal(Problems.VERSION_REQUIRED, (("Sec-WebSocket-Version", "13"),))
         key = headers.get("sec-websocket-key", "")
         try:
             is_key = len(binascii.a2b_base64(key, strict_mode=True)) == 16
         except ValueError:
             is_key = False
         if not is_key:
-            return Refusal(errors.Problems.BAD_REQUEST)
+            return Refusal(Problems.BAD_REQUEST)
         peer, origin, close_code = self.look_at(head, path.dialect)
         extension, bits = self._negotiate(headers) if self._deflate and not upgraded else ("", 0)
         opened = path.opened
@@ -416,7 +415,7 @@ class Gate:
     def _objection(self, dialect: Dialect, origin: str, host: str, peer: str) -> int:
         """The close code for a refused client; 0: accepted."""
         if self.full:
-            return errors.CloseCode.GOING_AWAY
+            return CloseCode.GOING_AWAY
         if self.limit and self.connections >= self.limit:
             return self._full("limits.max_connections", peer)
         if (
@@ -429,12 +428,12 @@ class Gate:
             setting = "server.origins, or to origins of an app"
             self.origins.log_refused("connection", origin, setting, peer)
             self.origins.report_refused("server.origins", peer, origin)
-            return errors.CloseCode.NOT_ALLOWED
+            return CloseCode.NOT_ALLOWED
         return 0
 
     def _full(self, limit: str, peer: str) -> int:
         self.origins.report_refused(limit, peer)
-        return errors.CloseCode.NODE_FULL
+        return CloseCode.NODE_FULL
 
     def _negotiate(self, headers: Mapping[str, str]) -> tuple[str, int]:
         """Accept the first usable permessage-deflate offer (RFC 7692). Returns the response and our

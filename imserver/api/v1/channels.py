@@ -135,8 +135,7 @@ class Removed(Struct):
     channel: str
 
 
-def _refused(error: Exception) -> ApiProblem:
-    assert isinstance(error, ChannelRefused)
+def _refused(error: ChannelRefused) -> ApiProblem:
     if error.reason == "unavailable":
         return ApiProblem(errors.Problems.STORAGE_UNAVAILABLE, "The history of the channel does not answer")
     return ApiProblem.invalid(str(error))

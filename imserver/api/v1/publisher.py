@@ -21,7 +21,6 @@ from gevent.event import Event as Signal
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
 
-from imserver import errors
 from imserver.api.v1.push import (
     SENDING_PROBLEMS,
     CheckedPush,
@@ -37,7 +36,7 @@ from imserver.api.v1.push_request import PushRequest
 from imserver.auth.authority import refusal
 from imserver.auth.principal import Needs, Principal
 from imserver.clock import serve_others
-from imserver.errors import HttpProblem
+from imserver.errors import CloseCode, HttpProblem, Problems
 from imserver.http.call import Api, Call, require_app
 from imserver.http.operation import APP_PROBLEMS, Resource
 from imserver.http.reply import ApiProblem
@@ -184,7 +183,7 @@ class Publisher:
         except Exception:
             log.exception("publishing failed", extra={"connection": connection.peer})
             waiting.clear()
-            connection.close(errors.CloseCode.INTERNAL_ERROR)
+            connection.close(CloseCode.INTERNAL_ERROR)
         finally:
             line.running = False
             if line.room is not None:
@@ -197,7 +196,7 @@ class Publisher:
         principal = api.authority.identify(Needs.PUSH, line.headers, "")
         if not principal.may(Needs.PUSH):
             line.waiting.clear()
-            connection.close(errors.CloseCode.TOKEN_INVALID)
+            connection.close(CloseCode.TOKEN_INVALID)
             return []
         commands = [self._read(payload, principal, connection) for payload in payloads]
         run = _Run(api, self._sending, principal)
@@ -343,8 +342,8 @@ class _Run:
             self.results[index] = result
 
 
-_NOT_YET: Final = ApiProblem(errors.Problems.INTERNAL_ERROR)
-_NOT_ACCEPTED: Final = ApiProblem(errors.Problems.NOT_ACCEPTED)
+_NOT_YET: Final = ApiProblem(Problems.INTERNAL_ERROR)
+_NOT_ACCEPTED: Final = ApiProblem(Problems.NOT_ACCEPTED)
 _SENT, _FAILED = Outcome.SENT, Outcome.FAILED
 _RESULTS: Final = tuple(bytes([outcome]) for outcome in sorted(Outcome))
 """The result that is remembered of a push to one user, by its outcome."""
@@ -396,12 +395,7 @@ routes = Resource("push", service=lambda _, api: api)
     "/publisher",
     Needs.PUSH,
     status=101,
-    problems=(
-        errors.Problems.NOT_AN_UPGRADE,
-        *APP_PROBLEMS,
-        *SENDING_PROBLEMS,
-        errors.Problems.TOO_MANY_STREAMS,
-    ),
+    problems=(Problems.NOT_AN_UPGRADE, *APP_PROBLEMS, *SENDING_PROBLEMS, Problems.TOO_MANY_STREAMS),
 )
 def publisher(_api: Api, _call: Call) -> HttpResponse:
     """Push and stream over a WebSocket.
@@ -416,4 +410,4 @@ def publisher(_api: Api, _call: Call) -> HttpResponse:
     `channels/stream/close` are commands, too, with the bodies of these routes. The answer has `seq` and the
     fields of the answer of the route.
     """
-    raise ApiProblem(errors.Problems.NOT_AN_UPGRADE)
+    raise ApiProblem(Problems.NOT_AN_UPGRADE)

@@ -10,7 +10,6 @@ import msgspec
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
-from imserver import errors
 from imserver.api.v1.push_request import (
     MAX_ID_CHARACTERS,
     PUSH_RULES,
@@ -26,7 +25,7 @@ from imserver.api.v1.push_request import (
 )
 from imserver.auth.principal import Needs
 from imserver.core.core import Core
-from imserver.errors import HttpProblem
+from imserver.errors import HttpProblem, Problems
 from imserver.http.call import Api, Call
 from imserver.http.limits import Limits
 from imserver.http.operation import Header, Resource
@@ -47,10 +46,10 @@ IDEMPOTENCY_KEY: Final = Header(
 )
 
 SENDING_PROBLEMS: Final = (
-    errors.Problems.TOO_MANY_TARGETS,
-    errors.Problems.STORE_UNAVAILABLE,
-    errors.Problems.ID_REUSED,
-    errors.Problems.NOT_ACCEPTED,
+    Problems.TOO_MANY_TARGETS,
+    Problems.STORE_UNAVAILABLE,
+    Problems.ID_REUSED,
+    Problems.NOT_ACCEPTED,
 )
 """The refusals of everything that sends, besides those of a request that names an app."""
 
@@ -126,7 +125,7 @@ def checked_event(limits: Limits, push: PushRequest) -> Event:
     if (push.user is UNSET and size(push) > limits.batch_targets) or len(
         push.except_users
     ) > limits.batch_targets:
-        raise ApiProblem(errors.Problems.TOO_MANY_TARGETS)
+        raise ApiProblem(Problems.TOO_MANY_TARGETS)
     if push.store:
         _check_stored(push)
     return event if push.notify is UNSET else replace(event, notify=notify_bytes(push.notify))
@@ -299,14 +298,14 @@ def send(api: PushApi, app: str, push: PushRequest, event: Event, key: str) -> P
     finally:
         api.ids.settle(claim, not ACCEPTED.isdisjoint(outcomes), digest, bytes(outcomes))
     if _FAILED in outcomes and nothing_accepted(outcomes):
-        raise ApiProblem(errors.Problems.NOT_ACCEPTED)
+        raise ApiProblem(Problems.NOT_ACCEPTED)
     return Sent(push, outcomes)
 
 
 def repeated(push: PushRequest, first: First | IdReused | None) -> Sent:
     """The results of the first request. Raises :class:`ApiProblem` if that was a different one."""
     if isinstance(first, IdReused):
-        raise ApiProblem(errors.Problems.ID_REUSED)
+        raise ApiProblem(Problems.ID_REUSED)
     if first is None or not first.result:  # another node has them
         return Sent(push, [Outcome.REPEATED] * size(push), True)
     return Sent(push, [Outcome(number) for number in first.result], True)

@@ -296,7 +296,11 @@ class Migration:
 
     def _use(self, option: str, call: str, default: str, name: str = "default") -> bool:
         """Set the address of a call; False: there is none."""
-        proxy = self._options.peek(default, dict, {}) if name in ("", "default") else self._named(name)
+        if name in ("", "default"):
+            proxy = self._options.peek(default, dict, {})
+        else:
+            rows = rows_of(self._options.peek("proxies", list, []), "proxies")
+            proxy = next((row for row in rows if row["name"] == name), {})
         url = str(proxy.get("endpoint", ""))
         if not url.startswith(("http://", "https://")):
             self._note(option, "its proxy has no HTTP address" if not url else "there is no gRPC")
@@ -311,12 +315,6 @@ class Migration:
             seconds = min(max(seconds_of(timeout, f"{option}: timeout"), 0.1), 30.0)
             self._back_ends["seconds"] = max(seconds, self._back_ends.get("seconds", 0.0))
         return True
-
-    def _named(self, name: str) -> Document:
-        for row in rows_of(self._options.peek("proxies", list, []), "proxies"):
-            if row["name"] == name:
-                return row
-        return {}
 
     def _proxies(self) -> None:
         """The calls that do not belong to a namespace of channels."""

@@ -691,9 +691,8 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
     def _write_reply(self, number: int, name: str, content: Content | Raw) -> bytes:
         reply = pb.Reply(id=number & 0xFFFFFFFF)
         if isinstance(content, Raw):
-            tag = (
-                pb.Reply.DESCRIPTOR.fields_by_name[name].number << 3 | 2
-            )  # of a field that begins with its length
+            # That of a field that begins with its length.
+            tag = pb.Reply.DESCRIPTOR.fields_by_name[name].number << 3 | 2
             return _after_length(reply.SerializeToString(), _varint(tag), _after_length(bytes(content)))
         _fill(getattr(reply, name), content)
         return _delimited(reply)

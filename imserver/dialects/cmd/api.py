@@ -9,7 +9,6 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct, to_builtins
 
-from imserver import errors
 from imserver.auth.principal import Needs
 from imserver.clock import serve_others
 from imserver.cluster.nodes import Overview
@@ -57,7 +56,7 @@ _ANSWERS: Final = {
     Outcome.UNKNOWN: NOT_SENT,  # as the original answers
 }
 
-_BLOCKED: Final = refusal(errors.ReplyCode.UNAUTHORIZED, {"refused": "blocked"})
+_BLOCKED: Final = refusal(ReplyCode.UNAUTHORIZED, {"refused": "blocked"})
 """The code and reason of a stored message that is refused for this."""
 _MOST_BLOCKERS: Final = 10_000
 """The most users who have blocked one who sends to all others. They are named to the other nodes."""

@@ -148,7 +148,7 @@ class ProtobufService:
         self._logins = core.identity.logins
         self._catch_up = messaging.catch_up
         self._uplink = uplink
-        self.deadlines = SyncDeadlines(self._release, HOLD_SECONDS)
+        self.deadlines = SyncDeadlines(self._catch_up.release, HOLD_SECONDS)
         self.page_deadlines = SyncDeadlines(self._pass_over, PAGE_SECONDS)
         self.page_ends = PageEnds()
 
@@ -323,8 +323,4 @@ class ProtobufService:
         later.
         """
         self.page_ends.pass_over(connection)
-        self._release(connection)
-
-    def _release(self, connection: Connection) -> None:
-        """Handle a session that has not synced in time: it gets new entries."""
         self._catch_up.release(connection)

@@ -133,9 +133,8 @@ class Turn:
         """The cards of those of these users who have accounts. May switch."""
         with suppress(RouteRefused):  # the app has no accounts
             if users and self.user and self.has_route("POST", "/accounts/cards"):
-                cards: list[dict[str, Any]] = self.run(
-                    "POST", "/accounts/cards", users=[*users][:MOST_CARDS]
-                )["cards"]
+                answer = self.run("POST", "/accounts/cards", users=[*users][:MOST_CARDS])
+                cards: list[dict[str, Any]] = answer["cards"]
                 return cards
         return []
 

@@ -72,6 +72,10 @@ def message_of(token: str, notice: PushNotice, settings: HmsSettings) -> dict[st
     return {"token": [token], "data": facts, "android": android}
 
 
+def _size(message: dict[str, Any]) -> int:
+    return len(msgspec.json.encode(message))
+
+
 def client_of(settings: HmsSettings, addresses: MobilePushSettings, requests: Outgoing) -> JsonClient | None:
     """Sends for one application; None: there is none. Raises BadKey."""
     secret = hms_secret(settings)
@@ -84,15 +88,7 @@ def client_of(settings: HmsSettings, addresses: MobilePushSettings, requests: Ou
 
     url = f"{addresses.hms_url.rstrip('/')}/v1/{settings.app_id}/messages:send"
     shown = partial(message_of, settings=settings)
-    return JsonClient(
-        requests=requests,
-        url=url,
-        seconds=addresses.seconds,
-        renew=renew,
-        message_of=shown,
-        size=lambda message: len(msgspec.json.encode(message)),
-        judge=judge,
-    )
+    return JsonClient(requests, url, addresses.seconds, renew, shown, _size, judge)
 
 
 def judge(token: str, status: int, body: bytes) -> tuple[Rule, str]:

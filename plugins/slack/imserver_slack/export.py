@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from heapq import heapify, heappop, heapreplace
 from pathlib import Path
 from typing import IO, Any, Final
@@ -297,14 +298,10 @@ class Export:
         for folder in self._files.keys() - folders - {UPLOADS}:
             self.problems.note(f"folder {folder[:60]}")
 
-    def uploads(self) -> Iterator[tuple[str, str]]:
-        """The files that a tool has added to the export: (id of the file at Slack, name)."""
+    def uploads(self) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
+        """The files that a tool has added to the export: (id of the file at Slack, what opens it)."""
         for name in self._files.get(UPLOADS, ()):
-            yield name.partition("/")[0], f"{self._top}{UPLOADS}/{name}"
-
-    def open(self, name: str) -> IO[bytes]:
-        """The bytes of a file of :meth:`uploads`."""
-        return self._source.open(name)
+            yield name.partition("/")[0], partial(self._source.open, f"{self._top}{UPLOADS}/{name}")
 
     # --- messages -----------------------------------------------------------------------------------------
 

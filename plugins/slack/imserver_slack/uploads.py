@@ -29,8 +29,8 @@ class FileIndex:
 
     def __init__(self, export: Export, folder: Path | None) -> None:
         self._opened: dict[str, Callable[[], IO[bytes]]] = {}
-        for id, name in export.uploads():
-            self._opened.setdefault(id, lambda name=name: export.open(name))  # type: ignore[misc]
+        for id, opener in export.uploads():
+            self._opened.setdefault(id, opener)
         for path in sorted(folder.iterdir()) if folder is not None else ():
             match = _OF_FILE.match(path.name)
             if match is None or path.is_symlink():

@@ -682,7 +682,7 @@ def test_a_sync_contains_own_messages_and_no_known_ones(harness: Harness) -> Non
 def patient(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """New entries wait for a client that has not synced, for longer than any test takes."""
     service = harness.protobuf_service
-    monkeypatch.setattr(service, "deadlines", SyncDeadlines(service._release, 600))
+    monkeypatch.setattr(service, "deadlines", SyncDeadlines(service._catch_up.release, 600))
     monkeypatch.setattr(service, "page_deadlines", SyncDeadlines(service._pass_over, 600))
 
 
@@ -735,7 +735,7 @@ def test_the_next_question_may_take_its_time_over_a_slow_line(
     bob.single(1, 266, "new")
     bob.expect(1)
     service = harness.protobuf_service
-    monkeypatch.setattr(service, "deadlines", SyncDeadlines(service._release, 0.05))
+    monkeypatch.setattr(service, "deadlines", SyncDeadlines(service._catch_up.release, 0.05))
     other = harness.protobuf_client(268)  # gets its moment after the page, and lets it pass
     bob.single(2, 268, "new")
     until(lambda: other.pushes())
