@@ -191,14 +191,9 @@ class ClusterMember:
         self._leases_changed()
         self.database.foresee(lease)
         self.registrar.start()
-        self._announce(lease)
-
-    def _announce(self, lease: Lease) -> None:
-        """Send hello to all live nodes, so that this node receives their next broadcast."""
-        peers = self._node_messages.peers()
-        if peers:
-            seconds = self._config.cluster.rpc_seconds
-            _, missing = self._rpc.query_all(peers, "hello", encode(lease), seconds)
+        # So that this node receives their next broadcast.
+        if peers := self._node_messages.peers():
+            _, missing = self._rpc.query_all(peers, "hello", encode(lease), config.cluster.rpc_seconds)
             for node in missing:
                 log.warning("peer %s: no answer to the hello of this node", node)
 

@@ -107,19 +107,16 @@ class Sweep:
             check = ends[0] + self.pong_seconds if ends else inf
             gevent.sleep(max(min(check, next_round) - monotonic(), 0.0))
             if check <= next_round:
-                self._close_overdue(ends.popleft())
+                ended = ends.popleft()
+                for connection in _paced(self._context.connections):
+                    if 0 < connection.pinged_at <= ended and not connection.encoding.dialect.pinged:
+                        self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
                 continue
             next_round = monotonic() + self.ping_seconds
             for connection in _paced(self._context.connections):
                 if not connection.encoding.dialect.pinged:
                     connection.ping()
             ends.append(monotonic())
-
-    def _close_overdue(self, ended: float) -> None:
-        """Close who has not answered a ping of the round that ended then."""
-        for connection in _paced(self._context.connections):
-            if 0 < connection.pinged_at <= ended and not connection.encoding.dialect.pinged:
-                self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
 
     def _close(self, connection: Connection, code: int) -> None:
         self._metrics.swept += 1

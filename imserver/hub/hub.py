@@ -242,7 +242,7 @@ _TICK_SECONDS: Final = 0.000_002
 """Least time between the join times of two members of a node."""
 
 
-class ChannelPosition:
+class ChannelPosition(Struct, eq=False):
     """How far this node has delivered a channel with history. Owner: ``OrderedDelivery``.
 
     ``offset``: of the last delivered publication, in the history's life ``epoch`` (-1: not known yet).
@@ -253,18 +253,15 @@ class ChannelPosition:
     ``before``: the epoch before this one, and the offset in it: its publications may come late.
     """
 
-    __slots__ = ("before", "deltas", "early", "epoch", "filling", "last", "offset", "waiting")
-
-    def __init__(self) -> None:
-        self.epoch = ""
-        self.offset = -1
-        self.early: dict[int, Any] = {}
-        self.waiting: dict[Connection, list[Event] | int] = {}
-        self.deltas: dict[Connection, int] | None = None
-        self.last: Event | None = None
-        self.before = "", 0
-        self.filling = False
-        """A greenlet reads the missing publications from the history."""
+    epoch: str = ""
+    offset: int = -1
+    early: dict[int, Any] = field(default_factory=dict)
+    waiting: dict[Connection, list[Event] | int] = field(default_factory=dict)
+    deltas: dict[Connection, int] | None = None
+    last: Event | None = None
+    before: tuple[str, int] = "", 0
+    filling: bool = False
+    """A greenlet reads the missing publications from the history."""
 
     def forget(self, connection: Connection) -> None:
         """Forget a member that has left."""

@@ -16,6 +16,7 @@ from typing import Final
 
 import gevent
 from gevent.event import Event as Signal
+from msgspec import Struct, field
 
 from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
@@ -36,21 +37,18 @@ MAX_WAITING: Final = 256
 """Batches of an app that wait for a gap to be filled; more are dropped, and read from the log later."""
 
 
-class _Followed:
+class _Followed(Struct, eq=False):
     """One app. ``position``: every entry up to this id was delivered, or is not for this node."""
 
-    __slots__ = ("expected", "filling", "heard_at", "known", "position", "waiting")
-
-    def __init__(self) -> None:
-        self.position = 0
-        self.known: Signal | None = Signal()
-        """Set when the position is known; None from then on."""
-        self.waiting: list[tuple[int, int, Commit]] = []
-        """A heap: the first id, and a unique number."""
-        self.expected = 0
-        """The id of an entry that is known to be stored."""
-        self.filling = False
-        self.heard_at = monotonic()
+    position: int = 0
+    known: Signal | None = field(default_factory=Signal)
+    """Set when the position is known; None from then on."""
+    waiting: list[tuple[int, int, Commit]] = field(default_factory=list)
+    """A heap: the first id, and a unique number."""
+    expected: int = 0
+    """The id of an entry that is known to be stored."""
+    filling: bool = False
+    heard_at: float = field(default_factory=monotonic)
 
 
 class LogFollower:
@@ -59,7 +57,8 @@ class LogFollower:
     def __init__(self, log: MessageLog, deliverer: Deliverer, metrics: Metrics) -> None:
         self._log = log
         self._deliverer = deliverer
-        self._apps: dict[str, _Followed] = {}
+        self.apps: dict[str, _Followed] = {}
+        """Those that are followed. Read-only for others."""
         self._follows_any = Signal()
         self._numbers = count()
         self._metrics = metrics
@@ -71,15 +70,15 @@ class LogFollower:
 
         Raises StorageUnavailable; then the app is not followed.
         """
-        followed = self._apps.get(app)
+        followed = self.apps.get(app)
         if followed is None:
-            followed = self._apps[app] = _Followed()
+            followed = self.apps[app] = _Followed()
             self._follows_any.set()
             try:
                 followed.position = self._log.entries.head(app)
                 self._log.writer.learn(app, followed.position)
             except BaseException:
-                del self._apps[app]
+                del self.apps[app]
                 raise
             finally:
                 known, followed.known = followed.known, None
@@ -89,7 +88,7 @@ class LogFollower:
             self._advance(app, followed)
         elif followed.known is not None:
             followed.known.wait()
-            if self._apps.get(app) is not followed:
+            if self.apps.get(app) is not followed:
                 raise StorageUnavailable("the log could not be read")
         return followed.position
 
@@ -108,25 +107,21 @@ class LogFollower:
 
     def position(self, app: str) -> int:
         """The position of an app; 0 if it is not followed. Never switches."""
-        followed = self._apps.get(app)
+        followed = self.apps.get(app)
         return 0 if followed is None else followed.position
-
-    def follows(self, app: str) -> bool:
-        """Whether an app is followed. Never switches."""
-        return app in self._apps
 
     def is_behind(self, app: str, id: int) -> bool:
         """Whether an app is followed, and its position known and before this id. Never switches."""
-        followed = self._apps.get(app)
+        followed = self.apps.get(app)
         return followed is not None and followed.position < id and followed.known is None
 
     def forget_unwanted(self, app: str) -> None:
         """Follow an app no longer if nothing here needs its position. Never switches."""
         if self._deliverer.is_wanted(app) or self._log.writer.is_busy(app):
             return
-        followed = self._apps.get(app)
+        followed = self.apps.get(app)
         if followed is not None and followed.known is None and not followed.filling:
-            del self._apps[app]
+            del self.apps[app]
 
     def committed(self, commit: Commit) -> None:
         """A transaction of this node or another one stored entries. Never switches."""
@@ -134,7 +129,7 @@ class LogFollower:
         for news in self._watched.get(app, ()):
             news.set()
         self._log.writer.learn(app, commit.last)
-        followed = self._apps.get(app)
+        followed = self.apps.get(app)
         if followed is None:
             return
         if commit.last <= followed.position:
@@ -147,7 +142,7 @@ class LogFollower:
 
     def expect(self, app: str, id: int) -> None:
         """An id is known to be stored: read on until the position reaches it. Never switches."""
-        followed = self._apps.get(app)
+        followed = self.apps.get(app)
         if followed is not None and id > max(followed.position, followed.expected):
             followed.expected = id
             if not followed.filling:
@@ -243,20 +238,20 @@ class LogFollower:
             self._follows_any.wait()
             gevent.sleep(until_beat(QUIET_SECONDS))
             self.check()
-            if not self._apps:
+            if not self.apps:
                 self._follows_any.clear()
 
     def check(self) -> None:
         """Read on in apps without news whose log has grown, or has lost entries; forget apps without
         subscriptions. It may switch."""
         before = monotonic() - QUIET_SECONDS
-        quiet = [app for app, followed in self._apps.items() if _is_quiet(followed, before)]
+        quiet = [app for app, followed in self.apps.items() if _is_quiet(followed, before)]
         for app in quiet:
             self.forget_unwanted(app)
-        quiet = [app for app in quiet if app in self._apps]
+        quiet = [app for app in quiet if app in self.apps]
         if not quiet:
             return
-        positions = {app: self._apps[app].position for app in quiet}
+        positions = {app: self.apps[app].position for app in quiet}
         try:
             heads = self._log.entries.heads(quiet)
             for app, position in positions.items():
@@ -269,7 +264,7 @@ class LogFollower:
             log.exception("the ends of the logs could not be read")
             return
         for app, head in heads.items():
-            known = self._apps.get(app)
+            known = self.apps.get(app)
             if known is not None and head > known.position and _is_quiet(known, before):
                 self._fill(app, known, 0.0)
 

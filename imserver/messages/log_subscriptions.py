@@ -119,7 +119,7 @@ class LogSubscriptions:
         """Connections that are subscribed, or about to be, by app."""
         self.acking = 0
         """Log subscriptions whose clients acknowledge."""
-        self._reads: dict[tuple[str, str], list[list[int]]] = {}
+        self.reads: dict[tuple[str, str], list[list[int]]] = {}
         """(app, user) → the reads under way, each a list with its number of changes."""
 
     def add(self, app: str) -> None:
@@ -137,13 +137,8 @@ class LogSubscriptions:
 
     def memberships_changed(self, app: str, user: str) -> None:
         """An entry that changes a user's memberships was delivered."""
-        for changes in self._reads.get((app, user), ()):
+        for changes in self.reads.get((app, user), ()):
             changes[0] += 1
-
-    @property
-    def reading(self) -> bool:
-        """Memberships are being read."""
-        return bool(self._reads)
 
     def read_memberships(
         self, memberships: Callable[[str, str], list[Membership]], app: str, user: str
@@ -153,7 +148,7 @@ class LogSubscriptions:
         It switches. Raises what ``memberships`` raises.
         """
         changes = [0]
-        running = self._reads.setdefault((app, user), [])
+        running = self.reads.setdefault((app, user), [])
         running.append(changes)
         try:
             while True:
@@ -165,4 +160,4 @@ class LogSubscriptions:
             # By identity: equal counts of other reads are not this one.
             running[:] = [each for each in running if each is not changes]
             if not running:
-                del self._reads[app, user]
+                del self.reads[app, user]

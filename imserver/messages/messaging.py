@@ -28,6 +28,7 @@ from imserver.messages.log.contract import (
     Commit,
     Done,
     Draft,
+    Entry,
     LogObserver,
     Rejected,
     RejectReason,
@@ -39,7 +40,6 @@ from imserver.messages.log.rows import decode_meta
 from imserver.messages.log_follower import LogFollower
 from imserver.messages.log_subscriptions import LogSubscriptions
 from imserver.messages.model import Message
-from imserver.messages.node_messages import broadcast_entries
 from imserver.messages.open_streams import OpenStreams
 from imserver.messages.stored_channels import ChannelLog
 from imserver.messages.wire import read_send
@@ -53,6 +53,10 @@ socket costs as much as twenty frames in it."""
 _GATHER_SECONDS: Final = 0.000_1
 """The pause, for each of the connections."""
 _MAX_GATHER_SECONDS: Final = 0.1
+
+_PIECE_BYTES: Final = 256 * 1024
+_ENTRY_BYTES: Final = 1024
+"""Upper bound of an entry's size without its body."""
 
 _KNOWN_IDS: Final = "known_ids"
 
@@ -263,7 +267,7 @@ class Messaging:
         """See :class:`imserver.messages.log.writer.LogListener`."""
         app = commit.app
         if self._node_messages is not None:
-            broadcast_entries(self._node_messages, commit)
+            _broadcast(self._node_messages, commit)
         for observer in self.observers:
             if app in observer.apps:
                 observer.committed(app, commit.first, commit.last, commit.entries)
@@ -275,6 +279,26 @@ class Messaging:
         self._metrics.batched(drafts, seconds)
         widest = self.deliverer.widest.get(app, 0)
         return min(widest * _GATHER_SECONDS, _MAX_GATHER_SECONDS) if widest >= WIDE else 0.0
+
+
+def _broadcast(nodes: NodeMessages, commit: Commit) -> None:
+    """Send stored entries to all other live nodes, in pieces of limited size.
+
+    A node that misses a piece reads it from the log.
+    """
+    if not nodes.peers():
+        return
+    app, first = commit.app, commit.first
+    piece: list[Entry] = []
+    size = 0
+    for entry in commit.entries:
+        entry_size = len(entry.body) + len(entry.meta) + _ENTRY_BYTES
+        if piece and size + entry_size > _PIECE_BYTES:
+            nodes.broadcast(Commit(app, first, piece[-1].id, piece))
+            first, piece, size = piece[-1].id + 1, [], 0
+        piece.append(entry)
+        size += entry_size
+    nodes.broadcast(Commit(app, first, commit.last, piece))
 
 
 def facts_of(draft: Draft) -> dict[str, Any]:

@@ -19,8 +19,7 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.messages.message_commands import MessageCommands
 from imserver.messages.message_search import MessageSearch, WordIndexing
 from imserver.messages.messaging import Messaging
-from imserver.messages.node_messages import ToFollowers
-from imserver.messages.receipts import Receipts, Signals
+from imserver.messages.receipts import Receipts, Signals, ToFollowers
 from imserver.messages.retention import Retention
 from imserver.messages.services import MessageServices
 from imserver.messages.stored_channels import ChannelLog
@@ -90,21 +89,13 @@ def _make_services(core: Core) -> MessageServices:
         channel_log=channel_log,
         node_messages=core.cluster.node_messages,
     )
-    channel_log.attach(messaging.follower.follow)
+    channel_log.follow_log = messaging.follower.follow
     store.part(MessageLog).writer.listener = messaging
     messaging.add_to(core.cluster.queries)
     core.channels.channels.options.groups = channel_log
     core.push.publishing.stored_pushes = LogPushes(messaging, core.push.idempotency)
     node_messages = core.cluster.node_messages
-    signals = Signals(
-        hub=sessions.hub,
-        fanout=sessions.fanout,
-        followers=messaging.log_subscriptions.followers,
-        store=store,
-        relations=core.identity.relations,
-        streams=messaging.streams,
-        node_messages=node_messages,
-    )
+    signals = Signals(sessions, messaging, store, core.identity.relations, node_messages)
     if node_messages is not None:
         node_messages.handle({Commit: messaging.follower.committed, ToFollowers: signals.deliver})
     threads = ThreadCommands(signals, store)

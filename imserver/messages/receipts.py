@@ -17,14 +17,13 @@ from imserver import errors
 from imserver.auth.relations import Relations
 from imserver.cluster.nodes import NodeMessages
 from imserver.config.declared import about
-from imserver.hub.fanout import Fanout
-from imserver.hub.hub import App, Hub
+from imserver.core.services import SessionServices
+from imserver.hub.hub import App
 from imserver.messages.commands import AskMarks, AskReceipts, CountReceipts, Hide, Read, Received, Typing
 from imserver.messages.log.contract import MarkResult, ReceiptCount
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log_subscriptions import GroupFollowers
-from imserver.messages.node_messages import ToFollowers
-from imserver.messages.open_streams import OpenStreams, parts_of
+from imserver.messages.messaging import Messaging
+from imserver.messages.open_streams import parts_of
 from imserver.model import Reply, Signal
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
@@ -40,26 +39,38 @@ _MOST_REMEMBERED: Final = 10_000
 _OK: Final = Reply(errors.ReplyCode.OK)
 
 
+class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
+    """Deliver a signal to the subscribed connections of these users or (not 0) of this group in an app, with
+    ``MessageServices.signals``.
+
+    ``ToFollowers(app, ("ann",), 0, Signal("moods.changed", "bob", "", data=b'{"text": "happy"}'))``: clients
+    of ``cmd`` get a frame ``moods.changed`` with this data.
+    """
+
+    app: str
+    users: tuple[str, ...]
+    group: int
+    signal: Signal
+
+
 class Signals:
     """Sends signals. Owner of the times of the last typing notices. ``node_messages`` reaches the other
     nodes; None on a node that is alone."""
 
     def __init__(
         self,
-        hub: Hub,
-        fanout: Fanout,
-        followers: GroupFollowers,
+        sessions: SessionServices,
+        messaging: Messaging,
         store: Store,
         relations: Relations,
-        streams: OpenStreams,
         node_messages: NodeMessages | None = None,
     ) -> None:
-        self._hub = hub
-        self._fanout = fanout
-        self._followers = followers
+        self._hub = sessions.hub
+        self._fanout = sessions.fanout
+        self._followers = messaging.log_subscriptions.followers
         self._log = store.part(MessageLog)
         self._relations = relations
-        self._streams = streams
+        self._streams = messaging.streams
         self._node_messages = node_messages
         self._typed: OrderedDict[tuple[str, str, str | int], float] = OrderedDict()
 

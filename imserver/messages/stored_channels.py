@@ -58,15 +58,16 @@ class ChannelLog:
     """The history of stored channels. Their offsets are ids of the log, which have gaps.
 
     It delivers entries of the log to members of channels on this node: publications, the stored messages to
-    rooms of the action dialect (``store_conversations``), and who leaves a group. Somebody must read them;
-    see :meth:`attach`.
+    rooms of the action dialect (``store_conversations``), and who leaves a group.
     """
 
     def __init__(
         self, store: Store, metrics: Metrics, hub: Hub, table: ConnectionTable, channels: Channels
     ) -> None:
         self._store = store
-        self._follow: Callable[[str], int]
+        self.follow_log: Callable[[str], int]
+        """Delivers the entries of an app from now on, and returns the id of the last delivered one. It may
+        switch, and raises StorageUnavailable. Somebody must set it."""
         self._metrics = metrics
         self._hub = hub
         self._connections = table
@@ -75,13 +76,6 @@ class ChannelLog:
         """App → its channels here that need its log: stored channels, rooms whose messages are stored, and
         channels of groups. Read-only for others."""
         channels.histories.stored = self
-
-    def attach(self, follow: Callable[[str], int]) -> None:
-        """Set what delivers the entries of an app from now on, and returns the id of the last delivered one.
-
-        It may switch, and raises StorageUnavailable.
-        """
-        self._follow = follow
 
     # --- which channels need the log ------------------------------------------------------------------------
 
@@ -92,7 +86,7 @@ class ChannelLog:
         """
         try:
             self._store.database_id()
-            return self._follow(app)
+            return self.follow_log(app)
         except StorageUnavailable:
             raise ChannelRefused("unavailable") from None
 

@@ -20,9 +20,8 @@ from imserver.errors import StorageUnavailable
 from imserver.messages.log.contract import Appended, Draft, Rejected
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.messaging import Messaging
-from imserver.messages.node_messages import ToFollowers
 from imserver.messages.open_streams import OpenStream, parts_of
-from imserver.messages.receipts import Signals
+from imserver.messages.receipts import Signals, ToFollowers
 from imserver.messages.streamed_messages import StreamedMessages, StreamTarget, check_draft
 from imserver.model import ChannelPart, Event, Signal
 from imserver.storage.store import Store

@@ -15,8 +15,7 @@ from imserver.messages.log.contract import Entry, RejectReason
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.threads import Thread, ThreadState
 from imserver.messages.model import EntryView
-from imserver.messages.node_messages import ToFollowers
-from imserver.messages.receipts import Signals
+from imserver.messages.receipts import Signals, ToFollowers
 from imserver.model import Reply, Signal
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user

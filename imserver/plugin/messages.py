@@ -24,7 +24,7 @@ from imserver.messages.log.unread import UnreadMessages
 from imserver.messages.messaging import Messaging
 from imserver.messages.model import Ask, AskAnswer, Message
 from imserver.messages.names import clean_name, is_name
-from imserver.messages.node_messages import ToFollowers
+from imserver.messages.receipts import ToFollowers
 from imserver.messages.services import MessageServices
 from imserver.messages.wire import FIELDS_OF_COMMANDS
 

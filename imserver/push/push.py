@@ -518,7 +518,6 @@ class Publishing:
     def _to_channels_of_users(
         self, app: str, users: Sequence[str], events: Iterable[Event], ttl_seconds: float = 0
     ) -> list[Outcome]:
-        """Publish to the channels of users, which have a history."""
         pairs = _paced(zip(users, events, strict=False))
         return [self._to_channel_of_user(app, user, event, ttl_seconds).outcome for user, event in pairs]
 

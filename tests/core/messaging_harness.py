@@ -13,8 +13,7 @@ from imserver.messages.log.contract import Commit, Entry
 from imserver.messages.message_commands import MessageCommands
 from imserver.messages.message_search import MessageSearch
 from imserver.messages.messaging import Messaging
-from imserver.messages.node_messages import ToFollowers
-from imserver.messages.receipts import Receipts, Signals
+from imserver.messages.receipts import Receipts, Signals, ToFollowers
 from imserver.messages.stored_channels import ChannelLog
 from imserver.transport.connection import Connection
 from tests.core.admitting import Admitting
@@ -45,8 +44,9 @@ class Node(Harness):
             logins=logins, reviews=self.reviews, sender_rates=SenderRates(), mutes=MutedUsers()
         )
         self.channel_log = ChannelLog(self.store, self.metrics, self.hub, self.table, self.channels)
+        sessions = self.session_services()
         self.messaging = Messaging(
-            self.session_services(),
+            sessions,
             identity,
             self.metrics,
             self.store,
@@ -55,17 +55,9 @@ class Node(Harness):
             self.channel_log,
             node_messages,
         )
-        self.channel_log.attach(self.messaging.follower.follow)
+        self.channel_log.follow_log = self.messaging.follower.follow
         self.log.listen(self.messaging)
-        self.signals = Signals(
-            self.hub,
-            self.fanout,
-            self.messaging.log_subscriptions.followers,
-            self.store,
-            NoRelations(),
-            self.messaging.streams,
-            node_messages,
-        )
+        self.signals = Signals(sessions, self.messaging, self.store, NoRelations(), node_messages)
         self.receipts = Receipts(self.signals, self.store)
         searches = MessageSearch(self.store)
         self.message_commands = MessageCommands(

@@ -31,4 +31,4 @@ def test_of_two_devices_that_come_at_once_the_slower_one_learns_of_a_change_too(
     gates[0].set()
     slow.get(timeout=60)
     assert reads == [2, 1]
-    assert not subscriptions.reading
+    assert not subscriptions.reads

@@ -215,7 +215,7 @@ def test_a_join_that_commits_while_memberships_are_read_is_not_missed() -> None:
         ann, bob = node.speaker("ann", 1), node.speaker("bob")
         gate = node.log.answering = Signal()
         bob.send_payload("sync", {"cursor": 0})
-        until(lambda: node.messaging.log_subscriptions.reading)
+        until(lambda: node.messaging.log_subscriptions.reads)
         node.log.groups.join(APP, group, ["bob"])
         node.log.answering = None
         gate.set()
@@ -230,7 +230,7 @@ def test_rooms_are_empty_when_their_connections_have_ended() -> None:
         assert node.messaging.log_subscriptions.followers.members(APP, group)
         ann.client.hang_up()
         until(lambda: not node.messaging.log_subscriptions.followers.members(APP, group))
-        assert not node.messaging.follower.follows(APP)
+        assert APP not in node.messaging.follower.apps
 
 
 # --- catching up
@@ -249,7 +249,7 @@ def test_a_guests_app_that_ends_with_its_session_ends_the_following_too() -> Non
         node.log.answering.set()
         following.get(timeout=60)
         assert not node.messaging.log_subscriptions.by_app
-        assert not node.messaging.follower.follows("guests")
+        assert "guests" not in node.messaging.follower.apps
 
 
 def test_a_login_with_a_cursor_gets_exactly_the_missed_entries() -> None:
@@ -397,12 +397,12 @@ def test_a_node_without_receivers_follows_the_log_only_while_it_stores(
         ann.send("bob", "1")
         gevent.sleep(0.001)
         node.messaging.follower.check()
-        assert not node.messaging.follower.follows(APP)
+        assert APP not in node.messaging.follower.apps
         bob = node.speaker("bob", 1)
         ann.send("bob", "2")
         until(lambda: bob.texts() == ["2"])
         node.messaging.follower.check()
-        assert node.messaging.follower.follows(APP)
+        assert APP in node.messaging.follower.apps
 
 
 def test_recall_and_edit_are_delivered_and_only_the_sender_may_make_them() -> None:

@@ -249,10 +249,10 @@ def test_an_app_is_followed_while_a_stored_channel_has_subscribers(node: Channel
     connection, _, _ = subscriber(node)
     follower = node.messaging.follower
     follower.forget_unwanted(APP)
-    assert follower.follows(APP)
+    assert APP in follower.apps
     node.channels.subscriptions.unsubscribe(connection, NEWS)
     follower.forget_unwanted(APP)
-    assert not follower.follows(APP)
+    assert APP not in follower.apps
 
 
 def test_publications_of_other_ways_are_stored_and_notices_are_not(node: ChannelNode) -> None:
@@ -335,7 +335,7 @@ def test_a_channel_that_becomes_stored_is_delivered_from_the_log(node: ChannelNo
     node.channel_settings = ChannelNode.channel_settings
     checking = gevent.spawn(node.channels.subscriptions.run)
     try:
-        until(lambda: node.messaging.follower.follows(APP))
+        until(lambda: APP in node.messaging.follower.apps)
     finally:
         checking.kill()
     publish(node, "one")

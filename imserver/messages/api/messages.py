@@ -218,12 +218,14 @@ class MessageApi(Struct, frozen=True):
         if request.also and not request.thread:
             raise ApiProblem(errors.Problems.INVALID_REQUEST, "`also`: only a reply in a `thread` has it")
         kind, body = _content(self, call, request)
-        question: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         if request.exclusive:  # the buttons are the answers
             options = [{"text": one.text, "value": one.value} for row in request.buttons for one in row]
             if wrong := exclusive_objection(len(options)):
                 raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`exclusive`: {wrong}")
-            question["ask"] = {"options": options}
+            fields["ask"] = {"options": options}
+        if request.notify is not UNSET:
+            fields["notify"] = Raw(notify_bytes(request.notify))
         message = Send(
             to=request.to,
             conversation=request.conversation,
@@ -231,14 +233,7 @@ class MessageApi(Struct, frozen=True):
             body=body,
             id=request.client_msg_id,
             about=request.reply_to,
-            meta=_meta(
-                request,
-                {
-                    **question,
-                    **({} if request.notify is UNSET else {"notify": Raw(notify_bytes(request.notify))}),
-                    **more,
-                },
-            ),
+            meta=_meta(request, {**fields, **more}),
             thread=request.thread,
             also=request.also,
         )

@@ -47,6 +47,7 @@ _MESSAGE: Final = (
 )
 """A message, its conversation, and when a user was a member: one statement in place of three, of the eight
 for which somebody waits who answers a question."""
+_REACTION: Final = "FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s"
 
 
 class AnnotationWriter(WritingPart):
@@ -155,8 +156,7 @@ def change_reaction(
     """Add the reaction of a user to a message, or remove it."""
     sql, log = transaction.sql, transaction.log
     message, row = found.id, (log, found.id, emoji, user)
-    there = "SELECT id FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s"
-    if bool(sql.query(there, row)) is not remove:
+    if bool(sql.query(f"SELECT id {_REACTION}", row)) is not remove:
         return Change(found.state.id)
     meta = decode_meta(found.meta)
     totals = {each.emoji: each for each in reactions_in(meta)}  # which takes them out of it
@@ -177,9 +177,7 @@ def change_reaction(
         resend=resend,
     )
     if remove:
-        sql.execute(
-            "DELETE FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s", row
-        )
+        sql.execute(f"DELETE {_REACTION}", row)
     else:
         sql.execute(
             "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)",
@@ -248,9 +246,6 @@ def withdraw(transaction: AppTransaction, user: str, message: int, emoji: str) -
     """Remove a reaction that is there, whether or not the user may still read the message."""
     target = find_message(transaction, "", message)
     if isinstance(target, Rejected):
-        transaction.sql.execute(
-            "DELETE FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s",
-            (transaction.log, message, emoji, user),
-        )
+        transaction.sql.execute(f"DELETE {_REACTION}", (transaction.log, message, emoji, user))
     else:
         change_reaction(transaction, target, user, emoji, remove=True)

@@ -57,17 +57,13 @@ def with_command(sql: Statements, app: str, state: ConversationState, draft: Dra
     return draft
 
 
-_BUTTONS: Final = b'"buttons":'
-
-
-def has_buttons(meta: bytes) -> bool:
-    """Whether a message may have buttons."""
-    return _BUTTONS in meta
+BUTTONS: Final = b'"buttons":'
+"""What ``meta`` of a message with buttons contains."""
 
 
 def values_of(meta: bytes) -> set[str]:
     """The values of the buttons of a message."""
-    rows = decode_meta(meta).get("buttons", ()) if _BUTTONS in meta else ()
+    rows = decode_meta(meta).get("buttons", ()) if BUTTONS in meta else ()
     try:
         return {one.value for row in msgspec.convert(rows, list[list[_Button]]) for one in row}
     except ValueError:

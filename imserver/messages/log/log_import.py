@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from functools import partial
 
 import msgspec
 from msgspec.structs import replace
@@ -18,7 +19,7 @@ from imserver.messages.log.annotations import (
     find_message,
     shown_totals,
 )
-from imserver.messages.log.contract import OPTIONS, Draft, Entry, GroupText, Rejected, RejectReason
+from imserver.messages.log.contract import OPTIONS, Change, Draft, Entry, GroupText, Rejected, RejectReason
 from imserver.messages.log.groups import MEMBER, OWNER, end_members, record, start_of_history
 from imserver.messages.log.rows import (
     GROUP,
@@ -132,25 +133,20 @@ class LogImport:
         return entry.id
 
     def _react(self, key: str, user: str, emoji: str, message: int, time_ms: int) -> None:
-        """Add a reaction to a message of an earlier transaction."""
-        if self.find(key):
-            return
-        target = find_message(self._transaction, "", message)
-        if isinstance(target, FoundMessage):
-            self._begin(time_ms)
-            change = change_reaction(
-                self._transaction, target, user, emoji, time_ms=time_ms, resend=_digest(key)
-            )
-            if not isinstance(change, Rejected) and change.entry is not None:
-                self._note(key, change.entry.id, target.state.id)
+        self._annotate(key, message, time_ms, partial(change_reaction, user=user, emoji=emoji))
 
     def pin(self, key: str, message: int, user: str, time_ms: int) -> bool:
         """Pin a message of an earlier transaction. False: nothing was stored."""
+        return self._annotate(key, message, time_ms, partial(change_pin, user=user))
+
+    def _annotate(
+        self, key: str, message: int, time_ms: int, annotate: Callable[..., Change | Rejected]
+    ) -> bool:
         target = None if self.find(key) else find_message(self._transaction, "", message)
         if not isinstance(target, FoundMessage):
             return False
         self._begin(time_ms)
-        change = change_pin(self._transaction, target, user, time_ms=time_ms, resend=_digest(key))
+        change = annotate(self._transaction, target, time_ms=time_ms, resend=_digest(key))
         if isinstance(change, Rejected) or change.entry is None:
             return False
         self._note(key, change.entry.id, target.state.id)

@@ -1,7 +1,7 @@
 """Searches of messages: by their words, sender, type, links and time.
 
 A search goes backwards through the messages that a user may read, in short steps. Words are looked up in the
-index (:mod:`imserver.messages.log.word_lookup`); the messages that are not in it yet are scanned, as are all
+index (:mod:`imserver.messages.log.word_rows`); the messages that are not in it yet are scanned, as are all
 where no words are wanted.
 """
 
@@ -18,8 +18,11 @@ from imserver.messages.commands import NO_FILTER, SearchFilter
 from imserver.messages.log.contract import Entry
 from imserver.messages.log.read import VISIBLE, fetch, last_before
 from imserver.messages.log.rows import NUMBERS, LogHead, read_log
-from imserver.messages.log.word_lookup import (
+from imserver.messages.log.word_rows import (
+    CONVERSATIONS,
+    SEGMENT,
     IndexPart,
+    buckets_of,
     buckets_with,
     in_conversations,
     indexed_before,
@@ -27,7 +30,6 @@ from imserver.messages.log.word_lookup import (
     offsets_with,
     rows_of,
 )
-from imserver.messages.log.word_rows import CONVERSATIONS, SEGMENT, buckets_of
 from imserver.messages.log.words import TEXT_TYPE, Term, WordQuery, searched_text
 from imserver.plugin.storage import Store
 from imserver.storage.statements import Row, Statements, chunks, marks_of

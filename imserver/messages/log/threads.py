@@ -103,10 +103,8 @@ class ThreadWriter:
         nothing is unread."""
         self._is_past = is_past
         root = self._root_of(state, draft.thread)
-        if root is None:
-            return _UNKNOWN
         is_reader = is_past or not draft.sender or shown(self._sql, self._head, draft.sender, [draft.thread])
-        if not is_reader:
+        if root is None or not is_reader:
             return _UNKNOWN
         meta = {**decode_meta(draft.meta), "thread": root, **({"also": True} if draft.also else {})}
         return replace(draft, thread=root, about=draft.about or root, meta=msgspec.json.encode(meta))

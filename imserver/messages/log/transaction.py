@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
-from imserver.messages.log.bots import BotReaders, accounts_among, has_buttons, owners_among, with_command
+from imserver.messages.log.bots import BUTTONS, BotReaders, accounts_among, owners_among, with_command
 from imserver.messages.log.contract import (
     Appended,
     AppendRequest,
@@ -472,8 +472,7 @@ class AppTransaction:
         if draft.kind == "edit" and self._edits[draft.about] >= MOST_EDITS:
             return Rejected(RejectReason.FULL, f"at most {MOST_EDITS} edits of a message")
         if (
-            draft.meta
-            and has_buttons(draft.meta)
+            BUTTONS in draft.meta
             and not draft.room
             and not accounts_among(self.sql, self.app, [draft.sender], "AND bot = 1")
         ):
@@ -571,7 +570,6 @@ def batch_of(sql: Statements, log: int, id: int) -> int | None:
 
 
 def _move_conversations(sql: Statements, log: int, states: Sequence[ConversationState]) -> None:
-    """Write the last seq and id of conversations."""
     if sql.engine == "postgresql":
         ids, seqs = [state.id for state in states], [state.last_seq for state in states]
         sql.execute(

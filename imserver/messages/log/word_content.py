@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from imserver.messages.log.contract import Commit, Entry
 from imserver.messages.log.rows import NUMBERS
@@ -241,18 +241,15 @@ MOST_BYTES: Final = 16 << 20
 """Limit of all logs together."""
 
 
-class _Run:
+class _Run(Struct, eq=False):
     """Entries of a log that follow each other."""
 
-    __slots__ = ("bytes", "changed", "end", "first", "parts")
-
-    def __init__(self, first: int) -> None:
-        self.first = first
-        self.end = first
-        self.parts: deque[ContentPart] = deque()
-        self.changed: set[int] = set()
-        """Messages that these entries have changed."""
-        self.bytes = 0
+    first: int
+    end: int
+    parts: deque[ContentPart] = field(default_factory=deque)
+    changed: set[int] = field(default_factory=set)
+    """Messages that these entries have changed."""
+    bytes: int = 0
 
 
 class RecentEntries:
@@ -269,7 +266,7 @@ class RecentEntries:
         run = self._runs.pop(commit.app, None)
         if run is None or run.end != commit.first:  # another node has stored some in between
             self._bytes -= 0 if run is None else run.bytes
-            run = _Run(commit.first)
+            run = _Run(commit.first, commit.first)
         self._runs[commit.app] = run
         entries = commit.entries
         begin = 0

@@ -26,7 +26,6 @@ from msgspec import Struct
 from imserver.clock import is_long_turn, serve_others
 from imserver.messages.log.rows import ROOM, LogHead, LogPart, change_log, in_log, read_log
 from imserver.messages.log.word_content import LONG_BODY, ContentRow, Pause, RecentEntries, SegmentContent
-from imserver.messages.log.word_lookup import indexed_before
 from imserver.messages.log.word_rows import (
     CONVERSATIONS,
     LONG,
@@ -34,6 +33,7 @@ from imserver.messages.log.word_rows import (
     SEGMENT,
     conversation_at,
     decode_terms,
+    indexed_before,
     long_in,
     merged_terms,
 )

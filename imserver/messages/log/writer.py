@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, Protocol, TypeV
 
 import gevent
 from gevent.event import AsyncResult, Event
+from msgspec import Struct, field
 
 from imserver.errors import StorageUnavailable
 from imserver.messages.log.contract import (
@@ -158,32 +159,26 @@ class WriteTransaction:
                 self.commits[app] = Commit(app, part.before + 1, part.head.last_id, part.entries)
 
 
-class _Total:
+class _Total(Struct):
     """Number and size of the requests in several queues."""
 
-    __slots__ = ("bytes", "requests")
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.bytes = 0
+    requests: int = 0
+    bytes: int = 0
 
 
-class _Queue:
+class _Queue(Struct, eq=False):
     """Waiting requests, counted in ``total`` too.
 
     ``stale``: number of requests at the left end that have waited behind a transaction that does not end.
     They fail next. ``enough``: number of requests at which a pause ends.
     """
 
-    __slots__ = ("bytes", "enough", "paused", "requests", "stale", "total")
-
-    def __init__(self, total: _Total) -> None:
-        self.requests: deque[Request] = deque()
-        self.bytes = 0
-        self.total = total
-        self.paused = False
-        self.enough: float = inf
-        self.stale = 0
+    total: _Total
+    requests: deque[Request] = field(default_factory=deque)
+    bytes: int = 0
+    paused: bool = False
+    enough: float = inf
+    stale: int = 0
 
     def push(self, request: Request) -> None:
         self.bytes += request.size
@@ -213,10 +208,8 @@ class LogWriter:
     ``connect`` opens the database (raises StorageUnavailable). ``seconds``: time limit of one statement.
     """
 
-    def __init__(
-        self, connect: Callable[[], WriterConnection], seconds: float, listener: LogListener | None = None
-    ) -> None:
-        self.listener = listener
+    def __init__(self, connect: Callable[[], WriterConnection], seconds: float) -> None:
+        self.listener: LogListener | None = None
         """Receives the stored entries."""
         self.seconds = seconds
         self._connect = connect
