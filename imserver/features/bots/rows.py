@@ -119,13 +119,10 @@ class BotStore:
         found = accounts_in(sql, text_of(rows[0][0]), [id]) if rows else []
         return found[0] if found else None
 
-    def get(self, app: str, ids: Sequence[int]) -> list[Bot]:
+    @Store.reading_or([])
+    def get(self, sql: PooledStatements, app: str, ids: Sequence[int]) -> list[Bot]:
         """The bots among these accounts, ordered by id."""
-
-        def work(sql: PooledStatements) -> list[Bot]:
-            return _bots(sql, app, sql.query_in(f"{_BOTS} app = %s AND id IN {{}}", (app,), ids))
-
-        return self._store.read_or([], work) if ids else []
+        return _bots(sql, app, sql.query_in(f"{_BOTS} app = %s AND id IN {{}}", (app,), ids))
 
     @Store.reading_or([])
     def page(self, sql: PooledStatements, app: str, owner: int | None, after: int, limit: int) -> list[Bot]:

@@ -420,7 +420,8 @@ class Groups:
         """
         log = self._log_with(group)
         gone = _done(log.groups.leave(app, group, users, by, heir=True, right=_above(by, users))).users
-        self._removals.add(app, group, gone)
+        if gone:
+            self._removals.add(app, group, gone)
         return gone
 
     def _is_led_by(self, app: str, group: int, user: str) -> bool:

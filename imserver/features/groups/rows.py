@@ -15,17 +15,13 @@ class RemovedMembers:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def add(self, app: str, group: int, users: Sequence[str]) -> None:
+    @Store.writing
+    def add(self, sql: PooledStatements, app: str, group: int, users: Sequence[str]) -> None:
         """Users were removed from a group."""
         now = int(time())
-
-        def work(sql: PooledStatements) -> None:
-            _forget(sql, app, group, users, now)
-            rows = [(app, group, user, now) for user in users]
-            sql.insert_new("removed_member", "app, conversation, member, created", rows)
-
-        if users:
-            self._store.write(work)
+        _forget(sql, app, group, users, now)
+        rows = [(app, group, user, now) for user in users]
+        sql.insert_new("removed_member", "app, conversation, member, created", rows)
 
     def forget(self, app: str, group: int, users: Sequence[str], before: int) -> None:
         """They may come back, if they were removed before this Unix second."""

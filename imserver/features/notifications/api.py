@@ -384,7 +384,7 @@ def test(api: NotificationApi, call: Call, request: Acting) -> NotificationTestA
 @routes.get("/notifications/wishes", Needs.ADMIN_OR_USER)
 def wishes(api: NotificationApi, call: Call, request: Acting) -> WishesShown:
     """Get what a user wishes for all conversations and devices."""
-    return _wishes_shown(api, call, _wishes_of(api, call))
+    return _wishes_shown(api, call, api.parts.rows.wishes_of(call.app, call.user))
 
 
 @routes.post(
@@ -403,7 +403,7 @@ def update_wishes(
     language: Language | UnsetType = UNSET,
 ) -> WishesShown:
     """Change what a user wishes for all conversations and devices."""
-    wished = _wishes_of(api, call)
+    wished = api.parts.rows.wishes_of(call.app, call.user)
     if mail is not UNSET:
         if mail != "never" and not api.mail_possible(call.app):
             raise ApiProblem(Problems.NOT_ALLOWED, "This server sends no mail to users of this app")
@@ -506,11 +506,6 @@ def _keys(api: NotificationApi, app: str, request: EndpointAdd) -> tuple[str, st
     except ValueError as wrong:
         raise ApiProblem(problem, f"`keys`: {wrong}") from None
     return keys.p256dh.rstrip("="), keys.auth.rstrip("=")
-
-
-def _wishes_of(api: NotificationApi, call: Call) -> Wishes:
-    wished: Wishes = api.parts.rows.wishes(call.app, [call.user]).get(call.user, Wishes())
-    return wished
 
 
 def _wishes_shown(api: NotificationApi, call: Call, wished: Wishes) -> WishesShown:

@@ -181,7 +181,7 @@ class Mails:
         Raises StorageUnavailable, and NotSent if the mail server takes no mail at all.
         """
         now = int(time() * 1000)
-        wishes = self._rows.wishes(app, [due.user]).get(due.user, Wishes())
+        wishes = self._rows.wishes_of(app, due.user)
         account = self._account(app, due.user)
         if account is None or wishes.mail == "never" or not account.email_confirmed:
             if account is not None and wishes.mail != "never":

@@ -266,6 +266,10 @@ class NotificationRows:
         rows = self._store.rows_in(statement, (app,), users)
         return {text_of(user): _decode_wishes(bytes(wishes)) for user, wishes in rows}
 
+    def wishes_of(self, app: str, user: str) -> Wishes:
+        """The wishes of a user, who may have none."""
+        return self.wishes(app, [user]).get(user, Wishes())
+
     @Store.writing
     def set_wishes(self, sql: PooledStatements, app: str, user: str, wishes: Wishes) -> None:
         """Store the wishes of a user. With mail, follow the app; without, no mail is due any more."""

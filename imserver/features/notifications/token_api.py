@@ -294,7 +294,7 @@ def _answer_page(api: TokenApi, call: Call, token: AskToken | None, too_long: st
     question = None if token is None else api.question(token.app, token.user, token.message)
     if token is None or question is None:
         return page_reply(call, gone_page(call.request.headers.get("accept-language", "")[:2]), 404)
-    wished = api.parts.rows.wishes(token.app, [token.user]).get(token.user, Wishes())
+    wished = api.parts.rows.wishes_of(token.app, token.user)
     sender = question.entry.sender
     asker = question.names.get(sender) or sender
     text = question.entry.body.decode(errors="replace")
@@ -348,7 +348,7 @@ def _of_mail(api: TokenApi, call: Call) -> tuple[MailToken, Wishes]:
     """The token of a mail, and what its user wishes. Raises ApiProblem and BadActionToken."""
     token = api.parts.tokens.read(MailToken, call.input.token)
     api.let_act(token.app, token.user, call)
-    return token, api.parts.rows.wishes(token.app, [token.user]).get(token.user, Wishes())
+    return token, api.parts.rows.wishes_of(token.app, token.user)
 
 
 def _page(call: Call, wished: Wishes, content: Literal["question", "done"]) -> HttpResponse:
