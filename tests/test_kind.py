@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from imserver.config.load import load_config
+from imserver.config.load import load_with_locations
 from tests.cluster.redis_server import RedisServer
 
 from .integration.clusters import nodes_of, states
@@ -85,7 +85,7 @@ def test_the_tree_has_its_folders_and_files() -> None:
     assert [name for name in FOLDERS if not (ROOT / name).is_dir()] == []
     assert [name for name in FILES if not (ROOT / name).is_file()] == []
     for name in ("front", "wsgi"):
-        assert load_config(os.devnull, {"IMSERVER_SERVER_HTTP": name}).server.http == name
+        assert load_with_locations(os.devnull, {"IMSERVER_SERVER_HTTP": name})[0].server.http == name
 
 
 def test_supervisor_runs_the_command_with_which_all_tests_start_a_server() -> None:

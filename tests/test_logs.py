@@ -14,7 +14,7 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.config.load import load_config
+from imserver.config.load import load_with_locations
 from imserver.errors import StartError
 from imserver.logging import LineHandler, Logs, RequestLog, log_greenlet_errors, open_logs
 from tests.processes import end, spawn
@@ -37,7 +37,7 @@ def logs_to(tmp_path: Path) -> Iterator[OpenLogs]:
     def open_to(node: str = "", **settings: Any) -> tuple[Logs, Path]:
         path = tmp_path / "made" / "server.log"
         overrides = {"app.log_file": str(path), **{f"log.{key}": value for key, value in settings.items()}}
-        opened.append(open_logs(load_config(os.devnull, {}, overrides), node))
+        opened.append(open_logs(load_with_locations(os.devnull, {}, overrides)[0], node))
         return opened[-1], path
 
     yield open_to
@@ -190,7 +190,7 @@ def test_an_unwritable_log_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     for path in (tmp_path, tmp_path / "file" / "server.log"):
         with pytest.raises(StartError, match=r"^app\.log_file: .* cannot be written: (Is|Not) a directory$"):
-            open_logs(load_config(os.devnull, {}, {"app.log_file": str(path)}))
+            open_logs(load_with_locations(os.devnull, {}, {"app.log_file": str(path)})[0])
 
 
 def test_after_a_rotation_lines_go_to_a_fresh_file(logs_to: OpenLogs) -> None:

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 import imserver_client
 from imserver import __version__, assets
-from imserver.config.load import load_config
+from imserver.config.load import load_with_locations
 from imserver.plugin.testing import START_SECONDS
 from imserver.version import full_version
 from imserver_client import Api
@@ -312,7 +312,7 @@ def test_pip_installs_what_a_stranger_needs(
         assert (folder / "data").is_dir()
         assert push(url)["results"][0]["status"] == "absent"
     run(imserver, "init", folder=folder)
-    key, _ = load_config(str(folder / "imserver.yaml"), {}).api.keys
+    key, _ = load_with_locations(str(folder / "imserver.yaml"), {})[0].api.keys
     with serving(imserver, folder) as url:
         assert push(url, key.key, store=True)["results"][0]["status"] == "stored"
 

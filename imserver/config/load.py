@@ -53,34 +53,19 @@ Declare = Callable[[tuple[str, ...] | None], Declarations]
 """Returns the declarations of the core and of these features (None: all features). Raises StartError."""
 
 
-def core_alone(_features: tuple[str, ...] | None) -> Declarations:
-    """The declarations of the core."""
-    return CORE
-
-
-def load_config(
+def load_with_locations(
     path: str | None = None,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
-    declare: Declare = core_alone,
-) -> Config:
-    """Read and check all settings.
+    declare: Declare = lambda _: CORE,
+) -> tuple[Config, Locations]:
+    """Read and check all settings. Returns them, and where those of the file were written.
 
     ``path``: a YAML file with this server's keys or those of an original's ``app.yaml``, or ``conf/app.ini``
     of the client dialect's original (None: see :func:`settings_file`). ``environ``: the environment (None:
     the process's). ``overrides``: the command line as ``{"app.http_port": 8080}``. ``declare``: which
     settings the features have that the settings name. Raises :class:`ConfigError` with a one-line message.
     """
-    return load_with_locations(path, environ, overrides, declare)[0]
-
-
-def load_with_locations(
-    path: str | None = None,
-    environ: Mapping[str, str] | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    declare: Declare = core_alone,
-) -> tuple[Config, Locations]:
-    """The settings, and where those of the file were written; see :func:`load_config`."""
     environ = os.environ if environ is None else environ
     path = path or settings_file(environ)
     locations = Locations(path or "configuration")
@@ -166,7 +151,7 @@ def _beside(path: str, data_dir: str, warnings: list[str]) -> str:
 
 
 def dump_config(config: Config) -> str:
-    """Format the settings as YAML for :func:`load_config`. Keys and passwords are hidden."""
+    """Format the settings as YAML, as a file has them. Keys and passwords are hidden."""
     return _dump(plain(config, hide=True))
 
 

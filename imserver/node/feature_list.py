@@ -227,7 +227,7 @@ def load_with_locations(
     overrides: Mapping[str, Any] | None = None,
 ) -> tuple[Config, Locations]:
     """The settings of the core and of the features that they name; see
-    :func:`imserver.config.load.load_config`."""
+    :func:`imserver.config.load.load_with_locations`."""
     return load.load_with_locations(path, environ, overrides, lambda wanted: declarations_of(_load(wanted)))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from imserver.config.load import load_config
+from imserver.config.load import load_with_locations
 from imserver.config.values import MIN_KEY_CHARACTERS
 from tests.support import clean_environment, run_cli
 
@@ -23,7 +23,7 @@ def test_the_file_has_an_app_a_key_and_a_secret(tmp_path: Path) -> None:
     output = run_init(tmp_path)
     file = tmp_path / "imserver.yaml"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    config = load_config(str(file), {})
+    config = load_with_locations(str(file), {})[0]
     assert not config.demo
     key, admin_key = config.api.keys
     assert (key.scopes, key.apps) == (("push", "read"), ("default",))
@@ -110,7 +110,7 @@ def test_a_name_that_the_file_could_not_hold_is_refused(tmp_path: Path, name: st
 @pytest.mark.parametrize("name", ["105", "0x10", "1_000", "true", "null", "2024-01-01", "2024-13-45"])
 def test_an_app_may_have_a_name_that_yaml_reads_as_something_else(tmp_path: Path, name: str) -> None:
     run_init(tmp_path, "--app", name)
-    config = load_config(str(tmp_path / "imserver.yaml"), {})
+    config = load_with_locations(str(tmp_path / "imserver.yaml"), {})[0]
     assert config.apps[name].jwt
     assert config.api.keys[0].apps == (name,)
 
@@ -126,7 +126,7 @@ def test_an_app_may_have_a_name_that_yaml_reads_as_something_else(tmp_path: Path
 )
 def test_the_ports_follow_the_address(tmp_path: Path, url: str, ports: tuple[int, int]) -> None:
     output = run_init(tmp_path, "--url", url)
-    app = load_config(str(tmp_path / "imserver.yaml"), {}).app
+    app = load_with_locations(str(tmp_path / "imserver.yaml"), {})[0].app
     assert (app.http_port, app.websocket_port, app.http_url) == (*ports, url)
     assert f"http://127.0.0.1:{ports[0]}/api/v1/push" in output
 

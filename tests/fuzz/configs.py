@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from imserver.config.load import dump_config, load_config
+from imserver.config.load import dump_config, load_with_locations
 from imserver.config.originals import read_app_ini
 from imserver.config.values import ConfigError
 from imserver.config.yaml import read_yaml, write_yaml
@@ -28,12 +28,12 @@ def check_yaml(data: bytes) -> None:
     path.write_bytes(data)
     lines = 1
     try:
-        written = dump_config(load_config(str(path), environ={}))
+        written = dump_config(load_with_locations(str(path), environ={})[0])
     except ConfigError as error:
         lines += str(error).count("\n")
     else:
         path.write_text(written, encoding="utf-8")
-        assert dump_config(load_config(str(path), environ={})) == written, "no round trip"
+        assert dump_config(load_with_locations(str(path), environ={})[0]) == written, "no round trip"
     assert lines == 1, "the error has several lines"
 
 

@@ -10,7 +10,8 @@ import pytest
 from msgspec import Struct
 
 from imserver import assets
-from imserver.config.load import dump_config, load_config
+from imserver.config import load as reading
+from imserver.config.load import dump_config
 from imserver.config.settings import Config, HubSettings, settings_of
 from imserver.config.values import ConfigError, Locations
 from imserver.core.core import FeatureParts
@@ -285,7 +286,8 @@ def test_the_section_of_a_feature_of_another_distribution(tmp_path: Path) -> Non
         file = tmp_path / "my.yaml"
         file.write_text(text)
         feature = lamp(settings=FeatureSettings({"lamp": Lamp}))
-        return load_config(str(file), environment, None, lambda _names: declarations_of((feature,)))
+        declared = declarations_of((feature,))
+        return reading.load_with_locations(str(file), environment, None, lambda _names: declared)[0]
 
     secrets = "bulb_password: p4ss, tokens: [p4ss], codes: {key: p4ss}"
     config = load(f"lamp: {{room: hall, {secrets}}}", IMSERVER_LAMP_BRIGHTNESS="7")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from imserver.config.load import load_config
+from imserver.config.load import load_with_locations
 from imserver.node.http_servers import Listeners, close_all, listen
 from imserver.supervisor.slot import ConnectionSteering
 from tests.support import eventually
@@ -29,7 +29,7 @@ def accept_and_close(listener: _socket.socket) -> None:
 
 @pytest.fixture
 def all_listeners() -> Iterator[list[Listeners]]:
-    settings = load_config(os.devnull, {}, {"app.http_port": 0, "app.websocket_port": 0})
+    settings = load_with_locations(os.devnull, {}, {"app.http_port": 0, "app.websocket_port": 0})[0]
     result = listen(settings, COUNT)
     yield result
     for listeners in result:
@@ -86,7 +86,7 @@ def test_nobody_is_kept_away_when_there_is_nowhere_else(all_listeners: list[List
 def test_children_share_one_queue_of_a_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "im.sock")
     ports = {"app.http_port": 0, "app.websocket_port": 0}
-    settings = load_config(os.devnull, {}, {**ports, "server.extra_listen": [{"socket": path}]})
+    settings = load_with_locations(os.devnull, {}, {**ports, "server.extra_listen": [{"socket": path}]})[0]
     shares = listen(settings, 3)
     ConnectionSteering(shares).exclude(frozenset({0}))
     with socket.socket(socket.AF_UNIX) as client:

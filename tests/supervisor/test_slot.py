@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from imserver.config.load import load_config
+from imserver.config.load import load_with_locations
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.supervisor.slot import (
@@ -25,7 +25,7 @@ def settings(**given: object) -> Config:
         "redis.url": "redis://127.0.0.1",
         **{name.replace("__", "."): v for name, v in given.items()},
     }
-    return load_config(os.devnull, {}, overrides)
+    return load_with_locations(os.devnull, {}, overrides)[0]
 
 
 def failing(lives: list[float]) -> list[float]:
