@@ -11,7 +11,6 @@ from msgspec import Struct
 
 from imserver import assets
 from imserver.config import load as reading
-from imserver.config.load import dump_config
 from imserver.config.settings import Config, HubSettings, settings_of
 from imserver.config.values import ConfigError, Locations
 from imserver.core.core import FeatureParts
@@ -285,14 +284,13 @@ def test_the_section_of_a_feature_of_another_distribution(tmp_path: Path) -> Non
     def load(text: str, **environment: str) -> Config:
         file = tmp_path / "my.yaml"
         file.write_text(text)
-        feature = lamp(settings=FeatureSettings({"lamp": Lamp}))
-        declared = declarations_of((feature,))
+        declared = declarations_of((lamp(settings=FeatureSettings({"lamp": Lamp})),))
         return reading.load_with_locations(str(file), environment, None, lambda _names: declared)[0]
 
     secrets = "bulb_password: p4ss, tokens: [p4ss], codes: {key: p4ss}"
     config = load(f"lamp: {{room: hall, {secrets}}}", IMSERVER_LAMP_BRIGHTNESS="7")
     assert settings_of(config, Lamp).brightness == 7
-    shown = dump_config(config)
+    shown = reading.dump_config(config)
     assert "p4ss" not in shown
     assert "token_seconds: 60" in shown
     with pytest.raises(ConfigError, match=r"lamp: room is missing$"):
