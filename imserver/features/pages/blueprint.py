@@ -458,8 +458,8 @@ class _Chat:
         shown = {
             "start_modules": installable.start_modules(),
             "modules": installable.first_modules()[len(installable.start_modules()) :],
-            "login_modules": installable.login_modules(),
-            "next_modules": installable.next_modules(),
+            "login_modules": installable.more_modules(installable.LOGIN),
+            "next_modules": installable.more_modules(installable.NEXT),
             "sheet": installable.SHEET,
             "release": base,
             "look": self._look,

@@ -31,10 +31,10 @@ _START: Final = ("static/messages/start.js",)
 """What shows the list of the last visit, and then imports the others."""
 _FIRST: Final = ("static/messages/connection.js", "static/messages/app.js")
 """What the first view is made of: the list of conversations."""
-_LOGIN: Final = ("static/messages/login.js",)
+LOGIN: Final = ("static/messages/login.js",)
 """What the first view of somebody without a login needs besides."""
-_NEXT: Final = ("static/messages/conversation.js",)
-"""What is imported as soon as the first view is shown."""
+NEXT: Final = ("static/messages/conversation.js",)
+"""What is imported as soon as the first view is shown, and loaded after it."""
 SHEET: Final = "messages.css"
 """The style sheets of the page in one, below the release."""
 LOOK: Final = "static/messages/look.js"
@@ -62,7 +62,7 @@ def _source(address: str) -> Path:
 @cache
 def modules() -> tuple[str, ...]:
     """All modules of the page, as ``static/…`` and ``sdk/…``."""
-    return _imported((*_START, *_FIRST, *_LOGIN), later=True)
+    return _imported((*_START, *_FIRST, *LOGIN), later=True)
 
 
 @cache
@@ -81,15 +81,9 @@ def start_modules() -> tuple[str, ...]:
 
 
 @cache
-def login_modules() -> tuple[str, ...]:
-    """Those that the first view needs besides :func:`first_modules` if the browser has stored no login."""
-    return tuple(sorted({*_imported(_LOGIN)}.difference(first_modules())))
-
-
-@cache
-def next_modules() -> tuple[str, ...]:
-    """Those that the page needs as soon as the first view is shown. They are loaded after the first ones."""
-    return tuple(sorted({*_imported(_NEXT)}.difference(first_modules())))
+def more_modules(entries: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that :data:`LOGIN` or :data:`NEXT` needs besides :func:`first_modules`."""
+    return tuple(sorted({*_imported(entries)}.difference(first_modules())))
 
 
 def _imported(entries: Iterable[str], later: bool = False) -> tuple[str, ...]:

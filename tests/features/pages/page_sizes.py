@@ -28,7 +28,7 @@ def sizes() -> Sizes:
     """The sizes of all files, also of those that the page loads when they are needed."""
     folders = {"static": assets.STATIC, "sdk": assets.SDK}
     total = {"first": 0, "next": 0, "script": 0, "sdk": 0, "style": 0, "later": 0}
-    first, following = set(installable.first_modules()), set(installable.next_modules())
+    first, following = set(installable.first_modules()), set(installable.more_modules(installable.NEXT))
     for address in installable.files():
         folder, _, name = address.partition("/")
         style = "later" if "/later/" in name else "style"

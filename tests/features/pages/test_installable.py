@@ -196,8 +196,8 @@ def test_the_page_names_each_module_that_it_will_need_soon_once(client: FlaskCli
     first, start, login, following = (
         installable.first_modules(),
         installable.start_modules(),
-        installable.login_modules(),
-        installable.next_modules(),
+        installable.more_modules(installable.LOGIN),
+        installable.more_modules(installable.NEXT),
     )
     named = re.findall(link, at_once)
     assert [address for address, _ in named] == list(first)
