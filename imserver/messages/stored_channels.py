@@ -194,11 +194,9 @@ class ChannelLog:
         ``unavailable``; then some may be stored.
         """
         writer = self._store.part(MessageLog).writer
-        waiting: list[AsyncResult[Stored]] = []
-        for each in publications:
-            answer: AsyncResult[Stored] = AsyncResult()
+        waiting: list[AsyncResult[Stored]] = [AsyncResult() for _ in publications]
+        for each, answer in zip(publications, waiting, strict=True):
             writer.send(AppendRequest(app, draft_of(each, key), answer.set))
-            waiting.append(answer)
         results = [each.get() for each in waiting]
         appended = [each for each in results if isinstance(each, Appended)]
         repeats = sum(each.repeated for each in appended)

@@ -76,16 +76,12 @@ class Departures:
             self._unused -= 1
             self._workers.spawn(self._run)
 
-    def pending(self) -> bool:
-        """Whether a logout waits or is being reported."""
-        return bool(self._workers)
-
     def flush(self, seconds: float) -> bool:
         """Wait at most ``seconds`` until all logouts are reported. Return whether they are."""
         deadline = monotonic() + seconds
-        while self.pending() and monotonic() < deadline:
+        while self._workers and monotonic() < deadline:
             gevent.sleep(_LOOK_SECONDS)
-        return not self.pending()
+        return not self._workers
 
     def _run(self) -> None:
         """Greenlet: report one logout after the other, until none waits."""

@@ -476,7 +476,7 @@ class Several:
 
     def settle(self, *clients: Client) -> None:
         """Wait until everything that was begun has been told and written."""
-        until(lambda: not any(node.sessions._departures.pending() for node in self.nodes.values()))
+        until(lambda: all(node.sessions.flush(0) for node in self.nodes.values()))
         for _ in range(10):
             turn()
         for client in clients:

@@ -58,13 +58,11 @@ _CLOCKS_SECONDS: Final = 600
 _LINKS: Final = ("http://", "https://", "www.")
 _LINK: Final = re.compile("https?://|www\\.", re.IGNORECASE | re.ASCII)
 
-EVERYBODY: Final = ""
-"""The member in ``hidden`` that means everybody: for recalled entries and edits."""
 _IS_FOUND: Final = (
     f"m.kind = {NUMBERS['message']} AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log "
-    f"AND h.id = m.id AND h.member IN ('{EVERYBODY}', %s))"
+    "AND h.id = m.id AND h.member IN ('', %s))"
 )
-"""Condition: a message that the user has not hidden."""
+"""Condition: a message that the user has not hidden. Recalled entries and edits are hidden from ``''``."""
 
 
 class EntrySearch:

@@ -30,7 +30,7 @@ from time import perf_counter, time
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 import gevent
-from gevent.event import AsyncResult, Event
+from gevent.event import AsyncResult
 from msgspec import Struct, field
 
 from imserver.errors import StorageUnavailable
@@ -269,18 +269,10 @@ class LogWriter:
 
         Raises StorageUnavailable if none was stored, StorageUnsure if the result is unknown.
         """
-        answers: list[Stored] = []
-        done = Event()
-
-        def answer(result: Stored) -> None:
-            answers.append(result)
-            if len(answers) == len(drafts):
-                done.set()
-
-        for draft in drafts:
-            self.send(AppendRequest(app, draft, answer))
-        if drafts:
-            done.wait()
+        waiting: list[AsyncResult[Stored]] = [AsyncResult() for _ in drafts]
+        for draft, answer in zip(drafts, waiting, strict=True):
+            self.send(AppendRequest(app, draft, answer.set))
+        answers = [result for each in waiting if (result := each.get()) is not None]
         errors = [each for each in answers if isinstance(each, StorageUnavailable)]
         if errors and not any(isinstance(each, Appended) for each in answers):
             raise errors[0]
