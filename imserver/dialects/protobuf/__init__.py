@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from imserver.dialects.protobuf import api
+from imserver.dialects.protobuf.declared import SETTINGS, ProtobufSettings
 from imserver.dialects.protobuf.service import ProtobufService
 from imserver.dialects.protobuf.uplink import ProtobufUplink
 from imserver.dialects.protobuf.wire import NAME, PLAIN
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.groups.parts import groups_of
-from imserver.plugin import DialectParts, Feature, FeatureParts, FeatureSettings
+from imserver.plugin import DialectParts, Feature, FeatureParts
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core
-from imserver.plugin.settings import Duration, settings_of
-
-
-class ProtobufSettings(Struct, frozen=True):
-    """Keys of section ``websocket``. A session without traffic for so many seconds is closed."""
-
-    protobuf_silent_seconds: Duration = 600.0
+from imserver.plugin.settings import settings_of
 
 
 def _build(core: Core) -> FeatureParts:
@@ -39,10 +32,5 @@ def _build(core: Core) -> FeatureParts:
 
 
 FEATURE = Feature(
-    NAME,
-    _build,
-    (PLAIN,),
-    api.ROUTES,
-    uses=("messages", "accounts", "groups"),
-    settings=FeatureSettings({"websocket": ProtobufSettings}),
+    NAME, _build, (PLAIN,), api.ROUTES, uses=("messages", "accounts", "groups"), settings=SETTINGS
 )

@@ -1,0 +1,19 @@
+"""The settings of the protobuf dialect."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+from imserver.plugin import FeatureSettings
+from imserver.plugin.settings import Duration
+
+
+class ProtobufSettings(Struct, frozen=True):
+    """Keys of section ``websocket``. A session without traffic for so many seconds is closed."""
+
+    protobuf_silent_seconds: Duration = 600.0
+
+
+SETTINGS: Final = FeatureSettings({"websocket": ProtobufSettings})
