@@ -43,6 +43,7 @@ from imserver.transport.listener import wrapped
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
+_JOIN_SECONDS = 1.0
 _LAST_REQUESTS_SECONDS = 2.0
 """Time limit for requests that were running when the drain began."""
 
@@ -256,7 +257,7 @@ class Node:
         self._only_local = only_local and not config.cluster.advertise
         # A dead node that still has a lease must not hold up the start.
         for call in core.on_join:
-            gevent.spawn(call).join(1.0)
+            gevent.spawn(call).join(_JOIN_SECONDS)
 
     def serve_forever(self) -> None:
         """Return when :meth:`stop` is done."""

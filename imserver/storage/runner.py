@@ -136,9 +136,9 @@ class Runner:
             text = "the work on %s %s of %s has to wait: %s"
             log.log(level, text, self._table, id, app, error, exc_info=is_strange)
         finally:
-            leased, _ = self._leases.pop(row)
+            until, _ = self._leases.pop(row)
             with suppress(StorageUnavailable):
-                self._give_back(app, id, leased, int(pause))
+                self._give_back(app, id, until, int(pause))
 
     def proceed(self, app: str, id: str, **progress: int) -> None:
         """Hold on to a row, and set columns that say how far it is, once a second. Switches. Raises

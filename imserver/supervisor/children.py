@@ -31,6 +31,8 @@ from imserver.supervisor.slot import Slot, SlotState, StatusPage, for_child
 from imserver.transport.listener import wrapped
 
 _OBSERVE_SECONDS: Final = 1.0
+_LAST_SECONDS: Final = 30.0
+"""A node that drains has so long beyond its settings. Then it is killed."""
 
 # The patched versions would start a gevent loop.
 _fork: Final = monkey.get_original("os", "fork")
@@ -219,7 +221,7 @@ class Children:
         """Drain one child."""
         slot.state = SlotState.DRAINING
         drain, websocket = self.config.drain, self.config.websocket
-        seconds = drain.delay_seconds + drain.close_seconds + websocket.close_seconds + 30.0
+        seconds = drain.delay_seconds + drain.close_seconds + websocket.close_seconds + _LAST_SECONDS
         slot.deadline = min(slot.deadline, time.monotonic() + seconds)
         os.kill(slot.pid, signal.SIGTERM)
 

@@ -343,9 +343,9 @@ class Accounts:
         try:
             yield attempt
         except ServiceRefused as error:
-            limit, until = "", 0.0
             if error.login is None:
                 raise
+            limit, until = "", 0.0
             if isinstance(error, TooManyRequests):
                 limit, until = error.limit, time() + error.seconds
             elif isinstance(error, AccountLocked):

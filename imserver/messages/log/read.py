@@ -39,6 +39,8 @@ from imserver.storage.statements import Row, Statements, text_of
 EntryPage = tuple[list[Entry], bool]
 """Entries ordered by id, and whether there are more."""
 
+_STEP: Final = 5000
+"""Entries that one look of :meth:`stored_before` reads."""
 _ENTRIES: Final = f"SELECT {ENTRY_COLUMNS} {FROM_MESSAGES}"
 
 
@@ -233,7 +235,7 @@ class EntryReader(LogPart):
             "ORDER BY id DESC LIMIT %s"
         )
         upto = head.last_id
-        while rows := sql.query(statement, (head.number, upto, head.floor, 5000)):
+        while rows := sql.query(statement, (head.number, upto, head.floor, _STEP)):
             for id, stored_at in rows:
                 if stored_at < time:
                     return int(id)
