@@ -67,7 +67,6 @@ REASONS: Final = {
     "storage/app_rows.py": _DELETED,
     "copies/backup.py": "the database numbers accounts, and continues after a restore",
     "storage/contract.py": _DELETED,
-    "storage/export_rows.py": _ROWS,
     "storage/migrations/__init__.py": "a command that imports a database of GoChat",
     "storage/store.py": "looks for rows that a start without this database would ignore",
     "storage/tables.py": _ROWS,

@@ -24,11 +24,10 @@ from msgspec.structs import replace
 from imserver.clock import until_beat
 from imserver.config.settings import MAX_USER_BYTES, Config, StorageSettings
 from imserver.errors import StartError, StorageUnavailable
-from imserver.storage import app_rows, export_rows
+from imserver.storage import app_rows
 from imserver.storage.address import DEFAULT_FILE, database_address
-from imserver.storage.app_rows import DELETED
+from imserver.storage.app_rows import DELETED, TablePage
 from imserver.storage.contract import AppContents, AppRow, BanRow, Changes, KeyRow
-from imserver.storage.export_rows import TablePage
 from imserver.storage.import_rows import ImportedRows
 from imserver.storage.row_query import RowQuery, pages
 from imserver.storage.statements import CLOCK, PooledStatements, Row, RowsOf, Statements, T, text_of
@@ -493,12 +492,12 @@ class Store:
         the ``position`` of a page, the pages behind it.
         """
         if self.has_database:
-            yield from export_rows.read_rows(self.read, self._tables.of_server(), app, None, position)
+            yield from app_rows.read_rows(self.read, self._tables.of_server(), app, None, position)
 
     def rows_of_user(self, app: str, user: str, position: bytes = b"") -> Iterator[TablePage]:
         """The rows of a user, as :meth:`rows_of_app`."""
         if self.has_database:
-            yield from export_rows.read_rows(self.read, self._tables.of_server(), app, user, position)
+            yield from app_rows.read_rows(self.read, self._tables.of_server(), app, user, position)
 
     def files_of(self, config: Config, app: str, user: str) -> Iterator[tuple[str, Iterator[bytes]]]:
         """What features have of a user, or of the whole app (``""``), besides rows: names of files and their
@@ -520,7 +519,7 @@ class Store:
     def names_of(self, app: str, users: Sequence[str]) -> dict[str, str]:
         """User → the display name or user name of the account, for those who are accounts of the app with
         a name. Raises StorageUnavailable."""
-        return self.read_or({}, partial(export_rows.names_of, app, users))
+        return self.read_or({}, partial(app_rows.names_of, app, users))
 
     def importing(self, app: str) -> ImportedRows:
         """What imports the rows of an app. Raises StorageUnavailable."""

@@ -16,7 +16,7 @@ from imserver.features.uploads.contract import Upload
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import load_features, tables_of, tables_of_server
-from imserver.storage.export_rows import TablePage
+from imserver.storage.app_rows import TablePage
 from imserver.storage.migrations.table_text import column_of
 from imserver.storage.row_query import PAGE_ROWS
 from imserver.storage.statements import PooledStatements
