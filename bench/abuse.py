@@ -124,8 +124,8 @@ MOST_READ_BYTES = 200_000_000
 """Most bytes of answers to an attack that are kept to be counted."""
 SUBSCRIBERS = 500
 """Other users in the channel of the attacks, in demo mode."""
-MOST_SECONDS = 5.0
-"""How long an attack is observed at most."""
+FIRST_ANSWER_SECONDS, MOST_SECONDS = 15.0, 3.0
+"""How long an attack is observed at most: until its first answer, and from then on."""
 SILENCE_SECONDS = 1.0
 """How long an attack without an answer is observed."""
 
@@ -727,10 +727,11 @@ def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
         if wanted.command[0] == "pusher":
             then = partial(_pusher_frames, wanted.command[1])
         attacker = AttackConnection(generator.loop, address, data, then, MOST_READ_BYTES)
-        first = MOST_SECONDS if wanted.of and wanted.of not in SILENT else SILENCE_SECONDS
-        until, heard, calm_at = begin + MOST_SECONDS, begin, 0
+        first = FIRST_ANSWER_SECONDS if wanted.of and wanted.of not in SILENT else SILENCE_SECONDS
+        until, heard, calm_at = begin + FIRST_ANSWER_SECONDS, begin, 0
         while (now := probe.turn()) < until:
             if attacker.heard_at > heard:
+                until = until if calm_at else attacker.heard_at + MOST_SECONDS
                 heard, calm_at = attacker.heard_at, probe.http.answered + CALM_PROBES
                 if wanted.mode == abuse_notify.MODE:  # many requests: so long after the last answer
                     until = heard + ANSWER_SECONDS

@@ -107,7 +107,7 @@ def object_of(attacker: Attacker, operation: str) -> object:
         whose = {"app": "default"} | (own if operation.endswith("/self") else {})
         suffix = "/self" if operation.endswith("/self") else ""
         id = post(attacker, f"/api/v1/exports/start{suffix}", whose)["id"]
-        shown, until = f"/api/v1/exports/show{suffix}?{urlencode({**whose, 'id': id})}", time.monotonic() + 5
+        shown, until = f"/api/v1/exports/show{suffix}?{urlencode({**whose, 'id': id})}", time.monotonic() + 20
         while fetch(attacker, shown)["state"] != "done" and time.monotonic() < until:
             time.sleep(0.05)
         return id
