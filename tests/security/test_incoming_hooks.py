@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 from msgspec import json
 
-from imserver.auth.rates import Buckets
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.bots.declared import HOOK_REQUESTS
 from imserver.features.bots.parts import bots_of
 from imserver.messages.log.bots import MOST_BOTS
 from tests.features import ROUTES, sections
@@ -146,9 +144,10 @@ def test_what_comes_in_is_checked_and_limited(node: Harness) -> None:
     rates.set(1e-6)
     assert [post(node, url, [{"text": "x"}])[0] for _ in range(2)] == [200, 429], "limits.bot_rate"
     rates.set(limit)
-    hooks = bots_of(node.node.core).incoming
-    unlimited, hooks._addresses = hooks._addresses, Buckets(HOOK_REQUESTS, 2, 60.0)
+    addresses = bots_of(node.node.core).incoming.addresses
+    limit = addresses.number
+    addresses.set(2)
     answers = [node.ask(POST, body=[{"text": "x"}], path=url) for _ in range(3)]
-    hooks._addresses = unlimited
+    addresses.set(limit)
     assert [each.status for each in answers] == [200, 200, 429]
     assert "Retry-After" in dict(answers[2].headers)
