@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from imserver.config.load import ENVIRONMENT_KEY
+from imserver.logging import shown
 
 
 class GroupWithFeatures(click.Group):
@@ -33,8 +34,8 @@ class GroupWithFeatures(click.Group):
 
 
 def fail(error: object) -> NoReturn:
-    """Print an error and exit with status 1."""
-    click.echo(f"imserver: {error}", err=True)
+    """Print an error and exit with status 1. It may have names that somebody forged."""
+    click.echo(f"imserver: {shown(str(error))}", err=True)
     sys.exit(1)
 
 
@@ -141,7 +142,7 @@ class Progress:
         self._has_line = self._is_terminal
         click.echo(f"\r\x1b[K{text}" if self._is_terminal else text, nl=not self._is_terminal, err=True)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Remove the line of a terminal."""
         if self._has_line:
             click.echo("\r\x1b[K", nl=False, err=True)

@@ -20,7 +20,7 @@ from imserver.process import open_private
 from imserver.storage.address import DatabaseAddress
 from imserver.storage.damage import lost_commits
 from imserver.storage.database import Database
-from imserver.storage.numbers import GivenNumbers, far_number, give_after, last_given, move_keys_on, raised
+from imserver.storage.numbers import GivenNumbers, far_number, give_after, last_given, move_keys_on, raise_all
 from imserver.storage.statements import PooledStatements, Row, SqliteStatements, Statements
 from imserver.threads import synchronise
 
@@ -199,7 +199,7 @@ _OWN: Final = (
         frozenset({"event_feed"}),
         lambda sql: sql.query("SELECT app, last_id FROM event_feed") if "event_feed" in _tables(sql) else [],
         _continue_events,
-        lambda sql, far: sql.execute(f"UPDATE event_feed SET {raised('last_id', far)}"),
+        lambda sql, far: raise_all(sql, far, "event_feed", "last_id"),
     ),
 )
 """The numbers of accounts and events, which also continue when a log has lost entries."""

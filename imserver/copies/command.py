@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -172,19 +173,15 @@ def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ..
             # Imported here: the check of the settings needs no database library.
             from imserver.copies import move as moving
 
-            tables = tables_of(load_features(settings))
-            report = moving.move(
-                source, target, settings.storage, tables, progress.show_rows, without=without
-            )
+            tables, note = tables_of(load_features(settings)), progress.show_rows
+            with closing(progress):
+                report = moving.move(source, target, settings.storage, tables, note, without=without)
         finally:
             lock.stop()
     except StartError as error:
-        progress.end()
         fail(error)
     except KeyboardInterrupt:
-        progress.end()
         fail("interrupted: run the same command again to go on")
-    progress.end()
     with whole.started_store(target_settings.storage, target_settings.server.data_dir, tables) as store:
         record_act(target_settings, store, "database.move")
     for name in report.strangers:

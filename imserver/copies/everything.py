@@ -43,22 +43,19 @@ def backup(settings: Config, address: DatabaseAddress, file: Path, without: Sequ
     if file.exists():
         raise StartError(f"{file} exists already")
     features = load_features(settings)
-    progress = Progress()
     with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.absolute().parent) as folder:
         copy = Path(folder, "database.db")
-        try:
-            if address.file is not None:
-                copies.backup(address.file, copy)
-            else:
-                from imserver.copies.move import move  # needs the drivers
+        if address.file is not None:
+            copies.backup(address.file, copy)
+        else:
+            from imserver.copies.move import move  # needs the drivers
 
-                target = _of_file(copy)
-                tables, note = tables_of(features), progress.show_rows
+            target, tables = _of_file(copy), tables_of(features)
+            with closing(Progress()) as progress:
+                note = progress.show_rows
                 move(address, target, settings.storage, tables, note, without=without, is_live=True)
-                with closing(sqlite3.connect(copy)) as connection:
-                    connection.execute("PRAGMA journal_mode=DELETE")
-        finally:
-            progress.end()
+            with closing(sqlite3.connect(copy)) as connection:
+                connection.execute("PRAGMA journal_mode=DELETE")
         paths = {name: path for name, path in _paths(settings).items() if path and path.exists()}
         secrets = {name: path.read_bytes().decode("latin-1") for name, path in paths.items()}
         try:
@@ -87,20 +84,28 @@ def restore(
     ``without`` names features whose tables stay behind.
     """
     archive, features = BackupArchive(file), load_features(settings)
+    tables = tables_of(features)
     folder = Path(settings.server.data_dir)
     before: Path | None = None
     with tempfile.TemporaryDirectory(prefix=".restore.", dir=folder) as parts:
         copy = Path(parts, "database.db")
         archive.extract_database(copy)
         copies.check(copy)
+        # A copy of the release before gets the tables of this one. What no server can use is refused here.
+        with started_store(StorageSettings(f"sqlite:///{copy}"), parts, tables):
+            pass
         if address.file is not None:
             replaced, before = copies.restore(address.file, copy, numbers_of_server())
         else:
-            _load(settings, address, copy, features, without)
+            from imserver.copies.move import move  # needs the drivers
+
+            with closing(Progress()) as progress:
+                move(_of_file(copy), address, settings.storage, tables, progress.show_rows, without=without)
+            copies.move_on(address, settings.storage, numbers_of_server())
             replaced = f"restored {address.shown}"
     done = [replaced, *_put_secrets(settings, archive.head.secrets)]
     try:
-        with started_store(settings.storage, settings.server.data_dir, tables_of(features)) as store:
+        with started_store(settings.storage, settings.server.data_dir, tables) as store:
             for feature in features:
                 if feature.files is not None:
                     module, _, write_back = feature.files
@@ -118,26 +123,6 @@ def restore(
         for name in sorted({*archive.features} - names)
     ]
     return "\n".join(done), before
-
-
-def _load(
-    settings: Config,
-    address: DatabaseAddress,
-    copy: Path,
-    features: Sequence[Feature],
-    without: Sequence[str],
-) -> None:
-    from imserver.copies.move import move  # needs the drivers
-
-    tables, progress = tables_of(features), Progress()
-    # A copy of the release before gets the tables of this one.
-    with started_store(StorageSettings(f"sqlite:///{copy}"), str(copy.parent), tables):
-        pass
-    try:
-        move(_of_file(copy), address, settings.storage, tables, progress.show_rows, without=without)
-    finally:
-        progress.end()
-    copies.move_on(address, settings.storage, numbers_of_server())
 
 
 def _of_file(path: Path) -> DatabaseAddress:

@@ -244,8 +244,8 @@ class _Move:
 
     def _id_of(self, end: _End) -> str | None:
         """The id of a database; None: it has none yet."""
-        rows = end.read(lambda sql: sql.query("SELECT id FROM directory"))
-        return text_of(rows[0][0]) if rows else None
+        ids = end.read(lambda sql: [text_of(id) for (id,) in sql.query("SELECT id FROM directory")])
+        return ids[0] if ids else None
 
     def _prepare_target(self, source: str) -> bool:
         """Make the tables of the target. Returns whether the move had begun before."""

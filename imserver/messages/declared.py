@@ -12,7 +12,7 @@ from imserver.config.declared import about
 from imserver.config.settings import Amount, AppCount, Count, Duration, Seconds
 from imserver.model import Limit
 from imserver.plugin.feature import FeatureSettings
-from imserver.storage.numbers import GivenNumbers, raised
+from imserver.storage.numbers import GivenNumbers, raise_all
 from imserver.storage.statements import Statements
 from imserver.storage.tables import OF_LOGS, Reason, Table
 
@@ -239,9 +239,9 @@ def _continue_after(sql: Statements, given: tuple[list[Any], list[Any], list[Any
 
 
 def _skip(sql: Statements, far: int) -> None:
-    sql.execute(f"UPDATE log SET {raised('last_id', far)}, {raised('last_conversation', far)}")
-    sql.execute(f"UPDATE conversation SET {raised('last_seq', far)}")
-    sql.execute(f"UPDATE mark_version SET {raised('version', far)}")
+    raise_all(sql, far, "log", "last_id", "last_conversation")
+    raise_all(sql, far, "conversation", "last_seq")
+    raise_all(sql, far, "mark_version", "version")
     sql.execute(
         f"INSERT INTO mark_version (log, member, version) SELECT DISTINCT s.log, s.member, {far} "
         "FROM membership s LEFT JOIN mark_version v ON v.log = s.log AND v.member = s.member "

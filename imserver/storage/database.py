@@ -21,7 +21,7 @@ import gevent
 from gevent import GreenletExit
 from msgspec.structs import replace
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from imserver.config.settings import StorageSettings
@@ -170,7 +170,7 @@ class Database:
         except OSError as error:
             file = error.filename or self.address.shown
             raise StartError(f"storage: {file} cannot be used: {error.strerror}") from None
-        except (DBAPIError, PoolTimeout, _Late) as error:
+        except (SQLAlchemyError, _Late, TypeError, ValueError) as error:  # also for values of other types
             raise StartError(f"storage: {self.address.shown} cannot be used: {_words(error)}") from None
         self.answers = True
         if laxness:

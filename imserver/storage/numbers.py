@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from imserver.errors import StartError
 from imserver.storage.statements import Statements
 
 MANY: Final = 1 << 32
@@ -39,13 +40,22 @@ def far_number() -> int:
 
 
 def beyond(number: int, far: int) -> int:
-    """A number far beyond this one. In SQL: :func:`raised`."""
+    """A number far beyond this one. In SQL: :func:`raise_all`."""
     return max(far, number + MANY)
 
 
-def raised(column: str, far: int) -> str:
-    """An assignment that makes a number continue far beyond its own, in the SQL of all engines."""
-    return f"{column} = CASE WHEN {column} + {MANY} < {far} THEN {far} ELSE {column} + {MANY} END"
+def raise_all(sql: Statements, far: int, table: str, *columns: str) -> None:
+    """Let the numbers in these columns continue far beyond their own. Raises StartError."""
+    for column in columns:
+        _refuse_forged(table, sql.query(f"SELECT max({column}) FROM {table}")[0][0])
+    raised = "{0} = CASE WHEN {0} + {1} < {2} THEN {2} ELSE {0} + {1} END"
+    sql.execute(f"UPDATE {table} SET {', '.join([raised.format(each, MANY, far) for each in columns])}")
+
+
+def _refuse_forged(table: str, last: Any) -> None:
+    """Raise StartError for a last number that no server has given: no number could follow it."""
+    if last is not None and (type(last) is not int or last >= 1 << 53):
+        raise StartError(f"the database is damaged: the last number of {table} is {last!a}")
 
 
 # --- those that the database gives --------------------------------------------------------------------------
@@ -96,10 +106,12 @@ def give_above(sql: Statements, table: str, least: str, more: int = 0) -> None:
 
 def move_keys_on(table: str, sql: Statements, far: int) -> None:
     """Let the ids that the database gives the rows of a table continue far beyond. MySQL commits with it."""
+    last = last_given(sql, table) or 0
+    _refuse_forged(table, last)
     if sql.engine == "postgresql":
         give_above(sql, table, str(far), MANY)
     else:
-        give_after(sql, table, beyond(last_given(sql, table) or 0, far))
+        give_after(sql, table, beyond(last, far))
 
 
 def _sequence_of(sql: Statements, table: str, column: str) -> str | None:

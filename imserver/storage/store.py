@@ -159,7 +159,7 @@ class Store:
             self.refresh()
             if not self.read(lambda sql: any(sql.query(query) for query in _DATA)):
                 self._check_default_file()
-        except StorageUnavailable as error:
+        except (StorageUnavailable, TypeError, ValueError) as error:
             raise StartError(f"storage: {self.address.shown} cannot be used: {error}") from None
 
     def _check_default_file(self) -> None:

@@ -221,6 +221,12 @@ def test_a_restore_while_a_server_runs_is_refused(run: Run, data: Path, tmp_path
         server.stop()
 
 
+FORGED = {
+    "has a trigger, which": "CREATE TRIGGER evil AFTER INSERT ON ban BEGIN SELECT 1; END",
+    "has a view, which": "CREATE VIEW evil AS SELECT 1",
+}
+
+
 def test_what_cannot_be_copied_is_one_clear_line_and_changes_nothing(
     run: Run, data: Path, tmp_path: Path
 ) -> None:
@@ -234,13 +240,13 @@ def test_what_cannot_be_copied_is_one_clear_line_and_changes_nothing(
     assert "name the FILE" in run("restore", fails=True).stderr
     assert "cannot be written" in run("backup", tmp_path / "none" / "copy", fails=True).stderr
     assert diary.read_text(encoding="ascii") == "dear diary"
-    for kind, making in (("trigger", "AFTER INSERT ON ban BEGIN SELECT 1; END"), ("view", "AS SELECT 1")):
-        forged = tmp_path / kind
+    for number, (refusal, forgery) in enumerate(FORGED.items()):
+        forged = tmp_path / f"{number}.db"
         copies.backup(data / "imserver.db", forged)
-        connection = sqlite3.connect(forged)
-        connection.execute(f"CREATE {kind} evil {making}")
+        with sqlite3.connect(forged) as connection:
+            connection.execute(forgery)
         connection.close()
-        assert f"has a {kind}, which" in run("restore", forged, fails=True).stderr
+        assert refusal in run("restore", forged, fails=True).stderr
     assert say(data) == ["one"]
 
 

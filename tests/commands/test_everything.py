@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from imserver.config.settings import StorageSettings
+from imserver.copies import backup as copies
+from imserver.copies.archive import write
 from imserver.features.uploads.upload_rows import rows_of
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
@@ -145,6 +149,17 @@ def test_a_damaged_archive_changes_nothing(machine: Machine, tmp_path: Path) -> 
             file.addfile(member)
         error = run("restore", "--yes", archive, data=data, fails=True).stderr
         assert "no file of a backup" in error or "can't decode" in error, name
+    database = tmp_path / "forged.db"
+    for number, forgery in enumerate(("owner_step SET step = 'x'", "log SET last_id = 1 << 60")):
+        copies.backup(machine.data / "imserver.db", database)
+        with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+            connection.execute(f"UPDATE {forgery}")
+        archive.unlink()
+        write(archive, database, {}, [])
+        error = run("restore", "--yes", archive, data=data, fails=True).stderr
+        assert ("invalid literal for int", "the last number of log is 115")[number] in error
+        assert not (data / "imserver.db").exists()
+        database.unlink()
     with tarfile.open(archive, "w") as file:
         head, nested = tarfile.TarInfo("imserver.json"), b"[" * 100_000
         head.size = len(nested)

@@ -91,5 +91,9 @@ def test_it_is_refused_while_others_use_the_database(
     assert "other connections" in done.stderr
     assert all(line.startswith("imserver: ") for line in done.stderr.splitlines())
     assert numbers(store, "2")[0] == before[0] + 2
+    store.execute("UPDATE log SET last_id = last_id + %s", (1 << 60,))
+    store.close()
+    assert "is damaged: the last number of log is 115" in restore(url, tmp_path).stderr
+    store.execute("UPDATE log SET last_id = last_id - %s", (1 << 60,))
     store.close()
     assert restore(url, tmp_path).returncode == 0

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from imserver.storage.numbers import beyond, far_number, move_keys_on, raised
+from imserver.storage.numbers import beyond, far_number, move_keys_on, raise_all
 from imserver.storage.statements import Statements, text_of
 
 _MOST_RANGES: Final = 20
@@ -78,5 +78,5 @@ def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
             "UPDATE log SET last_id = %s, last_conversation = %s, lost = %s WHERE number = %s",
             (head, beyond(last_conversation, far), _column_of([*ranges_of(lost), ranges[app]]), number),
         )
-    sql.execute(f"UPDATE event_feed SET {raised('last_id', far)}")
+    raise_all(sql, far, "event_feed", "last_id")
     return ranges

@@ -82,7 +82,7 @@ def taken_steps(connection: Connection) -> dict[str, int]:
     if has_table(connection, "owner_step"):
         rows = sql.query("SELECT owner, step FROM owner_step")
         if rows:
-            return {text_of(owner): step for owner, step in rows}
+            return {text_of(owner): int(step) for owner, step in rows}
     versions = sql.query(f"SELECT version_num FROM {_VERSIONS}") if has_table(connection, _VERSIONS) else []
     shared = [text_of(version) for (version,) in versions]
     return {owner: int(step) if step.isdecimal() else 0 for step in shared for owner in newest_steps()}
