@@ -121,8 +121,9 @@ class ProviderTokens:
         """The token of a key. Never switches."""
         names = settings.team_id, settings.key_id, key.public_key().public_numbers()
         if names not in self._by_key:
+            # One of the future was made before the clock was mended; Apple would refuse it until then.
             self._by_key[names] = Kept(
-                partial(_sign, settings, key), lambda one: time() - one.made < RENEW_SECONDS
+                partial(_sign, settings, key), lambda one: -60 < time() - one.made < RENEW_SECONDS
             )
         return self._by_key[names]
 

@@ -283,6 +283,10 @@ def test_apples_token_is_renewed_between_20_and_60_minutes(
         site.apns.behave(device, Do("ExpiredProviderToken"))
         assert send(site, "apns").outcome == outcome
         assert (len(site.apns.tokens), site.apns.problems) == (tokens, [])
+    passed[0] = 150 * 60.0
+    for ahead, outcome in ((3600.0, "later"), (0.0, "taken")):  # the clock is mended
+        monkeypatch.setattr(apns, "time", lambda ahead=ahead: begin + passed[0] + ahead)
+        assert send(site, "apns").outcome == outcome
 
 
 def test_apple_takes_what_a_node_sends_after_a_restart_and_what_another_one_sends(
