@@ -140,7 +140,7 @@ def move(
         for end in (second,) if is_live else (first, second):
             if end.address.file is None:
                 wait_until_alone(end.read, end.address.shown)
-        return _Move(first, second, tables, note, without).run(stack)
+        return _Move(first, second, tables, note, without).run(stack, is_live)
 
 
 @contextmanager
@@ -174,7 +174,7 @@ class _Move:
         self._all = [*self._tables, *(table for table in ordered if table.name == _LAST)]
         self._note = note
 
-    def run(self, stack: ExitStack) -> Moved:
+    def run(self, stack: ExitStack, is_live: bool) -> Moved:
         strangers = self._check_source()
         id = self._id_of(self._source)
         if id is None:
@@ -195,7 +195,9 @@ class _Move:
         total = self._source.read(lambda sql: sum(int(sql.query(count)[0][0]) for count in counts))
         self._copy(reader, writer, positions, total)
         self._continue_numbers(reader.layouts)
-        sums = self._verify(reader, total)
+        # Without servers the source is compared as it is now: what has changed it meanwhile is found.
+        now = reader if is_live else stack.enter_context(closing(self._source.reader(self._tables)))
+        sums = self._verify(now, total)
         with usable(self._target.address, self._target.engine):
             writer.sql.begin()
             for page in reader.pages(_LAST):

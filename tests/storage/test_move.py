@@ -205,7 +205,10 @@ def test_a_source_of_another_release_or_feature_is_refused(full: str, new_url: N
     assert "belongs to a newer release, at step 99 of messages" in refusal(full, target)
 
 
-def test_a_change_between_two_runs_is_found(full: str, new_url: NewUrl) -> None:
+def test_a_change_meanwhile_is_found(full: str, new_url: NewUrl) -> None:
+    ends = address_of(full), address_of(new_url("sqlite"))
+    with pytest.raises(StartError, match="the copy of message differs"):
+        move(*ends, StorageSettings(), TABLES, lambda *_: change(full, "DELETE FROM message WHERE id = 2"))
     target = new_url("sqlite")
     killed(full, target, len(tables_of_server()) - len(STEPS))
     change(full, "UPDATE message SET body = x'00' WHERE id = 1")
