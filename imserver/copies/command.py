@@ -178,12 +178,12 @@ def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ..
                 report = moving.move(source, target, settings.storage, tables, note, without=without)
         finally:
             lock.stop()
+        with whole.started_store(target_settings.storage, target_settings.server.data_dir, tables) as store:
+            record_act(target_settings, store, "database.move")
     except StartError as error:
         fail(error)
     except KeyboardInterrupt:
         fail("interrupted: run the same command again to go on")
-    with whole.started_store(target_settings.storage, target_settings.server.data_dir, tables) as store:
-        record_act(target_settings, store, "database.move")
     for name in report.strangers:
         click.echo(f"imserver: the table {name} is not one of this server, and was not copied", err=True)
     click.echo(

@@ -302,6 +302,8 @@ def test_the_command_says_what_goes_wrong(full: str, tmp_path: Path, start_serve
 
     assert "storage.url" in refused("--to", "oracle://x/y")
     assert "is the database itself" in refused("--to", full)
+    change(full, "UPDATE directory SET version = 'x'")
+    assert "cannot be used: invalid literal" in refused("--to", f"sqlite:///{tmp_path}/damaged.db")
     server = start_server("--data-dir", str(tmp_path), folder=tmp_path / "one")
     assert "is in use by another server" in refused("--to", f"sqlite:///{tmp_path}/new.db")
     server.stop()
