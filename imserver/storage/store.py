@@ -201,8 +201,7 @@ class Store:
         """Open the database and create it if needed. Raises StartError."""
         with self._opening:
             if self._database is None:
-                # SQLAlchemy and a driver take 20 MB, which nodes without one save. A thread loads them:
-                # the first message would hold the loop for a quarter of a second.
+                # They take 20 MB, and would hold the loop for a quarter of a second.
                 gevent.get_hub().threadpool.apply(import_module, ("imserver.storage.database",))
                 from imserver.storage.database import Database
 
