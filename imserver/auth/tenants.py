@@ -38,6 +38,7 @@ from imserver.config.values import (
 )
 from imserver.errors import Problems, ServiceRefused, StartError
 from imserver.hub.hub import Hub
+from imserver.model import SYSTEM_PREFIX
 from imserver.storage.app_rows import has_files
 from imserver.storage.contract import AppContents, AppRow, Changes, Erasure, tables_of
 from imserver.storage.store import Store
@@ -116,6 +117,8 @@ class Tenants:
         """Stored apps whose names are configured."""
         self.aliases: dict[str, str] = {}
         """Alias → the app that it stands for. Read-only outside."""
+        self.history_apps: set[str] = set()
+        """Apps in which pushes to users are publications to channels with a history. Read-only outside."""
         self._created: dict[str, int] = {}
         """Stored app → when it was created."""
         self.on_change: list[Callable[[Tenant], object]] = []
@@ -149,6 +152,7 @@ class Tenants:
             tenant = self.get(name)
             if tenant is None:
                 self.aliases.pop(name, None)
+                self.history_apps.discard(name)
             elif tenant != before.get(name):
                 self._count(tenant)
 
@@ -350,6 +354,7 @@ class Tenants:
         if self.by_name.pop(name, None) is None:
             return
         self.aliases.pop(name, None)
+        self.history_apps.discard(name)
         for listener in self.on_delete:
             try:
                 listener(name)
@@ -361,6 +366,11 @@ class Tenants:
             self.aliases[tenant.name] = tenant.same_as
         else:
             self.aliases.pop(tenant.name, None)
+        row = tenant.channels.get("user")
+        if row is not None and row.has_history and not tenant.name.startswith(SYSTEM_PREFIX):
+            self.history_apps.add(tenant.name)
+        else:
+            self.history_apps.discard(tenant.name)
         if self._hub is not None and not tenant.same_as:
             self._hub.open(tenant.name, tenant.policy)
             self._hub.set_policy(tenant.name, tenant.policy, tenant.wants_accounts(tenant.name))

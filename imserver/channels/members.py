@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from heapq import nsmallest
 from itertools import islice
 from math import isfinite
@@ -261,13 +261,14 @@ class ChannelNamesAnswer(Struct, frozen=True, array_like=True):
 
 class NodeParts(Struct, frozen=True):
     """The parts of a node that its channels use. ``table``: connections by their ids. ``settings``: app → its
-    settings."""
+    settings. ``history_apps``: see :class:`imserver.auth.tenants.Tenants`."""
 
     hub: Hub
     fanout: Fanout
     metrics: Metrics
     table: ConnectionTable
     settings: Callable[[str], TenantSettings | None]
+    history_apps: Collection[str] = ()
 
 
 class ChannelMembers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 from msgspec.structs import replace
@@ -58,10 +58,14 @@ class NoMembersOfGroups(MembersOfGroups):
 
 
 class ChannelOptions:
-    """The options of the channels of all apps. Never switches. ``settings``: app → its settings."""
+    """The options of the channels of all apps. Never switches. ``settings``: app → its settings.
+    ``history_apps``: see :class:`imserver.auth.tenants.Tenants`."""
 
-    def __init__(self, settings: Callable[[str], TenantSettings | None]) -> None:
+    def __init__(
+        self, settings: Callable[[str], TenantSettings | None], history_apps: Collection[str] = ()
+    ) -> None:
         self._settings = settings
+        self.history_apps = history_apps
         self.names: dict[str, ChannelNames] = {}
         """App → meaning of the names of its channels, besides its settings. Others call :meth:`set_names`."""
         self.groups: MembersOfGroups = NoMembersOfGroups()
@@ -101,7 +105,7 @@ class ChannelOptions:
     def of(self, app: str, channel: str) -> ChannelSettings:
         """The settings of a channel. Never switches."""
         if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
-            row = self.user_row(app) if channel.startswith(USER_CHANNEL) else None
+            row = self._user_row(app) if channel.startswith(USER_CHANNEL) else None
             return _OWN if row is None else replace(row, subscribe="members")
         tenant = self._settings(app)
         if tenant is None:
@@ -115,19 +119,14 @@ class ChannelOptions:
         names = self.names.get(app) if self.names else None
         return settings if names is None else names.options(channel, settings)
 
-    def user_row(self, app: str) -> ChannelSettings | None:
-        """The options of the channels of users (``user:<id>``) that an app has set. Never switches."""
+    def _user_row(self, app: str) -> ChannelSettings | None:
+        """The options of the channels of users (``user:<id>``) that an app has set."""
         tenant = self._settings(app)
         return None if tenant is None else tenant.channels.get("user")
 
     def has_user_channel(self, app: str, user: str) -> bool:
         """Whether the channel of a user has options that the app has set. Never switches."""
-        return self.user_row(app) is not None and has_channel(user)
-
-    def stores_pushes(self, app: str) -> bool:
-        """Whether pushes to users are publications to channels with a history. Never switches."""
-        row = self.user_row(app)
-        return row is not None and row.has_history and not app.startswith(SYSTEM_PREFIX)
+        return self._user_row(app) is not None and has_channel(user)
 
     def namespace(self, app: str, channel: str) -> str:
         """The name of a channel's row of settings; ``*`` without one of its own. Never switches."""

@@ -227,7 +227,7 @@ class ChannelPublishing:
         if isinstance(what.except_connection, Connection):
             what = replace(what, except_connection=self._connections.id_of(what.except_connection))
         (published,) = self._histories.stored.append_each(app, (what,), key)
-        self._metrics.pushes.add(app)
+        self._metrics.pushes[app] += 1
         return published
 
     def publish_each(self, app: str, publications: Sequence[Publication]) -> list[Outcome]:
@@ -261,7 +261,7 @@ class ChannelPublishing:
             return Outcome.NOT_SENT
         if not self.deliver(app, what):
             return Outcome.NOT_SENT
-        self._metrics.pushes.add(app)
+        self._metrics.pushes[app] += 1
         return Outcome.SENT
 
     def _send_to(
@@ -276,7 +276,7 @@ class ChannelPublishing:
         sent, missed = nodes.send(app, what, found, reached > 0)
         if not (reached or sent):
             return Outcome.FAILED if missed else Outcome.NOT_SENT
-        self._metrics.pushes.add(app)
+        self._metrics.pushes[app] += 1
         return Outcome.PARTLY if missed else Outcome.SENT
 
     def received(self, item: ToChannel) -> None:

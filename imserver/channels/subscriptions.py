@@ -351,7 +351,7 @@ def build_channels(
 ) -> Channels:
     """Build the parts. ``history`` is that of this node, or the one that all nodes share. ``nodes``: the
     other nodes; None without a cluster."""
-    options = ChannelOptions(here.settings)
+    options = ChannelOptions(here.settings, here.history_apps)
     histories = ChannelHistories(options, history)
     ordered = OrderedDelivery(here.fanout, history, partial(members.expel, code=INSUFFICIENT_STATE))
     publishing = ChannelPublishing(here, options, histories, ordered, nodes)

@@ -109,7 +109,7 @@ class ClusterMember:
             hub, fanout, metrics, logins, self._store, others, required, guard.logged_in
         )
         self.registrar = Registrar(registry, messages, hub)
-        here = NodeParts(hub, fanout, metrics, table, tenants.by_name.get)
+        here = NodeParts(hub, fanout, metrics, table, tenants.by_name.get, tenants.history_apps)
         members = ChannelMembers(here, others, self.registrar)
         channel_nodes = ChannelNodes(others, self.registrar)
         channels = build_channels(here, members, registry.history, channel_nodes)

@@ -544,7 +544,7 @@ def _build_alone(base: Foundation, logins: Logins) -> TargetServices:
     reach = LocalReach(idempotency, fanout, metrics)
     history = LocalHistory(base.config.limits.history_bytes, hub.member_count)
     tenants.on_delete.append(history.forget)
-    here = NodeParts(hub, fanout, metrics, table, tenants.by_name.get)
+    here = NodeParts(hub, fanout, metrics, table, tenants.by_name.get, tenants.history_apps)
     channels = build_channels(here, ChannelMembers(here), history)
     presence = Presence(hub, table, registry)
     connections = Connections(table, channels, fanout, queries, registry)

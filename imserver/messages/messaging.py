@@ -176,7 +176,8 @@ class Messaging:
 
     def _send(self, request: AppendRequest) -> None:
         draft = request.draft
-        if draft.kind == "message" and (spent := self._metrics.stored.spent(request.app)) is not None:
+        stored = self._metrics.stored
+        if stored.stops and draft.kind == "message" and (spent := stored.spent(request.app)) is not None:
             self.stored(request, spent)
             return
         request.to_account = draft.to_user != "" and (
@@ -251,7 +252,7 @@ class Messaging:
             if result.repeated:
                 self._metrics.stored_repeats += 1
             else:
-                self._metrics.stored.add(request.app)
+                self._metrics.stored[request.app] += 1
             if request.done is not None and self.follower.is_behind(request.app, result.entry.id):
                 self.deliverer.settle_in_order(request, result)
                 if result.repeated:

@@ -200,7 +200,7 @@ class ChannelLog:
         results = [each.get() for each in waiting]
         appended = [each for each in results if isinstance(each, Appended)]
         repeats = sum(each.repeated for each in appended)
-        self._metrics.stored.add(app, len(appended) - repeats)
+        self._metrics.stored[app] += len(appended) - repeats
         self._metrics.stored_repeats += repeats
         self._metrics.not_stored += len(results) - len(appended)
         if len(appended) == len(results):

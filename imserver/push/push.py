@@ -116,11 +116,12 @@ class Pushes:
 
     def _stores(self, app: str) -> UserChannels | None:
         """What delivers pushes to users in an app whose channels of users have a history."""
-        return self._channels if self._channels is not None and self._channels.stores(app) else None
+        return self._channels if self._channels is not None and app in self._channels.apps else None
 
     def to_user(self, app: str, push: UserPush) -> Outcome:
         """Push of a back end to one user. It names the receiver as its sender, as in the original."""
-        self._metrics.pushes.require(app)
+        if self._metrics.pushes.stops:
+            self._metrics.pushes.require(app)
         user, msg_id, channels = push.user, push.msg_id, self._stores(app)
         # Claimed on this node only: the reach claims in the cluster, in one query with the lookup.
         key = self._ids.claim(app, msg_id, None, channels is None)
@@ -189,7 +190,7 @@ class Pushes:
                 if outcome is _NOT_SENT:
                     # It counts as sent if no node is known to have missed it, even if no user is online.
                     outcome = _SENT
-                    self._metrics.pushes.add(app)
+                    self._metrics.pushes[app] += 1
         finally:
             self._ids.settle(claim, outcome in ACCEPTED)
         return outcome
@@ -250,7 +251,7 @@ class LocalReach:
     def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
         if not self._to_user(app, user, event, device):
             return _NOT_SENT
-        self._metrics.pushes.add(app)
+        self._metrics.pushes[app] += 1
         return _SENT
 
     to_user_once = to_user  # no other node has accepted its id
@@ -270,7 +271,7 @@ class LocalReach:
             found.append(_SENT if user and to_user(app, user, event, device) else _NOT_SENT)
             if not len(found) % _YIELD_PUSHES:
                 serve_others()
-        self._metrics.pushes.add(app, found.count(_SENT))
+        self._metrics.pushes[app] += found.count(_SENT)
         return found
 
     def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
@@ -290,7 +291,7 @@ class LocalReach:
             outcomes.append(_SENT if sent else _NOT_SENT)
             if not len(outcomes) % _YIELD_PUSHES:
                 serve_others()
-        self._metrics.pushes.add(app, outcomes.count(_SENT))
+        self._metrics.pushes[app] += outcomes.count(_SENT)
         return outcomes, ()
 
     def to_app(
@@ -298,7 +299,7 @@ class LocalReach:
     ) -> Outcome:
         if not self._to_app(app, event, except_user, except_users):
             return _NOT_SENT
-        self._metrics.pushes.add(app)
+        self._metrics.pushes[app] += 1
         return _SENT
 
 
@@ -352,13 +353,14 @@ class Publishing:
         it is raised before anything is published. The channels of groups, and those of users without a
         history, have no tags. Raises :class:`ChannelRefused` (``limit``) for too many ``tags``.
         """
-        self._counts.require(app)
+        if self._counts.stops:
+            self._counts.require(app)
         encoded_tags = encode_tags(tags) if tags else b""
 
         def publish(channel: str) -> Published | ChannelRefused:
             if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
                 target = addressed(Target(channel=channel))
-                if target.user is not UNSET and self._channels.options.stores_pushes(app):
+                if target.user is not UNSET and app in self._user_channels.apps:
                     return self._to_channel_of_user(
                         app, target.user, event, 0, encoded_tags, key, with_history
                     )
@@ -480,7 +482,7 @@ class Publishing:
         """Send to users, on all their devices or on one."""
         if app.startswith(SYSTEM_PREFIX):
             return self._connections.push_each(app, users, event)
-        if device is None and event.channel is None and self._channels.options.stores_pushes(app):
+        if device is None and event.channel is None and app in self._user_channels.apps:
             return self._to_channels_of_users(app, users, repeat(event), ttl_seconds)
         if self._pending.count:
             self._deliver_pending(app, users)
@@ -505,7 +507,7 @@ class Publishing:
                 self._connections.push_each(app, [user], event)[0]
                 for user, event in zip(users, events, strict=True)
             ]
-        if self._channels.options.stores_pushes(app):
+        if app in self._user_channels.apps:
             return self._to_channels_of_users(app, users, events)
         if self._pending.count:
             self._deliver_pending(app, users)

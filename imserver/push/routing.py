@@ -165,7 +165,7 @@ class ClusterReach:
         failed = self._node_messages.broadcast(ToApp(app, except_user, event, except_users))
         if not here and failed == others:
             return Outcome.FAILED if failed else Outcome.NOT_SENT
-        self._metrics.pushes.add(app)
+        self._metrics.pushes[app] += 1
         return Outcome.PARTLY if failed else Outcome.SENT
 
     # --- finding and sending --------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class ClusterReach:
                 return Outcome.NOT_SENT
             if self._routes.may_be_elsewhere(app, user):
                 self._reorder_guard.reached(app, user, self._origin, number)
-            self._metrics.pushes.add(app)
+            self._metrics.pushes[app] += 1
             return Outcome.SENT
         epochs = {ref.epoch for ref in refs or () if device is None or ref.device == device}
         reached = failed = 0
@@ -230,7 +230,7 @@ class ClusterReach:
             reached += sent
             failed += not sent
         if reached:
-            self._metrics.pushes.add(app)
+            self._metrics.pushes[app] += 1
             return Outcome.SENT
         if refs is None:  # also without peers: a node that starts meanwhile serves users by itself
             return Outcome.UNKNOWN

@@ -18,14 +18,14 @@ class UserChannels:
     """Makes a push to a user a publication to the channel of the user.
 
     The subscribers of the channel receive it from there, with its position. The other sessions of the user
-    receive it as any push. Every call may switch, but for :meth:`stores`. ``to_user``: that of the reach.
+    receive it as any push. Every call may switch. ``to_user``: that of the reach.
     """
 
     def __init__(self, channels: Channels, to_user: Callable[[str, str, Event], Outcome]) -> None:
         self._channels = channels
         self._to_user = to_user
-        self.stores = channels.options.stores_pushes
-        """Whether an app is one of these."""
+        self.apps = channels.options.history_apps
+        """These apps."""
 
     def publish(
         self, app: str, user: str, event: Event, tags: bytes = b"", key: str = "", with_history: bool = True

@@ -340,7 +340,7 @@ class Sessions:
         except SessionRefused as refused:
             return self._refuse(connection, Login(app, ""), refused)
         self._hub.attach(known, connection, "", "")
-        self._metrics.logins.add(app)
+        self._metrics.logins[app] += 1
         self._logins.began(connection, decision)
         return errors.ReplyCode.OK
 
@@ -588,7 +588,7 @@ class Sessions:
         if not connection.encoding.dialect.pinged:
             connection.last_seen = monotonic()
         self._hub.join(app, connection, login.user, login.device)
-        self._metrics.logins.add(app.name)
+        self._metrics.logins[app.name] += 1
         if self._fanout.takes_notices(app):
             self._fanout.notice(app, Event("enter", login.user, ENTER_TEXT), connection)
 

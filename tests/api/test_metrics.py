@@ -178,7 +178,7 @@ def test_closes_and_requests_are_distinguished_by_a_label() -> None:
 def test_apps_that_are_not_registered_are_one_label() -> None:
     node = AnyNode(clustered=False)
     for app, number in (("101", 2), ("a system", 3), ("another", 4)):
-        node.metrics.pushes.add(app, number)
+        node.metrics.pushes[app] += number
         node.metrics.login_refused("token", app)
     shown = samples(render(node, "n"))
     pushes = {labels: value for (name, labels), value in shown.items() if name == "imserver_pushes_total"}

@@ -32,6 +32,7 @@ class Harness:
     def __init__(self) -> None:
         self.users = {"ann", "bob"}
         self.options = self.publishing = self
+        self.history_apps: set[str] = set()
         self.groups = NoMembersOfGroups()
         self.received: list[tuple[str, ...]] = []
         self.texts: list[str] = []
@@ -57,9 +58,6 @@ class Harness:
     ) -> Outcome:
         self.received.append(("all", app, *except_users))
         return SENT
-
-    def stores_pushes(self, app: str) -> bool:
-        return False
 
     def publish(
         self, app: str, channel: str, event: Event, except_users: tuple[str, ...] = (), key: str = ""

@@ -26,6 +26,7 @@ HELLO = Event("msg", "shop", "hello")
 def harness() -> Iterator[Harness]:
     with Harness() as harness:
         harness.channel_settings = {"user": ChannelSettings(history_size=5, history_seconds=60, max_bytes=9)}
+        harness.channels.options.history_apps = {MULTI}
         yield harness
 
 

@@ -63,7 +63,7 @@ class ClientService:
         self._connections = sessions.connections
         self._tenants = identity.tenants
         self._logins = identity.logins
-        self._count_login = core.node.metrics.logins.add
+        self._login_counts = core.node.metrics.logins
         self._notice_members = core.config.hub.notice_members
         self._channels.members.on_left.append(self._left)
         self._connections.on_join.append(self._joined)
@@ -112,7 +112,7 @@ class ClientService:
     def _begin(self, app: str, connection: Connection, is_registered: bool) -> None:
         client_id = self._ids.id_of(self._ids.next_number())
         self._hub.join(self._hub.open(app, POLICY, is_registered), connection, client_id, "")
-        self._count_login(app)
+        self._login_counts[app] += 1
         connection.send(welcome(client_id))
 
     def ended(self, connection: Connection, _code: int) -> None:

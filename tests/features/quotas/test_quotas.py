@@ -38,7 +38,7 @@ def test_a_node_stops_at_the_quota_and_says_until_when(open_store: OpenStore) ->
     node = OneNode(open_store(), tenant(pushes=3))
     for _ in range(3):
         node.pushes.require("shop")
-        node.pushes.add("shop")
+        node.pushes["shop"] += 1
     node.pushes.require("another")
     node.messages.require("shop")
     with pytest.raises(QuotaSpent, match=r"its 3 pushes of today; the next day begins at 20\d\d-") as spent:
@@ -51,8 +51,8 @@ def test_a_node_stops_at_the_quota_and_says_until_when(open_store: OpenStore) ->
 def test_nodes_add_up_what_they_have_counted(url: str, open_store: OpenStore) -> None:
     nodes = [OneNode(open_store(url), tenant(pushes=10, messages=10)) for _ in range(2)]
     for node in nodes:
-        node.pushes.add("shop", 5)
-        node.messages.add("shop", 2)
+        node.pushes["shop"] += 5
+        node.messages["shop"] += 2
         node.quotas.look()
     nodes[0].quotas.look()
     for node in nodes:
@@ -65,7 +65,7 @@ def test_nodes_add_up_what_they_have_counted(url: str, open_store: OpenStore) ->
 
 def test_a_restart_forgets_nothing(url: str, open_store: OpenStore) -> None:
     first = OneNode(open_store(url), tenant(pushes=4))
-    first.pushes.add("shop", 4)
+    first.pushes["shop"] += 4
     first.quotas.finish()
     again = OneNode(open_store(url), tenant(pushes=4))
     with pytest.raises(QuotaSpent):
@@ -75,7 +75,7 @@ def test_a_restart_forgets_nothing(url: str, open_store: OpenStore) -> None:
 def test_nothing_is_written_for_apps_without_quotas(open_store: OpenStore) -> None:
     store = open_store()
     node = OneNode(store, tenant())
-    node.pushes.add("shop", 5)
+    node.pushes["shop"] += 5
     node.quotas.look()
     assert not store.has_database
 
