@@ -23,17 +23,17 @@ from imserver.logging import open_logs
 from imserver.node import feature_list
 from imserver.node.flask_app import create_app
 from imserver.node.node import Node
-from imserver.transport.exchange import (
+from imserver.transport.http1 import (
     CORS,
     HEADER_LIST,
     Headers,
     HttpRequest,
     HttpResponse,
+    body_deadline,
     phrase_of,
     problem_body,
     row_of,
 )
-from imserver.transport.http1 import body_deadline
 
 _JSON: Final = ("Content-Type", "application/json; charset=utf-8")
 

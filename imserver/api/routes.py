@@ -9,8 +9,7 @@ from functools import partial
 from imserver.auth.authority import bearer, is_token
 from imserver.auth.principal import Needs
 from imserver.http.call import Api, answer, with_key
-from imserver.transport.exchange import HttpRoutes, row_of
-from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES
+from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES, HttpRoutes, row_of
 
 
 def routes_at(api: Api, everywhere: bool = False, hot: bool = False) -> HttpRoutes:

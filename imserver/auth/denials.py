@@ -18,7 +18,7 @@ from imserver.transport.connection import Connection
 from imserver.transport.gate import host_of
 
 if TYPE_CHECKING:
-    from imserver.transport.exchange import HttpRequest
+    from imserver.transport.http1 import HttpRequest
 
 _DETAIL: Final = 200
 _NAME: Final = 64

@@ -36,7 +36,7 @@ from imserver.http.limits import Limits, Rates, spent, too_many
 from imserver.http.reply import CMD, PROBLEM, ApiProblem, RequestRefused, Style
 from imserver.http.wire import GZIP_BYTES, T, compressed, decode_whole, inflate, read_query
 from imserver.protocol.forgiving import BACKSLASH, has_nul
-from imserver.transport.exchange import Headers, HttpRequest, HttpResponse, patterns_of
+from imserver.transport.http1 import Headers, HttpRequest, HttpResponse, patterns_of
 
 log = logging.getLogger(__name__)
 

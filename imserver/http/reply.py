@@ -17,7 +17,8 @@ from imserver.auth.rates import TooManyRequests
 from imserver.clock import is_long_turn, serve_others
 from imserver.errors import CloseCode, HttpProblem, Problems, ReplyCode, reply_text
 from imserver.logging import RequestLog
-from imserver.transport.exchange import (
+from imserver.transport.gate import Head
+from imserver.transport.http1 import (
     HttpRequest,
     HttpResponse,
     challenged,
@@ -27,7 +28,6 @@ from imserver.transport.exchange import (
     response_head,
     status_line,
 )
-from imserver.transport.gate import Head
 
 _encode = msgspec.json.Encoder().encode
 

@@ -14,8 +14,8 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from imserver.errors import Problems
 from imserver.http.call import Api, Endpoint, admit, answer, body_limit
 from imserver.http.reply import PREFLIGHT
-from imserver.transport.exchange import HEADER_LIST, HttpRequest, HttpResponse, patterns_of, phrase_of
 from imserver.transport.gate import Head
+from imserver.transport.http1 import HEADER_LIST, HttpRequest, HttpResponse, patterns_of, phrase_of
 from imserver.transport.stream import Streams
 
 

@@ -16,7 +16,7 @@ from imserver.cluster.history import count_fitting
 from imserver.http.form import BadBody, cursor_of, parse_pairs, read_cursor
 from imserver.http.limits import Limits
 from imserver.http.reply import ApiProblem
-from imserver.transport.exchange import Headers, HttpRequest
+from imserver.transport.http1 import Headers, HttpRequest
 
 T = TypeVar("T")
 V = TypeVar("V", bound=msgspec.Struct)

@@ -21,7 +21,7 @@ from imserver.http.reply import CMD, PROBLEM
 from imserver.http.views import as_request, create_api, create_stream_view, to_response
 from imserver.logging import request_id
 from imserver.node.http_servers import LISTENER_KEY, Servers
-from imserver.transport.exchange import HttpRequest, pattern_of
+from imserver.transport.http1 import HttpRequest, pattern_of
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from imserver.http.form import BadBody, app_of_rooms, read_cursor, room_id
 from imserver.http.operation import Header, Resource, one_of
 from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers, RequestRefused, stream_head, stream_refused
 from imserver.http.wire import page_and_cursor, view
-from imserver.transport.exchange import HttpRequest, HttpResponse
+from imserver.transport.http1 import HttpRequest, HttpResponse
 
 __all__ = [
     "PROBLEM",

@@ -27,7 +27,7 @@ from imserver.errors import CloseCode, HttpProblem, Problems
 from imserver.logging import OncePerMinute, RateLimitedLog
 from imserver.protocol.dialect import Dialect
 from imserver.transport.connection import SMALL_RECEIVE_BYTES, Connection, ConnectionContext, Encoding, Serve
-from imserver.transport.exchange import pattern_of
+from imserver.transport.http1 import pattern_of
 from imserver.transport.proxies import FORWARDING_HEADERS, TrustedProxies, is_address, is_loopback, network_of
 
 log = logging.getLogger(__name__)

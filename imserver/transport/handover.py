@@ -16,16 +16,20 @@ from msgspec import Struct
 from imserver.config.settings import LimitSettings
 from imserver.errors import Problems
 from imserver.metrics import Metrics
-from imserver.transport.exchange import (
+from imserver.transport.gate import Admission, Gate
+from imserver.transport.http1 import (
+    MAX_PUBLIC_BODY_BYTES,
+    Body,
     HttpRequest,
     HttpRoutes,
+    Mounts,
+    ParsedHead,
+    Streamed,
     header_block,
     problem_response,
     response_head,
     row_of,
 )
-from imserver.transport.gate import Admission, Gate
-from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES, Body, Mounts, ParsedHead, Streamed
 from imserver.transport.stream import Streams
 
 if TYPE_CHECKING:

@@ -21,29 +21,27 @@ from imserver import errors
 from imserver.clock import is_long_turn, serve_others
 from imserver.metrics import Metrics
 from imserver.transport.connection import ConnectionContext
-from imserver.transport.exchange import (
-    CORS,
-    HttpRequest,
-    HttpRoutes,
-    header_block,
-    keep_alive_response,
-    problem_response,
-    response_head,
-    row_of,
-)
 from imserver.transport.gate import Head, Refusal
 from imserver.transport.handover import LINGER_SECONDS, HandOver, ListenerContext
 from imserver.transport.http1 import (
     CONTINUE,
+    CORS,
     MAX_PUBLIC_BODY_BYTES,
     RECEIVE_BYTES,
     BadHead,
     Body,
+    HttpRequest,
+    HttpRoutes,
     KnownHeads,
     ParsedHead,
     end_of_head,
+    header_block,
+    keep_alive_response,
     plain_head,
     plain_request,
+    problem_response,
+    response_head,
+    row_of,
     streams,
 )
 from imserver.transport.outbox import MANY_CONNECTIONS, Backlog, Writer

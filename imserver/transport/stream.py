@@ -20,8 +20,8 @@ from imserver import errors
 from imserver.metrics import Metrics
 from imserver.model import DialectState
 from imserver.transport.connection import SMALL_RECEIVE_BYTES, Connection, ConnectionContext, Encoding, Serve
-from imserver.transport.exchange import pattern_of
 from imserver.transport.gate import Gate, Head, host_of
+from imserver.transport.http1 import pattern_of
 
 if TYPE_CHECKING:
     from imserver.protocol.dialect import Dialect

@@ -23,17 +23,21 @@ from geventwebsocket.handler import WebSocketHandler
 from imserver import errors
 from imserver.metrics import Metrics
 from imserver.transport import frames
-from imserver.transport.exchange import CORS, challenged, problem_body, problem_response, status_line
 from imserver.transport.gate import Gate, Head, Refusal
 from imserver.transport.handover import LINGER_SECONDS, Admitted, ListenerContext
 from imserver.transport.http1 import (
     CONTINUE,
+    CORS,
     RECEIVE_BYTES,
     BadHead,
     ParsedHead,
+    challenged,
     parse_head,
     plain_head,
     plain_request,
+    problem_body,
+    problem_response,
+    status_line,
     streams,
     wants_upgrade,
 )

@@ -48,7 +48,7 @@ from imserver.push.idempotency import Idempotency
 from imserver.push.push import LocalReach, Pushes
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Ban, ClosedSessions
-from imserver.transport.exchange import HttpRequest, HttpResponse
+from imserver.transport.http1 import HttpRequest, HttpResponse
 from imserver.transport.proxies import TrustedProxies
 from tests.core.back_end import AwayStore, BackEnd
 from tests.dialects.pusher.harness import apps_of

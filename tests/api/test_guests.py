@@ -7,7 +7,7 @@ from imserver.auth.tokens import Claims
 from imserver.config.settings import KeySettings, LimitSettings, TenantSettings
 from imserver.errors import IssuerUnavailable
 from imserver.http.call import answer
-from imserver.transport.exchange import HttpRequest
+from imserver.transport.http1 import HttpRequest
 from tests.features import ROUTES
 
 from .fakes import FakeNode, decoded, with_keys

@@ -4,7 +4,7 @@ import gevent
 import pytest
 
 from imserver.model import Event
-from imserver.transport.exchange import HEADERS
+from imserver.transport.http1 import HEADERS
 
 from .fakes import (
     BAD_PARAMETER,

@@ -16,7 +16,7 @@ from imserver.config.settings import Config
 from imserver.core.core import Core
 from imserver.http.call import Api, Call, Route, answer, read
 from imserver.http.operation import Resource, route_of
-from imserver.transport.exchange import HttpRequest, HttpResponse
+from imserver.transport.http1 import HttpRequest, HttpResponse
 from tests.api.fakes import LIMITED, FakeNode
 
 built: Counter[str] = Counter()

@@ -16,7 +16,7 @@ from imserver.dialects.centrifuge import api as centrifugo
 from imserver.http.reply import CMD, PREFLIGHT
 from imserver.node.flask_app import create_app
 from imserver.node.http_servers import LISTENER_KEY, Servers
-from imserver.transport.exchange import HEADER_LIST
+from imserver.transport.http1 import HEADER_LIST
 from tests.api.fakes import BAD_PARAMETER, SENT, FakeNode
 from tests.features import FEATURE_OF, FEATURES, ROUTES
 

@@ -33,7 +33,7 @@ from imserver.features.bots.parts import bots_of
 from imserver.http.call import Route, answer
 from imserver.node.flask_app import create_app
 from imserver.node.node import Node
-from imserver.transport.exchange import HttpRequest, HttpResponse
+from imserver.transport.http1 import HttpRequest, HttpResponse
 from tests.features import ROUTES
 
 SECRET: Final = "a secret of the back end, long enough"

@@ -286,7 +286,7 @@ def stream_channels(harness: Harness, app: str, column: str) -> bool:
     """Whether an event stream of the principal may subscribe to channels by itself."""
     from imserver.dialects.sse.api import EventStreams
     from imserver.http.reply import ApiProblem
-    from imserver.transport.exchange import HttpRequest
+    from imserver.transport.http1 import HttpRequest
 
     token, host, headers = credential(harness, column)
     headers["authorization"] = f"Bearer {token}"

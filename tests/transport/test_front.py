@@ -18,10 +18,10 @@ from imserver.metrics import Metrics
 from imserver.node.http_servers import echo
 from imserver.transport import one_request
 from imserver.transport.connection import Connection
-from imserver.transport.exchange import HttpRequest, HttpResponse
 from imserver.transport.gate import Admission, DialectPath, Gate, GatePolicy, Origins, adopt
 from imserver.transport.handover import HandOver, ListenerContext
 from imserver.transport.http import PIPELINED_SECONDS, FrontServer, HttpConnection
+from imserver.transport.http1 import HttpRequest, HttpResponse
 from imserver.transport.listener import Listener, bind
 from imserver.transport.outbox import MANY_CONNECTIONS
 from imserver.transport.proxies import TrustedProxies

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.node.http_servers import echo
 from imserver.protocol.dialect import EchoDialect
-from imserver.transport.exchange import pattern_of, row_of
 from imserver.transport.gate import (
     Admission,
     DialectPath,
@@ -23,7 +22,7 @@ from imserver.transport.gate import (
     Refusal,
     accept_token,
 )
-from imserver.transport.http1 import wants_upgrade
+from imserver.transport.http1 import pattern_of, row_of, wants_upgrade
 from imserver.transport.proxies import TrustedProxies
 from tests.transport.harness import ignore
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from imserver import errors
-from imserver.transport.exchange import problem_body, problem_response, response_head
+from imserver.transport.http1 import problem_body, problem_response, response_head
 from tests.features import PROBLEMS
 
 

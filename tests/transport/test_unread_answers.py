@@ -7,8 +7,8 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.transport.exchange import HttpRequest, HttpResponse
 from imserver.transport.http import LARGE_BYTES, HttpConnection
+from imserver.transport.http1 import HttpRequest, HttpResponse
 from imserver.transport.outbox import MANY_CONNECTIONS, Backlog
 from tests.integration.raw import handshake, request
 from tests.transport.harness import MEBIBYTE, POLLERS, Caller, look, until

@@ -45,8 +45,8 @@ from imserver.model import ACCEPTED, DialectState, Outcome
 from imserver.protocol.dialect import PublisherDialect
 from imserver.push.idempotency import UNTRACKED, Claimed, Waiting
 from imserver.transport.connection import Connection
-from imserver.transport.exchange import HttpRequest, HttpResponse
 from imserver.transport.gate import DialectPath, Head, host_of
+from imserver.transport.http1 import HttpRequest, HttpResponse
 
 log = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ from imserver.notify import Notify, encode_notify
 from imserver.push.idempotency import First, Idempotency, IdReused
 from imserver.push.push import Publishing, nothing_accepted
 from imserver.push.targets import PushToStore, StoreResult, addressed
-from imserver.transport.exchange import HttpResponse
+from imserver.transport.http1 import HttpResponse
 
 IDEMPOTENCY_KEY: Final = Header(
     "Idempotency-Key",

@@ -20,7 +20,7 @@ from imserver.config.values import Declarations
 from imserver.http.call import Api, Call, Route
 from imserver.http.operation import PREFIX, Header, Operation, Resource, route_of
 from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers
-from imserver.transport.exchange import HttpResponse
+from imserver.transport.http1 import HttpResponse
 
 # --- batches ------------------------------------------------------------------------------------------------
 

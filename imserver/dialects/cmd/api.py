@@ -45,7 +45,7 @@ from imserver.model import ACTION_PREFIX, Event, Outcome
 from imserver.protocol.forgiving import has_nul
 from imserver.push.push import UserPush
 from imserver.sessions.sessions import MAX_BAN_SECONDS, Sessions
-from imserver.transport.exchange import HttpResponse
+from imserver.transport.http1 import HttpResponse
 
 _ANSWERS: Final = {
     Outcome.SENT: SENT,

@@ -23,8 +23,8 @@ from imserver.http.reply import PROBLEM, ApiProblem, stream_head, stream_refused
 from imserver.http.wire import read_query
 from imserver.model import Limit, Login
 from imserver.sessions.sessions import close_code_of
-from imserver.transport.exchange import HttpRequest
 from imserver.transport.gate import Head, host_of
+from imserver.transport.http1 import HttpRequest
 from imserver.transport.stream import Stream, StreamEncoding
 
 if TYPE_CHECKING:

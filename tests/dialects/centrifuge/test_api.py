@@ -15,7 +15,7 @@ from imserver.errors import StorageUnavailable
 from imserver.http.call import Call
 from imserver.http.reply import MAX_BATCH_BYTES
 from imserver.model import Limit
-from imserver.transport.exchange import HttpRequest, HttpResponse
+from imserver.transport.http1 import HttpRequest, HttpResponse
 
 REQUEST = HttpRequest("POST", "/api/batch", b"", b"", {}, "127.0.0.1")
 READER = Principal("key", frozenset({Needs.READ.scope}), None)

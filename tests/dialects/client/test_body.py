@@ -25,7 +25,7 @@ from imserver.dialects.client.wire import ClientDialect
 from imserver.http.call import Call
 from imserver.http.form import BadBody
 from imserver.model import Event
-from imserver.transport.exchange import HttpRequest
+from imserver.transport.http1 import HttpRequest
 
 KINDS: list[type[ClientBody]] = [
     Binding, Client, GroupBody, MembershipBody, Push, PushToClient, PushToClients, PushToGroup, RegisterBody

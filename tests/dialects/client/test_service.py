@@ -17,8 +17,8 @@ from imserver.dialects.client.service import ClientService, Label
 from imserver.dialects.client.wire import ClientDialect
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.transport.connection import Connection
-from imserver.transport.exchange import HttpResponse
 from imserver.transport.gate import Head
+from imserver.transport.http1 import HttpResponse
 from imserver.transport.states import CLOSED
 from tests.hub.harness import Harness
 from tests.transport.harness import Client, until
