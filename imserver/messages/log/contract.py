@@ -419,16 +419,6 @@ class AppendRequest(Struct, eq=False):
     unsure: StorageUnsure | None = None
     """Set if the request was answered with it."""
 
-    def answer(self, result: Stored) -> None:
-        """Pass the result to whoever waits for it. Never switches."""
-        if self.owner is not None:
-            self.owner.stored(self, result)
-        elif self.unsure is not None:
-            if self.unsure.on_known is not None:
-                self.unsure.on_known(result)
-        elif self.done is not None:
-            self.done(result)
-
 
 class Commit(Struct, frozen=True, gc=False, tag="l", array_like=True):
     """What a transaction stored in the log of an app: all ids from ``first`` to ``last``, or those that

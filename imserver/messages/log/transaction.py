@@ -89,12 +89,8 @@ class ChangeRequest(Struct):
     outcome: Outcome | None = None
     unsure: StorageUnsure | None = None
     rejected: None = None
+    owner: None = None
     size: int = 0
-
-    def answer(self, result: Outcome) -> None:
-        """Pass the result to whoever waits for it. Never switches."""
-        if self.unsure is None:
-            self.done(result)
 
 
 class _Facts(Struct, frozen=True):

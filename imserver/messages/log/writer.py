@@ -591,8 +591,12 @@ def _refuse(queue: _Queue, count: int, error: StorageUnavailable) -> None:
 
 
 def _answer(request: Request, outcome: Outcome) -> None:
+    """Pass an outcome to whoever waits for it. Never switches."""
     try:
-        request.answer(outcome)  # type: ignore[arg-type]  # a change gets a Change, a draft an Appended
+        if request.owner is not None:
+            request.owner.stored(request, outcome)  # type: ignore[arg-type]  # a draft gets an Appended
+        elif (done := request.done if request.unsure is None else request.unsure.on_known) is not None:
+            done(outcome)  # type: ignore[arg-type]  # a change gets a Change
     except Exception:
         log.exception("a requester could not be answered")
 
