@@ -201,6 +201,8 @@ class ChaosRun:
             self.show_phase("absent users are notified")
             figures |= absent.figures()
         notes = self._notes(settled, audit)
+        if absent is not None:
+            notes["not_notified"] = absent.missing
         if self._history.exists():
             self.show_phase("the history is judged")
             judgement, notes["broken"] = judge(self._history)

@@ -37,8 +37,8 @@ TURN: Final = 2 * READS_EVERY
 READ_SECONDS: Final = 2.0
 """Who has read the message later after its sending may have been notified."""
 RETRY_SECONDS: Final = 0.2
-LAST_SECONDS: Final = 120.0
-"""For the last notifications: a lease may have to end first, and a push service may have been silent."""
+LAST_SECONDS: Final = 480.0
+"""For the last notifications: the longest pause before another attempt is 450 seconds."""
 # Of RFC 8291, appendix A.
 _KEYS: Final = {
     "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
@@ -78,6 +78,8 @@ class AbsentUsers(threading.Thread):
         """Users who have not read their message."""
         self.readers: list[str] = []
         """Users who have read it in time."""
+        self.missing: list[str] = []
+        """Users who were not notified, at the end."""
 
     def settings(self, config: str, folder: Path) -> tuple[str, dict[str, str]]:
         """The settings and the variables of nodes that send to these devices. Writes into ``folder``."""
@@ -155,12 +157,12 @@ class AbsentUsers(threading.Thread):
         self.service.close()
         self._devices.close()
         received = self.received()
-        missing = [user for user in self.unread if user not in received]
+        self.missing = [user for user in self.unread if user not in received]
         devices = [received[user] for user in self.unread if user in received]
         return {
             "notified": len(devices),
             "notified_devices": sum(user in received for user in self._tokens.values()),
-            "notifications_lost": len(missing),
+            "notifications_lost": len(self.missing),
             "notifications_again": sum(topics.total() - 1 for topics in devices),
             "notifications_doubled": sum(len(topics) - 1 for topics in devices),
             "notifications_spared": len(self.readers),

@@ -23,8 +23,7 @@ __all__ = ["FEATURE", "services_of"]
 def services_of(config: Config, tenants: Tenants) -> tuple[MobileService, ...]:
     """The three services, for a node or a command."""
     addresses, requests = settings_of(config, MobilePushSettings), Outgoing()
-    tokens = apns.ProviderTokens()
-
+    tokens: dict[object, apns.ProviderToken] = {}
     return (
         MobileService(fcm.NAME, tenants, lambda of: fcm.client_of(of.fcm, addresses, requests), fcm.FORM),
         MobileService(apns.NAME, tenants, lambda of: apns.client_of(of.apns, tokens, addresses), apns.FORM),

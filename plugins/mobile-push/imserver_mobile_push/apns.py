@@ -7,14 +7,13 @@ Sources: "Sending notification requests to APNs", "Establishing a token-based co
 from __future__ import annotations
 
 import re
-from functools import partial
+from functools import lru_cache, partial
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 from uuid import NAMESPACE_URL, uuid5
 
 import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.plugin.wire import PushNotice, PushResult
@@ -45,9 +44,10 @@ if TYPE_CHECKING:
 
 NAME: Final = "apns"
 FORM: Final = re.compile(r"([0-9A-Fa-f]{2}){32,100}")
-RENEW_SECONDS: Final = 40 * 60
-"""Age at which a token is replaced: Apple refuses those of an hour, and new ones within 20 minutes."""
-YOUNG_SECONDS: Final = 20 * 60.0
+EVERY_SECONDS: Final = 30 * 60
+"""The time between the times in two tokens."""
+YOUNG_SECONDS: Final = 5 * 60
+"""The age at which a token is used first."""
 _TRIES: Final = 3
 
 RULES: Final = rules(
@@ -60,8 +60,7 @@ RULES: Final = rules(
         "BadCertificate BadCertificateEnvironment BadEnvironmentKeyIdInToken BadTopic InvalidProviderToken",
     ),
     (MEND, "MissingProviderToken MissingTopic TopicDisallowed UnrelatedKeyIdInToken"),
-    (RENEW, "ExpiredProviderToken"),
-    (Rule("later", YOUNG_SECONDS), "TooManyProviderTokenUpdates"),
+    (RENEW, "ExpiredProviderToken TooManyProviderTokenUpdates"),
     (LATER, "IdleTimeout InternalServerError ServiceUnavailable Shutdown TooManyRequests"),
 )
 """Reason → what is done."""
@@ -102,33 +101,36 @@ def payload_of(notice: PushNotice) -> bytes:
     return msgspec.json.encode({"aps": aps_of(notice), "imserver": facts_of(notice, with_text=False)})
 
 
-class _Token(Struct, frozen=True):
-    """A token of our key, with the time in it (Unix seconds)."""
+class ProviderToken:
+    """The tokens of one key. Two of them are good at any time: that of the clock and the one before it.
 
-    text: str
-    made: float
+    Apple refuses a token that is older than an hour, and one that comes within 20 minutes of another. So the
+    time in a token is a multiple of half an hour, and its signature depends on key and content alone: all
+    nodes make the same. It is used when it is 5 to 35 minutes old, as clocks may be wrong by some minutes.
+    Where Apple refuses the next one, because it came too soon, the one before is good until it does not.
+    """
+
+    def __init__(self, settings: ApnsSettings, key: EllipticCurvePrivateKey) -> None:
+        self.text = lru_cache(2)(partial(_sign, settings, key))
+        """The token with a time in it (Unix seconds)."""
+        self._kept = 0
+        """The time in the one before, if Apple has refused its successor."""
+
+    def now(self) -> int:
+        """The time in the token that is used now. Never switches."""
+        # Apple refuses it at the age of an hour.
+        is_good = self._kept <= time() < self._kept + 2 * EVERY_SECONDS - YOUNG_SECONDS
+        return self._kept if is_good else int(time() - YOUNG_SECONDS) // EVERY_SECONDS * EVERY_SECONDS
+
+    def other(self, refused: int) -> int:
+        """The time in the other token, which is used now that Apple has refused one. Never switches."""
+        self._kept = 0
+        newest = self.now()
+        self._kept = newest - EVERY_SECONDS if refused == newest else 0
+        return self._kept or newest
 
 
-class ProviderTokens:
-    """Owner of the tokens of all keys. Apple refuses new ones that come too soon. So apps with one key share
-    its token, and it outlives changes of their settings. Other nodes, and this one after a restart, make the
-    same within a period: the time in it is the begin, and a signature depends on key and content alone."""
-
-    def __init__(self) -> None:
-        self._by_key: dict[tuple[object, ...], Kept[_Token]] = {}
-
-    def of(self, settings: ApnsSettings, key: EllipticCurvePrivateKey) -> Kept[_Token]:
-        """The token of a key. Never switches."""
-        names = settings.team_id, settings.key_id, key.public_key().public_numbers()
-        if names not in self._by_key:
-            # One of the future was made before the clock was mended; Apple would refuse it until then.
-            self._by_key[names] = Kept(
-                partial(_sign, settings, key), lambda one: -60 < time() - one.made < RENEW_SECONDS
-            )
-        return self._by_key[names]
-
-
-def _sign(settings: ApnsSettings, key: EllipticCurvePrivateKey) -> _Token:
+def _sign(settings: ApnsSettings, key: EllipticCurvePrivateKey, made: int) -> str:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
     from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
@@ -143,15 +145,14 @@ def _sign(settings: ApnsSettings, key: EllipticCurvePrivateKey) -> _Token:
         numbers = decode_dss_signature(key.sign(content, algorithm))
         return b"".join(number.to_bytes(32, "big") for number in numbers)
 
-    begin = int(time() // YOUNG_SECONDS * YOUNG_SECONDS)
-    head, claims = {"alg": "ES256", "kid": settings.key_id}, {"iss": settings.team_id, "iat": begin}
-    return _Token(signed_token(head, claims, sign), begin)
+    head, claims = {"alg": "ES256", "kid": settings.key_id}, {"iss": settings.team_id, "iat": made}
+    return signed_token(head, claims, sign)
 
 
 class ApnsClient:
-    """Sends for one app. Owner of its connection. ``token``: that of its key."""
+    """Sends for one app. Owner of its connection. ``token``: those of its key."""
 
-    def __init__(self, settings: ApnsSettings, token: Kept[_Token], url: str, seconds: float) -> None:
+    def __init__(self, settings: ApnsSettings, token: ProviderToken, url: str, seconds: float) -> None:
         self._settings = settings
         self._token = token
         self._url = url.rstrip("/")
@@ -166,13 +167,11 @@ class ApnsClient:
     def send(self, token: str, notice: PushNotice) -> PushResult:
         """Hand over a notification. Switches. Raises Unreachable."""
         short = fitted(notice, 4096, lambda one: len(payload_of(one)))
-        body, ours = payload_of(short), self._token.get()
+        body, ours = payload_of(short), self._token.now()
         answer = self._ask(token, notice, body, ours)
         rule, reason = self._rule(answer)
-        # Apple refuses tokens that are renewed too often, so a young one stays.
-        if rule.renew and (time() - ours.made >= YOUNG_SECONDS or self._token.value is not ours):
-            self._token.drop(ours)
-            answer = self._ask(token, notice, body, self._token.get())
+        if rule.renew:
+            answer = self._ask(token, notice, body, self._token.other(ours))
             rule, reason = self._rule(answer)
         result = rule.result(answer.status, described(f"{answer.status} {reason}".rstrip()), answer.headers)
         since = json_object(answer.body).get("timestamp")
@@ -188,11 +187,11 @@ class ApnsClient:
         reason = str(json_object(answer.body).get("reason", ""))
         return RULES.get(reason) or rule_of_status(answer.status), reason
 
-    def _ask(self, token: str, notice: PushNotice, body: bytes, ours: _Token) -> Answer:
+    def _ask(self, token: str, notice: PushNotice, body: bytes, ours: int) -> Answer:
         """Send a request, on another connection if the server has not begun with it. Switches. Raises
         Unreachable."""
         headers = [
-            ("authorization", f"bearer {ours.text}"),
+            ("authorization", f"bearer {self._token.text(ours)}"),
             ("apns-id", str(uuid5(NAMESPACE_URL, f"imserver:{notice.id}"))),
             ("apns-topic", self._settings.topic),
             *headers_of(notice, time()).items(),
@@ -213,11 +212,13 @@ class ApnsClient:
 
 
 def client_of(
-    settings: ApnsSettings, tokens: ProviderTokens, addresses: MobilePushSettings
+    settings: ApnsSettings, tokens: dict[object, ProviderToken], addresses: MobilePushSettings
 ) -> ApnsClient | None:
-    """Sends for one application; None: there is none. Raises BadKey."""
+    """Sends for one application; None: there is none. Raises BadKey. Apps with one key share ``tokens``."""
     key = apns_key(settings)
     if key is None:
         return None
     url = addresses.apns_sandbox_url if settings.sandbox else addresses.apns_url
-    return ApnsClient(settings, tokens.of(settings, key), url, addresses.seconds)
+    names = settings.team_id, settings.key_id, key.public_key().public_numbers()
+    token = tokens.setdefault(names, ProviderToken(settings, key))
+    return ApnsClient(settings, token, url, addresses.seconds)

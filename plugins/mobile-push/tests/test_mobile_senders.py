@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,6 +44,18 @@ def fake_of(site: Site, name: str) -> Any:
 
 def send(site: Site, name: str, notice: PushNotice = NOTICE) -> PushResult:
     return site.services[name].send(APP, DEVICES[name], notice)
+
+
+@pytest.fixture
+def clock(site: Site, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the minutes since the first use of a token of Apple, and by how many the nodes are wrong."""
+    begin = time.time() // apns.EVERY_SECONDS * apns.EVERY_SECONDS + apns.YOUNG_SECONDS
+
+    def set_to(minutes: float, wrong: float = 0.0) -> None:
+        site.apns.clock = lambda: begin + minutes * 60
+        monkeypatch.setattr(apns, "time", lambda: begin + (minutes + wrong) * 60)
+
+    return set_to
 
 
 def changed(**fields: Any) -> PushNotice:
@@ -200,12 +213,13 @@ def test_the_tables_are_those_of_the_code_and_of_the_fakes() -> None:
     ("service", "error", "status", "text"), ROWS, ids=lambda value: value.replace(" ", "-")[:40]
 )
 def test_an_answer_is_followed_as_the_table_says(
-    site: Site, service: str, error: str, status: str, text: str
+    site: Site, clock: Any, service: str, error: str, status: str, text: str
 ) -> None:
+    clock(1)
     fake, device = fake_of(site, service), DEVICES[service]
     code, _, of_token = error.partition(" of the ")
     more = {"message": "The registration token is not a valid FCM registration token"} if of_token else {}
-    renews = text.startswith("new access token")
+    renews = "and once more" in text
     fake.behave(device, *[Do(code, more=more)] * (2 if renews else 1))
     result = send(site, service)
     assert result.status == int(status)
@@ -264,45 +278,34 @@ def test_no_access_token_is_a_reason_to_wait_and_shows_no_secret(site: Site) -> 
         assert fake.token_requests == 1, "each of the five has asked"
 
 
-def test_apples_token_is_renewed_between_20_and_60_minutes(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+def test_nodes_whose_clocks_are_wrong_by_minutes_change_apples_token_each_half_hour(
+    site: Site, clock: Any
 ) -> None:
-    passed, begin = [0.0], time.time() // apns.YOUNG_SECONDS * apns.YOUNG_SECONDS
-    site.apns.clock = lambda: begin + passed[0]
-    monkeypatch.setattr(apns, "time", site.apns.clock)
-    ages = []
-    for minutes in (0, 19, 39, 41, 79, 82):
-        passed[0] = minutes * 60.0
-        assert send(site, "apns").outcome == "taken"
-        ages.append(len(site.apns.tokens))
-    assert ages == [1, 1, 1, 2, 2, 3]
-    # A token that Apple finds too old is renewed early. A young one stays: Apple would refuse another.
-    device = DEVICES["apns"]
-    for minutes, tokens, outcome in ((83, 3, "later"), (110, 4, "taken")):
-        passed[0] = minutes * 60.0
-        site.apns.behave(device, Do("ExpiredProviderToken"))
-        assert send(site, "apns").outcome == outcome
-        assert (len(site.apns.tokens), site.apns.problems) == (tokens, [])
-    passed[0] = 150 * 60.0
-    for ahead, outcome in ((3600.0, "later"), (0.0, "taken")):  # the clock is mended
-        monkeypatch.setattr(apns, "time", lambda ahead=ahead: begin + passed[0] + ahead)
-        assert send(site, "apns").outcome == outcome
-
-
-def test_apple_takes_what_a_node_sends_after_a_restart_and_what_another_one_sends(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    passed, begin = [0.0], time.time() // apns.YOUNG_SECONDS * apns.YOUNG_SECONDS
-    site.apns.clock = lambda: begin + passed[0]
-    monkeypatch.setattr(apns, "time", site.apns.clock)
-    assert send(site, "apns").outcome == "taken"
-    passed[0] = 19 * 60.0
     config = Config(of_features=(("mobile_push", MobilePushSettings(apns_url=site.apns.url)),))
-    others = {each.name: each for each in services_of(config, SimpleNamespace(get=site.tenants.get))}
-    assert send(site._replace(services=others), "apns").outcome == "taken"
-    assert (len(site.apns.tokens), site.apns.problems) == (1, [])
-    for each in others.values():
+    services = services_of(config, SimpleNamespace(get=site.tenants.get))
+    other = site._replace(services={each.name: each for each in services})
+    for minutes in range(5, 240):
+        for node, wrong in ((site, 4.5), (other, -4.5)):
+            clock(minutes, wrong)
+            assert send(node, "apns").outcome == "taken"
+        assert (len(site.apns.tokens), site.apns.problems) == (1 + int(minutes + 4.5) // 30, [])
+    for each in services:
         each.close()
+
+
+def test_apples_last_token_is_used_while_it_refuses_the_next(site: Site, clock: Any) -> None:
+    fake, counts = site.apns, []
+    for minutes in (29, 31, 48, 51, 61, 69):
+        clock(minutes)
+        assert send(site, "apns").outcome == "taken"
+        counts.append((len(fake.tokens), len(fake.problems)))
+    assert counts == [(1, 0), (1, 1), (1, 1), (2, 1), (2, 2), (2, 2)]
+    fake.tokens.clear()
+    fake.behave(DEVICES["apns"], Do("ExpiredProviderToken"))  # there is a newer one
+    assert send(site, "apns").outcome == "taken"
+    for wrong, outcome in ((60, "later"), (0, "taken")):  # the clock was ahead, and is mended
+        clock(150, wrong)
+        assert send(site, "apns").outcome == outcome
 
 
 # --- apps ---------------------------------------------------------------------------------------------------
