@@ -18,7 +18,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from imserver import errors
-from imserver.api.routes import routes_at, unread_body_limit
+from imserver.api.v1.table import routes_at, unread_body_limit
 from imserver.logging import open_logs
 from imserver.node import feature_list
 from imserver.node.flask_app import create_app

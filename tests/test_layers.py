@@ -45,7 +45,6 @@ LAYERS = (
     ("protocol",),
     ("logging", "process"),
     ("config",),
-    ("message_view",),
     ("metric_table", "metrics", "model", "notify"),
     ("errors", "assets", "clock", "threads", "version", "__init__"),
 )

@@ -22,7 +22,7 @@ PACKAGE: Final = ROOT / "imserver"
 PLUGINS: Final = sorted((ROOT / "plugins").glob("*/imserver_*"))
 FACE: Final = PACKAGE / "plugin"
 OUTSIDE_THE_CORE: Final = ("features", "dialects", "messages", "commands", "plugin")
-QUESTIONS: Final = ("accounts", "relations", "reviews", "back_ends", "observer")
+QUESTIONS: Final = ("questions", "observer")
 """The modules of ``auth/`` with which the core asks features."""
 PRIVATE: Final = re.compile(
     r"(?<!\bself)(?<!\bcls)\.(_[A-Za-z]\w*)"

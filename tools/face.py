@@ -36,7 +36,7 @@ import: it says where a feature gets such an object.
 
 _GOT: Final[Mapping[str, Mapping[str, str]]] = {
     "imserver.plugin.http": {"Operation: the fields `more`": "imserver.http.operation:Operation"},
-    "imserver.plugin.identity": {"core.identity.back_ends": "imserver.auth.back_ends:BackEnds"},
+    "imserver.plugin.identity": {"core.identity.back_ends": "imserver.auth.questions:BackEnds"},
     "imserver.plugin.messages": {
         "log.annotations": "imserver.messages.log.annotations:AnnotationWriter",
         "log.conversations": "imserver.messages.log.conversations:ConversationReader",

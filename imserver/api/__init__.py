@@ -1,1 +1,1 @@
-"""The HTTP API: one table of routes for both servers, see :mod:`imserver.api.routes`."""
+"""The HTTP API: one table of routes for both servers, see :mod:`imserver.api.v1.table`."""

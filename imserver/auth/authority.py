@@ -22,10 +22,10 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.auth.accounts import BOT_TOKEN_PREFIX, AccountLookup, AccountSession
 from imserver.auth.login import Logins
-from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
+from imserver.auth.login_tokens import PAGE_TOKEN_PREFIX, PageTokens
 from imserver.auth.principal import ALL_SCOPES, BAD_TOKEN, DEMO, NOBODY, RIGHTS, Kind, Need, Principal
+from imserver.auth.questions import BOT_TOKEN_PREFIX, AccountLookup, AccountSession
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadToken
 from imserver.config.settings import Config, KeySettings

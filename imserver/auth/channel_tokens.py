@@ -23,7 +23,7 @@ from imserver.auth.tokens import (
     verified_payload,
 )
 from imserver.config.settings import JwtSettings
-from imserver.protocol.partial import Partial
+from imserver.protocol.forgiving import Partial
 
 
 class ChannelClaims(Partial, frozen=True):

@@ -11,10 +11,10 @@ from time import time
 from typing import Final, Protocol
 
 from imserver import errors
-from imserver.auth.back_ends import BackEnds
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.login_tokens import LoginTokens
 from imserver.auth.observer import Denial, Observer
+from imserver.auth.questions import BackEnds
 from imserver.auth.quotas import ConnectionQuota, Expiry
 from imserver.auth.rules import (
     ALLOWED,

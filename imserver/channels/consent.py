@@ -10,10 +10,9 @@ from msgspec import UNSET, Raw, UnsetType, field
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.auth.back_ends import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.mutes import MutedUsers
-from imserver.auth.reviews import Reviews
+from imserver.auth.questions import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable, Reviews
 from imserver.channels.members import (
     INSUFFICIENT_STATE,
     SERVER_UNSUBSCRIBE,
@@ -26,7 +25,7 @@ from imserver.channels.subscriptions import Channels
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import USER_CHANNEL
 from imserver.model import ChannelPart, Event
-from imserver.protocol.partial import Partial
+from imserver.protocol.forgiving import Partial
 from imserver.transport.connection import Connection
 
 T = TypeVar("T")

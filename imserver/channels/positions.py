@@ -17,9 +17,8 @@ from imserver.channels.members import Publication
 from imserver.cluster.history import HistoryPage, Position
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import ChannelPosition, LocalChannel
-from imserver.message_view import payload_of
 from imserver.model import Event
-from imserver.protocol.fossil import compressed
+from imserver.protocol.publications import compressed, payload_of
 from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)

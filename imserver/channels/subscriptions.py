@@ -25,7 +25,7 @@ from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.hub.hub import LocalChannel
 from imserver.model import Event
-from imserver.protocol.fossil import compressed
+from imserver.protocol.publications import compressed
 from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)

@@ -10,20 +10,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec import Struct
 from msgspec.structs import astuple
 
-from imserver.auth.accounts import AccountLookup, NoAccountLookup
 from imserver.auth.authority import AllowLists, Authority, Keys
-from imserver.auth.back_ends import BackEnds, NoBackEnds
-from imserver.auth.denials import Denials
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
-from imserver.auth.login_tokens import LoginTokens
+from imserver.auth.login_tokens import LoginTokens, PageTokens
 from imserver.auth.mutes import MutedUsers
-from imserver.auth.observer import NoObserver, Observer, observer_of, report_commands
-from imserver.auth.page_tokens import PageTokens
+from imserver.auth.observer import Denials, NoObserver, Observer, observer_of, report_commands
 from imserver.auth.principal import Principal
+from imserver.auth.questions import (
+    AccountLookup,
+    BackEnds,
+    NoAccountLookup,
+    NoBackEnds,
+    NoRelations,
+    NoReviews,
+    Relations,
+    Reviews,
+)
 from imserver.auth.rates import SenderRates
-from imserver.auth.relations import NoRelations, Relations
-from imserver.auth.reviews import NoReviews, Reviews
 from imserver.auth.tenants import AppObjection, Tenants
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.connections import Connections
@@ -35,8 +39,7 @@ from imserver.cluster.nodes import NodeQueries, Overview, StateQuery
 from imserver.cluster.registry import Lease, LocalValues, SoloRegistry, node_name
 from imserver.config.settings import Config
 from imserver.config.values import CORE, Declarations
-from imserver.core.draining import Draining
-from imserver.core.network import build_network
+from imserver.core.network import Draining, build_network
 from imserver.core.services import (
     ChannelServices,
     ClusterServices,

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from msgspec import Struct
 
-from imserver.auth.accounts import AccountLookup
 from imserver.auth.authority import AllowLists, Authority, Keys
-from imserver.auth.back_ends import BackEnds
 from imserver.auth.login import Logins
+from imserver.auth.login_tokens import PageTokens
 from imserver.auth.mutes import MutedUsers
 from imserver.auth.observer import Observer
-from imserver.auth.page_tokens import PageTokens
+from imserver.auth.questions import AccountLookup, BackEnds, Relations, Reviews
 from imserver.auth.rates import BucketList, SenderRates, Shared
-from imserver.auth.relations import Relations
-from imserver.auth.reviews import Reviews
 from imserver.auth.tenants import Tenants
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.connections import Connections
@@ -88,7 +85,7 @@ class NodeState:
         """The part of the node that starts or ends now, while it does not serve."""
         self.drained = False
         """True while an operator wants no clients here. Owned by
-        :class:`imserver.core.draining.Draining`."""
+        :class:`imserver.core.network.Draining`."""
         self.max_connections = 0
         """As many as this process may open files for."""
         self.chat_page = ""

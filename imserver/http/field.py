@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from msgspec import Struct
 
-from imserver.auth.accounts import GOCHAT
+from imserver.auth.questions import GOCHAT
 from imserver.config.declared import about
 
 PAGE_LIMIT: Final = 10_000

@@ -11,7 +11,7 @@ from gevent.event import AsyncResult
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from imserver.auth.reviews import ReviewDecision
+from imserver.auth.questions import ReviewDecision
 from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, read
 from imserver.core.services import IdentityServices, SessionServices
 from imserver.errors import ReviewUnavailable, TooManyMessages

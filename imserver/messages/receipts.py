@@ -14,7 +14,7 @@ from typing import Annotated, Final
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.relations import Relations
+from imserver.auth.questions import Relations
 from imserver.cluster.nodes import NodeMessages
 from imserver.config.declared import about
 from imserver.core.services import SessionServices

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from imserver.auth.relations import Relations
+from imserver.auth.questions import Relations
 from imserver.channels.members import ChannelRefused
 from imserver.cluster.history import Position
 from imserver.errors import StorageUnavailable

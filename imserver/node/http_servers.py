@@ -16,10 +16,16 @@ from typing import TYPE_CHECKING, Any
 from gevent.hub import get_hub
 from msgspec.structs import replace
 
-from imserver.api.routes import routes_at, unread_body_limit
 from imserver.api.v1.publisher import Publisher
 from imserver.api.v1.push import push_api
-from imserver.api.v1.table import commands_of, document_of, operations_of, routes_of
+from imserver.api.v1.table import (
+    commands_of,
+    document_of,
+    operations_of,
+    routes_at,
+    routes_of,
+    unread_body_limit,
+)
 from imserver.auth.quotas import limited
 from imserver.config.settings import Config, ListenSettings
 from imserver.config.values import Declarations

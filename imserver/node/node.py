@@ -20,8 +20,7 @@ from imserver.auth.tenants import Tenant
 from imserver.clock import until_beat
 from imserver.config.settings import Config
 from imserver.core.core import Core
-from imserver.core.draining import wait_while
-from imserver.core.network import gate_policy
+from imserver.core.network import gate_policy, wait_while
 from imserver.errors import StartError
 from imserver.hub.expiry import Pings
 from imserver.logging import RequestLog

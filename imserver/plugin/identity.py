@@ -3,15 +3,22 @@
 import warnings
 from typing import Any
 
-from imserver.auth import back_ends, login
-from imserver.auth.accounts import GOCHAT, AccountSession, Holder
-from imserver.auth.back_ends import BackEndCall, BackEndRefused, BackEndUnavailable, LoginAnswer
+from imserver.auth import login, questions
 from imserver.auth.issuers import Issuer
 from imserver.auth.observer import Act, Denial, NoObserver
 from imserver.auth.principal import BadSignature, Need, Needs, Principal
+from imserver.auth.questions import (
+    GOCHAT,
+    AccountSession,
+    BackEndCall,
+    BackEndRefused,
+    BackEndUnavailable,
+    Holder,
+    LoginAnswer,
+    Relations,
+    ReviewDecision,
+)
 from imserver.auth.rates import Buckets, Rate, TooManyRequests, by_address
-from imserver.auth.relations import Relations
-from imserver.auth.reviews import ReviewDecision
 from imserver.auth.rules import LoginDecision
 from imserver.auth.tenants import AppSecrets, BadTenant, Tenant, Tenants
 from imserver.auth.tokens import BadKey, BadToken, TokenExpired, UnverifiedClaims, token_end
@@ -58,4 +65,4 @@ def __getattr__(name: str) -> Any:
     warnings.warn(
         f"{__name__}.{name} is deprecated: it is in core.identity", DeprecationWarning, stacklevel=2
     )
-    return back_ends.BackEnds if name == "BackEnds" else login.Logins
+    return questions.BackEnds if name == "BackEnds" else login.Logins

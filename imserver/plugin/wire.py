@@ -1,7 +1,6 @@
 """The face: dialects, commands, events and connections."""
 
 from imserver.hub.fanout import AckedState
-from imserver.message_view import on_one_line, payload_of
 from imserver.model import (
     AskHistory,
     AskPresence,
@@ -25,8 +24,8 @@ from imserver.model import (
 )
 from imserver.notify import Notify, PushNotice, PushResult, PushService
 from imserver.protocol.dialect import Dialect, LateModule, Readers
-from imserver.protocol.forgiving import Fields, Refused, has_nul, well_formed, without_nulls
-from imserver.protocol.partial import Partial
+from imserver.protocol.forgiving import Fields, Partial, Refused, has_nul, well_formed, without_nulls
+from imserver.protocol.publications import on_one_line, payload_of
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.transport.gate import Head, host_of

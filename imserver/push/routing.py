@@ -290,7 +290,7 @@ class Rerouting:
         found nowhere. Must not switch."""
         self.patience = 0.0
         """How many seconds a push waits for a user who is nowhere: :data:`RETURN_SECONDS` while this node
-        drains. Set by :class:`imserver.core.draining.Draining`."""
+        drains. Set by :class:`imserver.core.network.Draining`."""
 
     @property
     def waiting(self) -> int:

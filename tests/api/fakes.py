@@ -12,14 +12,12 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from imserver.auth.accounts import NoAccountLookup
 from imserver.auth.authority import AllowLists, Authority, Keys
-from imserver.auth.denials import Denials
+from imserver.auth.login_tokens import PageTokens
 from imserver.auth.mutes import MutedUsers
-from imserver.auth.observer import NoObserver
-from imserver.auth.page_tokens import PageTokens
+from imserver.auth.observer import Denials, NoObserver
+from imserver.auth.questions import NoAccountLookup, NoRelations
 from imserver.auth.rates import BucketList, SenderRates
-from imserver.auth.relations import NoRelations
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import Claims

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from imserver.auth.authority import Keys, refusal
-from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
+from imserver.auth.login_tokens import PAGE_TOKEN_PREFIX, PageTokens
 from imserver.auth.principal import ALL_SCOPES, NOBODY, Needs
 from imserver.config.settings import ApiSettings, Config, KeySettings, TenantSettings
 from imserver.errors import Problems

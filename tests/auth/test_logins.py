@@ -9,7 +9,7 @@ from typing import Any
 import jwt
 import pytest
 
-from imserver.auth.back_ends import NoBackEnds
+from imserver.auth.questions import NoBackEnds
 from imserver.auth.rules import UNDECIDED
 from imserver.config.settings import BackEndSettings, JwtSettings, TenantSettings, WebhookSettings
 from imserver.errors import StartError

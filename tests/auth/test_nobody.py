@@ -6,9 +6,15 @@ from typing import Any
 
 import pytest
 
-from imserver.auth.back_ends import BackEndUnavailable, NoBackEnds
 from imserver.auth.observer import NoObserver, observer_of
-from imserver.auth.reviews import ALLOWED, UNDECIDED, NoReviews, ReviewDecision
+from imserver.auth.questions import (
+    ALLOWED,
+    UNDECIDED,
+    BackEndUnavailable,
+    NoBackEnds,
+    NoReviews,
+    ReviewDecision,
+)
 from imserver.config.settings import TenantSettings, WebhookSettings
 from imserver.model import Event
 

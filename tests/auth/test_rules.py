@@ -16,8 +16,7 @@ from imserver.auth.tokens import BadKey, BadToken, make_token, read_token
 from imserver.channels.subscriptions import Subscribed
 from imserver.config.settings import ChannelSettings, JwtSettings, TenantSettings
 from imserver.config.values import ConfigError
-from imserver.dialects.cmd.answers import CmdAnswers
-from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdDialect
+from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers, CmdDialect
 from imserver.hub.hub import App, LocalChannel
 from imserver.model import Subscribe
 from imserver.node.feature_list import load_config

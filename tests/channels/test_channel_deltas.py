@@ -15,7 +15,7 @@ from imserver.dialects.centrifuge.service import CentrifugeAnswers, CentrifugeSt
 from imserver.dialects.centrifuge.wire import CentrifugeDialect
 from imserver.hub.hub import LocalChannel
 from imserver.model import ChannelPart, Event, Subscribe
-from imserver.protocol import fossil
+from imserver.protocol import publications
 from imserver.transport.connection import Connection
 from tests.core.cluster_harness import MULTI
 from tests.hub.harness import Harness
@@ -112,7 +112,7 @@ def test_the_first_publication_is_whole_and_the_others_are_deltas(harness: Harne
 
 def test_a_delta_is_made_once_for_all_subscribers(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     deltas: list[bytes] = []
-    monkeypatch.setattr(fossil, "make_delta", lambda before, after: deltas.append(after))
+    monkeypatch.setattr(publications, "make_delta", lambda before, after: deltas.append(after))
     readers = [Reader(harness, f"user {number}") for number in range(5)]
     publish(harness, 1, 2)
     assert [numbers(reader) for reader in readers] == [[1, 2]] * 5
@@ -122,7 +122,7 @@ def test_a_delta_is_made_once_for_all_subscribers(harness: Harness, monkeypatch:
 def test_no_delta_is_made_and_nothing_retained_if_nobody_reads_deltas(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fossil, "make_delta", None)
+    monkeypatch.setattr(publications, "make_delta", None)
     bob = Reader(harness, "bob", delta=False)
     publish(harness, 1, 2)
     assert numbers(bob) == [1, 2]

@@ -15,8 +15,7 @@ from imserver.channels.members import ChannelRefused
 from imserver.channels.options import UNKNOWN
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings, TenantSettings
-from imserver.dialects.cmd.answers import CmdAnswers
-from imserver.dialects.cmd.wire import ChannelCmdDialect
+from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers
 from imserver.metrics import CountsByApp
 from imserver.model import AskHistory, AskPresence, ChannelPart, Event, Outcome, Publish, Reply, Subscribe
 from imserver.push.push import Publishing

@@ -26,8 +26,7 @@ from imserver.dialects.centrifuge.wire import (
     ClientView,
     PresenceResult,
 )
-from imserver.dialects.cmd.answers import CmdAnswers
-from imserver.dialects.cmd.wire import ChannelCmdDialect
+from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers
 from imserver.model import (
     AskHistory,
     AskPresence,

@@ -7,10 +7,10 @@ from typing import Any
 import jwt
 from msgspec.structs import asdict
 
-from imserver.auth.accounts import NoAccountLookup
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.login_tokens import LoginTokens
+from imserver.auth.questions import NoAccountLookup
 from imserver.auth.tenants import Tenant
 from imserver.config.settings import JwtSettings, TenantSettings, WebhookSettings
 from imserver.features.webhooks.parts import follow_apps

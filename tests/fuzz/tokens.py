@@ -13,7 +13,7 @@ import msgspec
 
 from imserver.auth import tokens
 from imserver.auth.channel_tokens import read_channel_token
-from imserver.auth.page_tokens import PageTokens
+from imserver.auth.login_tokens import PageTokens
 from imserver.auth.tokens import BadToken, UnverifiedClaims, app_named_by, load_keys, read_bare_token
 from imserver.channels.members import (
     ChannelRefused,

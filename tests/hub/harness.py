@@ -9,8 +9,8 @@ from msgspec import json
 
 from imserver.auth.mutes import MutedUsers
 from imserver.auth.observer import NoObserver
+from imserver.auth.questions import NoRelations
 from imserver.auth.rates import SenderRates
-from imserver.auth.relations import NoRelations
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers, NodeParts
 from imserver.channels.subscriptions import build_channels

@@ -8,8 +8,7 @@ import pytest
 from imserver.auth.mutes import MutedUsers
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.consent import ChannelConsent
-from imserver.dialects.cmd.answers import CmdAnswers
-from imserver.dialects.cmd.wire import ChannelCmdDialect
+from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers
 from imserver.errors import StorageUnavailable
 from imserver.model import Subscribe
 from imserver.transport.connection import Connection

@@ -478,7 +478,7 @@ def test_whoever_waits_in_the_queue_when_a_stop_begins_is_answered(harness: Harn
 def test_clients_are_closed_spread_over_the_time_of_the_drain(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imserver.core.draining._CLOSES_PER_TURN", 2)
+    monkeypatch.setattr("imserver.core.network._CLOSES_PER_TURN", 2)
     node = harness.start(drain={"close_seconds": 0.2})
     clients = [harness.join(node, f"u{number}") for number in range(8)]
     stop = gevent.spawn(node.stop)

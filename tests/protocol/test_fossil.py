@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imserver.protocol.fossil import MAX_BYTES, make_delta
+from imserver.protocol.publications import MAX_BYTES, make_delta
 
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"
 

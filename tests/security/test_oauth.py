@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
-from imserver.api.routes import routes_at
+from imserver.api.v1.table import routes_at
 from imserver.config.settings import AppSettings
 from imserver.errors import StorageUnavailable
 from imserver.features.accounts.contract import Account

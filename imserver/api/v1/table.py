@@ -1,9 +1,10 @@
-"""All operations of ``/api/v1``, their routes, their document; and batches, which run any of them."""
+"""All operations of ``/api/v1``, their routes, their document; batches, which run any of them; and the table
+of the HTTP API, in which every route is a row that :func:`imserver.http.call.answer` answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
 from typing import Annotated, Any
 
 import msgspec
@@ -14,13 +15,14 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.api.v1 import apps, channels, presence, publisher, push, subscribers
 from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
+from imserver.auth.authority import bearer, is_token
 from imserver.auth.principal import Needs
 from imserver.config.declared import about
 from imserver.config.values import Declarations
-from imserver.http.call import Api, Call, Route
+from imserver.http.call import Api, Call, Route, answer, with_key
 from imserver.http.operation import PREFIX, Header, Operation, Resource, route_of
 from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers
-from imserver.transport.http1 import HttpResponse
+from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES, HttpResponse, HttpRoutes, row_of
 
 # --- batches ------------------------------------------------------------------------------------------------
 
@@ -167,3 +169,40 @@ def operations_of(declared: Declarations) -> tuple[Operation, ...]:
 def routes_of(operations: Iterable[Operation]) -> tuple[Route, ...]:
     """The routes of operations that have a function."""
     return tuple(route_of(row) for row in operations if row.function is not None)
+
+
+def routes_at(api: Api, everywhere: bool = False, hot: bool = False) -> HttpRoutes:
+    """The rows of the API, by method and path. ``hot``: only those that the front server answers itself.
+    ``everywhere``: only those that WebSocket listeners serve, too."""
+    return {
+        (each.route.method, each.route.path): partial(answer, api, each)
+        for each in api.endpoints.values()
+        if (each.route.style.everywhere or not everywhere) and (each.route.hot or not hot)
+    }
+
+
+def unread_body_limit(api: Api, method: str, path: str, headers: Mapping[str, str], host: str) -> int:
+    """Bytes that are read of a body before :func:`imserver.http.call.admit` has decided. Never switches.
+
+    A known key, a listed address and demo mode may send ``limits.body_bytes``; a user's token, which is
+    not verified here, a few messages; all others what a form without identity needs.
+    """
+    limits = api.limits
+    public, some = limits.public_body_bytes, min(8 * MAX_PUBLIC_BODY_BYTES, limits.body_bytes)
+    endpoint = row_of(api.endpoints, method, path)
+    row = None if endpoint is None else endpoint.route
+    if row is not None and row.need is Needs.SIGNED:
+        return some
+    if row is None or not row.need.scope:
+        return public
+    if api.keys.demo:
+        return limits.body_bytes
+    authorization = (with_key(row, headers) if row.key_in else headers).get("authorization", "")
+    if not authorization:
+        known = row.need.address and api.authority.lists_address(host)
+        return limits.body_bytes if known else public
+    credential = bearer(authorization)
+    key = api.keys.find(credential)
+    if key is not None and key.scopes:
+        return limits.body_bytes
+    return some if row.need.users and is_token(credential) else public

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from imserver.core.core import Core, FeatureParts
-from imserver.dialects.cmd.answers import CmdAnswers
 from imserver.dialects.cmd.api import ROUTES
-from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdDialect
+from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers, CmdDialect
 from imserver.plugin.feature import Feature
 
 

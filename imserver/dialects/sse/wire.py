@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from imserver import errors
-from imserver.message_view import on_one_line, stream_view
 from imserver.model import Event, Signal
 from imserver.protocol.dialect import Dialect
+from imserver.protocol.publications import on_one_line, stream_view
 
 if TYPE_CHECKING:
     from imserver.plugin.messages import Message

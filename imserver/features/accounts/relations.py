@@ -19,7 +19,7 @@ _AT_ONCE: Final = 1000
 
 
 class AccountRelations(Struct, frozen=True):
-    """The answers to :class:`imserver.auth.relations.Relations` where users are accounts. Stateless.
+    """The answers to :class:`imserver.auth.questions.Relations` where users are accounts. Stateless.
 
     ``asks_strangers``: whether people of an app join the groups of strangers by an invitation only.
 

@@ -140,7 +140,7 @@ def secret_hash(secret: str) -> str:
 
 class AccountTokens:
     """Makes and verifies the tokens of stored accounts. Only apps with accounts have any. The answers to
-    :class:`imserver.auth.accounts.AccountLookup` where users are accounts.
+    :class:`imserver.auth.questions.AccountLookup` where users are accounts.
 
     A key of the node signs tokens unless the settings have another one. GoChat's public key is accepted only
     in demo mode.
@@ -231,7 +231,7 @@ class AccountTokens:
 
     def proof_of(self, token: str) -> str:
         """Of a bot the hash of its secret, else the version of the account, the login, and the end of the
-        token. See :class:`imserver.auth.accounts.AccountLookup`."""
+        token. See :class:`imserver.auth.questions.AccountLookup`."""
         session = self.holder(token)
         if session.account.bot:
             return secret_hash(token.removeprefix(session.bot_prefix).partition("_")[2])
@@ -258,7 +258,7 @@ class AccountTokens:
 
     def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> list[Account]:
         """The existing accounts of these users, in the order of their ids, whose names contain all ``words``;
-        see :class:`imserver.auth.accounts.AccountLookup`. May switch.
+        see :class:`imserver.auth.questions.AccountLookup`. May switch.
 
         Raises StorageUnavailable.
         """

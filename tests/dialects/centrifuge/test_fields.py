@@ -12,7 +12,7 @@ from imserver.auth.channel_tokens import ChannelClaims
 from imserver.channels import consent
 from imserver.dialects.centrifuge import api, service
 from imserver.dialects.centrifuge.claims import SubscriptionClaims
-from imserver.protocol.partial import Partial
+from imserver.protocol.forgiving import Partial
 from tests.support import ROOT
 
 GUIDE: Final = (ROOT / "docs/guides/from-centrifugo.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imserver.auth import tenants
-from imserver.auth.relations import NoRelations
+from imserver.auth.questions import NoRelations
 from imserver.auth.tokens import BadToken
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.parts import accounts_of

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 
-from imserver.auth.relations import NoRelations, Relations
+from imserver.auth.questions import NoRelations, Relations
 from imserver.features.accounts.relations import AccountRelations
 
 NOWHERE: Any = cast(Any, None)

@@ -9,8 +9,8 @@ import gevent
 import pytest
 
 from imserver import errors
+from imserver.auth.questions import NoRelations
 from imserver.auth.rates import Buckets, TooManyRequests
-from imserver.auth.relations import NoRelations
 from imserver.features.groups.declared import NEW_GROUPS, SEARCH_TIME
 from imserver.features.groups.groups import (
     ADMIN,

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from msgspec.structs import replace
 
 from imserver.auth.authority import AllowLists, Authority, Keys
-from imserver.auth.page_tokens import PageTokens
+from imserver.auth.login_tokens import PageTokens
 from imserver.auth.tokens import Claims
 from imserver.config.settings import (
     ApiSettings,

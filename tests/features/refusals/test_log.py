@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from imserver.auth.denials import CLOSES
+from imserver.auth.observer import CLOSES
 from imserver.errors import LoginRefusal
 from imserver.features.refusals.log import (
     MAX_ROWS,

@@ -6,7 +6,7 @@ import gevent
 import pytest
 from msgspec import json
 
-from imserver.auth.reviews import ALLOWED, UNDECIDED, ReviewDecision
+from imserver.auth.questions import ALLOWED, UNDECIDED, ReviewDecision
 from imserver.config.settings import TenantSettings, WebhookSettings
 from imserver.features.webhooks import requests, reviews
 from imserver.features.webhooks.reviews import ReviewHook, ReviewRequests

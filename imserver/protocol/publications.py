@@ -1,7 +1,8 @@
-"""Deltas in the format of Fossil: how to make one text from another
-(https://fossil-scm.org/home/doc/trunk/www/delta_format.wiki).
+"""Publications as clients see them: JSON, in every dialect but those of other servers' clients; or the delta
+from the one before.
 
-A delta is the size of the result, copies from the text before and new text, and a checksum of the result.
+Deltas have the format of Fossil (https://fossil-scm.org/home/doc/trunk/www/delta_format.wiki): the size of
+the result, copies from the text before and new text, and a checksum of the result.
 """
 
 from __future__ import annotations
@@ -10,8 +11,65 @@ from functools import lru_cache
 from struct import unpack
 from typing import Final
 
-from imserver.message_view import payload_of
-from imserver.model import Compressed, Event
+import msgspec
+from msgspec import Raw, Struct
+
+from imserver.model import Compressed, Event, StreamPart
+
+_LINE_END, _RETURN = b"\n\r"
+_BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
+
+_encode = msgspec.json.Encoder().encode
+
+
+class StreamView(Struct, omit_defaults=True):
+    """An event of a streamed message as clients see it (:class:`imserver.model.StreamPart`).
+
+    ``channel`` is empty where the dialect names it elsewhere. ``sender``, ``type`` and ``tags`` are with the
+    whole text only.
+    """
+
+    stream: str
+    piece: int
+    text: str
+    whole: bool = False
+    done: bool = False
+    incomplete: bool = False
+    channel: str = ""
+    sender: str = msgspec.field(default="", name="from")
+    type: str = ""
+    tags: Raw | None = None
+
+
+def stream_view(event: Event, stream: StreamPart, channel: str = "") -> StreamView:
+    """An event of a streamed message for clients."""
+    view = StreamView(
+        stream.id, stream.piece, event.text, stream.whole, stream.done, stream.incomplete, channel
+    )
+    if stream.whole and event.channel is not None:
+        view.sender, view.type, view.tags = event.sender, event.type, raw_or_none(event.channel.tags)
+    return view
+
+
+def payload_of(event: Event) -> bytes:
+    """The payload of a publication as one JSON document. A streamed message has its :class:`StreamView`."""
+    part = event.channel
+    if part is not None and part.stream is not None:
+        return _encode(stream_view(event, part.stream))
+    return event.data or _encode(event.text)
+
+
+def on_one_line(line: bytes) -> bytes:
+    """The same JSON without line ends, which would end an event or a frame."""
+    if _LINE_END in line or _RETURN in line:  # 8 times as fast as b"\n" in line
+        return line.translate(_BLANKS)
+    return line
+
+
+def raw_or_none(document: bytes) -> Raw | None:
+    """JSON to be put into a frame; None for ``b""``."""
+    return Raw(document) if document else None
+
 
 MAX_BYTES: Final = 32768
 """Longer texts get no delta, because making one may take more than 10 ms."""
