@@ -25,6 +25,12 @@ from imserver.storage.statements import PooledStatements, Row, SqliteStatements,
 from imserver.threads import synchronise
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
+_LONGEST_VALUE: Final = 64 << 20
+_FOREIGN: Final = """
+    SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view')
+    UNION SELECT 'computed column', c.name FROM sqlite_master t, pragma_table_xinfo(t.name) c WHERE c.hidden
+    UNION SELECT 'computed index', i.name FROM sqlite_master i, pragma_index_xinfo(i.name) c WHERE c.cid = -2
+"""
 _OPEN_SECONDS = 2.0
 """How long a connection that was just closed may be listed."""
 
@@ -132,13 +138,13 @@ def check(copy: Path, is_own: bool = False) -> None:
     """Check that a file is an intact database of this server. Raises StartError.
 
     ``is_own``: this server has just written it. A file of others may have triggers, which would change rows
-    here."""
+    here, and expressions, which cost what they want."""
     if not copy.exists():
         raise StartError(f"{copy}: there is no such file")
     try:
         with closing(_connect(copy)) as connection:
-            foreign = "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view')"
-            for kind, name in () if is_own else connection.execute(foreign):
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
+            for kind, name in () if is_own else connection.execute(_FOREIGN):
                 raise StartError(f"{copy} has a {kind}, which no step of this server makes: drop {name!a}")
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if connection.execute("SELECT id FROM directory").fetchone() is None:

@@ -311,12 +311,21 @@ class _Move:
                     _set_state(writer.sql, name, json.encode(position).decode())
                     writer.sql.commit()
                 except writer.errors as error:
-                    words = " ".join(str(error).split())
+                    words = self._too_long(page) or " ".join(str(error).split())
                     raise StartError(
                         f"the target stopped storing rows of {name}: {words}; run the same "
                         "command again to go on"
                     ) from None
                 self._note("copied", done, total)
+
+    def _too_long(self, page: list[Row]) -> str:
+        """What MariaDB and MySQL, which end the connection, do not say of a row that is too long."""
+        if self._target.address.engine != "mysql":
+            return ""
+        most = self._target.read(lambda sql: int(sql.query("SELECT @@max_allowed_packet")[0][0]))
+        # Each byte may be sent as two.
+        size = max(2 * sum(len(value) for value in row if isinstance(value, bytes)) for row in page)
+        return f"a row may take {size} bytes, and max_allowed_packet is {most}" if size > most else ""
 
     def _continue_numbers(self, layouts: dict[str, TableLayout]) -> None:
         """Let the target give the next numbers where the source would have."""

@@ -150,14 +150,18 @@ def test_a_damaged_archive_changes_nothing(machine: Machine, tmp_path: Path) -> 
         error = run("restore", "--yes", archive, data=data, fails=True).stderr
         assert "no file of a backup" in error or "can't decode" in error, name
     database = tmp_path / "forged.db"
-    for number, forgery in enumerate(("owner_step SET step = 'x'", "log SET last_id = 1 << 60")):
+    for forgery, objection in {
+        "UPDATE owner_step SET step = 'x'": "invalid literal for int",
+        "UPDATE log SET last_id = 1 << 60": "the last number of log is 115",
+        "ALTER TABLE log ADD COLUMN x AS (printf('%.900000000c', 'x'))": "has a computed column",
+        "CREATE INDEX x ON log (lower(app))": "has a computed index",
+    }.items():
         copies.backup(machine.data / "imserver.db", database)
         with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-            connection.execute(f"UPDATE {forgery}")
+            connection.execute(forgery)
         archive.unlink()
         write(archive, database, {}, [])
-        error = run("restore", "--yes", archive, data=data, fails=True).stderr
-        assert ("invalid literal for int", "the last number of log is 115")[number] in error
+        assert objection in run("restore", "--yes", archive, data=data, fails=True).stderr
         assert not (data / "imserver.db").exists()
         database.unlink()
     with tarfile.open(archive, "w") as file:

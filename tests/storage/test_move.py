@@ -222,6 +222,9 @@ def test_what_an_engine_cannot_have_is_named(full: str, new_url: NewUrl, engine:
     change(full, "UPDATE message SET body = 7 WHERE id = 9")
     target = new_url(engine)
     assert "message.body of the row 9/9 is no bytes" in refusal(full, target)
+    if engine == "mysql":
+        change(full, "UPDATE message SET body = zeroblob(20000000) WHERE id = 9")
+        assert "a row may take 40000" in refusal(full, target)
     change(full, "UPDATE message SET body = '' WHERE id = 9", "UPDATE sqlite_sequence SET seq = 'x'")
     assert "account.nickname of the row 9 is not UTF-8" in refusal(full, target)
     change(full, "UPDATE account SET nickname = 'a' WHERE id = 9")
