@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from random import getrandbits
+from random import getrandbits, random
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final
@@ -19,10 +19,11 @@ from typing import Any, Final
 import msgspec
 from gevent.hub import Hub
 
-from imserver.config.settings import Config
+from imserver.config.settings import Config, LogSettings
 from imserver.errors import StartError
 
 _REQUEST_LOGGER: Final = "imserver.request"
+_SLOW_SECONDS: Final = 1.0
 _FLUSH_LINES: Final = 250
 """Lines that are written together at most: to format them takes 0.25 ms."""
 _PIPE_BYTES: Final = 4096
@@ -256,11 +257,12 @@ class RequestLog:
     """One line per request. The hot path only appends; lines are written after 250 lines, and by
     :meth:`flush`, which the node calls once a second: a timer would wake it more often."""
 
-    def __init__(self, handler: LineHandler, *, json: bool, enabled: bool = True, node: str = "") -> None:
+    def __init__(self, handler: LineHandler, settings: LogSettings, node: str = "") -> None:
         self._handler = handler
         self._node = node
-        self._lines = self._json_lines if json else self._text_lines
-        self.enabled = enabled
+        self._lines = self._json_lines if settings.format == "json" else self._text_lines
+        self.settings = settings
+        """May change, but for the format."""
         self._stamp = Stamps()
         self._middles: dict[tuple[str, str, str, int], str] = {}
         self._names: dict[str, str] = {}
@@ -279,7 +281,9 @@ class RequestLog:
     ) -> None:
         """Add an answered request. ``path`` must not contain the query, which may hold tokens. ``by``: the
         label of the principal; ``""``: unknown."""
-        if not self.enabled:
+        settings = self.settings
+        share = settings.request_share if settings.requests else -1.0
+        if share < 1.0 and (share < 0 or (status < 500 and seconds < _SLOW_SECONDS and random() >= share)):
             return
         waiting = self._waiting
         waiting.append((time.time(), method, path, status, seconds, peer, bytes_out, request_id, by))
@@ -397,8 +401,7 @@ def open_logs(config: Config, node: str = "") -> Logs:
     root.setLevel(logging.INFO)
     root.addHandler(handler)
     logging.getLogger("imserver").setLevel(config.log.level.upper())
-    requests = RequestLog(handler, json=json, enabled=config.log.requests, node=node)
-    return Logs(handler, requests)
+    return Logs(handler, RequestLog(handler, config.log, node))
 
 
 def log_greenlet_errors(hub: Hub) -> None:

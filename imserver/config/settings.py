@@ -557,6 +557,7 @@ class LogSettings(Struct, frozen=True):
     level: Literal["info", "debug"] = "info"
     format: Literal["text", "json"] = "text"
     requests: bool = True
+    request_share: Annotated[float, Meta(ge=0, le=1)] = 1.0
 
 
 class DebugSettings(Struct, frozen=True):

@@ -355,7 +355,7 @@ class Node:
         for feature in core.features.values():
             feature.reload(config)
         self._apply_limits()
-        core.node.request_log.enabled = config.log.requests
+        core.node.request_log.settings = config.log
         logging.getLogger("imserver").setLevel(config.log.level.upper())
         self._report_act("node.reload")
         core.storage.store.try_refresh()

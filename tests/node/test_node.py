@@ -389,7 +389,7 @@ def test_reading_settings_again_changes_keys_origins_and_limits_and_drops_nobody
     )
     assert not node.core.identity.keys.demo
     assert logging.getLogger("imserver").isEnabledFor(logging.DEBUG)
-    assert not node.core.node.request_log.enabled
+    assert not node.core.node.request_log.settings.requests
     assert all(connection.is_open for connection in node.core.network.context.connections)
     full = harness.call(node.core.node.ws_port).upgrade()
     assert full.close_code() == 4005

@@ -33,6 +33,7 @@ from imserver.config.settings import (
     ClusterSettings,
     Config,
     DrainSettings,
+    LogSettings,
     RedisSettings,
     ServerSettings,
     StorageSettings,
@@ -127,7 +128,7 @@ class SimNode:
     def _run(self, owner: Owner) -> None:
         world = self.world
         node = Node(
-            world.config_of(self.number), RequestLog(_nothing, json=False, enabled=False), lambda _: None
+            world.config_of(self.number), RequestLog(_nothing, LogSettings(requests=False)), lambda _: None
         )
         try:
             node.start(listeners=False)
