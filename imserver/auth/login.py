@@ -71,7 +71,7 @@ class Logins:
         origins: Origins,
     ) -> None:
         self._get = tenants.get
-        self.resolve = tenants.resolve
+        self.resolve, self.aliases = tenants.resolve, tenants.aliases
         self._tenants = tenants
         self._keys = keys
         self._tokens = tokens

@@ -267,7 +267,7 @@ def app_named(tenants: Tenants, app_id: str) -> str:
 
     Apps of other dialects (``system:…``, ``action:…``) cannot be named here.
     """
-    tenant = tenants.get(app_id)
+    tenant = tenants.by_name.get(app_id)
     if tenant is not None and ":" not in app_id:
         return tenant.same_as or app_id
     name = app_number(app_id)

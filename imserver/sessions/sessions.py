@@ -253,7 +253,7 @@ class Sessions:
         """
         if kicks is None:
             kicks = self.kicks.count
-        name = self._logins.resolve(login.app)
+        name = self._logins.aliases.get(login.app, login.app)
         if name != login.app:
             login = replace(login, app=name)
         try:
@@ -276,7 +276,7 @@ class Sessions:
         """
         if decision is None:
             decision = self._check(connection, login)
-        if not decision.ok:
+        if decision.code != errors.ReplyCode.OK:
             raise SessionRefused(decision.code, None, decision.close if decision.final else 0)
         if decision.device:
             login = replace(login, device=decision.device)

@@ -17,10 +17,8 @@ class Admitting:
         self._metrics = metrics or Metrics()
         self.reasons: list[str] = []
         self.account_apps: set[str] = set()
+        self.aliases: dict[str, str] = {}
         self.began_with: list[tuple[Connection, LoginDecision]] = []
-
-    def resolve(self, app: str) -> str:
-        return app
 
     def takes_user(self, app: str, user: str) -> bool:
         return len(user.encode()) <= TenantSettings().user_bytes_of(app)

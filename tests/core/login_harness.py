@@ -39,6 +39,7 @@ class Apps:
 
     def __init__(self, **settings: TenantSettings) -> None:
         self.tenants: dict[str, Tenant] = {}
+        self.aliases: dict[str, str] = {}
         self.on_change: list[Any] = []
         self.on_delete: list[Any] = []
         for name, one in settings.items():
@@ -46,6 +47,8 @@ class Apps:
 
     def put(self, name: str, settings: TenantSettings) -> Tenant:
         self.tenants[name] = tenant = Tenant(name=name, **asdict(settings))
+        if settings.same_as:
+            self.aliases[name] = settings.same_as
         return tenant
 
     def get(self, name: str) -> Tenant | None:
@@ -55,8 +58,7 @@ class Apps:
         return list(self.tenants.values())
 
     def resolve(self, name: str) -> str:
-        tenant = self.get(name)
-        return tenant.same_as if tenant is not None and tenant.same_as else name
+        return self.aliases.get(name, name)
 
 
 class LoginHarness(SocketHarness):
