@@ -1,8 +1,8 @@
 """The modules that pushes, a publication, a login and a stored message enter: ``python -m tests.ways``.
 
-A node without Redis serves in this process, with an API key, a log file and SQLite. When it is warm, a
-profile function notes the functions of the package that run from a request to its delivery, in the loop and
-in the thread of the database.
+A node serves in this process, with an API key, a log file and SQLite; then two nodes with a Redis, where one
+is installed. When they are warm, a profile function notes the functions of the package that run from a
+request to its delivery, in the loop and in the thread of the database.
 """
 
 from gevent import monkey
@@ -20,25 +20,31 @@ from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
 import msgspec  # noqa: E402
+import pytest  # noqa: E402
 
 import imserver  # noqa: E402
 from imserver.config.settings import (  # noqa: E402
     ApiSettings,
     AppSettings,
     Config,
+    DrainSettings,
     KeySettings,
+    RedisSettings,
     ServerSettings,
     TenantSettings,
+    WebSocketSettings,
 )
 from imserver.logging import open_logs  # noqa: E402
 from imserver.node.node import Node  # noqa: E402
+from tests.cluster.redis_server import RedisServer  # noqa: E402
 from tests.integration.raw import request, text  # noqa: E402
 from tests.transport.harness import Caller, Client  # noqa: E402
 
 _PACKAGE = f"{Path(imserver.__file__).parent}/"
 _KEY = "the-key-of-this-program"
-_REST_SECONDS = 0.05
-"""Time after a delivery in which the rest of its functions run."""
+_REST_SECONDS = 0.03
+"""A way has ended when no function has run for so long."""
+_RUNS = 4
 
 Way = dict[str, list[str]]
 """Module → its functions, both in the order in which they were entered first."""
@@ -49,12 +55,16 @@ class CallRecorder:
 
     def __init__(self) -> None:
         self.way: Way | None = None
+        self.calls = 0
+        sys.setprofile(self.note)  # before the greenlets start: each takes the setting over
+        threading.setprofile(self.note)
 
     def note(self, frame: FrameType, event: str, _argument: Any) -> None:
         """The profile function."""
         code = frame.f_code
         if self.way is None or event != "call" or not code.co_filename.startswith(_PACKAGE):
             return
+        self.calls += 1
         module = code.co_filename.removeprefix(_PACKAGE).removesuffix(".py")
         name = code.co_qualname.partition(".<locals>")[0]
         functions = self.way.setdefault(module, [])
@@ -63,18 +73,19 @@ class CallRecorder:
 
     def of(self, act: Callable[[], object], prepare: Callable[[], object] = lambda: None) -> Way:
         """The functions that ``act`` runs each time, without those of ``prepare`` before it. Periodic work
-        falls into one of the times only."""
-        for _ in range(3):
-            prepare()
-            act()
+        falls into some of the times only."""
         runs = []
-        for _ in range(3):
+        for _ in range(2 + _RUNS):
             prepare()
+            gevent.sleep(_REST_SECONDS)
             self.way = {}
             act()
+            calls = -1
+            while calls != (calls := self.calls):
+                gevent.sleep(_REST_SECONDS)
             runs.append(self.way)
             self.way = None
-        first, *others = runs
+        first, *others = runs[2:]
         common = {
             module: [name for name in names if all(name in other.get(module, ()) for other in others)]
             for module, names in first.items()
@@ -82,11 +93,19 @@ class CallRecorder:
         return {module: names for module, names in common.items() if names}
 
 
-def _logged_in(node: Node, user: str) -> Client:
-    client = Caller(node.core.node.ws_port).upgrade()
-    client.send(_login(user, cursor=0))
-    client.expect(1)
-    return client
+def _started(folder: str, redis: RedisSettings | None = None) -> Node:
+    config = Config(
+        app=AppSettings(http_port=0, websocket_port=0, rpc_port=0, log_file=f"{folder}/log"),
+        api=ApiSettings(keys=(KeySettings(key=_KEY, scopes=("push",)),)),
+        server=ServerSettings(data_dir=folder),
+        apps={"101": TenantSettings(open=True)},
+        redis=redis or RedisSettings(),
+        drain=DrainSettings(close_seconds=0),
+        websocket=WebSocketSettings(close_seconds=0.05),
+    )
+    node = Node(config, open_logs(config).requests, lambda parts: None)  # type: ignore[arg-type,return-value]
+    node.start()
+    return node
 
 
 def _login(user: str, **more: int) -> bytes:
@@ -94,82 +113,106 @@ def _login(user: str, **more: int) -> bytes:
     return text(msgspec.json.encode({"cmd": "login", "data": login}).decode())
 
 
-def ways(folder: str) -> dict[str, Way]:
-    """The ways of a push by both routes, a publication to a channel, and a login and a stored message of the
-    cmd dialect, by their names."""
-    recorder = CallRecorder()
-    sys.setprofile(recorder.note)  # before the greenlets start: each takes the setting over
-    threading.setprofile(recorder.note)
-    config = Config(
-        app=AppSettings(http_port=0, websocket_port=0, log_file=f"{folder}/log"),
-        api=ApiSettings(keys=(KeySettings(key=_KEY, scopes=("push",)),)),
-        server=ServerSettings(data_dir=folder),
-        apps={"101": TenantSettings(open=True)},
-    )
-    logs = open_logs(config)
-    node = Node(config, logs.requests, lambda parts: None)  # type: ignore[arg-type,return-value]
-    node.start()
-    ann, bob = _logged_in(node, "ann"), _logged_in(node, "bob")
-    back_end = Caller(node.core.node.http_port)
-    headers = [("Authorization", f"Bearer {_KEY}")]
-    as_json = [*headers, ("Content-Type", "application/json")]
-    numbers = count(1)
-    connected: list[Client] = []
-    bob.send(text('{"cmd":"subscribe","data":{"channel":"news"}}'))
-    bob.expect(2)
+class Acts:
+    """What a back end and clients do at a node. ``bob``, perhaps at another one, receives what is sent."""
 
-    def receive() -> None:
-        bob.expect(len(bob.frames) + 1)
-        gevent.sleep(_REST_SECONDS)
+    def __init__(self, node: Node, bob: Node) -> None:
+        self._port = node.core.node.ws_port
+        self._back_end = Caller(node.core.node.http_port)
+        self._numbers = count(1)
+        self._ann = self._logged_in(node, "ann")
+        self._bob = self._logged_in(bob, "bob")
+        self._bob.send(text('{"cmd":"subscribe","data":{"channel":"news"}}'))
+        self._bob.expect(2)
+        self._carl = self._ann
 
-    def post(path: str, body: dict[str, str]) -> None:
-        encoded = msgspec.json.encode(body)
-        back_end.send(request(path, method="POST", headers=as_json, body=encoded))
-        receive()
+    def _logged_in(self, node: Node, user: str) -> Client:
+        client = Caller(node.core.node.ws_port).upgrade()
+        client.send(_login(user, cursor=0))
+        client.expect(1)
+        return client
 
-    def push() -> None:
-        post("/api/v1/push", {"app": "101", "user": "bob", "id": f"{next(numbers)}", "text": "hi"})
+    def _post(self, path: str, body: bytes, *headers: tuple[str, str]) -> None:
+        before = len(self._bob.read())
+        every = [("Authorization", f"Bearer {_KEY}"), *headers]
+        self._back_end.send(request(path, method="POST", headers=every, body=body))
+        self._bob.expect(before + 1)
 
-    def publish() -> None:
-        post("/api/v1/channels/publish", {"app": "101", "channel": "news", "text": "hi"})
+    def _post_json(self, path: str, **body: str) -> None:
+        self._post(path, msgspec.json.encode(body), ("Content-Type", "application/json"))
 
-    def push_by_form() -> None:
-        body = b"appID=101&userID=bob&msgID=%d&message=hi" % next(numbers)
-        back_end.send(request("/user/sendMessage", method="POST", headers=headers, body=body))
-        receive()
+    def push(self) -> None:
+        """Push by ``/api/v1``."""
+        self._post_json("/api/v1/push", app="101", user="bob", id=f"{next(self._numbers)}", text="hi")
 
-    def connect() -> None:
-        connected.append(Caller(node.core.node.ws_port).upgrade())
-        gevent.sleep(_REST_SECONDS)
+    def push_by_form(self) -> None:
+        """Push by the original's route."""
+        body = b"appID=101&userID=bob&msgID=%d&message=hi" % next(self._numbers)
+        self._post("/user/sendMessage", body)
 
-    def log_in() -> None:
-        carl = connected[-1]
-        carl.send(_login(f"carl{next(numbers)}"))
-        carl.expect(1)
-        gevent.sleep(_REST_SECONDS)
+    def publish(self) -> None:
+        """Publish to a channel."""
+        self._post_json("/api/v1/channels/publish", app="101", channel="news", text="hi")
 
-    def send() -> None:
-        ann.send(text('{"cmd":"send","data":{"to":"bob","text":"hi"}}'))
-        receive()
+    def connect(self) -> None:
+        """Open a connection."""
+        self._carl = Caller(self._port).upgrade()
 
-    found = {
-        "push": recorder.of(push),
-        "push of the original": recorder.of(push_by_form),
-        "publication": recorder.of(publish),
-        "login": recorder.of(log_in, connect),
-        "stored message": recorder.of(send),
+    def log_in(self) -> None:
+        """Log in on it."""
+        self._carl.send(_login(f"carl{next(self._numbers)}"))
+        self._carl.expect(1)
+
+    def send(self) -> None:
+        """Send a message."""
+        before = len(self._bob.read())
+        self._ann.send(text('{"cmd":"send","data":{"to":"bob","text":"hi"}}'))
+        self._bob.expect(before + 1)
+
+
+def ways_alone(recorder: CallRecorder, folder: str) -> dict[str, Way]:
+    """The ways on a node without Redis, by their names."""
+    node = _started(folder)
+    acts = Acts(node, node)
+    ways = {
+        "push": recorder.of(acts.push),
+        "push of the original": recorder.of(acts.push_by_form),
+        "publication": recorder.of(acts.publish),
+        "login": recorder.of(acts.log_in, acts.connect),
+        "stored message": recorder.of(acts.send),
     }
     node.stop()
-    logs.close()
-    return found
+    return ways
+
+
+def ways_of_two(recorder: CallRecorder, folder: str) -> dict[str, Way]:
+    """The ways on two nodes, of which the second has the receiver. Skips without Redis."""
+    redis = RedisServer(Path(folder))
+    nodes = [_started(folder, redis.settings) for _ in range(2)]
+    acts = Acts(*nodes)
+    ways = {
+        "push to another node": recorder.of(acts.push),
+        "push of the original to another node": recorder.of(acts.push_by_form),
+        "login in a cluster": recorder.of(acts.log_in, acts.connect),
+    }
+    for node in nodes:
+        node.stop()
+    redis.kill()
+    return ways
 
 
 def main() -> None:
     """Print all ways."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name, way in ways(folder).items():
-            functions = sum(map(len, way.values()))
-            print(f"{name}: {len(way)} modules, {functions} functions")
+    recorder = CallRecorder()
+    for measure in (ways_alone, ways_of_two):
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                ways = measure(recorder, folder)
+        except pytest.skip.Exception as reason:
+            print(reason)
+            continue
+        for name, way in ways.items():
+            print(f"{name}: {len(way)} modules, {sum(map(len, way.values()))} functions")
             for module, names in way.items():
                 print(f"  {module}: {', '.join(names)}")
 
