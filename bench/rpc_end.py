@@ -20,7 +20,7 @@ from gevent.os import tp_read
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import Json
 from imserver.cluster.registry import Lease
-from imserver.cluster.rpc import queues
+from imserver.cluster.rpc import peer as rpc_peer
 from imserver.cluster.rpc.server import Rpc
 from imserver.process import Secret
 
@@ -59,7 +59,7 @@ class End:
 
     def flood(self, batch: int, item_bytes: int, seconds: float) -> Json:
         """Task: send at full speed, at most ``batch`` items per batch."""
-        queues.BATCH_ITEMS = batch  # type: ignore[misc]
+        rpc_peer.BATCH_ITEMS = batch  # type: ignore[misc]
         rpc, peer, item = self.rpc, self.peer, b"x" * item_bytes
         batches, sent, begin = rpc.counters.batches_sent, rpc.counters.sent, time.monotonic()
         while time.monotonic() < begin + seconds:

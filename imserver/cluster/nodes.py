@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.cluster.registry import Lease, SoloRegistry
-from imserver.cluster.rpc.queues import PeerUnavailable, UnknownQuery
+from imserver.cluster.rpc.counters import PeerUnavailable, UnknownQuery
 from imserver.errors import StartError
 from imserver.model import Event
 

@@ -16,7 +16,7 @@ from imserver import errors
 from imserver.auth.login import Logins
 from imserver.cluster.nodes import NodeMessages, NodeQueries, Notice, OtherNodes, Replaced, encode, read
 from imserver.cluster.registry import Lease, Session, SessionRef, SessionRegistration
-from imserver.cluster.rpc.queues import PeerBusy, PeerUnavailable
+from imserver.cluster.rpc.counters import PeerBusy, PeerUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics

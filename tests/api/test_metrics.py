@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from imserver.cluster.registry import Lease, RegistryCounters
-from imserver.cluster.rpc.queues import RpcCounters
+from imserver.cluster.rpc.counters import RpcCounters
 from imserver.config.settings import KeySettings
 from imserver.http.views import create_api
 from imserver.messages.metrics import METRICS as OF_MESSAGES

@@ -21,7 +21,7 @@ import gevent
 from gevent.fileobject import FileObject
 
 from imserver.cluster.registry import Lease
-from imserver.cluster.rpc import queues
+from imserver.cluster.rpc import peer
 from imserver.cluster.rpc.server import Rpc
 from imserver.process import Secret
 
@@ -67,7 +67,7 @@ class Worker:
             self.rpc.query(lease, "hello", b"")
 
     def batches_of(self, count: int) -> None:
-        queues.BATCH_ITEMS = count  # type: ignore[misc]
+        peer.BATCH_ITEMS = count  # type: ignore[misc]
 
     def flood(self, count: int) -> float:
         lease, item, sent, started = self.leases[0], b"x" * ITEM_BYTES, 0, time.monotonic()

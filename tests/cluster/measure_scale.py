@@ -14,11 +14,10 @@ from msgspec.structs import replace
 
 from imserver.cluster.nodes import _decode, encode
 from imserver.cluster.redis import lease as leases
-from imserver.cluster.redis import records
-from imserver.cluster.redis.records import written_key
+from imserver.cluster.redis import presence
 from imserver.cluster.redis.recovery import DeadNodeCleanup
 from imserver.cluster.redis.registry import RedisRegistry
-from imserver.cluster.redis.scripts import DEAD_EPOCHS, LEASE_DATA
+from imserver.cluster.redis.scripts import DEAD_EPOCHS, LEASE_DATA, written_key
 from imserver.cluster.registry import RegistryCounters, Session
 from imserver.config.settings import ClusterSettings
 from imserver.messages.log.contract import Commit, Entry
@@ -119,7 +118,7 @@ def main() -> None:
     try:
         node = RedisRegistry(server.settings, SETTINGS, ["101"])
         node.start(lease_of(1), QUIET)
-        records.BUCKETS = FULL  # type: ignore[misc]
+        presence.BUCKETS = FULL  # type: ignore[misc]
         sessions = [Session("101", f"user{id:08}", id=id) for id in range(1, FULL * USERS_OF_BUCKET + 1)]
 
         def register() -> None:

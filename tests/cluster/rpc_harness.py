@@ -11,9 +11,9 @@ import gevent
 import zmq
 
 from imserver.cluster.registry import Lease
+from imserver.cluster.rpc.counters import PeerUnavailable
 from imserver.cluster.rpc.curve import CurveKeys
 from imserver.cluster.rpc.peer import SECONDS, RpcSeconds
-from imserver.cluster.rpc.queues import PeerUnavailable
 from imserver.cluster.rpc.server import Rpc
 from imserver.process import Secret, fingerprint_of
 from tests.ports import free_ports

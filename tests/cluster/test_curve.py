@@ -12,8 +12,8 @@ from gevent import select
 from gevent import socket as green
 from zmq.utils import z85
 
+from imserver.cluster.rpc.counters import PeerUnavailable
 from imserver.cluster.rpc.curve import CurveKeys
-from imserver.cluster.rpc.queues import PeerUnavailable
 from imserver.logging import INTERVAL_SECONDS
 from tests.cluster.rpc_harness import FOREIGN, FOREIGN_KEYS, KEYS, SECRET, Nodes, greenlets, stranger, until
 

@@ -7,15 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imserver.cluster.rpc import queues
-from imserver.cluster.rpc.queues import (
-    BATCH_BYTES,
-    BATCH_ITEMS,
-    ITEM_BYTES,
-    RpcCounters,
-    SendQueue,
-    SequenceTracker,
-)
+from imserver.cluster.rpc import server
+from imserver.cluster.rpc.counters import RpcCounters
+from imserver.cluster.rpc.peer import BATCH_BYTES, BATCH_ITEMS, ITEM_BYTES, SendQueue
+from imserver.cluster.rpc.server import SequenceTracker
 from imserver.logging import RateLimitedLog
 
 
@@ -142,7 +137,7 @@ def test_under_a_new_epoch_of_its_own_a_receiver_starts_again(counters: RpcCount
 def test_the_senders_remembered_are_bounded_and_those_active_lately_stay(
     counters: RpcCounters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queues, "LIVES", 10)
+    monkeypatch.setattr(server, "LIVES", 10)
     incoming = SequenceTracker(counters)
     for sender in range(100):
         assert incoming.accept(1000, sender + 1, 1)

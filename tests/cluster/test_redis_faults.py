@@ -10,7 +10,7 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.cluster.redis.records import bucket_of
+from imserver.cluster.redis.presence import bucket_of
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import RegistryEvents, Session, SessionRef
 from imserver.config.settings import ClusterSettings, RedisSettings

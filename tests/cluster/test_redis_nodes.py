@@ -10,7 +10,7 @@ import gevent
 import msgspec
 import pytest
 
-from imserver.cluster.redis import records, recovery, registry
+from imserver.cluster.redis import presence, recovery, registry
 from imserver.cluster.redis.lease import LeaseKeeper, LeaseLost
 from imserver.cluster.redis.pipeline import Command, RedisUnavailable
 from imserver.cluster.redis.registry import RedisRegistry
@@ -523,7 +523,7 @@ def test_users_of_a_dead_node_are_offline_when_its_lease_is_over(
 
 def use_buckets(buckets: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A number of buckets that fits to a few hundred users."""
-    for module in (recovery, records):
+    for module in (recovery, presence):
         monkeypatch.setattr(module, "BUCKETS", buckets)
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imserver.cluster.redis.records import marked_offline, record_key, record_of
+from imserver.cluster.redis.presence import marked_offline, record_key, record_of
 from imserver.cluster.registry import Session
 
 NODE = "10.0.0.1:9001"

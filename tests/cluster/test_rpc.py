@@ -16,9 +16,9 @@ import zmq
 from msgspec.structs import replace
 
 from imserver.cluster.rpc import peer as rpc_peer
-from imserver.cluster.rpc import queues, wire
-from imserver.cluster.rpc.peer import SLOW_CALLS_IN_FLIGHT, RpcSeconds
-from imserver.cluster.rpc.queues import ITEM_BYTES, PeerBusy, PeerUnavailable
+from imserver.cluster.rpc import wire
+from imserver.cluster.rpc.counters import PeerBusy, PeerUnavailable
+from imserver.cluster.rpc.peer import ITEM_BYTES, SLOW_CALLS_IN_FLIGHT, RpcSeconds
 from imserver.cluster.rpc.server import Rpc
 from imserver.errors import StartError
 from imserver.process import Secret
@@ -136,7 +136,7 @@ def test_others_have_their_turn_while_much_is_received(nodes: Nodes) -> None:
     ticking = gevent.spawn(tick)
     receive(b, 20_000)
     ticking.kill()
-    assert turns >= 20_000 / queues.BATCH_ITEMS / 2
+    assert turns >= 20_000 / rpc_peer.BATCH_ITEMS / 2
 
 
 def test_a_slow_receiver_slows_the_sender_down_and_loses_nothing(nodes: Nodes) -> None:

@@ -19,8 +19,8 @@ from gevent.fileobject import FileObject
 from msgspec.structs import replace
 
 from imserver.cluster.registry import Lease
+from imserver.cluster.rpc.counters import PeerUnavailable
 from imserver.cluster.rpc.peer import RpcSeconds
-from imserver.cluster.rpc.queues import PeerUnavailable
 from tests.cluster.rpc_harness import Node, Nodes, attempt, until
 from tests.ports import free_ports
 from tests.processes import end, pause, spawn

@@ -13,7 +13,7 @@ import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imserver.cluster.rpc.queues import PeerUnavailable
+from imserver.cluster.rpc.counters import PeerUnavailable
 from imserver.cluster.rpc.wire import MESSAGE_BYTES, PARTS
 from tests.cluster.rpc_harness import KEYS, Node, Nodes, attempt, lease, stranger, until
 

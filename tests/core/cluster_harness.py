@@ -40,7 +40,7 @@ from imserver.cluster.registry import (
     SessionRef,
     SessionRegistration,
 )
-from imserver.cluster.rpc.queues import PeerBusy, PeerUnavailable
+from imserver.cluster.rpc.counters import PeerBusy, PeerUnavailable
 from imserver.model import Event
 from imserver.process import Secret
 from imserver.push.idempotency import Idempotency

@@ -20,7 +20,7 @@ from imserver.cluster.nodes import (
     read,
 )
 from imserver.cluster.redis.lease import decode_lease
-from imserver.cluster.redis.records import marked_offline, record_of
+from imserver.cluster.redis.presence import marked_offline, record_of
 from imserver.cluster.registry import Session
 from imserver.cluster.rpc.wire import read_answer, read_batch, read_query
 from imserver.model import Event

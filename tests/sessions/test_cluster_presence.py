@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.cluster.nodes import NodeQueries, ToApp, ToUser, encode, read
-from imserver.cluster.rpc.queues import UnknownQuery
+from imserver.cluster.rpc.counters import UnknownQuery
 from imserver.sessions.presence import NamesAnswer, NamesQuery
 from tests.core.cluster_harness import HELLO, MULTI, NEWEST, Several, received_since
 from tests.transport.harness import Client

@@ -14,7 +14,7 @@ import gevent
 from gevent.event import AsyncResult
 
 from imserver.cluster.registry import Lease
-from imserver.cluster.rpc.queues import PeerUnavailable, RpcCounters, UnknownQuery
+from imserver.cluster.rpc.counters import PeerUnavailable, RpcCounters, UnknownQuery
 from imserver.transport.poller import Parked, Readers
 from tests.worlds.loop import Owner, VirtualLoop
 

@@ -12,7 +12,7 @@ import msgspec
 
 from imserver.cluster.history import EPOCH_SECONDS, HistoryPage, Position, Retained, erased, numbered
 from imserver.cluster.redis.pipeline import Command, Pipeline
-from imserver.cluster.redis.records import decoded, encoded
+from imserver.cluster.redis.presence import decoded, encoded
 from imserver.cluster.redis.scripts import (
     APPEND_HISTORY,
     FIND_PUBLICATIONS,

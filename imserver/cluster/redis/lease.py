@@ -6,14 +6,13 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from redis.exceptions import ResponseError
 
 from imserver.cluster.redis.pipeline import Command, RedisLink, RedisUnavailable
-from imserver.cluster.redis.records import ACTION_SERVERS, SERVERS, written_key
-from imserver.cluster.redis.scripts import EPOCH_MS, JOIN, LEAVE, RENEW, lease_keys
+from imserver.cluster.redis.scripts import ACTION_SERVERS, EPOCH_MS, JOIN, LEAVE, RENEW, SERVERS, lease_keys
 from imserver.cluster.registry import Lease
 from imserver.errors import StartError
 
@@ -253,6 +252,11 @@ class LeaseKeeper:
         if isinstance(reply, ResponseError):
             raise RedisUnavailable(f"command refused: {reply}", refused=True)
         return reply
+
+
+def written_key(what: Literal["buckets", "channel-buckets"], epoch: int) -> str:
+    """The key of the set of buckets into which an epoch has written sessions, or channels."""
+    return f"{{imserver}}:written-{what}:{epoch}"
 
 
 def _refusal(reason: bytes, other: str, lease: Lease) -> str:

@@ -1,32 +1,34 @@
-"""Sessions, message ids and channels in Redis: registration commands, lookups and claims."""
+"""Sessions, message ids and channels in Redis: keys, records, registration commands, lookups and claims.
+
+The readable records are those of two original servers; they differ in the keys and in two field names.
+
+Each epoch records the buckets into which it writes, in a set in Redis with a member ``bucket:app`` per
+bucket, or ``*:app`` for an app with sessions in more than :data:`MOST_BUCKETS` of them. So the node that
+cleans up behind it does not have to read all buckets of all apps.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
 from itertools import count
-from time import monotonic
-from typing import Any, Final
+from time import monotonic, time
+from typing import Any, Final, Protocol
+from urllib.parse import quote, unquote
+from zlib import crc32
+
+import msgspec
 
 from imserver.cluster.redis.connection import CACHING, TrackedKey, TrackedKeys
-from imserver.cluster.redis.lease import LeaseKeeper
+from imserver.cluster.redis.lease import LeaseKeeper, written_key
 from imserver.cluster.redis.pipeline import Command, Pipeline, RedisLink
-from imserver.cluster.redis.records import (
-    RECORD_SECONDS,
-    bucket_of,
-    channel_bucket_key,
-    channel_bucket_number,
-    device_of,
-    encoded,
-    field_of,
-    parse_refs,
-    record_key,
-    record_of,
-    written_key,
-)
-from imserver.cluster.redis.recovery import RegistryRecovery
 from imserver.cluster.redis.scripts import BEGIN, CLAIM, END, ENTER_CHANNEL, RELEASE, REPLACED
-from imserver.cluster.registry import Claim, ReportedMembers, Session, SessionRef, SessionRegistration
+from imserver.cluster.registry import Claim, Lease, ReportedMembers, Session, SessionRef, SessionRegistration
+from imserver.model import ACTION_PREFIX
 
+MOST_BUCKETS: Final = 1024
+"""Buckets of one app that are recorded one by one."""
 CLAIM_SECONDS: Final = 10
 RESULT_SECONDS: Final = 600
 """How long other nodes know the result of a request."""
@@ -39,6 +41,227 @@ _MAX_KNOWN: Final = 20_000
 _UNKNOWN: Final[tuple[TrackedKey, tuple[SessionRef, ...]]] = (TrackedKey(unchanged=False), ())
 
 
+RECORD_SECONDS: Final = 86400
+"""Lifetime of a user's readable record."""
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """The value of ``acc:user:online:<appID>_<userID>``."""
+
+    acc_ip: str = msgspec.field(name="accIp")
+    acc_port: str = msgspec.field(name="accPort")
+    app_id: Any = msgspec.field(name="appID")
+    user_id: str = msgspec.field(name="userID")
+    client_ip: str = msgspec.field(name="clientIp")
+    client_port: str = msgspec.field(name="clientPort", default="")
+    login_time: int = msgspec.field(name="loginTime")
+    heartbeat_time: int = msgspec.field(name="heartbeatTime")
+    logout_time: int = msgspec.field(name="logOutTime")
+    qua: str = ""
+    device_info: str = msgspec.field(name="deviceInfo")
+    is_logoff: bool = msgspec.field(name="isLogoff")
+
+
+class ActionRecord(Record, kw_only=True):
+    """The value of ``user:online:<appId>_<userId>``, for apps of the action dialect."""
+
+    app_id: Any = msgspec.field(name="appId")
+    user_id: str = msgspec.field(name="userId")
+
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+@lru_cache(1024)
+def _spelling(app: str) -> tuple[type[Record], bytes, str | int]:
+    """The records of an app: their form, the prefix of their keys, and the name of the app in them."""
+    is_action = app.startswith(ACTION_PREFIX)
+    name = app.removeprefix(ACTION_PREFIX) if is_action else app
+    # A "_" in the name of an app would make the key ambiguous. The originals' apps are numbers.
+    plain = name.replace("%", "%25").replace("_", "%5F")
+    prefix = b"%b%b_" % (b"user:online:" if is_action else b"acc:user:online:", encoded(plain))
+    number = int(name) if name.isascii() and name.isdecimal() else name
+    return ActionRecord if is_action else Record, prefix, number
+
+
+def record_key(app: str, user: bytes) -> bytes:
+    """The key of a user's record."""
+    return _spelling(app)[1] + user
+
+
+def record_of(node: str, session: Session, logout: bool) -> bytes:
+    """The record of a session on ``node`` (``ip:rpcPort``) that begins or ends now."""
+    address, _, port = node.rpartition(":")
+    kind, _, name = _spelling(session.app)
+    now = int(time())
+    record = kind(
+        acc_ip=address,
+        acc_port=port,
+        app_id=name,
+        user_id=session.user,
+        client_ip=session.peer,
+        login_time=session.login_time or now,
+        heartbeat_time=session.heartbeat_time or now,
+        logout_time=now if logout else 0,
+        device_info=session.device,
+        is_logoff=logout,
+    )
+    try:
+        return _encoder.encode(record)
+    except UnicodeEncodeError:
+        texts = [each.encode("utf-8", "replace").decode() for each in (session.user, session.device)]
+        record.user_id, record.device_info = texts
+        return _encoder.encode(record)
+
+
+def marked_offline(data: bytes, nodes: Collection[str]) -> bytes | None:
+    """Mark a record of one of ``nodes`` offline. None if it belongs to another node or is invalid."""
+    record = None
+    for kind in (ActionRecord, Record):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+            record = msgspec.json.decode(data, type=kind)
+    if record is None or record.is_logoff or f"{record.acc_ip}:{record.acc_port}" not in nodes:
+        return None
+    record.is_logoff = True
+    record.logout_time = int(time())
+    return _encoder.encode(record)
+
+
+BUCKETS: Final = 16384
+"""Buckets per app. With 100 users each they hold 1.6 million users; Redis packs hashes of that size."""
+
+
+def encoded(text: str) -> bytes:
+    """Encode any text, including lone surrogates: input of clients must not break a pipeline."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def decoded(data: bytes) -> str:
+    """Decode the result of :func:`encoded`."""
+    return data.decode("utf-8", "surrogatepass")
+
+
+@lru_cache(1024)
+def _bucket_prefix(app: str) -> bytes:
+    return b"imserver:users:{%b:" % encoded(app)
+
+
+def bucket_key(app: str, number: int) -> bytes:
+    """The key of bucket ``number`` of an app. The braces put it into one slot of a Redis Cluster."""
+    return b"%b%d}" % (_bucket_prefix(app), number)
+
+
+def bucket_of(app: str, user: bytes) -> bytes:
+    """The key of the bucket that holds a user."""
+    return b"%b%d}" % (_bucket_prefix(app), crc32(user) % BUCKETS)  # a call or two less for each push
+
+
+def channel_bucket_key(app: bytes, number: int) -> bytes:
+    """The key of bucket ``number`` of an app's channels."""
+    return b"imserver:channels:{%b:%d}" % (app, number)
+
+
+def channel_bucket_number(channel: bytes) -> int:
+    """The bucket of a channel."""
+    return crc32(channel) % 1024
+
+
+def field_of(user: bytes) -> bytes:
+    """A user's field in their bucket."""
+    return b"=" + user if user[:1] in b"#=" else user
+
+
+def user_of(field: bytes) -> bytes:
+    """The user of a field."""
+    return field[1:] if field[:1] == b"=" else field
+
+
+def device_of(name: str) -> str:
+    """The name of a device without the characters that separate the parts of a place."""
+    return quote(name, safe="", errors="surrogatepass").replace(".", "%2E") if name else ""
+
+
+def parse_refs(value: bytes | None) -> tuple[SessionRef, ...]:
+    """Parse the places in a field, or in the reply of a script."""
+    if not value:
+        return ()
+    return tuple([_parse_ref(ref) for ref in value.split(b",")]) if b"," in value else (_parse_ref(value),)
+
+
+def _parse_ref(ref: bytes) -> SessionRef:
+    epoch, id, number, *device = ref.split(b".", 3)
+    name = unquote(device[0].decode(), errors="surrogatepass") if device else ""
+    return SessionRef(int(epoch), int(id), int(number), name)
+
+
+BucketsByApp = dict[str, set[int] | None]
+"""App → its buckets; None: all."""
+
+
+class WrittenBuckets:
+    """The buckets that this node has recorded for its epoch. Owner of that set."""
+
+    def __init__(self, keeper: LeaseKeeper) -> None:
+        self._keeper = keeper
+        self._written_for = (0, 0)
+        """The epoch and registry generation that ``_buckets`` belongs to."""
+        self._buckets: BucketsByApp = {}
+
+    def commands_before(self, sessions: Iterable[Session], generation: int) -> list[Command]:
+        """The commands to send before these sessions are registered; usually none. Never switches.
+
+        ``generation``: of the registry. After a restart of Redis everything is recorded again.
+        """
+        epoch = self._keeper.lease.epoch
+        if self._written_for != (epoch, generation):
+            self._written_for = (epoch, generation)
+            self._buckets.clear()
+        recorded = self._buckets
+        members = [
+            member
+            for session in sessions
+            if recorded.get(session.app, frozenset()) is not None
+            for member in self._new_members(session)
+        ]
+        return [("SADD", written_key("buckets", epoch), *members)] if members else []
+
+    def forget(self) -> None:
+        """Record everything again, because it is unknown what Redis has received."""
+        self._buckets.clear()
+
+    def _new_members(self, session: Session) -> Iterator[bytes]:
+        buckets = self._buckets.setdefault(session.app, set())
+        if buckets is None:  # another of these sessions was one too many
+            return
+        bucket = crc32(encoded(session.user)) % BUCKETS
+        if bucket in buckets:
+            return
+        if len(buckets) < MOST_BUCKETS:
+            buckets.add(bucket)
+            yield b"%d:%b" % (bucket, encoded(session.app))
+        else:
+            self._buckets[session.app] = None
+            yield b"*:" + encoded(session.app)
+
+
+class Recovery(Protocol):
+    """See :class:`imserver.cluster.redis.recovery.RegistryRecovery`."""
+
+    generation: int
+
+    def look_again(self, seconds: float) -> None: ...
+
+
+def _live_leases(
+    keeper: LeaseKeeper, recovery: Recovery, epochs: Collection[int], seconds: float
+) -> Mapping[int, Lease]:
+    """The live leases. Reads them again, for at most ``seconds``, if one of ``epochs`` began just now."""
+    table = keeper.table
+    if any(table.is_newer(epoch) for epoch in epochs):
+        recovery.look_again(seconds)
+    return table.live
+
+
 class Lookup:
     """Finds sessions and claims message ids, for :class:`imserver.cluster.redis.registry.RedisRegistry`."""
 
@@ -46,7 +269,7 @@ class Lookup:
         self,
         pipeline: Pipeline,
         keeper: LeaseKeeper,
-        recovery: RegistryRecovery,
+        recovery: Recovery,
         tracked: TrackedKeys,
         seconds: float,
         dedupe_seconds: float,
@@ -88,7 +311,7 @@ class Lookup:
     def _live(self, found: list[tuple[SessionRef, ...]]) -> list[tuple[SessionRef, ...]]:
         """Remove dead epochs."""
         epochs = {ref.epoch for refs in found for ref in refs}
-        live = self._recovery.live_leases(epochs, self._seconds)
+        live = _live_leases(self._keeper, self._recovery, epochs, self._seconds)
         if epochs <= live.keys():
             return found
         return [tuple([ref for ref in refs if ref.epoch in live]) for refs in found]
@@ -326,7 +549,7 @@ class ChannelLookup:
         self,
         pipeline: Pipeline,
         keeper: LeaseKeeper,
-        recovery: RegistryRecovery,
+        recovery: Recovery,
         link: RedisLink,
         refresh_seconds: float,
         incomplete_seconds: float,
@@ -395,7 +618,7 @@ class ChannelLookup:
     def _live(self, found: list[dict[int, int]]) -> list[dict[int, int]]:
         """Remove dead epochs and add nodes that have not reported all channels yet."""
         epochs = set().union(*found)
-        live = self._recovery.live_leases(epochs, self._refresh_seconds)
+        live = _live_leases(self._keeper, self._recovery, epochs, self._refresh_seconds)
         unsettled = {epoch: 0 for epoch, lease in live.items() if lease.unsettled}
         if not unsettled and epochs <= live.keys():
             return found

@@ -1,32 +1,26 @@
 """Keeps the lease, detects outages and restarts of Redis, starts re-registration and dead-node cleanup.
 
 Dead-node cleanup removes what dead epochs have left in Redis, and marks their users offline.
-
-Each epoch records the buckets into which it writes, in a set in Redis with a member ``bucket:app`` per
-bucket, or ``*:app`` for an app with sessions in more than :data:`MOST_BUCKETS` of them. So the node that
-cleans up does not have to read all buckets of all apps.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from time import monotonic
 from typing import Any, Final, Literal
-from zlib import crc32
 
 import gevent
 from gevent.event import Event as Signal
 
 from imserver.clock import CLOCK_SECONDS, take_turns, until_beat
-from imserver.cluster.redis.lease import LeaseKeeper, LeaseLost, decode_lease
+from imserver.cluster.redis.lease import LeaseKeeper, LeaseLost, decode_lease, written_key
 from imserver.cluster.redis.pipeline import Command, Pipeline, RedisLink, RedisUnavailable
-from imserver.cluster.redis.records import (
-    ACTION_SERVERS,
+from imserver.cluster.redis.presence import (
     BUCKETS,
     RECORD_SECONDS,
-    SERVERS,
+    BucketsByApp,
     bucket_key,
     bucket_of,
     channel_bucket_key,
@@ -36,70 +30,26 @@ from imserver.cluster.redis.records import (
     marked_offline,
     record_key,
     user_of,
-    written_key,
 )
-from imserver.cluster.redis.scripts import CLEAN_BUCKET, CLEAN_ROOMS, CLEANER, DEAD_EPOCHS, REPLACE_RECORD
-from imserver.cluster.registry import Lease, RegistryCounters, Session
+from imserver.cluster.redis.scripts import (
+    ACTION_SERVERS,
+    CLEAN_BUCKET,
+    CLEAN_ROOMS,
+    CLEANER,
+    DEAD_EPOCHS,
+    REPLACE_RECORD,
+    SERVERS,
+)
+from imserver.cluster.registry import RegistryCounters, Session
 from imserver.errors import StartError
 
 log = logging.getLogger(__name__)
 
-MOST_BUCKETS: Final = 1024
-"""Buckets of one app that are recorded one by one."""
 _BATCH: Final = 100
-
-BucketsByApp = dict[str, set[int] | None]
-"""App → its buckets; None: all."""
 
 
 class Interrupted(Exception):
     """Redis became unavailable. The work is repeated when it is back."""
-
-
-class WrittenBuckets:
-    """The buckets that this node has recorded for its epoch. Owner of that set."""
-
-    def __init__(self, keeper: LeaseKeeper) -> None:
-        self._keeper = keeper
-        self._written_for = (0, 0)
-        """The epoch and registry generation that ``_buckets`` belongs to."""
-        self._buckets: BucketsByApp = {}
-
-    def commands_before(self, sessions: Iterable[Session], generation: int) -> list[Command]:
-        """The commands to send before these sessions are registered; usually none. Never switches.
-
-        ``generation``: of the registry. After a restart of Redis everything is recorded again.
-        """
-        epoch = self._keeper.lease.epoch
-        if self._written_for != (epoch, generation):
-            self._written_for = (epoch, generation)
-            self._buckets.clear()
-        recorded = self._buckets
-        members = [
-            member
-            for session in sessions
-            if recorded.get(session.app, frozenset()) is not None
-            for member in self._new_members(session)
-        ]
-        return [("SADD", written_key("buckets", epoch), *members)] if members else []
-
-    def forget(self) -> None:
-        """Record everything again, because it is unknown what Redis has received."""
-        self._buckets.clear()
-
-    def _new_members(self, session: Session) -> Iterator[bytes]:
-        buckets = self._buckets.setdefault(session.app, set())
-        if buckets is None:  # another of these sessions was one too many
-            return
-        bucket = crc32(encoded(session.user)) % BUCKETS
-        if bucket in buckets:
-            return
-        if len(buckets) < MOST_BUCKETS:
-            buckets.add(bucket)
-            yield b"%d:%b" % (bucket, encoded(session.app))
-        else:
-            self._buckets[session.app] = None
-            yield b"*:" + encoded(session.app)
 
 
 def _paced(pipeline: Pipeline, commands: Sequence[Command]) -> list[Any]:
@@ -313,14 +263,11 @@ class RegistryRecovery:
         """Check now instead of at the next tick. Never switches."""
         self._wake.set()
 
-    def live_leases(self, epochs: Collection[int], seconds: float) -> Mapping[int, Lease]:
-        """The live leases. Reads them again, for at most ``seconds``, if one of ``epochs`` began just now."""
-        table = self._keeper.table
-        if any(table.is_newer(epoch) for epoch in epochs):
-            self._ticked.clear()
-            self._wake.set()
-            self._ticked.wait(seconds)
-        return table.live
+    def look_again(self, seconds: float) -> None:
+        """Read the leases again, and wait for at most ``seconds``."""
+        self._ticked.clear()
+        self._wake.set()
+        self._ticked.wait(seconds)
 
     # --- greenlet -------------------------------------------------------------------------------------------
 

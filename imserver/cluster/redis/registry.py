@@ -20,15 +20,22 @@ from imserver.cluster.redis.connection import TrackedKeys, address_of
 from imserver.cluster.redis.history import RedisHistory
 from imserver.cluster.redis.lease import LeaseKeeper
 from imserver.cluster.redis.pipeline import Pipeline, RedisUnavailable, open_link
-from imserver.cluster.redis.presence import ChannelLookup, Lookup, SessionCommands
-from imserver.cluster.redis.records import RECORD_SECONDS, decoded, encoded, record_key
+from imserver.cluster.redis.presence import (
+    RECORD_SECONDS,
+    ChannelLookup,
+    Lookup,
+    SessionCommands,
+    WrittenBuckets,
+    decoded,
+    encoded,
+    record_key,
+)
 from imserver.cluster.redis.recovery import (
     EVERYTHING,
     UNREGISTERED,
     Extent,
     Interrupted,
     RegistryRecovery,
-    WrittenBuckets,
     extend_records,
 )
 from imserver.cluster.redis.scripts import ATTEMPT

@@ -52,6 +52,10 @@ VERSION: Final = "{imserver}:version"
 LIFE: Final = "{imserver}:life"
 CLEANER: Final = "{imserver}:cleaner"
 REPLACED: Final = "{imserver}:replaced:"
+SERVERS: Final = "acc:hash:servers"
+"""Hash: ``ip:rpcPort`` of a node → time of its last registration, in Unix seconds as text."""
+ACTION_SERVERS: Final = "ws:hash:allservers"
+"""The same by ``ip:port`` for clients."""
 
 TEXT_OF: Final[dict[str, str]] = {}
 """Hash of a script → its text."""

@@ -15,7 +15,7 @@ import gevent
 import zmq
 from zmq.utils import z85
 
-from imserver.cluster.rpc.queues import RpcCounters
+from imserver.cluster.rpc.counters import RpcCounters
 from imserver.cluster.rpc.wire import SocketFull, ZmqSocket
 from imserver.logging import RateLimitedLog
 from imserver.process import derive_key

@@ -1,9 +1,19 @@
-"""One peer: its send queue, data and control channels, and circuit breakers."""
+"""One peer: its send queue, data and control channels, and circuit breakers.
+
+Items are opaque bytes. The items queued in one loop iteration leave in one *batch*:
+
+RPC version, sender's epoch, destination's epoch, number of the first item, items
+
+Numbers count the items from one sender's epoch to one destination's epoch, from 1. So a receiver drops what
+was meant for an earlier epoch of itself, and knows how many items of a lost batch are missing. The channel is
+one-way: the sender does not learn that a batch was lost.
+"""
 
 from __future__ import annotations
 
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Final
@@ -16,8 +26,8 @@ from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
 from imserver.cluster.registry import Lease
+from imserver.cluster.rpc.counters import PeerBusy, PeerUnavailable, RpcCounters
 from imserver.cluster.rpc.curve import CurveKeys
-from imserver.cluster.rpc.queues import ITEM_BYTES, PeerBusy, PeerUnavailable, RpcCounters, SendQueue
 from imserver.cluster.rpc.wire import (
     BUSY,
     FAILED,
@@ -32,8 +42,61 @@ from imserver.logging import RateLimitedLog
 
 log = logging.getLogger(__name__)
 
+ITEM_BYTES: Final = 1024 * 1024
+"""Largest item. With its batch it must stay below the receiver's limit (2 MB)."""
+BATCH_BYTES: Final = 128 * 1024
+BATCH_ITEMS: Final = 256
+"""Also the number of items a receiver handles before it yields."""
 LATE_SECONDS: Final = 0.1
 """A ping whose limit is noticed so late says nothing about the peer: its answer may lie here unread."""
+
+
+class SendQueue:
+    """The items queued for one peer, bounded in number and bytes. Owner: the peer; never switches."""
+
+    def __init__(self, limit_items: int, limit_bytes: int) -> None:
+        self.items: deque[bytes] = deque()
+        self.bytes = 0
+        self._limit_items = limit_items
+        self._limit_bytes = limit_bytes
+
+    def add(self, item: bytes) -> bool:
+        """Append an item. False: the queue is full."""
+        size = self.bytes + len(item)
+        if size > self._limit_bytes or len(self.items) >= self._limit_items or len(item) > ITEM_BYTES:
+            return False
+        self.items.append(item)
+        self.bytes = size
+        return True
+
+    def take(self) -> list[bytes]:
+        """Remove and return the items of the next batch, in order; at least one, unless none waits."""
+        items = self.items
+        if self.bytes <= BATCH_BYTES and len(items) <= BATCH_ITEMS:
+            batch = list(items)
+            items.clear()
+            self.bytes = 0
+            return batch
+        batch = [items.popleft()]
+        size = len(batch[0])
+        while items and len(batch) < BATCH_ITEMS and size + len(items[0]) <= BATCH_BYTES:
+            item = items.popleft()
+            size += len(item)
+            batch.append(item)
+        self.bytes -= size
+        return batch
+
+    def put_back(self, batch: list[bytes]) -> None:
+        """Undo :meth:`take`."""
+        self.items.extendleft(reversed(batch))
+        self.bytes += sum(map(len, batch))
+
+    def clear(self) -> int:
+        """Drop all items; returns their number."""
+        count = len(self.items)
+        self.items.clear()
+        self.bytes = 0
+        return count
 
 
 class Peer:

@@ -2,7 +2,7 @@
 
 Each node has two ports. *Data*: :meth:`Rpc.send` queues an item, the items of one loop iteration leave as one
 batch, and ``received`` gets them at the other node in order. *Control*: :meth:`Rpc.query` returns what
-``answer`` returns at the other node, or raises :class:`~imserver.cluster.rpc.queues.PeerUnavailable`.
+``answer`` returns at the other node, or raises :class:`~imserver.cluster.rpc.counters.PeerUnavailable`.
 
 Importing this module loads ZeroMQ and zerorpc. No context or socket exists before :meth:`Rpc.start`, so the
 supervisor may import it before it forks.
@@ -24,17 +24,9 @@ from gevent.hub import get_hub
 
 from imserver.clock import until_beat
 from imserver.cluster.registry import Lease
+from imserver.cluster.rpc.counters import PeerUnavailable, RpcCounters, UnknownQuery
 from imserver.cluster.rpc.curve import Authenticator, CurveKeys
-from imserver.cluster.rpc.peer import PING, SECONDS, Peer, RpcContext, RpcSeconds
-from imserver.cluster.rpc.queues import (
-    BATCH_ITEMS,
-    LIVES,
-    PeerUnavailable,
-    RpcCounters,
-    SendQueue,
-    SequenceTracker,
-    UnknownQuery,
-)
+from imserver.cluster.rpc.peer import BATCH_ITEMS, PING, SECONDS, Peer, RpcContext, RpcSeconds, SendQueue
 from imserver.cluster.rpc.wire import (
     FAILED,
     MESSAGE_BYTES,
@@ -54,8 +46,42 @@ from imserver.process import Secret, fingerprint_of
 
 log = logging.getLogger(__name__)
 
+LIVES: Final = 4096
+"""Epochs whose numbers are remembered."""
 RPC_VERSION: Final = 1
 """The version of this node; it also understands the one before."""
+
+
+class SequenceTracker:
+    """The next expected number of each sender. Owner: the RPC; never switches."""
+
+    def __init__(self, counters: RpcCounters) -> None:
+        self._counters = counters
+        self._next: dict[int, int] = {}
+        """By the sender's epoch; the most recent sender is last."""
+
+    def accept(self, sender: int, first: int, count: int) -> bool:
+        """Whether to deliver ``count`` items from number ``first`` on.
+
+        A new sender starts with 1, so items lost before its first batch count as lost. Late batches (after a
+        reconnect) are dropped, to keep the order.
+        """
+        expected = self._next.pop(sender, 1)
+        if first < expected:
+            self._next[sender] = expected
+            self._counters.late += count
+            return False
+        if first > expected:
+            self._counters.gaps += 1
+            self._counters.lost += first - expected
+        self._next[sender] = first + count
+        if len(self._next) > LIVES:
+            del self._next[next(iter(self._next))]
+        return True
+
+    def forget(self) -> None:
+        """Expect 1 from everybody: this node has a new epoch."""
+        self._next.clear()
 
 
 class Rpc:

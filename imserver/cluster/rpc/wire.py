@@ -32,7 +32,7 @@ from msgspec import Meta, Struct
 from zerorpc.channel_base import ChannelBase
 from zerorpc.core import ClientBase, ServerBase
 
-from imserver.cluster.rpc.queues import RpcCounters
+from imserver.cluster.rpc.counters import RpcCounters
 from imserver.errors import StartError
 from imserver.logging import RateLimitedLog
 
