@@ -23,10 +23,9 @@ from imserver.messages.acks import (
     PongLogSubscription,
 )
 from imserver.messages.action_positions import ActionPositions
-from imserver.messages.deliverer import Deliverer, oldest_page
-from imserver.messages.log.contract import Entry, LogExtent
+from imserver.messages.deliverer import Deliverer, LogFollower
+from imserver.messages.log.contract import Entry, LogExtent, oldest_page
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log_follower import LogFollower
 from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription, acks_in, groups_at
 from imserver.messages.model import Message
 from imserver.metrics import Metrics

@@ -11,8 +11,8 @@ from msgspec import Struct
 from imserver import errors
 from imserver.errors import StorageUnavailable
 from imserver.messages.catch_up import PAGE, CatchUp
-from imserver.messages.deliverer import Deliverer, oldest_page
-from imserver.messages.log.contract import Entry
+from imserver.messages.deliverer import Deliverer
+from imserver.messages.log.contract import Entry, oldest_page
 from imserver.messages.log.message_log import MessageLog
 from imserver.model import LogSubscription
 from imserver.storage.store import Store

@@ -12,7 +12,6 @@ from imserver.messages.acks import AckingLogSubscription
 from imserver.messages.annotations import RefusedView
 from imserver.messages.catch_up import CatchUp
 from imserver.messages.commands import Ack, Conversations, History, Search, SearchFilter, Send, Sync
-from imserver.messages.deliverer import newest_page, oldest_page
 from imserver.messages.log.contract import (
     Appended,
     ConversationSummary,
@@ -20,6 +19,8 @@ from imserver.messages.log.contract import (
     Rejected,
     RejectReason,
     Stored,
+    newest_page,
+    oldest_page,
 )
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log_subscriptions import PendingLogSubscription

@@ -20,8 +20,7 @@ from imserver.clock import is_long_turn
 from imserver.errors import StorageUnavailable
 from imserver.messages.commands import Search
 from imserver.messages.declared import SEARCH_MILLISECONDS, SEARCH_TIME
-from imserver.messages.deliverer import newest_page
-from imserver.messages.log.contract import Entry
+from imserver.messages.log.contract import Entry, newest_page
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
 

@@ -19,7 +19,7 @@ from imserver.messages.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.catch_up import CatchUp
 from imserver.messages.commands import Send
-from imserver.messages.deliverer import Deliverer
+from imserver.messages.deliverer import Deliverer, LogFollower
 from imserver.messages.log.asks import AskChange
 from imserver.messages.log.bots import values_of
 from imserver.messages.log.contract import (
@@ -37,7 +37,6 @@ from imserver.messages.log.contract import (
 )
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.rows import decode_meta
-from imserver.messages.log_follower import LogFollower
 from imserver.messages.log_subscriptions import LogSubscriptions
 from imserver.messages.model import Message
 from imserver.messages.open_streams import OpenStreams

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.messages import deliverer
-from imserver.messages import log_follower as following
+from imserver.messages import deliverer as following
 from imserver.messages.log.contract import Draft
 from tests.core.messaging_harness import APP, Node
 from tests.dialects.protobuf.test_service import APP as CHATS

@@ -9,9 +9,9 @@ from gevent.event import Event as Signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.messages import log_follower as module
+from imserver.messages import deliverer as module
+from imserver.messages.deliverer import LogFollower
 from imserver.messages.log.contract import Commit, Draft, Entry
-from imserver.messages.log_follower import LogFollower
 from imserver.metrics import Metrics
 from tests.core.memory_log import MemoryLog
 from tests.support import CountingSignal

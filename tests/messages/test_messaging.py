@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from imserver import errors
 from imserver.messages import catch_up, messaging
-from imserver.messages import log_follower as following
+from imserver.messages import deliverer as following
 from imserver.messages.acks import AckingLogSubscription
 from imserver.messages.log import writer
 from imserver.messages.log.contract import Draft

@@ -12,7 +12,7 @@ import gevent
 import pytest
 from gevent.event import Event as Signal
 
-from imserver.messages import catch_up, log_follower
+from imserver.messages import catch_up, deliverer
 from imserver.messages.acks import ACK_SECONDS
 from imserver.messages.log import writer
 from tests.core.memory_log import Shelf
@@ -135,7 +135,7 @@ class Storm:
         for _ in range(self.chance.choice([0, 0, 1, 5])):
             turn()
         if self.chance.random() < 0.1:
-            gevent.sleep(log_follower.GAP_SECONDS)  # time for nodes to find out what they have missed
+            gevent.sleep(deliverer.GAP_SECONDS)  # time for nodes to find out what they have missed
         for client in self.clients:
             client.take()
 
@@ -216,10 +216,10 @@ class Storm:
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything in small, so that it happens often."""
     for module, name, value in (
-        (log_follower, "GAP_SECONDS", 0.001),
-        (log_follower, "QUIET_SECONDS", 0.03),
-        (log_follower, "RETRY_SECONDS", 0.005),
-        (log_follower, "PAGE", 4),
+        (deliverer, "GAP_SECONDS", 0.001),
+        (deliverer, "QUIET_SECONDS", 0.03),
+        (deliverer, "RETRY_SECONDS", 0.005),
+        (deliverer, "PAGE", 4),
         (writer, "BATCH_DRAFTS", 3),
         (catch_up, "RECOVERED", 6),
         (catch_up, "RESEND_LIMIT", 6),

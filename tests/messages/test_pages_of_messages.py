@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from imserver.cluster import history
-from imserver.messages import deliverer
 from imserver.messages.log import contract
 from imserver.messages.log.contract import Entry
 from imserver.messages.log.message_log import MessageLog
@@ -33,8 +32,8 @@ def entries(*sizes: int) -> list[Entry]:
 @pytest.mark.parametrize("sizes", [(), (0, 0), (BOUND,), (BOUND // 2, BOUND // 2), (5 * BOUND,)])
 def test_a_page_within_the_limit_is_unchanged(sizes: tuple[int, ...], more: bool) -> None:
     found = entries(*sizes)
-    assert deliverer.oldest_page(found, more) == (found, more)
-    assert deliverer.newest_page(found, more) == (found, more)
+    assert contract.oldest_page(found, more) == (found, more)
+    assert contract.newest_page(found, more) == (found, more)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +50,7 @@ def test_a_page_within_the_limit_is_unchanged(sizes: tuple[int, ...], more: bool
 def test_of_the_rest_as_many_as_fit_and_one_at_least(
     sizes: tuple[int, ...], oldest: list[int], newest: list[int]
 ) -> None:
-    for cut, expected in ((deliverer.oldest_page, oldest), (deliverer.newest_page, newest)):
+    for cut, expected in ((contract.oldest_page, oldest), (contract.newest_page, newest)):
         found, more = cut(entries(*sizes), False)
         assert [entry.id for entry in found] == expected
         assert more

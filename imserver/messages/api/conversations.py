@@ -19,8 +19,7 @@ from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import page_and_cursor
 from imserver.messages.commands import NO_FILTER, Search, SearchFilter
-from imserver.messages.deliverer import newest_page, oldest_page
-from imserver.messages.log.contract import ConversationSummary, Entry
+from imserver.messages.log.contract import ConversationSummary, Entry, newest_page, oldest_page
 from imserver.messages.model import Reaction
 from imserver.messages.receipts import MarksAnswer, ReceiptShown
 from imserver.messages.services import MessageServices

@@ -14,7 +14,7 @@ from typing import ClassVar, Final, Literal, Protocol
 import msgspec
 from msgspec import Struct
 
-from imserver.cluster.history import HistoryPage
+from imserver.cluster.history import HistoryPage, count_fitting
 from imserver.errors import HttpProblem, Problems, ReplyCode, StorageUnavailable
 from imserver.messages.model import EntryKind, Message
 from imserver.transport.connection import Connection
@@ -339,6 +339,18 @@ def page_size(entry: Entry) -> int:
     """Size of an entry on a page."""
     reactions = len(_encode(entry.reactions)) if entry.reactions else 0
     return HistoryPage.size_of(entry.body) + len(entry.meta) + reactions
+
+
+def oldest_page(entries: list[Entry], more: bool) -> tuple[list[Entry], bool]:
+    """As many of these entries as fit on a page, from the first on; and whether more follow."""
+    count = count_fitting(map(page_size, entries))
+    return (entries, more) if count == len(entries) else (entries[:count], True)
+
+
+def newest_page(entries: list[Entry], more: bool) -> tuple[list[Entry], bool]:
+    """As many of these entries as fit on a page, up to the last; and whether there are earlier ones."""
+    count = count_fitting(map(page_size, reversed(entries)))
+    return (entries, more) if count == len(entries) else (entries[-count:], True)
 
 
 OPTIONS: Final[dict[str, tuple[int, str, str]]] = {
