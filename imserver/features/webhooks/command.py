@@ -32,7 +32,8 @@ _MOST: Final = 1000
 def events(path: str | None, data_dir: str | None, dead: bool, replay: str | None, name: str) -> None:
     """List or replay events that a webhook refused.
 
-    Without --dead it lists the oldest 1000 that are still tried again.
+    Without --dead it lists the oldest 1000 that were refused and are tried again. While the receiver does not
+    answer at all, events wait in order and are not listed here: GET /api/v1/webhooks says how many.
     """
     with opened(path, data_dir) as (settings, store, tenants):
         if tenants.get(name) is None:
