@@ -10,10 +10,10 @@ from imserver import errors
 from imserver.core.services import IdentityServices
 from imserver.errors import ReviewUnavailable, TooManyMessages
 from imserver.messages.commands import AnswerAsk, AskPins, Pin, React
-from imserver.messages.log.asks import AskChange, AskRefused
+from imserver.messages.log.asks import AskChange
 from imserver.messages.log.contract import Change, Draft, Rejected, RejectReason
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.messaging import Messaging, facts_of
+from imserver.messages.messaging import Messaging, RefusedView, facts_of
 from imserver.messages.model import Ask, EntryView
 from imserver.model import Reply
 from imserver.storage.store import Store
@@ -27,25 +27,6 @@ class AnnotatedView(Struct, omit_defaults=True):
     conversation: int
     id: int = 0
     seq: int = 0
-
-
-class RefusedView(Struct, omit_defaults=True):
-    """The answer to a refused message, reaction, pin or answer: the reason for programmers. ``reason`` and
-    ``until`` (Unix seconds): of somebody who is muted in the whole app, for people. ``ask``: the question as
-    it is now."""
-
-    refused: str
-    reason: str = ""
-    until: int = 0
-    ask: Ask | None = None
-
-    @staticmethod
-    def of(result: Rejected) -> RefusedView:
-        """The answer to what was rejected."""
-        view = RefusedView(result.reason, result.detail if result.until else "", result.until)
-        if isinstance(result, AskRefused):
-            view.ask = result.ask
-        return view
 
 
 class PinsView(Struct, omit_defaults=True):

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from imserver import errors
-from imserver.errors import StorageUnavailable, TooManyMessages
+from imserver.errors import StorageUnavailable
 from imserver.messages.acks import AckingLogSubscription
-from imserver.messages.annotations import RefusedView
 from imserver.messages.catch_up import CatchUp
 from imserver.messages.commands import Ack, Conversations, History, Search, SearchFilter, Send, Sync
-from imserver.messages.log.contract import (
-    Appended,
-    ConversationSummary,
-    Entry,
-    Rejected,
-    RejectReason,
-    Stored,
-    newest_page,
-    oldest_page,
-)
+from imserver.messages.log.contract import ConversationSummary, Entry, newest_page, oldest_page
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log_subscriptions import PendingLogSubscription
 from imserver.messages.message_search import MessageSearch
@@ -35,34 +25,6 @@ from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
 
 _OK: Final = Reply(errors.ReplyCode.OK)
-
-
-class ReplacedView(Struct, omit_defaults=True):
-    """The content that was stored in place of the content of the client."""
-
-    type: str
-    text: str | None = None
-    data: Raw | None = None
-    base64: bytes | None = None
-
-
-class StoredView(Struct):
-    """The answer to a send. ``repeated``: the message had been stored before; this is the first answer
-    again."""
-
-    id: int
-    conversation: int
-    seq: int
-    repeated: bool = False
-    replaced: ReplacedView | UnsetType = UNSET
-
-
-class ReasonView(Struct, omit_defaults=True):
-    """The answer to a message that the back end of the app has rejected, or for which the app has no quota
-    left: until when, in Unix seconds."""
-
-    reason: str
-    until: int = 0
 
 
 class EntryPage(Struct):
@@ -151,38 +113,13 @@ class MessageCommands:
         """The commands that this service runs."""
         return {
             Resume: CommandRow(self.resume, needs_session=False, answers=True),
-            Send: CommandRow(self.send, answers=True),
+            Send: CommandRow(self._messaging.send_command, answers=True),
             Sync: CommandRow(self.sync, answers=True),
             Ack: CommandRow(self.ack),
             History: CommandRow(self.history),
             Conversations: CommandRow(self.conversations),
             Search: CommandRow(self.search),
         }
-
-    # --- sending --------------------------------------------------------------------------------------------
-
-    def send(self, connection: Connection, command: Send, answer: Answer) -> Reply | None:
-        """Store a message, a recall or an edit; answered after the commit. May switch."""
-        app, user = app_and_user(connection)
-        if command.to == user:
-            return Reply(errors.ReplyCode.BAD_PARAMETER)
-        if command.kind == "press":
-            change = self._messaging.answer(app, user, command.about, command.body.decode())
-            if isinstance(change, Rejected):
-                return Reply(change.reply_code, RefusedView.of(change), change.reason)
-            if change is not None:
-                at = (change.entry.id, change.entry.seq) if change.entry else (0, 0)
-                view = StoredView(at[0], change.conversation, at[1], repeated=change.entry is None)
-                return Reply(errors.ReplyCode.OK, view)
-        draft = self._messaging.draft_of(app, user, command)
-        if draft is None:
-            if command.kind not in ("forward", "press"):
-                return Reply(errors.ReplyCode.UNAUTHORIZED)
-            return Reply(errors.ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))
-        self._messaging.send_of_user(
-            app, draft, lambda result: answer(_reply_to(command, result)), connection
-        )
-        return None
 
     # --- catch-up -------------------------------------------------------------------------------------------
 
@@ -263,23 +200,6 @@ class MessageCommands:
         position = self._messaging.follower.position(connection.app or "")
         self._messaging.ack_tracker.acked(connection, command.id, position)
         return _OK
-
-
-def _reply_to(command: Send, result: Stored) -> Reply:
-    if isinstance(result, Appended):
-        entry = result.entry
-        view = StoredView(entry.id, entry.conversation, entry.seq, result.repeated)
-        if entry.kind == command.kind and (entry.body, entry.type) != (command.body, command.type):
-            stored = entry.view()
-            view.replaced = ReplacedView(stored.type, stored.text, stored.data, stored.base64)
-        return Reply(errors.ReplyCode.OK, view)
-    if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
-        return Reply(errors.ReplyCode.UNAUTHORIZED, ReasonView(result.detail), result.reason)
-    if isinstance(result, Rejected):
-        return Reply(result.reply_code, RefusedView.of(result), result.reason)
-    if result.until:
-        return Reply(errors.ReplyCode.NOT_STORED, ReasonView(str(result), result.until))
-    return Reply(errors.ReplyCode.NOT_STORED, None, "rate" if isinstance(result, TooManyMessages) else "")
 
 
 def _search_page(entries: list[Entry], before: int) -> Reply:

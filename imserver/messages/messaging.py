@@ -1,4 +1,4 @@
-"""Messaging: drafts go to the log, results and entries come back in its order."""
+"""Messaging: drafts go to the log, results and entries come back in its order. The command that sends one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import msgspec
 from gevent.event import AsyncResult
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
+from imserver import errors
 from imserver.auth.questions import ReviewDecision
 from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, read
 from imserver.core.services import IdentityServices, SessionServices
@@ -20,7 +21,7 @@ from imserver.messages.action_positions import ActionPositions
 from imserver.messages.catch_up import CatchUp
 from imserver.messages.commands import Send
 from imserver.messages.deliverer import Deliverer, LogFollower
-from imserver.messages.log.asks import AskChange
+from imserver.messages.log.asks import AskChange, AskRefused
 from imserver.messages.log.bots import values_of
 from imserver.messages.log.contract import (
     Appended,
@@ -38,13 +39,14 @@ from imserver.messages.log.contract import (
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.rows import decode_meta
 from imserver.messages.log_subscriptions import LogSubscriptions
-from imserver.messages.model import Message
+from imserver.messages.model import Ask, Message
 from imserver.messages.open_streams import OpenStreams
 from imserver.messages.stored_channels import ChannelLog
 from imserver.messages.wire import read_send
 from imserver.metrics import Metrics
+from imserver.model import Answer, Reply
 from imserver.storage.store import Store
-from imserver.transport.connection import Connection
+from imserver.transport.connection import Connection, app_and_user
 
 WIDE: Final = 50
 """After a message to this many connections the app pauses, so that more messages gather: one write to a
@@ -58,6 +60,53 @@ _ENTRY_BYTES: Final = 1024
 """Upper bound of an entry's size without its body."""
 
 _KNOWN_IDS: Final = "known_ids"
+
+
+class ReplacedView(Struct, omit_defaults=True):
+    """The content that was stored in place of the content of the client."""
+
+    type: str
+    text: str | None = None
+    data: Raw | None = None
+    base64: bytes | None = None
+
+
+class StoredView(Struct):
+    """The answer to a send. ``repeated``: the message had been stored before; this is the first answer
+    again."""
+
+    id: int
+    conversation: int
+    seq: int
+    repeated: bool = False
+    replaced: ReplacedView | UnsetType = UNSET
+
+
+class ReasonView(Struct, omit_defaults=True):
+    """The answer to a message that the back end of the app has rejected, or for which the app has no quota
+    left: until when, in Unix seconds."""
+
+    reason: str
+    until: int = 0
+
+
+class RefusedView(Struct, omit_defaults=True):
+    """The answer to a refused message, reaction, pin or answer: the reason for programmers. ``reason`` and
+    ``until`` (Unix seconds): of somebody who is muted in the whole app, for people. ``ask``: the question as
+    it is now."""
+
+    refused: str
+    reason: str = ""
+    until: int = 0
+    ask: Ask | None = None
+
+    @staticmethod
+    def of(result: Rejected) -> RefusedView:
+        """The answer to what was rejected."""
+        view = RefusedView(result.reason, result.detail if result.until else "", result.until)
+        if isinstance(result, AskRefused):
+            view.ask = result.ask
+        return view
 
 
 class KnownIds(Struct, frozen=True):
@@ -124,6 +173,27 @@ class Messaging:
                 self._log.writer.learn(app, id)
 
     # --- sending --------------------------------------------------------------------------------------------
+
+    def send_command(self, connection: Connection, command: Send, answer: Answer) -> Reply | None:
+        """Store a message, a recall or an edit; answered after the commit. May switch."""
+        app, user = app_and_user(connection)
+        if command.to == user:
+            return Reply(errors.ReplyCode.BAD_PARAMETER)
+        if command.kind == "press":
+            change = self.answer(app, user, command.about, command.body.decode())
+            if isinstance(change, Rejected):
+                return Reply(change.reply_code, RefusedView.of(change), change.reason)
+            if change is not None:
+                at = (change.entry.id, change.entry.seq) if change.entry else (0, 0)
+                view = StoredView(at[0], change.conversation, at[1], repeated=change.entry is None)
+                return Reply(errors.ReplyCode.OK, view)
+        draft = self.draft_of(app, user, command)
+        if draft is None:
+            if command.kind not in ("forward", "press"):
+                return Reply(errors.ReplyCode.UNAUTHORIZED)
+            return Reply(errors.ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))
+        self.send_of_user(app, draft, lambda result: answer(_reply_to(command, result)), connection)
+        return None
 
     def draft_of(self, app: str, user: str, command: Send) -> Draft | None:
         """The draft of a message, a recall, an edit or a press; None: it is about no message of this user, or
@@ -279,6 +349,23 @@ class Messaging:
         self._metrics.batched(drafts, seconds)
         widest = self.deliverer.widest.get(app, 0)
         return min(widest * _GATHER_SECONDS, _MAX_GATHER_SECONDS) if widest >= WIDE else 0.0
+
+
+def _reply_to(command: Send, result: Stored) -> Reply:
+    if isinstance(result, Appended):
+        entry = result.entry
+        view = StoredView(entry.id, entry.conversation, entry.seq, result.repeated)
+        if entry.kind == command.kind and (entry.body, entry.type) != (command.body, command.type):
+            stored = entry.view()
+            view.replaced = ReplacedView(stored.type, stored.text, stored.data, stored.base64)
+        return Reply(errors.ReplyCode.OK, view)
+    if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
+        return Reply(errors.ReplyCode.UNAUTHORIZED, ReasonView(result.detail), result.reason)
+    if isinstance(result, Rejected):
+        return Reply(result.reply_code, RefusedView.of(result), result.reason)
+    if result.until:
+        return Reply(errors.ReplyCode.NOT_STORED, ReasonView(str(result), result.until))
+    return Reply(errors.ReplyCode.NOT_STORED, None, "rate" if isinstance(result, TooManyMessages) else "")
 
 
 def _broadcast(nodes: NodeMessages, commit: Commit) -> None:

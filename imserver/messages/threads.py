@@ -8,11 +8,11 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.http.wire import view
-from imserver.messages.annotations import RefusedView
 from imserver.messages.commands import AskThread, AskThreads, FollowThread, ReadThread
 from imserver.messages.log.contract import Entry, RejectReason, newest_page
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.threads import Thread, ThreadState
+from imserver.messages.messaging import RefusedView
 from imserver.messages.model import EntryView
 from imserver.messages.receipts import Signals, ToFollowers
 from imserver.model import Reply, Signal

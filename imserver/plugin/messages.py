@@ -4,7 +4,6 @@ import warnings
 from typing import Any
 
 from imserver.cluster.history import count_fitting
-from imserver.messages.annotations import RefusedView
 from imserver.messages.api.conversations import ConversationId
 from imserver.messages.api.messages import MessageApi, SendRequest
 from imserver.messages.api.streamed import StreamAppended
@@ -21,7 +20,7 @@ from imserver.messages.log.contract import (
 )
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.unread import UnreadMessages
-from imserver.messages.messaging import Messaging
+from imserver.messages.messaging import Messaging, RefusedView
 from imserver.messages.model import Ask, AskAnswer, Message
 from imserver.messages.names import clean_name, is_name
 from imserver.messages.receipts import ToFollowers

@@ -34,7 +34,7 @@ from imserver.dialects.centrifuge.wire import (
 )
 from imserver.errors import CloseCode
 from imserver.messages.commands import AskPins, Pin, React, Send
-from imserver.messages.message_commands import StoredView
+from imserver.messages.messaging import StoredView
 from imserver.messages.model import Message
 from imserver.messages.wire import MESSAGE_COMMANDS
 from imserver.model import (
