@@ -29,7 +29,8 @@ from imserver.messages.log.contract import (
     PublicationPage,
     Rejected,
 )
-from imserver.messages.log.writer import LogListener, LogWriter, WriteTransaction
+from imserver.messages.log.transaction import WriteTransaction
+from imserver.messages.log.writer import LogListener, LogWriter
 from imserver.storage.statements import CommitGuard, NotStored, Unsure
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imserver.config.settings import StorageSettings
-from imserver.messages.log import writer
+from imserver.messages.log import transaction
 from imserver.node.feature_list import tables_of_server
 from imserver.storage.store import Store
 from imserver.storage.tables import StoreTables
@@ -26,7 +26,7 @@ WriteAt = Callable[[float], None]
 @pytest.fixture
 def write_at(monkeypatch: pytest.MonkeyPatch) -> WriteAt:
     """Set the Unix time at which the log writes."""
-    return lambda seconds: monkeypatch.setattr(writer, "time", lambda: seconds)
+    return lambda seconds: monkeypatch.setattr(transaction, "time", lambda: seconds)
 
 
 @pytest.fixture(scope="session")

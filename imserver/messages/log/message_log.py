@@ -59,7 +59,7 @@ class MessageLog:
         self.asks = AskLog(self.writer, store)
         self.entries = EntryReader(store)
         self.search = EntrySearch(store)
-        self.words = WordIndex(store, self.writer.recent)
+        self.words = WordIndex(store, self.writer.recent.take)
         self.conversations = ConversationReader(store)
         self.marks = MarkStore(store)
         self.threads = ThreadStore(store)

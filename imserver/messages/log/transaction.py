@@ -1,10 +1,12 @@
-"""The part of a group commit that belongs to one app. Assigns ids and seqs under the lock of the log's
-head."""
+"""A group commit, and the part of it that belongs to one app. That assigns ids and seqs under the lock of the
+log's head."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
+from random import SystemRandom
+from time import time
 from typing import Any, Final, Literal
 
 from msgspec import Struct
@@ -14,6 +16,7 @@ from imserver.messages.log.contract import (
     Appended,
     AppendRequest,
     Change,
+    Commit,
     Draft,
     Entry,
     Rejected,
@@ -21,7 +24,7 @@ from imserver.messages.log.contract import (
     StorageUnsure,
     Stored,
 )
-from imserver.messages.log.lost import next_after_loss
+from imserver.messages.log.lost import EntriesLost, next_after_loss
 from imserver.messages.log.revisions import MOST_EDITS, count_edits, recalled_among, revise
 from imserver.messages.log.rows import (
     ENTRY_COLUMNS,
@@ -43,7 +46,15 @@ from imserver.messages.log.rows import (
 from imserver.messages.log.threads import ThreadWriter
 from imserver.messages.log.uplink_sessions import UplinkSessions, store_sessions, stored_sessions
 from imserver.storage.numbers import beyond
-from imserver.storage.statements import DirectStatements, Statements, chunks, marks_of, padded, text_of
+from imserver.storage.statements import (
+    CommitGuard,
+    DirectStatements,
+    Statements,
+    chunks,
+    marks_of,
+    padded,
+    text_of,
+)
 
 _UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
 _BLOCKED: Final = Rejected(RejectReason.BLOCKED)
@@ -78,6 +89,7 @@ _BLOCKS_ON_SQLITE: Final = (
 
 Outcome = Stored | Change
 """The result of a request."""
+_random: Final = SystemRandom()
 
 
 class ChangeRequest(Struct):
@@ -91,6 +103,9 @@ class ChangeRequest(Struct):
     rejected: None = None
     owner: None = None
     size: int = 0
+
+
+Request = AppendRequest | ChangeRequest
 
 
 class _Facts(Struct, frozen=True):
@@ -601,3 +616,48 @@ def set_group(
         f"UPDATE conversation SET {column} = %s WHERE log = %s AND id = %s AND kind = %s",
         (value, log, conversation, GROUP),
     )
+
+
+class WriteTransaction:
+    """The content of one transaction: requests by app. It can be run again from the start on another
+    connection.
+
+    ``known``: app → an id that its log has, as of now. Without it the transaction raises EntriesLost.
+    """
+
+    def __init__(
+        self, apps: Mapping[str, list[Request]], sessions: UplinkSessions, known: Mapping[str, int]
+    ) -> None:
+        self.batch = _random.getrandbits(62) + 1
+        self.guard = CommitGuard()
+        self.given_up = False
+        """True if its requests were answered early. It will not be committed."""
+        self.apps = {app: apps[app] for app in sorted(apps)}
+        """Sorted by name, so that two writers never deadlock."""
+        self.requests = [request for some in self.apps.values() for request in some]
+        self.commits: dict[str, Commit] = {}
+        """App → what was stored there, for apps with new entries."""
+        self.begins_sessions = False
+        """Whether an uplink session begins."""
+        self._now = int(time())
+        self._sessions = sessions
+        self._known = known
+
+    def __call__(self, sql: DirectStatements) -> None:
+        self.commits = {}
+        for app, requests in self.apps.items():
+            part = AppTransaction(sql, app, self.batch, self._now, self._sessions)
+            if part.before < self._known.get(app, 0):  # also what was learned since this was begun
+                raise EntriesLost(app)
+            drafts = []
+            for request in requests:
+                if isinstance(request, ChangeRequest):
+                    request.outcome = request.apply(part)
+                elif request.rejected is None:
+                    drafts.append(request)
+            for request, outcome in zip(drafts, part.append(drafts), strict=True):
+                request.outcome = outcome
+            part.write()
+            self.begins_sessions |= bool(part.uplink_sessions)
+            if part.entries:
+                self.commits[app] = Commit(app, part.before + 1, part.head.last_id, part.entries)

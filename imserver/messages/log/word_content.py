@@ -1,17 +1,15 @@
-"""The terms of the messages of a segment, as they are collected for the index of words; and the newest
-entries that this node has stored, so that the index needs not read them again."""
+"""The terms of the messages of a segment, as they are collected for the index of words."""
 
 from __future__ import annotations
 
 import struct
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
-from msgspec import Struct, field
+from msgspec import Struct
 
-from imserver.messages.log.contract import Commit, Entry
 from imserver.messages.log.rows import NUMBERS
 from imserver.messages.log.word_rows import (
     CONVERSATIONS,
@@ -26,9 +24,9 @@ from imserver.messages.log.words import TERM_LENGTH, TEXT_TYPE, searched_text, t
 
 MOST_TERMS: Final = 512
 """A message with more terms is long."""
-_LONG_TEXT: Final = 4 * MOST_TERMS
+LONG_TEXT: Final = 4 * MOST_TERMS
 """A text with more characters is long: nobody looks for its terms."""
-LONG_BODY: Final = 4 * _LONG_TEXT
+LONG_BODY: Final = 4 * LONG_TEXT
 """Bytes of a body with which a message is long: nobody reads it."""
 _OWN_TERMS: Final = 16
 """Each message has room for so many terms in its segment. More are taken from :data:`_SPARE_TERMS`."""
@@ -42,14 +40,11 @@ _PARTS_OF_ROWS: Final = (16, 4, 1, 0)
 _PAUSE_CHARACTERS: Final = 2048
 """After so many characters the terms of messages let others run."""
 _PAUSE_TERMS: Final = 4096
-_PART_BYTES: Final = 600
-_NUMBER_BYTES: Final = 60
-_ROW_BYTES: Final = 300
 _NO_CONVERSATION: Final = 0xFFFF
 _MESSAGE: Final = NUMBERS["message"]
-_SEPARATOR: Final = b"\x80"
+SEPARATOR: Final = b"\x80"
 _SPACED: Final = bytes(
-    byte if chr(byte).isalnum() or byte == _SEPARATOR[0] else ord(" ") for byte in bytes(range(129)).lower()
+    byte if chr(byte).isalnum() or byte == SEPARATOR[0] else ord(" ") for byte in bytes(range(129)).lower()
 ).ljust(256, b" ")
 """What stands in place of each byte, so that ``split`` finds the words of ASCII texts."""
 
@@ -62,7 +57,7 @@ Pause = Callable[[], object]
 def _spaced(texts: bytes) -> list[str]:
     """The words in ASCII texts that a separator joins, with spaces between. To split them takes a third of
     the time of :func:`terms_of`."""
-    return texts.translate(_SPACED).decode("latin-1").split(_SEPARATOR.decode("latin-1"))
+    return texts.translate(_SPACED).decode("latin-1").split(SEPARATOR.decode("latin-1"))
 
 
 class ContentPart(Struct, frozen=True):
@@ -81,32 +76,6 @@ class ContentPart(Struct, frozen=True):
     """What the entries edit or recall."""
     size: int
     """Bytes of memory, approximately."""
-
-
-def part_of(entries: Sequence[Entry]) -> ContentPart:
-    """The part of the index that some entries are, as the database has them."""
-    conversations: list[int] = []
-    ids: list[int] = []
-    texts: list[bytes] = []
-    others: list[ContentRow] = []
-    changed: list[int] = []
-    size = _PART_BYTES + _NUMBER_BYTES * len(entries)
-    for entry in entries:
-        conversations.append(0 if entry.room else entry.conversation)
-        if entry.kind != "message":
-            if entry.kind in ("edit", "recall"):
-                changed.append(entry.about)
-        elif not entry.room:
-            body = entry.body
-            if entry.type == TEXT_TYPE and len(body) <= _LONG_TEXT and body.isascii():
-                ids.append(entry.id)
-                texts.append(body)
-            else:
-                shown = body if len(body) <= LONG_BODY else None
-                others.append((entry.id, entry.conversation, _MESSAGE, entry.type, shown))
-                size += _ROW_BYTES + len(shown or b"")
-    text = _SEPARATOR.join(texts)
-    return ContentPart(entries[0].id, conversations, ids, text, others, changed, size + len(text))
 
 
 class SegmentContent:
@@ -131,20 +100,20 @@ class SegmentContent:
             self.conversation_of[offset] = conversation
             if kind != _MESSAGE:
                 continue
-            if type == TEXT_TYPE and body is not None and len(body) <= _LONG_TEXT and body.isascii():
+            if type == TEXT_TYPE and body is not None and len(body) <= LONG_TEXT and body.isascii():
                 offsets.append(offset)
                 bodies.append(body)
                 characters += len(body)
             else:
                 text = "" if body is None else searched_text(type, body)
                 characters += len(text)
-                is_long = body is None or len(text) > _LONG_TEXT
+                is_long = body is None or len(text) > LONG_TEXT
                 self._put(offset, self._admitted(offset, () if is_long else terms_of(text), is_long))
             if characters > _PAUSE_CHARACTERS:
-                self._put_lines(offsets, _spaced(_SEPARATOR.join(bodies)))
+                self._put_lines(offsets, _spaced(SEPARATOR.join(bodies)))
                 offsets, bodies, characters = [], [], 0
                 pause()
-        self._put_lines(offsets, _spaced(_SEPARATOR.join(bodies)))
+        self._put_lines(offsets, _spaced(SEPARATOR.join(bodies)))
 
     def add_part(self, part: ContentPart, gone: Collection[int], pause: Pause) -> None:
         """Add entries, but not the texts of the messages ``gone``."""
@@ -235,70 +204,3 @@ class SegmentContent:
             if len(row) <= MOST_ROW_BYTES:
                 break
         return row
-
-
-MOST_BYTES: Final = 16 << 20
-"""Limit of all logs together."""
-
-
-class _Run(Struct, eq=False):
-    """Entries of a log that follow each other."""
-
-    first: int
-    end: int
-    parts: deque[ContentPart] = field(default_factory=deque)
-    changed: set[int] = field(default_factory=set)
-    """Messages that these entries have changed."""
-    bytes: int = 0
-
-
-class RecentEntries:
-    """Owner of the entries. The methods never switch."""
-
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        self._most_bytes = most_bytes
-        self._bytes = 0
-        self._runs: dict[str, _Run] = {}
-        """By app. The one that has waited longest for news comes first, and goes first."""
-
-    def add(self, commit: Commit) -> None:
-        """This node has stored entries."""
-        run = self._runs.pop(commit.app, None)
-        if run is None or run.end != commit.first:  # another node has stored some in between
-            self._bytes -= 0 if run is None else run.bytes
-            run = _Run(commit.first, commit.first)
-        self._runs[commit.app] = run
-        entries = commit.entries
-        begin = 0
-        while begin < len(entries):
-            end = begin + SEGMENT - run.end % SEGMENT
-            part = part_of(entries[begin:end])
-            run.parts.append(part)
-            run.changed.update(part.changed)
-            run.end += len(part.conversations)
-            run.bytes += part.size
-            self._bytes += part.size
-            begin = end
-        while self._bytes > self._most_bytes:
-            self._bytes -= self._runs.pop(next(iter(self._runs))).bytes
-
-    def take(self, app: str, first: int, end: int) -> tuple[list[ContentPart], set[int]]:
-        """The entries from ``first``, the beginning of a segment, to ``end``, and which of them were changed.
-
-        Nothing, unless this node has stored each of them. All before ``end`` are forgotten.
-        """
-        run = self._runs.get(app)
-        if run is None or run.first >= end:
-            return [], set()
-        is_whole = run.first <= first and end <= run.end
-        parts: list[ContentPart] = []
-        while run.parts and run.parts[0].first < end:
-            part = run.parts.popleft()
-            run.bytes -= part.size
-            self._bytes -= part.size
-            if is_whole and part.first >= first:
-                parts.append(part)
-        changed = {id for id in run.changed if first <= id < end} if is_whole else set()
-        run.changed = {id for id in run.changed if id >= end}
-        run.first = min(end, run.end)
-        return parts, changed

@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from imserver.clock import is_long_turn, serve_others
 from imserver.messages.log.rows import ROOM, LogHead, LogPart, change_log, in_log, read_log
-from imserver.messages.log.word_content import LONG_BODY, ContentRow, Pause, RecentEntries, SegmentContent
+from imserver.messages.log.word_content import LONG_BODY, ContentPart, ContentRow, Pause, SegmentContent
 from imserver.messages.log.word_rows import (
     CONVERSATIONS,
     LONG,
@@ -41,6 +41,8 @@ from imserver.model import Limit
 from imserver.plugin.storage import Store
 from imserver.storage.statements import Row, Statements, chunks, text_of
 
+TakeRecent = Callable[[str, int, int], tuple[list[ContentPart], set[int]]]
+"""See :meth:`imserver.messages.log.writer.RecentEntries.take`."""
 LEASE_SECONDS: Final = 60
 """How long a node has the index of a log for itself. Then another one may claim it, and what the first one
 writes is dropped."""
@@ -84,9 +86,9 @@ def _pause() -> None:
 class WordIndex(LogPart):
     """Fills the index, and brings it up to date. All methods switch and may raise StorageUnavailable."""
 
-    def __init__(self, store: Store, recent: RecentEntries) -> None:
+    def __init__(self, store: Store, take_recent: TakeRecent) -> None:
         super().__init__(store)
-        self._recent = recent
+        self._take_recent = take_recent
 
     @in_log(lambda: (0, False))
     def next_end(self, sql: Statements, head: LogHead) -> tuple[int, bool]:
@@ -110,7 +112,7 @@ class WordIndex(LogPart):
             return False
         content = SegmentContent(claim.first)
         end = claim.first + SEGMENT
-        parts, changed = self._recent.take(app, max(claim.first, 1), end)
+        parts, changed = self._take_recent(app, max(claim.first, 1), end)
         if parts and claim.floor < parts[0].first:
             # Who has changed one of these messages before this node stored the last of them was this node;
             # who did so later has noted it.

@@ -22,11 +22,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial, wraps
 from math import inf
-from random import SystemRandom
-from time import perf_counter, time
+from time import perf_counter
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 import gevent
@@ -40,16 +39,27 @@ from imserver.messages.log.contract import (
     Change,
     Commit,
     Draft,
+    Entry,
     Rejected,
     RejectReason,
     StorageUnsure,
     Stored,
 )
 from imserver.messages.log.lost import EntriesLost, move_on
-from imserver.messages.log.rows import LogPart, objection, resend_of
-from imserver.messages.log.transaction import AppTransaction, ChangeRequest, Outcome, batch_of, lock_head
+from imserver.messages.log.rows import NUMBERS, LogPart, objection, resend_of
+from imserver.messages.log.transaction import (
+    AppTransaction,
+    ChangeRequest,
+    Outcome,
+    Request,
+    WriteTransaction,
+    batch_of,
+    lock_head,
+)
 from imserver.messages.log.uplink_sessions import UplinkSessions
-from imserver.messages.log.word_content import RecentEntries
+from imserver.messages.log.word_content import LONG_BODY, LONG_TEXT, SEPARATOR, ContentPart, ContentRow
+from imserver.messages.log.word_rows import SEGMENT
+from imserver.messages.log.words import TEXT_TYPE
 from imserver.plugin.storage import Store
 from imserver.storage.statements import CommitGuard, DirectStatements, NotStored, RowRefused, Unsure
 
@@ -61,8 +71,6 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 Writing = TypeVar("Writing", bound="WritingPart")
-
-Request = AppendRequest | ChangeRequest
 
 MAX_WAITING: Final = 50_000
 """Limit of waiting drafts of one app. More are refused temporarily."""
@@ -88,13 +96,16 @@ _ENOUGH: Final = 12
 """So many drafts do not wait for others. Measured: 16 senders in a closed loop cost 0.84 of the CPU. 8,000
 drafts a second cost 0.73, and are answered after 2.1 instead of 1.6 ms."""
 _MOST_GATHER_SECONDS: Final = 0.004
+_RECENT_BYTES: Final = 16 << 20
+"""Limit of the newest entries of all logs together."""
+_PART_BYTES: Final = 600
+_NUMBER_BYTES: Final = 60
+_ROW_BYTES: Final = 300
 _LOST: Final = (
     "the database has lost entries of %s: its log ends with %d, but %d was stored. Ids continue after %d; "
     "clients that have lost entries begin anew"
 )
 _LATE: Final = "the database does not answer: no answer in time"
-
-_random: Final = SystemRandom()
 
 
 class LogListener(Protocol):
@@ -109,54 +120,6 @@ class LogListener(Protocol):
 
         Returns the time in seconds for which the next drafts of the app wait for each other.
         """
-
-
-# --- transaction --------------------------------------------------------------------------------------------
-
-
-class WriteTransaction:
-    """The content of one transaction: requests by app. It can be run again from the start on another
-    connection.
-
-    ``known``: app → an id that its log has, as of now. Without it the transaction raises EntriesLost.
-    """
-
-    def __init__(
-        self, apps: Mapping[str, list[Request]], sessions: UplinkSessions, known: Mapping[str, int]
-    ) -> None:
-        self.batch = _random.getrandbits(62) + 1
-        self.guard = CommitGuard()
-        self.given_up = False
-        """True if its requests were answered early. It will not be committed."""
-        self.apps = {app: apps[app] for app in sorted(apps)}
-        """Sorted by name, so that two writers never deadlock."""
-        self.requests = [request for some in self.apps.values() for request in some]
-        self.commits: dict[str, Commit] = {}
-        """App → what was stored there, for apps with new entries."""
-        self.begins_sessions = False
-        """Whether an uplink session begins."""
-        self._now = int(time())
-        self._sessions = sessions
-        self._known = known
-
-    def __call__(self, sql: DirectStatements) -> None:
-        self.commits = {}
-        for app, requests in self.apps.items():
-            part = AppTransaction(sql, app, self.batch, self._now, self._sessions)
-            if part.before < self._known.get(app, 0):  # also what was learned since this was begun
-                raise EntriesLost(app)
-            drafts = []
-            for request in requests:
-                if isinstance(request, ChangeRequest):
-                    request.outcome = request.apply(part)
-                elif request.rejected is None:
-                    drafts.append(request)
-            for request, outcome in zip(drafts, part.append(drafts), strict=True):
-                request.outcome = outcome
-            part.write()
-            self.begins_sessions |= bool(part.uplink_sessions)
-            if part.entries:
-                self.commits[app] = Commit(app, part.before + 1, part.head.last_id, part.entries)
 
 
 class _Total(Struct):
@@ -200,6 +163,97 @@ class _Queue(Struct, eq=False):
         self.total.bytes -= content
         self.stale = max(0, self.stale - len(taken))
         return taken, content + len(taken) * _REQUEST_BYTES
+
+
+def _part_of(entries: Sequence[Entry]) -> ContentPart:
+    """The part of the index that some entries are, as the database has them."""
+    conversations: list[int] = []
+    ids: list[int] = []
+    texts: list[bytes] = []
+    others: list[ContentRow] = []
+    changed: list[int] = []
+    size = _PART_BYTES + _NUMBER_BYTES * len(entries)
+    for entry in entries:
+        conversations.append(0 if entry.room else entry.conversation)
+        if entry.kind != "message":
+            if entry.kind in ("edit", "recall"):
+                changed.append(entry.about)
+        elif not entry.room:
+            body = entry.body
+            if entry.type == TEXT_TYPE and len(body) <= LONG_TEXT and body.isascii():
+                ids.append(entry.id)
+                texts.append(body)
+            else:
+                shown = body if len(body) <= LONG_BODY else None
+                others.append((entry.id, entry.conversation, NUMBERS["message"], entry.type, shown))
+                size += _ROW_BYTES + len(shown or b"")
+    text = SEPARATOR.join(texts)
+    return ContentPart(entries[0].id, conversations, ids, text, others, changed, size + len(text))
+
+
+class _Run(Struct, eq=False):
+    """Entries of a log that follow each other."""
+
+    first: int
+    end: int
+    parts: deque[ContentPart] = field(default_factory=deque)
+    changed: set[int] = field(default_factory=set)
+    """Messages that these entries have changed."""
+    bytes: int = 0
+
+
+class RecentEntries:
+    """The newest entries that this node has stored, so that the index of words need not read them again.
+
+    Owner of the entries. The methods never switch."""
+
+    def __init__(self, most_bytes: int = _RECENT_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._runs: dict[str, _Run] = {}
+        """By app. The one that has waited longest for news comes first, and goes first."""
+
+    def add(self, commit: Commit) -> None:
+        """This node has stored entries."""
+        run = self._runs.pop(commit.app, None)
+        if run is None or run.end != commit.first:  # another node has stored some in between
+            self._bytes -= 0 if run is None else run.bytes
+            run = _Run(commit.first, commit.first)
+        self._runs[commit.app] = run
+        entries = commit.entries
+        begin = 0
+        while begin < len(entries):
+            end = begin + SEGMENT - run.end % SEGMENT
+            part = _part_of(entries[begin:end])
+            run.parts.append(part)
+            run.changed.update(part.changed)
+            run.end += len(part.conversations)
+            run.bytes += part.size
+            self._bytes += part.size
+            begin = end
+        while self._bytes > self._most_bytes:
+            self._bytes -= self._runs.pop(next(iter(self._runs))).bytes
+
+    def take(self, app: str, first: int, end: int) -> tuple[list[ContentPart], set[int]]:
+        """The entries from ``first``, the beginning of a segment, to ``end``, and which of them were changed.
+
+        Nothing, unless this node has stored each of them. All before ``end`` are forgotten.
+        """
+        run = self._runs.get(app)
+        if run is None or run.first >= end:
+            return [], set()
+        is_whole = run.first <= first and end <= run.end
+        parts: list[ContentPart] = []
+        while run.parts and run.parts[0].first < end:
+            part = run.parts.popleft()
+            run.bytes -= part.size
+            self._bytes -= part.size
+            if is_whole and part.first >= first:
+                parts.append(part)
+        changed = {id for id in run.changed if first <= id < end} if is_whole else set()
+        run.changed = {id for id in run.changed if id >= end}
+        run.first = min(end, run.end)
+        return parts, changed
 
 
 class LogWriter:

@@ -10,8 +10,8 @@ from gevent.event import Event
 from imserver.errors import StorageUnavailable
 from imserver.messages.log import writer
 from imserver.messages.log.contract import AppendRequest, Change, Commit, Draft, Rejected, Stored
-from imserver.messages.log.transaction import ChangeRequest
-from imserver.messages.log.writer import LogWriter, WriteTransaction
+from imserver.messages.log.transaction import ChangeRequest, WriteTransaction
+from imserver.messages.log.writer import LogWriter
 from imserver.storage.database import WriterConnection
 from imserver.storage.statements import CommitGuard, NotStored
 from tests.transport.harness import until

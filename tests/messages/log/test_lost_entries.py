@@ -7,7 +7,7 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.messages.log.contract import Appended, Draft, LogExtent
 from imserver.messages.log.lost import EntriesLost
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.writer import UplinkSessions, WriteTransaction
+from imserver.messages.log.transaction import UplinkSessions, WriteTransaction
 from imserver.storage.statements import Statements
 from imserver.storage.store import Store
 from tests.storage.conftest import OpenStore
