@@ -306,7 +306,7 @@ def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswe
     if request.login is not UNSET:
         kind, text = split(request.login)
         if identifiers.setdefault(kind, text) != text:
-            raise ApiProblem(Problems.INVALID_REQUEST, f"`login` and `{kind}` differ: send one of them")
+            raise ApiProblem.invalid(f"`login` and `{kind}` differ: send one of them")
     account = accounts.register(
         call.app,
         identifiers.get("phone", ""),
@@ -352,7 +352,7 @@ def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
     check_device(request.device)
     text = request.phone if request.login is UNSET else request.login
     if text is UNSET or UNSET not in (request.phone, request.login):
-        raise ApiProblem(Problems.INVALID_REQUEST, "expected either `login` or `phone`")
+        raise ApiProblem.invalid("expected either `login` or `phone`")
     account = accounts.login(
         call.app, text, request.password, call.request.host, call.credential, request.code
     )
@@ -383,7 +383,7 @@ def show(
     Identifiers and settings are shown only to the account itself and to back ends.
     """
     if not (of or call.user):
-        raise ApiProblem(Problems.INVALID_REQUEST, "`user` or `of`: name the account")
+        raise ApiProblem.invalid("`user` or `of`: name the account")
     account = api.accounts.get(call.app, of or call.user)
     if account is None:
         raise ApiProblem(Problems.UNKNOWN_ACCOUNT)

@@ -197,5 +197,5 @@ def _require_all(call: Call) -> None:
 def _drain(api: AdminApi, call: Call, node: str, drained: bool) -> NodeDone:
     _require_all(call)
     if not api.parts.nodes.drain(node, drained):
-        raise ApiProblem(Problems.INVALID_REQUEST, "`node`: no live node of this name answers")
+        raise ApiProblem.invalid("`node`: no live node of this name answers")
     return NodeDone(node, drained)

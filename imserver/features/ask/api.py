@@ -205,11 +205,11 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
     of different users. Everybody who reads the message sees who has answered what.
     """
     if not request.options and not request.free_text:
-        raise ApiProblem(Problems.INVALID_REQUEST, "Give `options`, or `free_text`, or both")
+        raise ApiProblem.invalid("Give `options`, or `free_text`, or both")
     if len({one.value for one in request.options}) < len(request.options):
-        raise ApiProblem(Problems.INVALID_REQUEST, "`options`: two have the same value")
+        raise ApiProblem.invalid("`options`: two have the same value")
     if any(len(one.value.encode()) > Limit.BUTTON for one in request.options):
-        raise ApiProblem(Problems.INVALID_REQUEST, "`options`: a value has at most 64 bytes")
+        raise ApiProblem.invalid("`options`: a value has at most 64 bytes")
     ask: dict[str, Any] = {"need": request.need} if request.need > 1 else {}
     if request.options:
         ask["options"] = [{"text": one.text, "value": one.value} for one in request.options]
@@ -241,14 +241,14 @@ def _answerers(api: AskApi, call: Call, request: AskRequest, users: list[str]) -
     """Who may answer. Raises ApiProblem unless all are members of the conversation."""
     of = list(dict.fromkeys(users))
     if request.to or call.user in of or not of:
-        raise ApiProblem(Problems.INVALID_REQUEST, "`of`: other members of a `conversation`")
+        raise ApiProblem.invalid("`of`: other members of a `conversation`")
     if request.need > len(of):
-        raise ApiProblem(Problems.INVALID_REQUEST, "`need`: more than `of`")
+        raise ApiProblem.invalid("`need`: more than `of`")
     members = api.log.conversations
     for user in of:
         row = members.member(call.app, request.conversation, user)
         if row is None:
-            raise ApiProblem(Problems.INVALID_REQUEST, f"`of`: {user} is no member of the conversation")
+            raise ApiProblem.invalid(f"`of`: {user} is no member of the conversation")
     return of
 
 
@@ -299,7 +299,7 @@ def answer(api: AskApi, call: Call, request: AnswerRequest) -> AnswerResult:
     if not call.is_back_end:
         api.messages.rates.require_message(call.app, call.user)
     if (request.value is UNSET) == (request.text is UNSET):
-        raise ApiProblem(Problems.INVALID_REQUEST, "Give one of `value` and `text`")
+        raise ApiProblem.invalid("Give one of `value` and `text`")
     result = api.services.asks.answer(
         *(call.app, call.user, request.id, request.value or "", request.text or ""),
         by_user=not call.is_back_end,
@@ -379,6 +379,6 @@ def _changed(api: AskApi, call: Call, id: int, result: Any) -> AskShown:
         if result.reason == RejectReason.ANSWERED:
             raise ApiProblem(HTTP_QUESTION_CLOSED)
         if result.reason in (RejectReason.INVALID, RejectReason.NOT_MEMBER):
-            raise ApiProblem(Problems.INVALID_REQUEST, result.detail)
+            raise ApiProblem.invalid(result.detail)
         raise ApiProblem(result.problem, result.explanation)
     return api.show(call.app, "", id)

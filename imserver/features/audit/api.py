@@ -57,10 +57,10 @@ def audit(store: Store, call: Call) -> HttpResponse:
     app = call.app
     if not app and apps is not None:
         if len(apps) != 1:
-            raise ApiProblem(Problems.INVALID_REQUEST, "`app`: name one of those that the key reaches")
+            raise ApiProblem.invalid("`app`: name one of those that the key reaches")
         (app,) = apps
     if request.user and not app:
-        raise ApiProblem(Problems.INVALID_REQUEST, "`app`: name the app of the user")
+        raise ApiProblem.invalid("`app`: name the app of the user")
     wanted = msgspec.structs.replace(request, app=app)
     acts, following = store.read_or((NO_ACTS, 0), partial(search, wanted))
     rows = [shown(row, names) for row, names in acts]

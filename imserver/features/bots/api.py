@@ -296,7 +296,7 @@ def commands(bots: Bots, call: Call, request: CommandsQuery) -> CommandsAnswer:
     """
     conversation = request.conversation
     if (conversation is UNSET) == (not request.bot):
-        raise ApiProblem(Problems.INVALID_REQUEST, "Give one of `conversation` and `bot`")
+        raise ApiProblem.invalid("Give one of `conversation` and `bot`")
     found = (
         bots.unblocked(call.app, call.user, bots.named(call.app, [request.bot]))
         if conversation is UNSET

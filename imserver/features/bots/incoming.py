@@ -157,7 +157,7 @@ def _read(api: HookApi, call: Call) -> None:
     if kind.startswith("application/x-www-form-urlencoded") and not body.lstrip().startswith(b"{"):
         body = call.form().get("payload", "").encode("utf-8", "surrogatepass")
     if not body or kind.startswith("multipart/"):
-        raise ApiProblem(Problems.INVALID_REQUEST, _EXPECTED)
+        raise ApiProblem.invalid(_EXPECTED)
     fields = call.decode_json(_fields, body)
     taken: dict[str, Any] = {name: fields[name] for name in _TAKEN if name in fields}
     if not ("type" in fields or "data" in fields):

@@ -113,7 +113,7 @@ def _unsent(given: DraftShape) -> UnsentText:
     """Raises ApiProblem."""
     draft = UnsentText(given.text, given.reply_to, tuple(given.mentions))
     if len(msgspec.json.encode(draft)) > MAX_DRAFT_BYTES:
-        raise ApiProblem(Problems.INVALID_REQUEST, f"`draft`: more than {MAX_DRAFT_BYTES} bytes")
+        raise ApiProblem.invalid(f"`draft`: more than {MAX_DRAFT_BYTES} bytes")
     return draft
 
 

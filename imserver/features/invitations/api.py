@@ -105,7 +105,7 @@ def create(
     """
     number = id_of(group)
     if not (number or call.user):
-        raise ApiProblem(Problems.INVALID_REQUEST, "`user` or `group`: name one")
+        raise ApiProblem.invalid("`user` or `group`: name one")
     limits = seconds, uses, guests
     return invitations.create(call.app, call.user, number, *limits)
 
@@ -121,7 +121,7 @@ def invitations(
     The owner and admins of a group see all invitations to it, other members see their own.
     """
     if not (group or call.user):
-        raise ApiProblem(Problems.INVALID_REQUEST, "`user` or `group`: name one")
+        raise ApiProblem.invalid("`user` or `group`: name one")
     behind = read_cursor(cursor) or ""
     rows = invitations.page(call.app, call.user, id_of(group), behind, limit + 1)
     page, following = page_and_cursor(rows, limit, lambda invitation: invitation.code)

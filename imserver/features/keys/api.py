@@ -136,10 +136,7 @@ class KeysApi(Struct, frozen=True):
         """The same, of a key that is not in the settings."""
         row = self.find(principal, id)
         if _is_configured(row):
-            raise ApiProblem(
-                Problems.INVALID_REQUEST,
-                "The key is in the settings: change `api.keys` there, then send SIGHUP",
-            )
+            raise ApiProblem.invalid("The key is in the settings: change `api.keys` there, then send SIGHUP")
         return row
 
     def end_of(self, principal: Principal, seconds: int) -> int:
@@ -295,7 +292,7 @@ def rotate(
     new = replace(new, maker=api.maker_of(call.principal))
     stored = api.store.rotate_key(row.id, new, grace_seconds, call.principal.key)
     if stored is None:
-        raise ApiProblem(Problems.INVALID_REQUEST, "The key was revoked, or has expired")
+        raise ApiProblem.invalid("The key was revoked, or has expired")
     _name_act(call, row)
     call.facts = {"id": row.id, "key": stored.id, "grace_seconds": grace_seconds}
     return KeyCreated(_shown(stored), secret)
@@ -321,7 +318,7 @@ def usage(
     if cursor:
         minute, _, number = (read_cursor(cursor) or "").partition(".")
         if not (minute.isdecimal() and number.isdecimal() and len(minute) < 12 and len(number) < 8):
-            raise ApiProblem(Problems.INVALID_REQUEST, "`cursor`: expected `next` of the previous page")
+            raise ApiProblem.invalid("`cursor`: expected `next` of the previous page")
         end, skip = int(minute), int(number)
     rows = uses_of(api.store, row.id, -(-since // MINUTE), end, skip, limit + 1)
     first = [each.time for each in rows[:limit]]

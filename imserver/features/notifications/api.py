@@ -412,7 +412,7 @@ def update_wishes(
         wished = replace(wished, preview=preview)
     if quiet is not UNSET:
         if find_zone(quiet.zone) is None:
-            raise ApiProblem(Problems.INVALID_REQUEST, f"`quiet.zone`: there is no time zone `{quiet.zone}`")
+            raise ApiProblem.invalid(f"`quiet.zone`: there is no time zone `{quiet.zone}`")
         times = (quiet.begin, quiet.end)
         begin, end = (int(hours) * 60 + int(minutes) for hours, minutes in (at.split(":") for at in times))
         wished = replace(wished, quiet=QuietHours(begin, end, quiet.zone))

@@ -141,10 +141,10 @@ def add_audience(api: AudienceApi, call: Call, request: AudienceAdd) -> Audience
     kind, target = _target(api, call.app, request)
     notify = request.notify
     if not (notify.title or notify.text or notify.silent):
-        raise ApiProblem(Problems.INVALID_REQUEST, "`notify`: give a `title` or a `text`")
+        raise ApiProblem.invalid("`notify`: give a `title` or a `text`")
     data = NO_DATA if request.data is UNSET else request.data
     if len(bytes(data)) > DATA_BYTES:
-        raise ApiProblem(Problems.INVALID_REQUEST, f"`data`: more than {DATA_BYTES} bytes")
+        raise ApiProblem.invalid(f"`data`: more than {DATA_BYTES} bytes")
     proof = api.proof(call.principal, call.request.headers)
     content = AudienceContent(notify, data, proof)
     name = request.key or token_hex(16)
@@ -191,7 +191,7 @@ def cancel_audience(api: AudienceApi, call: Call, app: AppOfAudience, id: Audien
 def _target(api: AudienceApi, app: str, request: AudienceAdd) -> tuple[AudienceKind, AudienceTarget]:
     """Whom a request names. Raises ApiProblem."""
     if [request.users, request.group, request.all].count(UNSET) != 2:
-        raise ApiProblem(Problems.INVALID_REQUEST, "give `users`, `group` or `all`")
+        raise ApiProblem.invalid("give `users`, `group` or `all`")
     if request.users is not UNSET:
         return "users", AudienceTarget(users=tuple(sorted(set(request.users))))
     if request.group is UNSET:

@@ -203,13 +203,13 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     id = 0
     if request.action == "reply":
         if request.text is UNSET or not request.text.strip():
-            raise ApiProblem(Problems.INVALID_REQUEST, "`text`: give the text of the reply")
+            raise ApiProblem.invalid("`text`: give the text of the reply")
         sent = SendRequest(conversation=token.conversation, text=request.text, client_msg_id=_name_of(token))
         id = api.messages.send(call, sent).id
     elif request.text is not UNSET:
-        raise ApiProblem(Problems.INVALID_REQUEST, "`text`: only with `reply`")
+        raise ApiProblem.invalid("`text`: only with `reply`")
     if bool(request.value) != (request.action == "answer"):
-        raise ApiProblem(Problems.INVALID_REQUEST, "`value`: with `answer`, and only then")
+        raise ApiProblem.invalid("`value`: with `answer`, and only then")
     text: str | UnsetType = UNSET
     if request.value:
         question = api.answer(token.app, token.user, token.entry, request.value)

@@ -113,7 +113,7 @@ def lift(
     no app, as requests from an address, are only lifted with a key that reaches all apps.
     """
     if not (user or address):
-        raise ApiProblem(Problems.INVALID_REQUEST, "Give `user`, `address` or both")
+        raise ApiProblem.invalid("Give `user`, `address` or both")
     names = refusals.names_of(call.app, user)
     if not refusals.may_act_on(call.principal, call.app, sorted(names)):
         raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only")

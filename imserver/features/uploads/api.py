@@ -216,7 +216,7 @@ def _position_in(cursor: str) -> tuple[int, str]:
         return 0, ""
     created, _, name = text.partition(" ")
     if not (created.isascii() and created.isdecimal() and len(created) < 16 and int(created)):
-        raise ApiProblem(Problems.INVALID_REQUEST, "`cursor`: not a cursor of this list")
+        raise ApiProblem.invalid("`cursor`: not a cursor of this list")
     return int(created), name
 
 

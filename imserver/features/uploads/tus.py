@@ -28,7 +28,6 @@ from imserver.features.uploads.views import (
     offer_of,
     require_plain,
 )
-from imserver.plugin.errors import Problems
 from imserver.plugin.http import Api, ApiProblem, Call, HttpRequest, HttpResponse
 from imserver.plugin.services import Core
 from imserver.plugin.views import to_response
@@ -101,7 +100,7 @@ class _TusView:
         call = self._api.call_of(self._begin_endpoint, http_request)
         _require_version(http_request)
         if http_request.headers.get("upload-concat"):
-            raise ApiProblem(Problems.INVALID_REQUEST, "`Upload-Concat`: this server joins no uploads")
+            raise ApiProblem.invalid("`Upload-Concat`: this server joins no uploads")
         metadata = http_request.headers.get("upload-metadata", "")
         name = call.input.name or _file_name(metadata)
         offer = offer_of(call, name, call.input.kind, _number_in(http_request, "upload-length"))
@@ -174,14 +173,14 @@ def _require_version(http_request: HttpRequest) -> None:
 def _number_in(http_request: HttpRequest, header: str) -> int:
     text = http_request.headers.get(header, "")
     if not _number(text):
-        raise ApiProblem(Problems.INVALID_REQUEST, f"`{header.title()}`: expected a number of bytes")
+        raise ApiProblem.invalid(f"`{header.title()}`: expected a number of bytes")
     return int(text)
 
 
 def _file_name(metadata: str) -> str:
     """The value of ``filename`` in Upload-Metadata. Raises :class:`ApiProblem`."""
     if len(metadata) > MAX_METADATA:
-        raise ApiProblem(Problems.INVALID_REQUEST, f"`Upload-Metadata` has at most {MAX_METADATA} bytes")
+        raise ApiProblem.invalid(f"`Upload-Metadata` has at most {MAX_METADATA} bytes")
     name = ""
     for pair in filter(None, metadata.split(",")):
         key, _, value = pair.strip().partition(" ")
@@ -197,7 +196,7 @@ def _checksum(http_request: HttpRequest) -> Checksum | None:
         return None
     algorithm, _, digest = text.partition(" ")
     if algorithm not in ALGORITHMS:
-        raise ApiProblem(Problems.INVALID_REQUEST, f"`Upload-Checksum`: use {', '.join(ALGORITHMS)}")
+        raise ApiProblem.invalid(f"`Upload-Checksum`: use {', '.join(ALGORITHMS)}")
     return Checksum(algorithm, _base64(digest, "Upload-Checksum"))
 
 
@@ -205,7 +204,7 @@ def _base64(text: str, header: str) -> bytes:
     try:
         return b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise ApiProblem(Problems.INVALID_REQUEST, f"`{header}`: invalid base64") from None
+        raise ApiProblem.invalid(f"`{header}`: invalid base64") from None
 
 
 def _progress(part: PartialUpload) -> Headers:

@@ -74,9 +74,7 @@ class _UploadView:
         query: UploadQuery = call.input
         require_plain(http_request)
         if http_request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            raise ApiProblem(
-                Problems.INVALID_REQUEST, "The body of the request is the file itself; do not send a form"
-            )
+            raise ApiProblem.invalid("The body of the request is the file itself; do not send a form")
         length = request.content_length
         if length is None:
             raise ApiProblem(HTTP_LENGTH_REQUIRED)

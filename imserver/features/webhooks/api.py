@@ -192,7 +192,7 @@ def log(
     feeds = api.webhooks.feeds
     feed = feeds.feeds.get(call.app)
     if feed is None:
-        raise ApiProblem(Problems.INVALID_REQUEST, "The app has neither `webhook.url` nor `webhook.events`")
+        raise ApiProblem.invalid("The app has neither `webhook.url` nor `webhook.events`")
     entries = feeds.entries_after(call.app, entry_id, limit)
     rows = feeds.events.read(call.app, event_id, limit)
     page = page_of(call.app, entries, rows, feeds.node(), feed.receiver.events, limit, _PAGE_BYTES)
@@ -294,7 +294,7 @@ def set_address(
     api.tenants.change(call.app, {"webhook": {**before, "url": url}})
     states, _ = api.states([call.app])
     if not states:
-        raise ApiProblem(Problems.INVALID_REQUEST, "The app has no secret to sign with")
+        raise ApiProblem.invalid("The app has no secret to sign with")
     return states[0]
 
 
@@ -306,7 +306,7 @@ def test(api: EventApi, call: Call, app: App) -> AnswerShown:
     """
     answer = api.test(call.app)
     if answer is None:
-        raise ApiProblem(Problems.INVALID_REQUEST, "The app has no `webhook.url`, or no secret to sign with")
+        raise ApiProblem.invalid("The app has no `webhook.url`, or no secret to sign with")
     return answer
 
 
@@ -319,5 +319,5 @@ def _positions(cursor: str) -> tuple[int, int]:
 
 def _number(parameter: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise ApiProblem(Problems.INVALID_REQUEST, f"`{parameter}`: not a cursor of this list")
+        raise ApiProblem.invalid(f"`{parameter}`: not a cursor of this list")
     return int(text)
