@@ -308,7 +308,7 @@ def test_the_entry_patches_before_it_imports_anything_else() -> None:
     assert statements[:3] == [
         "from gevent import events, monkey",
         "events.notify_and_call_entry_points = events.notify",
-        "monkey.patch_all(ssl=False)",
+        "monkey.patch_all()",
     ]
 
 
