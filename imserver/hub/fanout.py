@@ -139,7 +139,7 @@ class Fanout:
         self._named = self._plain = Event("msg", "", "")
         """The last push that names a channel, and the same without it."""
 
-    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> int:
+    def to_sessions(self, app: str, user: str, event: Event, device: str | None = None) -> int:
         """Send to the addressed sessions of a user, or only to those on one device. Returns their number.
 
         A session that has subscribed to ``group:<id>``, named by ``event.channel``, or to ``user:<user>``

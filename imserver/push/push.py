@@ -118,7 +118,7 @@ class Pushes:
         """What delivers pushes to users in an app whose channels of users have a history."""
         return self._channels if self._channels is not None and app in self._channels.apps else None
 
-    def to_user(self, app: str, push: UserPush) -> Outcome:
+    def from_back_end(self, app: str, push: UserPush) -> Outcome:
         """Push of a back end to one user. It names the receiver as its sender, as in the original."""
         if self._metrics.pushes.stops:
             self._metrics.pushes.require(app)
@@ -159,12 +159,12 @@ class Pushes:
         """Push many messages, each with its own user and message id."""
         self._metrics.pushes.require(app)
         if self._stores(app):
-            return [self.to_user(app, push) for push in _paced(pushes)]
+            return [self.from_back_end(app, push) for push in _paced(pushes)]
         outcomes, waiting = self._reach.to_each_once(app, pushes)
         # Rare: the same id twice in this call, or in another call at this moment. No claim is held during the
         # wait, so that two calls never wait for each other.
         for index in waiting:
-            outcomes[index] = self.to_user(app, pushes[index])
+            outcomes[index] = self.from_back_end(app, pushes[index])
         return outcomes
 
     def to_app(
@@ -244,12 +244,12 @@ class LocalReach:
 
     def __init__(self, ids: Idempotency, fanout: Fanout, metrics: Metrics) -> None:
         self._ids = ids
-        self._to_user = fanout.to_user
+        self._to_sessions = fanout.to_sessions
         self._to_app = fanout.to_app
         self._metrics = metrics
 
     def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
-        if not self._to_user(app, user, event, device):
+        if not self._to_sessions(app, user, event, device):
             return _NOT_SENT
         self._metrics.pushes[app] += 1
         return _SENT
@@ -265,17 +265,17 @@ class LocalReach:
         outcomes: list[Outcome] | None = None,
     ) -> list[Outcome]:
         # Names are looked up once per call, not once per user. So in to_each_once().
-        to_user = self._to_user
+        to_sessions = self._to_sessions
         found: list[Outcome] = [] if outcomes is None else outcomes
         for user, event in zip(users, events, strict=False):
-            found.append(_SENT if user and to_user(app, user, event, device) else _NOT_SENT)
+            found.append(_SENT if user and to_sessions(app, user, event, device) else _NOT_SENT)
             if not len(found) % _YIELD_PUSHES:
                 serve_others()
         self._metrics.pushes[app] += found.count(_SENT)
         return found
 
     def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
-        claim, settle, to_user = self._ids.claim, self._ids.settle, self._to_user
+        claim, settle, to_sessions = self._ids.claim, self._ids.settle, self._to_sessions
         outcomes = []
         for push in pushes:
             user, msg_id = push.user, push.msg_id
@@ -285,7 +285,7 @@ class LocalReach:
                 continue
             sent = False
             try:
-                sent = user != "" and to_user(app, user, Event("msg", user, push.text, msg_id)) > 0
+                sent = user != "" and to_sessions(app, user, Event("msg", user, push.text, msg_id)) > 0
             finally:
                 settle(key, sent)
             outcomes.append(_SENT if sent else _NOT_SENT)

@@ -209,7 +209,7 @@ class ClusterReach:
         own = self._registry.lease.epoch
         if refs is not None and len(refs) == 1 and refs[0].epoch == own and device is None:
             # Most pushes: one session, on this node.
-            if not self._fanout.to_user(app, user, event):
+            if not self._fanout.to_sessions(app, user, event):
                 return Outcome.NOT_SENT
             if self._routes.may_be_elsewhere(app, user):
                 self._reorder_guard.reached(app, user, self._origin, number)
@@ -218,7 +218,7 @@ class ClusterReach:
         epochs = {ref.epoch for ref in refs or () if device is None or ref.device == device}
         reached = failed = 0
         here = own in epochs or not refs or self._is_unregistered(app, user)
-        if here and self._fanout.to_user(app, user, event, device):
+        if here and self._fanout.to_sessions(app, user, event, device):
             reached += 1
             self._reorder_guard.reached(app, user, self._origin, number)
         for epoch in epochs - {own}:
@@ -318,7 +318,7 @@ class Rerouting:
         if item.hops and self._reorder_guard.is_overtaken(app, user, item.origin, item.number):
             self.unreached += 1
             return True
-        if not self._fanout.to_user(app, user, item.event, item.device):
+        if not self._fanout.to_sessions(app, user, item.event, item.device):
             return False
         self._reorder_guard.reached(app, user, item.origin, item.number)
         return True

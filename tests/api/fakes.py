@@ -243,7 +243,7 @@ class FakeNode:
     def ban_of(self, app: str, user: str) -> Ban | None:
         return Ban(monotonic() + 60, "spam") if (app, user) in self.banned else None
 
-    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> int:
+    def to_sessions(self, app: str, user: str, event: Event, device: str | None = None) -> int:
         self.on_delivery()
         if not self.is_online(app, user):
             return 0

@@ -208,11 +208,11 @@ def test_a_channel_gets_messages_behind_the_notices_that_wait(harness: Harness) 
 def test_one_device_of_a_user_is_addressed(harness: Harness) -> None:
     (_, p), (_, d), (_, n) = (harness.login(MULTI, "ann", device=name) for name in ("phone", "desk", ""))
     texts(p, d, n)
-    assert harness.fanout.to_user(MULTI, "ann", HELLO, "desk") == 1
+    assert harness.fanout.to_sessions(MULTI, "ann", HELLO, "desk") == 1
     assert texts(p, d, n) == [[], ["hello"], []]
-    assert harness.fanout.to_user(MULTI, "ann", HELLO, "") == 1
+    assert harness.fanout.to_sessions(MULTI, "ann", HELLO, "") == 1
     assert texts(p, d, n) == [[], [], ["hello"]]
-    assert harness.fanout.to_user(MULTI, "ann", HELLO, "tablet") == 0
+    assert harness.fanout.to_sessions(MULTI, "ann", HELLO, "tablet") == 0
 
 
 def test_one_connection_gets_messages_though_a_later_login_is_addressed(harness: Harness) -> None:
@@ -234,7 +234,11 @@ def test_pushes_look_for_subscribers_only_where_users_or_groups_have_a_channel(h
     harness.channels.members.membership.leave(app, "group:7", ann)
     harness.channels.members.leave_all(bob)
     assert list(app.own_channels) == ["user:ann"]
-    assert harness.fanout.to_user(MULTI, "ann", HELLO) == harness.fanout.to_user(MULTI, "bob", HELLO) == 1
+    assert (
+        harness.fanout.to_sessions(MULTI, "ann", HELLO)
+        == harness.fanout.to_sessions(MULTI, "bob", HELLO)
+        == 1
+    )
     harness.channels.members.leave_all(ann)
     assert app.own_channels == {}
     assert texts(a, b) == [["hello"], ["hello"]]
@@ -261,12 +265,12 @@ def test_sessions_that_have_subscribed_get_publications_in_place_of_pushes(
         (HELLO, "tablet", [""]),
         (of_group, None, ["user:ann", "group:7", ""]),
     ):
-        assert harness.fanout.to_user(MULTI, "ann", event, device) == (3 if device is None else 1)
+        assert harness.fanout.to_sessions(MULTI, "ann", event, device) == (3 if device is None else 1)
         assert received == found
         received.clear()
     for each in sessions:
         harness.channels.members.leave_all(each)
-    assert harness.fanout.to_user(MULTI, "ann", of_group) == 3
+    assert harness.fanout.to_sessions(MULTI, "ann", of_group) == 3
     assert received == [], "all get the frame of the third session, which is encoded already"
 
 

@@ -62,9 +62,9 @@ def test_a_push_to_a_user_reaches_their_addressed_sessions_and_nobody_else(harne
     _, ann_too = harness.login("102", "ann", "laptop")
     _, bob = harness.login("102", "bob")
     forget(ann, ann_too, bob)
-    assert harness.fanout.to_user("102", "ann", msg()) == 2
-    assert harness.fanout.to_user("102", "nobody", msg()) == 0
-    assert harness.fanout.to_user("no such app", "ann", msg()) == 0
+    assert harness.fanout.to_sessions("102", "ann", msg()) == 2
+    assert harness.fanout.to_sessions("102", "nobody", msg()) == 0
+    assert harness.fanout.to_sessions("no such app", "ann", msg()) == 0
     settle(ann, ann_too, bob)
     assert received(ann) == received(ann_too) == [("msg", "eve", "hello")]
     assert received(bob) == []
@@ -111,7 +111,7 @@ def test_deliveries_are_counted(harness: Harness) -> None:
     before = harness.metrics.deliveries
     harness.fanout.to_app("102", msg())
     harness.fanout.to_app("102", msg(), "u0")
-    harness.fanout.to_user("102", "u1", msg())
+    harness.fanout.to_sessions("102", "u1", msg())
     assert harness.metrics.deliveries - before == 3 + 2 + 1
 
 
@@ -135,7 +135,7 @@ def test_frames_to_one_connection_keep_the_order_of_the_calls(harness: Harness) 
         if number % 3:
             harness.fanout.to_app("101", event)
         else:
-            harness.fanout.to_user("101", "ann", event)
+            harness.fanout.to_sessions("101", "ann", event)
         if number % 7 == 0:
             turn()
     settle(ann)
@@ -197,7 +197,7 @@ def test_a_push_goes_behind_the_notices_that_wait(harness: Harness) -> None:
     _, ann = harness.login("101", "ann")
     forget(ann)
     harness.login("101", "bob")
-    harness.fanout.to_user("101", "ann", msg("1"))
+    harness.fanout.to_sessions("101", "ann", msg("1"))
     cid, _ = harness.login("101", "cid")
     cid.lost()
     harness.fanout.to_app("101", msg("2"))
@@ -213,7 +213,7 @@ def test_a_push_goes_behind_the_notices_that_wait(harness: Harness) -> None:
 
 def test_whoever_is_online_gets_a_push_right_after_their_login(harness: Harness) -> None:
     _, ann = harness.login("101", "ann")
-    assert harness.fanout.to_user("101", "ann", msg()) == 1
+    assert harness.fanout.to_sessions("101", "ann", msg()) == 1
     assert harness.fanout.to_app("101", msg("to all")) == 1
     settle(ann)
     assert received(ann) == [("msg", "eve", "hello"), ("msg", "eve", "to all")]
@@ -415,7 +415,7 @@ def test_every_connection_receives_exactly_what_the_model_says_in_order(
                     model.leave(app, user, index)
             elif step == "to_user":
                 event = Event("msg", "eve", "x" * 3000 * (number % 2), str(number))
-                reached = harness.fanout.to_user(first, f"u{second}", event)
+                reached = harness.fanout.to_sessions(first, f"u{second}", event)
                 assert reached == model.push(first, str(number), user=f"u{second}")
             elif step == "to_app":
                 event = Event("msg", "eve", "x" * 3000 * third, str(number))

@@ -143,7 +143,7 @@ def test_a_started_node_is_ready_and_says_where_it_listens(harness: Harness, htt
 def test_a_client_logs_in_is_pushed_to_and_goes(harness: Harness, http_server: str) -> None:
     node = harness.start(server={"data_dir": str(harness.folder / "data"), "http": http_server})
     ann, bob = harness.join(node, "ann"), harness.join(node, "bob")
-    assert node.core.sessions.fanout.to_user("101", "ann", Event("msg", "eve", "hello", "7")) == 1
+    assert node.core.sessions.fanout.to_sessions("101", "ann", Event("msg", "eve", "hello", "7")) == 1
     until(lambda: any(b"hello" in payload for payload in ann.payloads()))
     assert (
         node.core.network.gate.connections,
@@ -258,7 +258,7 @@ def test_a_slow_reader_is_counted_and_what_waits_is_shown(harness: Harness, quic
     client = harness.join(node, "ann")
     connection = next(iter(node.core.sessions.hub.sessions()))
     connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    until(lambda: node.core.sessions.fanout.to_user("101", "ann", Event("msg", "eve", "x" * 10_000)) == 0)
+    until(lambda: node.core.sessions.fanout.to_sessions("101", "ann", Event("msg", "eve", "x" * 10_000)) == 0)
     until(lambda: node.core.node.metrics.slow_readers == 1)
     assert node.core.node.metrics.closes == {4000: 1}
     assert client.close_code() == 4000

@@ -35,7 +35,7 @@ class DialectContract(CodecContract):
             client.send(frame(opcode, self.harmless))
             harness.hub.join(harness.hub.apps["102"], connection, "ann", "")
             event = Event("msg", "bob", "hello", "7", time=1795156528)
-            assert harness.fanout.to_user("102", "ann", event) == 1
+            assert harness.fanout.to_sessions("102", "ann", event) == 1
             client.probe()
             found = [one for one in client.frames if one.opcode in (TEXT, BINARY)]
             assert self.received(event) in [one.payload for one in found]

@@ -48,7 +48,7 @@ def test_a_user_is_reached_from_every_node_by_one_question(nodes: Several, via: 
     _, ann = nodes[1].login(NEWEST, "ann")
     _, bob = nodes[1].login(NEWEST, "bob")
     nodes[via].registry.calls.clear()
-    assert nodes[via].pushes.to_user(NEWEST, UserPush("ann", msg_id, "hello")) == SENT
+    assert nodes[via].pushes.from_back_end(NEWEST, UserPush("ann", msg_id, "hello")) == SENT
     assert len(nodes[via].registry.calls) == 1
     assert texts(nodes, ann, bob) == [["hello"], []]
     assert [node.metrics.pushes.total for node in nodes.nodes.values()] == [int(via == 1), int(via == 2)]
@@ -57,29 +57,29 @@ def test_a_user_is_reached_from_every_node_by_one_question(nodes: Several, via: 
 def test_only_the_newest_session_is_reached(nodes: Several) -> None:
     _, older = nodes[1].login(NEWEST, "ann")
     _, newer = nodes[2].login(NEWEST, "ann")
-    nodes[1].pushes.to_user(NEWEST, UserPush("ann", "", "hello"))
-    nodes[2].pushes.to_user(NEWEST, UserPush("ann", "", "again"))
+    nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "", "hello"))
+    nodes[2].pushes.from_back_end(NEWEST, UserPush("ann", "", "again"))
     assert texts(nodes, older, newer) == [[], ["hello", "again"]]
 
 
 def test_all_sessions_of_a_user_on_all_nodes_are_reached_once(nodes: Several) -> None:
     clients = [nodes[epoch].login(MULTI, "ann")[1] for epoch in (1, 2, 2)]
-    assert nodes[1].pushes.to_user(MULTI, UserPush("ann", "m1", "hello")) == SENT
+    assert nodes[1].pushes.from_back_end(MULTI, UserPush("ann", "m1", "hello")) == SENT
     assert texts(nodes, *clients) == [["hello"]] * 3
 
 
 def test_an_absent_user_or_none_is_not_reached_and_the_id_stays_free(nodes: Several) -> None:
     for user in ("ann", ""):
-        assert nodes[1].pushes.to_user(NEWEST, UserPush(user, "m1", "hello")) == NOT_SENT
+        assert nodes[1].pushes.from_back_end(NEWEST, UserPush(user, "m1", "hello")) == NOT_SENT
     nodes[2].login(NEWEST, "ann")
-    assert nodes[2].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == SENT
+    assert nodes[2].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == SENT
 
 
 def test_messages_to_one_user_keep_their_order(nodes: Several) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     words = [str(number) for number in range(50)]
     for number, word in enumerate(words):
-        nodes[2].pushes.to_user(NEWEST, UserPush("ann", f"m{number}" if number % 2 else "", word))
+        nodes[2].pushes.from_back_end(NEWEST, UserPush("ann", f"m{number}" if number % 2 else "", word))
     assert texts(nodes, ann) == [words]
 
 
@@ -88,10 +88,12 @@ def test_while_the_registry_is_away_users_of_this_node_are_reached(nodes: Severa
     nodes[2].login(NEWEST, "bob")
     nodes[1].registry.away = True
     for msg_id in ("", "m1"):
-        assert nodes[1].pushes.to_user(NEWEST, UserPush("ann", msg_id, "hello")) == SENT
+        assert nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", msg_id, "hello")) == SENT
     for msg_id in ("", "m2"):
-        assert nodes[1].pushes.to_user(NEWEST, UserPush("bob", msg_id, "hello")) == UNKNOWN
-    assert nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == REPEATED, "known on this node"
+        assert nodes[1].pushes.from_back_end(NEWEST, UserPush("bob", msg_id, "hello")) == UNKNOWN
+    assert nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == REPEATED, (
+        "known on this node"
+    )
     assert texts(nodes, ann) == [["hello", "hello"]]
 
 
@@ -99,14 +101,14 @@ def test_a_session_that_the_registry_does_not_know_yet_is_reached_on_its_node(no
     nodes[1].registry.away = True
     _, ann = nodes[1].login(NEWEST, "ann")
     nodes[1].registry.away = False
-    assert nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == SENT
+    assert nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == SENT
     assert texts(nodes, ann) == [["hello"]]
 
 
 def test_after_a_flush_users_of_this_node_are_reached_at_once(nodes: Several) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     nodes.book.flush()
-    assert nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == SENT
+    assert nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == SENT
     assert texts(nodes, ann) == [["hello"]]
 
 
@@ -114,7 +116,7 @@ def test_a_local_user_unknown_to_the_registry_is_reached(nodes: Several) -> None
     """Until the next look the node takes its sessions for registered."""
     _, ann = nodes[1].login(NEWEST, "ann")
     nodes.book.refs.clear()
-    assert nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == SENT
+    assert nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == SENT
     assert nodes[1].pushes.to_each(NEWEST, [UserPush("ann", "m2", "each")]) == [SENT]
     assert texts(nodes, ann) == [["hello", "each"]]
 
@@ -122,9 +124,9 @@ def test_a_local_user_unknown_to_the_registry_is_reached(nodes: Several) -> None
 def test_a_user_whose_node_is_known_to_be_away_is_failed_and_the_id_stays_free(nodes: Several) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     nodes[2].rpc.cut.add(1)
-    assert nodes[2].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == FAILED
+    assert nodes[2].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == FAILED
     nodes[2].rpc.cut.clear()
-    assert nodes[2].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == SENT
+    assert nodes[2].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == SENT
     assert texts(nodes, ann) == [["hello"]]
 
 
@@ -132,14 +134,14 @@ def test_reaching_one_session_of_several_is_enough(nodes: Several) -> None:
     _, here = nodes[2].login(MULTI, "ann")
     nodes[1].login(MULTI, "ann")
     nodes[2].rpc.cut.add(1)
-    assert nodes[2].pushes.to_user(MULTI, UserPush("ann", "m1", "hello")) == SENT
+    assert nodes[2].pushes.from_back_end(MULTI, UserPush("ann", "m1", "hello")) == SENT
     assert texts(nodes, here) == [["hello"]]
 
 
 def test_a_session_on_a_dead_node_is_not_reached(nodes: Several) -> None:
     nodes[1].login(NEWEST, "ann")
     del nodes.book.leases[1]
-    assert nodes[2].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == NOT_SENT
+    assert nodes[2].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == NOT_SENT
     nodes.book.leases[1] = nodes[1].registry.lease
 
 
@@ -149,24 +151,24 @@ def test_a_session_on_a_dead_node_is_not_reached(nodes: Several) -> None:
 @pytest.mark.parametrize("second", [1, 2])
 def test_a_repeat_on_any_node_delivers_nothing(nodes: Several, second: int) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
-    assert nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == SENT
-    assert nodes[second].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == REPEATED
+    assert nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == SENT
+    assert nodes[second].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == REPEATED
     assert nodes[second].pushes.to_app(NEWEST, "bob", "m1", "hello") == REPEATED
     assert texts(nodes, ann) == [["hello"]]
 
 
 def test_a_repeat_on_the_same_node_makes_no_query(nodes: Several) -> None:
     nodes[1].login(NEWEST, "ann")
-    nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello"))
+    nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello"))
     nodes[1].registry.calls.clear()
-    nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello"))
+    nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello"))
     assert nodes[1].registry.calls == []
 
 
 def test_messages_without_an_id_are_never_repeats(nodes: Several) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     for epoch in (1, 2, 1):
-        assert nodes[epoch].pushes.to_user(NEWEST, UserPush("ann", "", "hello")) == SENT
+        assert nodes[epoch].pushes.from_back_end(NEWEST, UserPush("ann", "", "hello")) == SENT
         assert nodes[epoch].pushes.to_app(NEWEST, "bob", "", "all") == SENT
     assert texts(nodes, ann) == [["hello", "all"] * 3]
 
@@ -176,8 +178,8 @@ def test_an_id_counts_for_all_apps_or_for_each_by_itself(shared: bool) -> None:
     with Several(2, shared_ids=shared) as nodes:
         for app in (NEWEST, MULTI):
             nodes[1].login(app, "ann")
-        nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello"))
-        outcome = nodes[2].pushes.to_user(MULTI, UserPush("ann", "m1", "hello"))
+        nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello"))
+        outcome = nodes[2].pushes.from_back_end(MULTI, UserPush("ann", "m1", "hello"))
         assert outcome == (REPEATED if shared else SENT)
 
 
@@ -187,7 +189,7 @@ def test_a_repeat_waits_for_the_outcome_on_another_node(
 ) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     claim = nodes.book.claim("m1")
-    push = gevent.spawn(nodes[1].pushes.to_user, NEWEST, UserPush("ann", "m1", "hello"))
+    push = gevent.spawn(nodes[1].pushes.from_back_end, NEWEST, UserPush("ann", "m1", "hello"))
     gevent.sleep(0.12)
     assert not push.ready()
     nodes[2].registry.settle(claim, accepted)
@@ -215,7 +217,7 @@ def test_a_claim_that_is_never_settled_is_not_waited_for_for_ever(
     nodes[1].login(NEWEST, "ann")
     claim = nodes.book.claim("m1")
     monkeypatch.setattr("imserver.push.idempotency.CLAIM_SECONDS", 0.1)
-    to_user, to_app = nodes[1].pushes.to_user, nodes[1].pushes.to_app
+    to_user, to_app = nodes[1].pushes.from_back_end, nodes[1].pushes.to_app
     assert bounded(to_user, NEWEST, UserPush("ann", "m1", "hello")) == FAILED
     assert bounded(to_app, NEWEST, "bob", "m1", "hello") == REPEATED
     nodes[2].registry.settle(claim, accepted=False)
@@ -225,7 +227,7 @@ def test_a_claim_that_is_never_settled_is_not_waited_for_for_ever(
 def test_the_same_message_on_both_nodes_at_once_is_delivered_once(nodes: Several) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     pushes = [
-        gevent.spawn(nodes[epoch].pushes.to_user, NEWEST, UserPush("ann", "m1", "hello"))
+        gevent.spawn(nodes[epoch].pushes.from_back_end, NEWEST, UserPush("ann", "m1", "hello"))
         for epoch in (1, 2, 1, 2, 2)
     ]
     assert sorted(push.get(timeout=60) for push in pushes) == [SENT] + [REPEATED] * 4
@@ -239,10 +241,10 @@ def test_a_delivery_that_fails_frees_the_id(nodes: Several, monkeypatch: pytest.
         raise RuntimeError("a fault of ours")
 
     with monkeypatch.context() as broken:
-        broken.setattr(nodes[1].fanout, "to_user", fail)
+        broken.setattr(nodes[1].fanout, "to_sessions", fail)
         broken.setattr(nodes[1].fanout, "to_app", fail)
         with pytest.raises(RuntimeError):
-            nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello"))
+            nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello"))
         with pytest.raises(RuntimeError):
             nodes[1].pushes.to_app(NEWEST, "bob", "m2", "hello")
         with pytest.raises(RuntimeError):
@@ -250,7 +252,7 @@ def test_a_delivery_that_fails_frees_the_id(nodes: Several, monkeypatch: pytest.
         with pytest.raises(RuntimeError):
             nodes[1].pushes.to_many(NEWEST, ["ann"], "m4", "hello")
     assert nodes.book.ids == {}
-    assert bounded(nodes[1].pushes.to_user, NEWEST, UserPush("ann", "m1", "hello")) == SENT
+    assert bounded(nodes[1].pushes.from_back_end, NEWEST, UserPush("ann", "m1", "hello")) == SENT
     assert bounded(nodes[1].pushes.to_app, NEWEST, "bob", "m2", "hello") == SENT
     assert bounded(nodes[1].pushes.to_each, NEWEST, [UserPush("ann", "m3", "hello")]) == [SENT]
     assert bounded(nodes[1].pushes.to_many, NEWEST, ["ann"], "m4", "hello") == [SENT]
@@ -307,8 +309,8 @@ def test_without_the_registry_all_known_nodes_get_the_push(nodes: Several) -> No
 def test_each_of_many_messages_has_its_own_outcome(nodes: Several) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     _, bob = nodes[2].login(NEWEST, "bob")
-    nodes[1].pushes.to_user(NEWEST, UserPush("ann", "old", "old"))
-    nodes[2].pushes.to_user(NEWEST, UserPush("bob", "older", "older"))
+    nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "old", "old"))
+    nodes[2].pushes.from_back_end(NEWEST, UserPush("bob", "older", "older"))
     targets = [
         UserPush("ann", "m1", "1"),
         UserPush("bob", "m2", "2"),
@@ -446,7 +448,7 @@ def test_concurrent_pushes_with_one_id_are_accepted_once(pushes: list[tuple[int,
 
 def _push(node: ClusterHarness, how: str, user: str, msg_id: str) -> Outcome:
     if how == "user":
-        return node.pushes.to_user(NEWEST, UserPush(user, msg_id, "x"))
+        return node.pushes.from_back_end(NEWEST, UserPush(user, msg_id, "x"))
     if how == "app":
         return node.pushes.to_app(NEWEST, user, msg_id, "x")
     if how == "each":

@@ -20,7 +20,7 @@ def test_delivery_returns_before_anything_is_written() -> None:
         turn()
         assert isinstance(connection.sock, Socket)
         connection.sock.sends.clear()
-        assert harness.fanout.to_user("101", "ann", HELLO) == 1
+        assert harness.fanout.to_sessions("101", "ann", HELLO) == 1
         assert harness.fanout.to_app("101", HELLO) == 1
         assert connection.sock.sends == []
         turn()
@@ -31,7 +31,7 @@ def test_delivery_returns_before_anything_is_written() -> None:
 class BrokenFanout:
     """Reaches everybody up to a user whose turn fails."""
 
-    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> int:
+    def to_sessions(self, app: str, user: str, event: Event, device: str | None = None) -> int:
         if user == "broken":
             raise RuntimeError(user)
         return 1

@@ -58,7 +58,7 @@ def test_a_push_follows_its_user_to_the_node_they_have_moved_to(nodes: Several) 
     """Looked up before the move, arrived after it."""
     _, older = nodes[1].login(NEWEST, "ann")
     nodes[3].rpc.holding = True
-    assert nodes[3].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == Outcome.SENT
+    assert nodes[3].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == Outcome.SENT
     _, newer = nodes[2].login(NEWEST, "ann")
     nodes[3].rpc.release()
     assert texts(nodes, older, newer) == [[], ["hello"]]
@@ -70,7 +70,7 @@ def test_a_push_waits_for_the_login_that_the_registry_knows_of_already(nodes: Se
     connection, ann = nodes[1].connect()
     login = gevent.spawn(nodes[1].sessions.login, connection, Login(NEWEST, "ann"))
     until(lambda: nodes.addressed(NEWEST, "ann") == [1])
-    assert nodes[2].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == Outcome.SENT
+    assert nodes[2].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == Outcome.SENT
     look()
     nodes[1].registry.release()
     assert login.get() == 200
@@ -156,7 +156,7 @@ def test_a_push_that_sessions_elsewhere_have_got_does_not_follow(nodes: Several)
     first, _ = nodes[1].login(MULTI, "ann")
     _, second = nodes[2].login(MULTI, "ann")
     nodes[3].rpc.holding = True
-    assert nodes[3].pushes.to_user(MULTI, UserPush("ann", "m1", "hello")) == Outcome.SENT
+    assert nodes[3].pushes.from_back_end(MULTI, UserPush("ann", "m1", "hello")) == Outcome.SENT
     first.lost()
     until(lambda: nodes.addressed(MULTI, "ann") == [2])
     nodes[3].rpc.release()
@@ -166,7 +166,7 @@ def test_a_push_that_sessions_elsewhere_have_got_does_not_follow(nodes: Several)
 def test_a_push_to_the_only_session_follows_to_all_that_have_come_instead(nodes: Several) -> None:
     first, _ = nodes[1].login(MULTI, "ann")
     nodes[3].rpc.holding = True
-    assert nodes[3].pushes.to_user(MULTI, UserPush("ann", "m1", "hello")) == Outcome.SENT
+    assert nodes[3].pushes.from_back_end(MULTI, UserPush("ann", "m1", "hello")) == Outcome.SENT
     first.lost()
     until(lambda: nodes.addressed(MULTI, "ann") == [])
     clients = [nodes[epoch].login(MULTI, "ann")[1] for epoch in (2, 2, 3)]
@@ -197,9 +197,9 @@ def test_a_follower_is_overtaken_by_pushes_of_the_own_node_too(nodes: Several) -
     older, _ = nodes[1].login(NEWEST, "ann")
     session = nodes[1].session_of(older)
     nodes[2].rpc.holding = True
-    assert nodes[2].pushes.to_user(NEWEST, UserPush("ann", "m1", "late")) == Outcome.SENT
+    assert nodes[2].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "late")) == Outcome.SENT
     _, ann = nodes[2].login(NEWEST, "ann")
-    assert nodes[2].pushes.to_user(NEWEST, UserPush("ann", "m2", "later")) == Outcome.SENT
+    assert nodes[2].pushes.from_back_end(NEWEST, UserPush("ann", "m2", "later")) == Outcome.SENT
     nodes[1].sessions.replaced(NEWEST, "ann", session.id)
     nodes[2].rpc.release()
     assert texts(nodes, ann) == [["later"]]
@@ -216,7 +216,7 @@ def test_a_push_to_one_of_several_devices_is_overtaken_as_well(nodes: Several) -
     nodes[3].sessions.ended(pad, 1000)
     until(lambda: not nodes.addressed(MULTI, "ann"))
     _, ann = nodes[2].login(MULTI, "ann", device="phone")
-    assert nodes[2].pushes.to_user(MULTI, UserPush("ann", "m2", "later")) == Outcome.SENT
+    assert nodes[2].pushes.from_back_end(MULTI, UserPush("ann", "m2", "later")) == Outcome.SENT
     nodes[2].rpc.release()
     assert texts(nodes, ann) == [["later"]]
     assert counts(nodes) == (1, 1)
@@ -240,14 +240,14 @@ def test_a_push_waits_for_earlier_ones_that_follow_a_user_who_has_moved(
     monkeypatch.setattr(routing, "ARRIVED_SECONDS", 60.0)
     nodes[1].login(NEWEST, "ann")
     nodes[3].rpc.holding = True
-    assert nodes[3].pushes.to_user(NEWEST, UserPush("ann", "m1", "first")) == Outcome.SENT
+    assert nodes[3].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "first")) == Outcome.SENT
     _, ann = nodes[2].login(NEWEST, "ann")
     pushes = nodes[3].pushes
     call, *arguments = {
-        "one": (pushes.to_user, NEWEST, UserPush("ann", "m2", "second")),
+        "one": (pushes.from_back_end, NEWEST, UserPush("ann", "m2", "second")),
         "each": (pushes.to_each, NEWEST, [UserPush("ann", "m2", "second")]),
         "many": (pushes.to_many, NEWEST, ["ann"], "m2", "second"),
-        "without an id": (pushes.to_user, NEWEST, UserPush("ann", "", "second")),
+        "without an id": (pushes.from_back_end, NEWEST, UserPush("ann", "", "second")),
     }[how]
     second = gevent.spawn(call, *arguments)
     gevent.sleep(0.05)

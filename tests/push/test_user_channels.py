@@ -98,7 +98,7 @@ def test_a_push_that_the_channel_refuses_reaches_nobody(harness: Harness) -> Non
 def test_pushes_of_the_original_are_publications_once_for_each_id(harness: Harness) -> None:
     pushes = pushes_of(harness)
     _, client, _ = subscriber(harness, channel=OWN)
-    found = [pushes.to_user(MULTI, UserPush("ann", "m1", "one")) for _ in range(2)]
+    found = [pushes.from_back_end(MULTI, UserPush("ann", "m1", "one")) for _ in range(2)]
     found.append(pushes.from_user(MULTI, "bob", UserPush("ann", "m1", "two")))
     found += pushes.to_each(MULTI, [UserPush("ann", "m1", "one"), UserPush("ann", "m2", "three"), UserPush()])
     assert pushes.to_many(MULTI, ["ann", ""], "m3", "four") == [Outcome.SENT, Outcome.NOT_SENT]

@@ -57,7 +57,7 @@ def test_under_newest_the_older_connection_stays_open_and_its_end_is_no_exit(top
     _, bob = topology.here.login(NEWEST, "bob")
     older, first = topology.here.login(NEWEST, "ann", "phone")
     newer, second = topology.there.login(NEWEST, "ann", "phone")
-    topology.there.fanout.to_user(NEWEST, "ann", Event("msg", "eve", "hello", "7"))
+    topology.there.fanout.to_sessions(NEWEST, "ann", Event("msg", "eve", "hello", "7"))
     assert topology.news_of(second) == [("msg", "eve", "hello")]
     assert topology.news_of(first) == []
     assert (older.is_open, newer.is_open) == (True, True)

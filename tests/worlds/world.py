@@ -507,7 +507,9 @@ class Simulation:
     def _push_all(self, node: SimNode, user: str, queue: deque[int], origin: str) -> None:
         while queue and node.node is not None:
             before = node.addressed(user)
-            outcome = node.node.core.push.pushes.to_user(_PUSH, UserPush(user, "", f"{origin}:{queue[0]}"))
+            outcome = node.node.core.push.pushes.from_back_end(
+                _PUSH, UserPush(user, "", f"{origin}:{queue[0]}")
+            )
             if outcome is Outcome.NOT_SENT and before is not None and node.addressed(user) is before:
                 self.fail(f"push {queue[0]} of {origin} missed {user}, who is on this node")
             queue.popleft()
@@ -532,7 +534,7 @@ class Simulation:
     def _claim(self, node: SimNode, user: str, id: str, outcomes: list[Outcome], began: float) -> None:
         if node.node is None:
             return
-        outcome = node.node.core.push.pushes.to_user(_PUSH, UserPush(user, id, f"once{id}:1"))
+        outcome = node.node.core.push.pushes.from_back_end(_PUSH, UserPush(user, id, f"once{id}:1"))
         outcomes.append(outcome)
         if outcomes.count(Outcome.SENT) > 1 and self.was_calm(began):
             self.fail(f"push {id} to {user} was accepted twice: {outcomes}")
@@ -550,7 +552,7 @@ class Simulation:
             if node.node is None:
                 return
             began = self.now
-            outcome = node.node.core.push.pushes.to_user(_PUSH, UserPush(user, id, f"once{id}:1"))
+            outcome = node.node.core.push.pushes.from_back_end(_PUSH, UserPush(user, id, f"once{id}:1"))
             if self.now - began > _LONG_SECONDS and self.was_calm(began, 0.0):
                 self.fail(f"push {id} has waited for a claim that nobody has")
             if outcome is Outcome.REPEATED:

@@ -84,7 +84,7 @@ def send_message(api: CmdApi, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     sender = call.principal.user
     if not sender:
-        outcome = api.push.pushes.to_user(call.app, target)
+        outcome = api.push.pushes.from_back_end(call.app, target)
     else:
         api.http.rates.require_message(call.app, sender)
         relations = api.identity.relations
