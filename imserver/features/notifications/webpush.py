@@ -10,7 +10,6 @@ import re
 from base64 import urlsafe_b64encode
 from binascii import a2b_base64
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from functools import cached_property
 from time import time
 from typing import TYPE_CHECKING, Final, Literal
@@ -82,6 +81,8 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
+    from email.utils import parsedate_to_datetime  # services seldom answer with a date
+
     try:
         return max(parsedate_to_datetime(text).timestamp() - now, 0.0)
     except (ValueError, OverflowError):

@@ -8,16 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from itertools import islice
+from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urljoin, urlsplit
 
 import msgspec
 
-from imserver.features.previews import pages
-from imserver.features.previews.pages import LinkedPage, PageTask
 from imserver.features.uploads.worker import TooCostly, Worker
 from imserver.plugin.runtime import BadUrl, PublicRequests, Unreachable
+
+if TYPE_CHECKING:
+    from imserver.features.previews.pages import LinkedPage
 
 TEXT_CHARACTERS: Final = 8_000
 """Characters of a message in which a link is looked for."""
@@ -109,7 +111,7 @@ class Fetching:
         self._requests = requests
         self._admit = admit
         self._seconds = seconds
-        self._worker = Worker(pages.__file__, _ANSWER_BYTES)
+        self._worker = Worker(str(Path(__file__).with_name("pages.py")), _ANSWER_BYTES)
         self.bytes = 0
         """Bytes of the pages and pictures that have come."""
 
@@ -119,6 +121,9 @@ class Fetching:
 
         Switches. Raises Unreachable, and what ``admit`` raises.
         """
+        # Loaded for the first page: the module of the process takes 0.6 MB.
+        from imserver.features.previews.pages import LinkedPage, PageTask
+
         accept = {"Accept": "text/html,application/xhtml+xml;q=0.9", "Accept-Encoding": "gzip"}
         url, content, headers = self._get(url, accept, most)
         kind = headers.get("content-type", "")

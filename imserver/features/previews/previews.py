@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from secrets import token_urlsafe
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import gevent
 import msgspec
@@ -31,7 +31,6 @@ from imserver.features.previews.declared import (
     is_on,
 )
 from imserver.features.previews.fetching import Fetching, first_link
-from imserver.features.previews.pages import LinkedPage
 from imserver.features.previews.rows import NONE, READY, PersonWishes, PreviewRow, PreviewRows
 from imserver.features.uploads.api import FILE_PATH
 from imserver.features.uploads.contract import MediaUnavailable
@@ -45,6 +44,9 @@ from imserver.plugin.runtime import PublicRequests, Unreachable, is_long_turn, s
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.wire import Limit
+
+if TYPE_CHECKING:
+    from imserver.features.previews.pages import LinkedPage
 
 log = logging.getLogger(__name__)
 

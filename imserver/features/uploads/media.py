@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import Struct
 
-from imserver.features.uploads import pictures
-from imserver.features.uploads.pictures import Picture, PictureTask
 from imserver.features.uploads.worker import Worker
+
+if TYPE_CHECKING:
+    from imserver.features.uploads.pictures import Picture
 
 HEAD_BYTES: Final = 4096
 """Number of bytes of a file that are examined."""
@@ -74,14 +75,13 @@ def type_of(head: bytes) -> MediaType:
 WORK_SECONDS: Final = 60.0
 """Time limit for one picture, which may have ``pictures.CPU_SECONDS`` of CPU time."""
 _ANSWER_BYTES: Final = 4096
-_answer: Final = msgspec.json.Decoder(Picture | None)
 
 
 class PictureWorker(Worker):
     """Reads pictures. ``pixels``: the longer side of a thumbnail; 0: none is made."""
 
     def __init__(self, pixels: int) -> None:
-        super().__init__(pictures.__file__, _ANSWER_BYTES)
+        super().__init__(str(Path(__file__).with_name("pictures.py")), _ANSWER_BYTES)
         self.pixels = pixels
 
     def look(
@@ -93,7 +93,9 @@ class PictureWorker(Worker):
         ``app``, ``user``: whose picture it is; the pictures of many are read in turn. Returns None if the
         file is not a readable picture. Raises TooCostly. Switches.
         """
+        # Loaded for the first picture, to save the memory of the module of the process.
+        from imserver.features.uploads.pictures import Picture, PictureTask
+
         task = msgspec.json.encode(PictureTask(str(path), kind, str(target), str(cleaned), self.pixels))
         answer = self.run(task, app, user, WORK_SECONDS)
-        picture: Picture | None = _answer.decode(answer) if answer else None
-        return picture
+        return msgspec.json.decode(answer, type=Picture | None) if answer else None

@@ -8,7 +8,6 @@ import binascii
 import re
 from base64 import b64decode
 from collections.abc import Callable
-from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlencode
@@ -208,6 +207,8 @@ def _base64(text: str, header: str) -> bytes:
 
 
 def _progress(part: PartialUpload) -> Headers:
+    from email.utils import formatdate  # few nodes take files in parts
+
     offset = ("Upload-Offset", str(part.offset))
     return (offset,) if part.finished else (offset, ("Upload-Expires", formatdate(part.expires, usegmt=True)))
 
