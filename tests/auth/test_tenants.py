@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from imserver.auth.tenants import SETTINGS_BYTES, BadTenant, Tenant, Tenants, TooManyTenants, UnknownTenant
-from imserver.config.settings import Config, LimitSettings, StorageSettings, TenantSettings, app_settings_of
+from imserver.config.settings import (
+    ChannelSettings,
+    Config,
+    LimitSettings,
+    StorageSettings,
+    TenantSettings,
+    app_settings_of,
+)
 from imserver.config.values import APP_CHARACTERS, valid_name
 from imserver.dialects.pusher.declared import pusher_of
 from imserver.errors import StorageUnavailable
@@ -73,6 +80,16 @@ def test_accounts_decide_who_sees_their_presence_so_their_apps_are_quiet(node: M
     assert one.hub.apps["shop"].quiet
     one.tenants.change("shop", {"account_tokens": "ignored"})
     assert not one.hub.apps["shop"].quiet
+
+
+def test_apps_whose_channels_of_users_have_a_history_are_known_by_name(node: Make) -> None:
+    rows = {"user": ChannelSettings(history_size=5, history_seconds=60)}
+    one = node(a=TenantSettings(channels=rows), b=TenantSettings())
+    one.tenants.register("shop", channels={"user": {"history_size": 5, "history_seconds": 60}})
+    assert one.tenants.history_apps == {"a", "shop"}
+    one.tenants.reload(Config(apps={"b": TenantSettings(channels=rows)}))
+    one.tenants.change("shop", {"channels": {}})
+    assert one.tenants.history_apps == {"b"}
 
 
 def test_the_configuration_may_remove_them(node: Make) -> None:
