@@ -680,6 +680,11 @@ class Config(Struct, frozen=True):
         return not (self.api.keys or secret or any(tenant.ends_demo for tenant in apps))
 
     @property
+    def address(self) -> str:
+        """Where browsers reach this server, ``app.http_url`` without a slash at its end."""
+        return self.app.http_url.rstrip("/")
+
+    @property
     def clustered(self) -> bool:
         """Whether Redis is configured, so this node belongs to a cluster, even if it is the only one."""
         return bool(self.redis.url or self.redis.addr)

@@ -205,6 +205,11 @@ class Core:
         self.on_drain: list[Callable[[], object]] = []
         """Called when the servers have drained, before the connections of clients end."""
 
+    @property
+    def node_name(self) -> str:
+        """The name by which the other nodes know this one."""
+        return self.cluster.registry.lease.node
+
     # --- services of features -------------------------------------------------------------------------------
 
     def service(self, kind: type[S]) -> S:

@@ -123,7 +123,7 @@ def test_accounts_of_the_release_before_stay_and_its_nodes_add_more(
     with connected(empty_url) as connection:
         connection.exec_driver_sql(insert.format("139"))
     both = [Account(id, "gochat", phone, "Ánn", created=1) for id, phone in ((1, "138"), (2, "139"))]
-    assert accounts.page("gochat", 0, 10) == both
+    assert accounts.by_ids("gochat", range(99)) == both
     with connected(empty_url) as connection:
         rows = connection.exec_driver_sql("SELECT folded FROM account ORDER BY id").all()
     assert [row[0] and text_of(row[0]).strip() for row in rows] == ["ann", None]
@@ -150,8 +150,9 @@ def test_the_owner_of_a_chat_without_roles_becomes_one(
                     f"VALUES ('{app}', '{name}', '{name}', '', '', 'h', 0, 1, '{role}')"
                 )
     accounts = AccountStore(open_store(empty_url))
-    assert [each.role for each in accounts.page("gochat", 0, 10)] == roles
-    assert [each.role for each in accounts.page("shop", 0, 10)] == [each.rpartition(":")[0] for each in names]
+    assert [each.role for each in accounts.by_ids("gochat", range(99))] == roles
+    others = [each.rpartition(":")[0] for each in names]
+    assert [each.role for each in accounts.by_ids("shop", range(99))] == others
 
 
 def test_names_that_were_folded_with_letters_of_their_own_are_found_by_plain_ones(

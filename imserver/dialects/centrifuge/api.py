@@ -94,7 +94,7 @@ def _api(core: Core, api: Api) -> CentrifugeApi:
         channels=core.channels,
         tenants=core.identity.tenants,
         app=settings_of(core.config, CentrifugeSettings).app,
-        node=lambda: core.status.lease().node,
+        node=lambda: core.node_name,
         started_at=core.node.started_at,
         version=core.node.version,
         http=api,

@@ -103,12 +103,12 @@ def build(core: Core) -> FeatureParts:
     cards = Cards(config, accounts, rows, relations, core.sessions, buckets)
 
     def guest_deleted(guest: Account) -> None:
-        by = Principal("node", key=core.status.lease().node)
+        by = Principal("node", key=core.node_name)
         act = Act("accounts.delete", by, guest.app, guest.user, facts={"reason": "unused"}, gone=True)
         core.identity.observer.acted(act)
 
     guests = Guests(config, accounts, rows, core.sessions, buckets, guest_deleted)
-    smtp, server = settings_of(config, SmtpSettings), config.app.http_url.rstrip("/")
+    smtp, server = settings_of(config, SmtpSettings), config.address
     mails = LinkMails(smtp, config.accounts.rate_seconds, buckets)
     resets = Resets(accounts, rows, mails, mails.buckets(RESET_MAILS), lambda: core.node.chat_page)
     keys = core.node.keys_for("e-mail confirmations")

@@ -171,12 +171,6 @@ class AccountStore:
         found = [each for each, seen in shown if _contains_all(seen, words)]
         return sorted(found, key=lambda account: account.id)
 
-    def page(self, app: str, after: int, limit: int) -> list[Account]:
-        """Accounts of an app with an id after ``after``, ordered by id."""
-        statement = f"{_ACCOUNTS} WHERE app = %s AND id > %s ORDER BY id LIMIT %s"
-        rows = self._store.rows(statement, (app, after, limit))
-        return list(map(_account, rows))
-
     def last_id(self) -> int:
         """The id of the newest account of any app; 0: there is none."""
         return self._store.read_or(0, lambda sql: sql.query("SELECT max(id) FROM account")[0][0] or 0)

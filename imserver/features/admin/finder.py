@@ -70,7 +70,7 @@ class LiveConnections:
         connection = None if address is None else table.at(address.number)
         if connection is None or connection.app is None:
             return None
-        node = self._core.cluster.registry.lease.node
+        node = self._core.node_name
         return LiveConnection(connection.app, connection.user or "", connection.encoding.dialect.name, node)
 
     def of_user(self, app: str, user: str) -> ConnectionPage:

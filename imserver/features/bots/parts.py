@@ -47,7 +47,7 @@ def build(core: Core) -> FeatureParts:
         messaging=core.service(MessageServices).messaging,
         know_bot=people.tokens.know_bot,
         is_banned=core.sessions.sessions.is_banned,
-        node=lambda: core.cluster.registry.lease.node,
+        node=lambda: core.node_name,
         tally=webhooks.tally,
     )
     bots = Bots(

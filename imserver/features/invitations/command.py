@@ -142,7 +142,7 @@ def _invitation(store: Store, owner: Account, group: int, guests: bool, now: int
 
 def _address(config: Config) -> str:
     """The address of the HTTP port for browsers."""
-    url = config.app.http_url.rstrip("/")
+    url = config.address
     return url if HTTP_URL.match(url) else f"http://127.0.0.1:{config.app.http_port}"
 
 

@@ -72,7 +72,7 @@ def build(core: Core) -> FeatureParts:
         rows=rows,
         events=feeds.events,
         watch=core.service(MessageServices).messaging.follower.watch,
-        node=lambda: core.cluster.registry.lease.node,
+        node=lambda: core.node_name,
         rules_of=rules,
         accounts_of=accounts_of(core).accounts.those_of,
         recipients=recipients,
@@ -81,7 +81,7 @@ def build(core: Core) -> FeatureParts:
         make_token=tokens.make,
         mail=lambda app, at: mails.is_due(app, at),
     )
-    server = core.config.app.http_url.rstrip("/")
+    server = core.config.address
     pages = f"{server}/api/v1/notifications"
     mails = Mails(
         rows=rows,
@@ -120,7 +120,7 @@ def build(core: Core) -> FeatureParts:
         pushes=pushes,
         rules_of=rules,
         lease=lease,
-        node=lambda: core.cluster.registry.lease.node,
+        node=lambda: core.node_name,
         wake=deliveries.wake,
         still_holds=core.still_holds,
     )

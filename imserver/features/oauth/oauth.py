@@ -149,7 +149,7 @@ class OAuth:
     """Owner of the providers of all apps, and of the turns at them."""
 
     def __init__(self, core: Core) -> None:
-        self._base = core.config.app.http_url.rstrip("/")
+        self._base = core.config.address
         self.root = core.config.app.root
         """The path below which a proxy serves this server."""
         self._tenants = core.identity.tenants

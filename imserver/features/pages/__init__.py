@@ -13,7 +13,7 @@ from imserver.plugin.settings import Config, Locations
 
 
 def _build(core: Core) -> FeatureParts:
-    core.node.chat_page = core.config.app.http_url.rstrip("/") + "/home/messages"
+    core.node.chat_page = core.config.address + "/home/messages"
     return FeatureParts(prepare=lambda: additions_of(core))  # which checks the words
 
 

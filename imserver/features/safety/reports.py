@@ -106,7 +106,7 @@ class Reports:
         self._identity = core.identity
         self._rates = core.node.buckets.make(USER_REPORTS, REPORTS, REPORT_SECONDS, core.cluster.attempt)
         self._owners_of = owners_of
-        url = core.config.app.http_url.rstrip("/")
+        url = core.config.address
         self._page = f"{url}/admin" if url and "admin" in core.features else ""
         """The address of the admin page; ``""``: there is none."""
         self._messaging = core.service(MessageServices).messaging

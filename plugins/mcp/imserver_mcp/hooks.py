@@ -58,7 +58,7 @@ class EventHooks:
             store=core.storage.store,
             events=webhooks_of(core).feeds.events,
             messaging=core.service(MessageServices).messaging,
-            node=lambda: core.cluster.registry.lease.node,
+            node=lambda: core.node_name,
             owner=self,
             are_bots=False,
         )

@@ -75,7 +75,7 @@ class Mcp:
         self.followers = events.Followers(core)
         self.hooks = EventHooks(core, self.followers, self.settings.allow_loopback)
         self._yeses = core.node.buckets.make(USED, 1, 2 * protocol.STATE_SECONDS, core.cluster.attempt)
-        self._style = replace(STYLE, refuse=partial(_refuse, base=core.config.app.http_url.rstrip("/")))
+        self._style = replace(STYLE, refuse=partial(_refuse, base=core.config.address))
         self._offers = [Offer(tools=TOOLS, sources=(resources.SOURCE,))]
         self._info = {"name": "imserver", "title": "imserver", "version": core.node.version}
 
@@ -237,7 +237,7 @@ class Mcp:
 
     def metadata(self, call: Call) -> HttpResponse:
         """What protects this resource (RFC 9728)."""
-        headers, base = call.request.headers, self.core.config.app.http_url.rstrip("/")
+        headers, base = call.request.headers, self.core.config.address
         if not base:  # as the client knows it
             is_tls = headers.get("x-forwarded-proto", "").startswith("https")
             base = f"{'https' if is_tls else 'http'}://{headers.get('host', 'localhost')}"

@@ -146,7 +146,7 @@ def _page_of(config: Config, tenant: Tenant) -> str:
         return str(rules.reset_url)
     if app != GOCHAT:
         fail(f"--links: set accounts.reset_url of app {app}, the page that the links open")
-    url = config.app.http_url.rstrip("/")
+    url = config.address
     base = url if HTTP_URL.match(url) else f"http://127.0.0.1:{config.app.http_port}"
     return f"{base}/home/messages"
 
