@@ -254,7 +254,7 @@ def history(
     """
     chosen = _types_of(types)
     if chosen and after is not UNSET:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`types`: not with `after`")
+        raise ApiProblem.invalid("`types`: not with `after`")
     if chosen:
         wanted = Search("", conversation, before, limit, SearchFilter(types=chosen))
         entries, following = api.search.search(call.app, call.user, wanted)
@@ -292,9 +292,7 @@ def search(api: MessageServices, call: Call, request: SearchQuery) -> MessagesAn
     text, types = request.text, _types_of(request.types)
     filter = SearchFilter(request.sender, types, request.link, request.since, request.until)
     if (not text.strip() and (text or filter == NO_FILTER)) or "\0" in text + request.sender:
-        raise ApiProblem(
-            errors.Problems.INVALID_REQUEST, "`text`: empty without a filter, or it contains U+0000"
-        )
+        raise ApiProblem.invalid("`text`: empty without a filter, or it contains U+0000")
     wanted = Search(text, request.conversation, request.before, request.limit, filter)
     entries, before = api.search.search(call.app, call.user, wanted)
     return MessagesAnswer([shown_entry(entry) for entry in entries], before)
@@ -304,7 +302,7 @@ def _types_of(text: str) -> tuple[str, ...]:
     """The types of a query. Raises ApiProblem."""
     types = tuple(name for name in text.split(",") if name)
     if len(types) > Limit.TYPES or "\0" in text:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`types`: at most {Limit.TYPES}")
+        raise ApiProblem.invalid(f"`types`: at most {Limit.TYPES}")
     return types
 
 

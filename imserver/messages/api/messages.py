@@ -201,9 +201,9 @@ class MessageApi(Struct, frozen=True):
         if call.app.startswith(SYSTEM_PREFIX):
             raise ApiProblem(errors.Problems.STORE_UNAVAILABLE)
         if bool(request.to) == bool(request.conversation):
-            raise ApiProblem(errors.Problems.INVALID_REQUEST, "Give one of `to` and `conversation`")
+            raise ApiProblem.invalid("Give one of `to` and `conversation`")
         if request.to == call.user:
-            raise ApiProblem(errors.Problems.INVALID_REQUEST, "`to`: the receiver is the sender")
+            raise ApiProblem.invalid("`to`: the receiver is the sender")
         if request.notify is not UNSET and not call.is_back_end:
             if call.principal.kind != "bot":
                 raise ApiProblem(errors.Problems.NOT_ALLOWED, "`notify`: only bots and back ends may set it")
@@ -216,13 +216,13 @@ class MessageApi(Struct, frozen=True):
         if request.forward is not UNSET:
             return _forward(self, call, request, request.forward)
         if request.also and not request.thread:
-            raise ApiProblem(errors.Problems.INVALID_REQUEST, "`also`: only a reply in a `thread` has it")
+            raise ApiProblem.invalid("`also`: only a reply in a `thread` has it")
         kind, body = _content(self, call, request)
         fields: dict[str, Any] = {}
         if request.exclusive:  # the buttons are the answers
             options = [{"text": one.text, "value": one.value} for row in request.buttons for one in row]
             if wrong := exclusive_objection(len(options)):
-                raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`exclusive`: {wrong}")
+                raise ApiProblem.invalid(f"`exclusive`: {wrong}")
             fields["ask"] = {"options": options}
         if request.notify is not UNSET:
             fields["notify"] = Raw(notify_bytes(request.notify))
@@ -287,7 +287,7 @@ def _forward(api: MessageApi, call: Call, request: SendRequest, id: int) -> Stor
     content = request.type or request.reply_to or request.mentions or request.buttons or request.exclusive
     content = content or request.notify is not UNSET or request.thread
     if request.text is not UNSET or request.data is not UNSET or content:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`forward`: the server copies the content")
+        raise ApiProblem.invalid("`forward`: the server copies the content")
     to, conversation = request.to, request.conversation
     return _store(api, call, Send(to, conversation, "forward", id=request.client_msg_id, about=id))
 
@@ -295,22 +295,22 @@ def _forward(api: MessageApi, call: Call, request: SendRequest, id: int) -> Stor
 def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]:
     """Type and bytes of the content."""
     if (request.text is UNSET) == (request.data is UNSET):
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "Give one of `text` and `data`")
+        raise ApiProblem.invalid("Give one of `text` and `data`")
     if request.text is not UNSET:
         kind, body = request.type or "text", _bytes("text", str.encode, request.text)
     else:
         kind, data = request.type or "custom", bytes(request.data)  # type: ignore[arg-type]
         if kind == "text":
-            raise ApiProblem(errors.Problems.INVALID_REQUEST, "`type`: `text` needs `text`, not `data`")
+            raise ApiProblem.invalid("`type`: `text` needs `text`, not `data`")
         try:
             _read_any.decode(data)  # Raw is not checked yet; clients must get valid JSON
             body = msgspec.json.format(data, indent=-1)
         except (ValueError, RecursionError) as error:
-            raise ApiProblem(errors.Problems.INVALID_REQUEST, f"{error} - at `$.data`") from None
+            raise ApiProblem.invalid(f"{error} - at `$.data`") from None
         if body == b'""':
-            raise ApiProblem(errors.Problems.INVALID_REQUEST, "The message is empty: give `text` or `data`")
+            raise ApiProblem.invalid("The message is empty: give `text` or `data`")
     if len(body) > (api.limits.push_characters if call.is_back_end else api.limits.message_bytes):
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "The message is too long")
+        raise ApiProblem.invalid("The message is too long")
     return kind, body
 
 
@@ -318,13 +318,13 @@ def _meta(request: Content, more: Mapping[str, Any] = MappingProxyType({})) -> b
     meta: dict[str, Any] = {}
     if request.mentions:
         if wrong := mentions_objection(request.mentions):
-            raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`mentions`: {wrong}")
+            raise ApiProblem.invalid(f"`mentions`: {wrong}")
         meta["mentions"] = request.mentions
     if request.buttons:
         meta["buttons"] = [[{"text": one.text, "value": one.value} for one in row] for row in request.buttons]
         _bytes("buttons", msgspec.json.encode, meta["buttons"])
         if wrong := buttons_objection(meta["buttons"]):
-            raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`buttons`: {wrong}")
+            raise ApiProblem.invalid(f"`buttons`: {wrong}")
     meta |= more
     return _bytes("mentions", msgspec.json.encode, meta) if meta else b""
 
@@ -333,7 +333,7 @@ def _bytes(name: str, encode: Any, value: Any) -> bytes:
     try:
         encoded: bytes = encode(value)
     except UnicodeEncodeError:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`{name}`: not valid Unicode") from None
+        raise ApiProblem.invalid(f"`{name}`: not valid Unicode") from None
     return encoded
 
 
@@ -457,7 +457,7 @@ def react(
     as `reactions`. A user reacts once with one emoji; a message has at most 20 different ones.
     """
     if wrong := emoji_objection(emoji):
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`{wrong.replace(':', '`:', 1)}")
+        raise ApiProblem.invalid(f"`{wrong.replace(':', '`:', 1)}")
     return _annotated(
         api, call, lambda log: log.annotations.react(call.app, call.user, id, emoji, remove=remove)
     )
