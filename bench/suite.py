@@ -52,7 +52,7 @@ def table(text: str) -> tuple[Row, ...]:
 
 ALL = table("""
 bare sends to 500 sockets | floor
-15,000 idle logged-in connections | idle | rss_connection_bytes<2000 rss_empty_mb<53 idle_cpu_percent<0.5
+15,000 idle logged-in connections | idle | rss_connection_bytes<2000 rss_empty_mb<45 idle_cpu_percent<0.5
 broadcast to 500, flat out | fanout | cpu_us~1 deliveries_per_second>1000000 lost
 broadcast to 500, one frame a send | fanout --one-per-send | of_floor_percent>85 cpu_us~4.5 lost
 broadcast to 500, 20 messages/s | fanout --seconds 10 --rate 20
