@@ -35,7 +35,7 @@ class GroupWithFeatures(click.Group):
 
 def fail(error: object) -> NoReturn:
     """Print an error and exit with status 1. It may have names that somebody forged."""
-    click.echo(f"imserver: {shown(str(error))}", err=True)
+    click.echo("imserver: " + "\n".join(map(shown, str(error).split("\n"))), err=True)
     sys.exit(1)
 
 

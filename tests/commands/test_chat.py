@@ -47,7 +47,7 @@ class Stored:
 
     @property
     def accounts(self) -> list[Account]:
-        return AccountStore(self.store).page("gochat", 0, 10)
+        return AccountStore(self.store).by_ids("gochat", range(99))
 
     @property
     def invitations(self) -> list[InvitationShown]:
