@@ -60,10 +60,9 @@ class JobRows:
         where, values = ("", [app]) if user is None else (" AND member = %s", [app, user])
         return _ROWS.find(self._store.rows, f"WHERE app = %s{where}", *values)
 
-    @Store.reading_or(set())
-    def known(self, sql: PooledStatements, ids: Sequence[str]) -> set[str]:
+    def known(self, ids: Sequence[str]) -> set[str]:
         """Which of these ids are those of exports."""
-        rows = sql.query_in("SELECT id FROM export_job WHERE id IN {}", (), ids)
+        rows = self._store.rows_in("SELECT id FROM export_job WHERE id IN {}", (), ids)
         return {text_of(id) for (id,) in rows}
 
     def forget(self, job: Job) -> None:

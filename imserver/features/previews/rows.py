@@ -100,11 +100,10 @@ class PreviewRows:
 
     # --- people ---------------------------------------------------------------------------------------------
 
-    @Store.reading_or({})
-    def wishes(self, sql: PooledStatements, app: str, users: Collection[str]) -> Mapping[str, PersonWishes]:
+    def wishes(self, app: str, users: Collection[str]) -> Mapping[str, PersonWishes]:
         """User → their wishes, for those who have any."""
         statement = f"SELECT {_WISHES.columns}, member FROM preview_person WHERE app = %s AND member IN {{}}"
-        rows = sql.query_in(statement, (app,), list(users))
+        rows = self._store.rows_in(statement, (app,), users)
         return {text_of(row[-1]): _WISHES.read(row) for row in rows}
 
     @Store.writing
@@ -117,8 +116,7 @@ class PreviewRows:
         """Note that the sender of a message wants no preview below it."""
         sql.insert_new("preview_removed", "app, message, member", [(app, message, user)])
 
-    @Store.reading_or(set())
-    def removed(self, sql: PooledStatements, app: str, messages: Sequence[int]) -> set[int]:
+    def removed(self, app: str, messages: Sequence[int]) -> set[int]:
         """Those of the messages whose senders want no preview below them."""
         statement = "SELECT message FROM preview_removed WHERE app = %s AND message IN {}"
-        return {row[0] for row in sql.query_in(statement, (app,), messages)}
+        return {row[0] for row in self._store.rows_in(statement, (app,), messages)}

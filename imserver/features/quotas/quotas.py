@@ -57,11 +57,10 @@ class UsageRows:
             )
             sql.execute("DELETE FROM app_usage WHERE app = %s AND day < %s", (app, day - STORED_DAYS))
 
-    @Store.reading_or({})
-    def read(self, sql: PooledStatements, day: int, apps: Sequence[str]) -> dict[str, Used]:
+    def read(self, day: int, apps: Sequence[str]) -> dict[str, Used]:
         """What all nodes have counted on a day (app → what)."""
         statement = f"SELECT {_USED.columns}, app FROM app_usage WHERE day = %s AND app IN {{}}"
-        rows = sql.query_in(statement, (day,), apps)
+        rows = self._store.rows_in(statement, (day,), apps)
         return {text_of(row[-1]): _USED.read(row) for row in rows}
 
     def days(self, app: str, since: int) -> list[Used]:
