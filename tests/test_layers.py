@@ -351,24 +351,6 @@ def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> N
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_threads_load_database_and_pages_so_that_their_first_use_does_not_hold_the_loop(
-    tmp_path: Path,
-) -> None:
-    code = (
-        "from imserver import __main__; import sys, _thread; from imserver.config.settings import Config; "
-        "from imserver.storage.store import Store; from imserver.node.http_servers import LateApplication; "
-        "names = 'sqlalchemy', 'alembic', 'flask'; loaders = {}; sys.addaudithook(lambda event, values: "
-        "event == 'import' and values[0] in names and loaders.update({values[0]: _thread.get_ident()})); "
-        f"Store(Config().storage, {str(tmp_path)!r}).database(); "
-        "LateApplication(lambda: lambda *_: None)({}, None); "
-        "print(sorted(loaders), _thread.get_ident() in loaders.values())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == "['alembic', 'flask', 'sqlalchemy'] False", done.stderr
-
-
 @pytest.mark.parametrize(
     "features",
     [(), ("webhooks", "client", "action", "centrifuge", "pusher", "pages")],

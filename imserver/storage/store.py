@@ -7,7 +7,6 @@ first write, and no database library is imported before the file exists.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, closing, contextmanager
 from copy import deepcopy
@@ -202,9 +201,7 @@ class Store:
         """Open the database and create it if needed. Raises StartError."""
         with self._opening:
             if self._database is None:
-                if (name := "imserver.storage.database") not in sys.modules:
-                    # It takes 20 MB, and would hold the loop for a quarter of a second.
-                    gevent.get_hub().threadpool.apply(import_module, (name,))
+                # SQLAlchemy and a driver take 20 MB, which nodes without a database save.
                 from imserver.storage.database import Database
 
                 if not self.address.exists:
