@@ -4,27 +4,22 @@ connections, commands, requests, and sessions that a limit ends."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from time import time
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
 
 from msgspec import Struct
 
+from imserver import errors
 from imserver.auth.principal import Kind, Principal
+from imserver.auth.rates import MESSAGES, TooManyRequests
 from imserver.config.settings import TenantSettings
-from imserver.model import Command, Event
+from imserver.model import Command, Event, Reply, Request
 from imserver.storage.contract import RecordEvent
 from imserver.transport.connection import Connection
 from imserver.transport.gate import host_of
 
 if TYPE_CHECKING:
     from imserver.storage.statements import PooledStatements
-from time import time
-from typing import TYPE_CHECKING, Final
-
-from imserver import errors
-from imserver.auth.rates import MESSAGES, TooManyRequests
-from imserver.model import Reply, Request
-
-if TYPE_CHECKING:
     from imserver.transport.http1 import HttpRequest
 
 

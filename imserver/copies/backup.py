@@ -143,7 +143,8 @@ def check(copy: Path, is_own: bool = False) -> None:
         raise StartError(f"{copy}: there is no such file")
     try:
         with closing(_connect(copy)) as connection:
-            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
+            if not is_own:
+                connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
             for kind, name in () if is_own else connection.execute(_FOREIGN):
                 raise StartError(f"{copy} has a {kind}, which no step of this server makes: drop {name!a}")
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()

@@ -7,20 +7,26 @@ library, which is ten times slower and accepts the same deviations as the origin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import count
 from time import time_ns
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, UnsetType
 
 from imserver import errors
+from imserver.channels.client_commands import ChannelAnswers
+from imserver.channels.members import ChannelMember, ChannelRefused, Reason
+from imserver.channels.subscriptions import Subscribed
+from imserver.cluster.history import Position
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.model import (
     AskHistory,
     AskPresence,
     BadFrame,
     ChannelPart,
+    DialectState,
     Event,
     Heartbeat,
     Limit,
@@ -37,20 +43,10 @@ from imserver.model import (
 from imserver.protocol.dialect import Dialect, Readers
 from imserver.protocol.forgiving import BACKSLASH, Fields, Refused, has_nul, well_formed
 from imserver.protocol.publications import raw_or_none, stream_view
+from imserver.transport.connection import Connection
 
 if TYPE_CHECKING:
     from imserver.plugin.messages import Message
-from collections.abc import Sequence
-from typing import Any
-
-from msgspec import UnsetType
-
-from imserver.channels.client_commands import ChannelAnswers
-from imserver.channels.members import ChannelMember, ChannelRefused, Reason
-from imserver.channels.subscriptions import Subscribed
-from imserver.cluster.history import Position
-from imserver.model import DialectState
-from imserver.transport.connection import Connection
 
 _MAX_NUMBER: Final = Limit.NUMBER
 _encode = msgspec.json.Encoder().encode
