@@ -409,20 +409,20 @@ def test_a_run_is_not_good_if_the_checker_says_so(tmp_path: Path) -> None:
 def test_rows_that_vanish_and_rows_that_double_are_found(generator: Generator) -> None:
     assert chaos_tasks.settle(generator, 60)["calm"]
     file: Path = generator.state["file"]
-    with closing(sqlite3.connect(file, timeout=60)) as database:
-        found = database.execute("SELECT id, conversation FROM message WHERE resend IS NOT NULL").fetchall()
-        (gone, _), (doubled, conversation) = found[3], found[7]
+    near = "SELECT 1 FROM message WHERE conversation = m.conversation AND seq"
+    with closing(sqlite3.connect(file, timeout=60)) as database, database:
+        (gone, _), *_, (doubled, conversation) = database.execute(
+            "SELECT id, conversation FROM message AS m WHERE resend IS NOT NULL "
+            f"AND EXISTS ({near} < m.seq) AND EXISTS ({near} > m.seq)"
+        )
         columns = ", ".join(row[1] for row in database.execute("PRAGMA table_info(message)"))
         shown = columns.replace("id,", "(SELECT last_id + 1 FROM log),", 1).replace("resend", "NULL")
         shown = shown.replace("seq", f"(SELECT last_seq + 1 FROM conversation WHERE id = {conversation})")
         database.execute(f"INSERT INTO message ({columns}) SELECT {shown} FROM message WHERE id = {doubled}")
         database.execute("UPDATE log SET last_id = last_id + 1")
-        database.execute(
-            "UPDATE conversation SET last_seq = last_seq + 1, last_id = last_id + 1000 WHERE id = ?",
-            (conversation,),
-        )
+        more = "last_seq = last_seq + 1, last_id = last_id + 1000"
+        database.execute(f"UPDATE conversation SET {more} WHERE id = ?", (conversation,))
         database.execute("DELETE FROM message WHERE id = ?", (gone,))
-        database.commit()
     faults = chaos_tasks.audit(generator, 60)["faults"]
     assert (faults["lost"], faults["twice"]) == (1, 1)
     assert faults["unknown"] >= 2, "both sides of the conversation were told what is gone"
