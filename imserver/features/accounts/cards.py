@@ -72,30 +72,26 @@ class Card(Struct, frozen=True):
         return self.account.last_seen if self.online is False else 0
 
 
-class Cards:
+class Cards(Struct, dict=True, eq=False):
     """Shows accounts to each other. Every method may switch and raise StorageUnavailable.
 
     An account sees the presence and user names of friends and of members of common conversations, unless they
     hide them or have blocked the account. A back end (user ``""``) sees them always.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        accounts: Accounts,
-        rows: AccountStore,
-        relations: AccountRelations,
-        sessions: SessionServices,
-        buckets: MakeBuckets,
-    ) -> None:
-        settings, seconds = settings_of(config, AccountSettings), config.accounts.rate_seconds
-        self._accounts = accounts
-        self._rows = rows
-        self._relations = relations
-        self._presence = sessions.presence
-        self._by_account = buckets(FINDS, settings.finds_per_account, seconds)
-        self._searches = buckets(SEARCHES, settings.searches_per_account, seconds)
-        self.addresses = buckets(FINDS_OF_ADDRESS, settings.finds_per_address, seconds)
+    config: Config
+    accounts: Accounts
+    rows: AccountStore
+    relations: AccountRelations
+    sessions: SessionServices
+    buckets: MakeBuckets
+
+    def __post_init__(self) -> None:
+        settings, seconds = settings_of(self.config, AccountSettings), self.config.accounts.rate_seconds
+        self._presence = self.sessions.presence
+        self._by_account = self.buckets(FINDS, settings.finds_per_account, seconds)
+        self._searches = self.buckets(SEARCHES, settings.searches_per_account, seconds)
+        self.addresses = self.buckets(FINDS_OF_ADDRESS, settings.finds_per_address, seconds)
         """Requests per app and network that tell whether something exists."""
 
     def find(self, app: str, by: str, text: str, address: str) -> Card:
@@ -104,17 +100,17 @@ class Cards:
         Raises NoAccounts, NoFinding, UnknownAccount (also if the account has blocked ``by``) and
         TooManyRequests.
         """
-        rules = self._accounts.rules_of(app)
+        rules = self.accounts.rules_of(app)
         if by:
             if not rules.find:
                 raise NoFinding(app)
             self.addresses.require(by_address(app, address))
             self._by_account.require((app, by))
-        row = self._rows.by_login(app, *candidates(text)) if fits(text, 1, LOGIN_CHARACTERS) else None
+        row = self.rows.by_login(app, *candidates(text)) if fits(text, 1, LOGIN_CHARACTERS) else None
         account = None if row is None else row[0]
         if account is None or (by not in ("", account.user) and not account.findable):
             raise UnknownAccount(text)
-        if not self._relations.may_reach(app, by, account.user):
+        if not self.relations.may_reach(app, by, account.user):
             raise UnknownAccount(text)
         return self._cards(app, by, [account], found=True)[0]
 
@@ -126,14 +122,14 @@ class Cards:
         not found. ``after``: where the page begins. ``by`` ``""``: a back end, which is not limited. A search
         that takes long ends with a page that is not full. Raises NoAccounts, NoFinding and TooManyRequests.
         """
-        rules = self._accounts.rules_of(app)
+        rules = self.accounts.rules_of(app)
         if by:
             if not rules.search:
                 raise NoFinding(app)
             self._searches.require((app, by))
         if not (words := Statements.words(text)):
             return [], ""
-        part, upto = map(int, after.split(".")) if after else (0, self._rows.last_id())
+        part, upto = map(int, after.split(".")) if after else (0, self.rows.last_id())
         accounts: list[Account] = []
         began = monotonic()
         while len(accounts) < MOST_FOUND and monotonic() - began < SEARCH_SECONDS:
@@ -143,7 +139,7 @@ class Cards:
                 continue
             if part:
                 return self._cards(app, by, accounts, found=True), ""
-            part, upto = 1, self._rows.last_id()
+            part, upto = 1, self.rows.last_id()
         return self._cards(app, by, accounts, found=True), f"{part}.{upto}"
 
     def _named(
@@ -155,9 +151,9 @@ class Cards:
         step = _FIRST_STEP
         while upto > 0 and len(accounts) < limit and (step_began := monotonic()) - began < SEARCH_SECONDS:
             end, missing = max(upto - step, 0), limit - len(accounts)
-            some, upto = self._rows.named(app, words, begin, end, upto, missing, int(time()))
+            some, upto = self.rows.named(app, words, begin, end, upto, missing, int(time()))
             others = [each for each in some if each.user != by]
-            states = self._relations.states(by, others)
+            states = self.relations.states(by, others)
             accounts += [each for each in others if BLOCKED not in states.get(each.id, STRANGERS)]
             if monotonic() - step_began < _SHORT_SECONDS:
                 step *= 4
@@ -165,17 +161,17 @@ class Cards:
 
     def show(self, app: str, by: str, users: Sequence[str]) -> list[Card]:
         """The cards of the users who have accounts, in the order of their ids. Raises NoAccounts."""
-        accounts = self._accounts.those_of(app, users)
+        accounts = self.accounts.those_of(app, users)
         if not accounts:
-            self._accounts.rules_of(app)
+            self.accounts.rules_of(app)
         return self._cards(app, by, accounts)
 
     def _cards(self, app: str, by: str, accounts: Sequence[Account], found: bool = False) -> list[Card]:
         """``found``: by an identifier, which shows user names, too."""
         mine = id_of(by)
         others = [account for account in accounts if account.id != mine]
-        states = self._relations.states(by, others)
-        known = self._relations.known(app, by, others, states)
+        states = self.relations.states(by, others)
+        known = self.relations.known(app, by, others, states)
         own = {account.user for account in accounts if account.id == mine} if by else known
         named = {
             account.user for account in accounts if account.findable and (found or account.user in known)

@@ -11,6 +11,8 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from msgspec import Struct
+
 from imserver.features.accounts.accounts import Accounts, UnknownAccount, check_device, check_shown
 from imserver.features.accounts.contract import Account, FullSession
 from imserver.features.accounts.declared import GUESTS, HTTP_NO_GUEST, AccountSettings, MakeBuckets
@@ -28,7 +30,7 @@ _LOGIN_SECONDS: Final = 366 * 86400
 """The login of a guest cannot be repeated. So it ends with the account, and at the latest after a year."""
 
 
-class Guests:
+class Guests(Struct, dict=True, eq=False):
     """Makes accounts of guests, makes members of them, and deletes those that nobody uses.
 
     A guest who was not connected for ``accounts.guest_days`` is deleted; ``sessions`` tell who is connected.
@@ -37,27 +39,23 @@ class Guests:
     StorageUnavailable.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        accounts: Accounts,
-        rows: AccountStore,
-        sessions: SessionServices,
-        buckets: MakeBuckets,
-        deleted: Callable[[Account], object],
-    ) -> None:
-        settings = settings_of(config, AccountSettings)
-        self._deleted = deleted
-        self._accounts = accounts
-        self._rows = rows
-        self._presence = sessions.presence
+    config: Config
+    accounts: Accounts
+    rows: AccountStore
+    sessions: SessionServices
+    buckets: MakeBuckets
+    deleted: Callable[[Account], object]
+
+    def __post_init__(self) -> None:
+        settings, seconds = settings_of(self.config, AccountSettings), self.config.accounts.rate_seconds
+        self._presence = self.sessions.presence
         self.unused_seconds = settings.guest_days * 86400
         """After so many a guest is deleted; 0: never."""
-        self._by_address = buckets(GUESTS, settings.guests_per_address, config.accounts.rate_seconds)
+        self._by_address = self.buckets(GUESTS, settings.guests_per_address, seconds)
 
     def require_guests(self, app: str) -> None:
         """Raise ServiceRefused if an app takes none, and NoAccounts."""
-        if not self._accounts.rules_of(app).guests:
+        if not self.accounts.rules_of(app).guests:
             raise ServiceRefused("The app takes no guests", Problems.NOT_ALLOWED)
 
     def add(self, app: str, nickname: str, device: str, address: str) -> FullSession:
@@ -74,8 +72,8 @@ class Guests:
         check_device(device)
         self._by_address.require(by_address(app, address))
         new = Account(0, app, "", nickname, guest=True)
-        account = self._rows.add(new, "", self._accounts.recorder(app))
-        return self._accounts.token(account, device, _LOGIN_SECONDS)
+        account = self.rows.add(new, "", self.accounts.recorder(app))
+        return self.accounts.token(account, device, _LOGIN_SECONDS)
 
     def promote(
         self, app: str, user: str, given: dict[Identifier, str], password: str, device: str, address: str
@@ -86,15 +84,15 @@ class Guests:
         UnknownAccount, PasswordsOff, BadField, Taken, TooManyRequests and Overloaded.
         """
         check_device(device)
-        account = self._accounts.known(app, user)
+        account = self.accounts.known(app, user)
         if not account.guest:
             raise ServiceRefused(problem=HTTP_NO_GUEST)
-        identifiers, hashed = self._accounts.checked_registration(app, given, password, address)
-        member = self._rows.promote_guest(app, account.id, identifiers, hashed, self._accounts.recorder(app))
+        identifiers, hashed = self.accounts.checked_registration(app, given, password, address)
+        member = self.rows.promote_guest(app, account.id, identifiers, hashed, self.accounts.recorder(app))
         if member is None:
             raise ServiceRefused(problem=HTTP_NO_GUEST)
-        session = self._accounts.token(member, device)
-        self._accounts.logged_out(app, user)
+        session = self.accounts.token(member, device)
+        self.accounts.logged_out(app, user)
         return session
 
     # --- unused guests --------------------------------------------------------------------------------------
@@ -102,13 +100,13 @@ class Guests:
     def expire(self, now: int) -> int:
         """Delete the guests who are unused at this Unix second. Returns their number."""
         deleted = 0
-        for guests in self._rows.unused_guests(int(now - self.unused_seconds)):
+        for guests in self.rows.unused_guests(int(now - self.unused_seconds)):
             for guest in guests:
                 online = self._presence.online(guest.app, [guest.user])
                 if not (online.users[0] or online.missing):
                     try:
-                        self._accounts.remove(guest.app, guest.user, keeps_messages=True)
-                        self._deleted(guest)
+                        self.accounts.remove(guest.app, guest.user, keeps_messages=True)
+                        self.deleted(guest)
                         deleted += 1
                     except UnknownAccount:
                         pass  # another node was faster

@@ -44,30 +44,23 @@ class _Answer(Struct):
 _decode: Final = msgspec.json.Decoder(_Answer).decode
 
 
-class BotHooks:
+class BotHooks(Struct, dict=True, eq=False):
     """The webhooks of bots. ``know_bot``: called with each bot that may send, and its app."""
 
-    def __init__(
-        self,
-        store: Store,
-        rows: HookStore,
-        events: EventStore,
-        requests: PublicRequests,
-        messaging: Messaging,
-        know_bot: Callable[[str, str], object],
-        is_banned: Callable[[str, str], bool],
-        node: Callable[[], str],
-        tally: WebhookCounts,
-    ) -> None:
-        self._rows = rows
-        self.requests = requests
-        self.messaging = messaging
-        self._know_bot = know_bot
-        self._is_banned = is_banned
-        self._node = node
-        self._tally = tally
+    store: Store
+    rows: HookStore
+    events: EventStore
+    requests: PublicRequests
+    messaging: Messaging
+    know_bot: Callable[[str, str], object]
+    is_banned: Callable[[str, str], bool]
+    node: Callable[[], str]
+    tally: WebhookCounts
+
+    def __post_init__(self) -> None:
         self._warn = RateLimitedLog(log, "webhook of bot %s: %s")
-        self.log = LogHooks("webhooks of bots", "", store, events, messaging, node, self, are_bots=True)
+        name, node = "webhooks of bots", self.node
+        self.log = LogHooks(name, "", self.store, self.events, self.messaging, node, self, are_bots=True)
 
     def stop(self) -> None:
         """End all greenlets, store the positions, and give the lease back."""
@@ -78,22 +71,22 @@ class BotHooks:
 
     def hooks(self) -> dict[str, BotHook]:
         """Those of all bots, by their secrets: one that was set anew begins anew."""
-        return {hook.secret: hook for hook in self._rows.of_bots()}
+        return {hook.secret: hook for hook in self.rows.of_bots()}
 
     def wants(self, hook: BotHook, entry: Entry) -> bool | None:
         """An entry that the bot has not sent itself, or that was stopped; None: the bot is banned."""
-        if self._is_banned(hook.app, hook.user):
+        if self.is_banned(hook.app, hook.user):
             return None
         return entry.sender != hook.user or b'"stopped":' in entry.meta
 
     def advance(self, hook: BotHook, position: int) -> None:
         """Store a position."""
-        self._rows.advance(hook, position)
+        self.rows.advance(hook, position)
 
     def deliver(self, sender: HookSender[BotHook], entry: Entry) -> Failure | None:
         """Send an entry, and store the answer of the URL."""
-        hook, tally = sender.hook, self._tally
-        event = for_bot(hook.app, entry, self._node(), hook.user)
+        hook, tally = sender.hook, self.tally
+        event = for_bot(hook.app, entry, self.node(), hook.user)
         problem, is_final, answer = "", False, b""
         try:
             status, answer = self.requests.post(
@@ -128,9 +121,9 @@ class BotHooks:
     def _send_answer(self, hook: BotHook, entry: Entry, content: bytes) -> bool:
         """Send the messages of an answer, each once. False: the lease ended before all were stored, so the
         entry must be sent again. Switches. Raises StorageUnavailable."""
-        if self._is_banned(hook.app, hook.user):
+        if self.is_banned(hook.app, hook.user):
             return True
-        self._know_bot(hook.app, hook.user)
+        self.know_bot(hook.app, hook.user)
         for number, message in enumerate(messages_of(content)):
             draft = self._draft_of(hook, entry, number, message)
             if draft is None:

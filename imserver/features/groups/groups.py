@@ -137,7 +137,7 @@ class Added(Struct, frozen=True):
     invited: Sequence[str]
 
 
-class Groups:
+class Groups(Struct, dict=True, eq=False):
     """Makes and changes groups. Everything may switch, and raise StorageUnavailable and UnknownGroup.
 
     ``limit``: of the members of a group. ``creations``: how many groups each user has created or joined
@@ -145,22 +145,15 @@ class Groups:
     asks ``accounts_among`` first.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        limit: int,
-        creations: Buckets,
-        searches: Buckets,
-        accounts_among: AccountsAmong,
-        relations: Relations,
-    ) -> None:
-        self._store = store
-        self._relations = relations
-        self.limit = limit
-        self._creations = creations
-        self._searches = searches
-        self._removals = RemovedMembers(store)
-        self.accounts_among = accounts_among
+    store: Store
+    limit: int
+    creations: Buckets
+    searches: Buckets
+    accounts_among: AccountsAmong
+    relations: Relations
+
+    def __post_init__(self) -> None:
+        self._removals = RemovedMembers(self.store)
         self.invite_strangers: InviteStrangers | None = None
         """Set by a feature with invitations."""
 
@@ -178,7 +171,7 @@ class Groups:
         """The number of groups of a user, and a page of them in the order of their ids, after the id
         ``after``.
         """
-        log = self._store.part(MessageLog)
+        log = self.store.part(MessageLog)
         own = {
             row.conversation: row
             for row in log.conversations.memberships(app, user)
@@ -192,7 +185,7 @@ class Groups:
         self, by: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[tuple[str, str, str, str]]:
         """The groups with this id, or with the text in their name. Moderators find open ones alone."""
-        conversations, id = self._store.part(MessageLog).conversations, id_of(text.lstrip("0"))
+        conversations, id = self.store.part(MessageLog).conversations, id_of(text.lstrip("0"))
         for app in apps[:_MOST_APPS]:
             exact = conversations.get(app, id) if id else None
             for group in (exact, *conversations.groups_named(app, text, limit)):
@@ -218,7 +211,7 @@ class Groups:
         if not (words := Statements.words(text)):
             return [], ""
         payer = (app, by) if by else None
-        self._searches.require(payer)
+        self.searches.require(payer)
         began = monotonic()
         members: list[GroupMember] = []
         try:
@@ -233,13 +226,13 @@ class Groups:
                 after = page[-1].user
         finally:
             if payer:
-                self._searches.charge(payer, int((monotonic() - began) * 1000))
+                self.searches.charge(payer, int((monotonic() - began) * 1000))
         if len(members) >= limit:
             members, after = members[:limit], members[limit - 1].user
         return members, after
 
     def _page(self, app: str, group: int, after: str, limit: int) -> list[GroupMember]:
-        rows = self._store.part(MessageLog).conversations.members(app, group, after, limit)
+        rows = self.store.part(MessageLog).conversations.members(app, group, after, limit)
         return [GroupMember(row.user, row.role, row.muted_until) for row in rows]
 
     def ids(self, app: str, group: int, by: str) -> list[str]:
@@ -268,8 +261,8 @@ class Groups:
         if len(others) + 1 > self.limit:
             raise TooManyMembers(f"accounts.group_members {self.limit}")
         if by_user:
-            self._creations.require((app, owner))
-        change = _done(self._store.part(MessageLog).groups.create(app, owner, name, others))
+            self.creations.require((app, owner))
+        change = _done(self.store.part(MessageLog).groups.create(app, owner, name, others))
         group = self.show(app, change.conversation, owner)
         return group, Added(others, self._invite_strangers(app, group.id, owner, users, strangers))
 
@@ -290,7 +283,7 @@ class Groups:
 
     def strangers_among(self, app: str, by: str, users: Sequence[str]) -> set[str]:
         """The users among ``users`` whom a user only invites. Raises Strangers if nobody invites."""
-        strangers = self._relations.strangers_among(app, by, users)
+        strangers = self.relations.strangers_among(app, by, users)
         if strangers and self.invite_strangers is None:
             raise Strangers(", ".join(sorted(strangers)[:MOST_NAMED]))
         return strangers
@@ -345,7 +338,7 @@ class Groups:
 
     def count(self, app: str, group: int) -> int:
         """The number of members."""
-        return self._store.part(MessageLog).conversations.count_members(app, group)
+        return self.store.part(MessageLog).conversations.count_members(app, group)
 
     def join(self, app: str, group: int, user: str, by_user: bool = True) -> Group:
         """Add a user to an open group. ``by_user``: see :meth:`create`. Raises NotAllowed, TooManyRequests
@@ -374,7 +367,7 @@ class Groups:
         not."""
         log = self._log_with(group)
         if by_user:
-            self._creations.require((app, user))
+            self.creations.require((app, user))
 
         def may_enter(sql: Statements) -> bool:
             return not removed_among(sql, app, group, [user]) and (condition is None or condition(sql))
@@ -394,7 +387,7 @@ class Groups:
             is_new = bool(_done(joined).users)
         finally:
             if by_user and not is_new:
-                self._creations.give_back((app, user))
+                self.creations.give_back((app, user))
         return is_new
 
     def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
@@ -467,7 +460,7 @@ class Groups:
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _check_gathering(self, app: str, by: str) -> None:
-        if by and not self._relations.may_gather(app, by):
+        if by and not self.relations.may_gather(app, by):
             raise NotAllowed("not for guests")
 
     def _seen(self, app: str, group: int, by: str, or_open: bool = False) -> Group:
@@ -487,9 +480,9 @@ class Groups:
 
     def _log_with(self, group: int) -> MessageLog:
         """The message log. Raises UnknownGroup if there are no groups."""
-        if not self._store.has_database or not group:
+        if not self.store.has_database or not group:
             raise UnknownGroup(str(group))
-        return self._store.part(MessageLog)
+        return self.store.part(MessageLog)
 
 
 def _has_words(name: str, words: Sequence[str]) -> bool:

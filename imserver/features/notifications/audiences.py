@@ -193,7 +193,7 @@ class AudiencePages(Struct, frozen=True):
 _PAGES: Final = AudiencePages()
 
 
-class Audiences:
+class Audiences(Struct, dict=True, eq=False):
     """Goes through audiences while this node has the lease of the notifier. Owner of the order in which they
     have their turns, and of the budgets of apps.
 
@@ -201,27 +201,17 @@ class Audiences:
     as :meth:`Core.still_holds`; an audience whose key was revoked is cancelled.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        rows: AudienceRows,
-        pushes: PushNotifications,
-        rules_of: Callable[[str], AppNotifySettings | None],
-        lease: DeliveryLease,
-        node: Callable[[], str],
-        wake: Callable[[Collection[str]], object],
-        still_holds: Callable[[str, str, str], bool],
-        pages: AudiencePages = _PAGES,
-    ) -> None:
-        self._pages = pages
-        self._store = store
-        self.rows = rows
-        self._pushes = pushes
-        self._rules_of = rules_of
-        self._lease = lease
-        self._node = node
-        self._wake = wake
-        self._still_holds = still_holds
+    store: Store
+    rows: AudienceRows
+    pushes: PushNotifications
+    rules_of: Callable[[str], AppNotifySettings | None]
+    lease: DeliveryLease
+    node: Callable[[], str]
+    wake: Callable[[Collection[str]], object]
+    still_holds: Callable[[str, str, str], bool]
+    pages: AudiencePages = _PAGES
+
+    def __post_init__(self) -> None:
         self._turns: dict[int, float] = {}
         """Audience → when it had its last turn (monotonic)."""
         self._free_at: dict[str, float] = {}
@@ -232,7 +222,7 @@ class Audiences:
         self._has_ended = False
         self.consumer = Consumer(
             "audiences",
-            lease,
+            self.lease,
             self._read,
             self._queue,
             until_due=lambda: max(self._looks_at - monotonic(), 0.0),
@@ -241,11 +231,11 @@ class Audiences:
     @property
     def active(self) -> Counter[str]:
         """App → its audiences that have not ended, while this node goes through them. Never switches."""
-        return self._active if self._lease.is_owned else Counter()
+        return self._active if self.lease.is_owned else Counter()
 
     def look(self) -> None:
         """Look whether there is something to do. Switches. Raises StorageUnavailable."""
-        if self._lease.is_owned and not self._has_ended and self.rows.active(1):
+        if self.lease.is_owned and not self._has_ended and self.rows.active(1):
             self.consumer.wake()
 
     def stop(self) -> None:
@@ -260,23 +250,23 @@ class Audiences:
         active = self.rows.active(MOST_ACTIVE)
         self._active = Counter(each.app for each in active)
         now = monotonic()
-        self._looks_at = now + self._pages.look_seconds if active else inf
+        self._looks_at = now + self.pages.look_seconds if active else inf
         self._turns = {each.id: self._turns.get(each.id, 0.0) for each in active}
         waiting = self.rows.waiting([each.id for each in active])
         for each in sorted(active, key=lambda one: self._turns[one.id]):
-            if (proof := each.content.proof) and not self._still_holds(each.app, "", proof):
+            if (proof := each.content.proof) and not self.still_holds(each.app, "", proof):
                 self.rows.cancel(each.app, each.id)
             elif each.state == "queued":
                 if not waiting.get(each.id):
                     self.rows.finish(each.id)
-            elif waiting.get(each.id, 0) < self._pages.waiting and self._free_at.get(each.app, 0.0) <= now:
+            elif waiting.get(each.id, 0) < self.pages.waiting and self._free_at.get(each.app, 0.0) <= now:
                 self._turns[each.id] = now
                 return each
         return None
 
     def _queue(self, audience: Audience) -> Failure | None:
         """Queue the deliveries to the next users. Switches. Raises StorageUnavailable and NotOwner."""
-        app, rules = audience.app, self._rules_of(audience.app)
+        app, rules = audience.app, self.rules_of(audience.app)
         if rules is None or not rules.enabled:
             self.rows.cancel(app, audience.id)
             return None
@@ -286,22 +276,22 @@ class Audiences:
         data = b"" if content.data == NO_DATA else bytes(content.data)
         event = Event("msg", "", "", data=data)
         wanted = [(user, event, notify) for user in users]
-        deliveries = self._pushes.deliveries(app, rules, wanted, audience.id) if users else []
-        is_last = len(users) < self._pages.users
-        if self.rows.add_page(audience, users, deliveries, is_last, self._node()) and deliveries:
+        deliveries = self.pushes.deliveries(app, rules, wanted, audience.id) if users else []
+        is_last = len(users) < self.pages.users
+        if self.rows.add_page(audience, users, deliveries, is_last, self.node()) and deliveries:
             begin = max(monotonic(), self._free_at.get(app, 0.0))
             self._free_at[app] = begin + len(deliveries) / rules.audience_per_second
-            self._wake({each.host for each in deliveries})
+            self.wake({each.host for each in deliveries})
         return None
 
     def _users_after(self, audience: Audience) -> Sequence[str]:
-        app, after, limit = audience.app, audience.last_user, self._pages.users
+        app, after, limit = audience.app, audience.last_user, self.pages.users
         if audience.kind == "users":
             users = audience.target.users
             begin = bisect_right(users, after) if after else 0
             return users[begin : begin + limit]
         if audience.kind == "all":
             return self.rows.users_with_endpoints(app, after, limit)
-        conversations = self._store.part(MessageLog).conversations
+        conversations = self.store.part(MessageLog).conversations
         members = conversations.members(app, audience.target.group, after, limit)
         return [each.user for each in members]

@@ -20,6 +20,7 @@ from typing import Final, Literal
 import gevent
 import msgspec
 from gevent.event import Event as Signal
+from msgspec import Struct
 
 from imserver.features.notifications.contract import Delivery, PushEndpoint
 from imserver.features.notifications.device_services import DeviceServices, notice_of
@@ -81,7 +82,7 @@ _refusal: Final = RateLimitedLog(log, "the push service %s refuses a notificatio
 _silence: Final = RateLimitedLog(log, "the push service %s takes no notifications: %s; trying again")
 
 
-class Deliveries:
+class Deliveries(Struct, dict=True, eq=False):
     """Owner of the consumers.
 
     ``is_read``: of which messages and pushes of an app users need not, or may not, be notified any more; may
@@ -90,25 +91,16 @@ class Deliveries:
     had ended. ``wants``: whether the back end of an app wants events of a kind.
     """
 
-    def __init__(
-        self,
-        rows: NotificationRows,
-        webpush: WebPush,
-        services: DeviceServices,
-        is_read: Callable[[str, list[Read]], list[bool]],
-        lease: DeliveryLease,
-        wants: Callable[[str, str], bool],
-        requests_per_host: int,
-        recent: RecentDeliveries,
-    ) -> None:
-        self.rows = rows
-        self.webpush = webpush
-        self.services = services
-        self.is_read = is_read
-        self.lease = lease
-        self.wants = wants
-        self.requests_per_host = requests_per_host
-        self.recent = recent
+    rows: NotificationRows
+    webpush: WebPush
+    services: DeviceServices
+    is_read: Callable[[str, list[Read]], list[bool]]
+    lease: DeliveryLease
+    wants: Callable[[str, str], bool]
+    requests_per_host: int
+    recent: RecentDeliveries
+
+    def __post_init__(self) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()
         """(app, kind, result) → notifications. Those of an audience have the kind ``audience``."""
         self._hosts: dict[str, Host] = {}

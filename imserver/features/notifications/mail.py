@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 from gevent.pool import Pool
+from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.features.accounts.contract import Account
@@ -43,7 +44,7 @@ TRIES: Final = 24
 """How often a mail that is refused for now is tried, about once an hour."""
 
 
-class Mails:
+class Mails(Struct, dict=True, eq=False):
     """Sends digests while this node has the lease of the notifier.
 
     ``apps``: those in which users can be notified. ``page_of``: app → the address of its page for chats;
@@ -53,37 +54,22 @@ class Mails:
     confirm its address; may switch, raises StorageUnavailable. ``is_banned``: (app, user).
     """
 
-    def __init__(
-        self,
-        rows: NotificationRows,
-        store: Store,
-        accounts: AccountStore,
-        tenants: Tenants,
-        smtp: SmtpSettings,
-        lease: DeliveryLease,
-        apps: Callable[[], Collection[str]],
-        page_of: Callable[[str], str],
-        stop_url: Callable[[str, str], str],
-        answer_url: Callable[[str, str, int], str],
-        site: str,
-        wants: Callable[[str, str], bool],
-        ask_once: Callable[[Account], object],
-        is_banned: Callable[[str, str], bool],
-    ) -> None:
-        self._rows = rows
-        self._store = store
-        self._accounts = accounts
-        self._tenants = tenants
-        self._smtp = smtp
-        self._lease = lease
-        self._apps = apps
-        self._page_of = page_of
-        self._stop_url = stop_url
-        self._answer_url = answer_url
-        self._site = site
-        self._wants = wants
-        self._ask_once = ask_once
-        self._is_banned = is_banned
+    rows: NotificationRows
+    store: Store
+    accounts: AccountStore
+    tenants: Tenants
+    smtp: SmtpSettings
+    lease: DeliveryLease
+    apps: Callable[[], Collection[str]]
+    page_of: Callable[[str], str]
+    stop_url: Callable[[str, str], str]
+    answer_url: Callable[[str, str, int], str]
+    site: str
+    wants: Callable[[str, str], bool]
+    ask_once: Callable[[Account], object]
+    is_banned: Callable[[str, str], bool]
+
+    def __post_init__(self) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()
         """(``mail``, result) → mails since the start."""
         self._next: dict[str, float] = {}
@@ -97,11 +83,11 @@ class Mails:
         self.consumer = self._consumer()
 
     def _consumer(self) -> Consumer[list[tuple[str, MailDue]]]:
-        return Consumer("mails", self._lease, self._read, self._deliver, until_due=self._until_due)
+        return Consumer("mails", self.lease, self._read, self._deliver, until_due=self._until_due)
 
     def is_due(self, app: str, at: int) -> None:
         """Mails of an app are due at this time, Unix milliseconds. Never switches."""
-        if not self._smtp.host:
+        if not self.smtp.host:
             return
         if app in self._next:
             self._next[app] = min(self._next[app], at)
@@ -109,7 +95,7 @@ class Mails:
 
     def restart(self) -> None:
         """This node has got the lease, and another one may have sent mails meanwhile. Never switches."""
-        if not self._smtp.host or self._has_ended:
+        if not self.smtp.host or self._has_ended:
             return
         self.consumer.stop()
         self.consumer = self._consumer()
@@ -132,12 +118,12 @@ class Mails:
     def _read(self) -> list[tuple[str, MailDue]] | None:
         """The app and the users whose mail is due, of one app. Switches. Raises StorageUnavailable."""
         now = int(time() * 1000)
-        for app in self._apps():
+        for app in self.apps():
             if self._next.get(app, 0) > now:
                 continue
             self._next[app] = inf  # what comes meanwhile lowers it, or removes it
             try:
-                due, next_due = self._rows.mails_due(app, now, DUE_AT_ONCE)
+                due, next_due = self.rows.mails_due(app, now, DUE_AT_ONCE)
             except BaseException:
                 self._next.pop(app, None)
                 raise
@@ -154,7 +140,7 @@ class Mails:
         errors: list[Exception] = []
 
         def work(app: str, due: MailDue) -> None:
-            if problems or errors or not self._lease.is_owned:
+            if problems or errors or not self.lease.is_owned:
                 return
             try:
                 self._look_at(app, due)
@@ -181,14 +167,14 @@ class Mails:
         Raises StorageUnavailable, and NotSent if the mail server takes no mail at all.
         """
         now = int(time() * 1000)
-        wishes = self._rows.wishes_of(app, due.user)
+        wishes = self.rows.wishes_of(app, due.user)
         account = self._account(app, due.user)
         if account is None or wishes.mail == "never" or not account.email_confirmed:
             if account is not None and wishes.mail != "never":
-                self._ask_once(account)
+                self.ask_once(account)
             self._settle(app, due, replace(due, due=0), 0)
             return
-        stored, again = self._store.part(MessageLog), due.mailed + AGAIN_SECONDS * 1000
+        stored, again = self.store.part(MessageLog), due.mailed + AGAIN_SECONDS * 1000
         later = quiet_until(wishes.quiet, now)
         if wishes.mail == "soon" and due.mailed and again > now:
             later = later if stored.marks.since(app, due.user, due.marks).reads else again
@@ -202,7 +188,7 @@ class Mails:
             self._settle(app, due, replace(due, due=0), following)
             return
         try:
-            send(self._smtp, mail)
+            send(self.smtp, mail)
         except NotSent as problem:
             if not problem.is_of_mail:
                 raise
@@ -224,14 +210,14 @@ class Mails:
         self, app: str, before: MailDue, after: MailDue, meanwhile_ms: int, events: Sequence[NewEvent] = ()
     ) -> None:
         """Store the result. ``meanwhile_ms``: when a mail about what has come meanwhile is due."""
-        self._rows.set_mailed(app, before, after, meanwhile_ms, events)
+        self.rows.set_mailed(app, before, after, meanwhile_ms, events)
         self._next.pop(app, None)
         if not after.due:
             self._tries.pop((app, before.user), None)
 
     def _events(self, app: str, user: str) -> list[NewEvent]:
         """What the back end of an app hears of a mail."""
-        if not self._wants(app, "notified"):
+        if not self.wants(app, "notified"):
             return []
         facts = {"user": user, "kind": MAIL, "conversation": 0, "entry": 0, "endpoint": 0}
         return [NewEvent(app, user, "notified", msgspec.json.encode(facts))]
@@ -239,10 +225,10 @@ class Mails:
     def _account(self, app: str, user: str) -> Account | None:
         """The account of a user; None: there is none with an address, it is banned, or the app notifies
         nobody."""
-        tenant, id = self._tenants.find(app), id_of(user)
-        if tenant is None or not rules_of(tenant).enabled or not id or self._is_banned(app, user):
+        tenant, id = self.tenants.find(app), id_of(user)
+        if tenant is None or not rules_of(tenant).enabled or not id or self.is_banned(app, user):
             return None
-        account = self._accounts.by_id(app, id)
+        account = self.accounts.by_id(app, id)
         return account[0] if account is not None and account[0].email and not account[0].bot else None
 
     def _mail(self, account: Account, wishes: Wishes, after: int) -> Mail | None:
@@ -250,12 +236,12 @@ class Mails:
         from imserver.features.notifications.digests import collect, mail_of
 
         app, user = account.app, account.user
-        wished = self._rows.conversation_wishes_of(app, user)
-        digest = collect(self._store.part(MessageLog), self._accounts, account, wished, after)
-        tenant = self._tenants.find(app)
+        wished = self.rows.conversation_wishes_of(app, user)
+        digest = collect(self.store.part(MessageLog), self.accounts, account, wished, after)
+        tenant = self.tenants.find(app)
         if digest is None or tenant is None:
             return None
         preview = wishes.preview and rules_of(tenant).preview
-        page, stop_url = self._page_of(app), self._stop_url(app, user)
-        answer_url = partial(self._answer_url, app, user)
-        return mail_of(digest, account, wishes, preview, page, self._site, stop_url, answer_url)
+        page, stop_url = self.page_of(app), self.stop_url(app, user)
+        answer_url = partial(self.answer_url, app, user)
+        return mail_of(digest, account, wishes, preview, page, self.site, stop_url, answer_url)

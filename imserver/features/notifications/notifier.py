@@ -119,7 +119,7 @@ class _Decided(Struct):
     mail: dict[str, int] = {}
 
 
-class Notifier:
+class Notifier(Struct, dict=True, eq=False):
     """Owner of the lease, and of a consumer for each app in which somebody can be notified.
 
     ``lease`` is shared with what sends the deliveries, which ``wake`` wakes for some hosts. ``node``: the
@@ -128,37 +128,24 @@ class Notifier:
     accounts among them.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        rows: NotificationRows,
-        events: EventStore,
-        watch: Callable[[Signal, Collection[str]], object],
-        node: Callable[[], str],
-        rules_of: Callable[[str], AppNotifySettings | None],
-        accounts_of: Callable[[str, Sequence[str]], Iterable[Account]],
-        recipients: Recipients,
-        lease: DeliveryLease,
-        wake: Callable[[Collection[str]], object],
-        make_token: MakeToken,
-        mail: Callable[[str, int], object],
-    ) -> None:
-        self._store = store
-        self.rows = rows
-        self._events = events
-        self._watch = watch
-        self.node = node
-        self._rules_of = rules_of
-        self._accounts_of = accounts_of
-        self._recipients = recipients
-        self.lease = lease
-        self._wake = wake
+    store: Store
+    rows: NotificationRows
+    events: EventStore
+    watch: Callable[[Signal, Collection[str]], object]
+    node: Callable[[], str]
+    rules_of: Callable[[str], AppNotifySettings | None]
+    accounts_of: Callable[[str, Sequence[str]], Iterable[Account]]
+    recipients: Recipients
+    lease: DeliveryLease
+    wake: Callable[[Collection[str]], object]
+    make_token: MakeToken
+    mail: Callable[[str, int], object]
+
+    def __post_init__(self) -> None:
         self.on_lease: list[Callable[[], object]] = []
         """Called when this node has got the lease, and another one may have had it before."""
         self.on_renew: list[Callable[[], object]] = []
         """Called each time this node has renewed the lease. They may switch, and raise StorageUnavailable."""
-        self._make_token = make_token
-        self._mail = mail
         self._followed: dict[str, _FollowedLog] = {}
         """The logs that this node follows; none without the lease."""
         self.apps: frozenset[str] = frozenset()
@@ -212,12 +199,12 @@ class Notifier:
     def _renew(self) -> None:
         """Take or renew the lease, and learn in which apps somebody can be notified. Switches. Raises
         StorageUnavailable."""
-        if not self._store.has_database:
+        if not self.store.has_database:
             return
         since = monotonic()
         positions = self.rows.apps()
         self.apps = frozenset(positions)
-        is_granted = bool(positions) and LEASE in self._events.claim(
+        is_granted = bool(positions) and LEASE in self.events.claim(
             {LEASE: 0}, self.node(), DeliveryLease.SECONDS
         )
         is_new = not self.lease.renew(since, is_granted)
@@ -245,13 +232,13 @@ class Notifier:
         for app, position in positions.items():
             if app not in self._followed:
                 self._followed[app] = _FollowedLog(self, app, position)
-        self._watch(self.work.news, positions.keys())
+        self.watch(self.work.news, positions.keys())
 
     def _look(self) -> None:
         """Wake the consumers of logs that have grown. Switches. Raises StorageUnavailable."""
         if not self._followed:
             return
-        heads = self._store.part(MessageLog).entries.heads(list(self._followed))
+        heads = self.store.part(MessageLog).entries.heads(list(self._followed))
         for app, head in heads.items():
             if app in self._followed:
                 self._followed[app].look(head)
@@ -264,7 +251,7 @@ class Notifier:
             self.flush_reads()
             Consumer.stop_all([each.consumer for each in followed])
             if followed:
-                self._events.release([LEASE], self.node())
+                self.events.release([LEASE], self.node())
         except StorageUnavailable as error:
             log.debug("the lease of notifications could not be given back: %s", error)
 
@@ -286,7 +273,7 @@ class Notifier:
         for number, due in enumerate(dues, 1):
             unread, wishes = facts.unread.get(due.conversation), facts.wishes.get(due.user, _NO_WISHES)
             has_way = due.user in facts.endpoints or wishes.mail != "never"
-            is_reachable = has_way and not self._recipients.is_banned(app, due.user)
+            is_reachable = has_way and not self.recipients.is_banned(app, due.user)
             wish, now = facts.wish(due), facts.now
             decision = decide(due, unread, facts.rules, wishes, wish, is_reachable, now, facts.offset)
             key = due.user, due.conversation
@@ -309,16 +296,16 @@ class Notifier:
             app, decided.ended, decided.changed, decided.deliveries, decided.mail, owner=self.node()
         )
         if decided.deliveries:
-            self._wake({each.host for each in decided.deliveries})
+            self.wake({each.host for each in decided.deliveries})
         if decided.mail:
-            self._mail(app, min(decided.mail.values()))
+            self.mail(app, min(decided.mail.values()))
 
     def _reminders(self, app: str, dues: Sequence[Due], facts: _Facts) -> dict[int, int]:
         """Entry of a due that reminds of a question → the question, of which the user is notified also if
         they have read it."""
         pairs = {(due.conversation, due.entry) for due in dues}
         ids = sorted({entry for conversation, entry in pairs if entry not in facts.unread[conversation].ids})
-        entries = self._store.part(MessageLog).entries.find(app, ids)
+        entries = self.store.part(MessageLog).entries.find(app, ids)
         return {each.id: each.about for each in entries if each.kind == "press" and each.type in _REMINDING}
 
     def _facts(self, app: str, dues: Sequence[Due]) -> _Facts:
@@ -337,7 +324,7 @@ class Notifier:
         now, steady = int(time() * 1000), int(steady_time() * 1000)
         enabled = {user: [one for one in some if one.enabled] for user, some in endpoints.items()}
         return _Facts(
-            rules=self._rules_of(app),
+            rules=self.rules_of(app),
             unread=self._unread(app, by_conversation, mentioned),
             wishes=self.rows.wishes(app, users),
             conversation_wishes=wished,
@@ -351,7 +338,7 @@ class Notifier:
         self, app: str, users: Mapping[int, Sequence[str]], mentioned: Mapping[int, Sequence[str]]
     ) -> dict[int, UnreadMessages]:
         """The unread messages of the first of these conversations, of as many as are looked at together."""
-        conversations = self._store.part(MessageLog).conversations
+        conversations = self.store.part(MessageLog).conversations
         found: dict[int, UnreadMessages] = {}
         messages = 0
         for some in chunks(list(users), CONVERSATIONS_AT_ONCE):
@@ -377,10 +364,10 @@ class Notifier:
         self._add_reminders(app, reminded, chosen, entries)
         senders = {entries[entry].sender for entry in chosen.values()} - {""}
         receivers = {due.user for due in dues}
-        accounts = {each.user: each for each in self._accounts_of(app, sorted(senders | receivers))}
-        rows = self._store.part(MessageLog).conversations.find(app, list({due.conversation for due in dues}))
+        accounts = {each.user: each for each in self.accounts_of(app, sorted(senders | receivers))}
+        rows = self.store.part(MessageLog).conversations.find(app, list({due.conversation for due in dues}))
         conversations = {each.id: each for each in rows}
-        writer = _Writer(app, entries, conversations, accounts, facts, self._make_token)
+        writer = _Writer(app, entries, conversations, accounts, facts, self.make_token)
         for due in dues:
             entry, account = chosen.get((due.user, due.conversation)), accounts.get(due.user)
             if entry is None or due.conversation not in conversations or (account and account.bot):
@@ -427,9 +414,9 @@ class Notifier:
                     serve_others()
             pairs = {(key[0], sender) for key, (_, sender) in candidates.items()} - blocked.keys()
             blocked |= dict.fromkeys(pairs, False)
-            blocked |= dict.fromkeys(self._recipients.blocks(app, pairs), True)
+            blocked |= dict.fromkeys(self.recipients.blocks(app, pairs), True)
             new = {entry for key, (entry, sender) in candidates.items() if not blocked[key[0], sender]}
-            for each in self._store.part(MessageLog).entries.find(
+            for each in self.store.part(MessageLog).entries.find(
                 app, list((new | older - silent) - entries.keys())
             ):
                 question = each.ask
@@ -458,11 +445,11 @@ class Notifier:
             return
         found = {
             each.id: each
-            for each in self._store.part(MessageLog).entries.find(app, sorted(set(reminded.values())))
+            for each in self.store.part(MessageLog).entries.find(app, sorted(set(reminded.values())))
         }
         questions = {id: each.ask for id, each in found.items()}
         pairs = {(key[0], found[id].sender) for key, id in reminded.items() if id in found}
-        blocked = self._recipients.blocks(app, pairs)
+        blocked = self.recipients.blocks(app, pairs)
         for key, id in reminded.items():
             question = questions.get(id)
             if (
@@ -487,7 +474,7 @@ class _FollowedLog:
     def __init__(self, notifier: Notifier, app: str, position: int) -> None:
         self._notifier = notifier
         self._app = app
-        stored = notifier._store.part(MessageLog)
+        stored = notifier.store.part(MessageLog)
         self.window = LogWindow(lambda after, limit: stored.entries.read(app, after, limit), position)
         self._next_due: int | None = 0
         """When something is to be decided, in milliseconds of :func:`steady_time`; 0: now, or not known;
@@ -550,7 +537,7 @@ class _FollowedLog:
     def _bound(self, now: int) -> None:
         """Bound the dues of the process before this one, once: its clock may have been ahead. Those that wait
         for the end of quiet hours are decided again."""
-        rules = self._notifier._rules_of(self._app)
+        rules = self._notifier.rules_of(self._app)
         if not self._are_bounded and rules is not None:
             first, again = int(rules.after_seconds * 1000), int(rules.again_seconds * 1000)
             self._notifier.rows.bound(self._app, now + first, now + max(first, again))
@@ -564,7 +551,7 @@ class _FollowedLog:
         if work.dues:
             notifier.decide(self._app, work.dues, self._silent)
             return
-        rules = notifier._rules_of(self._app)
+        rules = notifier.rules_of(self._app)
         if rules is not None and rules.enabled:
             self._note(work, rules)
         self.window.take(work.position)
@@ -635,7 +622,7 @@ class _FollowedLog:
         if not acts:
             return {}
         reminders: dict[tuple[str, int], int] = {}
-        for each in self._notifier._store.part(MessageLog).entries.find(self._app, sorted(acts)):
+        for each in self._notifier.store.part(MessageLog).entries.find(self._app, sorted(acts)):
             question = each.ask
             if question is not None:
                 users = question.of or self._users_of(acts[each.id])

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import gevent
 import msgspec
 from gevent.event import Event as Signal
+from msgspec import Struct
 
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.features.webhooks.dead_events import RetryRow
@@ -130,25 +131,19 @@ class Feed:
         self.event_head = max(self.event_head, event_id)
 
 
-class Feeds:
+class Feeds(Struct, dict=True, eq=False):
     """Owner of the feeds of all apps, and of the greenlets that send them.
 
     ``node`` is the name of this node: as owner of a lease it is the same after a restart.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        events: EventStore,
-        outgoing: Outgoing,
-        node: Callable[[], str],
-        tally: WebhookCounts,
-    ) -> None:
-        self._store = store
-        self.events = events
-        self._outgoing = outgoing
-        self.node = node
-        self._tally = tally
+    store: Store
+    events: EventStore
+    outgoing: Outgoing
+    node: Callable[[], str]
+    tally: WebhookCounts
+
+    def __post_init__(self) -> None:
         self.feeds: dict[str, Feed] = {}
         """Look, do not touch."""
         self.log: MessageLog | None = None
@@ -175,7 +170,7 @@ class Feeds:
                 consumer.retry()
         else:
             feed = self.feeds[app] = Feed(app, receiver)
-            if not self._store.has_database:
+            if not self.store.has_database:
                 feed.begin = 0
             self._changed.set()
 
@@ -251,7 +246,7 @@ class Feeds:
 
     def renew(self) -> None:
         """Take or renew all leases. Switches. Raises StorageUnavailable."""
-        if not self.feeds or not self._store.has_database:
+        if not self.feeds or not self.store.has_database:
             return
         since = monotonic()
         rows = self.events.claim(
@@ -393,10 +388,10 @@ class Feeds:
     def _post(self, feed: Feed, events: Sequence[Outbound], delivery: str) -> PostProblem | None:
         """Send events; the problem, if there is one."""
         body = feed.receiver.body(b",".join([event.body for event in events]))
-        return feed.receiver.attempt(self._outgoing, body, delivery, self.answers, len(events))
+        return feed.receiver.attempt(self.outgoing, body, delivery, self.answers, len(events))
 
     def _succeeded(self, feed: Feed, count: int) -> None:
-        self._tally.delivered[feed.app] += count
+        self.tally.delivered[feed.app] += count
         if feed.sender is not None and feed.sender.failures:
             log.info("webhook of %s: the back end answers again", feed.app)
 
@@ -404,7 +399,7 @@ class Feeds:
         """A request failed. Its events are sent one by one, moved to the dead ones, or tried again: after an
         hour every five minutes, but every two seconds while the receiver refuses connections."""
         assert feed.sender is not None
-        self._tally.failures[feed.app] += 1
+        self.tally.failures[feed.app] += 1
         failures = feed.sender.failures + 1
         if failures == 1:
             log.warning("webhook of %s: %s; trying again", feed.app, problem.text)
@@ -488,11 +483,11 @@ class Feeds:
                 problem = self._post(feed, [Outbound(row.event, row.user, now, row.body)], token_hex(16))
                 if problem is None:
                     self.events.end_retry(row)
-                    self._tally.delivered[feed.app] += 1
+                    self.tally.delivered[feed.app] += 1
                 elif not problem.status:
                     return
                 else:
-                    self._tally.failures[feed.app] += 1
+                    self.tally.failures[feed.app] += 1
                     pause = min(2 ** min(row.attempts, 10), MAX_RETRY_SECONDS)
                     if self.events.put_off(row, now, pause):
                         log.error("webhook of %s: event %s is dead after three days", feed.app, row.event)

@@ -166,7 +166,7 @@ class HookOwner(Protocol[H]):
         """Store a position."""
 
 
-class LogHooks(Generic[H]):
+class LogHooks(Struct, Generic[H], dict=True, eq=False):
     """Delivers to webhooks, at least once and in order. Owner of the lease, and of the consumers.
 
     One node delivers for all, by a lease in the table of feeds: it is held under the name of this node, which
@@ -175,28 +175,19 @@ class LogHooks(Generic[H]):
     of an app; no app has it. ``are_bots``: all users are bots, so :meth:`Entries.readers` knows them.
     """
 
-    def __init__(
-        self,
-        name: str,
-        lease_name: str,
-        store: Store,
-        events: EventStore,
-        messaging: Messaging,
-        node: Callable[[], str],
-        owner: HookOwner[H],
-        *,
-        are_bots: bool,
-    ) -> None:
-        self._name = name
-        self._lease_name = lease_name
-        self._store = store
-        self._events = events
-        self._follower = messaging.follower
-        self._node = node
-        self._are_bots = are_bots
-        self.owner = owner
+    name: str
+    lease_name: str
+    store: Store
+    events: EventStore
+    messaging: Messaging
+    node: Callable[[], str]
+    owner: HookOwner[H]
+    are_bots: bool
+
+    def __post_init__(self) -> None:
+        self._follower = self.messaging.follower
         self.lease = DeliveryLease()
-        self.work = LeasedWork(name, self._renew, self._look)
+        self.work = LeasedWork(self.name, self._renew, self._look)
         self.senders: dict[Any, HookSender[H]] = {}
         """Look, do not touch."""
         self.more_apps: Callable[[], Collection[str]] = tuple
@@ -209,12 +200,10 @@ class LogHooks(Generic[H]):
     def _renew(self) -> None:
         """Take or renew the lease, and learn which webhooks there are. Switches. Raises
         StorageUnavailable."""
-        if not self._store.has_database:
+        if not self.store.has_database:
             return
-        since, hooks, name = monotonic(), self.owner.hooks(), self._lease_name
-        is_granted = bool(hooks) and name in self._events.claim(
-            {name: 0}, self._node(), DeliveryLease.SECONDS
-        )
+        since, hooks, name = monotonic(), self.owner.hooks(), self.lease_name
+        is_granted = bool(hooks) and name in self.events.claim({name: 0}, self.node(), DeliveryLease.SECONDS)
         if not self.lease.renew(since, is_granted):
             # Another node may have delivered meanwhile: begin at the positions that are stored now.
             self._set({})
@@ -236,7 +225,7 @@ class LogHooks(Generic[H]):
         """Wake the consumers with something new to read. Switches. Raises StorageUnavailable."""
         apps = {each.hook.app for each in self.senders.values()}.union(self.more_apps())
         self._follower.watch(self.work.news, apps)
-        if not apps or not self._store.has_database:
+        if not apps or not self.store.has_database:
             self._seen = {}
             return
         entries = self.stored().entries
@@ -245,7 +234,7 @@ class LogHooks(Generic[H]):
         readers = {app: entries.readers(app, self._seen[app], seen[app]) for app in apps & self._seen.keys()}
         for sender in self.senders.values():
             app = sender.hook.app
-            sender.look(seen[app], not self._are_bots or sender.hook.user in readers.get(app, ()))
+            sender.look(seen[app], not self.are_bots or sender.hook.user in readers.get(app, ()))
         for on_look in self.on_look:
             on_look(heads, readers)
         self._seen = seen
@@ -255,7 +244,7 @@ class LogHooks(Generic[H]):
         # Imported here: a node without them saves the memory.
         from imserver.plugin.messages import MessageLog
 
-        return self._store.part(MessageLog)
+        return self.store.part(MessageLog)
 
     def stop(self) -> None:
         """End all greenlets, store the positions, and give the lease back."""
@@ -264,9 +253,9 @@ class LogHooks(Generic[H]):
         try:
             Consumer.stop_all([sender.consumer for sender in senders])
             if senders:
-                self._events.release([self._lease_name], self._node())
+                self.events.release([self.lease_name], self.node())
         except StorageUnavailable as error:
-            log.debug("the lease of %s could not be given back: %s", self._name, error)
+            log.debug("the lease of %s could not be given back: %s", self.name, error)
 
 
 class HookSender(Generic[H]):

@@ -536,7 +536,7 @@ def test_mails_wait_for_a_server_that_is_away_and_are_not_sent_when_read_meanwhi
     read(hugo, read_later)
     failures = post.mails.consumer.failures
     until(lambda: post.mails.consumer.failures > failures + 1)  # what was tried before has ended
-    post.mails._smtp = replace(post.mails._smtp, port=post.sink.port)
+    post.mails.smtp = replace(post.mails.smtp, port=post.sink.port)
     until(lambda: not (post.due_of(hugo) or post.due_of(iris)))
     assert [to for _, to, _ in post.sink.mails[before:]] == [["iris@example.com"]]
     assert post.mails.counts == {("gochat", "mail", "taken"): 1}
