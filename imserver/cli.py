@@ -23,7 +23,7 @@ _LAZY: Final[Mapping[str, tuple[str, str, str]]] = {
     "backup": ("imserver.copies.command", "backup", "Copy the SQLite database while servers run."),
     "bench": ("bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes."),
     "bot": ("imserver_client.bot", "bot", "Make, list and delete bots; set their webhooks."),
-    "doctor": ("imserver.commands.doctor", "doctor", "Check machine, database, Redis and public addresses."),
+    "doctor": ("imserver.operate.doctor", "doctor", "Check machine, database, Redis and public addresses."),
     "init": ("imserver.commands.init", "init", "Write imserver.yaml with an app, an API key and a secret."),
     "key": ("imserver.commands.key", "key", "Create, list, show, rotate and revoke API keys."),
     "move": ("imserver.copies.command", "move", "Copy the database to another engine, and compare."),
@@ -169,38 +169,35 @@ def serve(path: str | None, **given: Any) -> None:
         given["processes"] = int(given["processes"])
     overrides = {SETTING_OF_OPTION[name]: value for name, value in given.items() if value is not None}
 
-    def read_config() -> Config:
+    def read() -> tuple[Config, str]:
         from imserver.node import feature_list
+        from imserver.process import plan_processes
 
         settings, locations = feature_list.load_with_locations(path, overrides=overrides)
         feature_list.check(settings, locations)
-        return settings
+        return plan_processes(settings)
 
     try:
-        sys.exit(_serve(read_config))
+        sys.exit(_serve(read))
     except errors.StartError as error:
         fail(error)
 
 
-def _serve(read_config: Callable[[], Config]) -> int:
+def _serve(read: Callable[[], tuple[Config, str]]) -> int:
     # Imported here: the node loads Flask and the transport, which no other command needs.
-    from imserver.process import plan_processes
     from imserver.supervisor.slot import check_ports
 
-    def read_planned() -> Config:
-        return plan_processes(read_config())[0]
-
-    settings, notice = plan_processes(read_config())
+    settings, notice = read()
     check_ports(settings)
     if notice:
         click.echo(notice)
     if settings.server.processes > 1:
         from imserver.supervisor import supervisor
 
-        return supervisor.run(settings, read_planned, announce=click.echo)
+        return supervisor.run(settings, lambda: read()[0], announce=click.echo)
     from imserver.node import serve as serving
 
-    serving.run(settings, read_planned, announce=click.echo)
+    serving.run(settings, lambda: read()[0], announce=click.echo)
     return 0
 
 
@@ -269,8 +266,8 @@ def _manual(path: str | None) -> str:
 
 
 def _check_production(path: str | None) -> None:
-    from imserver.commands import production
     from imserver.offline import opened
+    from imserver.operate import production
 
     with opened(path, None) as (settings, store, tenants):
         file, apps = path or settings_file(os.environ) or "", {each.name: each for each in tenants.all()}

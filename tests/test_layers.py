@@ -25,7 +25,7 @@ CLIENT = ROOT / "imserver_client"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("commands", "copies"),
+    ("commands", "copies", "operate"),
     ("supervisor",),
     ("offline", "wsgi"),
     ("node",),
@@ -66,7 +66,7 @@ IMPORTERS = {
     "flask": ("node/flask_app.py", "http/", "features/"),
     "werkzeug": ("node/flask_app.py", "http/", "features/"),
     "click": (
-        *("cli.py", "commands/", "copies/", "offline.py", "terminal.py"),
+        *("cli.py", "commands/", "copies/", "operate/", "offline.py", "terminal.py"),
         *("features/accounts/command.py", "features/invitations/command.py", "features/webhooks/command.py"),
         *("features/keys/command.py", "dialects/centrifuge/migration.py"),
         *("features/refusals/command.py", "features/audit/command.py", "features/safety/command.py"),

@@ -21,7 +21,7 @@ TESTS: Final = ROOT / "tests"
 PACKAGE: Final = ROOT / "imserver"
 PLUGINS: Final = sorted((ROOT / "plugins").glob("*/imserver_*"))
 FACE: Final = PACKAGE / "plugin"
-OUTSIDE_THE_CORE: Final = ("features", "dialects", "messages", "commands", "plugin")
+OUTSIDE_THE_CORE: Final = ("features", "dialects", "messages", "commands", "operate", "plugin")
 QUESTIONS: Final = ("questions", "observer")
 """The modules of ``auth/`` with which the core asks features."""
 PRIVATE: Final = re.compile(

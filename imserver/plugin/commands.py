@@ -1,6 +1,9 @@
 """The face: commands of ``imserver``, which no node imports."""
 
-from imserver.commands.doctor import Finding
+from typing import Literal
+
+from msgspec import Struct
+
 from imserver.config.yaml import read_yaml, write_yaml
 from imserver.offline import ServerApi, key_for, opened, push_services_of, record_act, settings_options
 from imserver.terminal import fail, table
@@ -18,3 +21,13 @@ __all__ = [
     "table",
     "write_yaml",
 ]
+
+
+class Finding(Struct, frozen=True):
+    """The result of one check. ``meaning`` and ``mend`` are empty if there is nothing to do."""
+
+    level: Literal["ok", "warn", "fail"]
+    name: str
+    found: str
+    meaning: str = ""
+    mend: str = ""

@@ -103,7 +103,7 @@ class Feature(Struct, frozen=True, eq=False):
     help. Settings need not name the feature.
     ``doctor``: option of ``imserver doctor`` that tries something out → the module and attribute of its
     function, one line of help, and what its value is. The function gets the settings, the store, the apps and
-    the value of the option, and yields findings (:class:`imserver.commands.doctor.Finding`).
+    the value of the option, and yields findings (:class:`imserver.plugin.commands.Finding`).
     ``rows_check``: module and attribute of a function that ``imserver doctor`` calls with statements that
     read the database. It yields findings about the feature's rows.
     ``acts``: module and attribute of a function that commands call with the store and each

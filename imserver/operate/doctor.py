@@ -20,12 +20,11 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryFile
 from time import perf_counter, time
-from typing import Any, Final, Literal
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import click
 import msgspec
-from msgspec import Struct
 
 from imserver.clock import CLOCK_SECONDS
 from imserver.cluster.redis.connection import address_of, connection_to
@@ -35,6 +34,7 @@ from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.node.feature_list import load_features, offered
 from imserver.offline import load_settings, opened, settings_options
+from imserver.plugin.commands import Finding
 from imserver.plugin.feature import Feature
 from imserver.process import SPARE_FILES_OF_A_CLUSTER, DataDirectory, cores, plan_processes
 from imserver.storage.address import database_address
@@ -44,8 +44,6 @@ from imserver.storage.statements import PooledStatements
 from imserver.supervisor.slot import LAST_PORT, PORTS_PER_NODE, check_ports
 from imserver.terminal import fail
 from imserver.transport.listener import refuse_taken
-
-Level = Literal["ok", "warn", "fail"]
 
 WANTED_FILES: Final = 65_536
 """Open files that a node of a common size needs."""
@@ -58,22 +56,14 @@ BYTES_PER_PAGE: Final = 4096
 _TRIES: Final = 9
 
 
-class Finding(Struct, frozen=True):
-    """The result of one check. ``meaning`` and ``mend`` are empty if there is nothing to do."""
-
-    level: Level
-    name: str
-    found: str
-    meaning: str = ""
-    mend: str = ""
-
-
 Findings = Iterator[Finding]
 
 
-def _finding(bad: bool, name: str, found: str, meaning: str, mend: str, level: Level = "warn") -> Finding:
-    """``level`` with its meaning and remedy if it is bad, else ``ok``."""
-    return Finding(level, name, found, meaning, mend) if bad else Finding("ok", name, found)
+def _finding(bad: bool, name: str, found: str, meaning: str, mend: str, *, fails: bool = False) -> Finding:
+    """A warning or failure with its meaning and remedy if it is bad, else ``ok``."""
+    if bad:
+        return Finding("fail" if fails else "warn", name, found, meaning, mend)
+    return Finding("ok", name, found)
 
 
 def findings(config: Config) -> Findings:
@@ -227,8 +217,7 @@ def _server(config: Config) -> Findings:
     own = DataDirectory(config.server.data_dir).server_at(port) if port else 0
     if not own:
         return
-    host = config.server.host
-    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.server.host, config.server.host)
     try:
         status, answer = _get(host, port, "/ready", "")
         version = _version(config, host, port)
@@ -356,7 +345,7 @@ def _redis(config: Config) -> Findings:
         version,
         f"{'.'.join(map(str, MIN_REDIS))} or newer is needed",
         "install a newer Redis",
-        "fail",
+        fails=True,
     )
     yield _speed(
         "Redis round trip", median(times), "every login waits for one round trip", "move Redis nearer"
@@ -442,14 +431,14 @@ def _damage(database: Path) -> Findings:
         f"{commits} commits in {database}-wal cannot be read" if commits else "no damage",
         "messages that were acknowledged are gone; the server does not start",
         mend + " alone",
-        "fail",
+        fails=True,
     )
     if words is None:
         words, result = "", f"no damage in what was read of it in {PROBE_SECONDS:g} s"
     else:
         result = f"{database}: {words}" if words else "no damage"
     yield _finding(
-        bool(words), "pages of SQLite", result, "some rows cannot be read, or are wrong", mend, "fail"
+        bool(words), "pages of SQLite", result, "some rows cannot be read, or are wrong", mend, fails=True
     )
 
 

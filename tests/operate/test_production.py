@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 
 from imserver.cli import main
-from imserver.commands.production import CHECKS, Deployment, findings
 from imserver.config.settings import (
     ApiSettings,
     BackEndSettings,
@@ -28,6 +27,7 @@ from imserver.config.settings import (
 )
 from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
 from imserver.features.oauth.declared import OAuthOfApp, ProviderSettings
+from imserver.operate.production import CHECKS, Deployment, findings
 from tests.features import sections
 from tests.support import run_cli
 

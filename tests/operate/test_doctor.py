@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from imserver.commands import doctor
 from imserver.config.settings import (
     AppSettings,
     BackEndSettings,
@@ -35,6 +34,7 @@ from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
 from imserver.features.oauth.declared import OAuthOfApp, ProviderSettings
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
+from imserver.operate import doctor
 from imserver.storage.store import Store
 from imserver.version import running_version
 from tests.features import sections
@@ -44,7 +44,7 @@ from tests.processes import end, spawn
 from tests.support import clean_environment, run_cli
 
 
-def by_name(config: Config) -> dict[str, doctor.Finding]:
+def by_name(config: Config) -> dict[str, Any]:
     return {finding.name: finding for finding in doctor.findings(config)}
 
 

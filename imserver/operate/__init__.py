@@ -1,0 +1,1 @@
+"""For whoever runs a server: `imserver doctor`, and `check-config --production`. No node imports it."""
