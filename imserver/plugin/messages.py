@@ -18,8 +18,8 @@ from imserver.messages.log.contract import (
     RejectReason,
     StorageUnsure,
 )
+from imserver.messages.log.conversations import UnreadMessages
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.unread import UnreadMessages
 from imserver.messages.messaging import Messaging, RefusedView
 from imserver.messages.model import Ask, AskAnswer, Message
 from imserver.messages.names import clean_name, is_name

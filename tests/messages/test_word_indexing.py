@@ -6,7 +6,7 @@ import pytest
 
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.word_rows import SEGMENT
+from imserver.messages.log.words import SEGMENT
 from imserver.messages.message_search import WordIndexing
 from tests.storage.conftest import OpenStore
 from tests.support import run_cli

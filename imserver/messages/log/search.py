@@ -1,7 +1,7 @@
 """Searches of messages: by their words, sender, type, links and time.
 
 A search goes backwards through the messages that a user may read, in short steps. Words are looked up in the
-index (:mod:`imserver.messages.log.word_rows`); the messages that are not in it yet are scanned, as are all
+index (:mod:`imserver.messages.log.words`); the messages that are not in it yet are scanned, as are all
 where no words are wanted.
 """
 
@@ -18,10 +18,13 @@ from imserver.messages.commands import NO_FILTER, SearchFilter
 from imserver.messages.log.contract import Entry
 from imserver.messages.log.read import VISIBLE, fetch, last_before
 from imserver.messages.log.rows import NUMBERS, LogHead, read_log
-from imserver.messages.log.word_rows import (
+from imserver.messages.log.words import (
     CONVERSATIONS,
     SEGMENT,
+    TEXT_TYPE,
     IndexPart,
+    Term,
+    WordQuery,
     buckets_of,
     buckets_with,
     in_conversations,
@@ -29,8 +32,8 @@ from imserver.messages.log.word_rows import (
     newest_part,
     offsets_with,
     rows_of,
+    searched_text,
 )
-from imserver.messages.log.words import TEXT_TYPE, Term, WordQuery, searched_text
 from imserver.plugin.storage import Store
 from imserver.storage.statements import Row, Statements, chunks, marks_of
 

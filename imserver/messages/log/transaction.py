@@ -30,6 +30,7 @@ from imserver.messages.log.rows import (
     ENTRY_COLUMNS,
     FROM_MESSAGES,
     GROUP,
+    LAST_SESSION,
     NUMBERS,
     ROOM,
     SELECT_STATE,
@@ -44,11 +45,11 @@ from imserver.messages.log.rows import (
     pair_of_room,
 )
 from imserver.messages.log.threads import ThreadWriter
-from imserver.messages.log.uplink_sessions import UplinkSessions, store_sessions, stored_sessions
 from imserver.storage.numbers import beyond
 from imserver.storage.statements import (
     CommitGuard,
     DirectStatements,
+    Row,
     Statements,
     chunks,
     marks_of,
@@ -81,6 +82,9 @@ _STATES_BY_PAIR: Final = f"{SELECT_STATE}pair IN {{}}"
 _FEW_CONVERSATIONS: Final = {"sqlite": 1 << 30, "postgresql": 16, "mysql": 4}
 """Up to this number of conversations, one statement per conversation is faster than one statement for all
 pairs of users and conversations. On SQLite a statement is very cheap."""
+_SESSIONS: Final = "SELECT session FROM uplink_session WHERE log = %s AND member IN {}"
+_MOST_KNOWN: Final = 10_000
+"""Senders that are remembered."""
 _BLOCKS_ON_SQLITE: Final = (
     "WITH w(account, other) AS (VALUES {}) SELECT r.account, r.other "
     "FROM w CROSS JOIN relation r ON r.account = w.account AND r.other = w.other "
@@ -661,3 +665,47 @@ class WriteTransaction:
             self.begins_sessions |= bool(part.uplink_sessions)
             if part.entries:
                 self.commits[app] = Commit(app, part.before + 1, part.head.last_id, part.entries)
+
+
+# --- uplink sessions ----------------------------------------------------------------------------------------
+
+
+class UplinkSessions:
+    """What a writer remembers of the newest sessions in one log."""
+
+    def __init__(self) -> None:
+        self._known: tuple[int, list[Row]] = (0, [])
+        """The log, and its last uplink session, for which the next two hold."""
+        self._users: frozenset[str] = frozenset()
+        self._sessions: frozenset[int] = frozenset()
+
+    def of(self, sql: Statements, log: int, users: set[str]) -> frozenset[int]:
+        """The newest uplink sessions of these users, and of others. Each user is looked up once, until the
+        session of any user of the log begins, on any node, or is forgotten."""
+        last = sql.query(_SESSIONS.format("(%s)"), (log, LAST_SESSION))
+        if not last or (log, last) != self._known or len(self._users) > _MOST_KNOWN:
+            self._known, self._users, self._sessions = (log, last), frozenset(), frozenset()
+        unknown = users - self._users
+        if unknown:
+            self._sessions |= stored_sessions(sql, log, list(unknown))
+            self._users |= unknown
+        return self._sessions
+
+
+def stored_sessions(sql: Statements, log: int, users: Sequence[str]) -> set[int]:
+    """The newest uplink session of each of these users: only that one may send drafts that name a session."""
+    return {row[0] for row in sql.query_in(_SESSIONS, (log,), users)}
+
+
+def store_sessions(sql: Statements, log: int, sessions: Mapping[str, int]) -> None:
+    """Write the newest uplink session of users, and which one was the last of the log."""
+    sessions = {**sessions, LAST_SESSION: list(sessions.values())[-1]}
+    sql.execute_many(
+        "INSERT INTO uplink_session (log, member, session) VALUES (%s, %s, %s) "
+        + (
+            "ON DUPLICATE KEY UPDATE session = VALUES(session)"
+            if sql.engine == "mysql"
+            else "ON CONFLICT (log, member) DO UPDATE SET session = excluded.session"
+        ),
+        [(log, user, session) for user, session in sessions.items()],
+    )

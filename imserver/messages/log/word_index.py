@@ -26,7 +26,7 @@ from msgspec import Struct
 from imserver.clock import is_long_turn, serve_others
 from imserver.messages.log.rows import ROOM, LogHead, LogPart, change_log, in_log, read_log
 from imserver.messages.log.word_content import LONG_BODY, ContentPart, ContentRow, Pause, SegmentContent
-from imserver.messages.log.word_rows import (
+from imserver.messages.log.words import (
     CONVERSATIONS,
     LONG,
     LONG_MESSAGE,
@@ -42,7 +42,7 @@ from imserver.plugin.storage import Store
 from imserver.storage.statements import Row, Statements, chunks, text_of
 
 TakeRecent = Callable[[str, int, int], tuple[list[ContentPart], set[int]]]
-"""See :meth:`imserver.messages.log.writer.RecentEntries.take`."""
+"""See :meth:`imserver.messages.log.word_content.RecentEntries.take`."""
 LEASE_SECONDS: Final = 60
 """How long a node has the index of a log for itself. Then another one may claim it, and what the first one
 writes is dropped."""

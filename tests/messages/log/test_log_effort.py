@@ -18,8 +18,7 @@ from imserver.features.webhooks.log_window import LogWindow
 from imserver.features.webhooks.requests import Receiver, WebhookCounts
 from imserver.messages.log.contract import Appended, Draft
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.transaction import AppTransaction
-from imserver.messages.log.uplink_sessions import UplinkSessions
+from imserver.messages.log.transaction import AppTransaction, UplinkSessions
 from imserver.storage.statements import SqliteStatements
 from imserver.storage.store import Store
 

@@ -6,8 +6,8 @@ import pytest
 from msgspec import json
 
 from imserver.messages.log.contract import MOST_UNREAD, Draft
+from imserver.messages.log.conversations import MOST_MENTIONS, UnreadMessages
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.unread import MOST_MENTIONS, UnreadMessages
 from tests.storage.conftest import OpenStore
 
 from .test_log import APP, say, stored

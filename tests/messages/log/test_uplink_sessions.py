@@ -7,7 +7,7 @@ import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.messages.log import uplink_sessions, writer
+from imserver.messages.log import transaction, writer
 from imserver.messages.log.contract import Appended, AppendRequest, Draft, Rejected, RejectReason
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage import database
@@ -52,13 +52,13 @@ def test_a_sender_is_looked_up_once_until_a_session_begins(
     logs: tuple[MessageLog, MessageLog], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_up: list[str] = []
-    look_up = uplink_sessions.stored_sessions
+    look_up = transaction.stored_sessions
 
     def spy(sql: Statements, log: int, users: Sequence[str]) -> set[int]:
         looked_up.extend(users)
         return look_up(sql, log, users)
 
-    monkeypatch.setattr(uplink_sessions, "stored_sessions", spy)
+    monkeypatch.setattr(transaction, "stored_sessions", spy)
     first, second = logs
     for number, user in enumerate(("ann", "cid"), 1):
         first.writer.begin_uplink(APP, user, number)

@@ -16,8 +16,7 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.search import EntrySearch
 from imserver.messages.log.word_content import MOST_ROW_BYTES
 from imserver.messages.log.word_index import LEASE_SECONDS
-from imserver.messages.log.word_rows import SEGMENT, offsets_with
-from imserver.messages.log.words import Term
+from imserver.messages.log.words import SEGMENT, Term, offsets_with
 from imserver.storage.statements import Row
 from imserver.storage.store import Store
 from tests.storage.conftest import OpenStore
