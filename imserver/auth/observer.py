@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from time import time
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from msgspec import Struct
 
@@ -70,13 +70,14 @@ class Denial(Struct, frozen=True):
     request: str = ""
 
 
-class Observer(Protocol):
-    """Hears what happens in apps. Where that costs less, a caller first looks whether it wants to hear."""
+class Observer:
+    """Hears what happens in apps; this one hears nothing.
 
-    @property
-    def known(self) -> Collection[Connection]:
-        """The connections whose end it hears of. Never switches."""
-        return ()
+    Where that costs less, a caller first looks whether it wants to hear.
+    """
+
+    known: Collection[Connection] = ()
+    """The connections whose end it hears of."""
 
     def observes(self, settings: TenantSettings) -> bool:
         """Whether it hears of logins to an app with these settings. Never switches."""
@@ -112,16 +113,10 @@ class Observer(Protocol):
         return
 
 
-class NoObserver(Observer):
-    """Nobody hears anything. Never switches."""
-
-    known: Collection[Connection] = ()
-
-
-class Observers:
+class Observers(Observer):
     """Several observers. Each hears, in their order, what it has a method for.
 
-    A method that it inherits of :class:`NoObserver` is not called. So what only one of them hears costs no
+    A method that it inherits of :class:`Observer` is not called. So what only one of them hears costs no
     more than with one observer.
     """
 
@@ -135,11 +130,11 @@ class Observers:
         self._acts = self._all_that_have("acted")
 
     def _all_that_have(self, method: str) -> tuple[Observer, ...]:
-        inherited = getattr(NoObserver, method)
+        inherited = getattr(Observer, method)
         return tuple(each for each in self._observers if getattr(type(each), method) is not inherited)
 
     @property
-    def known(self) -> Collection[Connection]:
+    def known(self) -> Collection[Connection]:  # type: ignore[override]
         """Those of the first that knows any."""
         for each in self._sessions:
             if each.known:
@@ -200,7 +195,7 @@ def observer_of(observers: Sequence[Observer]) -> Observer:
     """One observer in place of all. If there is only one it is that, so nothing is called twice for it."""
     if len(observers) == 1:
         return observers[0]
-    return Observers(observers) if observers else NoObserver()
+    return Observers(observers) if observers else Observer()
 
 
 def report_commands(observer: Observer) -> Callable[[Connection, str, Command], None]:

@@ -4,7 +4,7 @@ message pass. Each has the answers of a node where no feature gives any."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Final, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Literal, TypeVar
 
 from msgspec import Struct
 
@@ -69,11 +69,11 @@ class AccountSession(Struct, frozen=True):
     lacks: str = ""
 
 
-class AccountLookup(Protocol):
+class AccountLookup:
     """Answers who holds a token of an account or a bot, and which users are accounts.
 
-    All questions may switch and raise StorageUnavailable. The answers here are those of
-    :class:`NoAccountLookup`.
+    All questions may switch and raise StorageUnavailable. The answers here are those of a node without
+    accounts.
     """
 
     def holder(self, token: str | bytes) -> AccountSession:
@@ -101,16 +101,13 @@ class AccountLookup(Protocol):
         return []
 
 
-class NoAccountLookup(AccountLookup):
-    """A node without accounts: no token is an account's. Never switches."""
-
-
-class Relations(Protocol):
+class Relations:
     """Answers what one user of an app may know of another, and do to them.
 
     Every route and command that names or shows a user asks here. ``by`` ``""`` is a back end: it acts for the
     app, and nothing is hidden from it. Every question but :meth:`limits` may switch and raise
-    StorageUnavailable. The answers here are those of :class:`NoRelations`.
+    StorageUnavailable. The answers here are those of a node where nobody blocks others or hides: everybody
+    may do everything, and no question switches.
     """
 
     def limits(self, app: str, by: str) -> bool:
@@ -150,10 +147,6 @@ class Relations(Protocol):
         return set(users)
 
 
-class NoRelations(Relations):
-    """Nobody blocks others or hides their presence: everybody may do everything. Never switches."""
-
-
 T = TypeVar("T")
 BackEndCall = Literal["connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc"]
 """What the back end of an app is asked about a client: its login or renewal, a channel, a call of its own."""
@@ -186,8 +179,9 @@ class BackEndRefused(ImserverError):
         self.disconnect = disconnect
 
 
-class BackEnds(Protocol):
-    """Asks the back ends of apps about their clients. The answers here are those of :class:`NoBackEnds`."""
+class BackEnds:
+    """Asks the back ends of apps about their clients. The answers here are those of a node
+    where nobody answers: a request that needs a decision of a back end is refused."""
 
     def is_ready(self, app: str) -> bool:
         """Whether the back end that the settings of an app name can be asked. Never switches."""
@@ -224,10 +218,6 @@ class BackEnds(Protocol):
         raise BackEndUnavailable("this node asks no back ends")
 
 
-class NoBackEnds(BackEnds):
-    """Nobody answers: a request that needs a decision of a back end is refused. Never switches."""
-
-
 class ReviewDecision(Struct, frozen=True):
     """The decision about a message. ``replace``: with this ``type`` and ``body``, text or JSON. ``reject``:
     for this ``reason``. ``undecided``: there is no valid answer, and the sender may try again."""
@@ -246,18 +236,19 @@ Then = Callable[[ReviewDecision], None]
 """Gets the decision; called once, and must not switch."""
 
 
-class Reviews(Protocol):
-    """Reviews what users send, before it is stored or delivered.
+class Reviews:
+    """Reviews what users send, before it is stored or delivered. The decisions here are those of a node where
+    nobody reviews: what an app lets a back end review stays undecided.
 
     An app without reviews costs one look-up in :attr:`apps`; only the apps there may be asked about.
     """
 
-    @property
-    def apps(self) -> Container[str]:
-        """The apps whose messages are reviewed. Never switches."""
+    apps: Container[str]
+    """The apps whose messages are reviewed."""
 
     def decide(self, app: str, facts: Mapping[str, Any]) -> ReviewDecision:
         """Ask about a message and wait for the decision. Switches."""
+        return UNDECIDED
 
     def review(
         self, app: str, facts: Mapping[str, Any], then: Then, connection: Connection | None = None
@@ -266,13 +257,15 @@ class Reviews(Protocol):
 
         Never switches.
         """
+        then(UNDECIDED)
 
     def pass_by(self, then: Then, connection: Connection) -> None:
         """Allow something that is not reviewed, after all earlier messages of ``connection`` have their
         decisions. Never switches."""
+        then(ALLOWED)
 
 
-class NoReviews:
+class NoReviews(Reviews):
     """Nobody reviews: messages of apps whose settings name a reviewer stay undecided; others are allowed.
 
     ``tenants``: the apps; None in commands, which send nothing.
@@ -290,17 +283,3 @@ class NoReviews:
     def _learn(self, tenant: Tenant) -> None:
         change = self.apps.add if tenant.webhook.review_url else self.apps.discard
         change(tenant.name)
-
-    def decide(self, app: str, facts: Mapping[str, Any]) -> ReviewDecision:
-        """No decision."""
-        return UNDECIDED
-
-    def review(
-        self, app: str, facts: Mapping[str, Any], then: Then, connection: Connection | None = None
-    ) -> None:
-        """No decision."""
-        then(UNDECIDED)
-
-    def pass_by(self, then: Then, connection: Connection) -> None:
-        """Allow it."""
-        then(ALLOWED)

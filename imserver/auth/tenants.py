@@ -59,9 +59,6 @@ class BadTenant(ServiceRefused, ValueError, problem=Problems.INVALID_REQUEST, de
     reason.
     """
 
-    is_full = False
-    """Whether there are as many apps as ``limits.registered_apps`` allows."""
-
 
 class UnknownTenant(ServiceRefused, LookupError, problem=Problems.UNKNOWN_APP):
     """No such app."""
@@ -69,8 +66,6 @@ class UnknownTenant(ServiceRefused, LookupError, problem=Problems.UNKNOWN_APP):
 
 class TooManyTenants(BadTenant, problem=Problems.TOO_MANY_APPS):
     """``limits.registered_apps`` is reached."""
-
-    is_full = True
 
 
 class Tenant(TenantSettings, frozen=True, kw_only=True):

@@ -8,25 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
-from msgspec.structs import astuple
 
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.login_tokens import LoginTokens, PageTokens
 from imserver.auth.mutes import MutedUsers
-from imserver.auth.observer import Denials, NoObserver, Observer, observer_of, report_commands
+from imserver.auth.observer import Denials, Observer, observer_of, report_commands
 from imserver.auth.principal import Principal
-from imserver.auth.questions import (
-    AccountLookup,
-    BackEnds,
-    NoAccountLookup,
-    NoBackEnds,
-    NoRelations,
-    NoReviews,
-    Relations,
-    Reviews,
-)
+from imserver.auth.questions import AccountLookup, BackEnds, NoReviews, Relations, Reviews
 from imserver.auth.rates import SenderRates
 from imserver.auth.tenants import AppObjection, Tenants
 from imserver.channels.client_commands import ChannelCommands
@@ -91,27 +81,17 @@ def _nothing(*_: object) -> None:
     pass
 
 
-class DialectParts(Struct, frozen=True):
-    """What a node does with the connections of one dialect.
-
-    ``opened``: called with each new one. ``check``: called with each session by the sweep.
-    ``silent_seconds``: after so many without traffic the sweep closes a session; 0: it expects heartbeats.
-    """
-
-    opened: Opened | None = None
-    check: Check | None = None
-    silent_seconds: float = 0.0
-
-
 class FeatureParts(Struct, frozen=True):
     """The parts that a feature adds to one node.
 
-    ``service``: what its routes and other features use, found by its type (``core.service``). ``dialects``:
-    name of a dialect → what the node does with its connections. ``ended``: called with each that has ended.
+    ``services``: what its routes and other features use, each found by its type (``core.service``), and each
+    :class:`Erasure` of what is more than rows. ``opened``: name of a dialect → what is called with each new
+    connection. ``checks``: the same → what the sweep calls with each session. ``ended``: called with each
+    connection that has ended.
     ``prepare`` reads the settings of all apps before the node serves, and may raise StartError or
     StorageUnavailable. ``reload`` reads them again, and applies new limits (SIGHUP). ``streams``: path of
     streams → how it is served, made from the function that serves messages. ``run``: functions of greenlets,
-    from the start of the node until they are killed. ``erasure``: of what is more than rows. ``page``: the
+    from the start of the node until they are killed. ``page``: the
     folder of what it adds to the messages page: a module ``page.js``, a style sheet ``page.css``, those of
     menus and settings (``later.js``, ``later.css``), ``words.<language>.json``, and what these load.
     ``finds``: a type of ``GET /api/v1/find`` → what finds such things of the feature that a principal may
@@ -120,15 +100,15 @@ class FeatureParts(Struct, frozen=True):
     positions, and gives leases back. ``stop``: called at the end of the node, before its store is closed.
     """
 
-    service: object = None
+    services: tuple[object, ...] = ()
     commands: CommandTable = {}
-    dialects: Mapping[str, DialectParts] = {}
+    opened: Mapping[str, Opened] = {}
+    checks: Mapping[str, Check] = {}
     ended: tuple[OnEnded, ...] = ()
     prepare: Callable[[], object] = _nothing
     reload: Callable[[Config], object] = _nothing
     streams: Callable[[Serve], Mapping[str, StreamPath]] = lambda serve: {}
     run: tuple[Callable[[], None], ...] = ()
-    erasure: Erasure | None = None
     page: Path | None = None
     finds: Mapping[
         str, Callable[[Principal, str, Sequence[str], int], Iterable[tuple[str, str, str, str]]]
@@ -137,28 +117,14 @@ class FeatureParts(Struct, frozen=True):
     stop: Callable[[], object] = _nothing
 
 
-class Answers(Struct, frozen=True):
-    """The answers of a feature to the questions of the core. None: this feature does not answer.
-
-    A question has one answer: that of the first feature that has any, else one of the core. All observers
-    hear. ``accounts``: who holds a token of an account, and which users are accounts. ``relations``: whether
-    a user may reach another, and see that they are online. ``reviews`` and ``back_ends`` speak for the back
-    ends of apps. ``observer`` hears what happens. ``Core.service`` finds each of them by its type.
-    """
-
-    accounts: AccountLookup | None = None
-    relations: Relations | None = None
-    reviews: Reviews | None = None
-    back_ends: BackEnds | None = None
-    observer: Observer | None = None
-
-
 class Core:
     """The services of a node below its HTTP API, a struct for each concern. Each service owns its state.
 
     ``objection`` checks the settings of an app for the core and all features. ``declared``: which settings
-    there are. ``answers``: what makes those of the features, in their order. ``wires``: name of a feature →
-    dialect → its commands there. ``tables``: those of the store.
+    there are. ``answers``: what makes the objects of the features that answer questions of the core, in their
+    order: :class:`AccountLookup`, :class:`Relations`, :class:`Reviews`, :class:`BackEnds`. A question has one
+    answer: that of the first feature that has any. Every :class:`Observer` among them hears what happens.
+    ``wires``: name of a feature → dialect → its commands there. ``tables``: those of the store.
     """
 
     def __init__(
@@ -167,13 +133,13 @@ class Core:
         request_log: RequestLog,
         objection: AppObjection,
         declared: Declarations = CORE,
-        answers: Sequence[Callable[[Foundation], Answers]] = (),
+        answers: Sequence[Callable[[Foundation], tuple[object, ...]]] = (),
         wires: Mapping[str, Mapping[str, Readers]] | None = None,
         tables: StoreTables = OF_CORE,
     ) -> None:
         self._objection = objection
         self._answers = answers
-        self._services: dict[type, Any] = {}
+        self._services: list[Any] = []
         self._wires = wires or {}
         self._codecs: dict[Any, Any] = {}
         self.declared = declared
@@ -224,8 +190,11 @@ class Core:
 
     def find(self, kind: type[S]) -> S | None:
         """The same; None if no feature of this node has such a service."""
-        service: S | None = self._services.get(kind)
-        return service
+        return next((each for each in self._services if type(each) is kind), None)
+
+    def all_of(self, kind: type[S]) -> list[S]:
+        """All services and answers of features that are of this type, or of one derived from it."""
+        return [each for each in self._services if isinstance(each, kind)]
 
     # --- start ----------------------------------------------------------------------------------------------
 
@@ -281,17 +250,11 @@ class Core:
         """Add the parts of a feature."""
         network = self.network
         self.features[name] = feature
-        if feature.service is not None:
-            self._services[type(feature.service)] = feature.service
+        self._services += feature.services
         network.dispatcher.add(feature.commands)
         network.ended.extend(feature.ended)
-        for dialect, parts in feature.dialects.items():
-            if parts.opened is not None:
-                network.opened[dialect] = parts.opened
-            if parts.check is not None:
-                network.sweep.checks[dialect] = parts.check
-            if parts.silent_seconds:
-                network.sweep.silent_seconds[dialect] = parts.silent_seconds
+        network.opened.update(feature.opened)
+        network.sweep.checks.update(feature.checks)
 
     def prepare(self) -> None:
         """Read the settings of all apps. Raises StartError."""
@@ -318,7 +281,7 @@ class Core:
     @property
     def erasures(self) -> tuple[Erasure, ...]:
         """The erasures of all features: of each before those of the features that it uses."""
-        return tuple(each.erasure for each in reversed(self.features.values()) if each.erasure is not None)
+        return tuple(reversed(self.all_of(Erasure)))
 
     def erase_user(self, app: str, user: str, *, keeps_messages: bool = False) -> None:
         """Erase a user of any kind: sessions, a ban, the account, and what features and the core have of
@@ -391,15 +354,11 @@ class Core:
     def _make_identity(self, base: Foundation, secret: Secret) -> IdentityServices:
         """Build authentication and login rules. Features answer first."""
         tenants, keys, network = base.tenants, base.keys, base.network
-        answers = [answers_of(base) for answers_of in self._answers]
-        for each in answers:
-            self._services.update((type(answer), answer) for answer in astuple(each) if answer is not None)
-        accounts: AccountLookup = _first(each.accounts for each in answers) or NoAccountLookup()
-        relations: Relations = _first(each.relations for each in answers) or NoRelations()
-        reviews: Reviews = _first(each.reviews for each in answers) or NoReviews(tenants)
-        back_ends: BackEnds = _first(each.back_ends for each in answers) or NoBackEnds()
-        observers = [each.observer for each in answers if each.observer is not None]
-        observer = observer_of(observers)
+        for answers in self._answers:
+            self._services += answers(base)
+        accounts = next(iter(self.all_of(AccountLookup)), AccountLookup())
+        back_ends = next(iter(self.all_of(BackEnds)), BackEnds())
+        observer = observer_of(self.all_of(Observer))
         page_tokens = PageTokens(self.config, secret)
         logins = Logins(
             tenants=tenants,
@@ -422,11 +381,10 @@ class Core:
             mutes=MutedUsers(),
             page_tokens=page_tokens,
             accounts=accounts,
-            relations=relations,
-            reviews=reviews,
+            relations=next(iter(self.all_of(Relations)), Relations()),
+            reviews=next(iter(self.all_of(Reviews)), None) or NoReviews(tenants),
             back_ends=back_ends,
             observer=observer,
-            observers=observers,
             logins=logins,
             allowed=allowed,
             authority=Authority(keys, page_tokens, logins, accounts, allowed),
@@ -461,7 +419,7 @@ class Core:
         """Build what tells the observers of refusals. Where nobody hears them, nothing is called."""
         observer, network = self.identity.observer, self.network
         denials = Denials(observer, self.sessions.sessions.banned_until)
-        if type(observer) is not NoObserver:
+        if type(observer) is not Observer:
             network.origins.on_refused.append(denials.connection)
             network.dispatcher.refused = denials.command
             network.ended.append(denials.ended)
@@ -515,11 +473,6 @@ class Core:
         overview = Overview(own_state, own_metrics, status.lease, cluster.registry, cluster.rpc, seconds)
         overview.add_to(cluster.queries)
         return overview
-
-
-def _first(functions: Iterable[S | None]) -> S | None:
-    """The function of the first feature that has one."""
-    return next((function for function in functions if function is not None), None)
 
 
 def _call_each(listeners: Sequence[OnForgotten]) -> OnForgotten:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import time
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -190,7 +190,7 @@ class Foundation(Struct, frozen=True):
 class IdentityServices(Struct, frozen=True):
     """Who is who, and who may do what: apps, keys, accounts, logins, and the answers of features.
 
-    ``observer`` stands for all ``observers``. ``allowed``: addresses from which back ends of apps may ask
+    ``observer`` stands for those of all features. ``allowed``: addresses from which back ends of apps may ask
     without a key.
     """
 
@@ -204,7 +204,6 @@ class IdentityServices(Struct, frozen=True):
     reviews: Reviews
     back_ends: BackEnds
     observer: Observer
-    observers: Sequence[Observer]
     logins: Logins
     allowed: AllowLists
     authority: Authority

@@ -20,8 +20,9 @@ _BATCH = 1000
 """Number of connections checked between two turns of the loop."""
 _TURN_SECONDS = 0.001
 
-Check = Callable[[Connection], object]
-"""Called for each session of a dialect in each sweep. Never switches."""
+Check = Callable[[Connection], bool | None]
+"""Called for each session of a dialect in each sweep. True: it has also closed it if it was silent for too
+long, so no heartbeat is expected. Never switches."""
 
 
 def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:
@@ -55,8 +56,6 @@ class Sweep:
         self.login_seconds = login_seconds
         self.ping_seconds = ping_seconds
         self.pong_seconds = pong_seconds
-        self.silent_seconds: dict[str, float] = {}
-        """Dialect → seconds of silence allowed, if any traffic is a sign of life in it."""
         self.checks: dict[str, Check] = {}
         """Dialect → its check."""
 
@@ -77,25 +76,26 @@ class Sweep:
         for connection in _paced(self._context.connections):
             dialect = connection.encoding.dialect
             check = self.checks.get(dialect.name)
-            if check is not None and connection.app is not None:
-                check(connection)
-            if connection.state >= CLOSING:
+            judged = check is not None and connection.app is not None and check(connection)
+            if judged or connection.state >= CLOSING:
                 pass
             elif dialect.pinged:
                 # Only connections that still have to log in have a last_seen.
                 if 0 < connection.last_seen < (too_late or expired):
                     self._close(connection, errors.CloseCode.LOGIN_TIMEOUT)
-            elif dialect.name in self.silent_seconds and connection.user is not None:
-                silent = now - self.silent_seconds[dialect.name]
-                if connection.last_seen < silent:  # its last check is too old: ask the kernel
-                    quiet = quiet_seconds(connection.sock)
-                    connection.last_seen = max(connection.last_seen, monotonic() - quiet)
-                    if connection.last_seen < silent:
-                        self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
             elif connection.last_seen < expired:
                 self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
             elif connection.user is None and connection.last_seen < too_late:
                 self._close(connection, errors.CloseCode.LOGIN_TIMEOUT)
+
+    def close_silent(self, connection: Connection, seconds: float) -> None:
+        """Close it if nothing passed for so long: in its dialect any traffic is a sign of life."""
+        silent = monotonic() - seconds
+        if connection.last_seen < silent:  # its last check is too old: ask the kernel
+            quiet = quiet_seconds(connection.sock)
+            connection.last_seen = max(connection.last_seen, monotonic() - quiet)
+            if connection.last_seen < silent:
+                self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
 
     def run_pings(self) -> None:
         """Greenlet: ping all clients every ``ping_seconds``; close those that answer no ping within

@@ -45,7 +45,7 @@ def build(core: Core) -> FeatureParts:
         core.on_join.append(partial(messaging.learn, core.member.others))
     core.on_drain += [services.streams.close_all, services.channel_streams.close_all]
     return FeatureParts(
-        services,
+        (services, _erasure(core.storage.store, positions)),
         run=(
             messaging.follower.run,
             positions.run,
@@ -57,7 +57,6 @@ def build(core: Core) -> FeatureParts:
         ),
         # Clients acknowledge until their connections end.
         finish=positions.store_proved,
-        erasure=_erasure(core.storage.store, positions),
     )
 
 

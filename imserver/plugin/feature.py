@@ -12,7 +12,7 @@ from msgspec import Struct
 from imserver.auth.tenants import AppObjection, Tenants
 from imserver.config.settings import Config, Finding
 from imserver.config.values import CORE, Locations, fold
-from imserver.core.core import Answers, Core, FeatureParts
+from imserver.core.core import Core, FeatureParts
 from imserver.core.services import Foundation
 from imserver.errors import HttpProblem
 from imserver.http.call import Api, Route
@@ -97,7 +97,8 @@ class Feature(Struct, frozen=True, eq=False):
     ``metrics``: module and attribute of its rows of the table of metrics, or a function that returns them;
     called at the first scrape. ``uses``: names of features that
     it needs; they come before it in the list. ``"webhooks?"`` is one that it uses if it is there.
-    ``answers``: makes the answers to questions of the core, before there are logins.
+    ``answers``: makes the objects that answer questions of the core, or hear what happens, before there are
+    logins; see :class:`imserver.core.core.Core`.
     ``commands``: name of a command of ``imserver`` (one of ``imserver app`` or ``imserver key`` begins with
     that word and a space) → its module, which only the command imports, its attribute there, and one line of
     help. Settings need not name the feature.
@@ -148,7 +149,7 @@ class Feature(Struct, frozen=True, eq=False):
     acts: tuple[str, str] | None = None
     exports: tuple[str, str] | None = None
     imports: tuple[str, str] | None = None
-    answers: Callable[[Foundation], Answers] | None = None
+    answers: Callable[[Foundation], tuple[object, ...]] | None = None
     problems: tuple[HttpProblem, ...] = ()
     wire: Mapping[str, Readers] = {}
     tables: tuple[Table, ...] = ()

@@ -1,39 +1,43 @@
 """The face: who acts, what they may do, and how often."""
 
 import warnings
-from typing import Any
+from typing import Any, Final
 
-from imserver.auth import login, questions
+from imserver.auth import login, observer, tenants
 from imserver.auth.issuers import Issuer
-from imserver.auth.observer import Act, Denial, NoObserver
+from imserver.auth.observer import Act, Denial, Observer
 from imserver.auth.principal import BadSignature, Need, Needs, Principal
 from imserver.auth.questions import (
     GOCHAT,
+    AccountLookup,
     AccountSession,
     BackEndCall,
     BackEndRefused,
+    BackEnds,
     BackEndUnavailable,
     Holder,
     LoginAnswer,
     Relations,
     ReviewDecision,
+    Reviews,
 )
 from imserver.auth.rates import Buckets, Rate, TooManyRequests, by_address
 from imserver.auth.rules import LoginDecision
-from imserver.auth.tenants import AppSecrets, BadTenant, Tenant, Tenants
+from imserver.auth.tenants import AppSecrets, Tenant, Tenants
 from imserver.auth.tokens import BadKey, BadToken, TokenExpired, UnverifiedClaims, token_end
 
 __all__ = [
     "GOCHAT",
+    "AccountLookup",
     "AccountSession",
     "Act",
     "AppSecrets",
     "BackEndCall",
     "BackEndRefused",
     "BackEndUnavailable",
+    "BackEnds",
     "BadKey",
     "BadSignature",
-    "BadTenant",
     "BadToken",
     "Buckets",
     "Denial",
@@ -43,11 +47,12 @@ __all__ = [
     "LoginDecision",
     "Need",
     "Needs",
-    "NoObserver",
+    "Observer",
     "Principal",
     "Rate",
     "Relations",
     "ReviewDecision",
+    "Reviews",
     "Tenant",
     "Tenants",
     "TokenExpired",
@@ -58,11 +63,17 @@ __all__ = [
 ]
 
 
+_DEPRECATED: Final = {
+    "BadTenant": (tenants.BadTenant, "imserver.plugin.errors.ServiceRefused"),
+    "Logins": (login.Logins, "core.identity"),
+    "NoObserver": (observer.Observer, "Observer"),
+}
+"""Name of an earlier version, until 2.0 → what it is, and what to use."""
+
+
 def __getattr__(name: str) -> Any:
-    """``BackEnds`` and ``Logins`` of version 3, until 2.0."""
-    if name not in ("BackEnds", "Logins"):
+    if name not in _DEPRECATED:
         raise AttributeError(name)
-    warnings.warn(
-        f"{__name__}.{name} is deprecated: it is in core.identity", DeprecationWarning, stacklevel=2
-    )
-    return questions.BackEnds if name == "BackEnds" else login.Logins
+    kind, instead = _DEPRECATED[name]
+    warnings.warn(f"{__name__}.{name} is deprecated: use {instead}", DeprecationWarning, stacklevel=2)
+    return kind

@@ -15,8 +15,8 @@ import msgspec
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.login_tokens import PageTokens
 from imserver.auth.mutes import MutedUsers
-from imserver.auth.observer import Denials, NoObserver
-from imserver.auth.questions import NoAccountLookup, NoRelations
+from imserver.auth.observer import Denials, Observer
+from imserver.auth.questions import AccountLookup, Relations
 from imserver.auth.rates import BucketList, SenderRates
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
@@ -169,7 +169,7 @@ class FakeNode:
         self.proxies = TrustedProxies(self.config.server.trusted_proxies)
         self.metrics = Metrics()
         self.buckets = BucketList()
-        self.denials = Denials(NoObserver(), lambda _app, _user: 0.0)
+        self.denials = Denials(Observer(), lambda _app, _user: 0.0)
         self.flusher = SimpleNamespace(bulk_filled=0)
         self.delivered: list[tuple[str, str, Event]] = []
         self.kicked: list[tuple[str, str, float]] = []
@@ -177,7 +177,7 @@ class FakeNode:
         self.table = SimpleNamespace(id_of=lambda _connection: "")
         self.peers = FakePeers()
         self.presence = Presence(self, self.table, self.peers)  # type: ignore[arg-type]
-        self.relations = NoRelations()
+        self.relations = Relations()
         self.read_metrics = lambda: OWN_METRICS
         self.overview = Overview(
             lambda query: self.state(query.debug, query.detail),
@@ -212,7 +212,7 @@ class FakeNode:
             self.keys,
             self.page_tokens,
             self.logins,  # type: ignore[arg-type]
-            NoAccountLookup(),
+            AccountLookup(),
             self.allowed,
         )
         self.pending = SimpleNamespace(reload=lambda *_: None)

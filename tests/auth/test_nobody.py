@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from imserver.auth.observer import NoObserver, observer_of
+from imserver.auth.observer import Observer, observer_of
 from imserver.auth.questions import (
     ALLOWED,
     UNDECIDED,
+    BackEnds,
     BackEndUnavailable,
-    NoBackEnds,
     NoReviews,
     ReviewDecision,
 )
@@ -31,7 +31,7 @@ def test_nobody_reviews() -> None:
 
 
 def test_nobody_decides() -> None:
-    back_ends = NoBackEnds()
+    back_ends = BackEnds()
     assert not back_ends.is_ready("101")
     assert not back_ends.has("101", "connect")
     assert back_ends.authorise("101", "ann", "", "cmd", "", "") is None
@@ -42,7 +42,7 @@ def test_nobody_decides() -> None:
 
 
 def test_nobody_hears() -> None:
-    observer = NoObserver()
+    observer = Observer()
     assert not observer.observes(TenantSettings(webhook=WebhookSettings("http://x/")))
     assert not observer.known
     assert observer.recorder("101", "account") is None
@@ -52,7 +52,7 @@ def test_nobody_hears() -> None:
     observer.absent("101", [])
 
 
-class Heard(NoObserver):
+class Heard(Observer):
     """Notes what it hears, if it knows of connections."""
 
     def __init__(self, apps: Sequence[str], connections: Sequence[Any] = ()) -> None:
@@ -96,11 +96,11 @@ def test_several_hear_what_they_want_to_hear() -> None:
     assert first.calls == [*common, "account of bob"]
     assert second.calls == ["began", "ended 1000", *common[1:]]
     assert third.calls == [*common, "account of bob"]
-    silent = observer_of([second, NoObserver()])
+    silent = observer_of([second, Observer()])
     assert silent.recorder("101", "account") is None
 
 
 def test_the_only_observer_is_called_without_another_in_between() -> None:
-    only = NoObserver()
+    only = Observer()
     assert observer_of([only]) is only
-    assert isinstance(observer_of([]), NoObserver)
+    assert isinstance(observer_of([]), Observer)

@@ -10,7 +10,7 @@ from msgspec.structs import asdict
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.login_tokens import LoginTokens
-from imserver.auth.questions import NoAccountLookup
+from imserver.auth.questions import AccountLookup
 from imserver.auth.tenants import Tenant
 from imserver.config.settings import JwtSettings, TenantSettings, WebhookSettings
 from imserver.features.webhooks.parts import follow_apps
@@ -70,7 +70,7 @@ class LoginHarness(SocketHarness):
         self.back_end = BackEnd()
         self.metrics = Metrics()
         self.demo = True
-        self.accounts: Any = NoAccountLookup()
+        self.accounts: Any = AccountLookup()
         self.webhooks = Webhooks(
             self.back_end,  # type: ignore[arg-type]
             lambda c: f"id of {c.peer}",

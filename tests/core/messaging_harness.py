@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import json
 
 from imserver.auth.mutes import MutedUsers
-from imserver.auth.questions import NoRelations
+from imserver.auth.questions import Relations
 from imserver.auth.rates import SenderRates
 from imserver.messages.log.contract import Commit, Entry
 from imserver.messages.message_commands import MessageCommands
@@ -57,7 +57,7 @@ class Node(Harness):
         )
         self.channel_log.follow_log = self.messaging.follower.follow
         self.log.listen(self.messaging)
-        self.signals = Signals(sessions, self.messaging, self.store, NoRelations(), node_messages)
+        self.signals = Signals(sessions, self.messaging, self.store, Relations(), node_messages)
         self.receipts = Receipts(self.signals, self.store)
         searches = MessageSearch(self.store)
         self.message_commands = MessageCommands(

@@ -8,8 +8,8 @@ from unittest.mock import Mock
 from msgspec import json
 
 from imserver.auth.mutes import MutedUsers
-from imserver.auth.observer import NoObserver
-from imserver.auth.questions import NoRelations
+from imserver.auth.observer import Observer
+from imserver.auth.questions import Relations
 from imserver.auth.rates import SenderRates
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers, NodeParts
@@ -72,7 +72,7 @@ class Bans:
         self.seconds.update({(app, user): seconds for user in users})
 
 
-class Observed(NoObserver):
+class Observed(Observer):
     """Hears of messages."""
 
     def __init__(self) -> None:
@@ -123,8 +123,10 @@ class Harness(SocketHarness):
         self.sweep = Sweep(
             self.context, self.metrics, heartbeat_seconds, login_seconds, ping_seconds, pong_seconds
         )
-        self.sweep.silent_seconds.update(by_traffic or {})
-        self.sweep.checks.update(dict.fromkeys(by_traffic or (), lambda connection: self.look(connection)))
+        for dialect, seconds in (by_traffic or {}).items():
+            self.sweep.checks[dialect] = lambda connection, seconds=seconds: (
+                connection.user is not None and not self.sweep.close_silent(connection, seconds)
+            )
 
     def _add_channels(self) -> None:
         self.table = ConnectionTable(self.hub, ConnectionIds(Secret(b"s" * 32), 1))
@@ -165,9 +167,6 @@ class Harness(SocketHarness):
             store_conversations=self.store_conversations,
         )
 
-    def look(self, connection: Connection) -> None:
-        """Called at each look at a session that lives by traffic."""
-
     def _forgotten(self, connection: Connection) -> None:
         self.acks.clear(connection)
         self.channels.members.leave_all(connection)
@@ -193,7 +192,7 @@ class Harness(SocketHarness):
                 sender_rates=SenderRates(),
                 mutes=MutedUsers(),
                 observer=self.observer,
-                relations=NoRelations(),
+                relations=Relations(),
             ),
         )
         return ActionService(core, messages, self.acks)

@@ -305,7 +305,7 @@ def test_a_feature_finds_the_service_of_another_by_its_type(harness: Harness) ->
     assert core.find(Greeter) is None
     with pytest.raises(LookupError, match="no feature of this node has Greeter"):
         core.service(Greeter)
-    core.join("a feature", FeatureParts(Greeter("hello")))
+    core.join("a feature", FeatureParts((Greeter("hello"),)))
     assert core.service(Greeter) is core.find(Greeter)
     assert core.service(Greeter).word == "hello"
 

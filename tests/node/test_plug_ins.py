@@ -19,14 +19,14 @@ from tests.support import ROOT, Server, clean_environment, eventually
 
 BELL = """
 from imserver.plugin import Feature, FeatureParts
-FEATURE = Feature("bell", lambda core: FeatureParts("a bell"))
+FEATURE = Feature("bell", lambda core: FeatureParts(("a bell",)))
 """
 
 LAMP = '''
 from msgspec import Struct, json
-from imserver.plugin import Answers, Feature, FeatureParts
+from imserver.plugin import Feature, FeatureParts
 from imserver.plugin.http import PROBLEM, HttpResponse, Route
-from imserver.plugin.identity import Needs, NoObserver
+from imserver.plugin.identity import Needs, Observer
 
 class Switched(Struct, frozen=True, array_like=True, tag="lamp.switched"):
     """A lamp is on."""
@@ -36,7 +36,7 @@ class Dimmed(Struct, frozen=True, array_like=True, tag="lamp.dimmed"):
     """A lamp is dimmed."""
     room: str
 
-class Lamp(NoObserver):
+class Lamp(Observer):
     """Notes who logged in, and which lamps of other nodes were switched."""
 
     def __init__(self):
@@ -56,7 +56,7 @@ class Lamp(NoObserver):
             messages.handle(dict.fromkeys(KINDS, lambda message: self.rooms.append(message.room)))
         if ANSWERS:
             core.cluster.queries.add("lamp.rooms", str, lambda _: self.rooms)
-        return FeatureParts(self)
+        return FeatureParts((self,))
 
     def switch(self, call):
         return answer(self.core.cluster.node_messages.broadcast(Switched("hall")))
@@ -88,7 +88,7 @@ FEATURE = Feature(
         route("/lamp/others", Lamp.others),
     ),
     uses=("bell?",),
-    answers=lambda base: Answers(observer=LAMP),
+    answers=lambda base: (LAMP,),
     commands={"lamp": ("lamp_command", "lamp", "Switch a lamp.")},
 )
 '''

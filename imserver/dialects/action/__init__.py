@@ -9,7 +9,7 @@ import msgspec
 from imserver.dialects.action.acks import ActionAcks
 from imserver.dialects.action.service import ActionService
 from imserver.dialects.action.wire import DIALECT
-from imserver.plugin import DialectParts, Feature, FeatureParts
+from imserver.plugin import Feature, FeatureParts
 from imserver.plugin.errors import ReplyCode, reply_text
 from imserver.plugin.http import Call, HttpResponse, Route, app_of_rooms, room_id
 from imserver.plugin.identity import Needs, Tenants
@@ -29,9 +29,7 @@ def _build(core: Core) -> FeatureParts:
     core.network.forgotten.insert(-1, acks.clear)  # channels are left last
     core.identity.tenants.on_delete.append(acks.forget)
     service = ActionService(core, messages, acks)
-    return FeatureParts(
-        commands=service.rows(), dialects={DIALECT.name: DialectParts(service.opened)}, ended=(acks.ended,)
-    )
+    return FeatureParts(commands=service.rows(), opened={DIALECT.name: service.opened}, ended=(acks.ended,))
 
 
 def groups_list(tenants: Tenants, call: Call) -> HttpResponse:

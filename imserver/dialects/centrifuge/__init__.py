@@ -7,7 +7,7 @@ from imserver.dialects.centrifuge.declared import SETTINGS
 from imserver.dialects.centrifuge.service import NAME, CentrifugeAnswers, CentrifugeService
 from imserver.dialects.centrifuge.streams import CentrifugeStreams, Emulation
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
-from imserver.plugin import DialectParts, Feature, FeatureParts
+from imserver.plugin import Feature, FeatureParts
 from imserver.plugin.services import Core
 
 
@@ -21,9 +21,10 @@ def _build(core: Core) -> FeatureParts:
     core.channels.commands.answers[NAME] = answers
     service = CentrifugeService(core, answers, messaging)
     return FeatureParts(
-        Emulation(core.sessions, core.cluster),
+        (Emulation(core.sessions, core.cluster),),
         service.rows(),
-        {NAME: DialectParts(service.opened, service.check_ends)},
+        {NAME: service.opened},
+        {NAME: service.check_ends},
         streams=CentrifugeStreams(core, service).paths,
     )
 

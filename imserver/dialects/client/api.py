@@ -16,9 +16,9 @@ from msgspec.structs import replace
 
 from imserver.dialects.client.service import ClientService, Label
 from imserver.dialects.client.wire import message_id
-from imserver.plugin.errors import CloseCode, HttpProblem
+from imserver.plugin.errors import CloseCode, HttpProblem, Problems, ServiceRefused
 from imserver.plugin.http import PROBLEM, Api, BadBody, Call, HttpRequest, HttpResponse, RequestRefused, Route
-from imserver.plugin.identity import BadTenant, Needs
+from imserver.plugin.identity import Needs
 from imserver.plugin.services import (
     ChannelRefused,
     ChannelServices,
@@ -351,8 +351,8 @@ def register(api: ClientApi, call: Call) -> HttpResponse:
         return UNKNOWN_SYSTEM
     try:
         is_new = api.service.register(system)
-    except BadTenant as error:
-        return TOO_MANY_SYSTEMS if error.is_full else TAKEN
+    except ServiceRefused as error:
+        return TOO_MANY_SYSTEMS if error.problem is Problems.TOO_MANY_APPS else TAKEN
     return DONE if is_new else TAKEN
 
 

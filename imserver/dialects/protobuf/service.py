@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import gevent
 from msgspec.structs import replace
 
+from imserver.dialects.protobuf.declared import ProtobufSettings
 from imserver.dialects.protobuf.uplink import ProtobufState, ProtobufUplink
 from imserver.dialects.protobuf.wire import (
     APP,
@@ -33,6 +34,7 @@ from imserver.plugin.errors import CloseCode, ReplyCode, StorageUnavailable
 from imserver.plugin.identity import LoginDecision
 from imserver.plugin.messages import Message, Messaging, count_fitting
 from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Limit, Login, Reply, app_and_user
 
 if TYPE_CHECKING:
@@ -147,6 +149,8 @@ class ProtobufService:
         self._sessions = core.sessions.sessions
         self._logins = core.identity.logins
         self._catch_up = messaging.catch_up
+        self._sweep = core.network.sweep
+        self._silent_seconds = settings_of(core.config, ProtobufSettings).protobuf_silent_seconds
         self._uplink = uplink
         self.deadlines = SyncDeadlines(self._catch_up.release, HOLD_SECONDS)
         self.page_deadlines = SyncDeadlines(self._pass_over, PAGE_SECONDS)
@@ -244,14 +248,18 @@ class ProtobufService:
             return LoginDecision(ReplyCode.BAD_USER)
         return decision
 
-    def check_token(self, connection: Connection) -> None:
-        """Close a session whose token has expired. The sweep calls this for each session. Never switches.
+    def check(self, connection: Connection) -> bool:
+        """Close a session whose token has expired, or which is silent. The sweep calls this for each session.
+        Never switches.
 
         A timer per session, as in other dialects, would use more memory than the rest of the session.
         """
         state = connection.dialect_state
         if isinstance(state, ProtobufState) and 0 < state.ends <= time() // 60:
             connection.close(CloseCode.TOKEN_INVALID)
+        elif connection.user is not None:
+            self._sweep.close_silent(connection, self._silent_seconds)
+        return connection.user is not None
 
     # --- catch-up -------------------------------------------------------------------------------------------
 

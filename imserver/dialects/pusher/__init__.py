@@ -10,7 +10,7 @@ from imserver.dialects.pusher.declared import SETTINGS
 from imserver.dialects.pusher.service import NAME, PusherService
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.features.webhooks import webhooks_of
-from imserver.plugin import DialectParts, Feature, FeatureParts
+from imserver.plugin import Feature, FeatureParts
 from imserver.plugin.services import Core
 
 
@@ -21,9 +21,9 @@ def _build(core: Core) -> FeatureParts:
     service = PusherService(core, apps, hooks)
     core.cluster.queries.add("app_connections", str, partial(api.count_connections, core.sessions))
     return FeatureParts(
-        api.PusherApi(apps, service, core.channels, core.sessions, core.cluster),
+        (api.PusherApi(apps, service, core.channels, core.sessions, core.cluster),),
         service.rows(),
-        {NAME: DialectParts(service.opened)},
+        {NAME: service.opened},
         prepare=apps.secrets.prepare,
         reload=apps.secrets.reload,
     )

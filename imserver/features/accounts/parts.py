@@ -25,7 +25,7 @@ from imserver.features.accounts.relations import AccountRelations
 from imserver.features.accounts.resets import Resets
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.tokens import AccountTokens
-from imserver.plugin import Answers, FeatureParts
+from imserver.plugin import FeatureParts
 from imserver.plugin.identity import Act, Principal
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.runtime import every
@@ -56,7 +56,7 @@ def accounts_of(core: Core) -> AccountParts:
     return core.service(AccountParts)
 
 
-def answers(base: Foundation) -> Answers:
+def answers(base: Foundation) -> tuple[object, ...]:
     """Build what answers the core who holds a token, and whom a user may reach and see."""
     store = base.storage.store
     rows = AccountStore(store)
@@ -64,7 +64,7 @@ def answers(base: Foundation) -> Answers:
     relations = AccountRelations(
         rows, store, tokens.wanted_in, lambda app: tokens.rules_of(app).ask_strangers
     )
-    return Answers(accounts=tokens, relations=relations)
+    return tokens, relations
 
 
 @contextmanager
@@ -121,15 +121,15 @@ def build(core: Core) -> FeatureParts:
         mails.stop()
         accounts.close()
 
+    parts = AccountParts(
+        rows, tokens, accounts, friends, people, guests, cards, mails, resets, confirmations, last_seen
+    )
     return FeatureParts(
-        AccountParts(
-            rows, tokens, accounts, friends, people, guests, cards, mails, resets, confirmations, last_seen
-        ),
+        (parts, Erasure(frozenset(), accounts.erase, lambda _: None, rows.programs_of)),
         ended=(last_seen.ended,),
         run=(every(3600.0, lambda: guests.expire(int(time())), "unused guests could not be deleted"),)
         if guests.unused_seconds
         else (),
-        erasure=Erasure(frozenset(), accounts.erase, lambda _: None, rows.programs_of),
         finds={"account": people.find},
         stop=stop,
     )

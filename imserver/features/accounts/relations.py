@@ -10,6 +10,7 @@ from msgspec import Struct
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.friends import BLOCKED, FRIEND, STRANGERS
 from imserver.features.accounts.rows import AccountStore, States
+from imserver.plugin.identity import Relations
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.storage import Store, chunks
 from imserver.plugin.wire import id_of
@@ -18,8 +19,8 @@ _AT_ONCE: Final = 1000
 """Accounts that are looked up together."""
 
 
-class AccountRelations(Struct, frozen=True):
-    """The answers to :class:`imserver.auth.questions.Relations` where users are accounts. Stateless.
+class AccountRelations(Struct, Relations, frozen=True):
+    """The answers where users are accounts. Stateless.
 
     ``asks_strangers``: whether people of an app join the groups of strangers by an invitation only.
 

@@ -32,7 +32,7 @@ from imserver.features.accounts.declared import (
     rules_of,
 )
 from imserver.features.accounts.rows import AccountStore
-from imserver.plugin.identity import GOCHAT, BadToken, TokenExpired, token_end
+from imserver.plugin.identity import GOCHAT, AccountLookup, BadToken, TokenExpired, token_end
 from imserver.plugin.services import Foundation
 from imserver.plugin.settings import settings_of
 from imserver.plugin.wire import Limit, id_of
@@ -138,9 +138,8 @@ def secret_hash(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class AccountTokens:
-    """Makes and verifies the tokens of stored accounts. Only apps with accounts have any. The answers to
-    :class:`imserver.auth.questions.AccountLookup` where users are accounts.
+class AccountTokens(AccountLookup):
+    """Makes and verifies the tokens of stored accounts. Only apps with accounts have any.
 
     A key of the node signs tokens unless the settings have another one. GoChat's public key is accepted only
     in demo mode.

@@ -171,4 +171,4 @@ class AdminParts(Struct, frozen=True):
 def build(core: Core) -> FeatureParts:
     """Build them."""
     live = LiveConnections(core)
-    return FeatureParts(AdminParts(Finder(core, live), live, Nodes(core)))
+    return FeatureParts((AdminParts(Finder(core, live), live, Nodes(core)),))

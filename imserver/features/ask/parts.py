@@ -210,4 +210,4 @@ def build(core: Core) -> FeatureParts:
     deadlines = Deadlines(store)
     reminders = core.node.buckets.make(ASK_REMINDERS, 1, REMINDER_SECONDS, core.cluster.attempt)
     parts = AskParts(waits, deadlines, reminders)
-    return FeatureParts(parts, run=(waits.run, deadlines.run), page=Path(__file__).parent / "page")
+    return FeatureParts((parts,), run=(waits.run, deadlines.run), page=Path(__file__).parent / "page")

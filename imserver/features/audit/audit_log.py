@@ -16,9 +16,9 @@ from msgspec import Struct
 from imserver.features.audit.acts import entry_of, line_of
 from imserver.features.audit.declared import AuditSettings
 from imserver.features.audit.rows import ActBatch, NewAct, append, find_acts, remove_before
-from imserver.plugin import Answers, FeatureParts
+from imserver.plugin import FeatureParts
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.identity import Act, NoObserver
+from imserver.plugin.identity import Act, Observer
 from imserver.plugin.runtime import every, retry_pause
 from imserver.plugin.services import Core, Foundation
 from imserver.plugin.settings import settings_of
@@ -43,7 +43,7 @@ class _Waiting(Struct):
     is_logged: bool = False
 
 
-class AuditLog(NoObserver):
+class AuditLog(Observer):
     """Appends acts to the chain in the database. Owner of the acts that wait.
 
     ``days``: after so many an act is removed; 0: never.
@@ -149,9 +149,9 @@ class AuditLog(NoObserver):
             self._log_once(waiting)
 
 
-def answers(base: Foundation) -> Answers:
+def answers(base: Foundation) -> tuple[object, ...]:
     """Build what hears of acts."""
-    return Answers(observer=AuditLog(base.storage.store, settings_of(base.config, AuditSettings).days))
+    return (AuditLog(base.storage.store, settings_of(base.config, AuditSettings).days),)
 
 
 def build(core: Core) -> FeatureParts:

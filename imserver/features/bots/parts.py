@@ -67,7 +67,7 @@ def build(core: Core) -> FeatureParts:
     answers = StreamedAnswers(core, rows, people.accounts)
     people.tokens.bots = rows.holder
     return FeatureParts(
-        BotParts(bots, incoming, hooks, answers),
+        (BotParts(bots, incoming, hooks, answers),),
         {**AnswerCommands(answers).rows(), **bots.rows()},
         run=(hooks.log.work.run,),
         finish=hooks.stop,

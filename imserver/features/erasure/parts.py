@@ -54,7 +54,7 @@ def build(core: Core) -> FeatureParts:
     """Build them."""
     erasure = UserErasure(core)
     run = every(60.0, erasure.look, "erasures could not go on")
-    return FeatureParts(erasure, run=(run,), page=Path(__file__).parent / "page")
+    return FeatureParts((erasure,), run=(run,), page=Path(__file__).parent / "page")
 
 
 def _proof_of(core: Core) -> Proof:

@@ -21,12 +21,11 @@ def _build(core: Core) -> FeatureParts:
     buckets = core.node.buckets.make(EXPORTS, per_day, DAY_SECONDS, core.cluster.attempt)
     exports = Exports(core.config, core.storage.store, buckets, core.node.version)
     return FeatureParts(
-        exports,
+        (exports, exports.erasure),
         run=(
             *(runner.run for runner in exports.runners),
             every(600.0, exports.sweep, "old archives could not be removed"),
         ),
-        erasure=exports.erasure,
         page=Path(__file__).parent / "page",
         finish=lambda: list(map(Runner.stop, exports.runners)),
         stop=exports.close,

@@ -96,4 +96,4 @@ def build(core: Core) -> FeatureParts:
         settings_of(core.config, InboxSettings),
         core.node.buckets.make(INBOX_CHANGES, CHANGES, CHANGE_SECONDS),
     )
-    return FeatureParts(inbox, inbox.rows())
+    return FeatureParts((inbox,), inbox.rows())

@@ -9,7 +9,7 @@ from imserver.plugin import Feature, FeatureParts
 
 FEATURE = Feature(
     "invitations",
-    lambda core: FeatureParts(Invitations(core)),
+    lambda core: FeatureParts((Invitations(core),)),
     operations=tuple(api.routes.rows),
     uses=("messages", "accounts", "groups"),
     settings=SETTINGS,

@@ -20,7 +20,7 @@ def build(core: Core) -> FeatureParts:
     uses = core.identity.keys.uses
     uses.wanted = True
     usage = KeyUsage(core.storage.store, core.identity.tenants, uses.take, core.sessions.ids.birth, days)
-    return FeatureParts(usage, run=(usage.run,), stop=usage.store)
+    return FeatureParts((usage,), run=(usage.run,), stop=usage.store)
 
 
 FEATURE = Feature(

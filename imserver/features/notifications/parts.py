@@ -141,10 +141,10 @@ def build(core: Core) -> FeatureParts:
         webpush.close()
         services.close()
 
+    parts = NotificationParts(rows, notifier, webpush, services, tokens, pushes, audiences, deliveries, mails)
     return FeatureParts(
-        NotificationParts(rows, notifier, webpush, services, tokens, pushes, audiences, deliveries, mails),
+        (parts, Erasure(frozenset(), erase_user, deliveries.recent.forget)),
         run=(notifier.work.run, deliveries.run),
-        erasure=Erasure(frozenset(), erase_user, deliveries.recent.forget),
         finish=finish,
         stop=stop,
     )

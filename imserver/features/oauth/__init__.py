@@ -9,7 +9,7 @@ from imserver.plugin import Feature, FeatureParts
 
 FEATURE = Feature(
     "oauth",
-    lambda core: FeatureParts(OAuth(core)),
+    lambda core: FeatureParts((OAuth(core),)),
     routes=api.ROUTES,
     operations=tuple(api.routes.rows),
     uses=("pages", "accounts"),

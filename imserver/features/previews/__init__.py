@@ -20,7 +20,7 @@ def _build(core: Core) -> FeatureParts:
     loopback = settings_of(core.config, PreviewSettings).allow_loopback
     previews = Previews(core, PublicRequests(loopback, pages=True))
     return FeatureParts(
-        previews,
+        (previews,),
         reload=previews.configure,
         run=(every(600.0, previews.sweep, "old previews could not be deleted"),),
         page=Path(__file__).parent / "page",

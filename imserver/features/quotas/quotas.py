@@ -188,7 +188,7 @@ def build(core: Core) -> FeatureParts:
         except StorageUnavailable as error:
             log.warning("what apps have used today is not known yet: %s", error)
 
-    return FeatureParts(quotas, prepare=prepare, run=(quotas.run,), finish=quotas.finish)
+    return FeatureParts((quotas,), prepare=prepare, run=(quotas.run,), finish=quotas.finish)
 
 
 class AppUsageOfDay(Struct):

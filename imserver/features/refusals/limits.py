@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.features.refusals.log import RefusalLog, RefusalRow, Wanted, merged
-from imserver.plugin import Answers, FeatureParts
+from imserver.plugin import FeatureParts
 from imserver.plugin.http import about
 from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.runtime import network_of
@@ -198,9 +198,9 @@ def _words(payer: Hashable) -> str:
     return ", ".join(str(part) for part in payer[1:])
 
 
-def answers(base: Foundation) -> Answers:
+def answers(base: Foundation) -> tuple[object, ...]:
     """Build what hears of refusals."""
-    return Answers(observer=RefusalLog(lambda app: app != "" and base.tenants.get(app) is not None))
+    return (RefusalLog(lambda app: app != "" and base.tenants.get(app) is not None),)
 
 
 def build(core: Core) -> FeatureParts:
@@ -209,7 +209,7 @@ def build(core: Core) -> FeatureParts:
     refusals = Refusals(core, log, _people(core))
     core.identity.tenants.on_delete.append(log.forget)
     erasure = Erasure(frozenset(), refusals.forget, log.forget)
-    return FeatureParts(refusals, erasure=erasure, finds={"request": refusals.find})
+    return FeatureParts((refusals, erasure), finds={"request": refusals.find})
 
 
 def _people(core: Core) -> PeopleHooks:

@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.plugin.http import about
-from imserver.plugin.identity import Denial, NoObserver
+from imserver.plugin.identity import Denial, Observer
 from imserver.plugin.runtime import network_of
 
 STAY_SECONDS: Final = 3600
@@ -92,7 +92,7 @@ class _Cause:
         self.size = 0
 
 
-class RefusalLog(NoObserver):
+class RefusalLog(Observer):
     """Owner of the refusals of a node. Never switches.
 
     ``is_app``: whether a name is that of an app. ``clock``: Unix seconds.

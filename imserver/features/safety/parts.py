@@ -40,7 +40,7 @@ def build(core: Core) -> FeatureParts:
     reports = Reports(core, _owners_of(core))
     parts = SafetyParts(Moderation(core, mutes, removals), removals, reports, _remover(core))
     return FeatureParts(
-        parts,
+        (parts,),
         commands_of(reports),
         prepare=mutes.load,
         run=(

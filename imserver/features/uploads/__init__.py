@@ -22,7 +22,7 @@ def _build(core: Core) -> FeatureParts:
     settings = settings_of(config, UploadSettings)
     uploads = Uploads(settings, config.server.data_dir, core.storage.store, core)
     core.node.counters.append(uploads.counters)
-    return FeatureParts(uploads, erasure=uploads.erasure, stop=uploads.close)
+    return FeatureParts((uploads, uploads.erasure), stop=uploads.close)
 
 
 @contextmanager

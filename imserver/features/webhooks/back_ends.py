@@ -17,7 +17,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from imserver.features.webhooks.requests import MAX_WAITING, Asking, AuthoriseHook, Authoriser
 from imserver.plugin.errors import ClientError
-from imserver.plugin.identity import BackEndCall, BackEndRefused, BackEndUnavailable, LoginAnswer
+from imserver.plugin.identity import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable, LoginAnswer
 from imserver.plugin.runtime import Outgoing, Unreachable
 from imserver.plugin.wire import Connection, host_of, without_nulls
 
@@ -65,7 +65,7 @@ _NOTHING_MEANS: Final[Mapping[BackEndCall, bytes]] = {
 """The meaning of an answer without result, error and disconnect, if it does not allow."""
 
 
-class BackEndRequests:
+class BackEndRequests(BackEnds):
     """Asks the back ends of apps. Owner of the counters. A slow back end delays only who asks it.
 
     An app without ``back_ends`` costs one look-up in :attr:`hooks`.

@@ -16,7 +16,7 @@ from imserver.features.webhooks.declared import secret_of
 from imserver.features.webhooks.requests import AuthoriseHook, Receiver
 from imserver.features.webhooks.reviews import ReviewHook
 from imserver.features.webhooks.webhooks import QUERY, Webhooks
-from imserver.plugin import Answers, FeatureParts
+from imserver.plugin import FeatureParts
 from imserver.plugin.identity import AppSecrets, Tenant, Tenants
 from imserver.plugin.runtime import every
 from imserver.plugin.services import ChannelServices, Core, Foundation
@@ -176,13 +176,13 @@ def webhooks_of(core: Core) -> Webhooks:
     return core.service(Webhooks)
 
 
-def answers(base: Foundation) -> Answers:
+def answers(base: Foundation) -> tuple[object, ...]:
     """Build what answers the questions of the core, before there are logins."""
     registry = base.cluster.registry
     webhooks = Webhooks(
         base.network.outgoing, base.table.id_of, lambda: registry.lease.node, base.storage.store
     )
-    return Answers(reviews=webhooks.reviews, back_ends=webhooks.back_ends, observer=webhooks)
+    return webhooks, webhooks.reviews, webhooks.back_ends
 
 
 def build(core: Core) -> FeatureParts:
@@ -205,13 +205,12 @@ def build(core: Core) -> FeatureParts:
         webhooks.feeds.notifier = Absences(webhooks.feeds, core.sessions, is_up, store, those_of).consumer
         core.service(MessageServices).observers.append(webhooks)
     return FeatureParts(
-        webhooks,
+        (Erasure(frozenset(), partial(erase_user, core.storage.store), lambda _: None),),
         prepare=apps.prepare,
         reload=apps.reload,
         run=(
             webhooks.feeds.run,
             every(core.config.storage.expire_seconds, webhooks.expire, "events could not be expired"),
         ),
-        erasure=Erasure(frozenset(), partial(erase_user, core.storage.store), lambda _: None),
         finish=lambda: webhooks.stop(_LAST_SECONDS),
     )

@@ -15,7 +15,7 @@ from gevent.event import AsyncResult
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from imserver.features.webhooks.requests import BATCH_BYTES, BATCH_EVENTS, MAX_WAITING, Asking
-from imserver.plugin.identity import ReviewDecision
+from imserver.plugin.identity import ReviewDecision, Reviews
 from imserver.plugin.runtime import Outgoing, Unreachable
 from imserver.plugin.wire import Connection, Limit
 
@@ -88,7 +88,7 @@ class _Batch(Struct):
     size: int = 0
 
 
-class ReviewRequests:
+class ReviewRequests(Reviews):
     """Asks back ends about messages. Owner of the messages that wait for a decision.
 
     Messages of one app that wait at the same time are asked about in one request; its time begins with the

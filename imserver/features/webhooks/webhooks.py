@@ -24,7 +24,7 @@ from imserver.features.webhooks.requests import (
 )
 from imserver.features.webhooks.reviews import ReviewRequests
 from imserver.plugin.errors import CloseCode, StorageUnavailable
-from imserver.plugin.identity import NoObserver
+from imserver.plugin.identity import Observer
 from imserver.plugin.runtime import Outgoing
 from imserver.plugin.settings import TenantSettings
 from imserver.plugin.storage import PooledStatements, RecordEvent, Store
@@ -62,7 +62,7 @@ class WebhookForm(Protocol):
         """Something has happened to a channel: queue it if the back end wants that."""
 
 
-class Webhooks(NoObserver):
+class Webhooks(Observer):
     """Owner of the queues, one for each app with a webhook, and of the connections of these apps.
 
     Events of connections and live messages wait in memory; durable ones go to the ``feeds``. Only

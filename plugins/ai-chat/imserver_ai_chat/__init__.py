@@ -343,7 +343,7 @@ def _route(method: str, path: str, function: Callable[[AiChat, Call], HttpRespon
 
 def _build(core: Core) -> FeatureParts:
     ai_chat = AiChat(core)
-    return FeatureParts(ai_chat, streams=ai_chat.paths)
+    return FeatureParts((ai_chat,), streams=ai_chat.paths)
 
 
 ROUTES: Final = (

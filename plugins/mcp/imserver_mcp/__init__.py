@@ -22,7 +22,7 @@ __all__ = ["FEATURE", "Content", "InputRequired", "Mcp", "Offer", "Source", "Too
 def _build(core: Core) -> FeatureParts:
     mcp = Mcp(core)
     ended, run, finish = (mcp.followers.ended,), (mcp.hooks.log.work.run,), mcp.hooks.stop
-    return FeatureParts(mcp, ended=ended, streams=mcp.paths, run=run, finish=finish)
+    return FeatureParts((mcp,), ended=ended, streams=mcp.paths, run=run, finish=finish)
 
 
 FEATURE: Final = Feature(

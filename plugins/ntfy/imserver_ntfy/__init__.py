@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from imserver.plugin import DialectParts, Feature, FeatureParts, FeatureSettings
+from imserver.plugin import Feature, FeatureParts, FeatureSettings
 from imserver.plugin.errors import CloseCode, Unavailable
 from imserver.plugin.http import ApiProblem, Call, HttpResponse, Route, stream_head, stream_refused
 from imserver.plugin.identity import Needs, Principal
@@ -208,8 +208,7 @@ def _route(method: str, path: str, function: Callable[[Ntfy, Call], HttpResponse
 
 def _build(core: Core) -> FeatureParts:
     ntfy = Ntfy(core)
-    opened = partial(ntfy.serve, FRAMES)
-    return FeatureParts(ntfy, dialects={NAME: DialectParts(opened=opened)}, streams=ntfy.paths)
+    return FeatureParts((ntfy,), opened={NAME: partial(ntfy.serve, FRAMES)}, streams=ntfy.paths)
 
 
 ROUTES: Final = (

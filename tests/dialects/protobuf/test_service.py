@@ -10,6 +10,7 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver.auth.rules import ALLOWED, BAD_ORIGIN, BAD_TOKEN, UNDECIDED, LoginDecision
+from imserver.config.settings import Config
 from imserver.dialects.protobuf import service as module
 from imserver.dialects.protobuf.service import (
     HOLD_SECONDS,
@@ -138,16 +139,17 @@ class Harness(Node):
         policies = {**POLICIES, APP: policy}
         super().__init__(shelf, policies=policies)
         self.logins = FakeLogins()
+        self.sweep = Sweep(self.context, self.metrics, 360, 0, 0, 20)
         self.uplink = ProtobufUplink(self.messaging, self.store)
         core: Any = SimpleNamespace(
             codec=lambda codec: codec,
             sessions=self.session_services(),
             identity=SimpleNamespace(logins=self.logins),
+            network=SimpleNamespace(sweep=self.sweep),
+            config=Config(),
         )
         self.protobuf_service = ProtobufService(core, self.messaging, self.uplink)
-        self.sweep = Sweep(self.context, self.metrics, 360, 0, 0, 20)
-        self.sweep.silent_seconds[NAME] = 600
-        self.sweep.checks[NAME] = self.protobuf_service.check_token
+        self.sweep.checks[NAME] = self.protobuf_service.check
         self._make_dispatcher(self.protobuf_service.rows())
 
     def on_ended(self, connection: Connection, code: int) -> None:
@@ -887,7 +889,6 @@ def test_a_session_remembers_no_more_than_a_few_numbers(harness: Harness) -> Non
 
 def test_a_session_ends_with_its_token(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     ann = harness.live(266)
-    harness.look = harness.protobuf_service.check_token  # type: ignore[method-assign]
     for late, is_open in ((-1, True), (0, True), (61, False)):
         monkeypatch.setattr(module, "time", lambda late=late: ENDS_AT + late)
         harness.sweep.sweep()

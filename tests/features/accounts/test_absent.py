@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imserver.auth import tenants
-from imserver.auth.questions import NoRelations
+from imserver.auth.questions import Relations
 from imserver.auth.tokens import BadToken
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.parts import accounts_of
@@ -29,7 +29,7 @@ def test_no_token_is_an_accounts(tmp_path: Path) -> None:
     with pytest.raises(BadToken):
         parts.identity.accounts.holder(token)
     assert parts.identity.accounts.those_of("201", [user]) == []
-    assert isinstance(parts.identity.relations, NoRelations)
+    assert isinstance(parts.identity.relations, Relations)
     node.close()
 
 

@@ -4,18 +4,14 @@ from typing import Any, cast
 
 import pytest
 
-from imserver.auth.questions import NoRelations, Relations
+from imserver.auth.questions import Relations
 from imserver.features.accounts.relations import AccountRelations
 
 NOWHERE: Any = cast(Any, None)
 """In place of a database: a look-up fails."""
 
 
-@pytest.mark.parametrize(
-    "relations",
-    [NoRelations(), AccountRelations(NOWHERE, NOWHERE, lambda _app: False)],
-    ids=["nobody answers", "an app without accounts"],
-)
+@pytest.mark.parametrize("relations", [Relations(), AccountRelations(NOWHERE, NOWHERE, lambda _app: False)])
 def test_without_accounts_nobody_is_limited_or_looked_up(relations: Relations) -> None:
     assert not relations.limits("101", "1")
     assert relations.may_gather("101", "1")

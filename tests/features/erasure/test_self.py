@@ -67,7 +67,7 @@ def test_what_another_node_has_ended_meanwhile_is_erased_all_the_same(tmp_path: 
         core.storage.erasures.end(app, user)
 
     # The erasure of the feature that joined last is the first one.
-    core.join("other", FeatureParts(erasure=Erasure(frozenset(), other_node, lambda _: None)))
+    core.join("other", FeatureParts((Erasure(frozenset(), other_node, lambda _: None),)))
     core.erase_user("201", ann.user)
     (row,) = core.storage.erasures.ended()
     (first, *_) = log.entries.read("201", 0, 10)

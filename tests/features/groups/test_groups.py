@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from imserver import errors
-from imserver.auth.questions import NoRelations
+from imserver.auth.questions import Relations
 from imserver.auth.rates import Buckets, TooManyRequests
 from imserver.features.groups.declared import NEW_GROUPS, SEARCH_TIME
 from imserver.features.groups.groups import (
@@ -62,7 +62,7 @@ def log(store: Store) -> MessageLog:
 @pytest.fixture
 def groups(store: Store) -> Groups:
     creations = Buckets(NEW_GROUPS, MOST_GROUPS, 3600)
-    return Groups(store, LIMIT, creations, Buckets(SEARCH_TIME), accounts_among, NoRelations())
+    return Groups(store, LIMIT, creations, Buckets(SEARCH_TIME), accounts_among, Relations())
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def group(groups: Groups) -> int:
     return group.id
 
 
-class Asking(NoRelations):
+class Asking(Relations):
     """Eve is a stranger to everybody."""
 
     def strangers_among(self, app: str, by: str, users: Collection[str]) -> set[str]:
@@ -143,7 +143,7 @@ def test_members_are_found_by_words_of_their_names(groups: Groups) -> None:
 
 def test_searches_of_members_take_time_of_who_searches(store: Store) -> None:
     creations, searches = Buckets(NEW_GROUPS, MOST_GROUPS, 3600), Buckets(SEARCH_TIME, 1, 3600)
-    groups = Groups(store, LIMIT, creations, searches, accounts_among, NoRelations())
+    groups = Groups(store, LIMIT, creations, searches, accounts_among, Relations())
     group = groups.create(APP, "ann", "tea", ["bob"])[0].id
     groups.members_named(APP, group, "bob", "ann", "", 10)
     with pytest.raises(TooManyRequests):
@@ -184,7 +184,7 @@ def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(groups: Grou
     ):
         assert at_once(deed) == ["TooManyRequests"]
     eve: Any = SimpleNamespace(app=APP, user="eve")
-    commands = GroupCommands(groups, NoRelations(), lambda app, user: None)
+    commands = GroupCommands(groups, Relations(), lambda app, user: None)
     with pytest.raises(TooManyRequests):
         commands.join(eve, JoinGroup(group))
     assert commands.rows()[JoinGroup].code_of(TooManyRequests(1)) == errors.ReplyCode.LIMIT
