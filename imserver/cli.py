@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from imserver import assets, errors
-from imserver.config.load import dump_config, settings_file
+from imserver.config.load import dump, settings_file
 from imserver.config.settings import Config
 from imserver.terminal import fail, given_once, read_key, request_json, server_address, table
 from imserver.version import full_version
@@ -247,7 +247,7 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
     if production:
         _check_production(path)
     else:
-        click.echo(dump_config(settings), nl=False)
+        click.echo(dump(settings), nl=False)
 
 
 def _manual(path: str | None) -> str:

@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from imserver.cli import main
-from imserver.config.load import load_with_locations
 from imserver.config.settings import Config, ListenSettings
 from imserver.config.values import ConfigError
+from imserver.node.feature_list import load_config
 
 from .support import run_cli
 
@@ -38,7 +38,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def load(file: Path, text: str, **environment: str) -> Config:
     file.write_text(text, encoding="utf-8")
-    return load_with_locations(str(file), environment)[0]
+    return load_config(str(file), environment)
 
 
 def test_its_port_becomes_a_listener_that_speaks_the_client_dialect(file: Path) -> None:

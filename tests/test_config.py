@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from imserver import assets
 from imserver.config.declared import about
-from imserver.config.load import _parse, dump_config
+from imserver.config.load import _parse, dump
 from imserver.config.settings import Config, KeySettings, app_settings_of, settings_of
 from imserver.config.values import RENAMED, ConfigError, Declarations
 from imserver.config.yaml import manual_of
@@ -171,11 +171,11 @@ def test_the_manual_explains_every_setting() -> None:
 
 def test_a_dump_can_be_read_again(load: Load) -> None:
     changed = load("app: {http_port: 1}\napps: {x: {login_policy: single}}\nserver: {origins: [a.example]}")
-    assert load(dump_config(changed)) == changed
+    assert load(dump(changed)) == changed
 
 
 def test_a_dump_hides_keys_and_passwords(load: Load) -> None:
-    text = dump_config(
+    text = dump(
         load("api: {keys: [{key: s3cret-key-of-the-tests, scopes: [push]}]}\nredis: {password: pa55}")
     )
     assert "s3cret" not in text
@@ -197,11 +197,11 @@ def test_a_dump_hides_keys_and_passwords(load: Load) -> None:
     ],
 )
 def test_a_dump_hides_the_password_in_the_url_of_redis(load: Load, url: str, shown: str) -> None:
-    assert yaml.safe_load(dump_config(load(f"redis: {{url: '{url}'}}")))["redis"]["url"] == shown
+    assert yaml.safe_load(dump(load(f"redis: {{url: '{url}'}}")))["redis"]["url"] == shown
 
 
 def test_a_dump_hides_the_secrets_in_other_urls(load: Load) -> None:
-    text = dump_config(
+    text = dump(
         load(
             "storage: {url: 'postgresql://me@db/im?password=pa55'}\n"
             "apps: {shop: {webhook: {url: 'https://me:pa55@example.org/hook?access_token=t0ken', "
@@ -561,7 +561,7 @@ def test_the_secret_of_pushers_protocol_ends_demo_mode_and_is_not_printed(load: 
     settings = load("apps: {shop: {pusher: {app_id: 7, key: k, secret: ssssssssssssssss}}}")
     assert not settings.demo
     assert pusher_of(settings.apps["shop"]).app_id == "7"
-    assert "ssss" not in dump_config(settings)
+    assert "ssss" not in dump(settings)
 
 
 @pytest.mark.parametrize("name", ["' shop'", "'shop '", '"a\\tb"', f"'{'x' * 192}'", f"'{'水' * 180}'"])
@@ -598,7 +598,7 @@ def test_a_setting_of_a_variable_does_not_name_a_line_of_the_file(complaint: Cal
 def test_no_text_in_a_file_gives_anything_but_settings_or_one_clear_line(text: str) -> None:
     output = ""
     try:
-        _parse(text, "x")
+        _parse(text, "x", {})
     except ConfigError as error:
         output = str(error)
     assert "\n" not in output

@@ -55,7 +55,6 @@ REASONS: Final = {
     "auth/rules.py": "`account_tokens` is a login rule",
     "auth/tenants.py": "`account_tokens` is a login rule",
     "cli.py": "the name of a command of the client",
-    "config/originals.py": "settings of GoChat",
     "config/settings.py": "settings of login rules, and rates of messages of some principals",
     "core/core.py": _QUESTION,
     "core/services.py": _QUESTION,

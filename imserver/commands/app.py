@@ -11,7 +11,7 @@ import msgspec
 
 from imserver.auth.tenants import app_contents, delete_app
 from imserver.config.declared import bare, hints_of, marks_of, plain, struct_in
-from imserver.config.load import dump_app, read_value
+from imserver.config.load import dump, read_value
 from imserver.config.settings import JwtSettings
 from imserver.config.values import fold
 from imserver.errors import Unavailable
@@ -67,7 +67,7 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
         tenant = tenants.get(name)
     if tenant is None:
         fail(f"app {name} does not exist")
-    click.echo(dump_app(tenant), nl=False)
+    click.echo(dump(tenant), nl=False)
 
 
 @app.command("set")
@@ -89,7 +89,7 @@ def change(
         fields = _fields(settings, given, tenants.declared.app_hints, unset)
         tenant = tenants.change(name, fields, whole)
         record_act(config, store, "apps.set", name, settings=list(fields), unset=whole)
-    click.echo(dump_app(tenant), nl=False)
+    click.echo(dump(tenant), nl=False)
 
 
 @app.command()

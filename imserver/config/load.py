@@ -7,9 +7,9 @@ Keys are compared without underscores, dashes and letter case, so the original s
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import inspect
@@ -32,9 +32,6 @@ from imserver.config.values import (
 )
 from imserver.errors import StartError
 
-if TYPE_CHECKING:
-    from imserver.config.originals import AppIni, GochatYaml
-
 ENVIRONMENT_PREFIX: Final = "IMSERVER_"
 #: path of the configuration file if there is no command line (under gunicorn)
 ENVIRONMENT_FILE: Final = "IMSERVER_CONFIG"
@@ -45,12 +42,15 @@ DEFAULT_FILE: Final = "imserver.yaml"
 #: API key for the command line's requests to a server
 ENVIRONMENT_KEY: Final = "IMSERVER_KEY"
 
-#: suffix of the original configuration file of the client dialect, which is not YAML
-INI_SUFFIX: Final = ".ini"
-
-
 Declare = Callable[[tuple[str, ...] | None], Declarations]
 """Returns the declarations of the core and of these features (None: all features). Raises StartError."""
+
+
+ReadOther = Callable[[Any, str], tuple[dict[str, Any], Callable[[Config], Iterable[str]]] | None]
+"""Reads the text of another server's file, or removes the keys of such files from a YAML document.
+
+None: it has none. It gets the name of the file for messages. It returns settings, as our files write them,
+and what tells the entries without effect. Both may raise :class:`ConfigError`."""
 
 
 def load_with_locations(
@@ -58,32 +58,27 @@ def load_with_locations(
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
     declare: Declare = lambda _: CORE,
+    others: Callable[[], Mapping[str, ReadOther]] = dict,
 ) -> tuple[Config, Locations]:
     """Read and check all settings. Returns them, and where those of the file were written.
 
     ``path``: a YAML file with this server's keys or those of an original's ``app.yaml``, or ``conf/app.ini``
     of the client dialect's original (None: see :func:`settings_file`). ``environ``: the environment (None:
     the process's). ``overrides``: the command line as ``{"app.http_port": 8080}``. ``declare``: which
-    settings the features have that the settings name. Raises :class:`ConfigError` with a one-line message.
+    settings the features have that the settings name. ``others``: suffixes (YAML: ``""``) of other servers'
+    files, and how to read these. Raises :class:`ConfigError` with a one-line message.
     """
     environ = os.environ if environ is None else environ
     path = path or settings_file(environ)
     locations = Locations(path or "configuration")
     warnings: list[str] = []
-    original: AppIni | GochatYaml | None = None
-    document: Any = {}
-    if path is not None and path.lower().endswith(INI_SUFFIX):
-        from imserver.config.originals import read_app_ini
-
-        original = read_app_ini(_text_of(path), path)
-    elif path is not None:
-        document, original = _parse(_text_of(path), path)
+    document, original = ({}, None) if path is None else _parse(_text_of(path), path, others())
     declared = _declare(document, environ, locations, declare)
     values = _read_document(document, locations, declared)
     if original is not None:
         converted = {
             name: declared.convert(declared.rows[name], value, locations)
-            for name, value in original.values.items()
+            for name, value in original[0].items()
             if name in declared.rows  # else its feature is absent
         }
         values = converted | values
@@ -104,7 +99,7 @@ def load_with_locations(
         weak = f"{locations.of('jwt.sign_key')}: {weak}"
         config = msgspec.structs.replace(config, warnings=(*config.warnings, weak))
     if original is not None:
-        warned = (*config.warnings, *original.warnings(config))
+        warned = (*config.warnings, *original[1](config))
         config = msgspec.structs.replace(config, warnings=warned)
     return config, locations
 
@@ -150,20 +145,12 @@ def _beside(path: str, data_dir: str, warnings: list[str]) -> str:
     return str(beside)
 
 
-def dump_config(config: Config) -> str:
-    """Format the settings as YAML, as a file has them. Keys and passwords are hidden."""
-    return _dump(plain(config, hide=True))
-
-
-def dump_app(settings: TenantSettings) -> str:
-    """Format the settings of an app as YAML. Keys and secrets are hidden."""
-    return _dump(plain(settings, hide=True, kind=TenantSettings))
-
-
-def _dump(document: dict[str, Any]) -> str:
+def dump(settings: Config | TenantSettings) -> str:
+    """Format the settings of a server or of an app as YAML, as a file has them. Secrets are hidden."""
     from imserver.config.yaml import write_yaml
 
-    return hide_secrets(write_yaml(document))
+    kind = TenantSettings if isinstance(settings, TenantSettings) else Config
+    return hide_secrets(write_yaml(plain(settings, hide=True, kind=kind)))
 
 
 def has_secrets(config: Config) -> bool:
@@ -195,17 +182,17 @@ def _is_mapping(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _parse(text: str, path: str) -> tuple[Any, GochatYaml | None]:
+def _parse(text: str, path: str, others: Mapping[str, ReadOther]) -> tuple[Any, Any]:
     """The sections of a file, and its content in the form of another server."""
+    for suffix, read in others.items():
+        if suffix and path.lower().endswith(suffix):
+            return {}, read(text, path)
     document: Any = read_value(text, path)
     if document is None:
         return {}, None
     if not _is_mapping(document):
         raise ConfigError(f"{path}: expected sections (app:, server:, …), got {type(document).__name__}")
-    from imserver.config.originals import take_gochat
-
-    original = take_gochat(document, path)
-    return document, original
+    return document, others[""](document, path) if "" in others else None
 
 
 def _read_document(document: Any, locations: Locations, declared: Declarations) -> dict[str, Any]:

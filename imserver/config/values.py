@@ -61,12 +61,19 @@ def stored_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {stored_name(name): value for name, value in fields.items()}
 
 
+def fold(name: object) -> str:
+    """Normalize a name for comparison: without underscores and dashes, in lower case."""
+    return str(name).replace("_", "").replace("-", "").lower()
+
+
 class Locations:
     """Where settings were written, for messages: a source, and the lines of those that have one.
 
     ``source`` is a file, an environment variable or an app. ``warnings``: one line for each setting that was
-    given under its old name.
+    given under its old name. ``fold``: makes equal names equal, however they are spelled.
     """
+
+    fold = staticmethod(fold)
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -120,11 +127,6 @@ class Row(NamedTuple):
     name: str
     hint: Any
     type: inspect.Type
-
-
-def fold(name: object) -> str:
-    """Normalize a name for comparison: without underscores and dashes, in lower case."""
-    return str(name).replace("_", "").replace("-", "").lower()
 
 
 NO_FEATURE: Final = "the setting features leaves this feature out"

@@ -202,12 +202,13 @@ def _keys_of(package: str) -> tuple[str, ...]:
     return settings.keys
 
 
-def _declared(package: str) -> ModuleType | None:
+def _declared(package: str, name: str = "declared") -> ModuleType | None:
     """What a feature of this server declares that the node does not have; None: nothing.
 
-    It is loaded without its package, and not kept. A node without the feature saves the memory of the others.
+    The module of this name is loaded without its package, and not kept. A node without the feature saves the
+    memory of the others.
     """
-    full = f"{package}.declared"
+    full = f"{package}.{name}"
     try:
         folder = find_spec(package)
     except ImportError:
@@ -228,7 +229,16 @@ def load_with_locations(
 ) -> tuple[Config, Locations]:
     """The settings of the core and of the features that they name; see
     :func:`imserver.config.load.load_with_locations`."""
-    return load.load_with_locations(path, environ, overrides, lambda wanted: declarations_of(_load(wanted)))
+    return load.load_with_locations(
+        path, environ, overrides, lambda wanted: declarations_of(_load(wanted)), _settings_files
+    )
+
+
+def _settings_files() -> dict[str, load.ReadOther]:
+    """The suffixes of other servers' settings files, and how the dialects read these, also those that a node
+    does not have."""
+    modules = (_declared(package, "settings_file") for package in FEATURES)
+    return {each.SUFFIX: each.read for each in modules if each is not None}
 
 
 def load_config(

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import msgspec
 
-from imserver.config.load import dump_config, load_with_locations
-from imserver.config.originals import read_app_ini
+from imserver.config.load import dump
 from imserver.config.values import ConfigError
 from imserver.config.yaml import read_yaml, write_yaml
 from imserver.dialects.centrifuge.migration import Migration
 from imserver.dialects.centrifuge.migration_options import BadSettings
+from imserver.dialects.client.settings_file import read
+from imserver.node.feature_list import load_with_locations
 
 from .target import Target
 
@@ -28,19 +29,19 @@ def check_yaml(data: bytes) -> None:
     path.write_bytes(data)
     lines = 1
     try:
-        written = dump_config(load_with_locations(str(path), environ={})[0])
+        written = dump(load_with_locations(str(path), environ={})[0])
     except ConfigError as error:
         lines += str(error).count("\n")
     else:
         path.write_text(written, encoding="utf-8")
-        assert dump_config(load_with_locations(str(path), environ={})[0]) == written, "no round trip"
+        assert dump(load_with_locations(str(path), environ={})[0]) == written, "no round trip"
     assert lines == 1, "the error has several lines"
 
 
 def check_ini(data: bytes) -> None:
     """The same for ``app.ini`` of the original of the client dialect."""
     with suppress(ConfigError):
-        read_app_ini(data.decode("utf-8", "replace"), "app.ini")
+        read(data.decode("utf-8", "replace"), "app.ini")
 
 
 def check_centrifugo(data: bytes) -> None:

@@ -290,7 +290,7 @@ def test_the_section_of_a_feature_of_another_distribution(tmp_path: Path) -> Non
     secrets = "bulb_password: p4ss, tokens: [p4ss], codes: {key: p4ss}"
     config = load(f"lamp: {{room: hall, {secrets}}}", IMSERVER_LAMP_BRIGHTNESS="7")
     assert settings_of(config, Lamp).brightness == 7
-    shown = reading.dump_config(config)
+    shown = reading.dump(config)
     assert "p4ss" not in shown
     assert "token_seconds: 60" in shown
     with pytest.raises(ConfigError, match=r"lamp: room is missing$"):

@@ -1,0 +1,140 @@
+"""``app.yaml`` of GoChat: the settings that it maps to, and those without an equivalent.
+
+Its two ports become additional listeners, where ``/ws`` without a query uses the protobuf dialect. Keys with
+the same name here (``redis.addr``, ``jwt.sign_key``, ``app.rpc-port``), and all other settings of this
+server, may be in it too.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from msgspec import Struct
+
+from imserver.plugin.settings import Config, ConfigError, Locations
+
+SUFFIX: Final = ""
+"""Such files are YAML, as those of this server."""
+_LEVELS: Final = ("info", "debug")
+_NUMBERS: Final = ("app.rpcport", "app.heartbeattime", "jwt.expiretime")
+"""Numbers that the original reads from quotes, too; its own file has its ports in quotes."""
+_UNUSED: Final = frozenset(
+    {
+        "app.workerpoolsize",
+        "app.maxworkertask",
+        "app.heartbeatinterval",
+        "app.node",
+        "etcd.endpoints",
+        "etcd.timeout",
+        "rabbitmq.url",
+    }
+)
+"""Keys that nothing here depends on, those of its older editions included."""
+_OWN: Final = _UNUSED | {
+    "app.httpserverport",
+    "app.websocketserverport",
+    "app.ip",
+    "app.heartbeattime",
+    "mysql.dns",
+    "log.target",
+}
+"""Keys that are the original's alone."""
+_SIGNATURE: Final = _OWN - {"app.node"}
+"""Sections by which its files are known, without ``node``: that may be a slip in a file of ours."""
+_OWN_SECTIONS: Final = ("mysql", "etcd", "rabbitmq")
+
+
+class _Given(Struct, frozen=True):
+    """One key of the file: as it is written there, its value, and the place for messages."""
+
+    written: str
+    value: Any
+    location: str
+
+
+def read(document: Any, where: str) -> tuple[dict[str, Any], Callable[[Config], Iterator[str]]] | None:
+    """Remove the keys that only GoChat's files have. Returns the settings that they make, and what tells the
+    entries without effect. None: the file has no such key.
+
+    ``where`` names the file in messages. Raises :class:`ConfigError`.
+    """
+    fold = Locations.fold
+    sections: dict[str, Any] = {
+        key: section for key, section in document.items() if isinstance(section, dict)
+    }
+    if not any(fold(f"{name}.{key}") in _SIGNATURE for name, section in sections.items() for key in section):
+        return None
+    given: dict[str, _Given] = {}
+    for name, section in sections.items():
+        for key, value in list(section.items()):
+            folded = fold(f"{name}.{key}")
+            if folded in _NUMBERS and isinstance(value, str) and value.isascii() and value.isdecimal():
+                section[key] = int(value)  # as the original does
+            if folded == "log.level" and value not in _LEVELS:
+                section[key] = _LEVELS[0]  # levels of the original that are none here log what matters
+            if folded not in _OWN:
+                continue
+            location = f"{where}, line {section.lines[key]}: {name}.{key}"
+            if folded in given:
+                raise ConfigError(f"{location} is given twice, in two spellings")
+            given[folded] = _Given(f"{name}.{key}", section[key], location)
+            del section[key]
+    for name in [name for name, section in sections.items() if fold(name) in _OWN_SECTIONS and not section]:
+        del document[name]
+    idle = ", ".join(given[name].written for name in given if name in _UNUSED)
+    logs_to_file = "log.target" in given and given["log.target"].value != "console"
+
+    def warnings(config: Config) -> Iterator[str]:
+        if idle:
+            yield f"{where}: no effect: {idle}; this server has no such part"
+        if "mysql.dns" in given and not config.storage.url:
+            yield (
+                f"{where}: mysql.dns has no effect: this server has its own database, by default a file "
+                "in server.data_dir; set storage.url to use another one"
+            )
+        if logs_to_file and not config.app.log_file:
+            yield f"{where}: log.target is file, but no file is named: set app.log_file"
+        # Without accounts, nothing declares this key.
+        rows = (row for section, row in config.of_features if section == "accounts")
+        if not config.demo and any(getattr(row, "registration", False) is None for row in rows):
+            yield (
+                f"{where}: POST /register is closed, because the server is not in demo mode: set "
+                "accounts.registration: true"
+            )
+
+    return dict(_gochat_values(given)), warnings
+
+
+def _gochat_values(given: dict[str, _Given]) -> Iterator[tuple[str, Any]]:
+    host = _gochat_host(given.get("app.ip"))
+    http = _gochat_port(given.get("app.httpserverport"), 9090)
+    websocket = _gochat_port(given.get("app.websocketserverport"), 9091)
+    ports = [http] if http == websocket != 0 else [http, websocket]
+    yield "server.extra_listen", [{"port": port, "host": host, "ws_dialect": "protobuf"} for port in ports]
+    yield "app.rpc_port", 9092
+    if host:
+        yield "cluster.advertise", host
+    if "app.heartbeattime" in given:
+        yield "websocket.protobuf_silent_seconds", given["app.heartbeattime"].value
+
+
+def _gochat_port(given: _Given | None, usual: int) -> int:
+    if given is None:
+        return usual
+    text = str(given.value)
+    if isinstance(given.value, bool) or not (text.isascii() and text.isdecimal() and int(text) < 65536):
+        raise ConfigError(f"{given.location}: expected a port, got {given.value!r}")
+    return int(text)
+
+
+def _gochat_host(given: _Given | None) -> str:
+    """The address to listen on; ``""``, which is ``server.host``, where it is this machine's own anyway."""
+    if given is None:
+        return ""
+    try:
+        address = ipaddress.ip_address(str(given.value))
+    except ValueError:
+        raise ConfigError(f"{given.location}: expected an address, got {given.value!r}") from None
+    return "" if address.is_loopback else str(address)
