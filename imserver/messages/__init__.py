@@ -4,21 +4,66 @@ It is a feature: a node without it pushes, and keeps histories of channels in me
 import more of the gateway than :mod:`imserver.plugin` has.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from imserver.messages.api import conversations, messages, streamed, threads
 from imserver.messages.declared import SETTINGS, TABLES
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.parts import build, erasing
 from imserver.messages.wire import MESSAGE_COMMANDS
 from imserver.plugin.feature import Feature
+
+if TYPE_CHECKING:
+    from imserver.metric_table import Metric
+
+
+def metrics() -> tuple[Metric, ...]:
+    """Its rows of the table of metrics, at the first scrape."""
+    from imserver.metric_table import Metric, counters, histogram  # most nodes start without it
+
+    return (
+        histogram(
+            "imserver_batch_messages", "Messages of clients per group commit", "node.metrics.batch_messages"
+        ),
+        histogram("imserver_batch_seconds", "Duration of a group commit", "node.metrics.batch_seconds"),
+        Metric(
+            "imserver_stored_total",
+            "counter",
+            "Messages of clients stored",
+            lambda core: core.node.metrics.stored,
+            "app",
+        ),
+        *counters(
+            "imserver",
+            "node.metrics",
+            {
+                "stored_repeats": "Messages of clients that had been stored before",
+                "not_stored": "Messages of clients that were refused or could not be stored",
+                "expired": "Entries of the log deleted by the retention",
+                "log_gaps": "Times that a node read the log because it had missed a node message",
+                "resent_entries": "Entries sent again because the client had not acknowledged them",
+            },
+        ),
+        Metric(
+            "imserver_log_losses_total",
+            "counter",
+            "Times that this node found that the database had lost entries of the log",
+            lambda core: core.storage.store.part(MessageLog).writer.losses,
+        ),
+    )
+
 
 FEATURE = Feature(
     "messages",
     build,
     wire={"cmd": MESSAGE_COMMANDS, "centrifuge": MESSAGE_COMMANDS},
     settings=SETTINGS,
-    metrics=("imserver.messages.metrics", "METRICS"),
+    metrics=metrics,
     erasing=erasing,
     tables=TABLES,
     commands={"search": ("imserver.messages.command", "search", "Make the index of words anew.")},
     rows_check=("imserver.messages.command", "check_rows"),
-    operations=(*streamed.ROWS, *conversations.routes.rows, *messages.routes.rows, *threads.routes.rows),
+    routes=(*streamed.ROWS, *conversations.routes.rows, *messages.routes.rows, *threads.routes.rows),
 )

@@ -25,7 +25,7 @@ from imserver.notify import PushService
 from imserver.plugin import VERSION
 from imserver.plugin.feature import Feature, FeatureSettings
 from imserver.storage.numbers import GivenNumbers
-from imserver.storage.tables import CORE_TABLES, FeatureTables, StoreTables, Table
+from imserver.storage.tables import CORE_TABLES, StoreTables, Table
 
 CORE: Final = ("imserver.dialects.cmd", "imserver.dialects.sse")
 """Packages of the core's own dialects, which every node has."""
@@ -93,8 +93,7 @@ def problems_of(features: Iterable[Feature]) -> list[HttpProblem]:
     """The HTTP problems of the core and of features, by status."""
     rows = [row for each in features for row in each.operations]
     named = (each for row in rows for each in (*row.shared_problems, *row.problems))
-    more = (problem for each in features for problem in each.problems)
-    return sorted(dict.fromkeys((*HTTP_PROBLEMS.values(), *named, *more)), key=attrgetter("status"))
+    return sorted(dict.fromkeys((*HTTP_PROBLEMS.values(), *named)), key=attrgetter("status"))
 
 
 def _load(wanted: tuple[str, ...] | None) -> tuple[Feature, ...]:
@@ -132,14 +131,9 @@ def _load_other(name: str) -> Feature:
         ) from error
     if not isinstance(feature, Feature) or feature.name != name:
         raise StartError(f"the feature {name!r} of {offers}: {entry.value} is no Feature of this name")
-    if feature.face > VERSION:
-        raise StartError(
-            f"the feature {name!r} of {offers} was made for version {feature.face} of imserver.plugin, "
-            f"and this server has version {VERSION}: install a newer imserver, or an older {offers}"
-        )
     taken = {table.name for table in tables_of_server()} if feature.tables else ()
     start = f"{name.replace('-', '_')}_"
-    for table in feature.tables:
+    for table in feature.stored.tables:
         if table.name in taken or not table.name.startswith(start):
             raise StartError(
                 f"the feature {name!r} of {offers}: the table {table.name} must have a name of its own that "
@@ -275,11 +269,7 @@ def _node_names(core: Core) -> set[str]:
 def tables_of(features: Sequence[Feature]) -> StoreTables:
     """The tables of a node with these features."""
     own = set(map(_name, FEATURES))
-    others = (
-        FeatureTables(feature.name, feature.tables, feature.migrations)
-        for feature in features
-        if feature.name not in own and (feature.tables or feature.migrations)
-    )
+    others = (feature.stored for feature in features if feature.name not in own and feature.tables)
     return StoreTables(
         partial(tables_of_server, tuple(features)),
         tuple(others),
@@ -295,7 +285,7 @@ def tables_of_server(features: tuple[Feature, ...] = ()) -> tuple[Table, ...]:
 
     A node erases rows of features that it does not have, too.
     """
-    present = {feature.name: feature.tables for feature in features}
+    present = {feature.name: feature.stored.tables for feature in features}
     tables: list[Table] = []
     for package in reversed(FEATURES):
         if (name := _name(package)) in present:
@@ -357,7 +347,6 @@ def check(config: Config, locations: Locations) -> None:
 
 def _paths(feature: Feature) -> Iterator[str]:
     yield from (row.path for row in feature.routes)
-    yield from (row.path for row in feature.operations)
     for dialect in feature.dialects:
         if dialect.path:
             yield dialect.path

@@ -312,7 +312,7 @@ def api_table_of(
     refuse_shared(features, operations)
     operations = (*operations, *(row for feature in features for row in feature.operations))
     routes = routes_of(operations)
-    others = (row for feature in features for row in feature.routes)
+    others = (row for feature in features for row in feature.routes if isinstance(row, Route))
     return (*routes, *others), commands_of(routes), document_of(operations)
 
 
@@ -321,7 +321,7 @@ def refuse_shared(features: Iterable[Feature], operations: Iterable[Operation]) 
     feature before it."""
     owners = dict.fromkeys(_answered((), operations), "the core")
     for feature in features:
-        own = _answered(feature.dialects, (*feature.routes, *feature.operations))
+        own = _answered(feature.dialects, feature.routes)
         commands = [*feature.wire.items(), *((each.name, each.readers or {}) for each in feature.dialects)]
         brought = {f"the command {name} of the dialect {to}" for to, rows in commands for name in rows}
         for each in chain(own, sorted(brought)):

@@ -210,7 +210,7 @@ class Node:
         for feature in self._features:
             core.learn_dialects(feature.dialects)
             core.join(feature.name, build_parts(feature, core))
-            core.metric_rows.append(feature.metric_rows)
+            core.metric_rows.append(feature.metrics)
         core.prepare()
         self.servers = Servers(core, self._features, self._create_application)
         core.storage.store.on_changes.append(self.learn_keys)

@@ -21,7 +21,7 @@ from imserver.notify import PushService
 from imserver.protocol.dialect import Dialect, Readers
 from imserver.storage.contract import Erasure
 from imserver.storage.store import Store
-from imserver.storage.tables import Migration, Table
+from imserver.storage.tables import FeatureTables, Migration, Table
 from imserver.transport.http1 import Streamed
 
 if TYPE_CHECKING:
@@ -90,13 +90,11 @@ class Feature(Struct, frozen=True, eq=False):
 
     ``build`` makes its parts from those of the core, once for each node. It may raise ConfigError.
     ``dialects``: served on their paths. ``wire``: dialect → its commands of clients there, which a row of
-    ``FeatureParts.commands`` each runs. ``routes``: each names the service that its functions get first.
-    ``settings``: those that it declares. ``problems``: those that none of its operations names.
-    ``operations``: its part of ``/api/v1``, which the document, batches and the router get. Those without a
-    function are answered by its views.
-    ``metrics``: module and attribute of its rows of the table of metrics, or a function that returns them;
-    called at the first scrape. ``uses``: names of features that
-    it needs; they come before it in the list. ``"webhooks?"`` is one that it uses if it is there.
+    ``FeatureParts.commands`` each runs. ``routes``: the operations are its part of ``/api/v1``, which the
+    document, batches and the router get; those without a function are answered by its views. Another route
+    names the service that its function gets first. ``settings``: those that it declares. ``metrics`` returns
+    its rows of the table of metrics, at the first scrape. ``uses``: names of features that it needs, which
+    come before it in the list. ``"webhooks?"`` is one that it uses if it is there.
     ``answers``: makes the objects that answer questions of the core, or hear what happens, before there are
     logins; see :class:`imserver.core.core.Core`.
     ``commands``: name of a command of ``imserver`` (one of ``imserver app`` or ``imserver key`` begins with
@@ -123,22 +121,20 @@ class Feature(Struct, frozen=True, eq=False):
     (``imserver backup --everything``). Both get the settings and the store. The first yields name, size and
     pieces of each file that the feature has besides its rows. The second also gets names and open files, of
     which it reads each before the next, and returns how many it has stored. They may raise ImserverError.
-    ``tables``: its tables, in the order of their deletion. A feature of this server has them in a module
-    ``tables``, which imports nothing else of it: nodes without the feature read it, too.
+    ``tables``: its tables, in the order of their deletion, then the steps that make them if the feature is of
+    another distribution, numbered from 1. A feature of this server has its tables in a module ``declared``,
+    which imports nothing else of it: nodes without the feature read it, too.
     ``push_services`` makes those by which notifications reach devices, from the settings and the apps: for a
     node, and for a command, where no node runs. They are closed at its end.
-    ``migrations``: the steps that make the tables of a feature of another distribution, numbered from 1.
-    ``face``: the version of ``imserver.plugin`` for which it was made. A node refuses a newer one.
     Everything is called in the order of the list of features.
     """
 
     name: str
     build: Callable[[Core], FeatureParts]
     dialects: tuple[Dialect, ...] = ()
-    routes: tuple[Route, ...] = ()
-    operations: tuple[Operation, ...] = ()
+    routes: Sequence[Route | Operation] = ()
     views: Views | None = None
-    metrics: tuple[str, str] | Callable[[], Sequence[Metric]] = lambda: ()
+    metrics: Callable[[], Iterable[Metric]] = tuple
     erasing: Callable[[Config, Store], AbstractContextManager[Erasure]] | None = None
     files: tuple[str, str, str] | None = None
     uses: tuple[str, ...] = ()
@@ -150,16 +146,20 @@ class Feature(Struct, frozen=True, eq=False):
     exports: tuple[str, str] | None = None
     imports: tuple[str, str] | None = None
     answers: Callable[[Foundation], tuple[object, ...]] | None = None
-    problems: tuple[HttpProblem, ...] = ()
     wire: Mapping[str, Readers] = {}
-    tables: tuple[Table, ...] = ()
-    migrations: tuple[Migration, ...] = ()
+    tables: tuple[Table | Migration, ...] = ()
     push_services: Callable[[Config, Tenants], tuple[PushService, ...]] | None = None
-    face: int = 1
 
-    def metric_rows(self) -> Sequence[Metric]:
-        """The rows of ``metrics``."""
-        if callable(self.metrics):
-            return self.metrics()
-        rows: Sequence[Metric] = getattr(import_module(self.metrics[0]), self.metrics[1])
-        return rows
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """Its part of ``/api/v1``."""
+        return tuple(row for row in self.routes if isinstance(row, Operation))
+
+    @property
+    def stored(self) -> FeatureTables:
+        """Its tables, and the steps that make them."""
+        return FeatureTables(
+            self.name,
+            tuple(row for row in self.tables if isinstance(row, Table)),
+            tuple(row for row in self.tables if not isinstance(row, Table)),
+        )

@@ -289,5 +289,5 @@ def preload_modules(config: Config) -> None:
         if feature.views is not None:
             feature.views.load()
             feature.views.preload()
-        feature.metric_rows()
+        feature.metrics()
     servers.api_table_of(features, declarations_of(own))

@@ -13,7 +13,7 @@ from imserver.cluster.registry import Lease, RegistryCounters
 from imserver.cluster.rpc.counters import RpcCounters
 from imserver.config.settings import KeySettings
 from imserver.http.views import create_api
-from imserver.messages.metrics import METRICS as OF_MESSAGES
+from imserver.messages import metrics as rows_of_messages
 from imserver.metric_table import METRICS, merge, render
 from imserver.metrics import Histogram, Metrics
 from tests.features import METRICS as ALL_METRICS
@@ -116,7 +116,7 @@ def test_every_counter_of_every_part_is_in_the_table() -> None:
         for number, field in enumerate(fields, 1):
             if type(getattr(counters, field)) is int:
                 setattr(counters, field, 1000 + number)
-        shown = samples(render(node, "n", OF_MESSAGES))
+        shown = samples(render(node, "n", rows_of_messages()))
         for number, field in enumerate(fields, 1):
             if type(getattr(counters, field)) is int and field not in SHOWN_OTHERWISE:
                 assert shown[f"{prefix}_{field}_total", 'node="n"'] == 1000 + number

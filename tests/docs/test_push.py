@@ -12,7 +12,7 @@ from imserver.api.v1.subscribers import MOST_AT_ONCE
 from imserver.dialects import pusher
 from imserver.dialects.centrifuge import api as centrifugo
 from imserver.dialects.centrifuge import streams as emulation
-from imserver.features import oauth
+from imserver.features.oauth import api as oauth
 from tests.conftest import StartServer
 from tests.docs.markdown import blocks, prose
 from tests.docs.play import at_server, exchanges, play_session
@@ -29,7 +29,7 @@ UNSHOWN = {
 """Routes for operators, and the API description."""
 FOREIGN = {
     (row.method, row.path)
-    for row in (*centrifugo.ROUTES, *emulation.ROUTES, *pusher.FEATURE.routes, *oauth.FEATURE.routes)
+    for row in (*centrifugo.ROUTES, *emulation.ROUTES, *pusher.FEATURE.routes, *oauth.ROUTES)
 }
 """Routes for the libraries of other servers, see docs/reference, and for browsers that a provider sends."""
 WANTED = sorted(

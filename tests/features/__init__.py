@@ -11,6 +11,7 @@ from imserver import metric_table
 from imserver.api.v1 import table
 from imserver.auth import rates
 from imserver.config.settings import Config
+from imserver.http.call import Route
 from imserver.node.feature_list import declarations_of, load_core, load_features, problems_of
 
 FEATURES = (*load_core(), *load_features(Config()))
@@ -20,16 +21,14 @@ DOCUMENTED = (*table.operations_of(DECLARED), *(row for feature in FEATURES for 
 OPERATIONS = tuple(row for row in DOCUMENTED if row.function is not None)
 _ROUTES = table.routes_of(DOCUMENTED)
 COMMANDS = table.commands_of(_ROUTES)
-ROUTES = (*_ROUTES, *(row for feature in FEATURES for row in feature.routes))
-FEATURE_OF = {(row.method, row.path): feature.name for feature in FEATURES for row in feature.routes}
-"""Method and path of a route → the feature that brings it."""
+ROUTES = (*_ROUTES, *(row for feature in FEATURES for row in feature.routes if isinstance(row, Route)))
 DIALECTS = tuple(dialect for feature in FEATURES for dialect in feature.dialects if dialect.path)
 READERS = {
     dialect: {name: read for feature in FEATURES for name, read in feature.wire.get(dialect, {}).items()}
     for dialect in ("cmd", "centrifuge", "protobuf")
 }
 """Dialect → the commands that features bring."""
-METRICS = (*metric_table.METRICS, *(row for feature in FEATURES for row in feature.metric_rows()))
+METRICS = (*metric_table.METRICS, *(row for feature in FEATURES for row in feature.metrics()))
 document = table.document_of(DOCUMENTED)
 PROBLEMS = {problem.code: problem for problem in problems_of(FEATURES)}
 """By code, in the order of their status."""

@@ -20,6 +20,4 @@ def _build(core: Core) -> FeatureParts:
 
 
 # This row gives the dialect its name in settings. It has no WebSocket path, and a codec for each app.
-FEATURE = Feature(
-    NAME, _build, dialects=(SseDialect(""),), operations=tuple(routes.rows), uses=("messages?",)
-)
+FEATURE = Feature(NAME, _build, dialects=(SseDialect(""),), routes=routes.rows, uses=("messages?",))

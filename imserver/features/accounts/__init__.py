@@ -25,7 +25,7 @@ FEATURE = Feature(
     "accounts",
     parts.build,
     erasing=parts.erasing,
-    operations=(
+    routes=(
         *api.routes.rows,
         *factors_api.routes.rows,
         *people_api.routes.rows,

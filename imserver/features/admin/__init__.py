@@ -9,7 +9,7 @@ from imserver.plugin import Feature, Views
 FEATURE = Feature(
     "admin",
     build,
-    operations=tuple(api.routes.rows),
+    routes=api.routes.rows,
     views=Views(("imserver.features.admin.page", "create_page")),
     uses=("pages",),
 )

@@ -5,16 +5,42 @@ The log decides which answer counts, and every node with stored messages lets us
 deadlines.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from imserver.features.ask import api
 from imserver.features.ask.declared import SETTINGS
-from imserver.features.ask.parts import build
+from imserver.features.ask.parts import AskParts, build
 from imserver.plugin import Feature
+from imserver.plugin.messages import MessageLog
+
+if TYPE_CHECKING:
+    from imserver.plugin.metrics import Metric
+
+
+def metrics() -> tuple[Metric, ...]:
+    """Its rows of the table of metrics, at the first scrape."""
+    from imserver.plugin.metrics import Metric  # most nodes start without it
+
+    events = ("ask", "answer", "refuse", "cancel", "expire", "escalate", "remind")
+    return (
+        Metric(
+            "imserver_asks_total",
+            "counter",
+            "Questions asked over HTTP, and what happened to questions. refuse: an answer came too late",
+            lambda core: {event: core.storage.store.part(MessageLog).asks.counts[event] for event in events},
+            label="event",
+        ),
+        Metric(
+            "imserver_ask_waits",
+            "gauge",
+            "Requests that wait for an answer to a question",
+            lambda core: core.service(AskParts).waits.count,
+        ),
+    )
+
 
 FEATURE = Feature(
-    "ask",
-    build,
-    operations=tuple(api.routes.rows),
-    uses=("messages",),
-    metrics=("imserver.features.ask.metrics", "METRICS"),
-    settings=SETTINGS,
+    "ask", build, routes=api.routes.rows, uses=("messages",), metrics=metrics, settings=SETTINGS
 )

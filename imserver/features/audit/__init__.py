@@ -1,15 +1,49 @@
 """The audit log: who has changed what, to whom, when and from where, in rows that nobody changes unseen."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from imserver.features.audit import api
-from imserver.features.audit.audit_log import answers, build
+from imserver.features.audit.audit_log import AuditLog, answers, build
 from imserver.features.audit.declared import SETTINGS, TABLES
 from imserver.plugin import Feature
+
+if TYPE_CHECKING:
+    from imserver.plugin.metrics import Metric
+
+
+def metrics() -> tuple[Metric, ...]:
+    """Its rows of the table of metrics, at the first scrape."""
+    from imserver.plugin.metrics import Metric  # most nodes start without it
+
+    return (
+        Metric(
+            "imserver_audit_acts_total",
+            "counter",
+            "Acts that were stored in the audit log",
+            lambda core: core.service(AuditLog).stored,
+        ),
+        Metric(
+            "imserver_audit_logged_total",
+            "counter",
+            "Acts that were written to the log, because the database did not store them in time",
+            lambda core: core.service(AuditLog).logged,
+        ),
+        Metric(
+            "imserver_audit_waiting",
+            "gauge",
+            "Acts that wait for the database",
+            lambda core: core.service(AuditLog).waiting,
+        ),
+    )
+
 
 FEATURE = Feature(
     "audit",
     build,
-    operations=tuple(api.routes.rows),
-    metrics=("imserver.features.audit.metrics", "METRICS"),
+    routes=api.routes.rows,
+    metrics=metrics,
     answers=answers,
     settings=SETTINGS,
     tables=TABLES,

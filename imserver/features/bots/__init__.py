@@ -13,8 +13,7 @@ __all__ = ["FEATURE", "BotStore"]
 FEATURE = Feature(
     "bots",
     parts.build,
-    routes=incoming.ROUTES,
-    operations=(*api.routes.rows, *incoming.routes.rows, *answers_api.routes.rows),
+    routes=(*incoming.ROUTES, *api.routes.rows, *incoming.routes.rows, *answers_api.routes.rows),
     wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
     uses=("messages", "webhooks", "accounts", "groups"),
     settings=SETTINGS,

@@ -13,7 +13,7 @@ from imserver.plugin import Feature
 FEATURE = Feature(
     "erasure",
     build,
-    operations=tuple(routes.rows),
+    routes=routes.rows,
     uses=("messages?", "accounts?"),
     commands={
         "erase": ("imserver.features.erasure.command", "erase", "Erase a user, or compact the database.")

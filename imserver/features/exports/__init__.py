@@ -41,7 +41,7 @@ def _erasing(config: Config, store: Store) -> Iterator[Erasure]:
 FEATURE = Feature(
     "exports",
     _build,
-    operations=tuple(api.routes.rows),
+    routes=api.routes.rows,
     views=Views(("imserver.features.exports.views", "create_export_view")),
     erasing=_erasing,
     uses=("messages?", "audit?", "uploads?"),

@@ -14,7 +14,7 @@ from imserver.plugin import Feature
 FEATURE = Feature(
     "groups",
     build,
-    operations=tuple(api.routes.rows),
+    routes=api.routes.rows,
     wire={"centrifuge": METHODS},
     uses=("messages",),
     settings=SETTINGS,

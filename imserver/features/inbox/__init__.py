@@ -17,7 +17,7 @@ from imserver.plugin import Feature
 FEATURE = Feature(
     "inbox",
     build,
-    operations=tuple(api.routes.rows),
+    routes=api.routes.rows,
     wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
     uses=("messages",),
     settings=SETTINGS,

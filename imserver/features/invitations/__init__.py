@@ -10,7 +10,7 @@ from imserver.plugin import Feature, FeatureParts
 FEATURE = Feature(
     "invitations",
     lambda core: FeatureParts((Invitations(core),)),
-    operations=tuple(api.routes.rows),
+    routes=api.routes.rows,
     uses=("messages", "accounts", "groups"),
     settings=SETTINGS,
     commands={

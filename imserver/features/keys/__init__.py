@@ -27,7 +27,7 @@ FEATURE = Feature(
     "keys",
     build,
     settings=SETTINGS,
-    operations=tuple(api.routes.rows),
+    routes=api.routes.rows,
     tables=TABLES,
     commands={"key usage": ("imserver.features.keys.command", "usage", "Show what a key did.")},
 )

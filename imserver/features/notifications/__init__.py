@@ -2,14 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from imserver.features.notifications import api, audience_api, token_api
 from imserver.features.notifications.declared import SETTINGS, TABLES
-from imserver.features.notifications.parts import build
+from imserver.features.notifications.parts import build, notifications_of
 from imserver.plugin import Feature
 
+if TYPE_CHECKING:
+    from imserver.plugin.metrics import Metric
+
 _COMMANDS: Final = "imserver.features.notifications.command"
+
+
+def metrics() -> tuple[Metric, ...]:
+    """Its rows of the table of metrics, at the first scrape."""
+    from imserver.plugin.metrics import Metric  # most nodes start without it
+
+    return (
+        Metric(
+            "imserver_notifications_total",
+            "counter",
+            "Notifications by kind, and what became of them",
+            lambda node: {
+                **dict(notifications_of(node).deliveries.counts.items()),
+                **notifications_of(node).mails.counts,
+            },
+            label="app kind result",
+        ),
+        Metric(
+            "imserver_notification_audiences",
+            "gauge",
+            "Audiences that have not ended, on the node that goes through them",
+            lambda node: notifications_of(node).audiences.active,
+            label="app",
+        ),
+        Metric(
+            "imserver_notifications_lost_total",
+            "counter",
+            "Users for whom the notification of a push could not be stored",
+            lambda node: notifications_of(node).pushes.lost,
+            label="app",
+        ),
+    )
 
 
 FEATURE = Feature(
@@ -17,8 +52,8 @@ FEATURE = Feature(
     build,
     uses=("messages", "webhooks", "accounts"),
     settings=SETTINGS,
-    operations=(*api.routes.rows, *audience_api.routes.rows, *token_api.routes.rows),
-    metrics=("imserver.features.notifications.metrics", "METRICS"),
+    routes=(*api.routes.rows, *audience_api.routes.rows, *token_api.routes.rows),
+    metrics=metrics,
     doctor={
         "--notify": (_COMMANDS, "notify", "Send a test to the endpoints of a user.", "APP/USER"),
         "--mail": (_COMMANDS, "mail", "Send a test mail.", "ADDRESS"),

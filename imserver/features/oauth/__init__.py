@@ -10,8 +10,7 @@ from imserver.plugin import Feature, FeatureParts
 FEATURE = Feature(
     "oauth",
     lambda core: FeatureParts((OAuth(core),)),
-    routes=api.ROUTES,
-    operations=tuple(api.routes.rows),
+    routes=(*api.ROUTES, *api.routes.rows),
     uses=("pages", "accounts"),
     settings=SETTINGS,
     tables=TABLES,

@@ -6,6 +6,7 @@ The server fetches the page, never a client, and only from public addresses. A p
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imserver.features.previews.api import routes
 from imserver.features.previews.declared import SETTINGS, TABLES, PreviewSettings
@@ -14,6 +15,9 @@ from imserver.plugin import Feature, FeatureParts
 from imserver.plugin.runtime import PublicRequests, every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
+
+if TYPE_CHECKING:
+    from imserver.plugin.metrics import Metric
 
 
 def _build(core: Core) -> FeatureParts:
@@ -28,11 +32,44 @@ def _build(core: Core) -> FeatureParts:
     )
 
 
+def metrics() -> tuple[Metric, ...]:
+    """Its rows of the table of metrics, at the first scrape."""
+    from imserver.plugin.metrics import Metric  # most nodes start without it
+
+    return (
+        *(
+            Metric(
+                f"imserver_previews_{name}_total",
+                "counter",
+                text,
+                lambda core, name=name: core.service(Previews).counts[name],  # type: ignore[misc]
+            )
+            for name, text in {
+                "made": "Previews of links made",
+                "failed": "Links whose page has no preview or could not be fetched",
+                "refused": "Links that were not fetched, because there were too many",
+            }.items()
+        ),
+        Metric(
+            "imserver_preview_bytes_total",
+            "counter",
+            "Bytes fetched for previews",
+            lambda core: core.service(Previews).bytes,
+        ),
+        Metric(
+            "imserver_previews_waiting",
+            "gauge",
+            "Links that wait or are being fetched",
+            lambda core: core.service(Previews).waiting,
+        ),
+    )
+
+
 FEATURE = Feature(
     "previews",
     _build,
-    operations=tuple(routes.rows),
-    metrics=("imserver.features.previews.metrics", "METRICS"),
+    routes=routes.rows,
+    metrics=metrics,
     uses=("messages", "uploads"),
     settings=SETTINGS,
     tables=TABLES,

@@ -6,6 +6,4 @@ from imserver.features.quotas.declared import SETTINGS, TABLES
 from imserver.features.quotas.quotas import build, routes
 from imserver.plugin import Feature
 
-FEATURE = Feature(
-    "quotas", build, operations=tuple(routes.rows), settings=SETTINGS, tables=TABLES, uses=("messages?",)
-)
+FEATURE = Feature("quotas", build, routes=routes.rows, settings=SETTINGS, tables=TABLES, uses=("messages?",))

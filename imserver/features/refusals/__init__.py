@@ -11,7 +11,7 @@ from imserver.plugin import Feature
 FEATURE = Feature(
     "refusals",
     build,
-    operations=tuple(api.routes.rows),
+    routes=api.routes.rows,
     uses=("accounts?",),
     answers=answers,
     commands={

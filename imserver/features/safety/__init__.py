@@ -15,7 +15,7 @@ from imserver.plugin import Feature
 FEATURE = Feature(
     "safety",
     build,
-    operations=(*api.reports.rows, *api.moderation.rows),
+    routes=(*api.reports.rows, *api.moderation.rows),
     wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
     uses=("messages", "groups?", "accounts?"),
     settings=SETTINGS,

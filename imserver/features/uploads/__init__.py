@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
 
 from imserver.features.uploads.api import OPERATIONS, is_streamed
 from imserver.features.uploads.contract import Upload
@@ -13,6 +14,9 @@ from imserver.plugin import Feature, FeatureParts, Views
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Erasure, Store
+
+if TYPE_CHECKING:
+    from imserver.plugin.metrics import Metric
 
 __all__ = ["FEATURE", "Offer", "Upload", "UploadSettings", "Uploads"]
 
@@ -32,12 +36,32 @@ def _erasing(config: Config, store: Store) -> Iterator[Erasure]:
         yield uploads.erasure
 
 
+def metrics() -> tuple[Metric, ...]:
+    """Its rows of the table of metrics, at the first scrape."""
+    from imserver.plugin.metrics import Metric  # most nodes start without it
+
+    return tuple(
+        Metric(
+            f"imserver_{name}_total",
+            "counter",
+            text,
+            lambda core, name=name: getattr(core.service(Uploads).counters, name),  # type: ignore[misc]
+        )
+        for name, text in {
+            "uploads": "Files uploaded",
+            "upload_bytes": "Bytes of these files",
+            "uploads_refused": "Uploads refused",
+            "downloads": "Files, thumbnails and parts of files sent",
+        }.items()
+    )
+
+
 FEATURE = Feature(
     "uploads",
     _build,
-    operations=OPERATIONS,
+    routes=OPERATIONS,
     views=Views(("imserver.features.uploads.tus", "create_views"), is_streamed),
-    metrics=("imserver.features.uploads.metrics", "METRICS"),
+    metrics=metrics,
     erasing=_erasing,
     files=("imserver.features.uploads.archive", "read_files", "write_files"),
     commands={

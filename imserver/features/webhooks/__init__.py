@@ -1,6 +1,6 @@
 """Webhooks: the back ends of apps hear what happens, review messages, and decide about clients."""
 
-from imserver.features.webhooks import api, parts
+from imserver.features.webhooks import api, metrics, parts
 from imserver.features.webhooks.consumer import Failure
 from imserver.features.webhooks.declared import SETTINGS, TABLES
 from imserver.features.webhooks.log_window import HookSender, LogHook, LogHooks
@@ -15,8 +15,8 @@ FEATURE = Feature(
     "webhooks",
     parts.build,
     settings=SETTINGS,
-    operations=tuple(api.routes.rows),
-    metrics=("imserver.features.webhooks.metrics", "METRICS"),
+    routes=api.routes.rows,
+    metrics=metrics.rows,
     answers=parts.answers,
     erasing=erasing,
     tables=TABLES,

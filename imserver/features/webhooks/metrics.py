@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from operator import attrgetter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from imserver.features.webhooks.parts import webhooks_of
-from imserver.plugin.metrics import Metric
+
+if TYPE_CHECKING:
+    from imserver.plugin.metrics import Metric
 
 _EVENTS: Final = {
     "delivered": "Events that back ends and URLs of bots accepted",
@@ -41,34 +43,37 @@ def _read(path: str) -> Callable[[Any], Any]:
     return read
 
 
-def _counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:
-    for name, help_ in helps.items():
-        yield Metric(f"{prefix}_{name}_total", "counter", help_, _read(f"{path}.{name}"), "app")
+def rows() -> tuple[Metric, ...]:
+    """The rows, at the first scrape."""
+    from imserver.plugin.metrics import Metric  # most nodes start without it
 
+    def counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:
+        for name, help_ in helps.items():
+            yield Metric(f"{prefix}_{name}_total", "counter", help_, _read(f"{path}.{name}"), "app")
 
-METRICS: Final = (
-    Metric(
-        "imserver_webhook_waiting",
-        "gauge",
-        "Events that wait to be sent to back ends and bots",
-        _read("tally.waiting"),
-        "app",
-    ),
-    Metric(
-        "imserver_webhook_waiting_bytes",
-        "gauge",
-        "Bytes of these events, of all apps",
-        _read("tally.waiting_bytes"),
-    ),
-    Metric(
-        "imserver_webhook_backlog",
-        "gauge",
-        "Durable events, and entries of logs, that this node has to deliver",
-        _read("feeds.backlog"),
-        "app",
-    ),
-    *_counters("imserver_webhook", "tally", _EVENTS),
-    *_counters("imserver_authorise", "back_ends.authoriser", _AUTHORISE),
-    *_counters("imserver_review", "reviews", _REVIEWS),
-    *_counters("imserver_back_end", "back_ends", _DECISIONS),
-)
+    return (
+        Metric(
+            "imserver_webhook_waiting",
+            "gauge",
+            "Events that wait to be sent to back ends and bots",
+            _read("tally.waiting"),
+            "app",
+        ),
+        Metric(
+            "imserver_webhook_waiting_bytes",
+            "gauge",
+            "Bytes of these events, of all apps",
+            _read("tally.waiting_bytes"),
+        ),
+        Metric(
+            "imserver_webhook_backlog",
+            "gauge",
+            "Durable events, and entries of logs, that this node has to deliver",
+            _read("feeds.backlog"),
+            "app",
+        ),
+        *counters("imserver_webhook", "tally", _EVENTS),
+        *counters("imserver_authorise", "back_ends.authoriser", _AUTHORISE),
+        *counters("imserver_review", "reviews", _REVIEWS),
+        *counters("imserver_back_end", "back_ends", _DECISIONS),
+    )

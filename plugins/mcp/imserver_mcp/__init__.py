@@ -31,7 +31,5 @@ FEATURE: Final = Feature(
     routes=ROUTES,
     uses=("messages", "webhooks", "accounts?", "groups?", "bots?", "uploads?", "ask?"),
     settings=SETTINGS,
-    tables=TABLES,
-    migrations=STEPS,
-    face=3,
+    tables=(*TABLES, *STEPS),
 )

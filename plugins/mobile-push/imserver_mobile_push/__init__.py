@@ -37,5 +37,4 @@ FEATURE: Final = Feature(
     uses=("notifications",),
     settings=SETTINGS,
     push_services=services_of,
-    face=3,
 )

@@ -46,6 +46,6 @@ class FakeService:
 
 SERVICE = FakeService()
 FEATURE = Feature(
-    "fakepush", lambda _core: FeatureParts(), push_services=lambda _config, _tenants: (SERVICE,), face=3
+    "fakepush", lambda _core: FeatureParts(), push_services=lambda _config, _tenants: (SERVICE,)
 )
 """A feature of another distribution that brings a push service."""

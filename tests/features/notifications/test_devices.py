@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from imserver.features.notifications import metrics
 from imserver.features.notifications.audiences import AudienceRows
 from imserver.features.notifications.contract import Audience, AudienceContent, AudienceTarget
-from imserver.features.notifications.metrics import METRICS
 from imserver.plugin.wire import Notify, PushNotice
 from tests.features import sections
 from tests.security.node_harness import ADMIN, PUSH, Harness, config
@@ -151,7 +151,7 @@ def test_a_back_end_notifies_an_audience_and_follows_it(node: Harness, service: 
     until(lambda: state()["state"] == "done")
     done = state()
     assert (done["users"], done["devices"], done["taken"], done["dropped"]) == (3, 2, 2, 0)
-    counts: dict[str, Any] = {metric.name: metric.read(node.node.core) for metric in METRICS}
+    counts: dict[str, Any] = {metric.name: metric.read(node.node.core) for metric in metrics()}
     assert counts["imserver_notifications_total"]["201", "audience", "taken"] == 2
     assert counts["imserver_notification_audiences"].keys() <= {"201"}
     (notice,) = notices(service, "t-hal")

@@ -13,5 +13,5 @@ def test_every_counter_is_a_metric() -> None:
     counters = UploadCounters(1, 2, 3, 4)
     service = SimpleNamespace(counters=counters)
     node: Any = SimpleNamespace(service={Uploads: service}.get)
-    shown = {metric.name: metric.read(node) for metric in FEATURE.metric_rows()}
+    shown = {metric.name: metric.read(node) for metric in FEATURE.metrics()}
     assert shown == {f"imserver_{name}_total": value for name, value in asdict(counters).items()}
