@@ -27,7 +27,8 @@ import click
 import msgspec
 
 from imserver.clock import CLOCK_SECONDS
-from imserver.cluster.redis.connection import address_of, connection_to
+from imserver.cluster.redis.connection import address_of
+from imserver.cluster.redis.pipeline import ask, connect
 from imserver.cluster.registry import advertised_address
 from imserver.config.declared import marked
 from imserver.config.settings import Config
@@ -317,16 +318,16 @@ def _redis(config: Config) -> Findings:
     if address.kind == "cluster":
         yield Finding("ok", "Redis", f"{address.text}: Redis Cluster is not checked")
         return
-    connection = connection_to(address, PROBE_SECONDS)
+    sock = None
     try:
-        connection.connect()
-        info = _ask_redis(connection, "INFO", "server").decode()
+        sock = connect(address, PROBE_SECONDS)
+        info = ask(sock, "INFO", "server").decode()
         times = []
         for _ in range(_TRIES):
             before = perf_counter()
-            _ask_redis(connection, "PING")
+            ask(sock, "PING")
             times.append(perf_counter() - before)
-        seconds, microseconds = _ask_redis(connection, "TIME")
+        seconds, microseconds = ask(sock, "TIME")
     except Exception as error:
         yield Finding(
             "fail",
@@ -337,7 +338,8 @@ def _redis(config: Config) -> Findings:
         )
         return
     finally:
-        connection.disconnect()
+        if sock is not None:
+            sock.close()
     version = next((line[14:] for line in info.splitlines() if line.startswith("redis_version:")), "unknown")
     yield _finding(
         tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < MIN_REDIS,
@@ -351,11 +353,6 @@ def _redis(config: Config) -> Findings:
         "Redis round trip", median(times), "every login waits for one round trip", "move Redis nearer"
     )
     yield _clock("clock and Redis", int(seconds) + int(microseconds) / 1e6 - time())
-
-
-def _ask_redis(connection: Any, *command: str) -> Any:
-    connection.send_command(*command)
-    return connection.read_response()
 
 
 def _speed(name: str, seconds: float, meaning: str, mend: str) -> Finding:

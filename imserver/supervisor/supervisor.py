@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Final
 
+from imserver.cluster.redis.connection import address_of
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.logging import Logs, open_logs
@@ -269,7 +270,8 @@ def preload_modules(config: Config) -> None:
         "imserver.transport.one_request",
     ]
     if config.clustered:
-        names.append("imserver.core.cluster")
+        library = ["imserver.cluster.redis.library"] if address_of(config.redis).needs_library else []
+        names += ["imserver.core.cluster", *library]
     if config.server.http == "wsgi":
         names.append("imserver.transport.wsgi")
     if any(tenant.jwt for tenant in config.apps.values()):

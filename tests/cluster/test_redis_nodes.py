@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from imserver.cluster.redis import presence, recovery, registry
+from imserver.cluster.redis.connection import RedisUnavailable
 from imserver.cluster.redis.lease import LeaseKeeper, LeaseLost
-from imserver.cluster.redis.pipeline import Command, RedisUnavailable
+from imserver.cluster.redis.pipeline import Command
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.redis.scripts import EPOCH, LEASE_DATA, LEASES, LIFE, VERSION
 from imserver.cluster.registry import Claim, Session, SessionRef

@@ -14,14 +14,12 @@ from copy import deepcopy
 from fnmatch import fnmatchcase
 from hashlib import sha1
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 from hiredis import Reader
 from lupa import lua51
-from redis.connection import DefaultParser
 
-from imserver.cluster.redis.connection import DirectSocket
+from imserver.cluster.redis.connection import DirectSocket, RedisUnavailable
 from tests.worlds.loop import EPOCH, Owner, VirtualLoop
 from tests.worlds.network import DESCRIPTORS, Pipe, Route
 
@@ -452,7 +450,7 @@ class SimConnection:
 
 
 class RedisClients:
-    """Makes connections for nodes, as :func:`imserver.cluster.redis.connection.connection_to` does."""
+    """Makes connections for nodes, as :func:`imserver.cluster.redis.pipeline.connect` does."""
 
     def __init__(self, loop: VirtualLoop, server: SimRedis, route: Callable[[str, str], Route]) -> None:
         self.loop = loop
@@ -461,38 +459,18 @@ class RedisClients:
         self.sockets: dict[int, SimRedisSocket] = {}
         loop.readable = lambda fd: fd in self.sockets and self.sockets[fd].is_readable
 
-    def connect(self, _address: object, _seconds: float) -> Any:
-        """A connection that is not open yet."""
-        return RedisConnection(self, self.loop.current)
-
-
-class RedisConnection:
-    """In place of a connection of redis-py."""
-
-    def __init__(self, clients: RedisClients, owner: Owner) -> None:
-        self._clients = clients
-        self._owner = owner
-        self._sock: SimRedisSocket | None = None
-        self._parser = SimpleNamespace(parse_error=DefaultParser.parse_error)
-
-    def connect(self) -> None:
-        """Connect. Switches."""
+    def connect(self, _address: object, _seconds: float) -> SimRedisSocket:
+        """An open connection. Switches."""
         import gevent
 
-        clients, name = self._clients, self._owner.name
-        there, back = clients.route(name, "redis"), clients.route("redis", name)
+        owner = self.loop.current
+        there, back = self.route(owner.name, "redis"), self.route("redis", owner.name)
         while there.cut_at is not None or back.cut_at is not None:
             gevent.sleep(0.1)  # until the time limit
         gevent.sleep(there.delay() + back.delay())
-        if clients.server.is_down:
-            raise ConnectionRefusedError("connection refused")
-        self._sock = SimRedisSocket(clients, self._owner, there, back)
-
-    def disconnect(self) -> None:
-        """Close it."""
-        sock, self._sock = self._sock, None
-        if sock is not None:
-            sock.close()
+        if self.server.is_down:
+            raise RedisUnavailable("connection refused")
+        return SimRedisSocket(self, owner, there, back)
 
 
 class SimRedisSocket(DirectSocket):

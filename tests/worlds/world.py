@@ -358,7 +358,7 @@ class Simulation:
             ("imserver.storage.database:direct_statements", self.database.statements),
             ("imserver.storage.database:make_engine", self.database.engine),
             ("imserver.storage.database:refuse_damaged", _nothing),  # reads megabytes at each start
-            ("imserver.cluster.redis.pipeline:connection_to", self.redis_clients.connect),
+            ("imserver.cluster.redis.pipeline:connect", self.redis_clients.connect),
             ("imserver.core.cluster:Rpc", self.rpc.make),
             ("imserver.transport.poller:make", SimPoller),
             ("imserver.node.node:gc", _NoCollector),

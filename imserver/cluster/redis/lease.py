@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import msgspec
-from redis.exceptions import ResponseError
 
-from imserver.cluster.redis.pipeline import Command, RedisLink, RedisUnavailable
+from imserver.cluster.redis.connection import ErrorReply, RedisUnavailable
+from imserver.cluster.redis.pipeline import Command, RedisLink
 from imserver.cluster.redis.scripts import ACTION_SERVERS, EPOCH_MS, JOIN, LEAVE, RENEW, SERVERS, lease_keys
 from imserver.cluster.registry import Lease
 from imserver.errors import StartError
@@ -249,7 +249,7 @@ class LeaseKeeper:
         finally:
             if not written:
                 self._written, self._listed_at, self.table.version = b"", 0.0, b"-1"
-        if isinstance(reply, ResponseError):
+        if isinstance(reply, ErrorReply):
             raise RedisUnavailable(f"command refused: {reply}", refused=True)
         return reply
 

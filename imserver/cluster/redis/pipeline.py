@@ -17,35 +17,25 @@ import secrets
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from time import monotonic
+from types import ModuleType
 from typing import Any, Final
 
 import gevent
 from gevent.hub import Waiter, get_hub
 from hiredis import PushNotification, Reader, pack_command
-from redis.cluster import ClusterNode, RedisCluster
-from redis.exceptions import (
-    AuthenticationError,
-    ClusterDownError,
-    ConnectionError,
-    InvalidResponse,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
-    RedisError,
-    ResponseError,
-    TimeoutError,
-    TryAgainError,
-)
 
 from imserver.cluster.redis.connection import (
     ENABLE,
+    INCOMPLETE,
     DirectSocket,
+    ErrorReply,
     RedisAddress,
+    RedisUnavailable,
     TrackedKeys,
-    connection_to,
-    limits_of,
+    new_reader,
+    open_socket,
 )
 from imserver.cluster.redis.scripts import BEGIN_LIFE, EPOCH, LIFE, TEXT_OF
 from imserver.cluster.registry import RegistryCounters
@@ -294,15 +284,9 @@ def _words(command: Command) -> Sequence[Any]:
 
 
 #: in replies that say that the server as a whole cannot serve now; scripts pass them on inside longer texts
-_AWAY: Final = re.compile(r"\b(READONLY|OOM|MISCONF|BUSY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|UNKILLABLE)\b")
-
-
-class RedisUnavailable(Exception):
-    """Redis did not answer in time, or at all. ``refused``: it rejected the user, password or command."""
-
-    def __init__(self, cause: str, *, refused: bool = False) -> None:
-        super().__init__(cause)
-        self.refused = refused
+_AWAY: Final = re.compile(
+    r"^TRYAGAIN|\b(READONLY|OOM|MISCONF|BUSY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|UNKILLABLE)\b"
+)
 
 
 Done = Callable[[list[Any] | RedisUnavailable | None], None]
@@ -322,22 +306,21 @@ class RedisLink:
         self.counters = counters
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands and return their replies; a failed one has a ``ResponseError`` there. Switches.
+        """Send commands and return their replies; a failed one has an ``ErrorReply`` there. Switches.
 
         Raises :class:`RedisUnavailable`.
         """
-        # Not an error that redis-py would catch and retry.
+        # Not an error that redis-py, which connects to some addresses, would catch and retry.
         timer = gevent.Timeout(self.seconds)
         timer.start()
         try:
             return self._exchange(commands)
-        except (RedisError, RedisClusterException, OSError) as error:
+        except RedisUnavailable as error:
             self.close()
             self.counters.errors += 1
-            self.counters.timeouts += isinstance(error, TimeoutError)
-            refused = isinstance(error, AuthenticationError)
+            self.counters.timeouts += error.late
             text = str(error).strip(". ") or type(error).__name__
-            raise RedisUnavailable(text, refused=refused) from None
+            raise RedisUnavailable(text, refused=error.refused) from None
         except gevent.Timeout as timeout:
             self.close()
             if timeout is not timer:
@@ -348,7 +331,7 @@ class RedisLink:
 
     @abstractmethod
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Exchange them without a time limit. Raises errors of redis-py."""
+        """Exchange them without a time limit. Raises RedisUnavailable."""
 
     def _no_answer(self) -> RedisUnavailable:
         """Count an exchange that took too long."""
@@ -378,18 +361,69 @@ def open_link(
     """
     if address.kind == "cluster":
         return ClusterLink(address, seconds, counters)
-    return ServerLink(connection_to(address, seconds), seconds, counters, tracked)
+    if address.needs_library:
+        library().checked(address)
+    return ServerLink(address, seconds, counters, tracked)
+
+
+def library() -> ModuleType:
+    """Imports redis-py: 11 MB of a node's memory and 150 ms of CPU at its start."""
+    return import_module("imserver.cluster.redis.library")
 
 
 _RECEIVE_BYTES: Final = 65536
-_INCOMPLETE: Final = object()
+
+
+def connect(address: RedisAddress, seconds: float) -> Any:
+    """A socket to the server, or to the master behind the sentinels, logged in. Switches. Raises
+    RedisUnavailable."""
+    options = address.options
+    host, port = address.hosts[0] if address.hosts else (options["path"], 0)
+    if address.service:
+        host, port = library().master(address, seconds)
+    try:
+        sock: Any = open_socket(host, port, seconds)
+        try:
+            if address.needs_library:
+                sock = library().secured(sock, address, host)
+            user, password = options.get("username"), options.get("password")
+            if user or password:
+                ask(sock, "AUTH", *((user,) if user else ()), password or "")
+            if name := options.get("client_name"):
+                ask(sock, "CLIENT", "SETNAME", name)
+            if options.get("db"):
+                ask(sock, "SELECT", options["db"])
+        except BaseException:
+            sock.close()
+            raise
+    except TimeoutError:
+        raise RedisUnavailable("Timeout connecting to server", late=True) from None
+    except OSError as error:
+        where = f"{host}:{port}" if port else host
+        why = "".join(f" {text}." for text in error.args[1:])
+        raise RedisUnavailable(f"Error {error.args[0]} connecting to {where}.{why}") from None
+    return sock
+
+
+def ask(sock: Any, *command: Any) -> Any:
+    """The reply to a command over a socket of ours alone. Switches. Raises RedisUnavailable and OSError."""
+    sock.sendall(pack_command(command))
+    reader = new_reader()
+    while (reply := reader.gets()) is INCOMPLETE:
+        data = sock.recv(_RECEIVE_BYTES)
+        if not data:
+            raise RedisUnavailable("Connection closed by server.")
+        reader.feed(data)
+    if isinstance(reply, Exception):
+        raise _away(reply) or RedisUnavailable(str(reply))
+    return reply
 
 
 class ServerLink(RedisLink):
     """A link to one server, or to the master that sentinels name.
 
-    redis-py connects; commands and replies use its socket directly. Measured: its layers took 9 of the 35 µs
-    of an exchange with one command, and half of the 1.9 µs per command of one with a hundred.
+    Commands and replies use the socket directly. Measured: layers of redis-py took 9 of the 35 µs of an
+    exchange with one command, and half of the 1.9 µs per command of one with a hundred.
 
     Each connection begins with the script that notes the life of the data. So every other script finds there
     whether the server may lack what was written before, also one that is repeated on another server.
@@ -399,10 +433,14 @@ class ServerLink(RedisLink):
     """
 
     def __init__(
-        self, connection: Any, seconds: float, counters: RegistryCounters, tracked: TrackedKeys | None = None
+        self,
+        address: RedisAddress,
+        seconds: float,
+        counters: RegistryCounters,
+        tracked: TrackedKeys | None = None,
     ) -> None:
         super().__init__(seconds, counters)
-        self._connection = connection
+        self._address = address
         self._tracked = tracked
         self._done: Done | None = None
         """Called when the exchange that was begun has ended."""
@@ -412,8 +450,8 @@ class ServerLink(RedisLink):
         self._began = 0.0
         self._watchers: tuple[Any, ...] = ()
         """For replies, for room to send, for the time limit."""
-        self._connected = False
         self._socket: Any = None
+        """None: there is no connection."""
         self._raw: Any = None
         """The same without gevent."""
         self._reader: Any = None
@@ -421,27 +459,20 @@ class ServerLink(RedisLink):
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         try:
             return _send_loaded(self._send, commands)
-        except AuthenticationError:
-            raise
-        except ConnectionError:
+        except RedisUnavailable as error:
+            if error.refused or error.late:
+                raise
             return _send_loaded(self._send, commands)
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
-        connection, count, tracked = self._connection, len(commands), self._tracked
+        count, tracked = len(commands), self._tracked
         try:
-            begins = not self._connected
+            begins = self._socket is None
             if begins:
-                connection.connect()
-                self._connected = True
-                self._socket = connection._sock
+                self._socket, self._reader = connect(self._address, self.seconds), new_reader()
                 self._socket.settimeout(None)  # the whole exchange has a time limit
-                self._reader = Reader(
-                    protocolError=InvalidResponse,
-                    replyError=connection._parser.parse_error,
-                    notEnoughData=_INCOMPLETE,
-                )
                 if isinstance(self._socket, DirectSocket):
-                    self._raw, loop = connection._sock._sock, get_hub().loop
+                    self._raw, loop = self._socket._sock, get_hub().loop  # type: ignore[attr-defined]
                     descriptor = self._socket.fileno()
                     self._watchers = (
                         loop.io(descriptor, 1),
@@ -467,37 +498,34 @@ class ServerLink(RedisLink):
                 life_reply = replies[first - 1]
                 self.life = life_reply if isinstance(life_reply, bytes) else b""
                 if tracked is not None:
-                    tracked.enabled = not any(isinstance(each, RedisError) for each in replies[: len(ENABLE)])
+                    tracked.enabled = not any(isinstance(each, ErrorReply) for each in replies[: len(ENABLE)])
             return replies[first:]
         except OSError as error:
             self.close()
-            raise ConnectionError(str(error)) from None
+            raise RedisUnavailable(str(error)) from None
         except BaseException:
             # Unread replies would be taken for those of the next commands.
             self.close()
             raise
 
     def _read(self, count: int) -> list[Any]:
-        """Read ``count`` replies. Raises ConnectionError if the server as a whole cannot serve now."""
+        """Read ``count`` replies. Raises RedisUnavailable if the server as a whole cannot serve now."""
         reader, receive = self._reader, self._socket.recv
         replies: list[Any] = []
         while len(replies) < count:
             reply = reader.gets()
-            if reply is _INCOMPLETE:
+            if reply is INCOMPLETE:
                 data = receive(_RECEIVE_BYTES)
                 if not data:
-                    raise ConnectionError("Redis closed the connection")
+                    raise RedisUnavailable("Redis closed the connection")
                 reader.feed(data)
                 continue
             if type(reply) is PushNotification:
                 if self._tracked is not None:
                     self._tracked.changed(reply)
                 continue
-            if isinstance(reply, RedisError):
-                if isinstance(reply, ConnectionError):
-                    raise reply
-                if _is_away(reply):
-                    raise ConnectionError(str(reply))
+            if isinstance(reply, Exception) and (away := _away(reply)):
+                raise away
             replies.append(reply)
         return replies
 
@@ -545,11 +573,11 @@ class ServerLink(RedisLink):
         try:
             data = self._raw.recv(_RECEIVE_BYTES)
             if not data:
-                raise ConnectionError("Redis closed the connection")
+                raise RedisUnavailable("Redis closed the connection")
             reader.feed(data)
             while len(replies) < missing:
                 reply = gets()
-                if reply is _INCOMPLETE:
+                if reply is INCOMPLETE:
                     return
                 if type(reply) is bytes:  # most of them
                     replies.append(reply)
@@ -558,14 +586,12 @@ class ServerLink(RedisLink):
                     if self._tracked is not None:
                         self._tracked.changed(reply)
                     continue
-                if isinstance(reply, RedisError) and (
-                    isinstance(reply, (ConnectionError, NoScriptError)) or _is_away(reply)
-                ):
+                if isinstance(reply, Exception) and (_lacks_script(reply) or _away(reply)):
                     raise reply  # all commands are exchanged again
                 replies.append(reply)
         except BlockingIOError:
             return
-        except (OSError, RedisError):
+        except (OSError, RedisUnavailable, ErrorReply):
             self._end(None)
             return
         self.counters.seconds.observe(monotonic() - self._began)
@@ -590,62 +616,40 @@ class ServerLink(RedisLink):
             done(result)
 
     def close(self) -> None:
-        self._connected, self._socket, self._done = False, None, None
+        sock, self._socket, self._done = self._socket, None, None
         for watcher in self._watchers:
             watcher.stop()
             watcher.close()
         self._watchers = ()
-        self._connection.disconnect()
+        if sock is not None:
+            sock.close()
 
 
 class ClusterLink(RedisLink):
-    """A link to a Redis Cluster: redis-py sends each command to the node of its slot."""
+    """A link to a Redis Cluster."""
 
     def __init__(self, address: RedisAddress, seconds: float, counters: RegistryCounters) -> None:
         super().__init__(seconds, counters)
         self._address = address
-        limits = limits_of(seconds, len(address.hosts) + 1, tries=2)
-        self._options = {**address.options, **limits, "ssl": address.tls}
-        self._client: RedisCluster | None = None
+        self._client: Any = None
 
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         replies = _send_loaded(self._send, commands)
         for reply in replies:
-            if isinstance(reply, RedisError) and (_is_away(reply) or not isinstance(reply, ResponseError)):
-                raise reply
+            if isinstance(reply, Exception) and (away := _away(reply)):
+                raise away
         return replies
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
         if self._client is None:
-            nodes = [ClusterNode(host, port) for host, port in self._address.hosts]
-            self._client = RedisCluster(startup_nodes=nodes, **self._options)
+            self._client = library().ClusterClient(self._address, self.seconds)
             self.connects += 1
         self.counters.round_trips += 1
         self.counters.commands += len(commands)
         began = monotonic()
-        pipeline = self._client.pipeline()
-        scans: dict[int, Any] = {}
-        for index, command in enumerate(commands):
-            words = _words(command)
-            if words[0] == "SCAN":
-                scans[index] = self._scan(self._client, *words[1:])
-            else:
-                pipeline.execute_command(*words)
-        replies = list(pipeline.execute(raise_on_error=False))
-        for index, reply in scans.items():
-            replies.insert(index, reply)
+        replies: list[Any] = self._client.send([_words(command) for command in commands])
         self.counters.seconds.observe(monotonic() - began)
         return replies
-
-    def _scan(self, client: RedisCluster, cursor: bytes, *options: Any) -> list[Any]:
-        """One step of a SCAN through the masters, one after the other: the cursor also says which."""
-        masters = sorted(client.get_primaries(), key=lambda node: str(node.name))
-        position, index = divmod(int(cursor), len(masters))
-        positions, keys = client.execute_command("SCAN", position, *options, target_nodes=masters[index])
-        (position,) = positions.values()
-        if not position:
-            index = (index + 1) % len(masters)
-        return [b"%d" % (position * len(masters) + index), keys]
 
     def close(self) -> None:
         client, self._client = self._client, None
@@ -659,7 +663,7 @@ def _send_loaded(send: Callable[[Sequence[Command]], list[Any]], commands: Seque
     missing = [
         index
         for index, reply in enumerate(replies)
-        if isinstance(reply, NoScriptError) and _words(commands[index])[0] == "EVALSHA"
+        if _lacks_script(reply) and _words(commands[index])[0] == "EVALSHA"
     ]
     if missing:
         calls = [_words(commands[index]) for index in missing]
@@ -669,6 +673,12 @@ def _send_loaded(send: Callable[[Sequence[Command]], list[Any]], commands: Seque
     return replies
 
 
-def _is_away(error: RedisError) -> bool:
-    kinds = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError, AuthenticationError)
-    return isinstance(error, kinds) or _AWAY.search(str(error)) is not None
+def _lacks_script(reply: object) -> bool:
+    return isinstance(reply, ErrorReply) and str(reply).startswith("NOSCRIPT")
+
+
+def _away(error: Exception) -> RedisUnavailable | None:
+    """Why the server as a whole cannot serve now, if the error says so."""
+    if isinstance(error, RedisUnavailable):
+        return error
+    return RedisUnavailable(str(error)) if _AWAY.search(str(error)) else None

@@ -15,8 +15,9 @@ import gevent
 from gevent.event import Event as Signal
 
 from imserver.clock import CLOCK_SECONDS, take_turns, until_beat
+from imserver.cluster.redis.connection import RedisUnavailable
 from imserver.cluster.redis.lease import LeaseKeeper, LeaseLost, decode_lease, written_key
-from imserver.cluster.redis.pipeline import Command, Pipeline, RedisLink, RedisUnavailable
+from imserver.cluster.redis.pipeline import Command, Pipeline, RedisLink
 from imserver.cluster.redis.presence import (
     BUCKETS,
     RECORD_SECONDS,

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 import gevent
 
-from imserver.cluster.redis.connection import TrackedKeys, address_of
+from imserver.cluster.redis.connection import RedisUnavailable, TrackedKeys, address_of
 from imserver.cluster.redis.history import RedisHistory
 from imserver.cluster.redis.lease import LeaseKeeper
-from imserver.cluster.redis.pipeline import Pipeline, RedisUnavailable, open_link
+from imserver.cluster.redis.pipeline import Pipeline, open_link
 from imserver.cluster.redis.presence import (
     RECORD_SECONDS,
     ChannelLookup,
