@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import time
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -20,7 +20,7 @@ from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.connections import Connections
 from imserver.channels.consent import ChannelConsent
 from imserver.channels.subscriptions import Channels
-from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, Registry
+from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, Registry, read
 from imserver.cluster.registry import LocalValues
 from imserver.config.settings import Config
 from imserver.hub.expiry import Sweep
@@ -165,6 +165,12 @@ class ClusterServices(Struct, frozen=True):
     rpc: Rpc | None = None
     node_messages: NodeMessages | None = None
     others: OtherNodes | None = None
+
+    def answers(self, kind: str, query: object, answer: Any) -> tuple[dict[str, Any], list[str]]:
+        """Query all other live nodes at the same time. Returns node → its answer, of the type ``answer``; and
+        the nodes that did not answer in time. Switches."""
+        answers, missing = ({}, []) if self.others is None else self.others.query(kind, query)
+        return read(answers, answer), missing
 
 
 class Foundation(Struct, frozen=True):

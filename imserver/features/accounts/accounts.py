@@ -51,7 +51,7 @@ from imserver.features.accounts.identifiers import (
 )
 from imserver.features.accounts.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.tokens import AccountTokens, KnownDevice
+from imserver.features.accounts.tokens import AccountTokens, KnownDevice, secret_hash
 from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ServiceRefused
 from imserver.plugin.identity import Buckets, TooManyRequests, by_address
 from imserver.plugin.messages import is_name
@@ -617,19 +617,20 @@ class Accounts:
         return row[0] if row is not None and row[1] and row[0].email else None
 
     def reset_password(self, app: str, code: str, password: str, address: str) -> str:
-        """Replace the password of the account whose code has the hash ``code``, and end its sessions. Returns
-        its user.
+        """Replace a password with the code of a mail. All sessions and tokens of the account end. Returns its
+        user.
 
         Raises BadField, NoAccounts, PasswordsOff, ServiceRefused (no such code), TooManyRequests and
         Overloaded.
         """
         check_password(password)
         self.charge_reset(app, address)
-        id = self._accounts.reset_of(app, code, int(time()))
+        code_hash = secret_hash(code)
+        id = self._accounts.reset_of(app, code_hash, int(time()))
         if not id:
             raise ServiceRefused(problem=HTTP_UNKNOWN_RESET)
         hashed = self._passwords.hash(password)
-        if not self._accounts.use_reset(app, code, int(time()), hashed, self.recorder(app)):
+        if not self._accounts.use_reset(app, code_hash, int(time()), hashed, self.recorder(app)):
             raise ServiceRefused(problem=HTTP_UNKNOWN_RESET)
         self.logged_out(app, str(id))
         return str(id)

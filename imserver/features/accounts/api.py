@@ -7,14 +7,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
-from imserver.features.accounts.accounts import (
-    AccountLocked,
-    Accounts,
-    Closed,
-    PasswordsOff,
-    WrongLogin,
-    check_device,
-)
+from imserver.features.accounts.accounts import AccountLocked, Closed, PasswordsOff, WrongLogin, check_device
 from imserver.features.accounts.contract import (
     STATUS_CHARACTERS,
     Account,
@@ -34,12 +27,10 @@ from imserver.features.accounts.identifiers import (
     Identifier,
     split,
 )
-from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.resets import Resets
+from imserver.features.accounts.parts import AccountParts, accounts_of
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import AccountApp, Acting, Api, ApiProblem, Call, Resource, about, one_of, view
+from imserver.plugin.http import AccountApp, Acting, ApiProblem, Call, Resource, about, one_of, view
 from imserver.plugin.identity import GOCHAT, Needs
-from imserver.plugin.services import Core, SessionServices
 
 _SHOWN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
@@ -257,24 +248,13 @@ _IDENTIFIED: Final = {"anyOf": [{"required": [name]} for name in ("login", "phon
 """At least one identifier is given."""
 
 
-class AccountApi(Struct, frozen=True):
-    """The services that the routes use."""
-
-    accounts: Accounts
-    resets: Resets
-    sessions: SessionServices
-
-
-def _api(core: Core, _: Api) -> AccountApi:
-    people = accounts_of(core)
-    return AccountApi(people.accounts, people.resets, core.sessions)
-
-
 CHAPTER: Final = (
     "Users who register with an identifier and a password. Use the account's own token, or an API key with "
     "the scope `admin`."
 )
-routes = Resource("accounts", service=_api, base=Acting, hot=False, chapter=CHAPTER)
+routes = Resource(
+    "accounts", service=lambda core, _: accounts_of(core), base=Acting, hot=False, chapter=CHAPTER
+)
 guest_routes = Resource(
     "accounts", service=lambda core, _: accounts_of(core).guests, hot=False, chapter=CHAPTER
 )
@@ -293,7 +273,7 @@ guest_routes = Resource(
     ),
     rules=_IDENTIFIED,
 )
-def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswer:
+def register(api: AccountParts, call: Call, request: Registration) -> SessionAnswer:
     """Register an account and log in.
 
     Anybody may register while `accounts.registration` is on. A back end with an admin key always may. The
@@ -338,7 +318,7 @@ def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswe
     ),
     rules=one_of("login", "phone"),
 )
-def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
+def login(api: AccountParts, call: Call, request: AccountLogin) -> SessionAnswer:
     """Log in with the password and get a token.
 
     `login` is any identifier of the account. The answer does not say which of the two was wrong. With the
@@ -361,7 +341,7 @@ def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
 
 
 @routes.get("/accounts/rules", Needs.ANYONE, base=None, problems=(Problems.NOT_ALLOWED,))
-def rules(api: AccountApi, call: Call, app: AccountApp = GOCHAT) -> RulesAnswer:
+def rules(api: AccountParts, call: Call, app: AccountApp = GOCHAT) -> RulesAnswer:
     """Show what an app demands of its accounts.
 
     For the form with which users register.
@@ -374,7 +354,7 @@ def rules(api: AccountApi, call: Call, app: AccountApp = GOCHAT) -> RulesAnswer:
 
 @routes.get("/accounts/show", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, user="optional")
 def show(
-    api: AccountApi,
+    api: AccountParts,
     call: Call,
     of: Annotated[str, about("The account to show; empty: the acting user.", max_length=255)] = "",
 ) -> AccountShown:
@@ -396,7 +376,7 @@ def show(
     voice=lambda request: any((request.nickname, request.avatar, request.status)),
     problems=_UNKNOWN,
 )
-def change(api: AccountApi, call: Call, request: AccountSet) -> AccountShown:
+def change(api: AccountParts, call: Call, request: AccountSet) -> AccountShown:
     """Change the profile of an account."""
     names = ("nickname", "avatar", "findable", "show_presence", "status", "away", "status_until")
     fields = {name: value for name in names if (value := getattr(request, name)) is not UNSET}
@@ -409,7 +389,7 @@ def change(api: AccountApi, call: Call, request: AccountSet) -> AccountShown:
     voice=lambda request: bool(request.name),
     problems=(*_UNKNOWN, WrongLogin.problem, Taken.problem, Problems.TOO_MANY_REQUESTS),
 )
-def set_identifiers(api: AccountApi, call: Call, request: IdentifiersSet) -> AccountShown:
+def set_identifiers(api: AccountParts, call: Call, request: IdentifiersSet) -> AccountShown:
     """Change the identifiers of an account.
 
     One has to remain. A user's requests count as registrations and logins of their address.
@@ -435,7 +415,7 @@ def set_identifiers(api: AccountApi, call: Call, request: IdentifiersSet) -> Acc
     problems=(*_UNKNOWN, WrongLogin.problem, PasswordsOff.problem, Problems.TOO_MANY_REQUESTS),
 )
 def set_password(
-    api: AccountApi,
+    api: AccountParts,
     call: Call,
     password: NewPassword,
     old_password: Annotated[
@@ -452,7 +432,7 @@ def set_password(
 
 
 @routes.post("/accounts/logout", Needs.ADMIN_OR_PERSON, problems=_UNKNOWN)
-def log_out(api: AccountApi, call: Call, _request: Acting) -> AccountDone:
+def log_out(api: AccountParts, call: Call, _request: Acting) -> AccountDone:
     """Log an account out on all devices.
 
     All its tokens become invalid. Its connections are closed with 4502.
@@ -474,7 +454,9 @@ def log_out(api: AccountApi, call: Call, _request: Acting) -> AccountDone:
         Problems.MEDIA_UNAVAILABLE,
     ),
 )
-def delete(api: AccountApi, call: Call, password: CurrentPassword = "", code: FactorCode = "") -> AccountDone:
+def delete(
+    api: AccountParts, call: Call, password: CurrentPassword = "", code: FactorCode = ""
+) -> AccountDone:
     """Delete an account.
 
     The user is erased: with the account go its friends, memberships, files, messages and marks. A user proves
@@ -552,21 +534,20 @@ def session_answer(session: FullSession) -> SessionAnswer:
 
 
 @routes.get("/accounts/devices", Needs.ADMIN_OR_PERSON, problems=_UNKNOWN)
-def devices(api: AccountApi, call: Call, _request: Acting) -> DevicesAnswer:
+def devices(api: AccountParts, call: Call, _request: Acting) -> DevicesAnswer:
     """List the devices on which an account is logged in.
 
     Each login with a password is listed until its token expires. Tokens issued by GoChat are not listed.
     """
     devices = api.accounts.devices(call.app, call.user)
-    sessions = api.sessions.presence.sessions(call.app, [call.user]).sessions[0] if devices else []
+    sessions = api.people.sessions.presence.sessions(call.app, [call.user]).sessions[0] if devices else []
     rows = [
-        DeviceShown(
-            str(each.id),
-            each.name,
-            each.since,
-            each.expires_at,
-            each.id == call.principal.device,
-            any(session.is_on(each.name) for session in sessions),
+        view(
+            DeviceShown,
+            each,
+            device=str(each.id),
+            current=each.id == call.principal.device,
+            online=any(session.is_on(each.name) for session in sessions),
         )
         for each in devices
     ]
@@ -579,7 +560,7 @@ def devices(api: AccountApi, call: Call, _request: Acting) -> DevicesAnswer:
     schema=("DeviceEnd", "The login to end."),
     problems=(*_UNKNOWN, HTTP_UNKNOWN_DEVICE),
 )
-def end_device(api: AccountApi, call: Call, device: DeviceId) -> AccountDone:
+def end_device(api: AccountParts, call: Call, device: DeviceId) -> AccountDone:
     """Log an account out on one device.
 
     Its token becomes invalid. Connections of the account on devices with this name are closed with 4502.

@@ -7,12 +7,10 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 
 from imserver.features.accounts import friends as changes
-from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.api import Avatar, Nickname, UserId
 from imserver.features.accounts.contract import ListName
 from imserver.features.accounts.declared import HTTP_TOO_MANY_FRIENDS
-from imserver.features.accounts.friends import Friends
-from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.parts import AccountParts, accounts_of
 from imserver.features.accounts.rows import Relating
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
@@ -24,6 +22,7 @@ from imserver.plugin.http import (
     about,
     page_and_cursor,
     read_cursor,
+    view,
 )
 from imserver.plugin.identity import Needs
 from imserver.plugin.wire import id_of
@@ -68,16 +67,9 @@ class FriendsAnswer(Struct):
 _NOT_CHANGED: Final = (Problems.UNKNOWN_ACCOUNT, HTTP_TOO_MANY_FRIENDS)
 
 
-class FriendApi(Struct, frozen=True):
-    """The services that the routes use."""
-
-    accounts: Accounts
-    friends: Friends
-
-
 routes = Resource(
     "friends",
-    service=lambda core, _: FriendApi(accounts_of(core).accounts, accounts_of(core).friends),
+    service=lambda core, _: accounts_of(core),
     base=ActingPage,
     chapter="Friends, friend requests, blocks.",
     hot=False,
@@ -86,7 +78,7 @@ routes = Resource(
 
 @routes.get("/friends", Needs.ADMIN_OR_PERSON, problems=(Problems.UNKNOWN_ACCOUNT,))
 def friends(
-    api: FriendApi,
+    api: AccountParts,
     call: Call,
     cursor: str,
     limit: int,
@@ -101,12 +93,12 @@ def friends(
     behind = behind if id_of(behind) else ""
     total, rows = api.friends.listed(list, call.user, behind, limit + 1)
     page, following = page_and_cursor(rows, limit, lambda contact: str(contact.id))
-    shapes = [FriendShown(str(each.id), each.nickname, each.avatar, each.since) for each in page]
+    shapes = [view(FriendShown, each, user=str(each.id)) for each in page]
     return FriendsAnswer(total, shapes, following)
 
 
 @routes.post("/friends/request", Needs.ADMIN_OR_ACCOUNT, act="", problems=_NOT_CHANGED)
-def request(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
+def request(api: AccountParts, call: Call, request: FriendChange) -> FriendAnswer:
     """Send a friend request.
 
     Two users who send each other a request become friends. Blocked users do not learn that they
@@ -116,25 +108,25 @@ def request(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
 
 
 @routes.post("/friends/accept", Needs.ADMIN_OR_ACCOUNT, act="", problems=_NOT_CHANGED)
-def accept(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
+def accept(api: AccountParts, call: Call, request: FriendChange) -> FriendAnswer:
     """Accept a friend request."""
     return _change(api, call, request, changes.accept)
 
 
 @routes.post("/friends/decline", Needs.ADMIN_OR_ACCOUNT, act="", problems=_NOT_CHANGED)
-def decline(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
+def decline(api: AccountParts, call: Call, request: FriendChange) -> FriendAnswer:
     """Decline a friend request."""
     return _change(api, call, request, changes.decline)
 
 
 @routes.post("/friends/remove", Needs.ADMIN_OR_ACCOUNT, act="", problems=_NOT_CHANGED)
-def remove(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
+def remove(api: AccountParts, call: Call, request: FriendChange) -> FriendAnswer:
     """Remove a friend or withdraw a friend request."""
     return _change(api, call, request, changes.remove)
 
 
 @routes.post("/friends/block", Needs.ADMIN_OR_PERSON, act="", problems=_NOT_CHANGED)
-def block(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
+def block(api: AccountParts, call: Call, request: FriendChange) -> FriendAnswer:
     """Block a user.
 
     Ends a friendship. A blocked user cannot become a friend.
@@ -143,11 +135,11 @@ def block(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
 
 
 @routes.post("/friends/unblock", Needs.ADMIN_OR_PERSON, act="", problems=_NOT_CHANGED)
-def unblock(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
+def unblock(api: AccountParts, call: Call, request: FriendChange) -> FriendAnswer:
     """Unblock a user."""
     return _change(api, call, request, changes.unblock)
 
 
-def _change(api: FriendApi, call: Call, request: FriendChange, becoming: Relating) -> FriendAnswer:
+def _change(api: AccountParts, call: Call, request: FriendChange, becoming: Relating) -> FriendAnswer:
     api.accounts.rules_of(call.app)  # says so if the app has no accounts
     return FriendAnswer(api.friends.change(call.app, call.user, request.friend, becoming).value)

@@ -72,7 +72,7 @@ def finish_reset(
 
     A code works once. All sessions and tokens of the account end.
     """
-    call.user = resets.finish(call.app, code, password, call.request.host)
+    call.user = resets.accounts.reset_password(call.app, code, password, call.request.host)
     return ResetDone()
 
 

@@ -20,7 +20,7 @@ from imserver.features.accounts.contract import Account, RoleName, name_of, role
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.people import REASON_CHARACTERS, Kind, People, PeopleFilter, end_of
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import AccountApp, Call, Resource, about
+from imserver.plugin.http import AccountApp, Call, Resource, about, view
 from imserver.plugin.identity import GOCHAT, Needs, Principal
 from imserver.plugin.wire import id_of
 
@@ -110,23 +110,16 @@ routes = Resource("accounts", service=lambda core, _: accounts_of(core).people, 
 
 
 def _shown(account: Account, by: Principal, now: float) -> PersonShown:
-    sees_contacts = by.may(Needs.OPERATE)
-    return PersonShown(
-        user=account.user,
-        nickname=account.nickname,
-        avatar=account.avatar,
-        name=account.name,
-        phone=account.phone if sees_contacts else UNSET,
-        email=account.email if sees_contacts else UNSET,
-        email_confirmed=account.email_confirmed if sees_contacts else UNSET,
+    contacts = ("phone", "email", "email_confirmed")
+    return view(
+        PersonShown,
+        account,
         kind="person" if account.kind == "account" else account.kind,
         role=name_of(account.role),
         second_factor=account.factor,
-        created=account.created,
-        last_seen=account.last_seen,
         locked=account.is_locked(now),
         locked_until=end_of(account),
-        lock_reason=account.lock_reason,
+        **({} if by.may(Needs.OPERATE) else dict.fromkeys(contacts, UNSET)),
     )
 
 

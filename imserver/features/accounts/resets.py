@@ -41,7 +41,7 @@ If it was not you, you need not do anything: your password stays as it is.
 
 
 class Resets(Struct, frozen=True):
-    """Asks for resets by mail, and carries them out.
+    """Asks for resets by mail. :meth:`Accounts.reset_password` carries them out.
 
     ``of_account``: the rate of mails to one account. ``own_page``: the address of this server's own page for
     links of the app of GoChat; ``""``: it has none.
@@ -70,15 +70,6 @@ class Resets(Struct, frozen=True):
             raise ServiceRefused("Passwords of this app are not reset by e-mail", Problems.NOT_IMPLEMENTED)
         if may_be_login(login, ""):
             self.mails.start(lambda: self._mail(app, login))
-
-    def finish(self, app: str, code: str, password: str, address: str) -> str:
-        """Set a new password with the code of a mail. All sessions and tokens of the account end. Returns its
-        user.
-
-        Raises BadField, NoAccounts, PasswordsOff, ServiceRefused (no such code), TooManyRequests and
-        Overloaded.
-        """
-        return self.accounts.reset_password(app, secret_hash(code), password, address)
 
     # --- in the background ----------------------------------------------------------------------------------
 

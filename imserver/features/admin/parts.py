@@ -10,7 +10,6 @@ from typing import Annotated, Any, Final
 
 import gevent
 from msgspec import Struct
-from msgspec.msgpack import Decoder
 
 from imserver.features.admin.finder import Finder, LiveConnections
 from imserver.plugin import FeatureParts
@@ -88,15 +87,8 @@ class Nodes:
         core = self._core
         leases = core.overview.leases()
         own = next(iter(leases))
-        answers: Mapping[str, bytes] = {}
-        if core.cluster.others is not None:
-            answers, _ = core.cluster.others.query("admin.facts", None)
-        facts: dict[str, NodeFacts] = {own: self._facts()}
-        for node, data in answers.items():
-            try:
-                facts[node] = _decode(data)
-            except (ValueError, RecursionError):
-                continue  # a node of another version
+        answers, _ = core.cluster.answers("admin.facts", None, NodeFacts)
+        facts: dict[str, NodeFacts] = {own: self._facts(), **answers}
         nodes = []
         for node, lease in sorted(leases.items()):
             its = facts.get(node, _SILENT)
@@ -155,9 +147,6 @@ class Nodes:
             most=state["maxConnections"],
             since=0 if unready is None else unready.since,
         )
-
-
-_decode = Decoder(NodeFacts).decode
 
 
 class AdminParts(Struct, frozen=True):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from itertools import islice
+from itertools import chain, islice
 from time import time
 from typing import Annotated, Final
 
-import msgspec
 from msgspec import Struct
 
 from imserver.features.notifications.contract import Delivery
@@ -84,14 +83,8 @@ class RecentDeliveries:
         """The last deliveries of all nodes, the newest first, and the nodes that did not answer. ``user``: of
         this user; ``""``: of all."""
         query = RecentQuery(app, user, limit)
-        deliveries, missing = self._here(query), list[str]()
-        if self._cluster.others is not None:
-            answers, missing = self._cluster.others.query(QUERY, query)
-            for data in answers.values():
-                try:
-                    deliveries += _decode(data)
-                except (ValueError, RecursionError):
-                    continue  # a node of another version
+        answers, missing = self._cluster.answers(QUERY, query, list[RecentDelivery])
+        deliveries = [*self._here(query), *chain.from_iterable(answers.values())]
         return sorted(deliveries, key=lambda one: -one.time)[:limit], missing
 
     def _here(self, query: RecentQuery) -> list[RecentDelivery]:
@@ -102,8 +95,7 @@ class RecentDeliveries:
         """Forget those to a user, or of an app, on all nodes that answer."""
         query = ForgetRecentQuery(app, user)
         self._forget_here(query)
-        if self._cluster.others is not None:
-            self._cluster.others.query(FORGET, query)
+        self._cluster.answers(FORGET, query, bool)
 
     def _forget_here(self, query: ForgetRecentQuery) -> bool:
         of_app = self._by_app.pop(query.app, ())
@@ -114,6 +106,3 @@ class RecentDeliveries:
         else:
             self._by_user = {key: of for key, of in self._by_user.items() if key[0] != query.app}
         return True
-
-
-_decode = msgspec.msgpack.Decoder(list[RecentDelivery]).decode

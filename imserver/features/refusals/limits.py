@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator
+from itertools import chain
 from time import time
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver.features.refusals.log import RefusalLog, RefusalRow, Wanted, merged
 from imserver.plugin import FeatureParts
@@ -87,8 +88,8 @@ class Refusals:
 
     def select(self, wanted: Wanted) -> tuple[list[RefusalRow], list[str]]:
         """The refusals of all nodes, the latest first, and the nodes that are missing."""
-        lists, missing = self._ask(_LIST, wanted, list[RefusalRow])
-        return merged([self._log.select(wanted), *lists]), missing
+        lists, missing = self._cluster.answers(_LIST, wanted, list[RefusalRow])
+        return merged([self._log.select(wanted), *lists.values()]), missing
 
     def find(
         self, by: Principal, text: str, apps: Collection[str], _limit: int
@@ -124,14 +125,14 @@ class Refusals:
         lifted = [hold for hold in holds if hold.who not in stay]
         if banned := [hold.who for hold in lifted if hold.kind == "ban"]:
             self._sessions.unban(app, self._unlocked(app, banned))
-        rates, missing = self._rates(msgspec.structs.replace(query, lift=True))
+        rates, missing = self._rates(replace(query, lift=True))
         return [*lifted, *rates], missing
 
     def forget(self, app: str, user: str, _name: str) -> None:
         """Forget the refusals of a user who was deleted, on all nodes that answer."""
         query = ForgetQuery(app, (user,))
         self._forget_here(query)
-        self._ask(_FORGET, query, bool)
+        self._cluster.answers(_FORGET, query, bool)
 
     def _forget_here(self, query: ForgetQuery) -> bool:
         self._log.forget(query.app, query.names)
@@ -160,9 +161,9 @@ class Refusals:
         """The rates that refuse somebody, on all nodes. Each node fills the buckets that it has counted."""
         if not (query.names or query.networks):
             return [], []
-        lists, missing = self._ask(_RATES, query, list[Hold])
+        lists, missing = self._cluster.answers(_RATES, query, list[Hold])
         holds: dict[tuple[str, str], Hold] = {}
-        for hold in (*(hold for each in lists for hold in each), *self._rates_here(query, likely=True)):
+        for hold in chain(*lists.values(), self._rates_here(query, likely=True)):
             before = holds.get((hold.name, hold.who))
             if before is None or before.until < hold.until:
                 holds[hold.name, hold.who] = hold
@@ -182,13 +183,6 @@ class Refusals:
                 text = f"{rate.counted} of one {rate.payer}: {rate.limit}"
                 holds.append(Hold("rate", rate.name, _words(payer), now + seconds, text))
         return holds
-
-    def _ask(self, kind: str, query: object, answer: Any) -> tuple[list[Any], list[str]]:
-        """The answers of the other nodes, and the nodes that are missing."""
-        if self._cluster.others is None:
-            return [], []
-        answers, missing = self._cluster.others.query(kind, query)
-        return [msgspec.msgpack.decode(each, type=answer) for each in answers.values()], missing
 
 
 def _words(payer: Hashable) -> str:

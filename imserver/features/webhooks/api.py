@@ -114,14 +114,8 @@ class EventApi(Struct, frozen=True):
         feeds = self.webhooks.feeds.feeds
         named = [app for app in apps if app in feeds]
         receivers = {app: feeds[app].receiver for app in named}
-        parts, missing = [self.webhooks.parts_of(named)], list[str]()
-        if self.cluster.others is not None:
-            answers, missing = self.cluster.others.query(QUERY, named)
-            for data in answers.values():
-                try:
-                    parts.append(msgspec.msgpack.decode(data, type=list[NodePart]))
-                except (ValueError, RecursionError):
-                    continue  # a node of another version
+        answers, missing = self.cluster.answers(QUERY, named, list[NodePart])
+        parts: list[list[NodePart]] = [self.webhooks.parts_of(named), *answers.values()]
         counts = self._counts(named)
         states = []
         for app, own in zip(named, zip(*parts, strict=True), strict=True):
