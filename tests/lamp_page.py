@@ -12,6 +12,9 @@ from imserver.plugin.errors import ReplyCode
 from imserver.plugin.messages import MessageServices, ToFollowers
 from imserver.plugin.wire import Command, CommandRow, Fields, Reply, Signal, app_and_user
 
+class Lamp:
+    page_folder = Path(__file__).parent / "lamp_page"
+
 class Switch(Command, frozen=True):
     id: int
 
@@ -24,7 +27,7 @@ def build(core):
         signal = Signal("lamp.switched", user, "", data=b'{"id": %d}' % command.id)
         signals.send(ToFollowers(app, (user,), 0, signal))
         return Reply(ReplyCode.OK, {"by": user})
-    return FeatureParts(commands={Switch: CommandRow(switch)}, page=Path(__file__).parent / "lamp_page")
+    return FeatureParts((Lamp(),), {Switch: CommandRow(switch)})
 
 FEATURE = Feature(
     "lamp", build, uses=("messages",), wire={"cmd": {"switch": lambda data: Switch(Fields.of(data).id("id"))}}

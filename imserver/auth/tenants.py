@@ -429,21 +429,20 @@ class AppSecrets:
             )
         return text.encode()
 
-    def prepare(self) -> None:
-        """Pass all apps at the start. Raises StartError if a secret cannot be used."""
-        for tenant in self._tenants.all():
-            try:
-                self._pass(tenant, self._secret_of(tenant))
-            except BadKey as bad:
-                raise StartError(f"apps.{tenant.name}.{bad}") from None
-
-    def reload(self, _config: Config) -> None:
-        """Pass all apps again, with their secrets from files (SIGHUP)."""
+    def configure(self, _config: Config) -> None:
+        """Pass all apps with their secrets, also from files, at the start and at SIGHUP. Raises StartError if
+        a secret cannot be used at the start."""
         tenants = self._tenants.all()
         for name in self._secrets.keys() - {tenant.name for tenant in tenants}:
             self.deleted(name)
         for tenant in tenants:
-            self.changed(tenant)
+            if tenant.name in self._secrets:
+                self.changed(tenant)
+                continue
+            try:
+                self._pass(tenant, self._secret_of(tenant))
+            except BadKey as bad:
+                raise StartError(f"apps.{tenant.name}.{bad}") from None
 
     def changed(self, tenant: Tenant) -> None:
         """Pass a new or changed app. If its secret cannot be used, its earlier one stays."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
@@ -15,7 +14,6 @@ from imserver.auth.login import Logins
 from imserver.auth.login_tokens import LoginTokens, PageTokens
 from imserver.auth.mutes import MutedUsers
 from imserver.auth.observer import Denials, Observer, observer_of, report_commands
-from imserver.auth.principal import Principal
 from imserver.auth.questions import AccountLookup, BackEnds, NoReviews, Relations, Reviews
 from imserver.auth.rates import SenderRates
 from imserver.auth.tenants import AppObjection, Tenants
@@ -77,27 +75,18 @@ S = TypeVar("S")
 _Dialect = TypeVar("_Dialect", bound=Dialect)
 
 
-def _nothing(*_: object) -> None:
-    pass
-
-
 class FeatureParts(Struct, frozen=True):
     """The parts that a feature adds to one node.
 
     ``services``: what its routes and other features use, each found by its type (``core.service``), and each
     :class:`Erasure` of what is more than rows. ``opened``: name of a dialect → what is called with each new
     connection. ``checks``: the same → what the sweep calls with each session. ``ended``: called with each
-    connection that has ended.
-    ``prepare`` reads the settings of all apps before the node serves, and may raise StartError or
-    StorageUnavailable. ``reload`` reads them again, and applies new limits (SIGHUP). ``streams``: path of
+    connection that has ended. ``configure`` reads the settings of the node and of all apps, before the node
+    serves and at SIGHUP. It may raise StartError or StorageUnavailable. ``streams``: path of
     streams → how it is served, made from the function that serves messages. ``run``: functions of greenlets,
-    from the start of the node until they are killed. ``page``: the
-    folder of what it adds to the messages page: a module ``page.js``, a style sheet ``page.css``, those of
-    menus and settings (``later.js``, ``later.css``), ``words.<language>.json``, and what these load.
-    ``finds``: a type of ``GET /api/v1/find`` → what finds such things of the feature that a principal may
-    see, by a text, in some apps, at most so many: the id, app, label and detail of each, exact ids first.
-    ``finish``: called when all connections have ended, while the greenlets of the node still run: it stores
-    positions, and gives leases back. ``stop``: called at the end of the node, before its store is closed.
+    from the start of the node until they are killed. ``stop``: called when all connections and
+    requests have ended, while the greenlets of the node still run: it stores positions, gives leases back,
+    and ends threads. Features stop in the reverse order.
     """
 
     services: tuple[object, ...] = ()
@@ -105,16 +94,10 @@ class FeatureParts(Struct, frozen=True):
     opened: Mapping[str, Opened] = {}
     checks: Mapping[str, Check] = {}
     ended: tuple[OnEnded, ...] = ()
-    prepare: Callable[[], object] = _nothing
-    reload: Callable[[Config], object] = _nothing
+    configure: Callable[[Config], object] = lambda config: None
     streams: Callable[[Serve], Mapping[str, StreamPath]] = lambda serve: {}
     run: tuple[Callable[[], None], ...] = ()
-    page: Path | None = None
-    finds: Mapping[
-        str, Callable[[Principal, str, Sequence[str], int], Iterable[tuple[str, str, str, str]]]
-    ] = {}
-    finish: Callable[[], object] = _nothing
-    stop: Callable[[], object] = _nothing
+    stop: Callable[[], object] = lambda: None
 
 
 class Core:
@@ -261,7 +244,7 @@ class Core:
         self.identity.logins.prepare()
         try:
             for feature in self.features.values():
-                feature.prepare()
+                feature.configure(self.config)
         except StorageUnavailable as error:
             raise StartError(str(error)) from None
 

@@ -88,8 +88,6 @@ class NodeState:
         :class:`imserver.core.network.Draining`."""
         self.max_connections = 0
         """As many as this process may open files for."""
-        self.chat_page = ""
-        """Address of this server's own page for chats, which a feature sets; ``""``: it has none."""
         self.http_port = config.app.http_port
         self.ws_port = config.app.websocket_port
         self._settings = config.server

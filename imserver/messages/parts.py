@@ -56,7 +56,7 @@ def build(core: Core) -> FeatureParts:
             every(1.0, catch_up.check_acks, "acknowledgements could not be checked"),
         ),
         # Clients acknowledge until their connections end.
-        finish=positions.store_proved,
+        stop=positions.store_proved,
     )
 
 

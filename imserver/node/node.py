@@ -21,7 +21,7 @@ from imserver.clock import until_beat
 from imserver.config.settings import Config
 from imserver.core.core import Core
 from imserver.core.network import gate_policy, wait_while
-from imserver.errors import StartError
+from imserver.errors import StartError, StorageUnavailable
 from imserver.hub.expiry import Pings
 from imserver.logging import RequestLog
 from imserver.node.feature_list import (
@@ -110,7 +110,6 @@ class Node:
             Stage("data folder", stop=core.node.data.stop),
             *(Stage("rates", setup=each.start, stop=each.write) for each in self._rates),
             Stage("store", setup=core.storage.store.start, stop=core.storage.store.close),
-            *(Stage(name, stop=feature.stop) for name, feature in core.features.items()),
             Stage("requests to the outside", stop=core.network.outgoing.close),
             Stage("request log", stop=core.node.request_log.flush),
             Stage("pending pushes", drain=core.push.pending.pass_on),
@@ -121,15 +120,15 @@ class Node:
                 start=self._join,
                 stop=core.cluster.registry.stop if member is None else member.stop,
             ),
+            self._periodic_work(),
+            *(Stage(name, stop=feature.stop) for name, feature in core.features.items()),
             Stage(
                 "servers",
                 start=lambda: self.servers.open(self._sockets),
                 drain=self._drain_servers,
                 stop=self.servers.close,
             ),
-            self._periodic_work(),
             self._garbage_collector(),
-            *(Stage(f"end of {name}", stop=feature.finish) for name, feature in core.features.items()),
         )
 
     def _periodic_work(self) -> Stage:
@@ -352,8 +351,11 @@ class Node:
         core.identity.page_tokens.reload(config)
         core.identity.allowed.learn(core.identity.tenants.all())
         core.identity.logins.reload()
-        for feature in core.features.values():
-            feature.reload(config)
+        for name, feature in core.features.items():
+            try:
+                feature.configure(config)
+            except (StartError, StorageUnavailable) as error:
+                log.error("the settings of %s: %s", name, error)
         self._apply_limits()
         core.node.request_log.settings = config.log
         logging.getLogger("imserver").setLevel(config.log.level.upper())

@@ -15,7 +15,7 @@ from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.login_tokens import LoginTokens
-from imserver.config.settings import BackEndSettings, TenantSettings, WebhookSettings
+from imserver.config.settings import BackEndSettings, Config, TenantSettings, WebhookSettings
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.claims import ConnectionClaims, ConnectionRequest
 from imserver.dialects.centrifuge.service import CentrifugeState
@@ -136,7 +136,7 @@ class ClaimsHarness(CentrifugeHarness):
             AwayStore(),  # type: ignore[arg-type]
         )
         apps: Any = Apps(**{APP: rule.settings, OTHER_APP: rule.settings})
-        follow_apps(apps, webhooks).prepare()
+        follow_apps(apps, webhooks).configure(Config())
         logins = Logins(
             apps,
             SimpleNamespace(demo=rule.demo),

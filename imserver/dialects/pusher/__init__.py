@@ -24,8 +24,7 @@ def _build(core: Core) -> FeatureParts:
         (api.PusherApi(apps, service, core.channels, core.sessions, core.cluster),),
         service.rows(),
         {NAME: service.opened},
-        prepare=apps.secrets.prepare,
-        reload=apps.secrets.reload,
+        configure=apps.secrets.configure,
     )
 
 

@@ -56,6 +56,11 @@ def accounts_of(core: Core) -> AccountParts:
     return core.service(AccountParts)
 
 
+def chat_page_of(core: Core) -> str:
+    """The address of this server's own page for chats; ``""``: the node has none."""
+    return f"{core.config.address}/home/messages" if "pages" in core.features else ""
+
+
 def answers(base: Foundation) -> tuple[object, ...]:
     """Build what answers the core who holds a token, and whom a user may reach and see."""
     store = base.storage.store
@@ -110,7 +115,7 @@ def build(core: Core) -> FeatureParts:
     guests = Guests(config, accounts, rows, core.sessions, buckets, guest_deleted)
     smtp, server = settings_of(config, SmtpSettings), config.address
     mails = LinkMails(smtp, config.accounts.rate_seconds, buckets)
-    resets = Resets(accounts, rows, mails, mails.buckets(RESET_MAILS), lambda: core.node.chat_page)
+    resets = Resets(accounts, rows, mails, mails.buckets(RESET_MAILS), lambda: chat_page_of(core))
     keys = core.node.keys_for("e-mail confirmations")
     site, of_account = urlsplit(server).netloc, mails.buckets(CONFIRM_MAILS)
     confirmations = Confirmations(keys, accounts, rows, mails, server, site, of_account)
@@ -125,11 +130,10 @@ def build(core: Core) -> FeatureParts:
         rows, tokens, accounts, friends, people, guests, cards, mails, resets, confirmations, last_seen
     )
     return FeatureParts(
-        (parts, Erasure(frozenset(), accounts.erase, lambda _: None, rows.programs_of)),
+        (parts, people, Erasure(frozenset(), accounts.erase, lambda _: None, rows.programs_of)),
         ended=(last_seen.ended,),
         run=(every(3600.0, lambda: guests.expire(int(time())), "unused guests could not be deleted"),)
         if guests.unused_seconds
         else (),
-        finds={"account": people.find},
         stop=stop,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from time import monotonic, time
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from msgspec import Struct
 
@@ -211,6 +211,7 @@ class People(Struct, frozen=True):
     ``by``: who asks. Raises NotBelow if who acts by a role may not act on the account.
     """
 
+    finds: ClassVar = "account"
     rows: PeopleStore
     all_rows: AccountStore
     accounts: Accounts

@@ -1,12 +1,12 @@
 """Finds what a text may name: people, connections, channels, groups, apps, keys, requests.
 
-Each feature of the node finds its own things (:attr:`FeatureParts.finds`); those of the core are found here.
+Services of features find their own things (:class:`Finds`); those of the core are found here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, ClassVar, Final, Literal, Protocol, get_args, runtime_checkable
 
 from msgspec import Struct
 
@@ -106,6 +106,17 @@ _MOST_APPS_OF_CHANNELS: Final = 20
 _Hit = tuple[str, str, str, str]
 
 
+@runtime_checkable
+class Finds(Protocol):
+    """A service of a feature that finds things of one type of ``GET /api/v1/find``."""
+
+    finds: ClassVar[str]
+
+    def find(self, by: Principal, text: str, apps: Sequence[str], limit: int) -> Iterator[_Hit]:
+        """The id, app, label and detail of what the principal may see, exact ids first: by a text, in some
+        apps, at most so many. Switches."""
+
+
 class HitShown(Struct):
     """Something that the text may name."""
 
@@ -134,8 +145,9 @@ class Finder:
         """What the text may name: at most ``limit`` of each kind that each feature has, exact ids first.
         ``apps``: resolved names that the principal reaches."""
         hits: list[HitShown] = []
-        finds = (self._finds, *(each.finds for each in reversed(self._core.features.values())))
-        for kind, find in ((kind, each[kind]) for kind in get_args(Kind) for each in finds if kind in each):
+        services = [(each.finds, each.find) for each in self._core.all_of(Finds)]  # type: ignore[type-abstract]
+        finds = (*self._finds.items(), *reversed(services))
+        for kind, find in ((kind, find) for kind in get_args(Kind) for each, find in finds if each == kind):
             some: dict[tuple[str, str], HitShown] = {}
             for id, app, label, detail in find(by, text, apps, limit):
                 some.setdefault((id, app), HitShown(kind, id, app, label, detail))

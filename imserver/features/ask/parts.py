@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import ClassVar, Final
 
 import gevent
 from gevent.event import Event as Signal
@@ -196,6 +196,7 @@ class Deadlines:
 class AskParts(Struct, frozen=True):
     """The services for routes and other features."""
 
+    page_folder: ClassVar = Path(__file__).parent / "page"
     waits: Waits
     deadlines: Deadlines
     reminders: Buckets
@@ -210,4 +211,4 @@ def build(core: Core) -> FeatureParts:
     deadlines = Deadlines(store)
     reminders = core.node.buckets.make(ASK_REMINDERS, 1, REMINDER_SECONDS, core.cluster.attempt)
     parts = AskParts(waits, deadlines, reminders)
-    return FeatureParts((parts,), run=(waits.run, deadlines.run), page=Path(__file__).parent / "page")
+    return FeatureParts((parts,), run=(waits.run, deadlines.run))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from time import monotonic
@@ -15,10 +16,10 @@ from msgspec import Struct
 
 from imserver.features.audit.acts import entry_of, line_of
 from imserver.features.audit.declared import AuditSettings
-from imserver.features.audit.rows import ActBatch, NewAct, append, find_acts, remove_before
+from imserver.features.audit.rows import NO_ACTS, ActBatch, AuditQuery, NewAct, append, remove_before, search
 from imserver.plugin import FeatureParts
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.identity import Act, Observer
+from imserver.plugin.identity import Act, Needs, Observer, Principal
 from imserver.plugin.runtime import every, retry_pause
 from imserver.plugin.services import Core, Foundation
 from imserver.plugin.settings import settings_of
@@ -49,6 +50,8 @@ class AuditLog(Observer):
     ``days``: after so many an act is removed; 0: never.
     """
 
+    finds: Final = "request"
+
     def __init__(self, store: Store, days: int) -> None:
         self._store = store
         self._days = days
@@ -63,11 +66,6 @@ class AuditLog(Observer):
     def waiting(self) -> int:
         """The number of acts that wait for the database."""
         return len(self._queue)
-
-    def prepare(self) -> None:
-        """Say at the start that there is no database."""
-        if not self._store.has_database:
-            log.info("there is no database yet: acts are written to the log only, as imserver.audit")
 
     def acted(self, act: Act) -> None:
         """Store an act. Returns when it is stored, but for one of a node, or after :data:`WAIT_SECONDS`, and
@@ -141,7 +139,18 @@ class AuditLog(Observer):
         while self._days and self._store.write_or(0, partial(remove_before, self._days * 86_400_000)):
             pass
 
-    def finish(self) -> None:
+    def find(
+        self, by: Principal, text: str, apps: Sequence[str], limit: int
+    ) -> Iterator[tuple[str, str, str, str]]:
+        """The acts of the request with this id."""
+        if by.may(Needs.OPERATE):
+            query = AuditQuery(request=text, limit=limit)
+            acts, _ = self._store.read_or((NO_ACTS, 0), partial(search, query))
+            for row, _ in acts:
+                if by.apps is None or row.entry.app in apps:
+                    yield text, row.entry.app, text, row.entry.name
+
+    def stop(self) -> None:
         """Store what waits, for a short time."""
         if self._writer is not None:
             self._writer.join(LAST_SECONDS)
@@ -157,6 +166,7 @@ def answers(base: Foundation) -> tuple[object, ...]:
 def build(core: Core) -> FeatureParts:
     """Join it to the core."""
     audit = core.service(AuditLog)
+    if not core.storage.store.has_database:
+        log.info("there is no database yet: acts are written to the log only, as imserver.audit")
     run = every(600.0, audit.expire, "old acts could not be removed")
-    finds = {"request": partial(find_acts, core.storage.store)}
-    return FeatureParts(prepare=audit.prepare, run=(run,), finds=finds, finish=audit.finish)
+    return FeatureParts(run=(run,), stop=audit.stop)

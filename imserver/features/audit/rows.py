@@ -15,7 +15,7 @@ from imserver.features.audit.acts import entry_of
 from imserver.features.audit.chain import ActMaker, ActShown, AuditRow, Entry, Name, hash_of, shown
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.http import about
-from imserver.plugin.identity import Act, Needs, Principal
+from imserver.plugin.identity import Act
 from imserver.plugin.settings import Config
 from imserver.plugin.storage import PooledStatements, Row, RowsOf, Store, marks_of, text_of
 
@@ -230,17 +230,6 @@ def search(query: AuditQuery, sql: PooledStatements) -> tuple[Acts, int]:
             break
         step = min(4 * step, left)
     return _with_names(sql, acts), following
-
-
-def find_acts(
-    store: Store, by: Principal, text: str, apps: Sequence[str], limit: int
-) -> Iterator[tuple[str, str, str, str]]:
-    """The acts of the request with this id."""
-    if by.may(Needs.OPERATE):
-        acts, _ = store.read_or((NO_ACTS, 0), partial(search, AuditQuery(request=text, limit=limit)))
-        for row, _ in acts:
-            if by.apps is None or row.entry.app in apps:
-                yield text, row.entry.app, text, row.entry.name
 
 
 def _bounds(query: AuditQuery, sql: PooledStatements) -> tuple[int, int]:

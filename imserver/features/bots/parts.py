@@ -70,5 +70,5 @@ def build(core: Core) -> FeatureParts:
         (BotParts(bots, incoming, hooks, answers),),
         {**AnswerCommands(answers).rows(), **bots.rows()},
         run=(hooks.log.work.run,),
-        finish=hooks.stop,
+        stop=hooks.stop,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Struct
 
@@ -24,6 +24,8 @@ Proof = Callable[[Call, str, str], None]
 
 class UserErasure:
     """Erases users, goes on with erasures that were interrupted, and writes the journal."""
+
+    page_folder: Final = Path(__file__).parent / "page"
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -54,7 +56,7 @@ def build(core: Core) -> FeatureParts:
     """Build them."""
     erasure = UserErasure(core)
     run = every(60.0, erasure.look, "erasures could not go on")
-    return FeatureParts((erasure,), run=(run,), page=Path(__file__).parent / "page")
+    return FeatureParts((erasure,), run=(run,))
 
 
 def _proof_of(core: Core) -> Proof:

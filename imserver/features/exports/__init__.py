@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 from imserver.features.exports import api
 from imserver.features.exports.declared import DAY_SECONDS, EXPORTS, SETTINGS, TABLES, ExportSettings
@@ -13,7 +12,7 @@ from imserver.plugin import Feature, FeatureParts, Views
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
-from imserver.plugin.storage import Erasure, Runner, Store
+from imserver.plugin.storage import Erasure, Store
 
 
 def _build(core: Core) -> FeatureParts:
@@ -26,9 +25,7 @@ def _build(core: Core) -> FeatureParts:
             *(runner.run for runner in exports.runners),
             every(600.0, exports.sweep, "old archives could not be removed"),
         ),
-        page=Path(__file__).parent / "page",
-        finish=lambda: list(map(Runner.stop, exports.runners)),
-        stop=exports.close,
+        stop=exports.stop,
     )
 
 

@@ -48,6 +48,8 @@ def folder_of(config: Config) -> Path:
 class Exports:
     """Makes, shows and deletes exports. Owner of the folders of archives of this node."""
 
+    page_folder: Final = Path(__file__).parent / "page"
+
     def __init__(
         self, config: Config, store: Store, buckets: Buckets | None = None, release: str = ""
     ) -> None:
@@ -184,6 +186,12 @@ class Exports:
     def erasure(self) -> Erasure:
         """The erasure of the archives of deleted users and apps."""
         return Erasure(frozenset({"export_job"}), self.forget, self.forget)
+
+    def stop(self) -> None:
+        """Stop at the next step, and end the threads."""
+        for runner in self.runners:
+            runner.stop()
+        self.close()
 
     def close(self) -> None:
         """End the threads."""

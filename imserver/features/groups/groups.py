@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from time import monotonic, time
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -145,6 +145,7 @@ class Groups(Struct, dict=True, eq=False):
     asks ``accounts_among`` first.
     """
 
+    finds: ClassVar = "group"
     store: Store
     limit: int
     creations: Buckets

@@ -30,4 +30,4 @@ def build(core: Core) -> FeatureParts:
         core.storage.store, limits.group_members, creations, searches, accounts_among, core.identity.relations
     )
     commands = GroupCommands(groups, core.identity.relations, core.identity.mutes.mute_of)
-    return FeatureParts((groups,), commands.rows(), finds={"group": groups.find})
+    return FeatureParts((groups,), commands.rows())

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from imserver.features.accounts.declared import SmtpSettings
-from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.parts import accounts_of, chat_page_of
 from imserver.features.notifications.audiences import AudienceRows, Audiences
 from imserver.features.notifications.declared import VAPID, NotificationSettings, rules_in
 from imserver.features.notifications.delivery import Deliveries
@@ -91,7 +91,7 @@ def build(core: Core) -> FeatureParts:
         smtp=settings_of(core.config, SmtpSettings),
         lease=lease,
         apps=lambda: notifier.apps,
-        page_of=lambda app: core.node.chat_page if app == GOCHAT else "",
+        page_of=lambda app: chat_page_of(core) if app == GOCHAT else "",
         stop_url=lambda app, user: f"{pages}/unsubscribe?token={tokens.make_mail(app, user)}",
         answer_url=lambda app, user, entry: f"{pages}/answer?token={tokens.make_ask(app, user, entry)}",
         site=urlsplit(server).netloc,
@@ -131,13 +131,11 @@ def build(core: Core) -> FeatureParts:
         audiences.rows.erase_user(app, user)
         deliveries.recent.forget(app, user)
 
-    def finish() -> None:
+    def stop() -> None:
         audiences.stop()
         deliveries.stop()
         mails.stop()
         notifier.stop()
-
-    def stop() -> None:
         webpush.close()
         services.close()
 
@@ -145,6 +143,5 @@ def build(core: Core) -> FeatureParts:
     return FeatureParts(
         (parts, Erasure(frozenset(), erase_user, deliveries.recent.forget)),
         run=(notifier.work.run, deliveries.run),
-        finish=finish,
         stop=stop,
     )

@@ -13,8 +13,7 @@ from imserver.plugin.settings import Config, Locations
 
 
 def _build(core: Core) -> FeatureParts:
-    core.node.chat_page = core.config.address + "/home/messages"
-    return FeatureParts(prepare=lambda: additions_of(core))  # which checks the words
+    return FeatureParts(configure=lambda config: additions_of(core))  # which checks the words
 
 
 def _refusal(problem: HttpProblem, request_id: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final, Protocol, runtime_checkable
 
 import msgspec
 
@@ -13,8 +13,19 @@ from imserver.plugin.services import Core
 from imserver.plugin.settings import ConfigError
 
 
+@runtime_checkable
+class AddsToPage(Protocol):
+    """A service of a feature that adds to the messages page.
+
+    Its folder has a module ``page.js``, a style sheet ``page.css``, those of menus and settings
+    (``later.js``, ``later.css``), ``words.<language>.json``, and what these load.
+    """
+
+    page_folder: ClassVar[Path]
+
+
 class Additions:
-    """The folders of features with additions (``FeatureParts.page``), by name of the feature.
+    """The folders of features with additions, by name of the feature.
 
     Their files stand below ``features/<name>/`` of the release of the page. Raises ConfigError for a file of
     words that cannot be used.
@@ -62,7 +73,8 @@ NOTHING: Final = Additions({})
 
 def additions_of(core: Core) -> Additions:
     """What the features of a node add."""
-    return Additions({name: each.page for name, each in core.features.items() if each.page is not None})
+    services = ((name, each) for name, parts in core.features.items() for each in parts.services)
+    return Additions({name: each.page_folder for name, each in services if isinstance(each, AddsToPage)})
 
 
 def _read_words(name: str, file: Path) -> dict[str, str]:

@@ -5,7 +5,6 @@ The server fetches the page, never a client, and only from public addresses. A p
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imserver.features.previews.api import routes
@@ -25,9 +24,8 @@ def _build(core: Core) -> FeatureParts:
     previews = Previews(core, PublicRequests(loopback, pages=True))
     return FeatureParts(
         (previews,),
-        reload=previews.configure,
+        configure=previews.configure,
         run=(every(600.0, previews.sweep, "old previews could not be deleted"),),
-        page=Path(__file__).parent / "page",
         stop=previews.stop,
     )
 

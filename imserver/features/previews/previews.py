@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -99,6 +100,8 @@ _decode: Final = msgspec.json.Decoder(PageSummary).decode
 
 class Previews:
     """Makes, shows and forgets previews. Owner of what this node fetches."""
+
+    page_folder: Final = Path(__file__).parent / "page"
 
     def __init__(self, core: Core, requests: PublicRequests) -> None:
         self._core = core

@@ -23,6 +23,7 @@ from imserver.plugin.http import Call, Resource, about
 from imserver.plugin.identity import Needs, Tenant
 from imserver.plugin.runtime import until_beat
 from imserver.plugin.services import Core
+from imserver.plugin.settings import Config
 from imserver.plugin.storage import PooledStatements, RowsOf, Store, text_of
 
 STORED_DAYS: Final = 35
@@ -180,7 +181,7 @@ def build(core: Core) -> FeatureParts:
     tenants.on_change.append(quotas.changed)
     tenants.on_delete.append(quotas.deleted)
 
-    def prepare() -> None:
+    def configure(_config: Config) -> None:
         for tenant in tenants.all():
             quotas.changed(tenant)
         try:
@@ -188,7 +189,7 @@ def build(core: Core) -> FeatureParts:
         except StorageUnavailable as error:
             log.warning("what apps have used today is not known yet: %s", error)
 
-    return FeatureParts((quotas,), prepare=prepare, run=(quotas.run,), finish=quotas.finish)
+    return FeatureParts((quotas,), configure=configure, run=(quotas.run,), stop=quotas.finish)
 
 
 class AppUsageOfDay(Struct):

@@ -67,6 +67,8 @@ class ForgetQuery(Struct, frozen=True, array_like=True):
 class Refusals:
     """The refusals and limits of all nodes. Everything may switch. ``missing``: nodes that did not answer."""
 
+    finds: Final = "request"
+
     def __init__(self, core: Core, log: RefusalLog, people: PeopleHooks) -> None:
         self._log = log
         self._people = people
@@ -203,7 +205,7 @@ def build(core: Core) -> FeatureParts:
     refusals = Refusals(core, log, _people(core))
     core.identity.tenants.on_delete.append(log.forget)
     erasure = Erasure(frozenset(), refusals.forget, log.forget)
-    return FeatureParts((refusals, erasure), finds={"request": refusals.find})
+    return FeatureParts((refusals, erasure))
 
 
 def _people(core: Core) -> PeopleHooks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from time import time
-from typing import Final
+from typing import ClassVar, Final
 
 from msgspec import Struct
 
@@ -28,6 +28,7 @@ class SafetyParts(Struct, frozen=True):
     """The services that the routes use. ``remove``: removes a user from a group; None on a node without
     groups."""
 
+    page_folder: ClassVar = Path(__file__).parent / "page"
     moderation: Moderation
     removals: Removals
     reports: Reports
@@ -42,15 +43,14 @@ def build(core: Core) -> FeatureParts:
     return FeatureParts(
         (parts,),
         commands_of(reports),
-        prepare=mutes.load,
+        configure=lambda config: mutes.load(),
         run=(
             every(5.0, mutes.load, "mutes could not be read"),
             every(86_400.0, mutes.rows.forget, "old mutes could not be deleted"),
             every(3600.0, lambda: reports.expire(int(time())), "reports could not be expired"),
             removals.runner.run,
         ),
-        finish=removals.runner.stop,
-        page=Path(__file__).parent / "page",
+        stop=removals.runner.stop,
     )
 
 

@@ -206,11 +206,10 @@ def build(core: Core) -> FeatureParts:
         core.service(MessageServices).observers.append(webhooks)
     return FeatureParts(
         (Erasure(frozenset(), partial(erase_user, core.storage.store), lambda _: None),),
-        prepare=apps.prepare,
-        reload=apps.reload,
+        configure=apps.configure,
         run=(
             webhooks.feeds.run,
             every(core.config.storage.expire_seconds, webhooks.expire, "events could not be expired"),
         ),
-        finish=lambda: webhooks.stop(_LAST_SECONDS),
+        stop=lambda: webhooks.stop(_LAST_SECONDS),
     )

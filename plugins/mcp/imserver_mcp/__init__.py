@@ -21,8 +21,8 @@ __all__ = ["FEATURE", "Content", "InputRequired", "Mcp", "Offer", "Source", "Too
 
 def _build(core: Core) -> FeatureParts:
     mcp = Mcp(core)
-    ended, run, finish = (mcp.followers.ended,), (mcp.hooks.log.work.run,), mcp.hooks.stop
-    return FeatureParts((mcp,), ended=ended, streams=mcp.paths, run=run, finish=finish)
+    ended, run, stop = (mcp.followers.ended,), (mcp.hooks.log.work.run,), mcp.hooks.stop
+    return FeatureParts((mcp,), ended=ended, streams=mcp.paths, run=run, stop=stop)
 
 
 FEATURE: Final = Feature(
