@@ -130,29 +130,7 @@ class Api:
         Its need, its rules, its act and its refusals are those of that route; the rate is not counted. May
         switch.
         """
-        route = endpoint.route
-        call, refuses = None, True
-        try:
-            if not principal.may(route.need):
-                return refused(self, route, request, ApiProblem(*refusal(principal, route.need)), principal)
-            call = read(self, endpoint, request, principal)
-            authorise(self, route, call)
-            assert route.function is not None
-            answer = None
-            finished: HttpResponse
-            if route.status:
-                answer = route.function(endpoint.service, call, call.input)
-                finished = call.reply(answer, (), route.status)
-            else:
-                finished = route.function(endpoint.service, call)
-            if route.act:
-                _report_act(self, route, call, answer, finished)
-            refuses = False
-            return finished
-        except Exception as error:
-            return refused(self, route, request, error, principal, call)
-        finally:
-            self.count(endpoint, principal, "" if call is None else call.app, request, refuses)
+        return answer(self, endpoint, request, principal, within=True)
 
     def count(
         self, endpoint: Endpoint, principal: Principal, app: str, request: HttpRequest, refused: bool
@@ -450,11 +428,17 @@ def _require_settings(api: Api, route: Route, call: Call) -> None:
 
 
 def answer(
-    api: Api, endpoint: Endpoint, request: HttpRequest, admitted: Principal | None = None
+    api: Api,
+    endpoint: Endpoint,
+    request: HttpRequest,
+    admitted: Principal | None = None,
+    *,
+    within: bool = False,
 ) -> HttpResponse:
     """Answer one request: admit its principal, read it, authorise it, and run the function of the row.
 
-    ``admitted``: the principal, if the request was admitted before its body was read. HEAD and OPTIONS are
+    ``admitted``: the principal, if the request was admitted before its body was read. ``within``: another
+    request, which was admitted for another need, counts against the rate and waits. HEAD and OPTIONS are
     answered too; the caller leaves out the body of an answer to HEAD. Never raises: internal errors are
     logged, and refused in the row's style. May switch.
     """
@@ -468,12 +452,16 @@ def answer(
         assert type(found) is Principal
         admitted = found
     filled, call, refuses = api.flusher.bulk_filled, None, False
-    limited = route.limited and api.rates.per_second > 0
+    limited = route.limited and api.rates.per_second > 0 and not within
     try:
         if limited:
             api.rates.require(admitted, request.host)
-        size = len(request.body)
-        if request.too_large or (size > api.limits.public_body_bytes and size > body_limit(api, admitted)):
+        if within:
+            if not admitted.may(route.need):
+                raise ApiProblem(*refusal(admitted, route.need))
+        elif request.too_large or (
+            (size := len(request.body)) > api.limits.public_body_bytes and size > body_limit(api, admitted)
+        ):
             raise ApiProblem(Problems.BODY_TOO_LARGE)
         call = read(api, endpoint, request, admitted)
         authorise(api, route, call)
@@ -486,14 +474,14 @@ def answer(
             finished = call.reply(answer, (), route.status)
         else:
             finished = route.function(endpoint.service, call)
-        if route.act:
-            _report_act(api, route, call, answer, finished)
+        if route.act and call.act != "" and finished.status < 400 and finished.body.startswith(route.success):
+            api.acted(call.act or route.act, call, answer)
     except Exception as error:
         finished, refuses = refused(api, route, request, error, admitted, call), True
     if api.uses.wanted and admitted.kind == "key":  # as count(), without a call
         app = "" if call is None else call.app
         api.uses.add((admitted.key, endpoint.name, app, request.host), refuses)
-    if api.flusher.bulk_filled != filled:
+    if api.flusher.bulk_filled != filled and not within:
         wait_for_broadcast(api, filled)
     if limited:
         return finished.with_headers(api.rates.headers(admitted, request.host))
@@ -682,9 +670,3 @@ def refused(
     text = "%s %s from %s failed"
     log.error(text, request.method, route.path, request.host, extra={"request": request.id}, exc_info=error)
     return route.style.refuse(Problems.INTERNAL_ERROR, request)
-
-
-def _report_act(api: Api, route: Route, call: Call, answer: Any, finished: HttpResponse) -> None:
-    """Tell the observer of a request that may have changed something. May switch."""
-    if call.act != "" and finished.status < 400 and finished.body.startswith(route.success):
-        api.acted(call.act or route.act, call, answer)
