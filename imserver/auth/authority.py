@@ -231,17 +231,14 @@ class Keys:
         return self._known.get(hashlib.sha256(key).digest())
 
 
-class Authority:
+class Authority(Struct, eq=False):
     """Identifies requests. Has no state of its own. ``allowed``: the address lists of the apps."""
 
-    def __init__(
-        self, keys: Keys, pages: PageTokens, logins: Logins, accounts: AccountLookup, allowed: AllowLists
-    ) -> None:
-        self._keys = keys
-        self._pages = pages
-        self._logins = logins
-        self._accounts = accounts
-        self._allowed = allowed
+    keys: Keys
+    pages: PageTokens
+    logins: Logins
+    accounts: AccountLookup
+    allowed: AllowLists
 
     def identify(self, need: Need, headers: Mapping[str, str], host: str, token: str = "") -> Principal:
         """Return the principal of a request, using only the kinds of proof that ``need`` accepts.
@@ -250,7 +247,7 @@ class Authority:
         switch. Raises StorageUnavailable and IssuerUnavailable if ``need`` accepts tokens of users. The user
         of a valid token is returned even if ``need`` does not accept it.
         """
-        demo = self._keys.demo
+        demo = self.keys.demo
         if demo and need.scope and need.users.isdisjoint(TOKEN_HOLDERS):
             return DEMO
         authorization = headers.get("authorization", "")
@@ -259,7 +256,7 @@ class Authority:
         else:
             credential = bearer(authorization)
         if credential and need.scope and not demo:
-            key = self._keys.find(credential)
+            key = self.keys.find(credential)
             if key is not None:
                 return key
         if need.users and (token or credential):
@@ -275,11 +272,11 @@ class Authority:
         as a webhook or a stream. It is no token. May switch. Raises StorageUnavailable."""
         if principal.kind in TOKEN_HOLDERS:
             try:
-                return f"account:{self._accounts.proof_of(bearer(headers.get('authorization', '')))}"
+                return f"account:{self.accounts.proof_of(bearer(headers.get('authorization', '')))}"
             except BadToken:  # it has just ended
                 return "account:"
         if principal.kind == "session":
-            claims = self._logins.session_of(bearer(headers.get("authorization", "")))
+            claims = self.logins.session_of(bearer(headers.get("authorization", "")))
             return f"session:{claims.expires_at if claims else 0}"
         return principal.label
 
@@ -288,20 +285,20 @@ class Authority:
         keys are revoked. May switch. Raises StorageUnavailable."""
         kind, _, rest = proof.partition(":")
         if kind == "account":
-            return self._accounts.still_holds(app, user, rest)
+            return self.accounts.still_holds(app, user, rest)
         if kind == "session":
             return time() < int(rest)
-        return self._keys.is_valid(rest) if kind == "key" else kind == "demo" and self._keys.demo
+        return self.keys.is_valid(rest) if kind == "key" else kind == "demo" and self.keys.demo
 
     def lists_address(self, host: str) -> bool:
         """Whether an app lists this address, so that its back end needs no key."""
-        return bool(self._allowed.apps_of(host))
+        return bool(self.allowed.apps_of(host))
 
     def with_programs(self, app: str, users: Sequence[str]) -> list[str]:
         """These users, then their bots, which are banned and muted with them. Without a database it is the
         users alone: a ban must not wait. May switch."""
         try:
-            return list(dict.fromkeys([*users, *self._accounts.programs_of(app, users)]))
+            return list(dict.fromkeys([*users, *self.accounts.programs_of(app, users)]))
         except StorageUnavailable:
             return list(users)
 
@@ -309,7 +306,7 @@ class Authority:
         """These users and their bots, but those whose account is locked: a lock bans, and its ban ends with
         it. May switch. Raises StorageUnavailable."""
         users = self.with_programs(app, users)
-        locked = {each.user for each in self._accounts.those_of(app, users) if each.is_locked(time())}
+        locked = {each.user for each in self.accounts.those_of(app, users) if each.is_locked(time())}
         return [user for user in users if user not in locked]
 
     def may_act_on(self, principal: Principal, app: str, users: Sequence[str]) -> bool:
@@ -317,15 +314,15 @@ class Authority:
         those below it. May switch. Raises StorageUnavailable."""
         if not principal.staff:
             return True
-        return all(principal.may_act_on(each.role) for each in self._accounts.those_of(app, users))
+        return all(principal.may_act_on(each.role) for each in self.accounts.those_of(app, users))
 
     def _user(self, need: Need, credential: str) -> Principal | None:
         """Return the user of this token. None: it does not look like a token that ``need`` accepts."""
         if "page" in need.users and credential.startswith(PAGE_TOKEN_PREFIX):
-            named = self._pages.read(credential)
-            if named is None or not self._logins.is_open(named[0]):
+            named = self.pages.read(credential)
+            if named is None or not self.logins.is_open(named[0]):
                 return None
-            return Principal("page", apps=frozenset({self._logins.resolve(named[0])}), user=named[1])
+            return Principal("page", apps=frozenset({self.logins.resolve(named[0])}), user=named[1])
         if need.right:
             return self._staff(need, credential)
         if need.users.isdisjoint(_TOKENS):
@@ -339,7 +336,7 @@ class Authority:
             return self._user_of(session)
         # Where a valid token is not accepted, refusal() says so: clients replace one that is called invalid.
         if "session" in need.users or "nobody" not in need.users:
-            claims = self._logins.session_of(credential)
+            claims = self.logins.session_of(credential)
             if claims is not None:
                 return Principal("session", apps=frozenset({claims.app}), user=claims.user)
         if "account" not in need.users:
@@ -351,13 +348,13 @@ class Authority:
         if session is None:
             return BAD_TOKEN
         account = session.account
-        apps = frozenset({self._logins.resolve(account.app)})
+        apps = frozenset({self.logins.resolve(account.app)})
         return Principal(account.kind, apps=apps, user=account.user, device=session.device_id)
 
     def _session(self, credential: str) -> AccountSession | None:
         """The login of an account or bot with this token. May switch. Raises StorageUnavailable."""
         try:
-            return self._accounts.holder(credential)
+            return self.accounts.holder(credential)
         except BadToken:
             return None
 
@@ -372,7 +369,7 @@ class Authority:
         account, rights = session.account, RIGHTS[session.account.role]
         if account.kind != "account" or need.right not in rights:
             return self._user_of(session)
-        apps = frozenset({self._logins.resolve(account.app)})
+        apps = frozenset({self.logins.resolve(account.app)})
         if session.lacks:
             return Principal("account", apps=apps, user=account.user, lacks=session.lacks)
         return Principal("staff", apps=apps, staff=account.user, rights=rights)
@@ -381,14 +378,14 @@ class Authority:
         """Return the back end with this address. Requests from browsers are accepted only if the app or the
         server lists the origin of the page.
         """
-        apps = self._allowed.apps_of(host)
+        apps = self.allowed.apps_of(host)
         if apps and from_browser(headers):
             origin = headers.get("origin", "")
-            apps = frozenset(app for app in apps if self._logins.lists_origin(app, origin))
+            apps = frozenset(app for app in apps if self.logins.lists_origin(app, origin))
             if origin and not apps:
-                self._logins.log_page(origin, host)
+                self.logins.log_page(origin, host)
         return (
-            Principal("address", _BY_ADDRESS, frozenset(map(self._logins.resolve, apps))) if apps else NOBODY
+            Principal("address", _BY_ADDRESS, frozenset(map(self.logins.resolve, apps))) if apps else NOBODY
         )
 
 

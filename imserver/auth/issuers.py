@@ -59,25 +59,19 @@ class _KeySet(Struct):
     keys: list[dict[str, Any]]
 
 
-class Issuer:
+class Issuer(Struct, dict=True, eq=False):
     """The cached keys of one issuer. Only :meth:`keys_for` and :meth:`read` switch.
 
     ``seconds``: time limit of one fetch.
     """
 
-    def __init__(
-        self,
-        url: str,
-        jwks_url: str,
-        outgoing: Outgoing,
-        clock: Callable[[], float] = monotonic,
-        seconds: float = FETCH_SECONDS,
-    ) -> None:
-        self.url = url
-        self._jwks_url = jwks_url
-        self._outgoing = outgoing
-        self._clock = clock
-        self._seconds = seconds
+    url: str
+    jwks_url: str
+    outgoing: Outgoing
+    clock: Callable[[], float] = monotonic
+    seconds: float = FETCH_SECONDS
+
+    def __post_init__(self) -> None:
         self._keys: tuple[Key, ...] = ()
         self._fetched_at = float("-inf")
         self._next_fetch = float("-inf")
@@ -97,10 +91,10 @@ class Issuer:
         Waits at most ``seconds`` if no keys are cached or the ``kid`` is new. Raises
         IssuerUnavailable if no keys are cached, BadToken if the issuer has no such key.
         """
-        age = self._clock() - self._fetched_at
+        age = self.clock() - self._fetched_at
         if age > MAX_AGE_SECONDS:
             self._fetch()
-            if self._clock() - self._fetched_at > MAX_AGE_SECONDS:
+            if self.clock() - self._fetched_at > MAX_AGE_SECONDS:
                 raise IssuerUnavailable(f"issuer {self.url}: {self._problem}")
         elif age > REFRESH_SECONDS and self._may_fetch():
             gevent.spawn(self._fetch)
@@ -128,24 +122,24 @@ class Issuer:
         return tuple(key for key in self._keys if not kid or key.kid == kid)
 
     def _may_fetch(self) -> bool:
-        return self._fetching is None and self._clock() >= self._next_fetch
+        return self._fetching is None and self.clock() >= self._next_fetch
 
     def _fetch(self) -> None:
         """Fetch the keys, at most once per :data:`RETRY_SECONDS`. Callers share one fetch. Switches."""
         if self._fetching is not None:
-            self._fetching.wait(self._seconds)
+            self._fetching.wait(self.seconds)
             return
         if not self._may_fetch():
             return
         self._fetching = Event()
-        self._next_fetch = self._clock() + RETRY_SECONDS
+        self._next_fetch = self.clock() + RETRY_SECONDS
         try:
             self._keys = self._read()
         except Unreachable as error:
             self._problem = str(error)
             log.warning("issuer %s: its keys cannot be fetched: %s", self.url, error)
         else:
-            self._fetched_at = self._clock()
+            self._fetched_at = self.clock()
             self._unknown.clear()
         finally:
             self._fetching.set()
@@ -153,8 +147,8 @@ class Issuer:
 
     def _read(self) -> tuple[Key, ...]:
         """Read the keys from the issuer. Raises Unreachable."""
-        deadline = self._clock() + self._seconds
-        url = self._jwks_url
+        deadline = self.clock() + self.seconds
+        url = self.jwks_url
         if not url:
             where = self.url.rstrip("/") + "/.well-known/openid-configuration"
             discovery = self._get(where, _Discovery, deadline)
@@ -171,7 +165,7 @@ class Issuer:
 
     def _get(self, url: str, shape: type[T], deadline: float) -> T:
         """Fetch and decode a JSON document. Raises Unreachable."""
-        status, body = self._outgoing.get(url, max(deadline - self._clock(), 0.001))
+        status, body = self.outgoing.get(url, max(deadline - self.clock(), 0.001))
         if status != HTTPStatus.OK:
             raise Unreachable(f"{url} answered with the status {status}")
         try:

@@ -10,6 +10,8 @@ import logging
 from time import time
 from typing import Final, Protocol
 
+from msgspec import Struct
+
 from imserver import errors
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.login_tokens import LoginTokens
@@ -56,37 +58,28 @@ class DemoMode(Protocol):
     demo: bool
 
 
-class Logins:
+class Logins(Struct, dict=True, eq=False):
     """Owner of the compiled login rules, the connection quota and the end times of sessions."""
 
-    def __init__(
-        self,
-        tenants: Tenants,
-        keys: DemoMode,
-        tokens: LoginTokens,
-        back_ends: BackEnds,
-        observer: Observer,
-        connections: set[Connection],
-        metrics: Metrics,
-        origins: Origins,
-    ) -> None:
-        self._get = tenants.get
-        self.resolve, self.aliases = tenants.resolve, tenants.aliases
-        self._tenants = tenants
-        self._keys = keys
-        self._tokens = tokens
-        self._back_ends = back_ends
-        self._observer = observer
+    tenants: Tenants
+    keys: DemoMode
+    tokens: LoginTokens
+    back_ends: BackEnds
+    observer: Observer
+    connections: set[Connection]
+    metrics: Metrics
+    origins: Origins
+
+    def __post_init__(self) -> None:
+        self._get = self.tenants.get
+        self.resolve, self.aliases = self.tenants.resolve, self.tenants.aliases
         self._logged = OncePerMinute(MAX_REFUSALS_LOGGED)
-        self._connections = connections
-        self._metrics = metrics
         self._rules: dict[str, Rule] = {}
         self.account_apps: set[str] = set()
         """Apps whose users all are accounts: no token, signature or back end names others."""
         self._quota = ConnectionQuota()
         self._expiry = Expiry(time())
         self._ends = self._expiry.ends
-        self._origins = origins
         self.bare_dialects: set[str] = set()
         """Names of the dialects whose tokens need neither ``app`` nor ``exp``."""
         self.entrances: list[Entrance] = []
@@ -125,7 +118,7 @@ class Logins:
         if rule is None:
             return self._denied("app", UNKNOWN_APP, app, user, request)
         if rule.plain and not request.origin:
-            if not token or self._tokens.pages.fits(app, user, token):
+            if not token or self.tokens.pages.fits(app, user, token):
                 return ALLOWED
             return self._denied("token", BAD_TOKEN, app, user, request)
         return self._check_all(rule, user, token, dialect, request, device, may_lack_user)
@@ -143,7 +136,7 @@ class Logins:
         app = rule.name
         if rule.closed:
             return self._denied("closed", NOT_ALLOWED, app, user, request)
-        if rule.broken or (rule.asks_back_end and not self._back_ends.is_ready(app)):
+        if rule.broken or (rule.asks_back_end and not self.back_ends.is_ready(app)):
             return self._denied("key", UNDECIDED, app, user, request)
         if rule.dialects and dialect not in rule.dialects:
             return self._denied("dialect", WRONG_DIALECT, app, user, request)
@@ -151,7 +144,7 @@ class Logins:
             return self._bad_origin(rule, request)
         try:
             bare = dialect in self.bare_dialects
-            decision = self._tokens.read(rule, user, token, bare, device, may_lack_user)
+            decision = self.tokens.read(rule, user, token, bare, device, may_lack_user)
         except BadToken as bad:
             self.refused("token", app, user, request.peer, f"{bad}; imserver token check explains more")
             return TOKEN_EXPIRED if isinstance(bad, TokenExpired) else BAD_TOKEN
@@ -193,7 +186,7 @@ class Logins:
 
         May wait for the issuer's keys. Raises BadToken, TokenExpired and IssuerUnavailable.
         """
-        return self._tokens.read_channel_token(rule, token)
+        return self.tokens.read_channel_token(rule, token)
 
     def rule_of(self, app: str) -> Rule | None:
         """The login rule of an app, which is no alias. Never switches."""
@@ -209,7 +202,7 @@ class Logins:
         if rule is None or not (rule.keys or rule.issuers):
             return None
         try:
-            decision = self._tokens.proven(rule, "", self._tokens.read_session_token(rule, token))
+            decision = self.tokens.proven(rule, "", self.tokens.read_session_token(rule, token))
         except BadToken:
             return None
         if len(decision.user.encode()) > rule.user_bytes:
@@ -252,7 +245,7 @@ class Logins:
         One line for each app that is open or has a login rule, open apps first; one line for all closed apps.
         Long lists are cut.
         """
-        if self._keys.demo:
+        if self.keys.demo:
             return []
         rules = [rule for rule in self._rules.values() if not rule.tenant.same_as]
         closed = sorted(
@@ -281,7 +274,7 @@ class Logins:
     @property
     def takes_unregistered(self) -> bool:
         """Whether clients may connect to systems that are not registered."""
-        return self._keys.demo
+        return self.keys.demo
 
     def lists_origin(self, app: str, origin: str) -> bool:
         """Whether the settings of the app or the node list the page that sent a request."""
@@ -291,7 +284,7 @@ class Logins:
             return False
         if rule.origins is not None:
             return name in rule.origins
-        return self._origins.lists(name)
+        return self.origins.lists(name)
 
     def log_page(self, origin: str, host: str) -> None:
         """Log that no app accepts requests of a page from an address that it lists. Never switches.
@@ -299,7 +292,7 @@ class Logins:
         ``origin``: the header. ``host``: the address.
         """
         setting = "server.origins, or to origins of an app"
-        self._origins.log_refused("request without a key", host_name(origin) or OPAQUE, setting, host)
+        self.origins.log_refused("request without a key", host_name(origin) or OPAQUE, setting, host)
 
     def _ask_back_end(
         self,
@@ -311,7 +304,7 @@ class Logins:
         request: LoginRequest,
         device: str,
     ) -> LoginDecision:
-        answer = self._back_ends.authorise(app, user or decision.user, token, dialect, request.peer, device)
+        answer = self.back_ends.authorise(app, user or decision.user, token, dialect, request.peer, device)
         if answer is None:
             return self._denied("undecided", UNDECIDED, app, user, request)
         if not answer.allow:
@@ -324,14 +317,14 @@ class Logins:
 
     def _is_allowed(self, rule: Rule, origin: str, dialect: str) -> bool:
         if rule.origins is None:
-            return self._origins.allows(origin, dialect)
+            return self.origins.allows(origin, dialect)
         return rule.any_origin or origin in rule.origins
 
     def _bad_origin(self, rule: Rule, request: LoginRequest) -> LoginDecision:
         setting = "server.origins" if rule.origins is None else f"origins of app {rule.name}"
-        self._origins.log_refused(f"login to {rule.name}", request.origin, setting, request.peer)
-        self._metrics.login_refused("origin", rule.name)
-        self._observer.refused(
+        self.origins.log_refused(f"login to {rule.name}", request.origin, setting, request.peer)
+        self.metrics.login_refused("origin", rule.name)
+        self.observer.refused(
             Denial(
                 "login",
                 "origin",
@@ -374,12 +367,12 @@ class Logins:
         ``limit``: what has refused it, ``until`` when that ends (Unix seconds; 0: unknown).
         """
         known = app if self._get(app) is not None else ""
-        self._metrics.login_refused(reason, known or OTHER)
+        self.metrics.login_refused(reason, known or OTHER)
         detail, user = detail[:_CAUSE_SHOWN], user[:_USER_SHOWN]
         explanation = detail if known or not app else f"app {app[:_USER_SHOWN]!r}"
         address = host_of(peer)
         connection = "" if peer == address else peer
-        self._observer.refused(
+        self.observer.refused(
             Denial("login", reason, known, user, account, address, limit, until, explanation, connection)
         )
         if log.isEnabledFor(logging.INFO) and self._logged.is_new(app, f"{reason} {user}{account} {detail}"):
@@ -397,7 +390,7 @@ class Logins:
         """Whether the receiver of a first message must be an account, because all users of the app are. In
         demo mode anybody is a user: there it must be one ``by_account``, if the sender is one. Never
         switches."""
-        if app in self.account_apps or not (by_account and self._keys.demo):
+        if app in self.account_apps or not (by_account and self.keys.demo):
             return app in self.account_apps
         rule = self._rules.get(app) or self._learn(app)
         return rule is None or rule.only_accounts
@@ -419,13 +412,11 @@ class Logins:
         if decision.expires_at or self._ends:
             self._expiry.end_at(connection, decision.expires_at)
         rule = self._rules.get(connection.app or "")
-        if rule is None or (
-            rule.quiet and not self._observer.known and type(connection.encoding) is Encoding
-        ):
+        if rule is None or (rule.quiet and not self.observer.known and type(connection.encoding) is Encoding):
             return
         self._quota.take(rule.name, rule.tenant.max_connections, connection)
         rule.limit(connection)
-        self._observer.began(connection)
+        self.observer.began(connection)
 
     def ended(self, connection: Connection, code: int) -> None:
         """Release everything of a closed connection, with or without a session. Never switches."""
@@ -433,8 +424,8 @@ class Logins:
             self._expiry.forget(connection)
         if self._quota.taken:
             self._quota.leave(connection)
-        if self._observer.known:
-            self._observer.ended(connection, code)
+        if self.observer.known:
+            self.observer.ended(connection, code)
 
     def expire(self) -> None:
         """End the sessions whose token has expired. Called once per second."""
@@ -447,16 +438,16 @@ class Logins:
 
         Raises :class:`imserver.errors.StartError` if a configured key cannot be used.
         """
-        for tenant in self._tenants.all():
+        for tenant in self.tenants.all():
             try:
-                self._take(self._rule(tenant, self._tokens.keys_of(tenant)))
+                self._take(self._rule(tenant, self.tokens.keys_of(tenant)))
             except BadKey as bad:
                 raise errors.StartError(f"apps.{tenant.name}.{bad}") from None
         self._update_gate()
 
     def reload(self) -> None:
         """Load all keys again, also from files, after the apps were reloaded (SIGHUP)."""
-        tenants = {tenant.name: tenant for tenant in self._tenants.all()}
+        tenants = {tenant.name: tenant for tenant in self.tenants.all()}
         for name in self._rules.keys() - tenants.keys():
             del self._rules[name]
             self.account_apps.discard(name)
@@ -484,7 +475,7 @@ class Logins:
         """Compile the rule of an app. If its keys are invalid, its earlier keys stay; without any, it is
         closed."""
         try:
-            keys = self._tokens.keys_of(tenant)
+            keys = self.tokens.keys_of(tenant)
         except BadKey as bad:
             log.error("apps.%s.%s", tenant.name, bad)
             known = self._rules.get(tenant.name)
@@ -492,8 +483,8 @@ class Logins:
         return self._take(self._rule(tenant, keys))
 
     def _rule(self, tenant: Tenant, keys: tuple[Key, ...]) -> Rule:
-        has_entrance, is_observed = bool(self._entrances_of(tenant)), self._observer.observes(tenant)
-        return Rule(tenant, keys, self._keys.demo, has_entrance, is_observed)
+        has_entrance, is_observed = bool(self._entrances_of(tenant)), self.observer.observes(tenant)
+        return Rule(tenant, keys, self.keys.demo, has_entrance, is_observed)
 
     def _entrances_of(self, tenant: Tenant) -> str:
         return "; ".join(filter(None, (entrance(tenant) for entrance in self.entrances)))
@@ -501,10 +492,10 @@ class Logins:
     def _take(self, rule: Rule) -> Rule:
         known = self._rules.get(rule.name)
         self._rules[rule.name] = rule
-        is_alone = rule.only_accounts and not self._keys.demo
+        is_alone = rule.only_accounts and not self.keys.demo
         (self.account_apps.add if is_alone else self.account_apps.discard)(rule.name)
         if rule.tenant.max_connections and (known is None or not known.tenant.max_connections):
-            for connection in self._connections:
+            for connection in self.connections:
                 if connection.app == rule.name:
                     self._quota.take(rule.name, rule.tenant.max_connections, connection)
         return rule
@@ -513,7 +504,7 @@ class Logins:
         """Pass the origins of all apps to the gate. The login checks the origin against its own app."""
         rules = self._rules.values()
         hosts = {host for rule in rules for host in rule.origins or ()}
-        self._origins.set_apps(hosts, any(rule.any_origin for rule in rules))
+        self.origins.set_apps(hosts, any(rule.any_origin for rule in rules))
 
 
 def _who_may_log_in(rule: Rule, entrances: str) -> str:

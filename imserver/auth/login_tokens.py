@@ -9,6 +9,7 @@ from time import time
 from typing import Final
 
 from itsdangerous import BadSignature, URLSafeTimedSerializer
+from msgspec import Struct
 
 from imserver.auth.channel_tokens import ChannelClaims, read_channel_token
 from imserver.auth.issuers import Issuers
@@ -64,29 +65,21 @@ class PageTokens:
         return not token.startswith(PAGE_TOKEN_PREFIX) or self.read(token) == (app, user)
 
 
-class LoginTokens:
+class LoginTokens(Struct, eq=False):
     """Verifies the tokens of logins and of subscriptions.
 
     ``resolve`` returns the app of an alias. ``secret``: that of the server, from which keys are derived.
     """
 
-    def __init__(
-        self,
-        resolve: Callable[[str], str],
-        pages: PageTokens,
-        accounts: AccountLookup,
-        issuers: Issuers,
-        secret: Secret,
-    ) -> None:
-        self._resolve = resolve
-        self.pages = pages
-        self._accounts = accounts
-        self._issuers = issuers
-        self._secret = secret
+    resolve: Callable[[str], str]
+    pages: PageTokens
+    accounts: AccountLookup
+    issuers: Issuers
+    secret: Secret
 
     def keys_of(self, tenant: Tenant) -> tuple[Key, ...]:
         """Load the keys of an app, also from files. Raises BadKey."""
-        return load_app_keys(tenant.name, tenant, self._secret)
+        return load_app_keys(tenant.name, tenant, self.secret)
 
     def read(
         self, rule: Rule, user: str, token: str, bare: bool, device: str, may_lack_user: bool
@@ -115,7 +108,7 @@ class LoginTokens:
         The device of an account token is the one of its login, or a part of it that the client names.
         """
         try:
-            session = self._accounts.holder(token)
+            session = self.accounts.holder(token)
             # A bot names its devices itself.
             account = session.account
             name = device if account.kind == "bot" or is_of_device(device, session.device) else session.device
@@ -133,7 +126,7 @@ class LoginTokens:
         May wait for the issuer's keys. Raises BadToken and IssuerUnavailable.
         """
         if rule.issuers:
-            claims = self._issuers.claims(rule.name, rule.issuers, token, time(), bare)
+            claims = self.issuers.claims(rule.name, rule.issuers, token, time(), bare)
             if claims is not None:
                 return claims
         if bare:
@@ -145,7 +138,7 @@ class LoginTokens:
 
         May wait for the issuer's keys. Raises BadToken, TokenExpired and IssuerUnavailable.
         """
-        claims = self._issuers.channel_claims(rule.issuers, token, time()) if rule.issuers else None
+        claims = self.issuers.channel_claims(rule.issuers, token, time()) if rule.issuers else None
         return claims or read_channel_token(token, rule.keys, time())
 
     def proven(self, rule: Rule, user: str, claims: Claims, may_lack_user: bool = False) -> LoginDecision:
@@ -153,7 +146,7 @@ class LoginTokens:
             raise BadToken("the token names no user, or one with U+0000")
         if user and claims.user != user:
             raise BadToken("the token is for another user")
-        if self._resolve(claims.app) != rule.name:
+        if self.resolve(claims.app) != rule.name:
             raise BadToken("the token is for another app")
         return LoginDecision(
             expires_at=claims.expires_at, user=claims.user, device=claims.device, claims=claims

@@ -17,6 +17,7 @@ from time import sleep
 from typing import Any, Final, Protocol, get_origin
 
 import msgspec
+from msgspec import Struct
 
 from imserver.auth.tokens import BadKey, read_key_file
 from imserver.config.declared import bare, hints_of, marked, marks_of, plain, struct_in
@@ -390,27 +391,22 @@ class SecretSettings(Protocol):
     def secret_file(self) -> str: ...
 
 
-class AppSecrets:
+class AppSecrets(Struct, dict=True, eq=False):
     """Passes each app with its secret to a feature. Owner of the secrets. Never switches.
 
     ``secret_of``: the secret that the settings of an app name, ``b""``: none; raises BadKey. ``take`` gets
     an app, new or changed, and its secret. ``forget`` gets the name of an app that is no more.
     """
 
-    def __init__(
-        self,
-        tenants: Tenants,
-        secret_of: Callable[[TenantSettings], bytes],
-        take: Callable[[Tenant, bytes], None],
-        forget: Callable[[str], None],
-    ) -> None:
-        self._tenants = tenants
-        self._secret_of = secret_of
-        self._take = take
-        self._forget = forget
+    tenants: Tenants
+    secret_of: Callable[[TenantSettings], bytes]
+    take: Callable[[Tenant, bytes], None]
+    forget: Callable[[str], None]
+
+    def __post_init__(self) -> None:
         self._secrets: dict[str, bytes] = {}
-        tenants.on_change.append(self.changed)
-        tenants.on_delete.append(self.deleted)
+        self.tenants.on_change.append(self.changed)
+        self.tenants.on_delete.append(self.deleted)
 
     @staticmethod
     def read(setting: str, given: SecretSettings) -> bytes:
@@ -432,7 +428,7 @@ class AppSecrets:
     def configure(self, _config: Config) -> None:
         """Pass all apps with their secrets, also from files, at the start and at SIGHUP. Raises StartError if
         a secret cannot be used at the start."""
-        tenants = self._tenants.all()
+        tenants = self.tenants.all()
         for name in self._secrets.keys() - {tenant.name for tenant in tenants}:
             self.deleted(name)
         for tenant in tenants:
@@ -447,7 +443,7 @@ class AppSecrets:
     def changed(self, tenant: Tenant) -> None:
         """Pass a new or changed app. If its secret cannot be used, its earlier one stays."""
         try:
-            secret = self._secret_of(tenant)
+            secret = self.secret_of(tenant)
         except BadKey as bad:
             log.error("apps.%s.%s", tenant.name, bad)
             secret = self._secrets.get(tenant.name, b"")
@@ -456,11 +452,11 @@ class AppSecrets:
     def deleted(self, app: str) -> None:
         """An app was deleted."""
         self._secrets.pop(app, None)
-        self._forget(app)
+        self.forget(app)
 
     def _pass(self, tenant: Tenant, secret: bytes) -> None:
         self._secrets[tenant.name] = secret
-        self._take(tenant, secret)
+        self.take(tenant, secret)
 
 
 def app_contents(tenants: Tenants, store: Store, name: str) -> AppContents:

@@ -99,22 +99,16 @@ class ChannelAnswers(ABC):
         newest one."""
 
 
-class ChannelCommands:
+class ChannelCommands(Struct, dict=True, eq=False):
     """Carries out the commands on channels. ``answers``: dialect → how it answers. Dialects add theirs."""
 
-    def __init__(
-        self,
-        channels: Channels,
-        logins: Logins,
-        consent: ChannelConsent,
-        answers: dict[str, ChannelAnswers],
-        table: ConnectionTable,
-    ) -> None:
-        self._channels = channels
-        self._logins = logins
-        self._consent = consent
-        self.answers = answers
-        self._table = table
+    channels: Channels
+    logins: Logins
+    consent: ChannelConsent
+    answers: dict[str, ChannelAnswers]
+    table: ConnectionTable
+
+    def __post_init__(self) -> None:
         self._pages: dict[tuple[Dialect, str, AskHistory], tuple[HistoryPage, Raw]] = {}
         """Pages of histories as they were last sent, by codec, app and command; the oldest first."""
         self._pages_bytes = 0
@@ -133,7 +127,7 @@ class ChannelCommands:
         """Check a subscription with the options that the channel has now; see :meth:`_permit`. The back end
         gets no data."""
         return self._permit(
-            connection, channel, self._channels.options.of(connection.app or "", channel), token
+            connection, channel, self.channels.options.of(connection.app or "", channel), token
         )
 
     def _permit(
@@ -151,11 +145,11 @@ class ChannelCommands:
         app, wanted = connection.app or "", options.subscribe
         check_known(options)
         if wanted == "members":
-            self._consent.check_member(connection, channel)
+            self.consent.check_member(connection, channel)
             return _NO_CLAIMS
         if wanted == "nobody" or channel.startswith("#"):
             raise ChannelRefused("denied", "only the server subscribes clients to this channel")
-        rule = self._logins.rule_of(app)
+        rule = self.logins.rule_of(app)
         if token and rule is not None and (rule.keys or rule.issuers):
             return self._proven(connection, channel, rule, token)
         user = connection.user
@@ -164,10 +158,10 @@ class ChannelCommands:
         if wanted == "back_end" and (token or not needs_token(channel)):
             if not isinstance(connection, Connection):
                 raise _only_connections()
-            return self._consent.subscribe(connection, channel, token, data)
+            return self.consent.subscribe(connection, channel, token, data)
         is_open = wanted == "anybody" or (not wanted and rule is not None and rule.open)
-        if is_open and not self._channels.options.is_private(app, channel):
-            self._channels.options.check_user(connection.user, options)
+        if is_open and not self.channels.options.is_private(app, channel):
+            self.channels.options.check_user(connection.user, options)
             return _NO_CLAIMS
         raise ChannelRefused("denied", "the channel needs a token")
 
@@ -179,22 +173,22 @@ class ChannelCommands:
         Never switches."""
         check_known(options)
         app = connection.app or ""
-        is_closed = channel.startswith(USER_CHANNEL) or self._channels.options.is_private(app, channel)
+        is_closed = channel.startswith(USER_CHANNEL) or self.channels.options.is_private(app, channel)
         if whom == "anybody" and not is_closed:
             check_name(channel)
         elif whom in ("anybody", "subscribers"):
             if not isinstance(connection, Connection):  # it has no subscription: who may have one counts
                 self._permit(connection, channel, options, "")
-            elif not self._channels.members.has(connection, channel):
+            elif not self.channels.members.has(connection, channel):
                 raise ChannelRefused("denied", "the client is not subscribed to the channel")
         else:
             raise ChannelRefused("denied")
-        self._channels.options.check_user(connection.user, options)
+        self.channels.options.check_user(connection.user, options)
 
     def _proven(self, connection: ChannelClient, channel: str, rule: Rule, token: str) -> ChannelClaims:
         """The claims of a token that permits this connection this channel."""
         try:
-            claims = self._logins.read_channel_token(rule, token)
+            claims = self.logins.read_channel_token(rule, token)
         except TokenExpired as expired:
             raise ChannelRefused("expired", str(expired)) from None
         except BadToken as bad:
@@ -203,10 +197,10 @@ class ChannelCommands:
             raise ChannelRefused("unavailable", str(away)) from None
         if claims.sub != connection.user or claims.channel != channel:
             raise ChannelRefused("denied", "the token is for another user or channel")
-        if claims.app != "" and self._logins.resolve(str(claims.app)) != rule.name:
+        if claims.app != "" and self.logins.resolve(str(claims.app)) != rule.name:
             raise ChannelRefused("denied", "the token is for another app")
         if claims.client and not (
-            isinstance(connection, Connection) and claims.client == self._table.id_of(connection)
+            isinstance(connection, Connection) and claims.client == self.table.id_of(connection)
         ):
             raise ChannelRefused("denied", "the token is for another connection")
         return claims
@@ -215,7 +209,7 @@ class ChannelCommands:
         """Subscribe to a channel. May switch."""
         answers = self._of(connection)
         channel = answers.channel_of(connection, command.channel)
-        options = self._channels.options.of(connection.app or "", channel)
+        options = self.channels.options.of(connection.app or "", channel)
         try:
             if answers.receives(connection, command.channel):
                 raise ChannelRefused("exists")
@@ -228,7 +222,7 @@ class ChannelCommands:
         recovers = command.recover and options.may_recover
         since = Position(command.epoch, command.offset) if recovers else None
         try:
-            subscription = self._channels.subscriptions.subscribe(
+            subscription = self.channels.subscriptions.subscribe(
                 connection, channel, options, since, command.delta, command.reject_unrecovered
             )
         except ChannelRefused as refused:
@@ -236,15 +230,15 @@ class ChannelCommands:
                 state.set_info(channel, before)
             return answers.refused(refused)
         answer(answers.subscribed(connection, command, subscription, claims.data, claims.expires_at))
-        self._channels.subscriptions.answered(connection, channel, subscription)
-        self._consent.confirm_member(connection, channel)
+        self.channels.subscriptions.answered(connection, channel, subscription)
+        self.consent.confirm_member(connection, channel)
         return None
 
     def unsubscribe(self, connection: Connection, command: Unsubscribe) -> Reply:
         """End a subscription. Never switches."""
         answers = self._of(connection)
         channel = answers.channel_of(connection, command.channel)
-        self._channels.subscriptions.unsubscribe(connection, channel)
+        self.channels.subscriptions.unsubscribe(connection, channel)
         answers.unsubscribed(connection, channel)
         if connection.dialect_state is not None:
             connection.dialect_state.set_info(channel, b"")
@@ -253,7 +247,7 @@ class ChannelCommands:
     def publish(self, connection: Connection, command: Publish) -> Reply:
         """Publish to a channel, if its options or the back end allow it. May switch."""
         channel = self._of(connection).channel_of(connection, command.channel)
-        part = ChannelPart(channel, info=self._channels.notices.info_of(connection, channel))
+        part = ChannelPart(channel, info=self.channels.notices.info_of(connection, channel))
         event = Event(
             "msg", connection.user or "", command.text, type=command.type, data=command.data, channel=part
         )
@@ -267,23 +261,23 @@ class ChannelCommands:
         self, client: ChannelClient, channel: str, event: Event, payer: Hashable, with_history: bool = True
     ) -> Published:
         app = client.app or ""
-        options = self._channels.options.of(app, channel)
+        options = self.channels.options.of(app, channel)
         rule = options.publish
         if rule != "back_end":
             self._check_allowed(client, channel, options, rule)
         elif not isinstance(client, Connection):
             raise _only_connections()
-        self._channels.publishing.require_quota(app)
+        self.channels.publishing.require_quota(app)
         limit = options.publications_per_second
-        if limit and not self._channels.publishing.count_publication(payer, app, channel, limit):
+        if limit and not self.channels.publishing.count_publication(payer, app, channel, limit):
             raise ChannelRefused("rate")
-        event = self._consent.review(client, channel, event)
+        event = self.consent.review(client, channel, event)
         if rule == "back_end" and isinstance(client, Connection):
-            event, stored = self._consent.publish(client, channel, event)
+            event, stored = self.consent.publish(client, channel, event)
             with_history = with_history and stored
         else:
             self._check_allowed(client, channel, options, rule)  # it may have left during the review
-        return self._channels.publishing.publish_event(app, channel, event, with_history=with_history)
+        return self.channels.publishing.publish_event(app, channel, event, with_history=with_history)
 
     # --- requests -------------------------------------------------------------------------------------------
 
@@ -305,7 +299,7 @@ class ChannelCommands:
         The caller checks whether the user is banned, as routes do.
         """
         check_name(channel)
-        options = self._channels.options.of(app, channel)
+        options = self.channels.options.of(app, channel)
         check_known(options)
         if principal.may(Needs.READ if action == "subscribe" else Needs.PUSH, app):
             return
@@ -328,12 +322,12 @@ class ChannelCommands:
         """
         check_name(channel)
         if principal.may(Needs.PUSH, app):
-            return self._channels.publishing.publish_event(app, channel, event, with_history=with_history)
+            return self.channels.publishing.publish_event(app, channel, event, with_history=with_history)
         client = self._requester(principal, app)
         return self._publish(client, channel, event, (app, client.user or host), with_history)
 
     def _requester(self, principal: Principal, app: str) -> _Requester:
-        rule = self._logins.rule_of(app)
+        rule = self.logins.rule_of(app)
         if principal.user and principal.app == app:
             return _Requester(app, principal.user)
         if principal.kind == "nobody" and principal is not BAD_TOKEN and rule is not None and rule.open:
@@ -348,7 +342,7 @@ class ChannelCommands:
         except ChannelRefused as refused:
             return answers.refused(refused)
         limit = command.limit or Limit.PRESENCE
-        page = self._channels.members.page(connection.app or "", channel, command.after, limit)
+        page = self.channels.members.page(connection.app or "", channel, command.after, limit)
         return answers.presence(connection.encoding.dialect, command, page.members, page.total, page.next)
 
     def check_presence(self, connection: Connection, name: str) -> str:
@@ -369,7 +363,7 @@ class ChannelCommands:
             self._check_reader(connection, name, options, options.read_history)
             if not options.has_history:
                 raise ChannelRefused("not_available")
-            page = self._channels.histories.read_since(
+            page = self.channels.histories.read_since(
                 app, channel, command.since, command.limit, command.reverse
             )
         except ChannelRefused as refused:
@@ -394,7 +388,7 @@ class ChannelCommands:
     def _find(self, connection: Connection, name: str) -> tuple[str, ChannelSettings]:
         """The channel that a client calls ``name``, and its options."""
         channel = self._of(connection).channel_of(connection, name)
-        return channel, self._channels.options.of(connection.app or "", channel)
+        return channel, self.channels.options.of(connection.app or "", channel)
 
     def _check_reader(
         self, connection: Connection, name: str, options: ChannelSettings, readers: str

@@ -99,28 +99,27 @@ class ConnectionsQuery(Struct, frozen=True, array_like=True):
     connections: Sequence[str]
 
 
-class Connections:
+class Connections(Struct, dict=True, eq=False):
     """Connections of all nodes. Calls may switch, unless their docstring says otherwise.
 
     No connection is found for an invalid id, an id of another app, or an ended connection. That is not an
     error. ``others`` is None without a cluster.
     """
 
-    def __init__(
-        self,
-        table: ConnectionTable,
-        channels: Channels,
-        fanout: Fanout,
-        queries: NodeQueries,
-        registry: Registry,
-        others: OtherNodes | None = None,
-    ) -> None:
-        self.ids = table.ids
-        self.id_of = table.id_of
+    table: ConnectionTable
+    channels: Channels
+    fanout: Fanout
+    queries: NodeQueries
+    registry: Registry
+    others: OtherNodes | None = None
+
+    def __post_init__(self) -> None:
+        self.ids = self.table.ids
+        self.id_of = self.table.id_of
         """See :meth:`ConnectionTable.id_of`."""
-        self.secret_of = table.secret_of
+        self.secret_of = self.table.secret_of
         """See :meth:`ConnectionTable.secret_of`."""
-        self.find = table.find
+        self.find = self.table.find
         """See :meth:`ConnectionTable.find`."""
         self.on_join: list[Callable[[Connection, str, bytes, bool, Position | None], None]] = []
         """Called with (connection, channel, the ``about`` of the call, whether it is new there, the position
@@ -128,12 +127,6 @@ class Connections:
         before that returns. Without a position it may switch. Append."""
         self.unreached = 0
         """Pushes from other nodes to connections that had ended."""
-        self._table = table
-        self._channels = channels
-        self._fanout = fanout
-        self._queries = queries
-        self._registry = registry
-        self._others = others
         self._rows: dict[str, tuple[type, Callable[[Any, str], Any], Any, Any]] = {
             "join": (JoinChannel, self._join_here, list[Joined], Joined.FAILED),
             "leave": (LeaveChannel, self._leave_here, list[Left], Left.FAILED),
@@ -175,7 +168,7 @@ class Connections:
         connection = self.find(app, connection_id)
         if connection is None:
             return False
-        self._fanout.to_connection(connection, event)
+        self.fanout.to_connection(connection, event)
         return True
 
     def close(
@@ -199,10 +192,10 @@ class Connections:
         return True
 
     def _send(self, connection_id: str, item: ToConnection) -> Outcome:
-        lease = self._table.node_of(connection_id, self._others)
-        if self._others is None or lease is None:
+        lease = self.table.node_of(connection_id, self.others)
+        if self.others is None or lease is None:
             return Outcome.NOT_SENT
-        return Outcome.SENT if self._others.node_messages.send(lease.epoch, item) else Outcome.FAILED
+        return Outcome.SENT if self.others.node_messages.send(lease.epoch, item) else Outcome.FAILED
 
     # --- channels -------------------------------------------------------------------------------------------
 
@@ -226,7 +219,7 @@ class Connections:
         check_name(channel)
         if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
             raise ChannelRefused("name", "user:… and group:… reach users and members without subscriptions")
-        check_known(self._channels.options.of(app, channel))
+        check_known(self.channels.options.of(app, channel))
         return self._of_each(connection_ids, "join", lambda ids: JoinChannel(app, ids, channel, about, since))
 
     def _join_here(self, query: JoinChannel, connection_id: str) -> Joined:
@@ -240,14 +233,14 @@ class Connections:
                 listener(connection, channel, query.about, new, position)
 
         try:
-            if self._channels.subscriptions.join_with_position(
+            if self.channels.subscriptions.join_with_position(
                 connection, channel, partial(joined, True), query.since
             ):
                 return Joined.JOINED
-            new = self._channels.subscriptions.join(query.app, channel, connection)
+            new = self.channels.subscriptions.join(query.app, channel, connection)
         except ChannelRefused as refused:
             return Joined.FAILED if refused.reason == "unavailable" else Joined.FULL
-        if channel not in self._channels.members.channels_of(connection):
+        if channel not in self.channels.members.channels_of(connection):
             return Joined.UNKNOWN
         joined(new, None)
         return Joined.JOINED if new else Joined.MEMBER
@@ -264,7 +257,7 @@ class Connections:
         connection = self.find(query.app, connection_id)
         if connection is None:
             return Left.UNKNOWN
-        return Left.LEFT if self._channels.members.remove(connection, query.channel) else Left.ABSENT
+        return Left.LEFT if self.channels.members.remove(connection, query.channel) else Left.ABSENT
 
     # --- queries --------------------------------------------------------------------------------------------
 
@@ -283,8 +276,8 @@ class Connections:
             dialect=connection.encoding.dialect.name,
             since=connection.since,
             peer=connection.peer,
-            node=self._registry.lease.node,
-            channels=self._channels.members.channels_of(connection),
+            node=self.registry.lease.node,
+            channels=self.channels.members.channels_of(connection),
         )
 
     def _of_each(
@@ -297,17 +290,17 @@ class Connections:
         own: list[str] = []
         elsewhere: dict[int, tuple[Lease, list[str]]] = {}
         for connection_id in dict.fromkeys(connection_ids):
-            lease = self._table.node_of(connection_id, self._others)
+            lease = self.table.node_of(connection_id, self.others)
             if lease is None:
                 own.append(connection_id)
             else:
                 elsewhere.setdefault(lease.epoch, (lease, []))[1].append(connection_id)
 
         def ask(lease: Lease, ids: list[str]) -> None:
-            assert self._others is not None
+            assert self.others is not None
             for first in range(0, len(ids), IDS_PER_QUERY):
                 part = ids[first : first + IDS_PER_QUERY]
-                some = self._others.query_behind(lease, kind, query(part), answer)
+                some = self.others.query_behind(lease, kind, query(part), answer)
                 answers.update(zip(part, some or (), strict=False))
 
         asking = [gevent.spawn(ask, *each) for each in elsewhere.values()]
@@ -320,10 +313,10 @@ class Connections:
 
         Returns the answer as the type ``answer``. None: there is no such node, or it does not answer.
         """
-        lease = self._table.node_of(connection_id, self._others)
-        if self._others is not None and lease is not None:
-            return self._others.query_behind(lease, kind, query, answer)
+        lease = self.table.node_of(connection_id, self.others)
+        if self.others is not None and lease is not None:
+            return self.others.query_behind(lease, kind, query, answer)
         address = self.ids.read(connection_id)
         if address is None or address.birth != self.ids.birth:
             return None
-        return msgspec.msgpack.decode(self._queries.answer(kind, encode(query)), type=answer)
+        return msgspec.msgpack.decode(self.queries.answer(kind, encode(query)), type=answer)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType, field
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from imserver import errors
@@ -61,18 +61,17 @@ class _Publication(Partial, frozen=True):
     in_base64: ClassVar[tuple[str, ...]] = ("data",)
 
 
-class ChannelConsent:
+class ChannelConsent(Struct, eq=False):
     """Asks back ends and groups about subscriptions and publications of clients, in all dialects.
 
     Everything switches, and raises :class:`ChannelRefused`: ``denied`` (with the error of the back end),
     ``unavailable``, or ``ended``.
     """
 
-    def __init__(self, back_ends: BackEnds, reviews: Reviews, channels: Channels, mutes: MutedUsers) -> None:
-        self._back_ends = back_ends
-        self._reviews = reviews
-        self._mutes = mutes
-        self._channels = channels
+    back_ends: BackEnds
+    reviews: Reviews
+    channels: Channels
+    mutes: MutedUsers
 
     def check_member(self, connection: ChannelClient, channel: str) -> None:
         """Refuse a user to whom a channel does not belong: ``user:<id>`` belongs to this user, others to the
@@ -82,7 +81,7 @@ class ChannelConsent:
             is_member = user != "" and channel == f"{USER_CHANNEL}{user}"
         else:
             try:
-                group, groups = group_in(channel), self._channels.options.groups
+                group, groups = group_in(channel), self.channels.options.groups
                 is_member = user != "" and group > 0 and groups.is_member(app, group, user)
             except StorageUnavailable:
                 raise ChannelRefused("unavailable") from None
@@ -94,12 +93,12 @@ class ChannelConsent:
     def confirm_member(self, connection: Connection, channel: str) -> None:
         """Check a new subscription again: the user may have left the group before it. From now on the log
         tells who leaves. Raises nothing."""
-        if self._channels.options.of(connection.app or "", channel).subscribe == "members":
+        if self.channels.options.of(connection.app or "", channel).subscribe == "members":
             try:
                 self.check_member(connection, channel)
             except ChannelRefused as refused:
                 code = SERVER_UNSUBSCRIBE if refused.reason == "denied" else INSUFFICIENT_STATE
-                self._channels.members.expel(connection, channel, code)
+                self.channels.members.expel(connection, channel, code)
 
     def subscribe(
         self, connection: Connection, channel: str, token: str = "", data: bytes = b""
@@ -137,10 +136,10 @@ class ChannelConsent:
     def review(self, connection: ChannelClient, channel: str, event: Event) -> Event:
         """The publication of a client event after the back end's review."""
         app, user = connection.app or "", connection.user
-        if user and (mute := self._mutes.mute_of(app, user)) is not None:
+        if user and (mute := self.mutes.mute_of(app, user)) is not None:
             error = errors.ClientError(errors.ReplyCode.REJECTED, mute.text)
             raise ChannelRefused("denied", mute.text, error)
-        if app not in self._reviews.apps:
+        if app not in self.reviews.apps:
             return event
         facts: dict[str, Any] = {
             "kind": "message",
@@ -149,7 +148,7 @@ class ChannelConsent:
             "type": event.type,
         }
         facts |= {"data": Raw(event.data)} if event.data else {"text": event.text}
-        decision = self._reviews.decide(app, facts)
+        decision = self.reviews.decide(app, facts)
         if decision.action == "undecided":
             raise ChannelRefused("unavailable", "the back end has not reviewed it in time")
         if decision.action == "reject":
@@ -172,7 +171,7 @@ class ChannelConsent:
         check_name(channel)
         app, user = connection.app or "", connection.user
         try:
-            answer = self._back_ends.ask(app, call, connection, facts, kind)
+            answer = self.back_ends.ask(app, call, connection, facts, kind)
         except BackEndUnavailable:
             raise ChannelRefused("unavailable", "the back end has not decided in time") from None
         except BackEndRefused as refused:

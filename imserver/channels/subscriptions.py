@@ -71,26 +71,20 @@ class _Wish(Struct, frozen=True, gc=False):
     delta: bool = False
 
 
-class ChannelSubscriptions:
+class ChannelSubscriptions(Struct, dict=True, eq=False):
     """Subscribes connections of this node to channels."""
 
-    def __init__(
-        self,
-        here: NodeParts,
-        members: ChannelMembers,
-        options: ChannelOptions,
-        histories: ChannelHistories,
-        ordered: OrderedDelivery,
-        notices: ChannelNotices,
-    ) -> None:
-        self._hub = here.hub
-        self._fanout = here.fanout
-        self._members = members
-        self._options = options
-        self._histories = histories
-        self._ordered = ordered
-        self._notices = notices
-        members.on_parted.append(self._parted)
+    here: NodeParts
+    members: ChannelMembers
+    options: ChannelOptions
+    histories: ChannelHistories
+    ordered: OrderedDelivery
+    notices: ChannelNotices
+
+    def __post_init__(self) -> None:
+        self._hub = self.here.hub
+        self._fanout = self.here.fanout
+        self.members.on_parted.append(self._parted)
 
     def join(self, app: str, channel: str, connection: Connection) -> bool:
         """Put a connection into a channel. Publications that begin after the return reach it, from any node.
@@ -99,25 +93,25 @@ class ChannelSubscriptions:
         Returns True if it is a new member. False: it was a member before, or is not in service in this app.
         Raises :class:`ChannelRefused`, with a text for the caller.
         """
-        wish = _Wish(app, connection, channel, self._options.of(app, channel))
+        wish = _Wish(app, connection, channel, self.options.of(app, channel))
         return self._join_live(wish) is not None
 
     def _join_live(self, wish: _Wish) -> LocalChannel | None:
         """Do what :meth:`join` does, and return the channel of a new member."""
         local = self._enter(wish)
         if local is not None:
-            self._members.report_join(local, wish.connection)
+            self.members.report_join(local, wish.connection)
         else:
-            self._members.await_report(wish.connection, wish.channel)
+            self.members.await_report(wish.connection, wish.channel)
         return local
 
     def _enter(self, wish: _Wish) -> LocalChannel | None:
         """Make the connection a member. The other nodes do not know it yet."""
-        app, channel, stored, local = wish.app, wish.channel, self._histories.stored, None
+        app, channel, stored, local = wish.app, wish.channel, self.histories.stored, None
         stored.follow_channel(app, channel, wish.options, (wish.connection,))
         try:
             check_known(wish.options)
-            local = self._members.enter(app, channel, wish.connection)
+            local = self.members.enter(app, channel, wish.connection)
         finally:
             if local is None and self._hub.channel(app, channel) is None:
                 stored.forget_channel(app, channel)
@@ -125,7 +119,7 @@ class ChannelSubscriptions:
 
     def _parted(self, connection: Connection, channel: str, was_last: bool) -> None:
         if was_last:
-            self._histories.stored.forget_channel(connection.app or "", channel)
+            self.histories.stored.forget_channel(connection.app or "", channel)
 
     def subscribe(
         self,
@@ -144,16 +138,16 @@ class ChannelSubscriptions:
         history from which it does not recover. May switch. Raises :class:`ChannelRefused`.
         """
         app = connection.app or ""
-        is_new = not self._members.has(connection, channel)
-        if options.join_leave and is_new and self._notices.is_announced(app, channel):
-            self._notices.charge(connection, channel)
+        is_new = not self.members.has(connection, channel)
+        if options.join_leave and is_new and self.notices.is_announced(app, channel):
+            self.notices.charge(connection, channel)
         try:
             subscription = self._join(_Wish(app, connection, channel, options, since, delta))
             if connection not in subscription.local.members:
                 raise ChannelRefused("ended")
             lost = subscription.position is not None and since is not None and not subscription.recovered
             if reject_unrecovered and lost:
-                self._members.leave(app, channel, connection)
+                self.members.leave(app, channel, connection)
                 raise ChannelRefused("unrecoverable")
         except ChannelRefused:
             self._abandon(app, channel)
@@ -170,17 +164,17 @@ class ChannelSubscriptions:
         """
         app = connection.app or ""
         subscriptions: dict[str, Subscribed] = {}
-        self._notices.charge(connection, *[each for each in wanted if self._notices.is_announced(app, each)])
+        self.notices.charge(connection, *[each for each in wanted if self.notices.is_announced(app, each)])
         try:
             for channel, since in wanted.items():
-                options = self._options.of(app, channel)
+                options = self.options.of(app, channel)
                 subscriptions[channel] = self._join(_Wish(app, connection, channel, options, since))
             for each in subscriptions.values():
                 if connection not in each.local.members:
                     raise ChannelRefused("ended")
         except BaseException:
             for channel in subscriptions:
-                self._members.leave(app, channel, connection)
+                self.members.leave(app, channel, connection)
             for channel in wanted:
                 self._abandon(app, channel)
             raise
@@ -193,17 +187,17 @@ class ChannelSubscriptions:
                 found.publications[-1] if found.delta and found.recovered and found.publications else None
             )
             is_stored = found.options.history != ""
-            self._ordered.release(found.local, connection, found.position, is_stored, newest)
-        self._ordered.subscribed(connection, channel)
+            self.ordered.release(found.local, connection, found.position, is_stored, newest)
+        self.ordered.subscribed(connection, channel)
         if found.options.join_leave:
-            self._notices.announce("join", connection, channel)
+            self.notices.announce("join", connection, channel)
 
     def _join(self, wish: _Wish) -> Subscribed:
         """Make the connection a member that receives nothing yet, and read its channel's history, if any."""
-        limit, has = wish.options.max_subscribers, self._members.has
+        limit, has = wish.options.max_subscribers, self.members.has
         if (
             limit
-            and self._members.count(wish.app, wish.channel) >= limit
+            and self.members.count(wish.app, wish.channel) >= limit
             and not has(wish.connection, wish.channel)
         ):
             raise ChannelRefused("full", f"the channel has {limit} subscribers")
@@ -213,26 +207,26 @@ class ChannelSubscriptions:
 
     def _not_joined(self, wish: _Wish) -> NoReturn:
         """Raise :class:`ChannelRefused` for a connection that is no new member."""
-        is_member = self._members.has(wish.connection, wish.channel)
+        is_member = self.members.has(wish.connection, wish.channel)
         raise ChannelRefused("exists" if is_member else "ended")
 
     def _join_with_history(self, wish: _Wish) -> Subscribed:
         app, channel, options, since = wish.app, wish.channel, wish.options, wish.since
         delta = wish.delta and options.delta
         local = self._enter(wish) or self._not_joined(wish)
-        self._ordered.wait(local, wish.connection, delta)
-        self._members.report_join(local, wish.connection)
+        self.ordered.wait(local, wish.connection, delta)
+        self.members.report_join(local, wish.connection)
         try:
             limit, delivered = 0 if since is None else -1, -1
             newest_only = options.recovery_mode == "cache" and since is not None
             what = (None, 1, True) if newest_only else (since, limit, False)
             if options.history:
-                page = self._histories.stored.read(app, channel, *what)
-                delivered = self._histories.stored.follow(app)
+                page = self.histories.stored.read(app, channel, *what)
+                delivered = self.histories.stored.follow(app)
             else:
-                page = self._histories.read_retained(app, channel, *what)
+                page = self.histories.read_retained(app, channel, *what)
         except BaseException:
-            self._members.leave(app, channel, wish.connection)
+            self.members.leave(app, channel, wish.connection)
             raise
         if local.position is None:
             raise ChannelRefused("ended")
@@ -265,9 +259,9 @@ class ChannelSubscriptions:
         :class:`ChannelRefused`: ``unavailable``, if the log of a stored channel does not answer.
         """
         app, state = connection.app or "", connection.dialect_state
-        options = self._options.of(app, channel)
+        options = self.options.of(app, channel)
         can_recover = state is not None and state.resubscribes(channel)
-        if not (can_recover and options.has_history) or self._members.has(connection, channel):
+        if not (can_recover and options.has_history) or self.members.has(connection, channel):
             return False
         try:
             found = self._join_with_history(_Wish(app, connection, channel, options, since))
@@ -286,21 +280,21 @@ class ChannelSubscriptions:
             answer(Position(position.epoch, since.offset))
             for event in found.publications:
                 self._fanout.to_connection(connection, event)
-        self._ordered.release(local, connection, position, options.history != "")
+        self.ordered.release(local, connection, position, options.history != "")
         return True
 
     def _abandon(self, app: str, channel: str) -> None:
         """A subscription was refused: nobody may wait for the position of its channel. Never switches."""
         local = self._hub.channel(app, channel)
         if local is not None:
-            self._ordered.abandon(local)
+            self.ordered.abandon(local)
 
     def unsubscribe(self, connection: Connection, channel: str) -> bool:
         """End a subscription. Returns whether there was one. Never switches."""
         app = connection.app or ""
-        left = self._members.leave(app, channel, connection)
+        left = self.members.leave(app, channel, connection)
         if left:
-            self._notices.announce("leave", connection, channel)
+            self.notices.announce("leave", connection, channel)
         return left
 
     def run(self) -> None:
@@ -317,11 +311,11 @@ class ChannelSubscriptions:
         for app in tuple(self._hub.apps.values()):
             here = []
             for local in tuple(app.channels.values()):
-                options = self._options.of(app.name, local.name)
-                self._histories.stored.check_channel(local, options)
+                options = self.options.of(app.name, local.name)
+                self.histories.stored.check_channel(local, options)
                 if options.history_size and local.position is not None:
                     here.append(local)
-            self._ordered.check(app.name, here)
+            self.ordered.check(app.name, here)
 
 
 def _newest(page: HistoryPage, since: Position | None) -> tuple[bool, list[Event]]:

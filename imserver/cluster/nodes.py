@@ -318,29 +318,23 @@ def read(answers: Mapping[str, bytes], kind: type) -> dict[str, Any]:
     return found
 
 
-class OtherNodes:
+class OtherNodes(Struct, dict=True, eq=False):
     """Queries other nodes for the services. Owner of the table of births of live nodes.
 
     ``seconds``: time limit of an answer.
     """
 
-    def __init__(
-        self,
-        registry: RedisRegistry,
-        node_messages: NodeMessages,
-        rpc: Rpc,
-        queries: NodeQueries,
-        seconds: float,
-    ) -> None:
-        self.registry = registry
-        self.node_messages = node_messages
-        self.rpc = rpc
-        self._queries = queries
-        self._seconds = seconds
+    registry: RedisRegistry
+    node_messages: NodeMessages
+    rpc: Rpc
+    queries: NodeQueries
+    seconds: float
+
+    def __post_init__(self) -> None:
         self._births: dict[int, Lease] = {}
         self._leases: Mapping[int, Lease] | None = None
         """The leases from which ``_births`` was made."""
-        queries.add("behind", FencedQuery, self._answer_behind)
+        self.queries.add("behind", FencedQuery, self._answer_behind)
 
     def query(
         self, kind: str, query: object, leases: Iterable[Lease] | None = None
@@ -349,7 +343,7 @@ class OtherNodes:
         nodes that did not answer.
         """
         peers = self.node_messages.peers() if leases is None else list(leases)
-        return self.rpc.query_all(peers, kind, encode(query), self._seconds) if peers else ({}, [])
+        return self.rpc.query_all(peers, kind, encode(query), self.seconds) if peers else ({}, [])
 
     def answers(self, kind: str, query: object, answer: type[A]) -> list[A]:
         """Query all other live nodes at the same time, and return their answers. Nodes that do not answer in
@@ -365,14 +359,14 @@ class OtherNodes:
         fence = self.node_messages.fence(lease.epoch)
         behind = FencedQuery(self.node_messages.own_epoch, fence, kind, encode(query))
         try:
-            body = self.rpc.query(lease, "behind", encode(behind), self._seconds)
+            body = self.rpc.query(lease, "behind", encode(behind), self.seconds)
             return msgspec.msgpack.decode(msgspec.msgpack.decode(body, type=bytes), type=answer)
         except (PeerUnavailable, ValueError, RecursionError):
             return None
 
     def _answer_behind(self, query: FencedQuery) -> bytes:
         self.node_messages.wait_for(query.origin, query.fence)
-        return self._queries.answer(query.kind, query.body)
+        return self.queries.answer(query.kind, query.body)
 
     def born(self, birth: int) -> Lease | None:
         """The live node whose process has this birth number. Never switches."""

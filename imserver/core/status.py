@@ -40,7 +40,7 @@ class Unready(Struct, frozen=True, omit_defaults=True):
     since: int = 0
 
 
-class NodeStatus:
+class NodeStatus(Struct, dict=True, eq=False):
     """Reads the state of the node off its services. Never switches.
 
     Owner of the time since when this node is not ready.
@@ -48,23 +48,15 @@ class NodeStatus:
     ``database`` compares the databases of all nodes; None on a node alone.
     """
 
-    def __init__(
-        self,
-        node: NodeState,
-        network: NetworkServices,
-        store: Store,
-        registry: Registry,
-        hub: Hub,
-        idempotency: Idempotency,
-        database: DatabaseCheck | None,
-    ) -> None:
-        self._node = node
-        self._network = network
-        self._store = store
-        self._registry = registry
-        self._hub = hub
-        self._idempotency = idempotency
-        self._database = database
+    node: NodeState
+    network: NetworkServices
+    store: Store
+    registry: Registry
+    hub: Hub
+    idempotency: Idempotency
+    database: DatabaseCheck | None
+
+    def __post_init__(self) -> None:
         self._reason = ""
         self._since = 0
 
@@ -83,40 +75,40 @@ class NodeStatus:
         return replace(objection, since=self._since)
 
     def _objection(self) -> Unready | None:
-        node = self._node
+        node = self.node
         if node.life != "serves":
             return Unready(f"it {node.life}", stage=node.stage)
         if node.drained:
             return Unready("it is drained")
-        if not self._registry.healthy():
+        if not self.registry.healthy():
             return Unready("Redis is away, or the lease is lost", "redis")
-        if not self._store.healthy():
+        if not self.store.healthy():
             no_writes = "takes no writes: its disk is full or fails, or it is read-only"
-            return Unready(f"the database {no_writes if self._store.answers() else 'is away'}", "database")
-        if self._database is not None and self._database.wrong:
+            return Unready(f"the database {no_writes if self.store.answers() else 'is away'}", "database")
+        if self.database is not None and self.database.wrong:
             return Unready("the database is not that of the cluster", "database")
         return None
 
     def lease(self) -> Lease:
         """The current lease of this node. On a single node only operators see it."""
         return replace(
-            self._registry.lease,
-            connections=len(self._network.context.connections),
+            self.registry.lease,
+            connections=len(self.network.context.connections),
             counts=self.counts(),
-            draining=self._node.draining,
+            draining=self.node.draining,
         )
 
     def counts(self) -> dict[str, int]:
         """App → number of its users on this node, for registered apps with users."""
-        return {app.name: len(app.users) for app in self._hub.registered() if app.users}
+        return {app.name: len(app.users) for app in self.hub.registered() if app.users}
 
     def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
         """The content of ``/system/state``.
 
         ``debug``: with all peers and users. ``detail``: with fields that the original does not have.
         """
-        network, connections = self._network, self._hub.connections()
-        apps = {name: len(app.users) for name, app in self._hub.apps.items()}
+        network, connections = self.network, self.hub.connections()
+        apps = {name: len(app.users) for name, app in self.hub.apps.items()}
         manager: dict[str, Any] = {
             "chanBroadcastLen": sum(isinstance(writer, Connection) for writer in network.flusher.dirty)
             + len(network.flusher.bulk),
@@ -128,7 +120,7 @@ class NodeStatus:
         }
         if debug:
             manager["clients"] = [connection.peer for connection in connections]
-            manager["users"] = [f"{name}_{user}" for name in apps for user in self._hub.user_names(name)]
+            manager["users"] = [f"{name}_{user}" for name in apps for user in self.hub.user_names(name)]
         state = {
             "managerInfo": manager,
             "numCPU": os.cpu_count() or 1,
@@ -137,22 +129,22 @@ class NodeStatus:
         if not detail:
             return state
         unready = self.unready()
-        of_features = {name: value for each in self._node.counters for name, value in asdict(each).items()}
+        of_features = {name: value for each in self.node.counters for name, value in asdict(each).items()}
         return {
             **state,
             "apps": apps,
-            "version": self._node.version,
+            "version": self.node.version,
             "ready": unready is None,
             **({} if unready is None else {"unready": to_builtins(unready)}),
-            "clustered": self._database is not None,
+            "clustered": self.database is not None,
             "maxConnections": network.gate.limit,
-            "uptimeSeconds": round(time() - self._node.started_at, 1),
+            "uptimeSeconds": round(time() - self.node.started_at, 1),
             "cpuSeconds": round(sum(os.times()[:2]), 3),
             "memoryBytes": resident_bytes(),
-            "metrics": {**self._node.metrics.snapshot(), **of_features},
+            "metrics": {**self.node.metrics.snapshot(), **of_features},
             "msgIDs": {
-                "kept": len(self._idempotency),
-                "repeats": self._idempotency.repeats,
-                "evicted": self._idempotency.evicted,
+                "kept": len(self.idempotency),
+                "repeats": self.idempotency.repeats,
+                "evicted": self.idempotency.evicted,
             },
         }

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Final
 
 import gevent
+from msgspec import Struct
 
 from imserver import errors
 from imserver.clock import until_beat
@@ -34,28 +35,21 @@ def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:
             yield connection
 
 
-class Sweep:
+class Sweep(Struct, dict=True, eq=False):
     """Closes silent connections. All times are in seconds.
 
     ``login_seconds`` 0: a connection without a login has the same time as a silent one. ``ping_seconds`` 0:
     no pings.
     """
 
-    def __init__(
-        self,
-        context: ConnectionContext,
-        metrics: Metrics,
-        heartbeat_seconds: float,
-        login_seconds: float,
-        ping_seconds: float,
-        pong_seconds: float,
-    ) -> None:
-        self._context = context
-        self._metrics = metrics
-        self.heartbeat_seconds = heartbeat_seconds
-        self.login_seconds = login_seconds
-        self.ping_seconds = ping_seconds
-        self.pong_seconds = pong_seconds
+    context: ConnectionContext
+    metrics: Metrics
+    heartbeat_seconds: float
+    login_seconds: float
+    ping_seconds: float
+    pong_seconds: float
+
+    def __post_init__(self) -> None:
         self.checks: dict[str, Check] = {}
         """Dialect → its check."""
 
@@ -69,11 +63,11 @@ class Sweep:
 
     def sweep(self) -> None:
         """Close connections whose last sign of life is too old."""
-        self._metrics.sweeps += 1
+        self.metrics.sweeps += 1
         now = monotonic()
         expired = now - self.heartbeat_seconds
         too_late = now - self.login_seconds if self.login_seconds else 0.0
-        for connection in _paced(self._context.connections):
+        for connection in _paced(self.context.connections):
             dialect = connection.encoding.dialect
             check = self.checks.get(dialect.name)
             judged = check is not None and connection.app is not None and check(connection)
@@ -108,18 +102,18 @@ class Sweep:
             gevent.sleep(max(min(check, next_round) - monotonic(), 0.0))
             if check <= next_round:
                 ended = ends.popleft()
-                for connection in _paced(self._context.connections):
+                for connection in _paced(self.context.connections):
                     if 0 < connection.pinged_at <= ended and not connection.encoding.dialect.pinged:
                         self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
                 continue
             next_round = monotonic() + self.ping_seconds
-            for connection in _paced(self._context.connections):
+            for connection in _paced(self.context.connections):
                 if not connection.encoding.dialect.pinged:
                     connection.ping()
             ends.append(monotonic())
 
     def _close(self, connection: Connection, code: int) -> None:
-        self._metrics.swept += 1
+        self.metrics.swept += 1
         connection.close(code)
 
 

@@ -11,6 +11,7 @@ from typing import Final
 import gevent
 from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore as Lock
+from msgspec import Struct
 
 from imserver import errors
 from imserver.errors import StorageUnavailable
@@ -55,27 +56,19 @@ Resumed = Callable[[bool, bool], None]
 """(recovered, begin anew): called right before the missed entries are sent. Must not switch."""
 
 
-class CatchUp:
+class CatchUp(Struct, dict=True, eq=False):
     """Owner of ``Connection.log_subscription``, and of the reads of the extents of logs under way."""
 
-    def __init__(
-        self,
-        metrics: Metrics,
-        store: Store,
-        log_subscriptions: LogSubscriptions,
-        ack_tracker: AckTracker,
-        follower: LogFollower,
-        deliverer: Deliverer,
-        positions: ActionPositions,
-    ) -> None:
-        self._metrics = metrics
-        self._store = store
-        self._log = store.part(MessageLog)
-        self._log_subscriptions = log_subscriptions
-        self._ack_tracker = ack_tracker
-        self._follower = follower
-        self._deliverer = deliverer
-        self._positions = positions
+    metrics: Metrics
+    store: Store
+    log_subscriptions: LogSubscriptions
+    ack_tracker: AckTracker
+    follower: LogFollower
+    deliverer: Deliverer
+    positions: ActionPositions
+
+    def __post_init__(self) -> None:
+        self._log = self.store.part(MessageLog)
         self._extents: dict[str, AsyncResult[LogExtent]] = {}
         """Reads of extents that have not begun; callers that come meanwhile share the result."""
         self._turns: dict[str, Lock] = {}
@@ -105,17 +98,17 @@ class CatchUp:
         follow the log.
         """
         app, user, state = connection.app, connection.user, connection.dialect_state
-        log_subscriptions = self._log_subscriptions
+        log_subscriptions = self.log_subscriptions
         assert app is not None
         assert user is not None
         log_subscriptions.add(app)
         try:
-            self._follower.follow(app)
+            self.follower.follow(app)
             rows = log_subscriptions.read_memberships(self._log.conversations.memberships, app, user)
         except BaseException:
             self._remove(app)
             raise
-        position = self._follower.position(app)
+        position = self.follower.position(app)
         same = connection.user == user and connection.dialect_state is state
         if not same or not self._may_subscribe(connection):
             self._remove(app)
@@ -132,7 +125,7 @@ class CatchUp:
         """The log is unavailable: the session receives nothing before it syncs."""
         app = connection.app
         if app is not None and connection.log_subscription is None and self._may_subscribe(connection):
-            self._log_subscriptions.add(app)
+            self.log_subscriptions.add(app)
             connection.log_subscription = pending
 
     def _may_subscribe(self, connection: Connection) -> bool:
@@ -149,14 +142,14 @@ class CatchUp:
         """A connection no longer follows the log. Never switches."""
         log_subscription, app = connection.log_subscription, connection.app
         if log_subscription is not None and app is not None:
-            self._log_subscriptions.followers.leave_all(app, connection)
+            self.log_subscriptions.followers.leave_all(app, connection)
             connection.log_subscription = None
-            self._log_subscriptions.acking -= isinstance(log_subscription, AckingLogSubscription)
+            self.log_subscriptions.acking -= isinstance(log_subscription, AckingLogSubscription)
             self._remove(app)
 
     def _remove(self, app: str) -> None:
-        if self._log_subscriptions.remove(app):
-            self._follower.forget_unwanted(app)
+        if self.log_subscriptions.remove(app):
+            self.follower.forget_unwanted(app)
 
     # --- missed entries -------------------------------------------------------------------------------------
 
@@ -205,7 +198,7 @@ class CatchUp:
             return
         if not more:
             # Entries behind the position will be delivered live.
-            position = self._follower.position(app)
+            position = self.follower.position(app)
             entries = [entry for entry in entries if entry.id <= position]
         if not answer(entries, more, anew):
             # Held messages are on the next pages; acknowledgements wait for the last page.
@@ -229,7 +222,7 @@ class CatchUp:
 
         def answer(messages: list[Message], more: bool, _anew: bool) -> bool:
             nonlocal position, goes_on
-            self._deliverer.send(connection, messages)
+            self.deliverer.send(connection, messages)
             goes_on = more and bool(messages)
             position = messages[-1].id if messages else position
             return not goes_on
@@ -251,13 +244,13 @@ class CatchUp:
         messages: list[Message] = []
         for each in backlog:
             if not isinstance(each, Message):
-                self._deliverer.send(connection, messages)
+                self.deliverer.send(connection, messages)
                 messages = []
                 each()
             elif each.id > covered:
                 messages.append(each)
-        self._deliverer.send(connection, messages)
-        self._deliverer.send_streams(connection)
+        self.deliverer.send(connection, messages)
+        self.deliverer.send_streams(connection)
 
     def page(
         self, app: str, user: str, after: int, limit: int, rooms: Mapping[str, int] | None = None
@@ -300,7 +293,7 @@ class CatchUp:
             whole = not (more or anew) and connection.log_subscription is log_subscription
             resumed(whole, anew)
             if whole:
-                self._deliverer.send(connection, messages)
+                self.deliverer.send(connection, messages)
             return whole
 
         self.sync(connection, cursor, RECOVERED, recover, checks=True)
@@ -316,7 +309,7 @@ class CatchUp:
 
     def answers(self) -> bool:
         """Whether the last access to the database succeeded. Never switches."""
-        return self._store.answers()
+        return self.store.answers()
 
     def must_begin_anew(self, connection: Connection, cursor: int) -> bool:
         """Whether entries after the cursor have expired, or the cursor is not of this log, or its entry is
@@ -328,13 +321,13 @@ class CatchUp:
     def reach(self, app: str, id: int) -> bool:
         """Wait until this node has delivered an entry that another node has delivered. False: the log has no
         such entry. May switch. Raises StorageUnavailable."""
-        if self._follower.position(app) >= id:
+        if self.follower.position(app) >= id:
             return True
         if self._log.entries.head(app) < id:
             return False
-        self._follower.expect(app, id)
+        self.follower.expect(app, id)
         deadline, pause = monotonic() + WAIT_SECONDS, _LOOK_SECONDS
-        while self._follower.is_behind(app, id):
+        while self.follower.is_behind(app, id):
             if monotonic() > deadline:
                 raise StorageUnavailable("the log was not read in time")
             gevent.sleep(pause)
@@ -379,11 +372,11 @@ class CatchUp:
             log_subscription.acked = id
             present = {"", *[room.name for room in connection.channels]}
             rooms = [room for room in log_subscription.positions if room in present]
-            self._positions.prove(*app_and_user(connection), rooms, id)
+            self.positions.prove(*app_and_user(connection), rooms, id)
 
     def check_acks(self) -> None:
         """A second has passed: start a greenlet if entries have to be sent again. Never switches."""
-        late = self._ack_tracker.turn()
+        late = self.ack_tracker.turn()
         if late:
             gevent.spawn(self._resend_to, late)
 
@@ -399,7 +392,7 @@ class CatchUp:
             except StorageUnavailable:
                 log_subscription.state = ACK_TRANSITIONS[log_subscription.state][UNREAD]
                 if not log_subscription.due:
-                    self._ack_tracker.wait(connection, log_subscription, ACK_SECONDS)
+                    self.ack_tracker.wait(connection, log_subscription, ACK_SECONDS)
                 continue
             except Exception:
                 log.exception("entries could not be sent again", extra={"connection": connection.peer})
@@ -418,8 +411,8 @@ class CatchUp:
             nonlocal whole
             whole = not more
             if whole:
-                self._metrics.resent_entries += 1
-                self._deliverer.send(connection, messages)
+                self.metrics.resent_entries += 1
+                self.deliverer.send(connection, messages)
             # Otherwise new entries stay held: some may be on later pages.
             return whole
 

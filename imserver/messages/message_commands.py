@@ -90,30 +90,25 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
     return view
 
 
-class MessageCommands:
+class MessageCommands(Struct, dict=True, eq=False):
     """Carries out the commands. A connection follows the log from its login with a cursor on, or from its
     first ``sync``."""
 
-    def __init__(
-        self,
-        sessions: Sessions,
-        messaging: Messaging,
-        receipts: Receipts,
-        searches: MessageSearch,
-        store: Store,
-    ) -> None:
-        self._sessions = sessions
-        self._messaging = messaging
-        self._catch_up: CatchUp = messaging.catch_up
-        self._receipts = receipts
-        self._searches = searches
-        self._log = store.part(MessageLog)
+    sessions: Sessions
+    messaging: Messaging
+    receipts: Receipts
+    searches: MessageSearch
+    store: Store
+
+    def __post_init__(self) -> None:
+        self._catch_up: CatchUp = self.messaging.catch_up
+        self._log = self.store.part(MessageLog)
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
         return {
             Resume: CommandRow(self.resume, needs_session=False, answers=True),
-            Send: CommandRow(self._messaging.send_command, answers=True),
+            Send: CommandRow(self.messaging.send_command, answers=True),
             Sync: CommandRow(self.sync, answers=True),
             Ack: CommandRow(self.ack),
             History: CommandRow(self.history),
@@ -126,7 +121,7 @@ class MessageCommands:
     def resume(self, connection: Connection, command: Resume, answer: Answer) -> Reply | None:
         """Log in with a cursor: what was missed follows the reply, or the client has to sync. May switch."""
         login = Login(command.app, command.user, command.token, command.device)
-        code = self._sessions.login(connection, login)
+        code = self.sessions.login(connection, login)
         if code != errors.ReplyCode.OK:
             return Reply(code)
         if connection.log_subscription is not None:
@@ -152,7 +147,7 @@ class MessageCommands:
         elif now is None or isinstance(now, PendingLogSubscription):
             self._catch_up.subscribe(connection, LogSubscription())
         # The subscription delivers changes of marks from here on, so none is missed.
-        marks = UNSET if command.version < 0 else self._receipts.marks(app, user, command.version)
+        marks = UNSET if command.version < 0 else self.receipts.marks(app, user, command.version)
         if connection.log_subscription is None:
             # Another session of the user is addressed, so nothing will be pushed here.
             entries, more = oldest_page(*self._catch_up.page(app, user, command.after, command.limit))
@@ -175,7 +170,7 @@ class MessageCommands:
         conversation, before, limit = command.conversation, command.before, command.limit
         if command.types:
             wanted = Search("", conversation, before, limit, SearchFilter(types=command.types))
-            return _search_page(*self._searches.search(app, user, wanted))
+            return _search_page(*self.searches.search(app, user, wanted))
         if command.after >= 0:
             read = stored.entries.history(app, user, conversation, before, limit, command.after)
             entries, more = oldest_page(*read)
@@ -193,12 +188,12 @@ class MessageCommands:
 
     def search(self, connection: Connection, command: Search) -> Reply:
         """Search in what the user may read. Switches."""
-        return _search_page(*self._searches.search(*app_and_user(connection), command))
+        return _search_page(*self.searches.search(*app_and_user(connection), command))
 
     def ack(self, connection: Connection, command: Ack) -> Reply:
         """The client has everything up to an id. Never switches."""
-        position = self._messaging.follower.position(connection.app or "")
-        self._messaging.ack_tracker.acked(connection, command.id, position)
+        position = self.messaging.follower.position(connection.app or "")
+        self.messaging.ack_tracker.acked(connection, command.id, position)
         return _OK
 
 

@@ -53,25 +53,22 @@ class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
     signal: Signal
 
 
-class Signals:
+class Signals(Struct, dict=True, eq=False):
     """Sends signals. Owner of the times of the last typing notices. ``node_messages`` reaches the other
     nodes; None on a node that is alone."""
 
-    def __init__(
-        self,
-        sessions: SessionServices,
-        messaging: Messaging,
-        store: Store,
-        relations: Relations,
-        node_messages: NodeMessages | None = None,
-    ) -> None:
-        self._hub = sessions.hub
-        self._fanout = sessions.fanout
-        self._followers = messaging.log_subscriptions.followers
-        self._log = store.part(MessageLog)
-        self._relations = relations
-        self._streams = messaging.streams
-        self._node_messages = node_messages
+    sessions: SessionServices
+    messaging: Messaging
+    store: Store
+    relations: Relations
+    node_messages: NodeMessages | None = None
+
+    def __post_init__(self) -> None:
+        self._hub = self.sessions.hub
+        self._fanout = self.sessions.fanout
+        self._followers = self.messaging.log_subscriptions.followers
+        self._log = self.store.part(MessageLog)
+        self._streams = self.messaging.streams
         self._typed: OrderedDict[tuple[str, str, str | int], float] = OrderedDict()
 
     def rows(self) -> CommandTable:
@@ -83,8 +80,8 @@ class Signals:
     def send(self, message: ToFollowers, besides: Connection | None = None) -> None:
         """Send to the subscribed connections on all nodes, except ``besides``. Never switches."""
         self.deliver(message, besides)
-        if self._node_messages is not None:
-            self._node_messages.broadcast(message)
+        if self.node_messages is not None:
+            self.node_messages.broadcast(message)
 
     def deliver(self, message: ToFollowers, besides: Connection | None = None) -> None:
         """Send to the subscribed connections of this node. Never switches."""
@@ -166,7 +163,7 @@ class Signals:
         return _OK
 
     def _typing_to(self, app: str, user: str, to: str, conversation: int) -> None:
-        if self._may(app, user, to, TYPING_SECONDS) and self._relations.may_write(app, user, to):
+        if self._may(app, user, to, TYPING_SECONDS) and self.relations.may_write(app, user, to):
             signal = Signal("typing", user, "", to=to, conversation=conversation)
             self.send(ToFollowers(app, (to,), 0, signal))
 

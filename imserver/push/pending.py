@@ -54,7 +54,7 @@ class _Queue(Struct, eq=False):
     turn: BoundedSemaphore = field(default_factory=BoundedSemaphore)
 
 
-class PendingPushes:
+class PendingPushes(Struct, dict=True, eq=False):
     """Owner of all pending pushes of this node: at most ``limit_pushes``, and at most ``limit_bytes``.
 
     ``to_user``: that of the reach.
@@ -62,24 +62,18 @@ class PendingPushes:
     One app takes at most :data:`APP_SHARE` of the free space, so that no app can use all of it.
     """
 
-    def __init__(
-        self,
-        to_user: Callable[[str, str, Event, str | None], Outcome],
-        presence: Presence,
-        limit_pushes: int,
-        limit_bytes: int,
-        clock: Callable[[], float] = monotonic,
-        node_messages: NodeMessages | None = None,
-    ) -> None:
-        self.limit_pushes = limit_pushes
-        self.limit_bytes = limit_bytes
+    to_user: Callable[[str, str, Event, str | None], Outcome]
+    presence: Presence
+    limit_pushes: int
+    limit_bytes: int
+    clock: Callable[[], float] = monotonic
+    node_messages: NodeMessages | None = None
+
+    def __post_init__(self) -> None:
         self.count = 0
         self.bytes = 0
         self.expired = 0
         """Pushes that expired before their user came."""
-        self._to_user = to_user
-        self._presence = presence
-        self._clock = clock
         self._queues: dict[tuple[str, str], _Queue] = {}
         self._used: dict[str, tuple[int, int]] = {}
         """App → its pushes, and their bytes."""
@@ -87,13 +81,12 @@ class PendingPushes:
         self._next_expiry = float("inf")
         self._filled = Signal()
         """Set while there are pending pushes."""
-        self._node_messages = node_messages
-        if node_messages is not None:
-            node_messages.handle({ToPending: self._passed, ForgetPending: self._forget_user})
+        if self.node_messages is not None:
+            self.node_messages.handle({ToPending: self._passed, ForgetPending: self._forget_user})
 
     def add(self, app: str, user: str, event: Event, seconds: float, device: str | None = None) -> bool:
         """Store a push for ``seconds``. Return False if there is no room for it. Never switches."""
-        push = PendingPush(event, device, self._clock() + seconds)
+        push = PendingPush(event, device, self.clock() + seconds)
         pushes, used = self._used.get(app, (0, 0))
         left, left_bytes = self.limit_pushes - self.count, self.limit_bytes - self.bytes
         if pushes + 1 > APP_SHARE * (left + pushes) or used + push.size > APP_SHARE * (left_bytes + used):
@@ -126,9 +119,9 @@ class PendingPushes:
             return
         with queue.turn:
             for number, push in tuple(queue.pushes.items()):
-                if number not in queue.pushes or push.until <= self._clock():
+                if number not in queue.pushes or push.until <= self.clock():
                     continue  # an expired one is counted in the next round
-                if self._to_user(app, user, push.event, push.device) is Outcome.SENT:
+                if self.to_user(app, user, push.event, push.device) is Outcome.SENT:
                     self._drop(app, queue, number)
                 elif push.device is None:
                     break
@@ -144,8 +137,8 @@ class PendingPushes:
         """Remove all pushes of an erased user, on all nodes. Never switches."""
         message = ForgetPending(app, user)
         self._forget_user(message)
-        if self._node_messages is not None:
-            self._node_messages.broadcast(message)
+        if self.node_messages is not None:
+            self.node_messages.broadcast(message)
 
     def _forget_user(self, message: ForgetPending) -> None:
         if (message.app, message.user) in self._queues:
@@ -158,14 +151,14 @@ class PendingPushes:
 
     def pass_on(self) -> None:
         """Pass all pushes to nodes that are not stopping, those of one user to the same node. Switches."""
-        node_messages = self._node_messages
+        node_messages = self.node_messages
         if node_messages is None:
             return
         epochs = [lease.epoch for lease in node_messages.peers() if not lease.draining]
         for index, ((app, user), queue) in enumerate(list(self._queues.items()) if epochs else ()):
             epoch = epochs[index % len(epochs)]
             for number, push in tuple(queue.pushes.items()):
-                seconds = push.until - self._clock()
+                seconds = push.until - self.clock()
                 if seconds > 0:
                     message = ToPending(app, user, push.event, seconds, push.device)
                     node_messages.send(epoch, message)
@@ -189,7 +182,7 @@ class PendingPushes:
 
     def look(self) -> None:
         """Drop expired pushes, and deliver to users who are online now."""
-        if self._clock() >= self._next_expiry:
+        if self.clock() >= self._next_expiry:
             self._expire()
         users: dict[str, list[str]] = {}
         for app, user in self._queues:
@@ -197,12 +190,12 @@ class PendingPushes:
         for app, names in users.items():
             for start in range(0, len(names), LOOK_USERS):
                 some = names[start : start + LOOK_USERS]
-                for user, online in zip(some, self._presence.are_online(app, some), strict=True):
+                for user, online in zip(some, self.presence.are_online(app, some), strict=True):
                     if online:
                         self.deliver(app, user)
 
     def _expire(self) -> None:
-        now = self._clock()
+        now = self.clock()
         soonest = float("inf")
         for (app, user), queue in tuple(self._queues.items()):
             for number, push in tuple(queue.pushes.items()):

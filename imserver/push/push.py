@@ -101,46 +101,43 @@ class Reach(Protocol):
         """Deliver to all users of an app except some."""
 
 
-class Pushes:
+class Pushes(Struct, eq=False):
     """Pushes with message ids: claims the id, delivers through ``reach``, settles the claim. Every call may
     switch, and raises QuotaSpent if the app has used up its quota. ``channels``: delivers in apps whose
     channels of users have a history."""
 
-    def __init__(
-        self, ids: Idempotency, reach: Reach, metrics: Metrics, channels: UserChannels | None = None
-    ) -> None:
-        self._ids = ids
-        self._reach = reach
-        self._metrics = metrics
-        self._channels = channels
+    ids: Idempotency
+    reach: Reach
+    metrics: Metrics
+    channels: UserChannels | None = None
 
     def _stores(self, app: str) -> UserChannels | None:
         """What delivers pushes to users in an app whose channels of users have a history."""
-        return self._channels if self._channels is not None and app in self._channels.apps else None
+        return self.channels if self.channels is not None and app in self.channels.apps else None
 
     def from_back_end(self, app: str, push: UserPush) -> Outcome:
         """Push of a back end to one user. It names the receiver as its sender, as in the original."""
-        if self._metrics.pushes.stops:
-            self._metrics.pushes.require(app)
+        if self.metrics.pushes.stops:
+            self.metrics.pushes.require(app)
         user, msg_id, channels = push.user, push.msg_id, self._stores(app)
         # Claimed on this node only: the reach claims in the cluster, in one query with the lookup.
-        key = self._ids.claim(app, msg_id, None, channels is None)
+        key = self.ids.claim(app, msg_id, None, channels is None)
         if key is None:
             return _REPEATED
         outcome = _NOT_SENT
         try:
             if user:
                 event = Event("msg", user, push.text, msg_id)
-                deliver = self._reach.to_user_once if channels is None else channels.push
+                deliver = self.reach.to_user_once if channels is None else channels.push
                 outcome = deliver(app, user, event)
         finally:
-            self._ids.settle(key, outcome in _SETTLED)
+            self.ids.settle(key, outcome in _SETTLED)
         return outcome
 
     def from_user(self, app: str, sender: str, push: UserPush) -> Outcome:
         """Push of a user to another one."""
-        self._metrics.pushes.require(app)
-        claim = self._ids.claim(app, _id_of_user(sender, push.msg_id))
+        self.metrics.pushes.require(app)
+        claim = self.ids.claim(app, _id_of_user(sender, push.msg_id))
         if claim is None:
             return _REPEATED
         outcome = _NOT_SENT
@@ -148,19 +145,19 @@ class Pushes:
             if push.user:
                 event, channels = Event("msg", sender, push.text, push.msg_id), self._stores(app)
                 if channels is None:
-                    outcome = self._reach.to_user(app, push.user, event)
+                    outcome = self.reach.to_user(app, push.user, event)
                 else:
                     outcome = channels.push(app, push.user, event, _id_of_user(sender, push.msg_id))
         finally:
-            self._ids.settle(claim, outcome in ACCEPTED)
+            self.ids.settle(claim, outcome in ACCEPTED)
         return outcome
 
     def to_each(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome]:
         """Push many messages, each with its own user and message id."""
-        self._metrics.pushes.require(app)
+        self.metrics.pushes.require(app)
         if self._stores(app):
             return [self.from_back_end(app, push) for push in _paced(pushes)]
-        outcomes, waiting = self._reach.to_each_once(app, pushes)
+        outcomes, waiting = self.reach.to_each_once(app, pushes)
         # Rare: the same id twice in this call, or in another call at this moment. No claim is held during the
         # wait, so that two calls never wait for each other.
         for index in waiting:
@@ -178,21 +175,21 @@ class Pushes:
     ) -> Outcome:
         """Push to all users of an app except ``sender`` and ``except_users``. ``by_user``: the sender asks,
         not the back end."""
-        self._metrics.pushes.require(app)
-        claim = self._ids.claim(app, _id_of_user(sender, msg_id) if by_user else msg_id)
+        self.metrics.pushes.require(app)
+        claim = self.ids.claim(app, _id_of_user(sender, msg_id) if by_user else msg_id)
         if claim is None:
             return _REPEATED
         outcome = _NOT_SENT
         try:
             if sender:
                 event = Event("msg", sender, text, msg_id)
-                outcome = self._reach.to_app(app, event, sender, except_users)
+                outcome = self.reach.to_app(app, event, sender, except_users)
                 if outcome is _NOT_SENT:
                     # It counts as sent if no node is known to have missed it, even if no user is online.
                     outcome = _SENT
-                    self._metrics.pushes[app] += 1
+                    self.metrics.pushes[app] += 1
         finally:
-            self._ids.settle(claim, outcome in ACCEPTED)
+            self.ids.settle(claim, outcome in ACCEPTED)
         return outcome
 
     def to_many(self, app: str, users: Sequence[str], msg_id: str, text: str) -> list[Outcome] | None:
@@ -200,8 +197,8 @@ class Pushes:
 
         The id is claimed once. It is accepted if at least one user was reached.
         """
-        self._metrics.pushes.require(app)
-        claim = self._ids.claim(app, msg_id)
+        self.metrics.pushes.require(app)
+        claim = self.ids.claim(app, msg_id)
         if claim is None:
             return None
         outcomes: list[Outcome] = []
@@ -211,9 +208,9 @@ class Pushes:
                 for user, event in _paced(zip(users, events, strict=True)):
                     outcomes.append(channels.push(app, user, event) if user else _NOT_SENT)
             else:
-                self._reach.to_each(app, users, events, outcomes=outcomes)
+                self.reach.to_each(app, users, events, outcomes=outcomes)
         finally:
-            self._ids.settle(claim, _SENT in outcomes)
+            self.ids.settle(claim, _SENT in outcomes)
         return outcomes
 
 
@@ -307,28 +304,20 @@ OnAbsent = Callable[[str, Sequence[tuple[str, Event]]], None]
 """Called with (app, (user, event) for each user who is not online). May switch."""
 
 
-class Publishing:
+class Publishing(Struct, dict=True, eq=False):
     """Sends to targets of all kinds, on all nodes. Every call may switch, and raises QuotaSpent if the app
     has used up its quota, by its ``counts``."""
 
-    def __init__(
-        self,
-        reach: Reach,
-        channels: Channels,
-        connections: Connections,
-        pending: PendingPushes,
-        ids: Idempotency,
-        counts: CountsByApp,
-        on_absent: OnAbsent | None = None,
-    ) -> None:
-        self._counts = counts
-        self._reach = reach
-        self._channels = channels
-        self._user_channels = UserChannels(channels, reach.to_user)
-        self._connections = connections
-        self._pending = pending
-        self._ids = ids
-        self._on_absent = on_absent
+    reach: Reach
+    channels: Channels
+    connections: Connections
+    pending: PendingPushes
+    ids: Idempotency
+    counts: CountsByApp
+    on_absent: OnAbsent | None = None
+
+    def __post_init__(self) -> None:
+        self._user_channels = UserChannels(self.channels, self.reach.to_user)
         self.stored_pushes: StoredPushes = NoStoredPushes()
         """Stores pushes. The messenger sets it."""
 
@@ -353,8 +342,8 @@ class Publishing:
         it is raised before anything is published. The channels of groups, and those of users without a
         history, have no tags. Raises :class:`ChannelRefused` (``limit``) for too many ``tags``.
         """
-        if self._counts.stops:
-            self._counts.require(app)
+        if self.counts.stops:
+            self.counts.require(app)
         encoded_tags = encode_tags(tags) if tags else b""
 
         def publish(channel: str) -> Published | ChannelRefused:
@@ -372,7 +361,7 @@ class Publishing:
             try:
                 if not (channel.isascii() and 0 < len(channel) <= _MAX_CHANNEL_BYTES):
                     check_name(channel)
-                return self._channels.publishing.publish_event(
+                return self.channels.publishing.publish_event(
                     app,
                     channel,
                     replace(event, channel=ChannelPart(channel, tags=encoded_tags)),
@@ -385,7 +374,7 @@ class Publishing:
 
         def carry_out(index: int, first: First | None) -> RequestResult[Published | ChannelRefused]:
             channel = names[index]
-            is_stored = with_history and self._channels.options.is_stored(app, channel)
+            is_stored = with_history and self.channels.options.is_stored(app, channel)
             # If this node does not know the position, the log may still know it.
             if first is not None and (first.result or not is_stored):
                 position = _decode_position(first.result) if first.result else None
@@ -399,7 +388,7 @@ class Publishing:
             return [publish(channel) for channel in channels]
         names = list(dict.fromkeys(channels))
         requests = [(_encode((key, channel)).decode(), digest) for channel in names]
-        found = self._ids.carry_out_each(app, requests, carry_out, all_or_none=all_or_none)
+        found = self.ids.carry_out_each(app, requests, carry_out, all_or_none=all_or_none)
         results = dict(zip(names, found, strict=True))
         return [results[channel] for channel in channels]
 
@@ -418,7 +407,7 @@ class Publishing:
         ``except_users`` do not receive it through channels, groups and ``all``. Absent users receive it if
         they log in within ``ttl_seconds``. ``key``: see :meth:`Channels.publish_event`.
         """
-        self._counts.require(app)
+        self.counts.require(app)
         outcomes: list[Outcome] = []
         users: list[str] = []
         # Channels of a system have any names: there, `user:1` is not the channel of a user.
@@ -446,12 +435,12 @@ class Publishing:
             device = None if target.device is UNSET else target.device
             return self.to_users(app, [target.user], event, ttl_seconds, device)
         if target.connection is not UNSET:
-            return self._connections.push_each(app, [target.connection], event)
+            return self.connections.push_each(app, [target.connection], event)
         if target.channel is not UNSET:
-            return [self._channels.publishing.publish(app, target.channel, event, except_users, key=key)]
+            return [self.channels.publishing.publish(app, target.channel, event, except_users, key=key)]
         if target.group is not UNSET:
             return [self._to_group(app, int(target.group), event, except_users, ttl_seconds)]
-        return [self._reach.to_app(app, event, "", except_users)]
+        return [self.reach.to_app(app, event, "", except_users)]
 
     def _to_group(
         self, app: str, group: int, event: Event, except_users: tuple[str, ...], ttl_seconds: float
@@ -461,7 +450,7 @@ class Publishing:
         event = replace(event, channel=ChannelPart(f"group:{group}"))
         while True:
             try:
-                members = self._channels.options.groups.members(app, group, after, _MEMBERS)
+                members = self.channels.options.groups.members(app, group, after, _MEMBERS)
             except StorageUnavailable:
                 outcomes.add(Outcome.FAILED)
                 break
@@ -481,19 +470,19 @@ class Publishing:
     ) -> list[Outcome]:
         """Send to users, on all their devices or on one."""
         if app.startswith(SYSTEM_PREFIX):
-            return self._connections.push_each(app, users, event)
+            return self.connections.push_each(app, users, event)
         if device is None and event.channel is None and app in self._user_channels.apps:
             return self._to_channels_of_users(app, users, repeat(event), ttl_seconds)
-        if self._pending.count:
+        if self.pending.count:
             self._deliver_pending(app, users)
         if len(users) == 1:  # most pushes
-            outcomes = [self._reach.to_user(app, users[0], event, device)]
+            outcomes = [self.reach.to_user(app, users[0], event, device)]
         else:
-            outcomes = self._reach.to_each(app, users, repeat(event), device)
+            outcomes = self.reach.to_each(app, users, repeat(event), device)
         if _NOT_SENT in outcomes or _UNKNOWN in outcomes:
             self._report(app, users, [event] * len(users), outcomes)
             for index, outcome in enumerate(outcomes if ttl_seconds else ()):
-                if outcome in _NOT_REACHED and self._pending.add(
+                if outcome in _NOT_REACHED and self.pending.add(
                     app, users[index], event, ttl_seconds, device
                 ):
                     outcomes[index] = Outcome.PENDING
@@ -504,14 +493,14 @@ class Publishing:
         """Send each user their own event, in this order."""
         if app.startswith(SYSTEM_PREFIX):
             return [
-                self._connections.push_each(app, [user], event)[0]
+                self.connections.push_each(app, [user], event)[0]
                 for user, event in zip(users, events, strict=True)
             ]
         if app in self._user_channels.apps:
             return self._to_channels_of_users(app, users, events)
-        if self._pending.count:
+        if self.pending.count:
             self._deliver_pending(app, users)
-        outcomes = self._reach.to_each(app, users, events)
+        outcomes = self.reach.to_each(app, users, events)
         if _NOT_SENT in outcomes or _UNKNOWN in outcomes:
             self._report(app, users, events, outcomes)
             outcomes = _failed_if_unknown(outcomes)
@@ -533,7 +522,7 @@ class Publishing:
         key: str = "",
         with_history: bool = True,
     ) -> Published | ChannelRefused:
-        if self._pending.count:
+        if self.pending.count:
             self._deliver_pending(app, (user,))
         try:
             published, to_user = self._user_channels.publish(app, user, event, tags, key, with_history)
@@ -544,7 +533,7 @@ class Publishing:
             self._report(app, [user], [event], [to_user])
             if ttl_seconds:  # for sessions that do not subscribe
                 event = replace(event, channel=ChannelPart(f"{USER_CHANNEL}{user}"))
-                waits = self._pending.add(app, user, event, ttl_seconds)
+                waits = self.pending.add(app, user, event, ttl_seconds)
         if published.outcome is _UNKNOWN:
             if waits:
                 return Published(Outcome.PENDING)
@@ -552,7 +541,7 @@ class Publishing:
         return published
 
     def _deliver_pending(self, app: str, users: Sequence[str]) -> None:
-        pending = self._pending
+        pending = self.pending
         for user in users:
             if pending.waits_for(app, user):
                 pending.deliver(app, user)
@@ -560,8 +549,8 @@ class Publishing:
     def _report(
         self, app: str, users: Sequence[str], events: Sequence[Event], outcomes: Sequence[Outcome]
     ) -> None:
-        if self._on_absent is not None and _NOT_SENT in outcomes:
+        if self.on_absent is not None and _NOT_SENT in outcomes:
             pairs = zip(users, events, outcomes, strict=True)
-            self._on_absent(
+            self.on_absent(
                 app, [(user, event) for user, event, outcome in pairs if outcome is Outcome.NOT_SENT]
             )

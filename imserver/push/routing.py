@@ -40,29 +40,21 @@ BATCH_TARGETS = 1000
 _NOWHERE: tuple[SessionRef, ...] = ()
 
 
-class ClusterReach:
+class ClusterReach(Struct, dict=True, eq=False):
     """See :class:`imserver.push.push.Reach`; on all nodes. Finds users in the registry.
 
     While the registry does not answer, only users of this node are reached. The outcome of others is UNKNOWN.
     """
 
-    def __init__(
-        self,
-        registry: RedisRegistry,
-        node_messages: NodeMessages,
-        hub: Hub,
-        fanout: Fanout,
-        ids: Idempotency,
-        reorder_guard: ReorderGuard,
-        metrics: Metrics,
-    ) -> None:
-        self._registry = registry
-        self._ids = ids
-        self._metrics = metrics
-        self._node_messages = node_messages
-        self._hub = hub
-        self._fanout = fanout
-        self._reorder_guard = reorder_guard
+    registry: RedisRegistry
+    node_messages: NodeMessages
+    hub: Hub
+    fanout: Fanout
+    ids: Idempotency
+    reorder_guard: ReorderGuard
+    metrics: Metrics
+
+    def __post_init__(self) -> None:
         self._routes = ReorderDelay()
         self._origin = getrandbits(48)
         self._numbers = count(1)
@@ -79,7 +71,7 @@ class ClusterReach:
             return self.to_user(app, user, event)
         deadline = 0.0
         while True:
-            answer = self._registry.find_and_claim(app, user, self._ids.name(app, event.id))
+            answer = self.registry.find_and_claim(app, user, self.ids.name(app, event.id))
             if answer is None:
                 return self.push(app, user, event, None)
             refs, claim = answer
@@ -98,13 +90,13 @@ class ClusterReach:
         outcome = Outcome.NOT_SENT
         try:
             if _are_together(refs):
-                seconds = self._routes.wait_seconds(app, user, refs[0].epoch, self._registry.lease.epoch)
+                seconds = self._routes.wait_seconds(app, user, refs[0].epoch, self.registry.lease.epoch)
                 if seconds:
                     gevent.sleep(seconds)
                     refs = (self._look_up(app, [user]) or [refs])[0]
             outcome = self.push(app, user, event, refs)
         finally:
-            self._registry.settle(claim, outcome == Outcome.SENT)
+            self.registry.settle(claim, outcome == Outcome.SENT)
         return outcome
 
     def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
@@ -122,7 +114,7 @@ class ClusterReach:
         refs = self.find(app, [push.user for push in pushes])
         absent = () if refs is None else {index for index, found in enumerate(refs) if not found}
         outcomes: list[Outcome | None] = [Outcome.REPEATED] * len(pushes)
-        claims = self._ids.claim_each(app, [push.msg_id for push in pushes], only_here=absent)
+        claims = self.ids.claim_each(app, [push.msg_id for push in pushes], only_here=absent)
         ended = 0
         try:
             for index, (push, id_claim) in enumerate(zip(pushes, claims, strict=True)):
@@ -133,10 +125,10 @@ class ClusterReach:
                     event = Event("msg", push.user, push.text, push.msg_id)
                     found = None if refs is None else refs[index]
                     outcome = outcomes[index] = self.push(app, push.user, event, found)
-                    self._ids.settle(id_claim, outcome == Outcome.SENT)
+                    self.ids.settle(id_claim, outcome == Outcome.SENT)
                 ended = index + 1
         finally:
-            self._ids.release(claims[ended:])
+            self.ids.release(claims[ended:])
         return outcomes
 
     def to_each(
@@ -160,12 +152,12 @@ class ClusterReach:
     def to_app(
         self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
     ) -> Outcome:
-        here = self._fanout.to_app(app, event, except_user, except_users) > 0
-        others = len(self._node_messages.peers())
-        failed = self._node_messages.broadcast(ToApp(app, except_user, event, except_users))
+        here = self.fanout.to_app(app, event, except_user, except_users) > 0
+        others = len(self.node_messages.peers())
+        failed = self.node_messages.broadcast(ToApp(app, except_user, event, except_users))
         if not here and failed == others:
             return Outcome.FAILED if failed else Outcome.NOT_SENT
-        self._metrics.pushes[app] += 1
+        self.metrics.pushes[app] += 1
         return Outcome.PARTLY if failed else Outcome.SENT
 
     # --- finding and sending --------------------------------------------------------------------------------
@@ -174,7 +166,7 @@ class ClusterReach:
         """The sessions of each user, after a short wait if one of them has just moved. None: the registry
         does not answer.
         """
-        refs, own, seconds = self._look_up(app, users), self._node_messages.own_epoch, 0.0
+        refs, own, seconds = self._look_up(app, users), self.node_messages.own_epoch, 0.0
         for user, each in zip(users, refs or (), strict=False):
             if _are_together(each):
                 seconds = max(seconds, self._routes.wait_seconds(app, user, each[0].epoch, own))
@@ -186,7 +178,7 @@ class ClusterReach:
     def _look_up(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
         """The sessions of each user; ``""`` has none. None: the registry does not answer."""
         named = [user for user in users if user]
-        others = self._registry.find(app, named) if named else []
+        others = self.registry.find(app, named) if named else []
         if others is None:
             return None
         refs = iter(others)
@@ -206,31 +198,31 @@ class ClusterReach:
         here.
         """
         number = next(self._numbers)
-        own = self._registry.lease.epoch
+        own = self.registry.lease.epoch
         if refs is not None and len(refs) == 1 and refs[0].epoch == own and device is None:
             # Most pushes: one session, on this node.
-            if not self._fanout.to_sessions(app, user, event):
+            if not self.fanout.to_sessions(app, user, event):
                 return Outcome.NOT_SENT
             if self._routes.may_be_elsewhere(app, user):
-                self._reorder_guard.reached(app, user, self._origin, number)
-            self._metrics.pushes[app] += 1
+                self.reorder_guard.reached(app, user, self._origin, number)
+            self.metrics.pushes[app] += 1
             return Outcome.SENT
         epochs = {ref.epoch for ref in refs or () if device is None or ref.device == device}
         reached = failed = 0
         here = own in epochs or not refs or self._is_unregistered(app, user)
-        if here and self._fanout.to_sessions(app, user, event, device):
+        if here and self.fanout.to_sessions(app, user, event, device):
             reached += 1
-            self._reorder_guard.reached(app, user, self._origin, number)
+            self.reorder_guard.reached(app, user, self._origin, number)
         for epoch in epochs - {own}:
             if device is not None:
                 # It follows the device, also if the user has others elsewhere. A later push must note itself.
                 self._routes.wait_seconds(app, user, epoch)
             item = ToUser(app, user, event, 0, len(epochs) == 1, self._origin, number, device)
-            sent = self._node_messages.send(epoch, item)
+            sent = self.node_messages.send(epoch, item)
             reached += sent
             failed += not sent
         if reached:
-            self._metrics.pushes[app] += 1
+            self.metrics.pushes[app] += 1
             return Outcome.SENT
         if refs is None:  # also without peers: a node that starts meanwhile serves users by itself
             return Outcome.UNKNOWN
@@ -239,8 +231,8 @@ class ClusterReach:
     def _is_unregistered(self, app: str, user: str) -> bool:
         """Whether the user has a session here that the registry does not know yet."""
         return any(
-            c.session is not None and not self._registry.registered(c.session)
-            for c in self._hub.sessions_of(app, user)
+            c.session is not None and not self.registry.registered(c.session)
+            for c in self.hub.sessions_of(app, user)
         )
 
 
@@ -258,7 +250,7 @@ RETURN_SECONDS: Final = 3.0
 """How long pushes to a node that drains wait for users whom it has closed to come back elsewhere."""
 
 
-class Rerouting:
+class Rerouting(Struct, dict=True, eq=False):
     """Delivers pushes of other nodes, and reroutes pushes whose user has moved. Owner of one queue per user.
 
     Between the lookup and the arrival of a push, its user may have logged in on another node, or a login here
@@ -266,19 +258,13 @@ class Rerouting:
     the order of arrival.
     """
 
-    def __init__(
-        self,
-        registry: RedisRegistry,
-        node_messages: NodeMessages,
-        fanout: Fanout,
-        sessions: ClusterSessions,
-        reorder_guard: ReorderGuard,
-    ) -> None:
-        self._registry = registry
-        self._node_messages = node_messages
-        self._fanout = fanout
-        self._sessions = sessions
-        self._reorder_guard = reorder_guard
+    registry: RedisRegistry
+    node_messages: NodeMessages
+    fanout: Fanout
+    sessions: ClusterSessions
+    reorder_guard: ReorderGuard
+
+    def __post_init__(self) -> None:
         self._queues: dict[tuple[str, str], deque[ToUser]] = {}
         self._count = 0
         self.rerouted = 0
@@ -315,12 +301,12 @@ class Rerouting:
     def _deliver(self, item: ToUser) -> bool:
         """Deliver, or drop an overtaken push. Return False if the user is not here. Never switches."""
         app, user = item.app, item.user
-        if item.hops and self._reorder_guard.is_overtaken(app, user, item.origin, item.number):
+        if item.hops and self.reorder_guard.is_overtaken(app, user, item.origin, item.number):
             self.unreached += 1
             return True
-        if not self._fanout.to_sessions(app, user, item.event, item.device):
+        if not self.fanout.to_sessions(app, user, item.event, item.device):
             return False
-        self._reorder_guard.reached(app, user, item.origin, item.number)
+        self.reorder_guard.reached(app, user, item.origin, item.number)
         return True
 
     def _run(self, app: str, user: str) -> None:
@@ -349,23 +335,23 @@ class Rerouting:
         for _ in range(100):
             if self._deliver(item):
                 return True
-            if not self._sessions.is_beginning(item.app, item.user):
+            if not self.sessions.is_beginning(item.app, item.user):
                 break
             gevent.sleep(0.01)
         looks = 0
         while True:
-            refs = self._registry.find(item.app, [item.user])
+            refs = self.registry.find(item.app, [item.user])
             if self._deliver(item):
                 return True
             if refs is None or not item.alone or item.hops >= MAX_HOPS:
                 return False
-            epochs = {ref.epoch for ref in refs[0]} - {self._node_messages.own_epoch}
+            epochs = {ref.epoch for ref in refs[0]} - {self.node_messages.own_epoch}
             if epochs or monotonic() >= until:
                 break
             looks += 1
             gevent.sleep(retry_pause(looks, 0.02, 0.1))
         onward = replace(item, hops=item.hops + 1, alone=len(epochs) == 1)
-        sent = sum(self._node_messages.send(epoch, onward) for epoch in epochs)
+        sent = sum(self.node_messages.send(epoch, onward) for epoch in epochs)
         self.rerouted += sent > 0
         return sent > 0
 

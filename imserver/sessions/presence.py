@@ -129,7 +129,7 @@ class UserPage(Struct, frozen=True):
     missing: tuple[str, ...] = ()
 
 
-class Presence:
+class Presence(Struct, eq=False):
     """Which users are online, on all nodes. Stateless. While the registry does not answer, the nodes are
     asked.
 
@@ -138,13 +138,10 @@ class Presence:
     contains its node.
     """
 
-    def __init__(
-        self, hub: Hub, table: ConnectionTable, registry: Registry, others: OtherNodes | None = None
-    ) -> None:
-        self._hub = hub
-        self._table = table
-        self._registry = registry
-        self._others = others
+    hub: Hub
+    table: ConnectionTable
+    registry: Registry
+    others: OtherNodes | None = None
 
     def add_to(self, queries: NodeQueries) -> None:
         """Answer the queries of other nodes."""
@@ -155,18 +152,18 @@ class Presence:
     def _query(
         self, kind: str, query: object, leases: Iterable[Lease] | None = None
     ) -> tuple[dict[str, bytes], list[str]]:
-        return ({}, []) if self._others is None else self._others.query(kind, query, leases)
+        return ({}, []) if self.others is None else self.others.query(kind, query, leases)
 
     def is_online(self, apps: Sequence[str], user: str) -> bool:
         """Whether a user has a session in one of these apps anywhere. All of them are one question: while the
         registry does not answer, only users here count if there are several."""
         if len(apps) == 1:
             return self.online(apps[0], [user]).users[0]
-        if any(self._hub.is_online(app, user) for app in apps):
+        if any(self.hub.is_online(app, user) for app in apps):
             return True
-        if self._others is None or not user or not apps:
+        if self.others is None or not user or not apps:
             return False
-        return any(self._others.registry.find_in_apps(apps, user) or ())
+        return any(self.others.registry.find_in_apps(apps, user) or ())
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
         """Whether each of many users of one app has a session anywhere, as far as nodes answer."""
@@ -174,14 +171,14 @@ class Presence:
 
     def online(self, app: str, users: Sequence[str]) -> Online:
         """Whether each of many users of one app has a session anywhere, and which nodes did not answer."""
-        here = [self._hub.is_online(app, user) for user in users]
+        here = [self.hub.is_online(app, user) for user in users]
         away = [user for user, known in zip(users, here, strict=True) if not known and user]
-        if self._others is None or not away:
+        if self.others is None or not away:
             return Online(here)
         missing: tuple[str, ...] = ()
         found: Sequence[object] | None = None
         if not app.startswith(SYSTEM_PREFIX):
-            found = self._others.registry.find(app, away)
+            found = self.others.registry.find(app, away)
         if found is None:
             sessions = self.sessions(app, away)
             found, missing = sessions.sessions, sessions.missing
@@ -223,11 +220,11 @@ class Presence:
 
     def _nodes_of(self, query: SessionsQuery) -> Iterable[Lease]:
         """The other nodes that may have sessions of these users."""
-        others = self._others
+        others = self.others
         if others is None:
             return ()
         if query.app.startswith(SYSTEM_PREFIX):
-            leases = [self._table.node_of(user, others) for user in query.users]
+            leases = [self.table.node_of(user, others) for user in query.users]
             return {lease.epoch: lease for lease in leases if lease is not None}.values()
         peers = others.node_messages.peers()
         named = [user for user in query.users if user]
@@ -247,17 +244,17 @@ class Presence:
     # --- this node ------------------------------------------------------------------------------------------
 
     def _names_here(self, query: NamesQuery) -> NamesAnswer:
-        names, after = self._hub.user_names(query.app), query.after
+        names, after = self.hub.user_names(query.app), query.after
         if after is None and len(names) < query.limit:
             return NamesAnswer(len(names), names)
         rest = sorted(name for name in names if after is None or name > after)
         return NamesAnswer(len(names), rest[: query.limit])
 
     def _sessions_here(self, query: SessionsQuery) -> list[list[SessionInfo]]:
-        app = self._hub.apps.get(query.app)
+        app = self.hub.apps.get(query.app)
         if app is None:
             return [[] for _ in query.users]
-        id_of, node = self._table.id_of, self._registry.lease.node
+        id_of, node = self.table.id_of, self.registry.lease.node
         return [
             [
                 SessionInfo(id_of(each), each.device, each.encoding.dialect.name, each.since, node)
@@ -270,7 +267,7 @@ class Presence:
         return [self._counts(name) for name in apps]
 
     def _counts(self, name: str) -> AppCount:
-        app = self._hub.apps.get(name)
+        app = self.hub.apps.get(name)
         if app is None:
             return AppCount(0, 0, 0, [])
         users = len(app.users)

@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn
 
 import gevent
 from gevent import monkey
+from msgspec import Struct
 
 from imserver.clock import until_beat
 from imserver.config.settings import Config
@@ -39,24 +40,22 @@ _fork: Final = monkey.get_original("os", "fork")
 _waitpid: Final = monkey.get_original("os", "waitpid")
 
 
-class Children:
+class Children(Struct, dict=True, eq=False):
     """Starts, monitors and ends the child in each slot. Owner of the slots' processes.
 
     ``report(level, text)`` logs for operators. ``close_inherited`` runs in each child and closes what only
     the supervisor needs.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        read_config: Callable[[], Config],
-        slots: Sequence[Slot],
-        signals: SignalQueue,
-        report: Callable[[int, str], None],
-        close_inherited: Callable[[], None],
-    ) -> None:
-        self.config = config
-        """Settings for children that start from now on."""
+    config: Config
+    """Settings for children that start from now on."""
+    read_config: Callable[[], Config]
+    slots: Sequence[Slot]
+    signals: SignalQueue
+    report: Callable[[int, str], None]
+    close_inherited: Callable[[], None]
+
+    def __post_init__(self) -> None:
         self.generation = 0
         self.settled = False
         """All children have served once; from now on a failed child is restarted."""
@@ -65,11 +64,6 @@ class Children:
         """Why the first start failed."""
         self.bad_ends = 0
         """Children that failed while draining at the end."""
-        self._read_config = read_config
-        self._slots = slots
-        self._signals = signals
-        self._report = report
-        self._close_inherited = close_inherited
         self._lifeline = os.pipe()
         self._starting_at_once = max(os.cpu_count() or 1, 2)
         self._observed_at = time.monotonic()
@@ -77,25 +71,25 @@ class Children:
     @property
     def starting(self) -> int:
         """Number of children that are starting."""
-        return sum(slot.state is SlotState.STARTING for slot in self._slots)
+        return sum(slot.state is SlotState.STARTING for slot in self.slots)
 
     def tick(self, now: float) -> None:
         """Reap ended children, check the running ones, start those that are due."""
         self._reap(now)
         self._observe(now)
-        for slot in self._slots:
+        for slot in self.slots:
             # Too many parallel starts would look like hung loops.
             if self.ending or self.starting >= self._starting_at_once:
                 break
             if slot.state is SlotState.DOWN and slot.due <= now:
                 self._start(slot, now)
         if not self.settled and not self.ending:
-            self.settled = all(slot.state is SlotState.SERVING for slot in self._slots)
+            self.settled = all(slot.state is SlotState.SERVING for slot in self.slots)
 
     def next_tick_seconds(self, now: float) -> float:
         """Seconds until the next tick is due if no signal arrives."""
         times = [
-            slot.deadline if slot.pid else slot.due for slot in self._slots if slot.pid or not self.ending
+            slot.deadline if slot.pid else slot.due for slot in self.slots if slot.pid or not self.ending
         ]
         return max(min([*times, now + self._observe_seconds]) - now, 0.0)
 
@@ -112,7 +106,7 @@ class Children:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):  # the reader is gone
                 stream.flush()  # otherwise the child would write its copy of the buffer too
-        with self._signals.blocked():
+        with self.signals.blocked():
             try:
                 pid = _fork()
             except OSError as error:
@@ -125,20 +119,20 @@ class Children:
 
     def _child_of(self, slot: Slot) -> Callable[[], NoReturn]:
         reading, writing = self._lifeline
-        foreign = [other.listeners for other in self._slots if other is not slot]
+        foreign = [other.listeners for other in self.slots if other is not slot]
 
         def close_inherited() -> None:
-            self._signals.release()
+            self.signals.release()
             os.close(writing)
             for listeners in foreign:
                 close_all(listeners)
-            self._close_inherited()
+            self.close_inherited()
 
         return partial(
             run_child,
             slot,
             for_child(self.config, slot.number),
-            lambda: for_child(self._read_config(), slot.number),
+            lambda: for_child(self.read_config(), slot.number),
             reading,
             close_inherited,
             self._observe_seconds,
@@ -152,7 +146,7 @@ class Children:
                 return
             if not pid:
                 return
-            for slot in self._slots:
+            for slot in self.slots:
                 if slot.pid == pid:
                     self._ended(slot, os.waitstatus_to_exitcode(status), now)
 
@@ -165,7 +159,7 @@ class Children:
             return
         if code and slot.status.marks.started:
             self.bad_ends += self.ending
-            self._report(logging.WARNING, f"node {slot.name} (pid {slot.pid}): drain {how}")
+            self.report(logging.WARNING, f"node {slot.name} (pid {slot.pid}): drain {how}")
         slot.ended(now, planned=True)
 
     def _failed(self, slot: Slot, now: float, how: str) -> None:
@@ -178,7 +172,7 @@ class Children:
             return
         name, lived = f"node {slot.name} (pid {slot.pid})", now - slot.since
         pause = slot.ended(now, planned=False)
-        self._report(logging.ERROR, f"{name} {how}, after {lived:.1f} s; restarting in {pause:.1f} s")
+        self.report(logging.ERROR, f"{name} {how}, after {lived:.1f} s; restarting in {pause:.1f} s")
 
     # --- looking after them ---------------------------------------------------------------------------------
 
@@ -186,17 +180,17 @@ class Children:
         # If this process was paused, the children were not read meanwhile.
         missed = max(now - self._observed_at - 2 * self._observe_seconds, 0.0)
         self._observed_at = now
-        for slot in self._slots:
+        for slot in self.slots:
             if not slot.pid:
                 continue
             if slot.observe(now, missed):
-                self._report(logging.INFO, f"node {slot.name} (pid {slot.pid}) is serving")
+                self.report(logging.INFO, f"node {slot.name} (pid {slot.pid}) is serving")
                 for number in slot.waiting_signals:
                     os.kill(slot.pid, number)
                 slot.waiting_signals.clear()
             if not slot.hangs and slot.silent_seconds(now) >= self.config.server.hang_seconds:
                 slot.hangs = True
-                self._report(
+                self.report(
                     logging.ERROR,
                     f"node {slot.name} (pid {slot.pid}): event loop blocked for "
                     f"{slot.silent_seconds(now):.0f} s, killing it; the stack follows on standard error",
@@ -211,7 +205,7 @@ class Children:
 
     def forward(self, number: int) -> None:
         """Send a signal to all nodes; starting nodes receive it when they serve."""
-        for slot in self._slots:
+        for slot in self.slots:
             if slot.state is SlotState.STARTING:
                 slot.waiting_signals.append(number)
             elif slot.pid:
@@ -228,15 +222,15 @@ class Children:
     def drain_all(self) -> None:
         """Drain all children, close their listeners, start none again."""
         self.ending = True
-        for slot in self._slots:
+        for slot in self.slots:
             close_all(slot.listeners)
-        for slot in self._slots:
+        for slot in self.slots:
             if slot.pid and slot.state is not SlotState.DRAINING:
                 self.drain(slot)
 
     def end_at_once(self) -> None:
         """Shorten the drain of all children."""
-        for slot in self._slots:
+        for slot in self.slots:
             if slot.pid:
                 slot.deadline = min(slot.deadline, time.monotonic() + 5.0)
                 os.kill(slot.pid, signal.SIGTERM)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Final
 
+from msgspec import Struct
+
 from imserver.cluster.redis.connection import address_of
 from imserver.config.settings import Config
 from imserver.errors import StartError
@@ -62,42 +64,36 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
         return supervisor.run()
 
 
-class Supervisor:
+class Supervisor(Struct, dict=True, eq=False):
     """Runs the main loop: start all children, restart them one by one, end all. Owner of the slots."""
 
-    def __init__(
-        self,
-        given: Config,
-        config: Config,
-        read_config: Callable[[], Config],
-        announce: Callable[[str], object],
-        logs: Logs,
-        data: DataDirectory,
-        listeners: list[Listeners],
-    ) -> None:
-        self._given = given
-        self._config = config
-        self._read_config = read_config
-        self._announce = announce
-        self._logs = logs
+    given: Config
+    config: Config
+    read_config: Callable[[], Config]
+    announce: Callable[[str], object]
+    logs: Logs
+    data: DataDirectory
+    listeners: list[Listeners]
+
+    def __post_init__(self) -> None:
         self._status = 0
-        self._addresses = servers.addresses_of(config, listeners[0])
+        self._addresses = servers.addresses_of(self.config, self.listeners[0])
         self._slots = [
-            Slot(number, name_of(for_child(config, number)), sockets)
-            for number, sockets in enumerate(listeners)
+            Slot(number, name_of(for_child(self.config, number)), sockets)
+            for number, sockets in enumerate(self.listeners)
         ]
         self._terminal_matters = terminal_matters()
         self._signals = SignalQueue()
 
         def close_inherited() -> None:
-            logs.close()
-            data.abandon()
+            self.logs.close()
+            self.data.abandon()
 
         self._children = Children(
-            config, read_config, self._slots, self._signals, self._report, close_inherited
+            self.config, self.read_config, self._slots, self._signals, self._report, close_inherited
         )
         self._rolling = RollingRestart(self._slots, self._drain, self._report)
-        self._steering = ConnectionSteering(listeners, possible=not config.server.reuse_port)
+        self._steering = ConnectionSteering(self.listeners, possible=not self.config.server.reuse_port)
 
     def run(self) -> int:
         """Return the exit status when all children have ended. Raises StartError if they cannot start."""
@@ -113,7 +109,7 @@ class Supervisor:
                     names = [slot.name for slot in self._slots]
                     notes = self._slots[0].status.text(failed=False).splitlines()
                     nodes = f"{len(names)}: {names[0]} to {names[-1]}"
-                    self._print(banner(self._config, self._addresses, notes, nodes=nodes))
+                    self._print(banner(self.config, self._addresses, notes, nodes=nodes))
                     where = ", ".join(self._addresses.values())
                     _log.info("%d nodes serve at %s", len(names), where)
                 self._rolling.tick(now)
@@ -152,7 +148,7 @@ class Supervisor:
                 self._children.forward(number)
         elif number in FORWARDED:
             if number == signal.SIGUSR1:
-                self._logs.reopen()
+                self.logs.reopen()
             self._children.forward(number)
         elif number == ROLL and self._children.settled and not self._children.ending and self._reload():
             self._rolling.begin()
@@ -170,7 +166,7 @@ class Supervisor:
     def _reload(self) -> bool:
         """Read the settings again, for children that start from now on."""
         try:
-            config, changed = apply_reload(self._read_config(), self._given, self._config)
+            config, changed = apply_reload(self.read_config(), self.given, self.config)
             refuse_open_demo(config)
             connection_limit(config)
         except StartError as error:
@@ -178,19 +174,19 @@ class Supervisor:
             return False
         if changed:
             self._report(logging.WARNING, f"a full restart is needed for {', '.join(changed)}")
-        self._config = self._children.config = config
+        self.config = self._children.config = config
         return True
 
     # --- messages -------------------------------------------------------------------------------------------
 
     def _report(self, level: int, text: str) -> None:
         _log.log(level, "%s", text)
-        if self._config.app.log_file:
+        if self.config.app.log_file:
             self._print(f"imserver: {text}")
 
     def _print(self, text: str) -> None:
         try:
-            self._announce(text)
+            self.announce(text)
         except OSError as error:  # the console is closed
             _log.debug("the console is closed: %s", error)
 

@@ -94,22 +94,18 @@ class ListenerContext(Struct, frozen=True):
         return response_head(response.status, lines, len(response.body), False) + response.body
 
 
-class HandOver:
+class HandOver(Struct, dict=True, eq=False):
     """Runs requests in the WSGI application with limited concurrency. Owner of the greenlets."""
 
-    def __init__(
-        self,
-        application: Callable[..., Any],
-        limit: int,
-        port: int,
-        environ: Mapping[str, Any],
-        metrics: Metrics,
-    ) -> None:
-        self._application = application
-        self._metrics = metrics
-        self._environ = {**environ, "SERVER_NAME": "localhost", "SERVER_PORT": str(port)}
+    application: Callable[..., Any]
+    limit: int
+    port: int
+    environ: Mapping[str, Any]
+    metrics: Metrics
+
+    def __post_init__(self) -> None:
+        self._environ = {**self.environ, "SERVER_NAME": "localhost", "SERVER_PORT": str(self.port)}
         self._server: WSGIServer | None = None
-        self.limit = limit
         self.running: set[gevent.Greenlet[..., None]] = set()
         self._waiting_bytes = 0
         self._waiting: deque[tuple[Any, _socket.socket, bytes, bytes, GiveBack]] = deque()
@@ -141,7 +137,7 @@ class HandOver:
             self._waiting_bytes -= len(request[3])
             greenlet = gevent.Greenlet(self._serve, *request)
             self.running.add(greenlet)
-            self._metrics.http_running += 1
+            self.metrics.http_running += 1
             greenlet.rawlink(self._done)
             # In the next turn of the loop. gevent would begin up to 50 requests that wait already, such as
             # pipelined ones, without a look at the sockets.
@@ -149,7 +145,7 @@ class HandOver:
 
     def _done(self, greenlet: gevent.Greenlet[..., None]) -> None:
         self.running.discard(greenlet)
-        self._metrics.http_running -= 1
+        self.metrics.http_running -= 1
         self._next()
 
     def _serve(
@@ -159,7 +155,7 @@ class HandOver:
         from imserver.transport.one_request import WRITE_SECONDS, OneRequestHandler, Reader, make_server
 
         if self._server is None:
-            self._server = make_server(self._application, self._environ)
+            self._server = make_server(self.application, self._environ)
         family, kind, proto = plain.family, plain.type, plain.proto
         sock = gevent_socket.socket(family, kind, proto, fileno=plain.detach())
         sock.settimeout(WRITE_SECONDS)

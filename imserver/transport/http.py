@@ -16,6 +16,7 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
+from msgspec import Struct
 
 from imserver import errors
 from imserver.clock import is_long_turn, serve_others
@@ -68,32 +69,25 @@ PIPELINED_SECONDS = 0.025
 5 ms, publications to 500 connections shared no ``send``: each delivery cost 1.4 times as much."""
 
 
-class FrontServer:
+class FrontServer(Struct, dict=True, eq=False):
     """Shared by all HTTP connections of the front server. Owner of the set of parked ones.
 
     ``fast``: routes that are answered here.
     """
 
-    def __init__(
-        self,
-        context: ConnectionContext,
-        listener: ListenerContext,
-        fast: HttpRoutes,
-        hand_over: HandOver,
-        metrics: Metrics,
-        request_log: Callable[..., None],
-    ) -> None:
-        self.context = context
-        self.listener = listener
-        self.origins = listener.gate.origins
-        self.fast = fast
-        self.hand_over = hand_over
-        self.metrics = metrics
-        self.request_log = request_log
-        self.header_bytes = listener.limits.header_bytes
-        self.handshake_seconds = listener.limits.handshake_seconds
-        self.keepalive_seconds = listener.limits.keepalive_seconds
-        self.heads = KnownHeads(listener.mounts)
+    context: ConnectionContext
+    listener: ListenerContext
+    fast: HttpRoutes
+    hand_over: HandOver
+    metrics: Metrics
+    request_log: Callable[..., None]
+
+    def __post_init__(self) -> None:
+        self.origins = self.listener.gate.origins
+        self.header_bytes = self.listener.limits.header_bytes
+        self.handshake_seconds = self.listener.limits.handshake_seconds
+        self.keepalive_seconds = self.listener.limits.keepalive_seconds
+        self.heads = KnownHeads(self.listener.mounts)
         self.parked: set[HttpConnection] = set()
         self.draining = False
         """True: answers announce the end of their connection."""

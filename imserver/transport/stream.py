@@ -125,29 +125,23 @@ class StreamPath(Struct, frozen=True):
     refuse: Callable[[Head, str, int], bytes]
 
 
-class Streams:
+class Streams(Struct, dict=True, eq=False):
     """Takes over the sockets of stream requests, from both servers.
 
     ``paths``: path, or its pattern (:func:`pattern_of`) → how it is served. ``silent_seconds``: time for
     which sent data may stay unacknowledged by TCP, the only sign of life of a client that only receives.
     """
 
-    def __init__(
-        self,
-        context: ConnectionContext,
-        gate: Gate,
-        metrics: Metrics,
-        paths: Mapping[str, StreamPath],
-        silent_seconds: float,
-        waiting: StreamEncoding,
-    ) -> None:
-        self._context = context
-        self._gate = gate
-        self._metrics = metrics
-        self.paths = paths
-        self._silent_milliseconds = int(min(silent_seconds, 86400.0) * 1000)
-        self._waiting = waiting
-        """For streams that have not begun."""
+    context: ConnectionContext
+    gate: Gate
+    metrics: Metrics
+    paths: Mapping[str, StreamPath]
+    silent_seconds: float
+    waiting: StreamEncoding
+    """For streams that have not begun."""
+
+    def __post_init__(self) -> None:
+        self._silent_milliseconds = int(min(self.silent_seconds, 86400.0) * 1000)
 
     def serves(self, method: str, path: str) -> bool:
         """Whether a request is for a stream."""
@@ -162,16 +156,16 @@ class Streams:
 
         May switch.
         """
-        context = self._context
-        dialect = self._waiting.dialect
-        peer, origin, close_code = self._gate.look_at(head, dialect)
-        stream = Stream(context, sock, peer, self._waiting, monotonic())
+        context = self.context
+        dialect = self.waiting.dialect
+        peer, origin, close_code = self.gate.look_at(head, dialect)
+        stream = Stream(context, sock, peer, self.waiting, monotonic())
         stream.last_seen = monotonic()  # it is not pinged before its head
         stream.origin = origin
         row = self._row(head.path)
         assert row is not None, "the server has asked serves()"
         stream.dialect_state = UnbegunStream(refuse=lambda code: row.refuse(head, host_of(peer), code))
-        self._gate.entered(peer)
+        self.gate.entered(peer)
         context.poller.take(stream)
         if before:
             stream.send_frame(before)
@@ -186,7 +180,7 @@ class Streams:
         option = getattr(_socket, "TCP_USER_TIMEOUT", None)  # Linux ends a connection whose peer is silent
         if option is not None and sock.family != getattr(_socket, "AF_UNIX", None):
             sock.setsockopt(_socket.IPPROTO_TCP, option, self._silent_milliseconds)
-        self._metrics.streams += 1
+        self.metrics.streams += 1
         stream.reading = True
         try:
             row.open(stream, head)

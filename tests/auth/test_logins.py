@@ -392,7 +392,7 @@ def test_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None
 )
 def test_where_nobody_asks_back_ends_an_app_that_has_one_admits_nobody(settings: TenantSettings) -> None:
     with LoginHarness({"101": settings}) as harness:
-        harness.logins._back_ends = BackEnds()
+        harness.logins.back_ends = BackEnds()
         decision = harness.logins.check("101", "ann", token_for("ann"), "cmd", harness.login_request())
         assert decision == UNDECIDED
         assert harness.metrics.denials["key"].total == 1

@@ -372,6 +372,6 @@ def test_the_data_of_a_connection_is_returned(harness: Harness) -> None:
 def test_a_question_about_a_connection_is_put_to_its_node(harness: Harness) -> None:
     ann, _ = harness.login(MULTI, "ann")
     connection_id = harness.connections.id_of(ann)
-    harness.connections._queries.add("alive", AliveQuery, lambda query: query.session_id + 1)
+    harness.connections.queries.add("alive", AliveQuery, lambda query: query.session_id + 1)
     assert harness.connections.query(connection_id, "alive", AliveQuery(MULTI, "ann", 41), int) == 42
     assert harness.connections.query("no id", "alive", AliveQuery(MULTI, "ann", 41), int) is None

@@ -202,7 +202,7 @@ def test_not_even_the_back_end_uses_channels_that_an_app_does_not_have(harness: 
     assert channels.publishing.publish(APP, "room:1", event) is Outcome.REFUSED
     assert channels.members.channels_of(ann) == ()
     publishing = Publishing(Mock(), channels, harness.connections, Mock(), Mock(), CountsByApp())
-    publishing._reach.to_each.return_value = [Outcome.SENT]  # type: ignore[attr-defined]
+    publishing.reach.to_each.return_value = [Outcome.SENT]  # type: ignore[attr-defined]
     (published,) = publishing.to_channels(APP, ["user:ann"], event)
     assert not isinstance(published, ChannelRefused), "users and groups are always known"
 

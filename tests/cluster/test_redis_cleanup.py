@@ -146,6 +146,6 @@ def test_an_empty_bucket_goes_with_its_last_user(server: RedisServer, start_node
 
 def test_a_drain_is_known_to_others_before_the_next_renewal(server: RedisServer, nodes: Nodes) -> None:
     a, b = nodes
-    a.keeper._renew_seconds = 3600.0
+    a.keeper.renew_seconds = 3600.0
     a.report(0, {}, draining=True)
     until(lambda: b.leases()[a.lease.epoch].draining)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec import Struct
 
 from imserver.cluster.redis.connection import ErrorReply, RedisUnavailable
 from imserver.cluster.redis.pipeline import Command, RedisLink
@@ -77,17 +78,15 @@ class LeaseTable:
         self.version = b"-1"
 
 
-class LeaseKeeper:
+class LeaseKeeper(Struct, dict=True, eq=False):
     """Joins, renews and leaves. Owner of this node's lease and connection; used by one greenlet at a time."""
 
-    def __init__(
-        self,
-        link: RedisLink,
-        lease_seconds: float,
-        renew_seconds: float,
-        on_replaced: Callable[[Sequence[bytes]], None],
-    ) -> None:
-        self.link = link
+    link: RedisLink
+    lease_seconds: float
+    renew_seconds: float
+    on_replaced: Callable[[Sequence[bytes]], None]
+
+    def __post_init__(self) -> None:
         self.table = LeaseTable()
         self.lease = Lease("")
         self.past_epochs: tuple[int, ...] = ()
@@ -100,9 +99,6 @@ class LeaseKeeper:
         (negative)."""
         self._redis_ms = 0.0
         """Milliseconds of Redis's clock at second 0 of :func:`clock`, or a little more."""
-        self._lease_seconds = lease_seconds
-        self._renew_seconds = renew_seconds
-        self._on_replaced = on_replaced
         self._until = 0.0
         self._renewed_at = 0.0
         self._listed_at = 0.0
@@ -134,7 +130,7 @@ class LeaseKeeper:
         self._until = 0.0
         lease = msgspec.structs.replace(self.lease, epoch=0, unsettled=past != 0 or self.lease.unsettled)
         data, began = msgspec.json.encode(lease), clock()
-        milliseconds, database = int(self._lease_seconds * 1000), lease.database
+        milliseconds, database = int(self.lease_seconds * 1000), lease.database
         known = max(table.last_epoch, past, *self.past_epochs, *table.live)
         identity = (lease.node, lease.host, "")
         arguments = (*identity, milliseconds, data, database, known, lease.feature_names)
@@ -146,7 +142,7 @@ class LeaseKeeper:
             self.past_epochs = (*self.past_epochs, past)[-_PAST_EPOCHS:]
         table.drop(past)
         self._replaced_seen = ()
-        self._written, self._until, self._renewed_at = data, began + self._lease_seconds, began
+        self._written, self._until, self._renewed_at = data, began + self.lease_seconds, began
         self._listed_at = 0.0
         try:
             self.refresh()
@@ -176,13 +172,13 @@ class LeaseKeeper:
         Raises RedisUnavailable and :class:`LeaseLost`.
         """
         began, earliest = clock(), time.time()
-        renews = began - self._renewed_at >= self._renew_seconds * 0.99
+        renews = began - self._renewed_at >= self.renew_seconds * 0.99
         reply = self._reply(self._renewal(renews), *self._listing(began))
         if reply[0] == 0:
             self._until = 0.0
             raise LeaseLost
         if renews:
-            self._until, self._renewed_at = began + self._lease_seconds, began
+            self._until, self._renewed_at = began + self.lease_seconds, began
         self._redis_ms = int(reply[7]) - began * 1000
         redis_time = (EPOCH_MS + int(reply[7])) / 1000
         # Somewhere within the round trip.
@@ -190,7 +186,7 @@ class LeaseKeeper:
         changed = self.table.update(reply[1], reply[2], reply[3], reply[6])
         self._replaced_seen, self.cleans_up = reply[4], bool(reply[5])
         if self._replaced_seen:
-            self._on_replaced(self._replaced_seen)
+            self.on_replaced(self._replaced_seen)
         return changed
 
     def leave(self, clean: bool) -> None:
@@ -216,7 +212,7 @@ class LeaseKeeper:
         elif data:
             self._written = data
         first = self._replaced_seen[0] if self._replaced_seen else b""
-        milliseconds = int(self._lease_seconds * 1000) if renews else 0
+        milliseconds = int(self.lease_seconds * 1000) if renews else 0
         arguments = (
             self.lease.epoch,
             milliseconds,

@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote
 from zlib import crc32
 
 import msgspec
+from msgspec import Struct
 
 from imserver.cluster.redis.connection import CACHING, TrackedKey, TrackedKeys
 from imserver.cluster.redis.lease import LeaseKeeper, written_key
@@ -538,34 +539,27 @@ _BATCH: Final = 500
 """Number of channels written or looked up together."""
 
 
-class ChannelLookup:
+class ChannelLookup(Struct, dict=True, eq=False):
     """The channels of :class:`imserver.cluster.redis.registry.RedisRegistry`.
 
     After a new connection to Redis, and in a new generation, other nodes may not have reported their channels
     again yet: for ``incomplete_seconds`` any node may have members of any channel. Owner of that deadline.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        keeper: LeaseKeeper,
-        recovery: Recovery,
-        link: RedisLink,
-        refresh_seconds: float,
-        incomplete_seconds: float,
-    ) -> None:
-        self._pipeline = pipeline
-        self._keeper = keeper
-        self._recovery = recovery
-        self._link = link
-        self._refresh_seconds = refresh_seconds
-        self._incomplete_seconds = incomplete_seconds
+    pipeline: Pipeline
+    keeper: LeaseKeeper
+    recovery: Recovery
+    link: RedisLink
+    refresh_seconds: float
+    incomplete_seconds: float
+
+    def __post_init__(self) -> None:
         self._incomplete_until = 0.0
         self._seen = (0, 0)
 
     def started(self) -> None:
         """The node has joined. Its first connection and generation are not a change."""
-        self._seen = (self._link.connects, self._recovery.generation)
+        self._seen = (self.link.connects, self.recovery.generation)
 
     def report(self, channels: Sequence[ReportedMembers]) -> list[int] | None:
         """Report the members of these channels on this node. Other channels are unchanged.
@@ -573,9 +567,9 @@ class ChannelLookup:
         Every node finds them from now on. Returns for each how many other nodes have members. None: unknown,
         report them again. In a new generation all channels must be reported again.
         """
-        epoch = self._keeper.lease.epoch
-        dead = self._keeper.dead_epochs()
-        generation = self._recovery.generation
+        epoch = self.keeper.lease.epoch
+        dead = self.keeper.dead_epochs()
+        generation = self.recovery.generation
         others: list[int] = []
         for first in range(0, len(channels), _BATCH):
             commands: list[Command] = []
@@ -586,13 +580,13 @@ class ChannelLookup:
                 buckets[b"%d:%b" % (number, app)] = None
                 key = channel_bucket_key(app, number)
                 commands.append(("EVALSHA", ENTER_CHANNEL, 1, key, channel, epoch, each.members, dead))
-            replies = self._pipeline.execute_all(
+            replies = self.pipeline.execute_all(
                 [("SADD", written_key("channel-buckets", epoch), *buckets), *commands]
             )
             if replies is None:
                 return None
             others += map(int, replies[1:])
-        return others if generation == self._recovery.generation and generation else None
+        return others if generation == self.recovery.generation and generation else None
 
     def find(self, app: str, channels: Sequence[str]) -> list[dict[int, int]] | None:
         """The live nodes with members in each channel, own included: epoch → members, as last reported.
@@ -603,22 +597,22 @@ class ChannelLookup:
         nodes: list[dict[int, int]] = []
         for first in range(0, len(channels), _BATCH):
             fields = [encoded(channel) for channel in channels[first : first + _BATCH]]
-            replies = self._pipeline.execute_all(
+            replies = self.pipeline.execute_all(
                 [("HGET", channel_bucket_key(name, channel_bucket_number(field)), field) for field in fields]
             )
             if replies is None:
                 return None
             nodes += map(_parse_nodes, replies)
-        seen = self._link.connects, self._recovery.generation
+        seen = self.link.connects, self.recovery.generation
         if seen != self._seen:
             self._seen = seen
-            self._incomplete_until = monotonic() + self._incomplete_seconds
+            self._incomplete_until = monotonic() + self.incomplete_seconds
         return None if monotonic() < self._incomplete_until else self._live(nodes)
 
     def _live(self, found: list[dict[int, int]]) -> list[dict[int, int]]:
         """Remove dead epochs and add nodes that have not reported all channels yet."""
         epochs = set().union(*found)
-        live = _live_leases(self._keeper, self._recovery, epochs, self._refresh_seconds)
+        live = _live_leases(self.keeper, self.recovery, epochs, self.refresh_seconds)
         unsettled = {epoch: 0 for epoch, lease in live.items() if lease.unsettled}
         if not unsettled and epochs <= live.keys():
             return found

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 import gevent
 from gevent.event import Event as Signal
+from msgspec import Struct
 
 from imserver.clock import CLOCK_SECONDS, take_turns, until_beat
 from imserver.cluster.redis.connection import RedisUnavailable
@@ -63,22 +64,21 @@ def _paced(pipeline: Pipeline, commands: Sequence[Command]) -> list[Any]:
     return replies
 
 
-class DeadNodeCleanup:
+class DeadNodeCleanup(Struct, eq=False):
     """Removes the sessions and channels of dead epochs, paced. Switches all the time.
 
     For an epoch without recorded buckets (an older version, or Redis has lost them) it reads all buckets of
     ``apps`` and of the apps in its lease.
     """
 
-    def __init__(self, pipeline: Pipeline, counters: RegistryCounters, apps: Collection[str]) -> None:
-        self._pipeline = pipeline
-        self._counters = counters
-        self._apps = apps
+    pipeline: Pipeline
+    counters: RegistryCounters
+    apps: Collection[str]
 
     def run(self, epochs: Collection[int], is_live: Callable[[str], bool]) -> None:
         """Clean up after these epochs. Raises :class:`Interrupted`."""
         self._clean_channels(epochs)
-        leases = self._pipeline.execute([("HMGET", DEAD_EPOCHS, *epochs)])
+        leases = self.pipeline.execute([("HMGET", DEAD_EPOCHS, *epochs)])
         if leases is None:
             raise Interrupted
         nodes: dict[str, str] = {}
@@ -89,7 +89,7 @@ class DeadNodeCleanup:
             if lease is not None:
                 nodes[lease.node] = lease.clients
             if not self._read_buckets(epoch, buckets_by_app):
-                buckets_by_app |= dict.fromkeys([*self._apps, *(lease.counts if lease is not None else ())])
+                buckets_by_app |= dict.fromkeys([*self.apps, *(lease.counts if lease is not None else ())])
         users = sum(self._clean_app(app, buckets, epochs, nodes) for app, buckets in buckets_by_app.items())
         dead = [node for node in nodes if not is_live(node)]
         commands: list[Command] = [
@@ -100,27 +100,27 @@ class DeadNodeCleanup:
         if dead:
             commands.append(("HDEL", SERVERS, *dead))
             commands.append(("HDEL", ACTION_SERVERS, *(nodes[node] for node in dead)))
-        _paced(self._pipeline, commands)
+        _paced(self.pipeline, commands)
         if users or nodes:
             log.info("dead-node cleanup: %d users of %s marked offline", users, ", ".join(sorted(nodes)))
 
     def _clean_channels(self, epochs: Collection[int]) -> None:
         dead = f",{','.join(map(str, epochs))},"
         for epoch in epochs:
-            members = _paced(self._pipeline, [("SMEMBERS", written_key("channel-buckets", epoch))])[0]
+            members = _paced(self.pipeline, [("SMEMBERS", written_key("channel-buckets", epoch))])[0]
             pairs = [member.partition(b":") for member in ([] if isinstance(members, Exception) else members)]
             keys = [channel_bucket_key(app, int(number)) for number, _, app in pairs]
             for first in range(0, len(keys), _BATCH):
                 part = keys[first : first + _BATCH]
-                _paced(self._pipeline, [("EVALSHA", CLEAN_ROOMS, 1, key, dead) for key in part])
-            _paced(self._pipeline, [("DEL", written_key("channel-buckets", epoch))])
+                _paced(self.pipeline, [("EVALSHA", CLEAN_ROOMS, 1, key, dead) for key in part])
+            _paced(self.pipeline, [("DEL", written_key("channel-buckets", epoch))])
 
     def _read_buckets(self, epoch: int, buckets_by_app: BucketsByApp) -> bool:
         """Add the recorded buckets of a dead epoch. False: it has none."""
         found, cursor = False, b""
         while cursor != b"0":
             scan = ("SSCAN", written_key("buckets", epoch), cursor or b"0", "COUNT", 1000)
-            reply = _paced(self._pipeline, [scan])[0]
+            reply = _paced(self.pipeline, [scan])[0]
             if isinstance(reply, Exception):
                 return False
             cursor, members = reply
@@ -144,7 +144,7 @@ class DeadNodeCleanup:
         for first in range(0, len(numbers), _BATCH):
             part = numbers[first : first + _BATCH]
             replies = _paced(
-                self._pipeline,
+                self.pipeline,
                 [("EVALSHA", CLEAN_BUCKET, 1, bucket_key(app, number), dead) for number in part],
             )
             users = [user_of(field) for reply in replies if isinstance(reply, list) for field in reply]
@@ -161,15 +161,15 @@ class DeadNodeCleanup:
         """
         keys = [record_key(app, user) for user in users]
         fields = [("HGET", bucket_of(app, user), field_of(user)) for user in users]
-        replies = _paced(self._pipeline, [*(("GET", key) for key in keys), *fields])
+        replies = _paced(self.pipeline, [*(("GET", key) for key in keys), *fields])
         commands: list[Command] = []
         for key, data, refs in zip(keys, replies[: len(keys)], replies[len(keys) :], strict=True):
             marked = marked_offline(data, nodes) if isinstance(data, bytes) and refs is None else None
             if marked is not None:
                 commands.append(("EVALSHA", REPLACE_RECORD, 1, key, data, marked))
         if commands:
-            _paced(self._pipeline, commands)
-        self._counters.cleaned_users += len(users)
+            _paced(self.pipeline, commands)
+        self.counters.cleaned_users += len(users)
 
 
 def extend_records(pipeline: Pipeline, sessions: Iterable[Session]) -> int:
@@ -193,23 +193,22 @@ Extent = Literal[0, 1, 2]
 _TICK_SECONDS: Final = 1.0
 
 
-class RegistryRecovery:
+class RegistryRecovery(Struct, dict=True, eq=False):
     """One greenlet that checks the lease once a second. Owner of ``generation`` and of the jobs it starts.
 
     ``reregister(extent)`` registers sessions again; ``leases_changed`` is called when other epochs are live.
     """
 
-    def __init__(
-        self,
-        keeper: LeaseKeeper,
-        pipeline: Pipeline,
-        data_link: RedisLink,
-        counters: RegistryCounters,
-        apps: Collection[str],
-        renew_seconds: float,
-        reregister: Callable[[Extent], None],
-        leases_changed: Callable[[], object],
-    ) -> None:
+    keeper: LeaseKeeper
+    pipeline: Pipeline
+    data_link: RedisLink
+    counters: RegistryCounters
+    apps: Collection[str]
+    renew_seconds: float
+    reregister: Callable[[Extent], None]
+    leases_changed: Callable[[], object]
+
+    def __post_init__(self) -> None:
         self.generation = 0
         """Increases whenever everything must be registered again; 0: nothing was registered yet."""
         self.up = False
@@ -217,14 +216,9 @@ class RegistryRecovery:
         self.pending: Extent = NOTHING
         self.rejoin = False
         """Take a new epoch, because it is unknown what the current one has left in Redis."""
-        self._keeper = keeper
-        self._pipeline = pipeline
-        self._links = (data_link, keeper.link)
-        self._counters = counters
-        self._cleanup = DeadNodeCleanup(pipeline, counters, apps)
-        self._tick_seconds = min(_TICK_SECONDS, renew_seconds)
-        self._reregister = reregister
-        self._leases_changed = leases_changed
+        self._links = (self.data_link, self.keeper.link)
+        self._cleanup = DeadNodeCleanup(self.pipeline, self.counters, self.apps)
+        self._tick_seconds = min(_TICK_SECONDS, self.renew_seconds)
         self._epoch = 0
         self._refusal = ""
         self._is_clock_wrong = False
@@ -240,11 +234,11 @@ class RegistryRecovery:
 
     def join(self) -> None:
         """The first check. Raises :class:`~imserver.errors.StartError` and RedisUnavailable. Switches."""
-        self._keeper.join()
+        self.keeper.join()
         self._joined()
         self.pending = NOTHING
         self.up = True
-        self._pipeline.probe()
+        self.pipeline.probe()
         self._check_restart()
 
     def start(self) -> None:
@@ -292,18 +286,18 @@ class RegistryRecovery:
             log.info("Redis is available; this node has epoch %d", self._epoch)
         data_link, lease_link = self._links
         # An idle connection for the data may still lead to the server before.
-        needs_probe = not self._pipeline.closed or data_link.life != lease_link.life
-        if needs_probe and not self._pipeline.probe():
+        needs_probe = not self.pipeline.closed or data_link.life != lease_link.life
+        if needs_probe and not self.pipeline.probe():
             return
         self._check_restart()
         if self.pending:
             self._job("re-registration", self._run_reregistration)
-        if self._keeper.cleans_up:
+        if self.keeper.cleans_up:
             self._job("cleanup", self._run_cleanup)
 
     def _refresh(self) -> None:
         """Read the leases; renew or join if due."""
-        keeper = self._keeper
+        keeper = self.keeper
         changed = False
         try:
             if not keeper.lease.epoch or self.rejoin:
@@ -316,11 +310,11 @@ class RegistryRecovery:
         self._check_clock()
         self._joined()
         if changed:
-            self._leases_changed()
+            self.leases_changed()
 
     def _check_clock(self) -> None:
         """Tell the operator when the clock of this node begins or ends to differ from that of Redis."""
-        ahead = self._keeper.clock_seconds
+        ahead = self.keeper.clock_seconds
         if (abs(ahead) > CLOCK_SECONDS) == self._is_clock_wrong:
             return
         self._is_clock_wrong = not self._is_clock_wrong
@@ -336,22 +330,22 @@ class RegistryRecovery:
 
     def _rejoin(self) -> None:
         try:
-            self._keeper.join()
+            self.keeper.join()
         except StartError as error:
             raise RedisUnavailable(f"this node must not join: {error}", refused=True) from None
         self.rejoin = False
 
     def _joined(self) -> None:
         """Handle a new epoch: everything has to be registered again."""
-        if self._keeper.lease.epoch != self._epoch:
-            self._epoch = self._keeper.lease.epoch
-            self._counters.epochs += 1
+        if self.keeper.lease.epoch != self._epoch:
+            self._epoch = self.keeper.lease.epoch
+            self.counters.epochs += 1
             self.generation += 1
             self.request(EVERYTHING)
-            self._leases_changed()
+            self.leases_changed()
 
     def _fail(self, error: RedisUnavailable) -> None:
-        if self._keeper.lease.epoch != self._epoch:
+        if self.keeper.lease.epoch != self._epoch:
             self._joined()
         if self.up or (error.refused and str(error) != self._refusal):
             log.warning("lease not renewed: %s", error)
@@ -379,17 +373,17 @@ class RegistryRecovery:
             self._jobs[name] = gevent.spawn(run)
 
     def _run_reregistration(self) -> None:
-        take_turns(len(self._keeper.table.live))
+        take_turns(len(self.keeper.table.live))
         extent, self.pending = self.pending, NOTHING
         try:
-            self._reregister(extent)
+            self.reregister(extent)
         except Interrupted:
             self.request(extent)
         except Exception:
             log.exception("re-registration failed")
 
     def _run_cleanup(self) -> None:
-        table = self._keeper.table
+        table = self.keeper.table
         try:
             self._cleanup.run(
                 table.dead_epochs, lambda node: any(lease.node == node for lease in table.live.values())

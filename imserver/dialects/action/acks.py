@@ -41,46 +41,43 @@ class Awaited(Struct, frozen=True, gc=False, tag="w", array_like=True):
     user: str
 
 
-class ActionAcks:
+class ActionAcks(Struct, dict=True, eq=False):
     """Turns acknowledged delivery on and off. Owner of the users who are awaited: their clients acknowledge
     messages, and have gone.
     """
 
-    def __init__(
-        self,
-        push: PushServices,
-        messaging: Messaging | None,
-        cluster: ClusterServices,
-        clock: Callable[[], float] = monotonic,
-    ) -> None:
-        self._reach = push.reach
-        self._pending = push.pending
-        self._messaging = messaging
-        self._clock = clock
+    push: PushServices
+    messaging: Messaging | None
+    cluster: ClusterServices
+    clock: Callable[[], float] = monotonic
+
+    def __post_init__(self) -> None:
+        self._reach = self.push.reach
+        self._pending = self.push.pending
         self._awaited: dict[tuple[str, str], float] = {}
         """(app, user) → monotonic time until which the user is awaited."""
-        self._node_messages = cluster.node_messages
+        self._node_messages = self.cluster.node_messages
         if self._node_messages is not None:
             self._node_messages.handle({Awaited: self._await})
-        if push.rerouting is not None:
-            push.rerouting.on_unreached.append(self._unreached)
+        if self.push.rerouting is not None:
+            self.push.rerouting.on_unreached.append(self._unreached)
 
     # --- commands -------------------------------------------------------------------------------------------
 
     @property
     def available(self) -> bool:
         """Whether clients may acknowledge messages: not on a node without stored messages."""
-        return self._messaging is not None
+        return self.messaging is not None
 
     def turn_on(self, connection: Connection) -> None:
         """Number the messages to a connection from now on, if :attr:`available`. Never switches."""
-        if self._messaging is None:
+        if self.messaging is None:
             return
         state = connection.dialect_state
         if not isinstance(state, AckedState):
             state = connection.dialect_state = AckedState()
         if state.unacked is None:
-            state.unacked = self._messaging.ack_tracker.unacked()
+            state.unacked = self.messaging.ack_tracker.unacked()
             connection.encoding = connection.encoding.with_dialect(_ACKED)
 
     def turn_off(self, connection: Connection) -> None:
@@ -101,11 +98,11 @@ class ActionAcks:
     def ack(self, connection: Connection, command: AckNumber) -> Reply:
         """A client acknowledges the messages up to a number. Never switches."""
         unacked = acked_state(connection).unacked
-        if unacked is None or self._messaging is None:
+        if unacked is None or self.messaging is None:
             return Reply(ReplyCode.NO_ROUTE)
         id = unacked.ack(connection, command.number)
         if id:
-            self._messaging.catch_up.prove(connection, id)
+            self.messaging.catch_up.prove(connection, id)
         return _OK
 
     # --- sending --------------------------------------------------------------------------------------------
@@ -124,7 +121,7 @@ class ActionAcks:
 
     def _hold(self, app: str, user: str, event: Event) -> None:
         """Let a message wait that has not reached its user, if the user is awaited. Never switches."""
-        seconds = self._awaited.get((app, user), 0.0) - self._clock()
+        seconds = self._awaited.get((app, user), 0.0) - self.clock()
         if seconds > 0:
             self._pending.add(app, user, event, seconds)
 
@@ -154,7 +151,7 @@ class ActionAcks:
             self._node_messages.broadcast(awaited)
 
     def _await(self, awaited: Awaited) -> None:
-        key, now = (awaited.app, awaited.user), self._clock()
+        key, now = (awaited.app, awaited.user), self.clock()
         self._awaited.pop(key, None)
         self._awaited[key] = now + AWAIT_SECONDS
         while len(self._awaited) > MAX_AWAITED or next(iter(self._awaited.values())) <= now:

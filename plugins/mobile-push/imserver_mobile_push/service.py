@@ -235,7 +235,7 @@ class Client(Protocol):
         """End what is idle."""
 
 
-class JsonClient:
+class JsonClient(Struct, dict=True, eq=False):
     """Sends JSON over HTTP/1.1 with access tokens, for one app. Owner of its token.
 
     ``renew`` asks for a token; it may switch, and raises Unreachable. ``message_of``: (token of a device,
@@ -243,37 +243,30 @@ class JsonClient:
     status, body) → the rule of an answer, and how log lines describe it.
     """
 
-    def __init__(
-        self,
-        requests: Outgoing,
-        url: str,
-        seconds: float,
-        renew: Callable[[], AccessToken],
-        message_of: Callable[[str, PushNotice], dict[str, Any]],
-        size: Callable[[dict[str, Any]], int],
-        judge: Callable[[str, int, bytes], tuple[Rule, str]],
-    ) -> None:
-        self._requests = requests
-        self._url = url
-        self._seconds = seconds
-        self._message_of = message_of
-        self._size = size
-        self._judge = judge
-        self._token: Kept[AccessToken] = Kept(renew, lambda token: time() < token.until)
+    requests: Outgoing
+    url: str
+    seconds: float
+    renew: Callable[[], AccessToken]
+    message_of: Callable[[str, PushNotice], dict[str, Any]]
+    size: Callable[[dict[str, Any]], int]
+    judge: Callable[[str, int, bytes], tuple[Rule, str]]
+
+    def __post_init__(self) -> None:
+        self._token: Kept[AccessToken] = Kept(self.renew, lambda token: time() < token.until)
         self._places = BoundedSemaphore(MOST_CONNECTIONS)
 
     def send(self, token: str, notice: PushNotice) -> PushResult:
         """Hand over a notification; once more with another access token, if the answer says that ours is old.
         Switches. Raises Unreachable."""
-        short = fitted(notice, CONTENT_BYTES, lambda one: self._size(self._message_of("", one)))
-        body = msgspec.json.encode({"message": self._message_of(token, short)})
+        short = fitted(notice, CONTENT_BYTES, lambda one: self.size(self.message_of("", one)))
+        body = msgspec.json.encode({"message": self.message_of(token, short)})
         for is_last in (False, True):
             ours = self._token.get()
             headers = {"Authorization": f"Bearer {ours.text}", "Content-Type": "application/json"}
             with self._places:
-                answer = self._requests.exchange("POST", self._url, body, headers, self._seconds)
+                answer = self.requests.exchange("POST", self.url, body, headers, self.seconds)
             status, content, received = answer
-            rule, problem = self._judge(token, status, content)
+            rule, problem = self.judge(token, status, content)
             if not rule.renew or is_last:
                 break
             self._token.drop(ours)
@@ -281,7 +274,7 @@ class JsonClient:
 
     def close(self) -> None:
         """End the connections that are idle, also those of other apps."""
-        self._requests.close()
+        self.requests.close()
 
 
 class Pace:

@@ -91,7 +91,7 @@ class ClientHarness(Harness):
             config=SimpleNamespace(hub=SimpleNamespace(notice_members=notice_members)),
         )
         self.clients_service = ClientService(core)
-        self.connections._queries = self.queries
+        self.connections.queries = self.queries
 
     def on_ended(self, connection: Connection, code: int) -> None:
         self.channels.members.ended(connection, code)
