@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imserver.messages.api import conversations, messages, streamed, threads
+from imserver.messages.api import conversations, messages, streamed
 from imserver.messages.declared import SETTINGS, TABLES
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.parts import build, erasing
@@ -65,5 +65,10 @@ FEATURE = Feature(
     tables=TABLES,
     commands={"search": ("imserver.messages.command", "search", "Make the index of words anew.")},
     rows_check=("imserver.messages.command", "check_rows"),
-    routes=(*streamed.ROWS, *conversations.routes.rows, *messages.routes.rows, *threads.routes.rows),
+    routes=(
+        *streamed.ROWS,
+        *conversations.routes.rows,
+        *messages.routes.rows,
+        *conversations.thread_routes.rows,
+    ),
 )

@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
+from msgspec.structs import replace
 
 from imserver import errors
-from imserver.errors import StorageUnavailable
+from imserver.core.services import IdentityServices
+from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
+from imserver.http.wire import view
 from imserver.messages.acks import AckingLogSubscription
 from imserver.messages.catch_up import CatchUp
-from imserver.messages.commands import Ack, Conversations, History, Search, SearchFilter, Send, Sync
-from imserver.messages.log.contract import ConversationSummary, Entry, newest_page, oldest_page
+from imserver.messages.commands import (
+    Ack,
+    AnswerAsk,
+    AskPins,
+    AskThread,
+    AskThreads,
+    Conversations,
+    FollowThread,
+    History,
+    Pin,
+    React,
+    ReadThread,
+    Search,
+    SearchFilter,
+    Send,
+    Sync,
+)
+from imserver.messages.log.asks import AskChange
+from imserver.messages.log.contract import (
+    Change,
+    ConversationSummary,
+    Draft,
+    Entry,
+    Rejected,
+    RejectReason,
+    newest_page,
+    oldest_page,
+)
 from imserver.messages.log.message_log import MessageLog
+from imserver.messages.log.threads import Thread, ThreadState
 from imserver.messages.log_subscriptions import PendingLogSubscription
 from imserver.messages.message_search import MessageSearch
-from imserver.messages.messaging import Messaging
-from imserver.messages.model import EntryView, Message
-from imserver.messages.receipts import MarksAnswer, Receipts
-from imserver.model import Answer, Login, LogSubscription, Reply, Resume
+from imserver.messages.messaging import Messaging, RefusedView, facts_of
+from imserver.messages.model import Ask, EntryView, Message
+from imserver.messages.receipts import MarksAnswer, Receipts, Signals, ToFollowers
+from imserver.model import Answer, Login, LogSubscription, Reply, Resume, Signal
 from imserver.sessions.sessions import Sessions
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
@@ -114,6 +146,9 @@ class MessageCommands(Struct, dict=True, eq=False):
             History: CommandRow(self.history),
             Conversations: CommandRow(self.conversations),
             Search: CommandRow(self.search),
+            React: CommandRow(self.react),
+            Pin: CommandRow(self.pin),
+            AskPins: CommandRow(self.pins),
         }
 
     # --- catch-up -------------------------------------------------------------------------------------------
@@ -196,6 +231,42 @@ class MessageCommands(Struct, dict=True, eq=False):
         self.messaging.ack_tracker.acked(connection, command.id, position)
         return _OK
 
+    # --- reactions and pins ---------------------------------------------------------------------------------
+
+    # The answer may come before or after the entry, which all connections of the user receive.
+
+    def react(self, connection: Connection, command: React) -> Reply:
+        """React to a message, or remove the reaction. Switches."""
+        app, user = app_and_user(connection)
+        return self._change(
+            None if command.remove else self.messaging.mute_of(app, user),
+            lambda log: log.annotations.react(app, user, command.id, command.emoji, remove=command.remove),
+        )
+
+    def pin(self, connection: Connection, command: Pin) -> Reply:
+        """Pin a message, or remove its pin. Switches."""
+        app, user = app_and_user(connection)
+        return self._change(
+            self.messaging.mute_of(app, user),
+            lambda log: log.annotations.pin(app, user, command.id, remove=command.remove),
+        )
+
+    def pins(self, connection: Connection, command: AskPins) -> Reply:
+        """The pinned messages of a conversation. Switches."""
+        app, user = app_and_user(connection)
+        entries, before = self._log.entries.pins(app, user, command.conversation, command.before)
+        return Reply(errors.ReplyCode.OK, PinsView([entry.view() for entry in entries], before))
+
+    def _change(self, mute: Rejected | None, change: Callable[[MessageLog], Change | Rejected]) -> Reply:
+        # A change would create the database.
+        may_know = self.store.has_database
+        result = mute or (change(self._log) if may_know else Rejected(RejectReason.UNKNOWN_MESSAGE))
+        if isinstance(result, Rejected):
+            return Reply(result.reply_code, RefusedView.of(result), result.reason)
+        entry = result.entry
+        position = (entry.id, entry.seq) if entry else ()
+        return Reply(errors.ReplyCode.OK, AnnotatedView(result.conversation, *position))
+
 
 def _search_page(entries: list[Entry], before: int) -> Reply:
     messages = [entry.view() for entry in entries]
@@ -206,3 +277,199 @@ def _page(
     messages: list[Message], more: bool, anew: bool, marks: MarksAnswer | UnsetType = UNSET
 ) -> EntryPage:
     return EntryPage([message.view() for message in messages], more, True if anew else UNSET, marks)
+
+
+class AnnotatedView(Struct, omit_defaults=True):
+    """The answer to a reaction or a pin: its entry. Without ``id``: nothing had to change."""
+
+    conversation: int
+    id: int = 0
+    seq: int = 0
+
+
+class PinsView(Struct, omit_defaults=True):
+    """Pinned messages, the one that was pinned last first. ``before``: of the next page; 0: there is none."""
+
+    messages: list[EntryView]
+    before: int = 0
+
+
+class AnsweredView(Struct, omit_defaults=True):
+    """The answer to an answer: the question as it is now. Without ``id``: the user had answered so before."""
+
+    conversation: int
+    ask: Ask
+    id: int = 0
+    seq: int = 0
+
+
+class AskCommands:
+    """Carries out the command. Stateless."""
+
+    def __init__(self, store: Store, messaging: Messaging, identity: IdentityServices) -> None:
+        self._store = store
+        self._log = store.part(MessageLog)
+        self._messaging = messaging
+        self._rates = identity.sender_rates
+        self._reviews = identity.reviews
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {AnswerAsk: CommandRow(self.run)}
+
+    def run(self, connection: Connection, command: AnswerAsk) -> Reply:
+        """Answer a question. Switches."""
+        result = self.answer(*app_and_user(connection), command.id, command.value, command.text)
+        if isinstance(result, Rejected):
+            return Reply(result.reply_code, RefusedView.of(result), result.reason)
+        view = AnsweredView(result.conversation, result.ask)
+        if result.entry is not None:
+            view.id, view.seq = result.entry.id, result.entry.seq
+        return Reply(errors.ReplyCode.OK, view)
+
+    def answer(
+        self, app: str, user: str, message: int, value: str = "", text: str = "", by_user: bool = True
+    ) -> AskChange | Rejected:
+        """Answer a question as a user, with the value of an option or with free text, which the back end of
+        the app reviews if it wants to. Not ``by_user``: a back end does, for the user.
+
+        Switches. Raises StorageUnavailable, TooManyMessages and ReviewUnavailable.
+        """
+        if not self._store.has_database:  # a change would create it
+            return Rejected(RejectReason.UNKNOWN_MESSAGE)
+        if by_user:
+            if (mute := self._messaging.mute_of(app, user)) is not None:
+                return mute
+            if not self._rates.take(app, user):
+                raise TooManyMessages("the user has sent too many messages")
+            if text and app in self._reviews.apps:
+                draft = Draft(sender=user, kind="press", type="text", body=text.encode(), about=message)
+                decision = self._reviews.decide(app, facts_of(draft))
+                if decision.action == "reject":
+                    return Rejected(RejectReason.REJECTED, decision.reason)
+                if decision.action == "undecided":
+                    raise ReviewUnavailable("the back end has not reviewed it in time")
+                if decision.action == "replace":
+                    text = decision.body.decode("utf-8", "replace")
+        return self._log.asks.answer(app, user, message, value=value, text=text)
+
+
+class ThreadView(ThreadState, frozen=True, kw_only=True):
+    """A thread as a user sees it: without ``message`` if they may not read that."""
+
+    message: EntryView | msgspec.UnsetType = msgspec.UNSET
+
+    @staticmethod
+    def of(thread: Thread) -> ThreadView:
+        """How clients see a thread."""
+        message = msgspec.UNSET if thread.message is None else thread.message.view()
+        return view(ThreadView, thread, message=message)
+
+
+class ThreadPage(Struct, frozen=True):
+    """A thread with a page of its replies, in the order of their ids. ``before``: of the page before it; 0:
+    there is none."""
+
+    thread: Thread
+    entries: list[Entry]
+    before: int
+
+
+class ThreadPageView(Struct, rename="camel"):
+    """The answer to :class:`imserver.messages.commands.AskThread`."""
+
+    thread: ThreadView
+    messages: list[EntryView]
+    has_more: bool
+    before: int
+
+
+class ThreadList(Struct):
+    """Threads, those with the newest replies first."""
+
+    threads: list[ThreadView]
+    has_more: bool = field(name="hasMore")
+
+
+class ThreadCommands:
+    """Carries out what users do with threads, and tells it to their other connections. Stateless."""
+
+    def __init__(self, signals: Signals, store: Store) -> None:
+        self._signals = signals
+        self._log = store.part(MessageLog)
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            AskThread: CommandRow(self._ask),
+            AskThreads: CommandRow(self._list),
+            FollowThread: CommandRow(self._follow),
+            ReadThread: CommandRow(self._read),
+        }
+
+    def page(self, app: str, user: str, root: int, before: int, limit: int) -> ThreadPage | None:
+        """A thread with the last of its replies before an id (0: its end). None: the user cannot read it.
+        Switches; raises StorageUnavailable."""
+        thread = self._log.threads.get(app, user, root)
+        replies = self._log.threads.replies(app, user, root, before, limit)
+        if thread is None or replies is None:
+            return None
+        entries, cursor = replies
+        entries, is_cut = newest_page(entries, False)
+        cursor = entries[0].id if is_cut else cursor
+        return ThreadPage(thread, entries, cursor)
+
+    def list(self, app: str, user: str, before: int, limit: int) -> tuple[list[Thread], bool]:
+        """The threads that a user follows whose last reply is before an id (0: all), those with the newest
+        replies first; and whether there are more. Switches; raises StorageUnavailable."""
+        return self._log.threads.of_user(app, user, before, limit)
+
+    def follow(
+        self, app: str, user: str, root: int, follows: bool, besides: Connection | None = None
+    ) -> Thread | None:
+        """Follow a thread, or mute it. The user's connections except ``besides`` hear of it. Switches; raises
+        StorageUnavailable."""
+        return self._notify(app, user, self._log.threads.follow(app, user, root, follows), besides)
+
+    def read(
+        self, app: str, user: str, root: int, id: int, besides: Connection | None = None
+    ) -> Thread | None:
+        """A user has read a thread up to a reply. The user's connections except ``besides`` hear of it.
+        Switches; raises StorageUnavailable."""
+        return self._notify(app, user, self._log.threads.read(app, user, root, id), besides)
+
+    def _notify(
+        self, app: str, user: str, thread: Thread | None, besides: Connection | None
+    ) -> Thread | None:
+        if thread is not None:
+            data = msgspec.json.encode(ThreadView.of(replace(thread, message=None)))
+            signal = Signal("threadMark", user, "", conversation=thread.conversation, data=data)
+            self._signals.send(ToFollowers(app, (user,), 0, signal), besides)
+        return thread
+
+    def _ask(self, connection: Connection, command: AskThread) -> Reply:
+        page = self.page(*app_and_user(connection), command.thread, command.before, command.limit)
+        if page is None:
+            return _UNKNOWN
+        messages = [entry.view() for entry in page.entries]
+        answer = ThreadPageView(ThreadView.of(page.thread), messages, page.before > 0, page.before)
+        return Reply(errors.ReplyCode.OK, answer)
+
+    def _list(self, connection: Connection, command: AskThreads) -> Reply:
+        threads, more = self.list(*app_and_user(connection), command.before, command.limit)
+        return Reply(errors.ReplyCode.OK, ThreadList([ThreadView.of(each) for each in threads], more))
+
+    def _follow(self, connection: Connection, command: FollowThread) -> Reply:
+        app, user = app_and_user(connection)
+        return _answer(self.follow(app, user, command.thread, not command.remove, connection))
+
+    def _read(self, connection: Connection, command: ReadThread) -> Reply:
+        app, user = app_and_user(connection)
+        return _answer(self.read(app, user, command.thread, command.id, connection))
+
+
+def _answer(thread: Thread | None) -> Reply:
+    return _UNKNOWN if thread is None else Reply(errors.ReplyCode.OK, ThreadView.of(thread))
+
+
+_UNKNOWN = Reply(errors.ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))

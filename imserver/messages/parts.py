@@ -11,12 +11,11 @@ from imserver.config.settings import Config, settings_of
 from imserver.core.core import Core, FeatureParts
 from imserver.messages.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
-from imserver.messages.annotations import AnnotationCommands, AskCommands
+from imserver.messages.catch_up import StreamStarts
 from imserver.messages.declared import RetentionSettings, StreamLimits
-from imserver.messages.event_streams import StreamStarts
 from imserver.messages.log.contract import Commit
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.message_commands import MessageCommands
+from imserver.messages.message_commands import AskCommands, MessageCommands, ThreadCommands
 from imserver.messages.message_search import MessageSearch, WordIndexing
 from imserver.messages.messaging import Messaging
 from imserver.messages.receipts import Receipts, Signals, ToFollowers
@@ -26,7 +25,6 @@ from imserver.messages.stored_channels import ChannelLog
 from imserver.messages.stored_pushes import LogPushes
 from imserver.messages.streamed import ConversationStreams, StreamedTexts
 from imserver.messages.streamed_messages import ChannelStreams, StreamedMessages
-from imserver.messages.threads import ThreadCommands
 from imserver.storage.contract import Erasure
 from imserver.storage.store import Store
 
@@ -101,7 +99,7 @@ def _make_services(core: Core) -> MessageServices:
     receipts, search = Receipts(signals, store), MessageSearch(store, core.node.buckets.make)
     asks = AskCommands(store, messaging, core.identity)
     commands = MessageCommands(sessions.sessions, messaging, receipts, search, store)
-    for service in (commands, AnnotationCommands(store, messaging), asks, receipts, threads, signals):
+    for service in (commands, asks, receipts, threads, signals):
         core.network.dispatcher.add(service.rows())
     streams, channel_streams = _make_streams(core, messaging, signals)
     return MessageServices(

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from imserver.messages.annotations import AskCommands
-from imserver.messages.event_streams import StreamStarts
+from imserver.messages.catch_up import StreamStarts
 from imserver.messages.log.contract import LogObserver
 from imserver.messages.log.message_log import MessageLog
+from imserver.messages.message_commands import AskCommands, ThreadCommands
 from imserver.messages.message_search import MessageSearch
 from imserver.messages.messaging import Messaging
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention
 from imserver.messages.streamed import StreamedTexts
 from imserver.messages.streamed_messages import StreamedMessages
-from imserver.messages.threads import ThreadCommands
 
 
 class MessageServices(Struct, frozen=True):

@@ -10,9 +10,8 @@ import pytest
 from imserver.auth.rules import ALLOWED
 from imserver.cluster import history
 from imserver.dialects.sse.api import EventsQuery, EventStreams
-from imserver.messages import catch_up, event_streams
-from imserver.messages.catch_up import CatchUp
-from imserver.messages.event_streams import StreamStarts
+from imserver.messages import catch_up
+from imserver.messages.catch_up import CatchUp, StreamStarts
 from imserver.messages.log.contract import Entry, LogExtent
 from imserver.messages.model import Message
 from imserver.model import LogSubscription
@@ -101,8 +100,7 @@ def test_what_fits_a_page_is_read_once() -> None:
 
 
 def test_more_entries_are_delivered_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (event_streams, catch_up):
-        monkeypatch.setattr(module, "PAGE", 4)
+    monkeypatch.setattr(catch_up, "PAGE", 4)
     fake, resumed = come_back(20)
     assert resumed
     assert fake.received == list(range(21, 31))
@@ -116,9 +114,8 @@ def test_the_first_page_holds_no_more_bytes_than_others(monkeypatch: pytest.Monk
 
 
 def test_a_client_that_missed_too_much_gets_only_a_notice(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (event_streams, catch_up):
-        monkeypatch.setattr(module, "PAGE", 4)
-    monkeypatch.setattr(event_streams, "RESUMED", 9)
+    monkeypatch.setattr(catch_up, "PAGE", 4)
+    monkeypatch.setattr(catch_up, "RESUMED", 9)
     fake, resumed = come_back(20)
     assert (resumed, fake.received) == (False, [])
     assert come_back(21)[0].received == list(range(22, 31))
