@@ -436,7 +436,7 @@ class AppSecrets(Struct, dict=True, eq=False):
                 self.changed(tenant)
                 continue
             try:
-                self._pass(tenant, self._secret_of(tenant))
+                self._pass(tenant, self.secret_of(tenant))
             except BadKey as bad:
                 raise StartError(f"apps.{tenant.name}.{bad}") from None
 

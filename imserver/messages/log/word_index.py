@@ -42,7 +42,7 @@ from imserver.plugin.storage import Store
 from imserver.storage.statements import Row, Statements, chunks, text_of
 
 TakeRecent = Callable[[str, int, int], tuple[list[ContentPart], set[int]]]
-"""See :meth:`imserver.messages.log.word_content.RecentEntries.take`."""
+"""See :meth:`imserver.messages.log.writer.RecentEntries.take`."""
 LEASE_SECONDS: Final = 60
 """How long a node has the index of a log for itself. Then another one may claim it, and what the first one
 writes is dropped."""

@@ -1,8 +1,8 @@
 """The newest entries that a node has stored, as the index of words needs them."""
 
 from imserver.messages.log.contract import Commit, Entry
-from imserver.messages.log.word_content import RecentEntries
 from imserver.messages.log.words import SEGMENT
+from imserver.messages.log.writer import RecentEntries
 
 
 def commit(first: int, count: int, app: str = "app", body: bytes = b"", about: int = 0) -> Commit:
