@@ -11,7 +11,7 @@ A setting is a field of a struct. A mark is an entry of ``extra`` in the :class:
 - ``ends_demo``: an app with this setting ends demo mode, because its users or back end prove who they are.
 - ``by_key``: who acts by a role may not change it: it decides who logs in as whom, or it takes more of the
   server.
-- ``by_feature``: the core reads it, but only with a feature that names it do apps have it (``core_keys``).
+- ``by_feature``: the core reads it, but only with a feature that names it do apps have it.
 - ``omit``: an answer of ``/api/v1`` leaves out the default.
 - ``number``, ``auto``: spellings, see :mod:`imserver.config.values`.
 - ``api``: limits that requests of ``/api/v1`` have besides, as arguments of :class:`msgspec.Meta`.

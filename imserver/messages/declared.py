@@ -59,7 +59,12 @@ class AppRetention(Struct, frozen=True):
 
 
 SETTINGS: Final = FeatureSettings(
-    {"limits": StreamLimits, "storage": RetentionSettings}, AppRetention, core_keys=("store_conversations",)
+    {
+        "limits": StreamLimits,
+        "storage": RetentionSettings,
+        "apps.*": AppRetention,
+        "apps.*.store_conversations": None,
+    }
 )
 
 

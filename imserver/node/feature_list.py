@@ -174,16 +174,16 @@ def offered() -> Iterator[Feature | StartError]:
 @cache
 def declarations_of(features: tuple[Feature, ...]) -> Declarations:
     """All settings of a node with these features. Forked nodes share those of their supervisor."""
-    rows = [each.settings for each in features]
+    rows = [row for each in features for row in each.settings.sections.items()]
     for feature in features:
-        kind = feature.settings.of_app
+        kind = feature.settings.sections.get("apps.*")
         if kind is not None and any(field.required for field in fields(kind)):
             raise StartError(f"the feature {feature.name!r}: settings of an app have defaults")
     names = {feature.name for feature in features}
     return Declarations(
-        [section for row in rows for section in row.sections.items()],
-        [row.of_app for row in rows if row.of_app is not None],
-        {key for row in rows for key in row.core_keys},
+        [(name, kind) for name, kind in rows if kind is not None and name != "apps.*"],
+        [kind for name, kind in rows if kind is not None and name == "apps.*"],
+        {name.removeprefix("apps.*.") for name, kind in rows if kind is None},
         lambda: [key for each in FEATURES if _name(each) not in names for key in _keys_of(each)],
         [dialect.name for feature in (*load_core(), *features) for dialect in feature.dialects],
     )
@@ -193,7 +193,7 @@ def declarations_of(features: tuple[Feature, ...]) -> Declarations:
 def _keys_of(package: str) -> tuple[str, ...]:
     """The settings of a feature of this server that the node does not have."""
     settings: FeatureSettings = getattr(_declared(package), "SETTINGS", FeatureSettings())
-    return settings.keys
+    return tuple(settings.keys)
 
 
 def _declared(package: str, name: str = "declared") -> ModuleType | None:
@@ -341,8 +341,7 @@ def check(config: Config, locations: Locations) -> None:
             raise locations.wrong(key, f"no feature serves anything under {path}")
     rules.check_apps(config, locations, objection_of(features))
     for feature in features:
-        if feature.settings.check is not None:
-            feature.settings.check(config, locations)
+        tuple(feature.settings.check(config, locations) or ())
 
 
 def _paths(feature: Feature) -> Iterator[str]:

@@ -50,7 +50,7 @@ def create_app(servers: Servers) -> Flask:
     app.register_blueprint(create_stream_view(servers.streams, api.limits.public_body_bytes))
     for feature in servers.features:
         if feature.views is not None:
-            for blueprint in feature.views.load()(servers.core, api):
+            for blueprint in feature.views(False)(servers.core, api):
                 app.register_blueprint(blueprint)
     for path in sorted(servers.websocket_paths):
         app.add_url_rule(
@@ -88,8 +88,6 @@ class _Requests:
     def __init__(self, api: Api, servers: Servers) -> None:
         self._api = api
         self._websocket_paths = servers.websocket_paths
-        views = [feature.views for feature in servers.features if feature.views is not None]
-        self._refusals = [each.refusal for each in views if each.refusal is not None]
         self._log = servers.core.node.request_log
         self._proxies = servers.core.network.proxies
 
@@ -139,14 +137,9 @@ class _Requests:
         style = self._api.style_of(request.path)
         if style.everywhere and (style is not CMD or status not in (404, 405)):
             return to_response(style.refuse(problem, as_request()))
+        g.refusal = problem  # a view may answer with a page
         allow = error.get_response().headers.get("Allow") if status == 405 else None
-        headers = {"Allow": allow} if allow else {}
-        pages = (refusal(problem, g.request_id) for refusal in self._refusals)
-        page = next(filter(None, pages), None)
-        if page is None:
-            return _to_problem(problem, headers)
-        page.headers.update({"X-Request-Id": g.request_id, **headers})
-        return page
+        return _to_problem(problem, {"Allow": allow} if allow else {})
 
 
 def _to_problem(problem: HttpProblem, headers: Mapping[str, str] | None = None) -> Response:

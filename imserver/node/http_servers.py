@@ -71,6 +71,8 @@ class LateApplication:
         return self._application(environ, start_response)
 
 
+_STREAMED = ("PATCH", "POST")
+"""The methods of requests whose body a view reads itself."""
 LISTENER_KEY = "imserver.listener"
 """WSGI environment key of a request's listener, see :func:`listeners_of`."""
 
@@ -181,8 +183,8 @@ class Servers:
         self._config = config = core.config
         self._metrics = core.node.metrics
         self.features = features
-        views = [feature.views for feature in features if feature.views is not None]
-        self._streamed = tuple(each.streamed for each in views if each.streamed is not None)
+        operations = (row for each in features for row in each.operations if row.function is None)
+        self._streamed = tuple(row.path.partition("{")[0] for row in operations if row.method in _STREAMED)
         self.api = Api(core, *api_table_of(features, core.declared))
         publisher = Publisher(
             self.api, push_api(core, self.api), config.limits.body_bytes, core.node.request_log
@@ -208,7 +210,9 @@ class Servers:
 
     def is_streamed(self, method: str, path: str) -> bool:
         """Whether a view reads the body of such a request itself."""
-        return any(streamed(method, path) for streamed in self._streamed)
+        return method in _STREAMED and any(
+            path.startswith(each) if each.endswith("/") else path == each for each in self._streamed
+        )
 
     def announce(self, sockets: Mapping[str, socket.socket]) -> None:
         """Record ports and addresses, before the listeners accept."""

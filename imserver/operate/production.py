@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from imserver.cluster.redis.connection import address_of
+from imserver.cluster.registry import on_several_machines
 from imserver.config.declared import marked
 from imserver.config.load import has_secrets
 from imserver.config.settings import Config, Finding, TenantSettings
-from imserver.config.values import short_sign_key
+from imserver.config.values import Locations, short_sign_key
 from imserver.node.feature_list import load_features
 from imserver.storage.address import database_address
-from imserver.transport.proxies import is_loopback
+from imserver.transport.proxies import is_here
 
 WIDE_PREFIX: Final = {4: 24, 6: 64}
 """IP version → prefix length below which a trusted network is reported."""
@@ -60,7 +61,7 @@ def encryption(it: Deployment) -> Iterator[Finding]:
     server = it.config.server
     proxies = [ipaddress.ip_network(each, strict=False) for each in server.trusted_proxies]
     hosts = [server.host, *(row.host for row in server.extra_listen if row.host)]
-    beyond = [host for host in hosts if not _is_here(host)]
+    beyond = [host for host in hosts if not is_here(host)]
     if beyond and all(network.is_loopback for network in proxies):
         yield (
             "server.trusted_proxies",
@@ -130,13 +131,12 @@ def readable_files(it: Deployment) -> Iterator[Finding]:
 
 def cluster(it: Deployment) -> Iterator[Finding]:
     config = it.config
-    if _on_several_machines(config):
+    if on_several_machines(config):
         if database_address(config.storage, config.server.data_dir).engine == "sqlite":
             yield "storage.url", "nodes on several machines cannot share SQLite; use PostgreSQL or MySQL"
         if not config.server.secret_file:
             yield "server.secret_file", "nodes on several machines need the same secret; name a file"
-    if config.clustered and not _redis_is_local(config):
-        address = address_of(config.redis)
+    if config.clustered and not (address := address_of(config.redis)).is_local:
         if not address.options.get("password"):
             yield "redis.password", "Redis is on another machine and has no password; set one"
         if not address.tls:
@@ -148,16 +148,11 @@ def cluster(it: Deployment) -> Iterator[Finding]:
         yield "cluster.bind", why
 
 
-def _on_several_machines(config: Config) -> bool:
-    only_here = _is_here(config.cluster.advertise or "127.0.0.1")
-    return config.clustered and not (only_here and _redis_is_local(config))
-
-
 def webhooks(it: Deployment) -> Iterator[Finding]:
     for name, app in it.apps.items():
         for key, text in marked(app, "url"):
             url = urlsplit(text)
-            if url.scheme == "http" and not _is_here(url.hostname or ""):
+            if url.scheme == "http" and not is_here(url.hostname or ""):
                 yield f"apps.{name}.{key}", "users' data is sent unencrypted; use https://"
 
 
@@ -168,7 +163,7 @@ def debugging(it: Deployment) -> Iterator[Finding]:
 
 def features(it: Deployment) -> Iterator[Finding]:
     for feature in load_features(it.config):
-        yield from feature.settings.findings(it.config, _on_several_machines(it.config))
+        yield from feature.settings.check(it.config, Locations(it.file)) or ()
 
 
 CHECKS: Final[tuple[Callable[[Deployment], Iterator[Finding]], ...]] = (
@@ -190,11 +185,6 @@ def findings(it: Deployment) -> list[Finding]:
     return [finding for check in CHECKS for finding in check(it)]
 
 
-def _is_here(host: str) -> bool:
-    """Whether a host is this machine, by its address or the name ``localhost``; nothing is resolved."""
-    return host == "localhost" or is_loopback(host.strip("[]"))
-
-
 def _is_private(host: str) -> bool:
     try:
         address = ipaddress.ip_address(host.strip("[]"))
@@ -209,11 +199,6 @@ def _wide(networks: tuple[str, ...], *, loopback: bool = True) -> Iterator[str]:
         network = ipaddress.ip_network(text, strict=False)
         if network.prefixlen < WIDE_PREFIX[network.version] and not (loopback and network.is_loopback):
             yield text
-
-
-def _redis_is_local(config: Config) -> bool:
-    address = address_of(config.redis)
-    return "path" in address.options or all(_is_here(host) for host, _ in address.hosts)
 
 
 def _world_readable(path: Path) -> bool:

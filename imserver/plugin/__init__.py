@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from imserver.core.core import FeatureParts
-from imserver.plugin.feature import Feature, FeatureSettings, Views
+from imserver.plugin.feature import Feature, FeatureSettings
 
 VERSION: Final = 4
 """The version of the face. It rises with each name or field that is added, changed or removed."""
@@ -16,4 +16,4 @@ SINCE: Final[Mapping[str, int]] = {
 }
 """Name of the face → the version since when it exists, for those that are newer than version 1."""
 
-__all__ = ["Feature", "FeatureParts", "FeatureSettings", "Views"]
+__all__ = ["Feature", "FeatureParts", "FeatureSettings"]

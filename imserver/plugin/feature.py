@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -14,75 +13,43 @@ from imserver.config.settings import Config, Finding
 from imserver.config.values import CORE, Locations, fold
 from imserver.core.core import Core, FeatureParts
 from imserver.core.services import Foundation
-from imserver.errors import HttpProblem
-from imserver.http.call import Api, Route
+from imserver.http.call import Route
 from imserver.http.operation import Operation
 from imserver.notify import PushService
 from imserver.protocol.dialect import Dialect, Readers
 from imserver.storage.contract import Erasure
 from imserver.storage.store import Store
 from imserver.storage.tables import FeatureTables, Migration, Table
-from imserver.transport.http1 import Streamed
 
 if TYPE_CHECKING:
     from imserver.metric_table import Metric
 
 
 class FeatureSettings(Struct, frozen=True):
-    """The settings of a feature, and their checks. Its module ``settings`` has them as ``SETTINGS``.
+    """The settings of a feature, and their checks. Its module ``declared`` has them as ``SETTINGS``.
 
     ``sections``: name of a section → the struct with the keys that the feature has in it. The section may be
-    that of others, too. ``of_app``: the struct whose fields are its keys in the settings of an app.
-    (``settings_of`` and ``app_settings_of`` of :mod:`imserver.config.settings` read them.) ``core_keys``:
-    keys of an app that the core declares, because its login rules read them, and that have no effect without
-    this feature. The core marks them with ``by_feature``.
+    that of others, too; ``"apps.*"`` is the settings of an app. (``settings_of`` and ``app_settings_of`` of
+    :mod:`imserver.config.settings` read them.) ``"apps.*.webhook"`` → None: a key of an app that the core
+    declares, because its login rules read it, and that has no effect without this feature. The core marks it
+    with ``by_feature``.
     ``objection``: checks the settings of an app beyond types. ``check``: raises ConfigError if settings of
-    the node contradict each other or those of apps. ``findings``: for ``check-config --production``; the
-    second argument says whether nodes on several machines share what they store.
+    the node contradict each other or those of apps. It yields what a careful operator would change: the
+    setting and why (``check-config --production``).
     """
 
-    sections: Mapping[str, type[Struct]] = {}
-    of_app: type[Struct] | None = None
-    core_keys: tuple[str, ...] = ()
+    sections: Mapping[str, type[Struct] | None] = {}
     objection: AppObjection | None = None
-    check: Callable[[Config, Locations], object] | None = None
-    findings: Callable[[Config, bool], Iterable[Finding]] = lambda config, shared: ()
+    check: Callable[[Config, Locations], Iterable[Finding] | None] = lambda config, locations: ()
 
     @property
-    def keys(self) -> tuple[str, ...]:
+    def keys(self) -> Iterator[str]:
         """Their names: ``section`` if the core has no keys in it, else ``section.key``; ``apps.*.key``."""
-        shared = [name for name in self.sections if fold(name) in CORE.names]
-        of_app = self.of_app.__struct_fields__ if self.of_app is not None else ()
-        return (
-            *(name for name in self.sections if name not in shared),
-            *(f"{name}.{key}" for name in shared for key in self.sections[name].__struct_fields__),
-            *(f"apps.*.{key}" for key in (*self.core_keys, *of_app)),
-        )
-
-
-class Views(Struct, frozen=True):
-    """What a feature has Flask answer: requests that its routes and operations do not.
-
-    ``blueprints``: module and attribute of a function that makes them from the services of the node and its
-    API, or the function; called at the first request that the front server does not answer. ``streamed``:
-    whether a view reads the body of such a request itself, by method and path. ``refusal`` makes the page (a
-    response of Flask) that tells a browser why a request was refused, from the problem and the id of the
-    request; None: the client wants no page. ``preload`` imports what the first request needs besides the
-    module: before a process forks, so that nodes share the memory.
-    """
-
-    blueprints: tuple[str, str] | Callable[[Core, Api], Iterable[Any]]
-    streamed: Streamed | None = None
-    refusal: Callable[[HttpProblem, str], Any] | None = None
-    preload: Callable[[], object] = lambda: None
-
-    def load(self) -> Callable[[Core, Api], Iterable[Any]]:
-        """The function that makes the blueprints."""
-        if callable(self.blueprints):
-            return self.blueprints
-        make: Callable[[Core, Api], Iterable[Any]]
-        make = getattr(import_module(self.blueprints[0]), self.blueprints[1])
-        return make
+        for name, kind in self.sections.items():
+            if kind is not None and (name == "apps.*" or fold(name) in CORE.names):
+                yield from (f"{name}.{key}" for key in kind.__struct_fields__)
+            else:
+                yield name
 
 
 class Feature(Struct, frozen=True, eq=False):
@@ -97,6 +64,10 @@ class Feature(Struct, frozen=True, eq=False):
     come before it in the list. ``"webhooks?"`` is one that it uses if it is there.
     ``answers``: makes the objects that answer questions of the core, or hear what happens, before there are
     logins; see :class:`imserver.core.core.Core`.
+    ``views(forks)`` imports what Flask answers, and returns the function that makes its blueprints from the
+    core and the :class:`imserver.plugin.http.Api`. It is called at the first request that the front server
+    does not answer, or before this process forks (``forks``): then it loads all that first requests need, so
+    that nodes share the memory. A view that answers a POST or PATCH operation reads the body itself.
     ``commands``: name of a command of ``imserver`` (one of ``imserver app`` or ``imserver key`` begins with
     that word and a space) → its module, which only the command imports, its attribute there, and one line of
     help. Settings need not name the feature.
@@ -133,7 +104,7 @@ class Feature(Struct, frozen=True, eq=False):
     build: Callable[[Core], FeatureParts]
     dialects: tuple[Dialect, ...] = ()
     routes: Sequence[Route | Operation] = ()
-    views: Views | None = None
+    views: Callable[[bool], Callable[..., Iterable[Any]]] | None = None
     metrics: Callable[[], Iterable[Metric]] = tuple
     erasing: Callable[[Config, Store], AbstractContextManager[Erasure]] | None = None
     files: tuple[str, str, str] | None = None

@@ -1,5 +1,6 @@
 """The face: settings of features and apps."""
 
+from imserver.cluster.registry import on_several_machines
 from imserver.config.declared import Secret, SecretFile, Url
 from imserver.config.settings import (
     MAX_USER_BYTES,
@@ -29,6 +30,7 @@ __all__ = [
     "TenantSettings",
     "Url",
     "app_settings_of",
+    "on_several_machines",
     "settings_of",
     "valid_name",
 ]

@@ -1,5 +1,8 @@
 """The face: what Flask answers (``Feature.views``). Importing it loads Flask, so a feature does it in the
-module of its views, which the first request loads."""
+module of its views, which the first request loads.
+
+``flask.g.refusal`` is the :class:`imserver.plugin.errors.HttpProblem` with which the core refuses the
+request: a function of ``Blueprint.after_app_request`` may return a page in place of that answer."""
 
 from imserver.http.views import as_request, to_response
 

@@ -285,7 +285,6 @@ def preload_modules(config: Config) -> None:
     features = with_core(own)
     for feature in features:
         if feature.views is not None:
-            feature.views.load()
-            feature.views.preload()
+            feature.views(True)
         feature.metrics()
     servers.api_table_of(features, declarations_of(own))

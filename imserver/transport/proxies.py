@@ -143,6 +143,11 @@ def network_of(address: str) -> str:
     return str(parsed)
 
 
+def is_here(host: str) -> bool:
+    """Whether a host is this machine, by its address or the name ``localhost``; nothing is resolved."""
+    return host == "localhost" or is_loopback(host.strip("[]"))
+
+
 def is_loopback(host: str) -> bool:
     """Whether ``host`` is an address of this machine's loopback network."""
     try:

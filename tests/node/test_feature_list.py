@@ -193,7 +193,7 @@ def test_what_can_do_without_stored_messages_does_not_import_them(name: str) -> 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_settings_of_a_feature_are_refused_without_it(name: str) -> None:
-    keys = FEATURE_OF[name].settings.keys
+    keys = [*FEATURE_OF[name].settings.keys]
     without = declarations_of(load_features(Config(features=tuple(each for each in NAMES if each != name))))
     assert [key for key in keys if not without.is_absent(key)] == []
     assert [key for key in keys if key in without.rows] == []
@@ -262,8 +262,8 @@ def lamp(**fields: Any) -> Feature:
 @pytest.mark.parametrize(
     ("settings", "output"),
     [
-        (FeatureSettings(of_app=LampOfApp), "the setting apps.*.max_channels is declared twice"),
-        (FeatureSettings(of_app=LampOfAppWithoutDefault), "settings of an app have defaults"),
+        (FeatureSettings({"apps.*": LampOfApp}), "the setting apps.*.max_channels is declared twice"),
+        (FeatureSettings({"apps.*": LampOfAppWithoutDefault}), "settings of an app have defaults"),
         (FeatureSettings({"hub": HubSettings}), "the setting hub.notice_members is declared twice"),
     ],
 )

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from imserver.config.settings import RedisSettings
 from imserver.errors import StartError
+from imserver.transport.proxies import is_here
 
 INCOMPLETE: Final = object()
 """What a reader returns if the next reply is not there yet."""
@@ -77,6 +78,11 @@ class RedisAddress(Struct, frozen=True):
     def needs_library(self) -> bool:
         """Whether redis-py helps to connect."""
         return self.kind != "single" or self.tls or not self.options.keys() <= _PLAIN
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine; nothing is resolved."""
+        return "path" in self.options or all(is_here(host) for host, _ in self.hosts)
 
 
 def address_of(settings: RedisSettings) -> RedisAddress:

@@ -45,4 +45,4 @@ def takes_anonymous_tokens(tenant: TenantSettings | None) -> bool:
     return tenant is not None and app_settings_of(tenant, CentrifugeOfApp).anonymous_tokens
 
 
-SETTINGS: Final = FeatureSettings({"centrifuge": CentrifugeSettings}, CentrifugeOfApp)
+SETTINGS: Final = FeatureSettings({"centrifuge": CentrifugeSettings, "apps.*": CentrifugeOfApp})

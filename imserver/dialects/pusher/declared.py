@@ -115,4 +115,4 @@ def objection(_name: str, settings: TenantSettings) -> str:
     return ""
 
 
-SETTINGS: Final = FeatureSettings(of_app=PusherOfApp, objection=objection)
+SETTINGS: Final = FeatureSettings({"apps.*": PusherOfApp}, objection)

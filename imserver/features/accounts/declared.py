@@ -175,21 +175,15 @@ def objection(_name: str, settings: TenantSettings) -> str:
     return ""
 
 
-def check(config: Config, locations: Locations) -> None:
-    """Check what mails need. Raises ConfigError."""
+def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
+    """Check what mails need. Raises ConfigError. Yields what a careful operator would change."""
     smtp = settings_of(config, SmtpSettings)
-    if not smtp.host:
-        return
-    if not re.fullmatch(r"[^\s@<>]+@[^\s@<>]+", smtp.sender):
+    if smtp.host and not re.fullmatch(r"[^\s@<>]+@[^\s@<>]+", smtp.sender):
         raise locations.wrong("smtp.sender", "expected the e-mail address of the sender")
-    if not HTTP_URL.match(config.app.http_url):
+    if smtp.host and not HTTP_URL.match(config.app.http_url):
         # A link made of the Host of a request could lead to an attacker.
         needs = "app.http_url with http:// or https://: links in mails begin with it"
         raise locations.lacks("smtp.host", needs)
-
-
-def findings(config: Config, _shared: bool) -> Iterator[tuple[str, str]]:
-    """The settings that a careful operator would change."""
     accounts = settings_of(config, AccountSettings)
     if accounts.registration:
         yield "accounts.registration", "anybody may register an account; set false if back ends do it"
@@ -200,12 +194,15 @@ def findings(config: Config, _shared: bool) -> Iterator[tuple[str, str]]:
 
 
 SETTINGS: Final = FeatureSettings(
-    {"accounts": AccountSettings, "limits": SenderLimits, "smtp": SmtpSettings},
-    AccountsOfApp,
-    ("account_tokens",),
+    {
+        "accounts": AccountSettings,
+        "limits": SenderLimits,
+        "smtp": SmtpSettings,
+        "apps.*": AccountsOfApp,
+        "apps.*.account_tokens": None,
+    },
     objection,
     check,
-    findings,
 )
 
 

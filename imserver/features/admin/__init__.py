@@ -2,14 +2,20 @@
 ``/api/v1`` cannot do.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 from imserver.features.admin import api
 from imserver.features.admin.parts import build
-from imserver.plugin import Feature, Views
+from imserver.plugin import Feature
 
-FEATURE = Feature(
-    "admin",
-    build,
-    routes=api.routes.rows,
-    views=Views(("imserver.features.admin.page", "create_page")),
-    uses=("pages",),
-)
+
+def _views(_forks: bool) -> Callable[..., Any]:
+    from imserver.features.admin.page import create_page
+
+    return create_page
+
+
+FEATURE = Feature("admin", build, routes=api.routes.rows, views=_views, uses=("pages",))

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imserver.features.ask import api
-from imserver.features.ask.declared import SETTINGS
 from imserver.features.ask.parts import AskParts, build
 from imserver.plugin import Feature
 from imserver.plugin.messages import MessageLog
@@ -41,6 +40,4 @@ def metrics() -> tuple[Metric, ...]:
     )
 
 
-FEATURE = Feature(
-    "ask", build, routes=api.routes.rows, uses=("messages",), metrics=metrics, settings=SETTINGS
-)
+FEATURE = Feature("ask", build, routes=api.routes.rows, uses=("messages",), metrics=metrics)

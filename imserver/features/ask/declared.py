@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.plugin import FeatureSettings
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.identity import Rate
 
 MOST_WAIT_SECONDS: Final = 60
 REMINDER_SECONDS: Final = 60.0
 ASK_REMINDERS: Final = Rate("ask_reminders", "reminders of a question", "question", "1 a minute")
-
-SETTINGS: Final = FeatureSettings()
-
 
 HTTP_QUESTION_CLOSED: Final = HttpProblem(
     409, "question_closed", "The question is answered, cancelled or expired."

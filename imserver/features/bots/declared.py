@@ -10,7 +10,7 @@ from msgspec import Struct
 from imserver.plugin import FeatureSettings
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.identity import Rate
-from imserver.plugin.settings import Amount, Config, settings_of
+from imserver.plugin.settings import Amount, Config, Locations, settings_of
 from imserver.plugin.storage import Reason, Table
 
 HOOK_REQUESTS: Final = Rate("hook", "requests to incoming webhooks", "address", "600 a minute")
@@ -41,13 +41,13 @@ class BotLimits(Struct, frozen=True):
     bots: Amount = 50
 
 
-def findings(config: Config, _shared: bool) -> Iterator[tuple[str, str]]:
+def check(config: Config, _locations: Locations) -> Iterator[tuple[str, str]]:
     """The settings that a careful operator would change."""
     if settings_of(config, BotSettings).allow_loopback:
         yield "bots.allow_loopback", "owners of bots can send requests to this machine; set it to false"
 
 
-SETTINGS: Final = FeatureSettings({"bots": BotSettings, "accounts": BotLimits}, findings=findings)
+SETTINGS: Final = FeatureSettings({"bots": BotSettings, "accounts": BotLimits}, check=check)
 
 
 HTTP_TOO_MANY_BOTS: Final = HttpProblem(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
 from imserver.features.exports import api
 from imserver.features.exports.declared import DAY_SECONDS, EXPORTS, SETTINGS, TABLES, ExportSettings
 from imserver.features.exports.exports import Exports
-from imserver.plugin import Feature, FeatureParts, Views
+from imserver.plugin import Feature, FeatureParts
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
@@ -35,11 +36,17 @@ def _erasing(config: Config, store: Store) -> Iterator[Erasure]:
         yield exports.erasure
 
 
+def _views(_forks: bool) -> Callable[..., Any]:
+    from imserver.features.exports.views import create_export_view
+
+    return create_export_view
+
+
 FEATURE = Feature(
     "exports",
     _build,
     routes=api.routes.rows,
-    views=Views(("imserver.features.exports.views", "create_export_view")),
+    views=_views,
     erasing=_erasing,
     uses=("messages?", "audit?", "uploads?"),
     settings=SETTINGS,

@@ -99,8 +99,8 @@ def rules_in(tenants: Tenants, app: str) -> AppNotifySettings | None:
     return None if tenant is None else rules_of(tenant)
 
 
-def check(config: Config, locations: Locations) -> None:
-    """Check what types do not. Raises ConfigError."""
+def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
+    """Check what types do not. Raises ConfigError. Yields what a careful operator would change."""
     settings = settings_of(config, NotificationSettings)
     if not _CONTACT.fullmatch(settings.contact):
         raise locations.wrong("notifications.contact", "expected a mailto: or https: address")
@@ -111,17 +111,11 @@ def check(config: Config, locations: Locations) -> None:
             raise locations.wrong(
                 "notifications.vapid_key", "expected a private key of P-256: 32 bytes in base64url"
             )
-
-
-def findings(config: Config, _shared: bool) -> Iterator[tuple[str, str]]:
-    """The settings that a careful operator would change."""
-    if settings_of(config, NotificationSettings).allow_loopback:
+    if settings.allow_loopback:
         yield "notifications.allow_loopback", "users can send requests to this machine; set it to false"
 
 
-SETTINGS: Final = FeatureSettings(
-    {"notifications": NotificationSettings}, NotifyOfApp, check=check, findings=findings
-)
+SETTINGS: Final = FeatureSettings({"notifications": NotificationSettings, "apps.*": NotifyOfApp}, check=check)
 
 
 HTTP_NOTIFICATIONS_OFF: Final = HttpProblem(

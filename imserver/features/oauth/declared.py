@@ -92,7 +92,7 @@ def check(config: Config, locations: Locations) -> None:
             raise locations.lacks(setting, needs)
 
 
-SETTINGS: Final = FeatureSettings(of_app=OAuthOfApp, objection=objection, check=check)
+SETTINGS: Final = FeatureSettings({"apps.*": OAuthOfApp}, objection, check)
 
 
 HTTP_LINK_TAKEN: Final = HttpProblem(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from imserver.features.pages import address, declared
 from imserver.features.pages.additions import additions_of
-from imserver.plugin import Feature, FeatureParts, FeatureSettings, Views
-from imserver.plugin.errors import HttpProblem
+from imserver.plugin import Feature, FeatureParts, FeatureSettings
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, Locations
 
@@ -16,16 +16,13 @@ def _build(core: Core) -> FeatureParts:
     return FeatureParts(configure=lambda config: additions_of(core))  # which checks the words
 
 
-def _refusal(problem: HttpProblem, request_id: str) -> Any:
-    from imserver.features.pages.blueprint import refusal
-
-    return refusal(problem, request_id)
-
-
-def _preload() -> None:
+def _views(forks: bool) -> Callable[..., Any]:
+    from imserver.features.pages.blueprint import create_blueprints
     from imserver.features.pages.text import precompile
 
-    precompile()
+    if forks:
+        precompile()
+    return create_blueprints
 
 
 def _check(config: Config, locations: Locations) -> None:
@@ -34,10 +31,5 @@ def _check(config: Config, locations: Locations) -> None:
 
 
 FEATURE = Feature(
-    "pages",
-    _build,
-    views=Views(
-        ("imserver.features.pages.blueprint", "create_blueprints"), refusal=_refusal, preload=_preload
-    ),
-    settings=FeatureSettings(declared.SETTINGS.sections, check=_check),
+    "pages", _build, views=_views, settings=FeatureSettings(declared.SETTINGS.sections, check=_check)
 )

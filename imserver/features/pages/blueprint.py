@@ -18,7 +18,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from flask import Blueprint, Response, abort, jsonify, request, send_from_directory, url_for
+from flask import Blueprint, Response, abort, g, jsonify, request, send_from_directory, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from imserver.features.pages import assets, installable
@@ -44,7 +44,7 @@ from imserver.features.pages.visitors import (
     render,
     requested_language,
 )
-from imserver.plugin.errors import HttpProblem, Problems, Unavailable
+from imserver.plugin.errors import Problems, Unavailable
 from imserver.plugin.http import Api, HttpResponse
 from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.services import Core
@@ -190,6 +190,7 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         "/gateway", "gateway", gateway.answer, methods=["GET", "OPTIONS"], provide_automatic_options=False
     )
     pages.after_request(_protect)
+    pages.after_app_request(explain)
     return pages
 
 
@@ -679,17 +680,22 @@ def _protect(answer: Response) -> Response:
     return answer
 
 
-def refusal(problem: HttpProblem, request_id: str) -> Response | None:
-    """A page that explains ``problem``; None if the client does not accept pages."""
-    accepted = request.accept_mimetypes
-    if request.method not in ("GET", "HEAD") or request.path.startswith("/api/"):
-        return None
+def explain(refused: Response) -> Response:
+    """A page that explains why the request was refused; the same answer if the client accepts no pages."""
+    accepted, problem = request.accept_mimetypes, g.get("refusal")
+    if problem is None or request.method not in ("GET", "HEAD") or request.path.startswith("/api/"):
+        return refused
     if accepted["text/html"] <= accepted["application/json"]:
-        return None  # programs accept either
+        return refused  # programs accept either
     language = language_of_visitor()
     others = [(name, value) for name, value in request.args.items() if name.lower() != "token"]
-    answer = render("refusal.html", language, data={}, problem=problem, request_id=request_id, others=others)
+    answer = render(
+        "refusal.html", language, data={}, problem=problem, request_id=g.request_id, others=others
+    )
     answer.status_code = problem.status
+    for name in ("Allow", "X-Request-Id"):
+        if name in refused.headers:
+            answer.headers[name] = refused.headers[name]
     answer.headers["Vary"] = "Accept, Accept-Language"
     form = "'self'" if problem.status == Problems.TOKEN_INVALID.status else "'none'"
     answer.headers["Content-Security-Policy"] = policy("'none'", form=form)

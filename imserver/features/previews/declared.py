@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from imserver.plugin import FeatureSettings
 from imserver.plugin.http import about
 from imserver.plugin.identity import Rate, Tenant
-from imserver.plugin.settings import Amount, Config, Duration, app_settings_of, settings_of
+from imserver.plugin.settings import Amount, Config, Duration, Locations, app_settings_of, settings_of
 from imserver.plugin.storage import Reason, Table
 
 RATE_SECONDS: Final = 60.0
@@ -47,13 +47,13 @@ class PreviewsOfApp(Struct, frozen=True):
     ] = False
 
 
-def findings(config: Config, _shared: bool) -> Iterator[tuple[str, str]]:
+def check(config: Config, _locations: Locations) -> Iterator[tuple[str, str]]:
     """The settings that a careful operator would change."""
     if settings_of(config, PreviewSettings).allow_loopback:
         yield "previews.allow_loopback", "links make the server read from this machine; set it to false"
 
 
-SETTINGS: Final = FeatureSettings({"previews": PreviewSettings}, of_app=PreviewsOfApp, findings=findings)
+SETTINGS: Final = FeatureSettings({"previews": PreviewSettings, "apps.*": PreviewsOfApp}, check=check)
 
 
 def is_on(tenant: Tenant | None) -> bool:

@@ -32,7 +32,7 @@ def quotas_of(tenant: TenantSettings) -> QuotaSettings:
     return app_settings_of(tenant, QuotasOfApp).quotas
 
 
-SETTINGS: Final = FeatureSettings(of_app=QuotasOfApp)
+SETTINGS: Final = FeatureSettings({"apps.*": QuotasOfApp})
 
 
 TABLES: Final = (

@@ -55,7 +55,7 @@ class SafetyOfApp(Struct, frozen=True):
     safety: Annotated[SafetySettings, about("Reports of users.")] = SafetySettings()
 
 
-SETTINGS: Final = FeatureSettings(of_app=SafetyOfApp)
+SETTINGS: Final = FeatureSettings({"apps.*": SafetyOfApp})
 
 
 def rules_of(tenant: Tenant | TenantSettings | None) -> SafetySettings:

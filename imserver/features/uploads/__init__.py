@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from imserver.features.uploads.api import OPERATIONS, is_streamed
+from imserver.features.uploads.api import OPERATIONS
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.declared import SETTINGS, TABLES, UploadSettings
 from imserver.features.uploads.uploads import Offer, Uploads
-from imserver.plugin import Feature, FeatureParts, Views
+from imserver.plugin import Feature, FeatureParts
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Erasure, Store
@@ -34,6 +34,12 @@ def _erasing(config: Config, store: Store) -> Iterator[Erasure]:
     settings = settings_of(config, UploadSettings)
     with closing(Uploads(settings, config.server.data_dir, store)) as uploads:
         yield uploads.erasure
+
+
+def _views(_forks: bool) -> Callable[..., Any]:
+    from imserver.features.uploads.tus import create_views
+
+    return create_views
 
 
 def metrics() -> tuple[Metric, ...]:
@@ -60,7 +66,7 @@ FEATURE = Feature(
     "uploads",
     _build,
     routes=OPERATIONS,
-    views=Views(("imserver.features.uploads.tus", "create_views"), is_streamed),
+    views=_views,
     metrics=metrics,
     erasing=_erasing,
     files=("imserver.features.uploads.archive", "read_files", "write_files"),

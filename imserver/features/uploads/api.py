@@ -46,13 +46,6 @@ THUMBNAIL_PATH: Final = "/api/v1/uploads/{id}/thumbnail"
 TUS_PATH: Final = "/api/v1/uploads/tus"
 
 
-def is_streamed(method: str, path: str) -> bool:
-    """Whether the application reads the body of such a request."""
-    if method == "POST" and path in (PATH, TUS_PATH):
-        return True
-    return method in ("PATCH", "POST") and path.startswith(f"{TUS_PATH}/")
-
-
 Kind = Literal["picture", "voice", "video", "file"]
 FileId = Annotated[
     str,

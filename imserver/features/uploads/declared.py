@@ -19,6 +19,7 @@ from imserver.plugin.settings import (
     Locations,
     Secret,
     Url,
+    on_several_machines,
     settings_of,
 )
 from imserver.plugin.storage import Reason, Table
@@ -55,26 +56,21 @@ class UploadSettings(Struct, frozen=True):
     s3_seconds: Duration = 30.0
 
 
-def check(config: Config, locations: Locations) -> None:
-    """Check where the bucket is. Raises ConfigError."""
+def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
+    """Check where the bucket is. Raises ConfigError. Yields what a careful operator would change."""
     uploads = settings_of(config, UploadSettings)
     if uploads.s3_url and not HTTP_URL.match(uploads.s3_url):
         raise locations.wrong("uploads.s3_url", "expected an http:// or https:// address")
     if uploads.s3_url and not (uploads.s3_bucket and uploads.s3_access_key and uploads.s3_secret_key):
         needed = "uploads.s3_bucket, uploads.s3_access_key and uploads.s3_secret_key"
         raise locations.lacks("uploads.s3_url", needed)
-
-
-def findings(config: Config, shared: bool) -> Iterator[tuple[str, str]]:
-    """The settings that a careful operator would change."""
-    uploads = settings_of(config, UploadSettings)
     if not uploads.quota_bytes:
         yield "uploads.quota_bytes", "0 means no limit; set one"
-    if shared and not (uploads.directory or uploads.s3_url):
+    if not (uploads.directory or uploads.s3_url) and on_several_machines(config):
         yield "uploads.directory", "nodes on several machines need a shared folder or uploads.s3_url"
 
 
-SETTINGS: Final = FeatureSettings({"uploads": UploadSettings}, check=check, findings=findings)
+SETTINGS: Final = FeatureSettings({"uploads": UploadSettings}, check=check)
 
 
 HTTP_QUOTA_EXCEEDED: Final = HttpProblem(

@@ -25,7 +25,7 @@ def objection(_name: str, settings: TenantSettings) -> str:
     return ""
 
 
-SETTINGS: Final = FeatureSettings(core_keys=("webhook", "back_ends"), objection=objection)
+SETTINGS: Final = FeatureSettings({"apps.*.webhook": None, "apps.*.back_ends": None}, objection)
 
 
 _EVENTS: Final = Reason("the feature deletes them, and those of others that name the user")

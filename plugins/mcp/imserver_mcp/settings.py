@@ -45,4 +45,4 @@ def rules_of(tenant: TenantSettings) -> Rules:
     return app_settings_of(tenant, McpOfApp).mcp
 
 
-SETTINGS: Final = FeatureSettings({"mcp": McpSettings}, McpOfApp)
+SETTINGS: Final = FeatureSettings({"mcp": McpSettings, "apps.*": McpOfApp})

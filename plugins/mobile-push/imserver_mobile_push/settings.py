@@ -237,5 +237,5 @@ def check(config: Config, locations: Locations) -> None:
 
 
 SETTINGS: Final = FeatureSettings(
-    {"mobile_push": MobilePushSettings}, MobilePushOfApp, objection=objection, check=check
+    {"mobile_push": MobilePushSettings, "apps.*": MobilePushOfApp}, objection, check
 )

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, Response, g
 from flask.testing import FlaskClient
 from msgspec.structs import replace
 
@@ -27,7 +27,7 @@ from imserver.config.settings import (
 from imserver.config.values import ConfigError, Locations
 from imserver.errors import Problems
 from imserver.features.pages.address import check
-from imserver.features.pages.blueprint import create_pages, refusal
+from imserver.features.pages.blueprint import create_pages, explain
 from imserver.process import Secret
 from imserver.transport.proxies import TrustedProxies
 
@@ -176,8 +176,8 @@ def test_an_expired_token_leads_to_a_form_for_another_one() -> None:
     app = Flask("test", static_folder=None)
     app.register_blueprint(create_pages(FakeNode(config), bytes))  # type: ignore[arg-type]
     with app.test_request_context("/home/index?appID=101&token=old&lang=en", headers={"Accept": "text/html"}):
-        answer = refusal(Problems.UNAUTHORIZED, "r1")
-    assert answer is not None
+        g.refusal, g.request_id = Problems.UNAUTHORIZED, "r1"
+        answer = explain(Response())
     assert re.findall(r'<input[^>]* name="(\w+)"(?: value="(\w+)")?', answer.get_data(as_text=True)) == [
         ("appID", "101"),
         ("lang", "en"),
