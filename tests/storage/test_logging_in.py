@@ -4,7 +4,7 @@ import pytest
 
 from imserver.features.accounts.contract import Account, Device, Taken
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.oauth.links import AccountLink, LinkStore
+from imserver.features.oauth.oauth import AccountLink, LinkStore
 
 from .conftest import OpenStore
 

@@ -449,19 +449,11 @@ class Accounts:
         """Count an unknown handle of a login as a login from ``address``. Raises TooManyRequests."""
         self._logins.require(by_address(app, address))
 
-    def linked(
-        self, app: str, providers: Sequence[str], subjects: Sequence[str]
-    ) -> tuple[Account, str] | None:
-        """The account that is linked with one of these identities, and the provider of the link.
-
-        The first provider and the first subject count more.
-        """
-        return self._accounts.linked(app, providers, subjects)
-
     def log_in_linked(
         self, app: str, providers: Sequence[str], subjects: Sequence[str], device: str
     ) -> tuple[FullSession, str] | None:
-        """A token for the account of :meth:`linked`, on a device of this name, and the provider of the link.
+        """A token for the account of :meth:`AccountStore.linked`, on a device of this name, and the provider
+        of the link.
 
         Raises BadField, AccountLocked and UserBanned.
         """
@@ -471,10 +463,6 @@ class Accounts:
             return None
         self._require_welcome(row[0])
         return self._session(row[0], login), row[1]
-
-    def add_linked(self, new: Account, provider: str, subject: str) -> Account:
-        """Make an account for an identity at a provider. Raises Taken if the identity has one."""
-        return self._accounts.add_linked(new, provider, subject, self.recorder(new.app))
 
     def confirmed(self, app: str, user: str, password: str, address: str, token: str) -> Account:
         """The account of a user, if the password is right or the account logs in without one. ``token``: that

@@ -119,7 +119,8 @@ class AccountStore:
     def linked(
         self, app: str, providers: Sequence[str], subjects: Sequence[str]
     ) -> tuple[Account, str] | None:
-        """The account that is linked with one of these identities, and the provider of the link."""
+        """The account that is linked with one of these identities, and the provider of the link. The first
+        provider and the first subject count more."""
         return self._store.read_or(None, lambda sql: _linked(sql, app, providers, subjects))
 
     @Store.reading_or(None)
@@ -528,9 +529,16 @@ class AccountStore:
             return "full"
         if after != before and condition is not None and not condition(sql):
             return "unknown"
+        now = int(time())
         for mine, other, old, new in pairs:
-            if old != new:
-                _set_state(sql, mine, other, old, new)
+            if old and not new:
+                sql.execute(f"DELETE FROM relation {_PAIR}", (mine, other))
+            elif old and old != new:
+                change = f"UPDATE relation SET state = %s, since = %s {_PAIR}"
+                sql.execute(change, (new, now, mine, other))
+            elif new and old != new:
+                statement = "INSERT INTO relation (account, other, state, since) VALUES (%s, %s, %s, %s)"
+                sql.execute(statement, (mine, other, new, now))
         return word
 
     def blocked_by(self, app: str, one: int, others: Sequence[int], with_owner: bool = True) -> set[int]:
@@ -714,20 +722,6 @@ def _state(sql: PooledStatements, one: int, two: int) -> str:
     """The state of the first account towards the second; ``""``: none."""
     rows = sql.query(f"SELECT state FROM relation {_PAIR}", (one, two))
     return str(rows[0][0]) if rows else ""
-
-
-def _set_state(sql: PooledStatements, one: int, two: int, before: str, state: str) -> None:
-    """Set the state of the first account towards the second; ``""``: none."""
-    now = int(time())
-    if not state:
-        sql.execute(f"DELETE FROM relation {_PAIR}", (one, two))
-    elif before:
-        sql.execute(f"UPDATE relation SET state = %s, since = %s {_PAIR}", (state, now, one, two))
-    else:
-        sql.execute(
-            "INSERT INTO relation (account, other, state, since) VALUES (%s, %s, %s, %s)",
-            (one, two, state, now),
-        )
 
 
 def add_link(sql: PooledStatements, app: str, account: int, provider: str, subject: str, now: int) -> None:

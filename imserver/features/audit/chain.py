@@ -99,22 +99,17 @@ def shown(row: AuditRow, names: Sequence[Name]) -> ActShown:
     entry, rest = row.entry, {each.part: each for each in names}
     parts: Mapping[str, str] = _decode(entry.names)
 
-    def member(part: str) -> str | None:
+    def left(part: str, field: str = "member") -> Any:
         if part not in parts:
             return ""
-        return rest[part].member if part in rest else None
-
-    def text(part: str) -> str | None:
-        if part not in parts:
-            return ""
-        return rest[part].text if part in rest else None
+        return getattr(rest[part], field) if part in rest else None
 
     by = rest.get("by")
-    facts = None if (written := text("facts")) is None else (_decode(written) if written else {})
-    users = [member(part) for part in parts if part.startswith("users/")]
+    facts = None if (written := left("facts", "text")) is None else (_decode(written) if written else {})
+    users = [left(part) for part in parts if part.startswith("users/")]
     if users:
         facts = {**(facts or {}), "users": users}
     by_app = by.app if by is not None else entry.app if "by" in parts else ""
-    actor = ActMaker(entry.kind, member("by"), by_app)
-    who = entry.app, member("user"), text("address"), entry.request
+    actor = ActMaker(entry.kind, left("by"), by_app)
+    who = entry.app, left("user"), left("address", "text"), entry.request
     return ActShown(row.number, row.time, entry.name, actor, *who, facts)

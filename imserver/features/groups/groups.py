@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from imserver.features.groups.rows import RemovedMembers, removed_among
 from imserver.features.groups.wire import (
     AskGroupMembers,
     AskGroups,
@@ -28,7 +27,7 @@ from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ReplyCo
 from imserver.plugin.http import view
 from imserver.plugin.identity import Buckets, Needs, Principal, Relations, TooManyRequests
 from imserver.plugin.messages import Conversation, GroupState, MessageLog, Rejected, RejectReason, is_name
-from imserver.plugin.storage import Condition, Statements, Store
+from imserver.plugin.storage import Condition, PooledStatements, Statements, Store, text_of
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of
 
 T = TypeVar("T")
@@ -135,6 +134,43 @@ class Added(Struct, frozen=True):
 
     users: Sequence[str]
     invited: Sequence[str]
+
+
+class RemovedMembers:
+    """Who was removed from which group. Each method is a transaction, may switch, and raises
+    StorageUnavailable."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @Store.writing
+    def add(self, sql: PooledStatements, app: str, group: int, users: Sequence[str]) -> None:
+        """Users were removed from a group."""
+        now = int(time())
+        _forget(sql, app, group, users, now)
+        rows = [(app, group, user, now) for user in users]
+        sql.insert_new("removed_member", "app, conversation, member, created", rows)
+
+    def forget(self, app: str, group: int, users: Sequence[str], before: int) -> None:
+        """They may come back, if they were removed before this Unix second."""
+        self._store.write(lambda sql: _forget(sql, app, group, users, before))
+
+    def among(self, app: str, group: int, users: Sequence[str]) -> set[str]:
+        """Those of these users who were removed."""
+        return self._store.read(lambda sql: removed_among(sql, app, group, users))
+
+
+def removed_among(sql: Statements, app: str, group: int, users: Sequence[str]) -> set[str]:
+    """Those of these users who were removed from a group, in the caller's transaction."""
+    statement = "SELECT member FROM removed_member WHERE app = %s AND conversation = %s AND member IN {}"
+    return {text_of(row[0]) for row in sql.query_in(statement, (app, group), list(dict.fromkeys(users)))}
+
+
+def _forget(sql: PooledStatements, app: str, group: int, users: Sequence[str], before: int) -> None:
+    statement = (
+        "DELETE FROM removed_member WHERE app = %s AND conversation = %s AND member = %s AND created <= %s"
+    )
+    sql.execute_many(statement, [(app, group, user, before) for user in users])
 
 
 class Groups(Struct, dict=True, eq=False):

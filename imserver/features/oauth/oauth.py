@@ -32,9 +32,9 @@ from imserver.features.accounts.accounts import Closed, check_device
 from imserver.features.accounts.contract import Account, FullSession, Taken
 from imserver.features.accounts.identifiers import BadField
 from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.rows import add_link
 from imserver.features.accounts.tokens import secret_hash
 from imserver.features.oauth.declared import HTTP_LAST_LOGIN, HTTP_LINK_TAKEN, ProviderSettings, providers_of
-from imserver.features.oauth.links import AccountLink, LinkStore
 from imserver.features.oauth.providers import (
     KINDS,
     SECONDS,
@@ -47,6 +47,7 @@ from imserver.features.oauth.providers import (
 from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ServiceRefused
 from imserver.plugin.runtime import RateLimitedLog
 from imserver.plugin.services import Core
+from imserver.plugin.storage import PooledStatements, RowsOf, Store, text_of
 
 log: Final = logging.getLogger(__name__)
 
@@ -145,6 +146,64 @@ _QUESTION: Final = "oauth:question:"
 """Prefixes of keys; the hash of a secret follows. The last two lead to a login."""
 
 
+class AccountLink(Struct, frozen=True):
+    """A link between an account and an identity: ``subject``, its id at the provider."""
+
+    provider: str
+    subject: str
+    since: int
+    """Unix seconds."""
+
+
+_LINKS: Final = RowsOf(AccountLink, "oauth_link")
+
+
+class LinkStore:
+    """The links between accounts and their identities in a store; without a database there are none. Each
+    method is one transaction, may switch, and raises StorageUnavailable."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @Store.writing
+    def add(
+        self, sql: PooledStatements, app: str, account: int, provider: str, subject: str, now: int
+    ) -> None:
+        """Link an account, or do nothing if exactly this link exists. ``now``: Unix seconds.
+
+        Raises Taken if the identity belongs to another account, or the account has another identity at the
+        provider.
+        """
+        own = "SELECT subject FROM oauth_link WHERE account = %s AND provider = %s"
+        rows = sql.query(own, (account, provider))
+        if not rows and sql.query(f"SELECT 1 FROM account WHERE id = %s{sql.for_update}", (account,)):
+            add_link(sql, app, account, provider, subject, now)
+        elif not rows or text_of(rows[0][0]) != subject:
+            raise Taken("link")
+
+    def of(self, account: int) -> list[AccountLink]:
+        """The links of an account, ordered by provider."""
+        return _LINKS.find(self._store.rows, "WHERE account = %s ORDER BY provider", account)
+
+    @Store.writing_or("absent")
+    def remove(
+        self, sql: PooledStatements, account: int, provider: str, with_password: bool
+    ) -> Literal["done", "absent", "last"]:
+        """Delete a link. ``last``: the account could not log in without it.
+
+        ``with_password``: whether a password of the account counts as a way to log in.
+        """
+        # Of two requests at once, the second sees what the first has deleted.
+        own = sql.query(f"SELECT password FROM account WHERE id = %s{sql.for_update}", (account,))
+        rows = sql.query("SELECT provider FROM oauth_link WHERE account = %s", (account,))
+        if provider not in {text_of(row[0]) for row in rows}:
+            return "absent"
+        if len(rows) == 1 and not (with_password and own and own[0][0]):
+            return "last"
+        sql.execute("DELETE FROM oauth_link WHERE account = %s AND provider = %s", (account, provider))
+        return "done"
+
+
 class OAuth:
     """Owner of the providers of all apps, and of the turns at them."""
 
@@ -153,7 +212,7 @@ class OAuth:
         self.root = core.config.app.root
         """The path below which a proxy serves this server."""
         self._tenants = core.identity.tenants
-        self._accounts = accounts_of(core).accounts
+        self._accounts, self._rows = accounts_of(core).accounts, accounts_of(core).rows
         self._links = LinkStore(core.storage.store)
         self._values = core.cluster.values
         self._outgoing = core.network.outgoing
@@ -381,7 +440,7 @@ class OAuth:
 
     def _linked(self, app: str, name: str, subjects: Sequence[str]) -> tuple[Account, str] | None:
         """The account of an identity, and the provider of the link."""
-        return self._accounts.linked(app, self._sharing(app, name), subjects)
+        return self._rows.linked(app, self._sharing(app, name), subjects)
 
     def _sharing(self, app: str, name: str) -> list[str]:
         """A provider and those with the same identities: WeChat's users have one ``unionid`` in all
@@ -411,7 +470,8 @@ class OAuth:
                 raise NotLinked(f"apps.{app}.oauth.{name}.register is off")
             new = Account(0, app, "", found.nickname, found.avatar)
             try:
-                account = self._accounts.add_linked(new, name, found.subjects[0])
+                record = self._accounts.recorder(app)
+                account = self._rows.add_linked(new, name, found.subjects[0], record)
             except Taken:  # another login of this identity was faster
                 continue
             return self._accounts.token(account, row.device)

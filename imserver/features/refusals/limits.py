@@ -213,7 +213,6 @@ def _people(core: Core) -> PeopleHooks:
         return PeopleHooks()
     # Imported here: a node may have no accounts.
     from imserver.features.accounts.accounts import UnknownAccount
-    from imserver.features.accounts.contract import FOR_GOOD
     from imserver.features.accounts.parts import accounts_of
     from imserver.features.accounts.people import NotBelow
 
@@ -224,12 +223,6 @@ def _people(core: Core) -> PeopleHooks:
         account = accounts.with_login(app, login)
         return "" if account is None else account.user
 
-    def locked(app: str, user: str) -> tuple[float, str] | None:
-        account = accounts.get(app, user)
-        if account is None or not account.is_locked(time()):
-            return None
-        return 0 if account.locked_until == FOR_GOOD else account.locked_until, account.lock_reason
-
     def unlock(by: Principal, app: str, user: str) -> bool:
         try:
             people.unlock(by, app, user)
@@ -237,4 +230,4 @@ def _people(core: Core) -> PeopleHooks:
             return False
         return True
 
-    return PeopleHooks(find, locked, unlock)
+    return PeopleHooks(find, people.locked, unlock)

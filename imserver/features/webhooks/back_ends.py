@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from time import time
 from typing import Annotated, Any, Final, TypeVar, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from imserver.features.webhooks.requests import MAX_WAITING, Asking, AuthoriseHook, Authoriser
+from imserver.features.webhooks.requests import Asking, AuthoriseHook, Authoriser, document_in
 from imserver.plugin.errors import ClientError
 from imserver.plugin.identity import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable, LoginAnswer
 from imserver.plugin.runtime import Outgoing, Unreachable
@@ -166,13 +167,8 @@ class BackEndRequests(BackEnds):
         try:
             if hook is None or call not in hook.urls:
                 raise Unreachable("it is not set")
-            if asking.waiting[app] >= MAX_WAITING:
-                raise Unreachable(f"{MAX_WAITING} requests wait already")
-            asking.waiting[app] += 1
-            try:
+            with asking.counting(app, "requests"):
                 answer, result = self._ask(asking, hook, call, connection, facts, kind)
-            finally:
-                asking.finished(app)
         except Unreachable as problem:
             self.failed[app] += 1
             asking.warn(app, problem)
@@ -204,20 +200,7 @@ class BackEndRequests(BackEnds):
         status, content = asking.post(
             hook.app, hook.urls[call], hook.secret, lambda: body, hook.seconds, headers=headers
         )
-        if not 200 <= status < 300:
-            raise Unreachable(f"it answered with status {status}")
-        try:
-            msgspec.json.decode(content)  # the parts that are passed on must be valid, too
-            given = without_nulls(content, 2)
-            answer = _decode(given)
-            if answer == _NOTHING:
-                if msgspec.json.decode(given):  # an error in another form must not allow anything
-                    raise ValueError("it has neither result nor error nor disconnect")
-                answer = _decode(_NOTHING_MEANS.get(call, b'{"result":{}}'))
-            result = None if answer.result is UNSET else msgspec.json.decode(answer.result, type=kind)
-        except (ValueError, RecursionError) as error:
-            raise Unreachable(f"its answer is not a valid document: {error}") from None
-        return answer, None if answer.error is not None else result
+        return document_in(status, content, partial(_read, call, kind))
 
     def _client(self, connection: Connection) -> dict[str, Any]:
         """The part of each request that is about its client. ``protocol`` is the dialect, or the codec of one
@@ -236,6 +219,19 @@ class BackEndRequests(BackEnds):
         if facts is not None and facts.meta:
             client["meta"] = Raw(facts.meta)
         return client
+
+
+def _read(call: BackEndCall, kind: type[T], content: bytes) -> tuple[_Answer, T | None]:
+    """An answer and its result. Raises ValueError and RecursionError."""
+    msgspec.json.decode(content)  # the parts that are passed on must be valid, too
+    given = without_nulls(content, 2)
+    answer = _decode(given)
+    if answer == _NOTHING:
+        if msgspec.json.decode(given):  # an error in another form must not allow anything
+            raise ValueError("it has neither result nor error nor disconnect")
+        answer = _decode(_NOTHING_MEANS.get(call, b'{"result":{}}'))
+    result = None if answer.result is UNSET else msgspec.json.decode(answer.result, type=kind)
+    return answer, None if answer.error is not None else result
 
 
 def _named(names: Iterable[str], headers: Mapping[str, str]) -> dict[str, str]:

@@ -468,24 +468,13 @@ def _put_aside(sql: Statements, app: str, rows: Sequence[RetryRow], dead: bool) 
             [row.event for row in rows],
         )
     }
-    sql.execute_many(
-        "INSERT INTO event_retry (app, event, member, attempts, next_try, first_failed, dead, body) "
-        f"VALUES {marks_of(8)}",
-        [
-            (
-                app,
-                row.event,
-                row.user,
-                row.attempts,
-                row.first_failed + 1 if row.attempts else 0,
-                row.first_failed,
-                int(dead),
-                row.body,
-            )
-            for row in rows
-            if row.event not in known
-        ],
-    )
+    values = [
+        (app, *RETRIES.values(row)[1:], row.first_failed + 1 if row.attempts else 0, int(dead))
+        for row in rows
+        if row.event not in known
+    ]
+    columns = f"app, {RETRIES.columns.removeprefix('number, ')}, next_try, dead"
+    sql.execute_many(f"INSERT INTO event_retry ({columns}) VALUES {marks_of(8)}", values)
     count = sql.query("SELECT count(*) FROM event_retry WHERE app = %s AND dead = 1", (app,))[0][0]
     if count > MAX_RETRIES:
         oldest = (

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from math import inf
 from secrets import token_hex
 from time import monotonic, time
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import gevent
 import msgspec
@@ -21,6 +22,7 @@ from imserver.plugin.identity import LoginAnswer
 from imserver.plugin.runtime import Outgoing, RateLimitedLog, Unreachable
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 _LOOK_SECONDS: Final = 0.02
 
 BATCH_EVENTS: Final = 100
@@ -113,20 +115,14 @@ class Receiver(Struct, frozen=True):
         """The body with these events, which are JSON separated by commas."""
         return b'{"events":[%b]}' % events
 
-    def post(self, outgoing: Outgoing, body: bytes, delivery: str) -> int:
-        """Send a signed body. Returns the status of the answer. ``delivery`` is the same each time.
-
-        Waits and raises like :meth:`Outgoing.post`.
-        """
-        return outgoing.post(self.url, self.secret, body, int(time()), delivery, POST_SECONDS)[0]
-
     def attempt(
         self, outgoing: Outgoing, body: bytes, delivery: str, answers: LastAnswers, events: int
     ) -> PostProblem | None:
-        """As :meth:`post`; note the answer. Returns why it failed, None if the receiver has taken it."""
+        """Send a signed body, and note the answer. ``delivery`` is the same each time. Returns why it failed,
+        None if the receiver has taken it. Waits like :meth:`Outgoing.post`."""
         problem, status, began = None, 0, monotonic()
         try:
-            status = self.post(outgoing, body, delivery)
+            status, _ = outgoing.post(self.url, self.secret, body, int(time()), delivery, POST_SECONDS)
             if not 200 <= status < 300:
                 problem = PostProblem(status, f"it answered with status {status}")
         except Unreachable as error:
@@ -286,7 +282,7 @@ class Asking:
         self._setting = setting
         self._turns: dict[str, BoundedSemaphore] = {}
         self.waiting: Counter[str] = Counter()
-        """App → the questions that wait for an answer. The caller counts them."""
+        """App → the questions that wait for an answer."""
         self._warnings: dict[str, RateLimitedLog] = {}
 
     def post(
@@ -315,6 +311,17 @@ class Asking:
                 raise
             raise Unreachable(f"no answer within {seconds:g} s") from None
 
+    @contextmanager
+    def counting(self, app: str, kind: str) -> Iterator[None]:
+        """A question of an app waits. Raises :class:`Unreachable` if too many of this ``kind`` do."""
+        if self.waiting[app] >= MAX_WAITING:
+            raise Unreachable(f"{MAX_WAITING} {kind} wait already")
+        self.waiting[app] += 1
+        try:
+            yield
+        finally:
+            self.finished(app)
+
     def finished(self, app: str, count: int = 1) -> None:
         """So many questions of an app wait no longer."""
         self.waiting[app] -= count
@@ -338,6 +345,16 @@ class AuthoriseHook(Struct, frozen=True):
     secret: bytes
 
 
+def document_in(status: int, content: bytes, decode: Callable[[bytes], T]) -> T:
+    """The document of an answer. Raises :class:`Unreachable` for an answer with another status or form."""
+    if not 200 <= status < 300:
+        raise Unreachable(f"it answered with status {status}")
+    try:
+        return decode(content)
+    except (ValueError, RecursionError) as error:
+        raise Unreachable(f"its answer is not a valid document: {error}") from None
+
+
 _decode = msgspec.json.Decoder(LoginAnswer).decode
 
 
@@ -357,33 +374,18 @@ class Authoriser:
         Status 2xx with ``{"allow": true}`` allows the login; ``{"allow": false}``, 401 or 403 refuse it.
         """
         self.asked[where.app] += 1
-        asking, answer = self._asking, None
-        if asking.waiting[where.app] >= MAX_WAITING:
-            asking.warn(where.app, f"{MAX_WAITING} logins are already waiting")
-        else:
-            asking.waiting[where.app] += 1
-            try:
-                answer = self._ask(where, msgspec.json.encode(facts))
-            except Unreachable as problem:
-                asking.warn(where.app, problem)
-            finally:
-                asking.finished(where.app)
+        asking, answer, body = self._asking, None, msgspec.json.encode(facts)
+        try:
+            with asking.counting(where.app, "logins"):
+                reply = asking.post(where.app, where.url, where.secret, lambda: body, ASK_SECONDS)
+            answer = LoginAnswer() if reply[0] in (401, 403) else document_in(*reply, _decode)
+        except Unreachable as problem:
+            asking.warn(where.app, problem)
         if answer is None:
             self.undecided[where.app] += 1
         elif not answer.allow:
             self.refused[where.app] += 1
         return answer
-
-    def _ask(self, where: AuthoriseHook, body: bytes) -> LoginAnswer:
-        status, content = self._asking.post(where.app, where.url, where.secret, lambda: body, ASK_SECONDS)
-        if status in (401, 403):
-            return LoginAnswer()
-        if not 200 <= status < 300:
-            raise Unreachable(f"it answered with status {status}")
-        try:
-            return _decode(content)
-        except (ValueError, RecursionError) as error:
-            raise Unreachable(f"its answer is not a valid document: {error}") from None
 
 
 class WebhookQueues:

@@ -14,7 +14,7 @@ import msgspec
 from gevent.event import AsyncResult
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from imserver.features.webhooks.requests import BATCH_BYTES, BATCH_EVENTS, MAX_WAITING, Asking
+from imserver.features.webhooks.requests import BATCH_BYTES, BATCH_EVENTS, MAX_WAITING, Asking, document_in
 from imserver.plugin.identity import ReviewDecision, Reviews
 from imserver.plugin.runtime import Outgoing, Unreachable
 from imserver.plugin.wire import Connection, Limit
@@ -223,12 +223,7 @@ class ReviewRequests(Reviews):
             return b'%b,"messages":[%b]}' % (head[:-1], messages)
 
         status, content = self._asking.post(hook.app, hook.url, hook.secret, body, hook.seconds, ANSWER_BYTES)
-        if not 200 <= status < 300:
-            raise Unreachable(f"it answered with status {status}")
-        try:
-            answers = _decode(content).answers
-        except (ValueError, RecursionError) as error:
-            raise Unreachable(f"its answer is not a valid document: {error}") from None
+        answers = document_in(status, content, _decode).answers
         if len(answers) != len(batch.questions):
             raise Unreachable(f"it gave {len(answers)} answers for {len(batch.questions)} messages")
         return [self._decision(hook, *pair) for pair in zip(batch.questions, answers, strict=True)]
