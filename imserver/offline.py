@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import pwd
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -32,9 +32,6 @@ from imserver.node.feature_list import (
 )
 from imserver.notify import PushService
 from imserver.process import DataDirectory
-from imserver.storage.contract import Erasure, programs_of
-from imserver.storage.contract import tables_of as spared_by
-from imserver.storage.erasures import PURPOSE, ErasureRow, Erasures
 from imserver.storage.store import Store
 from imserver.terminal import fail, read_key, request_json, server_address
 
@@ -156,36 +153,6 @@ def record_act(
                 getattr(import_module(module), attribute)(store, act)
             except ImserverError as error:
                 click.echo(f"imserver: the {feature.name} log lacks this act ({name}): {error}", err=True)
-
-
-def erase_again(settings: Config, store: Store, rows: Iterable[ErasureRow]) -> int:
-    """Erase the users of these erasures, which the database does not have: it is older. Returns their number.
-
-    Raises Unavailable and StartError.
-    """
-    keys = DataDirectory(settings.server.data_dir).secrets(settings.server).keys(PURPOSE)
-    erasures = Erasures(store, lambda: keys)
-    names = {row.name for row in erasures.ended()}
-    features = load_features(settings)
-    missing = [row for row in {row.name: row for row in rows}.values() if row.name not in names]
-    users = erasures.whose(missing, tables_of(features).of_server())
-    with ExitStack() as stack:
-        erasing = [feature.erasing for feature in features if feature.erasing is not None]
-        parts = [stack.enter_context(each(settings, store)) for each in reversed(erasing)]
-        for row, user in users:
-            erasures.repeat(row, user)
-            for program in programs_of(parts, row.app, user):
-                _erase(store, parts, row.app, program, "")
-            _erase(store, parts, row.app, user, row.name)
-            erasures.end(row.app, user, row.ended)
-    erasures.note(missing)
-    return len(users)
-
-
-def _erase(store: Store, parts: Sequence[Erasure], app: str, user: str, name: str) -> None:
-    for each in parts:
-        each.user(app, user, name)
-    store.delete_rows_of_user(app, user, spared_by(parts))
 
 
 def _system_user() -> str:

@@ -83,7 +83,10 @@ IMPORTERS = {
     "zerorpc": ("cluster/",),
     "httptools": ("transport/",),
     "websockets": ("transport/", "plugin/testing.py"),
-    "sqlalchemy": ("storage/", "copies/", "features/accounts/rows.py", "features/uploads/upload_rows.py"),
+    "sqlalchemy": (
+        *("storage/", "copies/", "operate/"),
+        *("features/accounts/rows.py", "features/uploads/upload_rows.py"),
+    ),
     "alembic": ("storage/",),
     "psycopg": ("storage/", "copies/"),
     "pymysql": ("storage/", "copies/"),

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
-from imserver.config.declared import hints_of, marked, plain
+from imserver.config.declared import hints_of, plain
 from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import (
     AUTO,
@@ -151,11 +151,6 @@ def dump(settings: Config | TenantSettings) -> str:
 
     kind = TenantSettings if isinstance(settings, TenantSettings) else Config
     return hide_secrets(write_yaml(plain(settings, hide=True, kind=kind)))
-
-
-def has_secrets(config: Config) -> bool:
-    """Whether the settings themselves have a secret; the files that they name do not count."""
-    return "@" in config.storage.url + config.redis.url or any(marked(config, "secret"))
 
 
 def read_value(text: str, where: str) -> Any:

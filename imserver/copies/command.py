@@ -14,13 +14,15 @@ from imserver.config.settings import Config
 from imserver.copies import backup as copies
 from imserver.copies import everything as whole
 from imserver.copies.archive import is_archive
+from imserver.copies.erasures import erase_again, erasures_of
+from imserver.copies.progress import Progress
 from imserver.errors import StartError, Unavailable
 from imserver.node.feature_list import load_features, load_with_locations, numbers_of_server, tables_of
-from imserver.offline import erase_again, load_settings, opened, record_act, settings_options
+from imserver.offline import load_settings, opened, record_act, settings_options
 from imserver.process import DataDirectory
 from imserver.storage.address import DatabaseAddress, database_address
-from imserver.storage.erasures import JOURNAL, erasures_of, read_journal
-from imserver.terminal import Progress, fail, read_text
+from imserver.storage.erasures import JOURNAL, read_journal
+from imserver.terminal import fail, read_text
 
 _URL_VARIABLE: Final = "IMSERVER_STORAGE_URL"
 

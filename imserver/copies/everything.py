@@ -16,6 +16,7 @@ import click
 from imserver.config.settings import Config, StorageSettings
 from imserver.copies import backup as copies
 from imserver.copies.archive import BackupArchive, FeatureFile, write
+from imserver.copies.progress import Progress
 from imserver.errors import ImserverError, StartError
 from imserver.node.feature_list import load_features, numbers_of_server, tables_of
 from imserver.plugin.feature import Feature
@@ -23,7 +24,6 @@ from imserver.process import open_private, write_all
 from imserver.storage.address import DatabaseAddress, database_address
 from imserver.storage.store import Store
 from imserver.storage.tables import StoreTables
-from imserver.terminal import Progress
 from imserver.threads import synchronise
 
 without_option: Final = click.option(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from imserver.errors import StartError, StorageUnavailable
 from imserver.storage import engines
 from imserver.storage.address import DatabaseAddress
-from imserver.storage.row_layout import TableLayout, changed
+from imserver.storage.row_layout import Change, TableLayout
 from imserver.storage.statements import DirectStatements, Row
 
 _PAGE_BYTES: Final = 4 << 20
@@ -74,7 +74,7 @@ class RowReader:
             cursor = self._cursor(*query.select(query.columns, query.behind(self._engine, key)))
             with closing(cursor):
                 plain = [column.kind.plain for column in layout.columns]
-                yield from (changed(rows, plain) for rows in _bounded(cursor))
+                yield from (_changed(rows, plain) for rows in _bounded(cursor))
 
     def _cursor(self, statement: str, values: Row) -> Any:
         """A cursor that fetches rows from the server as they are needed."""
@@ -194,7 +194,7 @@ class RowWriter:
         stored = [column.kind.stored.get(engine) for column in layout.columns]
         try:
             self.sql.insert_rows(
-                name, columns, [column.copy for column in layout.columns], changed(rows, stored)
+                name, columns, [column.copy for column in layout.columns], _changed(rows, stored)
             )
         except self.content_errors as error:
             raise StartError(_objection(engine, layout, rows, error)) from None
@@ -246,3 +246,18 @@ def _shown(key: Row) -> str:
         value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value) for value in key
     )
     return "/".join(text if text.isprintable() else ascii(text)[1:-1] for text in texts)
+
+
+def _changed(rows: list[Row], changes: Sequence[Change | None]) -> list[Row]:
+    """The rows with these changes of their values, but of None."""
+    some = [(n, change) for n, change in enumerate(changes) if change is not None]
+    if not some:
+        return rows
+    result = []
+    for row in rows:
+        cells = list(row)
+        for position, change in some:
+            if cells[position] is not None:
+                cells[position] = change(cells[position])
+        result.append(tuple(cells))
+    return result

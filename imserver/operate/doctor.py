@@ -35,12 +35,12 @@ from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.node.feature_list import load_features, offered
 from imserver.offline import load_settings, opened, settings_options
+from imserver.operate.database import damage_of, probe
 from imserver.plugin.commands import Finding
 from imserver.plugin.feature import Feature
 from imserver.process import SPARE_FILES_OF_A_CLUSTER, DataDirectory, cores, plan_processes
 from imserver.storage.address import database_address
-from imserver.storage.damage import damage_of, lost_commits
-from imserver.storage.engines import probe
+from imserver.storage.damage import lost_commits
 from imserver.storage.statements import PooledStatements
 from imserver.supervisor.slot import LAST_PORT, PORTS_PER_NODE, check_ports
 from imserver.terminal import fail

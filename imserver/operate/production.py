@@ -15,7 +15,6 @@ from msgspec import Struct
 from imserver.cluster.redis.connection import address_of
 from imserver.cluster.registry import on_several_machines
 from imserver.config.declared import marked
-from imserver.config.load import has_secrets
 from imserver.config.settings import Config, Finding, TenantSettings
 from imserver.config.values import Locations, short_sign_key
 from imserver.node.feature_list import load_features
@@ -114,7 +113,8 @@ def limits(it: Deployment) -> Iterator[Finding]:
 def readable_files(it: Deployment) -> Iterator[Finding]:
     config = it.config
     files = {"server.data_dir": config.server.data_dir, "server.secret_file": config.server.secret_file}
-    if has_secrets(config):
+    # The settings themselves have a secret; the files that they name do not count.
+    if "@" in config.storage.url + config.redis.url or any(marked(config, "secret")):
         files["configuration file"] = it.file
     database = database_address(config.storage, config.server.data_dir).file
     if config.storage.url and database is not None:

@@ -1,15 +1,13 @@
-"""Damage of a SQLite database: what its write-ahead log has lost without a word, and what its pages show."""
+"""Damage of a SQLite database: what its write-ahead log has lost without a word."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import sqlite3
 import struct
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
 from typing import IO, Final
 
 from imserver.errors import StartError
@@ -19,8 +17,6 @@ _HEAD: Final = struct.Struct(">IIIIIIII")
 _FRAME: Final = struct.Struct(">IIIIII")
 """Before each page: its number, pages of the database after a commit (else 0), two salts, two sums."""
 _LEAST_PAGE: Final = 512
-_STEPS: Final = 10_000
-"""Steps of SQLite between two looks at the clock."""
 
 
 def lost_commits(database: Path) -> int:
@@ -97,19 +93,3 @@ def _without_writers(database: Path) -> Iterator[None]:
     with lock.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def damage_of(database: Path, seconds: float) -> str | None:
-    """What SQLite finds wrong in its pages, in one line; ``""``: nothing. None: nothing, but it did not read
-    all of them in this time. Raises sqlite3.Error."""
-    deadline = monotonic() + seconds
-    # A connection that may write would write the log into the database at its end, and remove the log.
-    with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        connection.set_progress_handler(lambda: int(monotonic() > deadline), _STEPS)
-        try:
-            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
-                return None
-            raise
-    return "" if found == "ok" else " ".join(found.split())

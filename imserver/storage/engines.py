@@ -5,15 +5,11 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable
 from inspect import signature
-from statistics import median
-from time import perf_counter, time
 from typing import Any, Final
 
 from gevent import monkey
-from msgspec import Struct
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
@@ -22,10 +18,8 @@ from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
 from imserver.storage.address import DatabaseAddress
 from imserver.storage.statements import (
-    CLOCK,
     DirectStatements,
     MysqlStatements,
-    PooledStatements,
     PostgresqlStatements,
     SqliteStatements,
 )
@@ -287,50 +281,6 @@ _DURABILITY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "mysql": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
     "mariadb": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
 }
-
-
-class DatabaseState(Struct, frozen=True):
-    """State of a reachable database: product, version, median round trip in seconds, the setting that makes
-    it less durable (``""``: none), and the seconds by which its clock is ahead (None: it has no clock)."""
-
-    name: str
-    version: str
-    round_trip: float
-    laxness: str
-    clock_difference: float | None
-
-
-def probe(
-    address: DatabaseAddress,
-    settings: StorageSettings,
-    tries: int,
-    looks: Iterable[Callable[[PooledStatements], object]] = (),
-) -> DatabaseState:
-    """Connect, measure ``tries`` round trips, let others look at the rows, disconnect. Raises the driver's
-    errors. Switches.
-
-    ``looks`` are left out if the tables are those of a release before.
-    """
-    engine = make_engine(address, settings)
-    try:
-        with engine.connect() as connection:
-            times = []
-            for _ in range(tries):
-                before = perf_counter()
-                connection.execute(text("SELECT 1"))
-                times.append(perf_counter() - before)
-            difference = None
-            if address.engine != "sqlite":
-                clock = connection.execute(text(f"SELECT {CLOCK[address.engine]}")).scalar_one()
-                difference = float(clock) - time()
-            version = ".".join(str(part) for part in engine.dialect.server_version_info or ())
-            laxness = laxness_of(connection)
-            for look in looks:
-                with suppress(DBAPIError):
-                    look(PooledStatements(connection))
-            return DatabaseState(engine.dialect.name, version, median(times), laxness, difference)
-    finally:
-        engine.dispose()
 
 
 def is_deadlock(error: DBAPIError) -> bool:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, suppress
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from time import time
@@ -22,10 +21,8 @@ from msgspec import Struct
 
 from imserver.model import ERASED
 from imserver.process import write_all
-from imserver.storage.app_rows import tables_of_others
 from imserver.storage.statements import PooledStatements, RowsOf, text_of
 from imserver.storage.store import Store
-from imserver.storage.tables import CONDITIONS_OF_APP, Reason, Table
 from imserver.threads import synchronise
 
 PURPOSE: Final = "erasures"
@@ -115,19 +112,6 @@ class Erasures:
         whole = f"{app}\0{user}".encode()
         return [hmac.digest(key, whole, "sha256").hex() for key in self._keys()]
 
-    def whose(self, rows: Iterable[ErasureRow], tables: Sequence[Table]) -> list[tuple[ErasureRow, str]]:
-        """The users of these erasures that a database has rows of: (erasure, user). Of several of one name it
-        has the first."""
-        missing: dict[str, list[ErasureRow]] = {}
-        for row in {row.digest: row for row in sorted(rows, key=lambda row: -row.ended)}.values():
-            missing.setdefault(row.app, []).append(row)
-        found: list[tuple[ErasureRow, str]] = []
-        for app, some in missing.items():
-            users: set[str] = self._store.read_or(set(), partial(_users, app, tables))
-            by_digest = {digest: user for user in users for digest in self.digests(app, user)}
-            found += [(row, by_digest[row.digest]) for row in some if row.digest in by_digest]
-        return found
-
     # --- the journal ----------------------------------------------------------------------------------------
 
     def write_journal(self, folder: Path) -> None:
@@ -138,18 +122,6 @@ class Erasures:
         new = [row for row in self.ended(last - _CLOCKS_MS) if row.name not in names]
         if new:
             add_to_journal(folder / JOURNAL, new)
-
-
-def erasures_of(database: Path) -> list[ErasureRow]:
-    """The erasures that a SQLite file has; none if it cannot be read."""
-    import sqlite3  # only for this rare case
-
-    statement = f"{_ROWS.select} WHERE ended > 0"
-    try:
-        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            return [ErasureRow(*row) for row in connection.execute(statement)]
-    except sqlite3.Error:
-        return []
 
 
 def read_journal(file: Path) -> list[ErasureRow]:
@@ -176,14 +148,3 @@ def add_to_journal(file: Path, rows: Sequence[ErasureRow]) -> None:
 def new_name() -> str:
     """A name in place of a user: nobody can tell from it whose it was."""
     return ERASED + token_hex(_NAME_BYTES)
-
-
-def _users(app: str, tables: Sequence[Table], sql: PooledStatements) -> set[str]:
-    """All users of whom an app has rows."""
-    users: set[str] = set()
-    for table in (*tables_of_others(sql), *tables):
-        if not isinstance(table.of_user, Reason) and table.of_app in CONDITIONS_OF_APP:
-            column = table.of_user.removesuffix(" = %s")
-            rows = sql.query(f"SELECT DISTINCT {column} FROM {table.name} WHERE {table.of_app}", (app,))
-            users.update(str(user) if isinstance(user, int) else text_of(user) for (user,) in rows)
-    return users

@@ -127,18 +127,3 @@ def layout_of(
         columns.append(ColumnLayout(name, kind, copy, most))
     columns.sort(key=lambda each: each.name)
     return TableLayout(table, names, tuple(columns))
-
-
-def changed(rows: list[Row], changes: Sequence[Change | None]) -> list[Row]:
-    """The rows with these changes of their values, but of None."""
-    some = [(n, change) for n, change in enumerate(changes) if change is not None]
-    if not some:
-        return rows
-    result = []
-    for row in rows:
-        cells = list(row)
-        for position, change in some:
-            if cells[position] is not None:
-                cells[position] = change(cells[position])
-        result.append(tuple(cells))
-    return result

@@ -11,7 +11,8 @@ from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
-from imserver.storage.damage import damage_of, lost_commits
+from imserver.operate.database import damage_of
+from imserver.storage.damage import lost_commits
 from imserver.storage.store import Store
 from tests.support import run_cli
 

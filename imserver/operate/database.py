@@ -1,0 +1,83 @@
+"""What a look at the database shows: its state, and damage of the pages of SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
+from pathlib import Path
+from statistics import median
+from time import monotonic, perf_counter, time
+from typing import Final
+
+from msgspec import Struct
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from imserver.config.settings import StorageSettings
+from imserver.storage.address import DatabaseAddress
+from imserver.storage.engines import laxness_of, make_engine
+from imserver.storage.statements import CLOCK, PooledStatements
+
+_STEPS: Final = 10_000
+"""Steps of SQLite between two looks at the clock."""
+
+
+class DatabaseState(Struct, frozen=True):
+    """State of a reachable database: product, version, median round trip in seconds, the setting that makes
+    it less durable (``""``: none), and the seconds by which its clock is ahead (None: it has no clock)."""
+
+    name: str
+    version: str
+    round_trip: float
+    laxness: str
+    clock_difference: float | None
+
+
+def probe(
+    address: DatabaseAddress,
+    settings: StorageSettings,
+    tries: int,
+    looks: Iterable[Callable[[PooledStatements], object]] = (),
+) -> DatabaseState:
+    """Connect, measure ``tries`` round trips, let others look at the rows, disconnect. Raises the driver's
+    errors. Switches.
+
+    ``looks`` are left out if the tables are those of a release before.
+    """
+    engine = make_engine(address, settings)
+    try:
+        with engine.connect() as connection:
+            times = []
+            for _ in range(tries):
+                before = perf_counter()
+                connection.execute(text("SELECT 1"))
+                times.append(perf_counter() - before)
+            difference = None
+            if address.engine != "sqlite":
+                clock = connection.execute(text(f"SELECT {CLOCK[address.engine]}")).scalar_one()
+                difference = float(clock) - time()
+            version = ".".join(str(part) for part in engine.dialect.server_version_info or ())
+            laxness = laxness_of(connection)
+            for look in looks:
+                with suppress(DBAPIError):
+                    look(PooledStatements(connection))
+            return DatabaseState(engine.dialect.name, version, median(times), laxness, difference)
+    finally:
+        engine.dispose()
+
+
+def damage_of(database: Path, seconds: float) -> str | None:
+    """What SQLite finds wrong in its pages, in one line; ``""``: nothing. None: nothing, but it did not read
+    all of them in this time. Raises sqlite3.Error."""
+    deadline = monotonic() + seconds
+    # A connection that may write would write the log into the database at its end, and remove the log.
+    with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        connection.set_progress_handler(lambda: int(monotonic() > deadline), _STEPS)
+        try:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                return None
+            raise
+    return "" if found == "ok" else " ".join(found.split())
