@@ -54,9 +54,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if (own := super().get_command(ctx, cmd_name)) is not None:
             return own
-        row = _LAZY.get(cmd_name) or _of_features(cmd_name).get(cmd_name)
-        if row is None:
-            return None
+        if (row := _LAZY.get(cmd_name)) is None:
+            return _of_features(cmd_name).get(cmd_name)
         module, attribute, _ = row
         try:
             command: click.Command = getattr(importlib.import_module(module), attribute)
@@ -76,26 +75,28 @@ class _Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        lines = {name: command.get_short_help_str(80) for name, command in self.commands.items()}
-        lines = {name: text for name, (_, _, text) in {**_of_features(), **_LAZY}.items()} | lines
+        own = {**_of_features(), **self.commands}
+        lines = {name: command.get_short_help_str(80) for name, command in own.items()}
+        lines |= {name: text for name, (_, _, text) in _LAZY.items()}
         with formatter.section("Commands"):
             formatter.write_dl(sorted(line for line in lines.items() if " " not in line[0]))
 
 
-def _of_features(wanted: str = "") -> dict[str, tuple[str, str, str]]:
-    """The commands of features, as in ``_LAZY``, up to the ``wanted`` one; those before win.
+def _of_features(wanted: str = "") -> dict[str, click.Command]:
+    """The commands of features, up to the ``wanted`` one; those before win.
 
     Features of other distributions come last, so a command of this server imports none of them.
     """
     # Imported here: most commands need no feature.
-    from imserver.node.feature_list import offered
+    from imserver.node.feature_list import offered_commands
 
-    rows: dict[str, tuple[str, str, str]] = {}
-    for feature in offered():
-        if isinstance(feature, errors.StartError):
-            click.echo(f"warning: {feature}", err=True)
+    rows: dict[str, click.Command] = {}
+    for commands in offered_commands():
+        if isinstance(commands, Exception):
+            click.echo(f"warning: {commands}", err=True)
             continue
-        rows = {**feature.commands, **rows}
+        own = {name: each for name, each in commands.items() if isinstance(each, click.Command)}
+        rows = {**own, **rows}
         if wanted in rows:
             break
     return rows

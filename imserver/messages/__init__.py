@@ -6,7 +6,7 @@ import more of the gateway than :mod:`imserver.plugin` has.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imserver.messages.api import conversations, messages, streamed
 from imserver.messages.declared import SETTINGS, TABLES
@@ -55,6 +55,12 @@ def metrics() -> tuple[Metric, ...]:
     )
 
 
+def _commands() -> dict[str, Any]:
+    from imserver.messages.command import check_rows, search
+
+    return {"search": search, "doctor": check_rows}
+
+
 FEATURE = Feature(
     "messages",
     build,
@@ -63,8 +69,7 @@ FEATURE = Feature(
     metrics=metrics,
     erasing=erasing,
     tables=TABLES,
-    commands={"search": ("imserver.messages.command", "search", "Make the index of words anew.")},
-    rows_check=("imserver.messages.command", "check_rows"),
+    commands=_commands,
     routes=(
         *streamed.ROWS,
         *conversations.routes.rows,

@@ -156,18 +156,20 @@ def make_push_services(
     return tuple(services.values())
 
 
-def offered() -> Iterator[Feature | StartError]:
-    """The features of this server, then those of installed distributions, or why one cannot be loaded.
+def offered_commands() -> Iterator[Mapping[str, Any] | Exception]:
+    """The commands of the features of this server, then those of installed distributions, or why one cannot
+    be loaded.
 
     Settings do not count: this is for commands, which run without them.
     """
     from importlib.metadata import entry_points  # as for a node that names one
 
-    yield from _load(None)
+    for feature in _load(None):
+        yield feature.commands()
     for name in sorted({entry.name for entry in entry_points(group=GROUP)}):
         try:
-            yield _load_other(name)
-        except StartError as error:
+            yield _load_other(name).commands()
+        except (StartError, ImportError) as error:
             yield error
 
 

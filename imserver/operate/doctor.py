@@ -10,11 +10,9 @@ import socket
 import sqlite3
 import ssl
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from errno import EADDRINUSE
-from functools import partial
 from http.client import OK, HTTPConnection, HTTPException
-from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from statistics import median
@@ -33,11 +31,10 @@ from imserver.cluster.registry import advertised_address
 from imserver.config.declared import marked
 from imserver.config.settings import Config
 from imserver.errors import StartError
-from imserver.node.feature_list import load_features, offered
+from imserver.node.feature_list import load_features, offered_commands
 from imserver.offline import load_settings, opened, settings_options
 from imserver.operate.database import damage_of, probe
 from imserver.plugin.commands import Finding
-from imserver.plugin.feature import Feature
 from imserver.process import SPARE_FILES_OF_A_CLUSTER, DataDirectory, cores, plan_processes
 from imserver.storage.address import database_address
 from imserver.storage.damage import lost_commits
@@ -382,12 +379,12 @@ def _database(config: Config) -> Findings:
             return  # a look at its rows would change it
     in_rows: list[Finding] = []
 
-    def look(row: tuple[str, str], sql: PooledStatements) -> None:
-        in_rows.extend(getattr(import_module(row[0]), row[1])(sql))
+    def look(sql: PooledStatements) -> None:
+        for feature in load_features(config):
+            in_rows.extend(feature.commands().get("doctor", lambda _: ())(sql))
 
-    looks = [partial(look, each.rows_check) for each in load_features(config) if each.rows_check is not None]
     try:
-        state = probe(address, config.storage, _TRIES, looks)
+        state = probe(address, config.storage, _TRIES, [look])
     except Exception as error:
         yield Finding(
             "fail",
@@ -641,27 +638,28 @@ class _Doctor(click.Command):
     """The command with the options of features."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        features = (each for each in offered() if isinstance(each, Feature))
-        rows = {name: row for feature in features for name, row in feature.doctor.items()}
-        more = [click.Option([name], metavar=row[3], help=row[2]) for name, row in rows.items()]
-        return [*super().get_params(ctx), *more]
+        rows = (rows for rows in offered_commands() if not isinstance(rows, Exception))
+        return [*super().get_params(ctx), *(option for option, _ in _options(rows))]
+
+
+def _options(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[click.Option, Callable[..., Findings]]]:
+    """The options among commands of features, and their functions."""
+    for name, function in chain.from_iterable(each.items() for each in rows):
+        if name.startswith("doctor --"):
+            _, option, metavar = name.split()
+            yield click.Option([option], metavar=metavar, help=function.__doc__.partition("\n")[0]), function
 
 
 def _tried(config: Config, path: str | None, data_dir: str | None, given: Mapping[str, str]) -> Findings:
     """Try out what features offer. ``given``: parameter → value, for the options that were given."""
-    rows = {
-        name.lstrip("-").replace("-", "_"): row
-        for feature in load_features(config)
-        for name, row in feature.doctor.items()
-    }
+    rows = _options(feature.commands() for feature in load_features(config))
+    functions = {option.name: function for option, function in rows}
     for parameter, value in given.items():
-        if parameter not in rows:
+        if parameter not in functions:
             yield Finding("fail", parameter, "the feature is not among features of the settings")
             continue
-        module, attribute, _, _ = rows[parameter]
-        function = getattr(import_module(module), attribute)
         with opened(path, data_dir) as (settings, store, tenants):
-            yield from function(settings, store, tenants, value)
+            yield from functions[parameter](settings, store, tenants, value)
 
 
 @click.command(cls=_Doctor)

@@ -68,14 +68,12 @@ class Feature(Struct, frozen=True, eq=False):
     core and the :class:`imserver.plugin.http.Api`. It is called at the first request that the front server
     does not answer, or before this process forks (``forks``): then it loads all that first requests need, so
     that nodes share the memory. A view that answers a POST or PATCH operation reads the body itself.
-    ``commands``: name of a command of ``imserver`` (one of ``imserver app`` or ``imserver key`` begins with
-    that word and a space) → its module, which only the command imports, its attribute there, and one line of
-    help. Settings need not name the feature.
-    ``doctor``: option of ``imserver doctor`` that tries something out → the module and attribute of its
-    function, one line of help, and what its value is. The function gets the settings, the store, the apps and
-    the value of the option, and yields findings (:class:`imserver.plugin.commands.Finding`).
-    ``rows_check``: module and attribute of a function that ``imserver doctor`` calls with statements that
-    read the database. It yields findings about the feature's rows.
+    ``commands`` imports its commands of ``imserver``, and returns them by name: ``"search"`` is a command of
+    click, ``"app events"`` one of ``imserver app`` (or of ``imserver key``). ``"doctor --files APP"`` is an
+    option of ``imserver doctor`` that tries something out: a function that gets the settings, the store, the
+    apps and the value of the option, and yields findings (:class:`imserver.plugin.commands.Finding`). The
+    first line of its docstring is the help. ``"doctor"`` is a function that gets statements which read the
+    database, and yields findings about the feature's rows. Settings need not name the feature.
     ``acts``: module and attribute of a function that commands call with the store and each
     :class:`imserver.auth.observer.Act` that they have done there, where no node runs. It may raise
     ImserverError.
@@ -110,9 +108,7 @@ class Feature(Struct, frozen=True, eq=False):
     files: tuple[str, str, str] | None = None
     uses: tuple[str, ...] = ()
     settings: FeatureSettings = FeatureSettings()
-    commands: Mapping[str, tuple[str, str, str]] = {}
-    doctor: Mapping[str, tuple[str, str, str, str]] = {}
-    rows_check: tuple[str, str] | None = None
+    commands: Callable[[], Mapping[str, Any]] = dict
     acts: tuple[str, str] | None = None
     exports: tuple[str, str] | None = None
     imports: tuple[str, str] | None = None

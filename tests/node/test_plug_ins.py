@@ -78,6 +78,10 @@ def answer(value):
 def route(path, function):
     return Route("GET", path, Needs.ANYONE, function, style=PROBLEM, hot=True, service=lambda core, _: LAMP)
 
+def commands():
+    from lamp_command import lamp
+    return {"lamp": lamp}
+
 KINDS, ANSWERS = (Switched, Dimmed), True
 LAMP = Lamp()
 FEATURE = Feature(
@@ -89,7 +93,7 @@ FEATURE = Feature(
     ),
     uses=("bell?",),
     answers=lambda base: (LAMP,),
-    commands={"lamp": ("lamp_command", "lamp", "Switch a lamp.")},
+    commands=commands,
 )
 '''
 COMMAND = '''

@@ -212,7 +212,10 @@ def test_files_that_everybody_may_read_are_found(tmp_path: Path) -> None:
     "changes",
     [
         {"smtp": {"password": "secret"}},
-        {"apps": app(open=False, account_tokens="required", of_features=(OAuthOfApp({"github": GITHUB}),))},
+        {
+            "app": {"http_url": "https://im.example.com"},
+            "apps": app(open=False, account_tokens="required", of_features=(OAuthOfApp({"github": GITHUB}),)),
+        },
         {"uploads": {"s3_secret_key": "secret"}},
     ],
     ids=["mail", "provider", "bucket"],

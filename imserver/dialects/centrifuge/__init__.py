@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from imserver.dialects.centrifuge import api, streams
 from imserver.dialects.centrifuge.declared import SETTINGS
 from imserver.dialects.centrifuge.service import NAME, CentrifugeAnswers, CentrifugeService
@@ -29,6 +31,12 @@ def _build(core: Core) -> FeatureParts:
     )
 
 
+def _commands() -> dict[str, Any]:
+    from imserver.dialects.centrifuge.migration import from_centrifugo
+
+    return {"from-centrifugo": from_centrifugo}
+
+
 FEATURE = Feature(
     NAME,
     _build,
@@ -36,11 +44,5 @@ FEATURE = Feature(
     (*api.ROUTES, *streams.ROUTES),
     uses=("messages?",),
     settings=SETTINGS,
-    commands={
-        "from-centrifugo": (
-            "imserver.dialects.centrifuge.migration",
-            "from_centrifugo",
-            "Print the settings that correspond to those of Centrifugo.",
-        )
-    },
+    commands=_commands,
 )

@@ -338,7 +338,7 @@ class Migration:
         self._options.drop_proxies()
 
 
-@click.command("from-centrifugo")
+@click.command("from-centrifugo", short_help="Print the settings that correspond to those of Centrifugo.")
 @click.option("--app", default="default", show_default=True, metavar="NAME", help="The app of its clients.")
 @click.option("--secrets", is_flag=True, help="Print keys and secrets instead of placeholders.")
 @click.argument("file")

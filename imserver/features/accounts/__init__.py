@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from imserver.features.accounts import api, cards_api, factors_api, friends_api, mails_api, parts, people_api
 from imserver.features.accounts.contract import NICKNAME_CHARACTERS, Account
 from imserver.features.accounts.declared import SETTINGS, TABLES, rules_of
@@ -21,6 +23,13 @@ __all__ = [
     "secret_hash",
 ]
 
+
+def _commands() -> dict[str, Any]:
+    from imserver.features.accounts.command import account
+
+    return {"account": account}
+
+
 FEATURE = Feature(
     "accounts",
     parts.build,
@@ -35,9 +44,7 @@ FEATURE = Feature(
         *cards_api.routes.rows,
         *friends_api.routes.rows,
     ),
-    commands={
-        "account": ("imserver.features.accounts.command", "account", "List, lock and import accounts.")
-    },
+    commands=_commands,
     answers=parts.answers,
     uses=("messages",),
     settings=SETTINGS,

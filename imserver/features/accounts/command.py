@@ -39,7 +39,7 @@ _ROLE: Final = click.Choice(["owner", "moderator", "member"])
 _LEAST_PASSWORD: Final = 8
 
 
-@click.group()
+@click.group(short_help="List, lock and import accounts.")
 def account() -> None:
     """List, lock and import accounts, give roles and passwords. Running servers follow within two seconds.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imserver.features.audit import api
 from imserver.features.audit.audit_log import AuditLog, answers, build
@@ -39,6 +39,13 @@ def metrics() -> tuple[Metric, ...]:
     )
 
 
+def _commands() -> dict[str, Any]:
+    from imserver.features.audit.command import audit
+    from imserver.features.audit.verification import check_rows
+
+    return {"audit": audit, "doctor": check_rows}
+
+
 FEATURE = Feature(
     "audit",
     build,
@@ -47,10 +54,7 @@ FEATURE = Feature(
     answers=answers,
     settings=SETTINGS,
     tables=TABLES,
-    commands={
-        "audit": ("imserver.features.audit.command", "audit", "List, verify and export the audit log.")
-    },
-    rows_check=("imserver.features.audit.verification", "check_rows"),
+    commands=_commands,
     exports=("imserver.features.audit.rows", "read"),
     acts=("imserver.features.audit.rows", "store_act"),
 )

@@ -21,7 +21,7 @@ _PAGE: Final = 500
 _HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})").fullmatch
 
 
-@click.group()
+@click.group(short_help="List, verify and export the audit log.")
 def audit() -> None:
     """Search, verify and export the audit log. Servers may run meanwhile."""
 

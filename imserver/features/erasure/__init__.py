@@ -7,15 +7,16 @@ file in the data folder: a restored backup needs it.
 
 from __future__ import annotations
 
+from typing import Any
+
 from imserver.features.erasure.parts import build, routes
 from imserver.plugin import Feature
 
-FEATURE = Feature(
-    "erasure",
-    build,
-    routes=routes.rows,
-    uses=("messages?", "accounts?"),
-    commands={
-        "erase": ("imserver.features.erasure.command", "erase", "Erase a user, or compact the database.")
-    },
-)
+
+def _commands() -> dict[str, Any]:
+    from imserver.features.erasure.command import erase
+
+    return {"erase": erase}
+
+
+FEATURE = Feature("erasure", build, routes=routes.rows, uses=("messages?", "accounts?"), commands=_commands)

@@ -7,7 +7,7 @@ import click
 from imserver.plugin.commands import ServerApi, opened, record_act, settings_options
 
 
-@click.command()
+@click.command(short_help="Erase a user, or compact the database.")
 @settings_options
 @ServerApi.options
 @click.option(

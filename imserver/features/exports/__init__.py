@@ -42,6 +42,12 @@ def _views(_forks: bool) -> Callable[..., Any]:
     return create_export_view
 
 
+def _commands() -> dict[str, Any]:
+    from imserver.features.exports.command import export, import_app
+
+    return {"export": export, "import": import_app}
+
+
 FEATURE = Feature(
     "exports",
     _build,
@@ -51,12 +57,5 @@ FEATURE = Feature(
     uses=("messages?", "audit?", "uploads?"),
     settings=SETTINGS,
     tables=TABLES,
-    commands={
-        "export": (
-            "imserver.features.exports.command",
-            "export",
-            "Write all data of an app or a user to a file.",
-        ),
-        "import": ("imserver.features.exports.command", "import_app", "Make an app from an archive of one."),
-    },
+    commands=_commands,
 )

@@ -18,7 +18,7 @@ from imserver.plugin.commands import fail, opened, record_act, settings_options
 from imserver.plugin.errors import ImserverError
 
 
-@click.command()
+@click.command(short_help="Write all data of an app or a user to a file.")
 @settings_options
 @click.argument("target", metavar="APP[/USER]")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
@@ -61,7 +61,7 @@ class _ProgressLines:
             click.echo(f"{state.rows} rows, {state.entries} files, {state.size} bytes", err=True)
 
 
-@click.command()
+@click.command(short_help="Make an app from an archive of one.")
 @settings_options
 @click.option(
     "--app", default="", metavar="NAME", help="The new or empty app; by default it has its old name."

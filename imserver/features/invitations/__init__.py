@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from imserver.features.invitations import api
 from imserver.features.invitations.declared import SETTINGS, TABLES
 from imserver.features.invitations.invitations import Invitations
 from imserver.plugin import Feature, FeatureParts
+
+
+def _commands() -> dict[str, Any]:
+    from imserver.features.invitations.command import chat
+
+    return {"chat": chat}
+
 
 FEATURE = Feature(
     "invitations",
@@ -13,12 +22,6 @@ FEATURE = Feature(
     routes=api.routes.rows,
     uses=("messages", "accounts", "groups"),
     settings=SETTINGS,
-    commands={
-        "chat": (
-            "imserver.features.invitations.command",
-            "chat",
-            "Make a chat for people; print links to it.",
-        )
-    },
+    commands=_commands,
     tables=TABLES,
 )

@@ -50,7 +50,7 @@ _NO_GUESTS: Final = (
 )
 
 
-@click.command()
+@click.command(short_help="Make a chat for people; print links to it.")
 @settings_options
 @click.option("--group", default="Everybody", show_default=True, help="Name of the first group.")
 @click.option("--owner", is_flag=True, help="Print a link for an owner who has a password. It replaces it.")

@@ -6,6 +6,8 @@ operator knows what somebody did with a stolen key.
 
 from __future__ import annotations
 
+from typing import Any
+
 from imserver.features.keys import api
 from imserver.features.keys.declared import SETTINGS, TABLES, KeyUsageSettings
 from imserver.features.keys.usage import KeyUsage
@@ -23,11 +25,10 @@ def build(core: Core) -> FeatureParts:
     return FeatureParts((usage,), run=(usage.run,), stop=usage.store)
 
 
-FEATURE = Feature(
-    "keys",
-    build,
-    settings=SETTINGS,
-    routes=api.routes.rows,
-    tables=TABLES,
-    commands={"key usage": ("imserver.features.keys.command", "usage", "Show what a key did.")},
-)
+def _commands() -> dict[str, Any]:
+    from imserver.features.keys.command import usage
+
+    return {"key usage": usage}
+
+
+FEATURE = Feature("keys", build, settings=SETTINGS, routes=api.routes.rows, tables=TABLES, commands=_commands)

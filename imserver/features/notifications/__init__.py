@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any
 
 from imserver.features.notifications import api, audience_api, token_api
 from imserver.features.notifications.declared import SETTINGS, TABLES
@@ -11,8 +11,6 @@ from imserver.plugin import Feature
 
 if TYPE_CHECKING:
     from imserver.plugin.metrics import Metric
-
-_COMMANDS: Final = "imserver.features.notifications.command"
 
 
 def metrics() -> tuple[Metric, ...]:
@@ -47,6 +45,12 @@ def metrics() -> tuple[Metric, ...]:
     )
 
 
+def _commands() -> dict[str, Any]:
+    from imserver.features.notifications.command import mail, notify
+
+    return {"doctor --notify APP/USER": notify, "doctor --mail ADDRESS": mail}
+
+
 FEATURE = Feature(
     "notifications",
     build,
@@ -54,9 +58,6 @@ FEATURE = Feature(
     settings=SETTINGS,
     routes=(*api.routes.rows, *audience_api.routes.rows, *token_api.routes.rows),
     metrics=metrics,
-    doctor={
-        "--notify": (_COMMANDS, "notify", "Send a test to the endpoints of a user.", "APP/USER"),
-        "--mail": (_COMMANDS, "mail", "Send a test mail.", "ADDRESS"),
-    },
+    commands=_commands,
     tables=TABLES,
 )

@@ -26,7 +26,7 @@ _MENDS = {
 
 
 def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Iterator[Finding]:
-    """Send a test to each endpoint of ``APP/USER``."""
+    """Send a test to the endpoints of a user."""
     app, _, name = user.partition("/")
     app = tenants.resolve(app)
     services = DeviceServices(push_services_of(config, tenants))
@@ -60,7 +60,7 @@ def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Iterato
 
 
 def mail(config: Config, _store: Store, _tenants: Tenants, address: str) -> Iterator[Finding]:
-    """Send a test to an address."""
+    """Send a test mail."""
     smtp = settings_of(config, SmtpSettings)
     if not smtp.host:
         yield Finding("fail", f"mail to {address}", "smtp.host is not set", "nothing was sent", "set it")

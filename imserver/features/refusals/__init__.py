@@ -4,18 +4,20 @@ refuses somebody now. One act lifts it.
 
 from __future__ import annotations
 
+from typing import Any
+
 from imserver.features.refusals import api
 from imserver.features.refusals.limits import answers, build
 from imserver.plugin import Feature
 
+
+def _commands() -> dict[str, Any]:
+    from imserver.features.refusals.command import why
+
+    return {"why": why}
+
+
 FEATURE = Feature(
-    "refusals",
-    build,
-    routes=api.routes.rows,
-    uses=("accounts?",),
-    answers=answers,
-    commands={
-        "why": ("imserver.features.refusals.command", "why", "Say why somebody was refused, and lift it.")
-    },
+    "refusals", build, routes=api.routes.rows, uses=("accounts?",), answers=answers, commands=_commands
 )
 """Why something was refused."""

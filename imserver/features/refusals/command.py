@@ -17,7 +17,7 @@ _YEAR: Final = 366 * 24 * _HOUR
 _KINDS: Final = {"ban": "banned", "lock": "locked", "rate": "rate"}
 
 
-@click.command()
+@click.command(short_help="Say why somebody was refused, and lift it.")
 @ServerApi.options
 @click.option("--address", default="", metavar="ADDR", help="Refusals of clients at this address.")
 @click.option("--request", default="", metavar="ID", help="The refusal of this request or connection.")

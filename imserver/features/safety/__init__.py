@@ -6,11 +6,20 @@ a removal of messages that can be undone for a minute, or an act on a person, wh
 
 from __future__ import annotations
 
+from typing import Any
+
 from imserver.features.safety import api
 from imserver.features.safety.declared import SETTINGS, TABLES
 from imserver.features.safety.parts import build
 from imserver.features.safety.wire import COMMANDS
 from imserver.plugin import Feature
+
+
+def _commands() -> dict[str, Any]:
+    from imserver.features.safety.command import moderate
+
+    return {"moderate": moderate}
+
 
 FEATURE = Feature(
     "safety",
@@ -20,11 +29,5 @@ FEATURE = Feature(
     uses=("messages", "groups?", "accounts?"),
     settings=SETTINGS,
     tables=TABLES,
-    commands={
-        "moderate": (
-            "imserver.features.safety.command",
-            "moderate",
-            "Delete messages, mute and ban users, list reports.",
-        )
-    },
+    commands=_commands,
 )

@@ -19,7 +19,7 @@ _app: Final = click.argument("app")
 _user: Final = click.argument("user")
 
 
-@click.group()
+@click.group(short_help="Delete messages, mute and ban users, list reports.")
 @ServerApi.options
 @click.pass_context
 def moderate(context: click.Context, url: str, key_file: str | None) -> None:

@@ -62,6 +62,12 @@ def metrics() -> tuple[Metric, ...]:
     )
 
 
+def _commands() -> dict[str, Any]:
+    from imserver.features.uploads.command import check_files, uploads
+
+    return {"uploads": uploads, "doctor --files APP": check_files}
+
+
 FEATURE = Feature(
     "uploads",
     _build,
@@ -70,21 +76,7 @@ FEATURE = Feature(
     metrics=metrics,
     erasing=_erasing,
     files=("imserver.features.uploads.archive", "read_files", "write_files"),
-    commands={
-        "uploads": (
-            "imserver.features.uploads.command",
-            "uploads",
-            "Move uploaded files between the folder and the bucket.",
-        )
-    },
-    doctor={
-        "--files": (
-            "imserver.features.uploads.command",
-            "check_files",
-            "Read all files of an app, and compare them with their checksums.",
-            "APP",
-        )
-    },
+    commands=_commands,
     settings=SETTINGS,
     tables=TABLES,
     exports=("imserver.features.uploads.archive", "read"),

@@ -110,7 +110,7 @@ def _has(store: Media, name: str) -> bool:
 
 
 def check_files(config: Config, store: Store, _tenants: Tenants, app: str) -> Iterator[Finding]:
-    """Whether the files of an app are those that were stored."""
+    """Read all files of an app, and compare them with their checksums."""
     count = damaged = 0
     with closing(UploadStorage(settings_of(config, UploadSettings), config.server.data_dir)) as storage:
         for row in upload_rows.rows_of(store, app):

@@ -1,5 +1,9 @@
 """Webhooks: the back ends of apps hear what happens, review messages, and decide about clients."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from imserver.features.webhooks import api, metrics, parts
 from imserver.features.webhooks.consumer import Failure
 from imserver.features.webhooks.declared import SETTINGS, TABLES
@@ -9,6 +13,12 @@ from imserver.features.webhooks.webhooks import Webhooks
 from imserver.plugin import Feature
 
 __all__ = ["FEATURE", "Failure", "HookSender", "LogHook", "LogHooks", "Webhooks", "webhooks_of"]
+
+
+def _commands() -> dict[str, Any]:
+    from imserver.features.webhooks.command import events, webhook
+
+    return {"app events": events, "doctor --webhook APP": webhook}
 
 
 FEATURE = Feature(
@@ -21,19 +31,5 @@ FEATURE = Feature(
     erasing=erasing,
     tables=TABLES,
     uses=("messages?",),
-    commands={
-        "app events": (
-            "imserver.features.webhooks.command",
-            "events",
-            "List or replay events that a webhook refused.",
-        )
-    },
-    doctor={
-        "--webhook": (
-            "imserver.features.webhooks.command",
-            "webhook",
-            "Send a test event to the back end of an app.",
-            "APP",
-        )
-    },
+    commands=_commands,
 )

@@ -64,7 +64,7 @@ _MENDS: Final = (
 
 
 def webhook(_config: Config, _store: Store, tenants: Tenants, name: str) -> Iterator[Finding]:
-    """Send an event ``test`` to the ``webhook.url`` of an app, signed as all others are."""
+    """Send a test event to the back end of an app."""
     app = tenants.resolve(name)
     tenant, label = tenants.find(app), f"webhook of {name}"
     if tenant is None:

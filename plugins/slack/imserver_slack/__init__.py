@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from imserver.plugin import Feature, FeatureParts
 
+
+def _commands() -> dict[str, Any]:
+    from .command import slack_import
+
+    return {"slack-import": slack_import}
+
+
 FEATURE: Final = Feature(
-    "slack",
-    lambda _core: FeatureParts(),
-    uses=("messages", "accounts", "uploads"),
-    commands={
-        "slack-import": (
-            "imserver_slack.command",
-            "slack_import",
-            "Import an export of Slack: people, channels, messages, files.",
-        )
-    },
+    "slack", lambda _core: FeatureParts(), uses=("messages", "accounts", "uploads"), commands=_commands
 )

@@ -40,7 +40,7 @@ _KINDS: Final = (
 )
 
 
-@click.command()
+@click.command(short_help="Import an export of Slack: people, channels, messages, files.")
 @settings_options
 @click.argument("export", type=click.Path(exists=True, path_type=Path))
 @click.option("--app", required=True, help="The app that gets everything. Its users are accounts.")
