@@ -6,9 +6,23 @@ from gevent import events, monkey
 events.notify_and_call_entry_points = events.notify  # type: ignore[attr-defined]
 monkey.patch_all()
 
-from imserver.cli import main  # noqa: E402 - nothing may be imported before the patch
+import sys  # noqa: E402 - nothing may be imported before the patch
 
-__all__ = ["main"]
+
+def main() -> None:
+    """Run a command. The server's command line is read by a child process."""
+    if sys.argv[1:2] == ["serve"]:
+        from imserver import start
+
+        sys.exit(start.run(*start.in_child(_read_command_line)))
+    _read_command_line()
+
+
+def _read_command_line(run: object = None) -> None:
+    from imserver import cli  # a server never loads it
+
+    cli.main(prog_name="imserver", obj=run)
+
 
 if __name__ == "__main__":
-    main(prog_name="imserver")
+    main()

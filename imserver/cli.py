@@ -163,43 +163,17 @@ def main(context: click.Context, path: str | None) -> None:
     help="Number of nodes, one process each; needs Redis. auto: one per core.",
 )
 @click.option("--insecure", is_flag=True, help="Allow other addresses than loopback without an API key.")
-def serve(path: str | None, **given: Any) -> None:
+@click.pass_obj
+def serve(run: Callable[..., int] | None, /, path: str | None, **given: Any) -> None:
     """Run the server in the foreground until SIGTERM or Ctrl-C."""
     given["insecure"] = given["insecure"] or None
     if (given["processes"] or "").isdecimal():
         given["processes"] = int(given["processes"])
     overrides = {SETTING_OF_OPTION[name]: value for name, value in given.items() if value is not None}
 
-    def read() -> tuple[Config, str]:
-        from imserver.node import feature_list
-        from imserver.process import plan_processes
+    from imserver import start  # the node loads the transport, which no other command needs
 
-        settings, locations = feature_list.load_with_locations(path, overrides=overrides)
-        feature_list.check(settings, locations)
-        return plan_processes(settings)
-
-    try:
-        sys.exit(_serve(read))
-    except errors.StartError as error:
-        fail(error)
-
-
-def _serve(read: Callable[[], tuple[Config, str]]) -> int:
-    # Imported here: the node loads Flask and the transport, which no other command needs.
-    from imserver.supervisor.slot import check_ports
-
-    settings, notice = read()
-    check_ports(settings)
-    if notice:
-        click.echo(notice)
-    if settings.server.processes > 1:
-        from imserver.supervisor import supervisor
-
-        return supervisor.run(settings, lambda: read()[0], announce=click.echo)
-    from imserver.node import serve as serving
-
-    serving.run(settings, lambda: read()[0], announce=click.echo)
-    return 0
+    sys.exit((run or start.run)(path, overrides))
 
 
 @main.command("check-config")

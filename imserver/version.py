@@ -39,13 +39,18 @@ def full_version(root: Path = ROOT) -> str:
 def _output_of(command: tuple[str, ...]) -> str:
     """The output of a program; ``""`` if it is not there or fails.
 
-    Without the module subprocess: gevent's makes an event loop, and a supervisor that forks must have none.
+    gevent makes an event loop for subprocesses, and a supervisor that forks must have none.
     """
-    # Imported here: a node of a release saves the memory.
-    from shlex import join, quote
-    from tempfile import NamedTemporaryFile
+    import posix  # without what gevent makes of these functions in the module os
 
-    with NamedTemporaryFile() as file:
-        if os.system(f"{join(command)} >{quote(file.name)} 2>/dev/null"):
+    receiver, sender = os.pipe()
+    actions = [(os.POSIX_SPAWN_DUP2, sender, 1), (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
+    with open(receiver, "rb") as output:
+        try:
+            child = posix.posix_spawnp(command[0], command, os.environ, file_actions=actions)
+        except OSError:
             return ""
-        return file.read().decode(errors="replace").strip()
+        finally:
+            posix.close(sender)
+        text = output.read().decode(errors="replace").strip()
+    return "" if posix.waitpid(child, 0)[1] else text

@@ -25,6 +25,7 @@ CLIENT = ROOT / "imserver_client"
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("start",),
     ("commands", "copies", "operate"),
     ("supervisor",),
     ("offline", "wsgi"),

@@ -59,6 +59,7 @@ def load_with_locations(
     overrides: Mapping[str, Any] | None = None,
     declare: Declare = lambda _: CORE,
     others: Callable[[], Mapping[str, ReadOther]] = dict,
+    parse: Callable[[str, str], Any] | None = None,
 ) -> tuple[Config, Locations]:
     """Read and check all settings. Returns them, and where those of the file were written.
 
@@ -66,13 +67,17 @@ def load_with_locations(
     of the client dialect's original (None: see :func:`settings_file`). ``environ``: the environment (None:
     the process's). ``overrides``: the command line as ``{"app.http_port": 8080}``. ``declare``: which
     settings the features have that the settings name. ``others``: suffixes (YAML: ``""``) of other servers'
-    files, and how to read these. Raises :class:`ConfigError` with a one-line message.
+    files, and how to read these. ``parse``: used in place of :func:`read_value`. Raises :class:`ConfigError`
+    with a one-line message.
     """
     environ = os.environ if environ is None else environ
     path = path or settings_file(environ)
     locations = Locations(path or "configuration")
     warnings: list[str] = []
-    document, original = ({}, None) if path is None else _parse(_text_of(path), path, others())
+    document: Any = {}
+    original: Any = None
+    if path is not None:
+        document, original = _parse(_text_of(path), path, others(), parse or read_value)
     declared = _declare(document, environ, locations, declare)
     values = _read_document(document, locations, declared)
     if original is not None:
@@ -173,16 +178,18 @@ def _text_of(path: str) -> str:
 
 
 def _is_mapping(value: Any) -> bool:
-    """Whether a value is a :class:`imserver.config.yaml.Mapping`, which has the lines of its keys."""
+    """Whether a value is a :class:`WrittenMapping`, which has the lines of its keys."""
     return isinstance(value, dict)
 
 
-def _parse(text: str, path: str, others: Mapping[str, ReadOther]) -> tuple[Any, Any]:
+def _parse(
+    text: str, path: str, others: Mapping[str, ReadOther], parse: Callable[[str, str], Any] = read_value
+) -> tuple[Any, Any]:
     """The sections of a file, and its content in the form of another server."""
     for suffix, read in others.items():
         if suffix and path.lower().endswith(suffix):
             return {}, read(text, path)
-    document: Any = read_value(text, path)
+    document: Any = parse(text, path)
     if document is None:
         return {}, None
     if not _is_mapping(document):

@@ -66,6 +66,14 @@ def fold(name: object) -> str:
     return str(name).replace("_", "").replace("-", "").lower()
 
 
+class WrittenMapping(dict[Any, Any]):
+    """A YAML mapping that remembers the line of each key, for messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: dict[Any, int] = {}
+
+
 class Locations:
     """Where settings were written, for messages: a source, and the lines of those that have one.
 

@@ -15,27 +15,19 @@ import yaml
 from msgspec import Meta, Struct, to_builtins
 
 from imserver.config.declared import hints_of
-from imserver.config.values import ConfigError, Declarations
+from imserver.config.values import ConfigError, Declarations, WrittenMapping
 
 _COLUMNS: Final = 110
 """The longest line of a comment."""
-
-
-class Mapping(dict[Hashable, Any]):
-    """A YAML mapping that remembers the line of each key, for messages."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: dict[Hashable, int] = {}
 
 
 class _Loader(yaml.SafeLoader):
     """YAML's safe types. A repeated key is an error."""
 
 
-def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> Mapping:
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> WrittenMapping:
     loader.flatten_mapping(node)
-    mapping = Mapping()
+    mapping = WrittenMapping()
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         key = loader.construct_object(key_node, deep=True)
@@ -62,7 +54,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _constru
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """Parse a text. Mappings are :class:`Mapping`. Raises ConfigError, which names ``where``."""
+    """Parse a text. Mappings are :class:`WrittenMapping`. Raises ConfigError, which names ``where``."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from importlib import import_module
 from importlib.machinery import PathFinder
@@ -222,11 +222,12 @@ def load_with_locations(
     path: str | None = None,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    parse: Callable[[str, str], Any] | None = None,
 ) -> tuple[Config, Locations]:
     """The settings of the core and of the features that they name; see
     :func:`imserver.config.load.load_with_locations`."""
     return load.load_with_locations(
-        path, environ, overrides, lambda wanted: declarations_of(_load(wanted)), _settings_files
+        path, environ, overrides, lambda wanted: declarations_of(_load(wanted)), _settings_files, parse
     )
 
 
