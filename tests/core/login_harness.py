@@ -12,7 +12,7 @@ from imserver.auth.login import Logins
 from imserver.auth.login_tokens import LoginTokens
 from imserver.auth.questions import AccountLookup
 from imserver.auth.tenants import Tenant
-from imserver.config.settings import JwtSettings, TenantSettings, WebhookSettings
+from imserver.config.settings import Config, JwtSettings, TenantSettings, WebhookSettings
 from imserver.features.webhooks.parts import follow_apps
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.metrics import Metrics
@@ -78,7 +78,7 @@ class LoginHarness(SocketHarness):
             AwayStore(),  # type: ignore[arg-type]
         )
         self.webhook_apps = follow_apps(self.apps, self.webhooks)  # type: ignore[arg-type]
-        self.webhook_apps.prepare()
+        self.webhook_apps.configure(Config())
         self.origins = Origins(
             TrustedProxies(()), GatePolicy(any_origin=any_origin, origins=("friend.example",))
         )
