@@ -10,10 +10,9 @@ from typing import Final
 from imserver.plugin import Feature, FeatureParts
 from imserver.plugin.services import Core
 
+from .declared import SETTINGS, STEPS, TABLES
 from .offers import Content, Offer, Source, Tool
 from .service import ROUTES, Mcp
-from .settings import SETTINGS
-from .tables import STEPS, TABLES
 from .turn import NAME, InputRequired, Turn
 
 __all__ = ["FEATURE", "Content", "InputRequired", "Mcp", "Offer", "Source", "Tool", "Turn"]

@@ -21,10 +21,10 @@ from imserver.plugin.messages import Entry, MessageLog
 from imserver.plugin.services import Core
 from imserver.plugin.wire import id_of
 
+from .declared import What
 from .offers import schema_of
 from .protocol import META, Code, McpError, notification
 from .resources import ALL, is_subscribable
-from .tables import What
 from .turn import Turn
 
 PAGE: Final = 100

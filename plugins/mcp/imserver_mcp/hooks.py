@@ -20,9 +20,9 @@ from imserver.plugin.messages import Entry, MessageServices
 from imserver.plugin.runtime import BadUrl, PublicRequests, Unreachable
 from imserver.plugin.services import Core
 
+from .declared import Hook, Hooks, What
 from .events import Followers, Subscription, place_of, require_user
 from .protocol import Code, McpError
-from .tables import Hook, Hooks, What
 from .turn import Turn
 
 SECONDS: Final = 10.0

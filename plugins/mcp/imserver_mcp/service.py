@@ -29,10 +29,10 @@ from imserver.plugin.settings import settings_of
 from imserver.plugin.wire import Head, Stream, StreamPath, host_of
 
 from . import events, protocol, resources
+from .declared import McpSettings
 from .hooks import EventHooks
 from .offers import Content, Offer, Source, Tool
 from .protocol import LEGACY, META, VERSIONS, Code, McpError, RpcRefused, Seal, error_response, read_message
-from .settings import McpSettings
 from .tools import TOOLS, USED, permission
 from .turn import InputRequired, RouteRefused, Turn
 

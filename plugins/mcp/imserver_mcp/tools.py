@@ -15,8 +15,8 @@ from imserver.plugin.identity import Buckets, Rate
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.wire import Limit, id_of
 
+from .declared import rules_of
 from .offers import Tool, users_in
-from .settings import rules_of
 from .turn import MOST_CARDS, InputRequired, RouteRefused, Turn
 
 WAIT_SECONDS: Final = 20

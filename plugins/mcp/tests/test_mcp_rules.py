@@ -18,8 +18,8 @@ import pytest
 import yaml
 from conftest import KEY, META, PLUGIN, Site, people, post, question, rpc, running, tool
 from imserver_mcp import FEATURE
+from imserver_mcp.declared import Hook, Hooks, What
 from imserver_mcp.protocol import Code, McpError, Seal, plain_header
-from imserver_mcp.tables import Hook, Hooks, What
 from standardwebhooks import Webhook
 
 from imserver.plugin.storage import Store
