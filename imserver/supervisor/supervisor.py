@@ -194,27 +194,24 @@ class Supervisor(Struct, dict=True, eq=False):
 _READY_SECONDS: Final = 60.0
 
 
-class RollingRestart:
+class RollingRestart(Struct, eq=False):
     """Replaces one child after the other, each when the one before is ready. ``drain`` ends one child."""
 
-    def __init__(
-        self, slots: Sequence[Slot], drain: Callable[[Slot], None], report: Callable[[int, str], None]
-    ) -> None:
-        self._slots = slots
-        self._drain = drain
-        self._report = report
-        self._current: Slot | None = None
-        self.active = False
-        self.generation = 0
+    slots: Sequence[Slot]
+    drain: Callable[[Slot], None]
+    report: Callable[[int, str], None]
+    _current: Slot | None = None
+    active: bool = False
+    generation: int = 0
 
     def begin(self) -> None:
         """Replace all running children, from the next tick on."""
         if self.active:
-            self._report(logging.WARNING, "a rolling restart is already in progress")
+            self.report(logging.WARNING, "a rolling restart is already in progress")
             return
         self.active = True
         self.generation += 1
-        self._report(logging.INFO, f"rolling restart of {len(self._slots)} nodes")
+        self.report(logging.INFO, f"rolling restart of {len(self.slots)} nodes")
 
     def tick(self, now: float) -> None:
         """Continue if the current child is replaced."""
@@ -235,13 +232,13 @@ class RollingRestart:
 
     def _next(self) -> None:
         # Children that are down start with the new settings anyway.
-        old = [slot for slot in self._slots if slot.pid and slot.generation < self.generation]
+        old = [slot for slot in self.slots if slot.pid and slot.generation < self.generation]
         if old:
             self._current = old[0]
-            self._report(
+            self.report(
                 logging.INFO, f"node {old[0].name} (pid {old[0].pid}): draining; {len(old)} to restart"
             )
-            self._drain(old[0])
+            self.drain(old[0])
         else:
             self._end()
 
@@ -249,9 +246,9 @@ class RollingRestart:
         self.active, self._current = False, None
         if failure:
             text = f"rolling restart stopped: {failure}; the other nodes keep running"
-            self._report(logging.ERROR, text)
+            self.report(logging.ERROR, text)
         else:
-            self._report(logging.INFO, "rolling restart: done")
+            self.report(logging.INFO, "rolling restart: done")
 
 
 def preload_modules(config: Config) -> None:

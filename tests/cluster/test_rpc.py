@@ -383,7 +383,7 @@ def test_after_three_questions_without_an_answer_the_next_one_fails_at_once(node
     peer = a.rpc.peers.get(b.lease)
     assert peer is not None
     breaker = peer.control.breaker
-    breaker._random = lambda low, high: 3600.0  # the time to the next attempt, which may be none
+    breaker.uniform = lambda low, high: 3600.0  # the time to the next attempt, which may be none
     for _ in range(3):
         with pytest.raises(PeerUnavailable, match="in time"):
             a.rpc.query(b.lease, "slow", b"", 0.05)

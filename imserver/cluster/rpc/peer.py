@@ -499,31 +499,23 @@ BASE_SECONDS: Final = 0.2
 CAP_SECONDS: Final = 5.0
 
 
-class Breaker:
+class Breaker(Struct, eq=False):
     """Circuit breaker: closed until ``threshold`` failures in a row open it, half open during one probe.
 
     After the n-th failed probe the next one waits a random time between 0 and ``base_seconds`` · 2ⁿ, at most
     :data:`CAP_SECONDS` (full jitter: nodes that lost a peer do not all return at once). Never switches.
     """
 
-    def __init__(
-        self,
-        threshold: int,
-        *,
-        base_seconds: float = BASE_SECONDS,
-        clock: Callable[[], float] = monotonic,
-        uniform: Callable[[float, float], float] = random.uniform,
-    ) -> None:
-        self.closed = True
-        """Whether calls may pass. For hot paths; :meth:`allows` also admits the probe."""
-        self._threshold = threshold
-        self._base = base_seconds
-        self._clock = clock
-        self._random = uniform
-        self._failures = 0
-        self._probes = 0
-        self._probing = False
-        self._retry_at = 0.0
+    threshold: int
+    base_seconds: float = BASE_SECONDS
+    clock: Callable[[], float] = monotonic
+    uniform: Callable[[float, float], float] = random.uniform
+    closed: bool = True
+    """Whether calls may pass. For hot paths; :meth:`allows` also admits the probe."""
+    _failures: int = 0
+    _probes: int = 0
+    _probing: bool = False
+    _retry_at: float = 0.0
 
     def allows(self) -> bool:
         """Whether the caller may continue.
@@ -533,7 +525,7 @@ class Breaker:
         """
         if self.closed:
             return True
-        if self._probing or self._clock() < self._retry_at:
+        if self._probing or self.clock() < self._retry_at:
             return False
         self._probing = True
         return True
@@ -541,7 +533,7 @@ class Breaker:
     @property
     def wait_seconds(self) -> float:
         """Seconds until the next probe; 0 if it may start now, or if the breaker is closed."""
-        return 0.0 if self.closed else max(0.0, self._retry_at - self._clock())
+        return 0.0 if self.closed else max(0.0, self._retry_at - self.clock())
 
     def succeeded(self) -> None:
         """A call or the probe was answered."""
@@ -553,7 +545,7 @@ class Breaker:
         """A call or the probe was not answered. Late failures of earlier calls change nothing."""
         if self.closed:
             self._failures += 1
-            if self._failures >= self._threshold:
+            if self._failures >= self.threshold:
                 self.trip()
         elif self._probing:
             self._probing = False
@@ -566,6 +558,6 @@ class Breaker:
             self._wait()
 
     def _wait(self) -> None:
-        limit = min(CAP_SECONDS, self._base * 2 ** min(self._probes, 30))
+        limit = min(CAP_SECONDS, self.base_seconds * 2 ** min(self._probes, 30))
         self._probes += 1
-        self._retry_at = self._clock() + self._random(0.0, limit)
+        self._retry_at = self.clock() + self.uniform(0.0, limit)
