@@ -24,7 +24,7 @@ _LAZY: Final[Mapping[str, tuple[str, str, str]]] = {
     "bench": ("bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes."),
     "bot": ("imserver_client.bot", "bot", "Make, list and delete bots; set their webhooks."),
     "doctor": ("imserver.operate.doctor", "doctor", "Check machine, database, Redis and public addresses."),
-    "init": ("imserver.commands.init", "init", "Write imserver.yaml with an app, an API key and a secret."),
+    "init": ("imserver.operate.init", "init", "Write imserver.yaml with an app, an API key and a secret."),
     "key": ("imserver.commands.key", "key", "Create, list, show, rotate and revoke API keys."),
     "move": ("imserver.copies.command", "move", "Copy the database to another engine, and compare."),
     "outbox": ("imserver_client.outbox", "outbox", "Push the rows of a table in a PostgreSQL database."),
@@ -230,8 +230,8 @@ def _manual(path: str | None) -> str:
     text = assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
     if path is None:
         return text
-    from imserver.config.yaml import manual_of
     from imserver.node import feature_list
+    from imserver.operate.manual import manual_of
 
     try:
         features = feature_list.load_features(feature_list.load_config(path))

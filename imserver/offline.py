@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import pwd
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import click
-import msgspec
 
 from imserver.auth.observer import Act
 from imserver.auth.principal import ALL_SCOPES, Principal
@@ -33,7 +32,7 @@ from imserver.node.feature_list import (
 from imserver.notify import PushService
 from imserver.process import DataDirectory
 from imserver.storage.store import Store
-from imserver.terminal import fail, read_key, request_json, server_address
+from imserver.terminal import fail
 
 Command = TypeVar("Command", bound=Any)
 
@@ -99,42 +98,6 @@ def key_of_settings(url: str) -> str:
     except ConfigError:
         return ""
     return next((each.key for each in keys if "admin" in each.scopes and not each.apps), "")
-
-
-class ServerApi:
-    """``/api/v1`` of a running server, for commands. What goes wrong ends the command, with one line.
-
-    ``url``: the server's HTTP port; ``""``: :func:`url_of_settings`. ``key_file``: see :func:`read_key`.
-    """
-
-    def __init__(self, url: str, key_file: str | None) -> None:
-        self._url = server_address(url or url_of_settings())
-        self._key = read_key(key_file) or key_of_settings(self._url)
-
-    @staticmethod
-    def options(command: Command) -> Command:
-        """A decorator: the command gets the options ``--url`` and ``--key-file``."""
-        key_file = "File with an API key of the scope admin; - is standard input."
-        url = "The server's HTTP port; by default that of the settings here."
-        command = click.option("--key-file", metavar="FILE", help=key_file)(command)
-        return click.option("--url", default="", metavar="URL", help=url)(command)
-
-    def get(self, path: str, query: Mapping[str, str]) -> Any:
-        """The answer to ``GET /api/v1/{path}``, with the parameters that are not empty."""
-        parameters = urlencode({name: value for name, value in query.items() if value})
-        return self._call("GET", f"{path}?{parameters}", b"")
-
-    def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """The answer to ``POST /api/v1/{path}``."""
-        return self._call("POST", path, msgspec.json.encode(body))
-
-    def _call(self, method: str, path: str, body: bytes) -> Any:
-        status, answer = request_json(self._url, method, f"/api/v1/{path}", self._key, body)
-        if status >= 400:
-            problem = answer if isinstance(answer, dict) else {}
-            hint = "" if status != 401 or self._key else ": set IMSERVER_KEY, or give --key-file"
-            fail(f"{problem.get('code', f'HTTP {status}')}: {problem.get('message', '')}{hint}".rstrip(": "))
-        return answer
 
 
 def record_act(

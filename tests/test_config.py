@@ -17,7 +17,6 @@ from imserver.config.declared import about
 from imserver.config.load import _parse, dump
 from imserver.config.settings import Config, KeySettings, app_settings_of, settings_of
 from imserver.config.values import RENAMED, ConfigError, Declarations
-from imserver.config.yaml import manual_of
 from imserver.dialects.pusher.declared import pusher_of
 from imserver.errors import StartError
 from imserver.messages.declared import AppRetention, RetentionSettings
@@ -29,6 +28,7 @@ from imserver.node.feature_list import (
     load_features,
     load_with_locations,
 )
+from imserver.operate.manual import manual_of
 from imserver.process import DataDirectory
 from tests.features import DECLARED
 

@@ -67,7 +67,7 @@ IMPORTERS = {
     "flask": ("node/flask_app.py", "http/", "features/"),
     "werkzeug": ("node/flask_app.py", "http/", "features/"),
     "click": (
-        *("cli.py", "commands/", "copies/", "operate/", "offline.py", "terminal.py"),
+        *("cli.py", "commands/", "copies/", "operate/", "offline.py", "plugin/commands.py", "terminal.py"),
         *("features/accounts/command.py", "features/invitations/command.py", "features/webhooks/command.py"),
         *("features/keys/command.py", "dialects/centrifuge/migration.py"),
         *("features/refusals/command.py", "features/audit/command.py", "features/safety/command.py"),

@@ -1,1 +1,1 @@
-"""For whoever runs a server: `imserver doctor`, and `check-config --production`. No node imports it."""
+"""For whoever runs a server: `imserver init`, `doctor`, parts of `check-config`. No node imports it."""

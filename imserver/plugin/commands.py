@@ -1,12 +1,25 @@
 """The face: commands of ``imserver``, which no node imports."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
+from urllib.parse import urlencode
 
+import click
+import msgspec
 from msgspec import Struct
 
 from imserver.config.yaml import read_yaml, write_yaml
-from imserver.offline import ServerApi, key_for, opened, push_services_of, record_act, settings_options
-from imserver.terminal import fail, table
+from imserver.offline import (
+    Command,
+    key_for,
+    key_of_settings,
+    opened,
+    push_services_of,
+    record_act,
+    settings_options,
+    url_of_settings,
+)
+from imserver.terminal import fail, read_key, request_json, server_address, table
 
 __all__ = [
     "Finding",
@@ -31,3 +44,39 @@ class Finding(Struct, frozen=True):
     found: str
     meaning: str = ""
     mend: str = ""
+
+
+class ServerApi:
+    """``/api/v1`` of a running server, for commands. What goes wrong ends the command, with one line.
+
+    ``url``: the server's HTTP port; ``""``: :func:`url_of_settings`. ``key_file``: see :func:`read_key`.
+    """
+
+    def __init__(self, url: str, key_file: str | None) -> None:
+        self._url = server_address(url or url_of_settings())
+        self._key = read_key(key_file) or key_of_settings(self._url)
+
+    @staticmethod
+    def options(command: Command) -> Command:
+        """A decorator: the command gets the options ``--url`` and ``--key-file``."""
+        key_file = "File with an API key of the scope admin; - is standard input."
+        url = "The server's HTTP port; by default that of the settings here."
+        command = click.option("--key-file", metavar="FILE", help=key_file)(command)
+        return click.option("--url", default="", metavar="URL", help=url)(command)
+
+    def get(self, path: str, query: Mapping[str, str]) -> Any:
+        """The answer to ``GET /api/v1/{path}``, with the parameters that are not empty."""
+        parameters = urlencode({name: value for name, value in query.items() if value})
+        return self._call("GET", f"{path}?{parameters}", b"")
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The answer to ``POST /api/v1/{path}``."""
+        return self._call("POST", path, msgspec.json.encode(body))
+
+    def _call(self, method: str, path: str, body: bytes) -> Any:
+        status, answer = request_json(self._url, method, f"/api/v1/{path}", self._key, body)
+        if status >= 400:
+            problem = answer if isinstance(answer, dict) else {}
+            hint = "" if status != 401 or self._key else ": set IMSERVER_KEY, or give --key-file"
+            fail(f"{problem.get('code', f'HTTP {status}')}: {problem.get('message', '')}{hint}".rstrip(": "))
+        return answer

@@ -223,7 +223,7 @@ def test_files_that_everybody_may_read_are_found(tmp_path: Path) -> None:
 def test_a_file_with_any_secret_is_found(tmp_path: Path, changes: dict[str, Any]) -> None:
     file = tmp_path / "my.yaml"
     file.touch(0o644)
-    config = changed({"api": {"keys": ()}, **changes})
+    config = changed({"api": {"keys": ()}, "app": {"http_url": "https://im.example.org"}, **changes})
     assert "configuration file" in open_settings(config, file=str(file))
     assert "configuration file" not in open_settings(changed({"api": {"keys": ()}}), file=str(file))
 
