@@ -51,8 +51,6 @@ LAYERS = (
 )
 
 PRIVILEGE = Path(__file__).with_name("privilege.txt")
-# Lists of `Core`, beside `FeatureParts`, that the messenger alone adds to.
-LISTS_OF_CORE = ("on_drain", "on_join")
 
 # The load tool and the client are packages of their own. The server imports neither: its command line names
 # their commands, by strings.
@@ -217,13 +215,14 @@ def names_of_the_privilege() -> list[str]:
         for name, _ in imported(module)
         if own_layer(name) not in {None, "messages", "plugin"} and name not in names_of_the_face()
     }
-    names |= {f"core.core.Core.{name}" for module in messenger for name in lists_of_core(module)}
     return sorted(names)
 
 
-def test_no_feature_adds_to_the_lists_of_the_core() -> None:
-    folders = (PACKAGE / "features", PACKAGE / "dialects", ROOT / "plugins")
-    assert [module for folder in folders for module in folder.rglob("*.py") if lists_of_core(module)] == []
+def test_nobody_reaches_into_the_core_to_change_it() -> None:
+    change = re.compile(r"\b(core|base)(\.\w+)+((\[\w+\])? \+?= |\.(append|insert|extend)\()")
+    folders = (PACKAGE / "messages", PACKAGE / "features", PACKAGE / "dialects", ROOT / "plugins")
+    modules = [module for folder in folders for module in folder.rglob("*.py") if "tests" not in module.parts]
+    assert [module for module in modules if change.search(module.read_text(encoding="utf-8"))] == []
 
 
 @cache
@@ -235,12 +234,6 @@ def names_of_the_face() -> frozenset[str]:
         exported = getattr(face, "__all__", ())
         names |= {name for name, _ in imported(module) if name.rpartition(".")[2] in exported}
     return frozenset(names)
-
-
-def lists_of_core(module: Path) -> list[str]:
-    """Which of :data:`LISTS_OF_CORE` a module names."""
-    text = module.read_text(encoding="utf-8")
-    return [name for name in LISTS_OF_CORE if f"core.{name}" in text]
 
 
 def test_no_imports_run_in_a_circle() -> None:

@@ -165,13 +165,13 @@ class Keys:
             self._resolve_all()
         return bool(changes.keys) and self.close()
 
-    def app_changed(self, tenant: Tenant) -> None:
+    def changed(self, tenant: Tenant) -> None:
         """Resolve the apps of the keys again: a new or changed app may have become an alias, or ceased to
         be."""
         if tenant.name in self._named:
             self._resolve_all()
 
-    def app_deleted(self, app: str) -> None:
+    def deleted(self, app: str) -> None:
         """An app was deleted: it may have been an alias."""
         if app in self._named:
             self._resolve_all()

@@ -82,8 +82,11 @@ class Logins(Struct, dict=True, eq=False):
         self._ends = self._expiry.ends
         self.bare_dialects: set[str] = set()
         """Names of the dialects whose tokens need neither ``app`` nor ``exp``."""
-        self.entrances: list[Entrance] = []
-        """Filled before :meth:`prepare`."""
+        self._entrances: list[Entrance] = []
+
+    def add_entrance(self, entrance: Entrance) -> None:
+        """Let users in by what a feature checks. Called before :meth:`prepare`."""
+        self._entrances.append(entrance)
 
     # --- before a login -------------------------------------------------------------------------------------
 
@@ -487,7 +490,7 @@ class Logins(Struct, dict=True, eq=False):
         return Rule(tenant, keys, self.keys.demo, has_entrance, is_observed)
 
     def _entrances_of(self, tenant: Tenant) -> str:
-        return "; ".join(filter(None, (entrance(tenant) for entrance in self.entrances)))
+        return "; ".join(filter(None, (entrance(tenant) for entrance in self._entrances)))
 
     def _take(self, rule: Rule) -> Rule:
         known = self._rules.get(rule.name)

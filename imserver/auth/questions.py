@@ -277,8 +277,7 @@ class NoReviews(Reviews):
             return
         for tenant in tenants.all():
             self._learn(tenant)
-        tenants.on_change.append(self._learn)
-        tenants.on_delete.append(self.apps.discard)
+        tenants.report_to(self.apps.discard, self._learn)
 
     def _learn(self, tenant: Tenant) -> None:
         change = self.apps.add if tenant.webhook.review_url else self.apps.discard

@@ -117,12 +117,19 @@ class Tenants:
         """Apps in which pushes to users are publications to channels with a history. Read-only outside."""
         self._created: dict[str, int] = {}
         """Stored app → when it was created."""
-        self.on_change: list[Callable[[Tenant], object]] = []
-        """Called with each new or changed app, after it is in effect. Must not switch."""
-        self.on_delete: list[Callable[[str], object]] = []
-        """Called with the name of each deleted app, after nothing finds it any more; must not switch."""
+        self._on_change: list[Callable[[Tenant], object]] = []
+        self._on_delete: list[Callable[[str], object]] = []
         self.reload(config)
         store.on_changes.append(self._learn)
+
+    def report_to(
+        self, deleted: Callable[[str], object], changed: Callable[[Tenant], object] | None = None
+    ) -> None:
+        """From now on call these functions, which must not switch: with the name of each deleted app, after
+        nothing finds it any more, and with each new or changed app, after it is in effect."""
+        self._on_delete.append(deleted)
+        if changed is not None:
+            self._on_change.append(changed)
 
     def reload(self, config: Config) -> None:
         """Replace the configured apps by those of ``config``. Sessions stay logged in."""
@@ -351,7 +358,7 @@ class Tenants:
             return
         self.aliases.pop(name, None)
         self.history_apps.discard(name)
-        for listener in self.on_delete:
+        for listener in self._on_delete:
             try:
                 listener(name)
             except Exception:
@@ -370,7 +377,7 @@ class Tenants:
         if self._hub is not None and not tenant.same_as:
             self._hub.open(tenant.name, tenant.policy)
             self._hub.set_policy(tenant.name, tenant.policy, tenant.wants_accounts(tenant.name))
-        for notify in self.on_change:
+        for notify in self._on_change:
             try:
                 notify(tenant)
             except Exception:  # one app that fails must not hide the changes of the others
@@ -405,8 +412,7 @@ class AppSecrets(Struct, dict=True, eq=False):
 
     def __post_init__(self) -> None:
         self._secrets: dict[str, bytes] = {}
-        self.tenants.on_change.append(self.changed)
-        self.tenants.on_delete.append(self.deleted)
+        self.tenants.report_to(self.deleted, self.changed)
 
     @staticmethod
     def read(setting: str, given: SecretSettings) -> bytes:

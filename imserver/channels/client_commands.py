@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 from weakref import ref
 
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -57,6 +57,8 @@ class _Requester(Struct, frozen=True):
 class ChannelAnswers(ABC):
     """How a dialect answers the commands on channels. Its calls never switch, but for :meth:`presence`."""
 
+    dialect: ClassVar[str]
+
     @abstractmethod
     def state_of(self, connection: Connection) -> DialectState:
         """The state of a connection that subscribes."""
@@ -100,7 +102,7 @@ class ChannelAnswers(ABC):
 
 
 class ChannelCommands(Struct, dict=True, eq=False):
-    """Carries out the commands on channels. ``answers``: dialect → how it answers. Dialects add theirs."""
+    """Carries out the commands on channels. ``answers``: dialect → how it answers."""
 
     channels: Channels
     logins: Logins

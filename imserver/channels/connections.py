@@ -121,10 +121,7 @@ class Connections(Struct, dict=True, eq=False):
         """See :meth:`ConnectionTable.secret_of`."""
         self.find = self.table.find
         """See :meth:`ConnectionTable.find`."""
-        self.on_join: list[Callable[[Connection, str, bytes, bool, Position | None], None]] = []
-        """Called with (connection, channel, the ``about`` of the call, whether it is new there, the position
-        after which it receives publications) on the connection's node when it has joined by :meth:`join`,
-        before that returns. Without a position it may switch. Append."""
+        self._on_join: list[Callable[[Connection, str, bytes, bool, Position | None], object]] = []
         self.unreached = 0
         """Pushes from other nodes to connections that had ended."""
         self._rows: dict[str, tuple[type, Callable[[Any, str], Any], Any, Any]] = {
@@ -134,6 +131,12 @@ class Connections(Struct, dict=True, eq=False):
         }
         """Kind of a query → its type, what answers it for one connection of this node, the type of the
         answers, and the answer for a connection whose node does not answer."""
+
+    def report_to(self, joined: Callable[[Connection, str, bytes, bool, Position | None], object]) -> None:
+        """From now on call this when a connection of this node has joined by :meth:`join`, before that
+        returns: with it, the channel, the ``about`` of the call, whether it is new there, and the position
+        after which it receives publications. Without a position it may switch."""
+        self._on_join.append(joined)
 
     def add_to(self, queries: NodeQueries) -> None:
         """Answer the queries of other nodes."""
@@ -229,7 +232,7 @@ class Connections(Struct, dict=True, eq=False):
             return Joined.UNKNOWN
 
         def joined(new: bool, position: Position | None) -> None:
-            for listener in self.on_join:
+            for listener in self._on_join:
                 listener(connection, channel, query.about, new, position)
 
         try:

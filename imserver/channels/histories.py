@@ -97,6 +97,10 @@ class ChannelHistories:
         self._history = history
         self.stored: StoredHistory = NoStoredHistory()
 
+    def store_in(self, stored: StoredHistory) -> None:
+        """From now on ask it for the histories of stored channels."""
+        self.stored = stored
+
     def retain(self, app: str, what: Publication, options: ChannelSettings, key: str) -> Publication:
         """Store a publication to a channel with a history. On a lone node this never switches, so numbers
         have the order of delivery."""

@@ -284,16 +284,10 @@ class ChannelMembers:
         self, here: NodeParts, others: OtherNodes | None = None, registrar: Registrar | None = None
     ) -> None:
         self.membership = ChannelMembership()
-        self.on_left: list[Callable[[Connection, tuple[str, ...]], None]] = []
-        """Called with a connection that has ended, or that the server has unsubscribed (it is open), and the
-        names of these channels, in a greenlet that may switch. It is no member any more; ``app``, ``user``
-        and ``dialect_state`` are as they were. Append."""
-        self.on_joined: list[OnMember] = []
-        """Called with each new member, the channel, and whether it is the first one on all nodes. Must not
-        switch. Append."""
-        self.on_parted: list[OnMember] = []
-        """Called with each connection that is no member any more, the channel, and whether it was the last
-        one on this node. Must not switch. Append."""
+        self.on_left: list[Callable[[Connection, tuple[str, ...]], object]] = []
+        """See :meth:`report_to`."""
+        self._on_joined: list[OnMember] = []
+        self._on_parted: list[OnMember] = []
         self._hub = here.hub
         self._fanout = here.fanout
         self._connections = here.table
@@ -327,13 +321,40 @@ class ChannelMembers:
                 raise ChannelRefused("full", f"the app has {limit} channels on this node, which is its limit")
         return self.membership.join(hub_app, channel, connection)
 
+    def report_to(
+        self,
+        joined: OnMember | None = None,
+        parted: OnMember | None = None,
+        emptied: Callable[[str, str], object] | None = None,
+        left: Callable[[Connection, tuple[str, ...]], object] | None = None,
+    ) -> None:
+        """From now on call these functions.
+
+        ``joined``: with each new member, the channel, and whether it is the first one on all nodes. Must not
+        switch. ``parted``: with each connection that is no member any more, the channel, and whether it was
+        the last one on this node. Must not switch. ``emptied``: with app and channel when no node has a
+        member any more, on the node that had the last ones. Must not switch. ``left``: with a connection that
+        has ended, or that the server has unsubscribed (it is open), and the names of these channels, in a
+        greenlet that may switch. It is no member any more; ``app``, ``user`` and ``dialect_state`` are as
+        they were.
+        """
+        self._on_joined += filter(None, (joined,))
+        self._on_parted += filter(None, (parted,))
+        if emptied is not None and self._registrar is not None:
+            self._registrar.on_empty.append(emptied)
+        elif emptied is not None:
+            self._on_parted.append(
+                lambda connection, channel, is_last: is_last and emptied(connection.app or "", channel)
+            )
+        self.on_left += filter(None, (left,))
+
     def report_join(self, channel: LocalChannel, connection: Connection) -> None:
         """Let the registry and the listeners know a new member. Publications that begin after the return
         reach it, from any node. May switch."""
         is_first = len(channel.members) == 1
         if self._registrar is not None:
             is_first = self._registrar.joined(channel.app.name, channel.name, new=True) and is_first
-        for listener in self.on_joined:
+        for listener in self._on_joined:
             listener(connection, channel.name, is_first)
 
     def await_report(self, connection: Connection, channel: str) -> None:
@@ -352,7 +373,7 @@ class ChannelMembers:
     def _parted(self, connection: Connection, channel: LocalChannel) -> None:
         if self._registrar is not None:
             self._registrar.changed(channel.app.name, channel.name)
-        for listener in self.on_parted:
+        for listener in self._on_parted:
             listener(connection, channel.name, not channel.members)
 
     def leave_all(self, connection: Connection) -> tuple[str, ...]:

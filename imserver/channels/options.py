@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -39,7 +39,7 @@ def check_known(options: ChannelSettings) -> None:
         raise ChannelRefused("unknown", "the app has no channels of this namespace")
 
 
-class MembersOfGroups(Protocol):
+class MembersOfGroups:
     """The members of groups: they receive pushes to their group, and may subscribe to channels whose names
     have its id. Both methods may switch, and raise StorageUnavailable. Without the messenger there are no
     groups."""
@@ -53,10 +53,6 @@ class MembersOfGroups(Protocol):
         return ()
 
 
-class NoMembersOfGroups(MembersOfGroups):
-    """Of a node without the messenger."""
-
-
 class ChannelOptions:
     """The options of the channels of all apps. Never switches. ``settings``: app → its settings.
     ``history_apps``: see :class:`imserver.auth.tenants.Tenants`."""
@@ -68,8 +64,8 @@ class ChannelOptions:
         self.history_apps = history_apps
         self.names: dict[str, ChannelNames] = {}
         """App → meaning of the names of its channels, besides its settings. Others call :meth:`set_names`."""
-        self.groups: MembersOfGroups = NoMembersOfGroups()
-        """Who is in the group that a name has. The messenger sets it."""
+        self.groups: MembersOfGroups = MembersOfGroups()
+        """Who is in the group that a name has."""
 
     def set_names(self, app: str, names: ChannelNames | None) -> None:
         """Set what the names of the channels of an app mean; None: nothing besides its settings. Never

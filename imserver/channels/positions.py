@@ -42,11 +42,17 @@ class OrderedDelivery:
         self._expel = expel
         self.accept_stream: Callable[[str, Event], bool] = _is_end
         """Called with a publication that is a piece or the end of a streamed message of an app: whether
-        subscribers receive it. Never switches. The messenger sets it. Without it, they receive the ends that
+        subscribers receive it. Never switches. Without the messenger, they receive the ends that
         other nodes publish: these are whole."""
         self.subscribed: Callable[[Connection, str], None] = lambda _connection, _channel: None
         """Called when a new subscriber of a channel has its answer, to send it the open messages so far.
-        Never switches. The messenger sets it."""
+        Never switches."""
+
+    def report_to(
+        self, accept_stream: Callable[[str, Event], bool], subscribed: Callable[[Connection, str], None]
+    ) -> None:
+        """From now on call these functions, and no others."""
+        self.accept_stream, self.subscribed = accept_stream, subscribed
 
     # --- new members ----------------------------------------------------------------------------------------
 

@@ -55,8 +55,7 @@ class Registrar:
         """Channels whose first subscription is being registered."""
         self._wake = Signal()
         self.on_empty: list[Callable[[str, str], object]] = []
-        """Called with (app, channel) when this node had the last members of a channel on all nodes. Must not
-        switch. Append."""
+        """See :meth:`imserver.channels.members.ChannelMembers.report_to`."""
         self._greenlet: gevent.Greenlet[..., None] | None = None
 
     def is_reported(self, app: str, channel: str) -> bool:

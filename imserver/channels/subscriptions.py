@@ -84,7 +84,7 @@ class ChannelSubscriptions(Struct, dict=True, eq=False):
     def __post_init__(self) -> None:
         self._hub = self.here.hub
         self._fanout = self.here.fanout
-        self.members.on_parted.append(self._parted)
+        self.members.report_to(parted=self._parted)
 
     def join(self, app: str, channel: str, connection: Connection) -> bool:
         """Put a connection into a channel. Publications that begin after the return reach it, from any node.
@@ -350,6 +350,6 @@ def build_channels(
     ordered = OrderedDelivery(here.fanout, history, partial(members.expel, code=INSUFFICIENT_STATE))
     publishing = ChannelPublishing(here, options, histories, ordered, nodes)
     notices = ChannelNotices(here, options, publishing)
-    members.on_left.append(notices.announce_leaves)
+    members.report_to(left=notices.announce_leaves)
     subscriptions = ChannelSubscriptions(here, members, options, histories, ordered, notices)
     return Channels(members, options, histories, ordered, publishing, notices, subscriptions)

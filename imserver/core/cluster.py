@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import ceil
 from time import monotonic, time
+
+import gevent
 
 from imserver.auth.login import Logins
 from imserver.auth.tenants import Tenants
@@ -47,6 +49,7 @@ from imserver.storage.store import Store
 
 log = logging.getLogger(__name__)
 
+_JOIN_SECONDS = 1.0
 _FLUSH_SECONDS = 2.0
 _DATABASE_SECONDS = 10.0
 """Time for a node to find a database that another node has just created, and to publish its id."""
@@ -128,6 +131,7 @@ class ClusterMember:
             registrar=self.registrar,
             rerouting=rerouting,
         )
+        self._on_join: list[Callable[[OtherNodes], object]] = []
         messages.handle(
             {
                 ToUser: rerouting.deliver,
@@ -143,6 +147,11 @@ class ClusterMember:
                 ChannelsUnsettled: lambda message: channel_nodes.peer_unsettled(message.epoch),
             }
         )
+
+    def report_to(self, joined: Callable[[OtherNodes], object]) -> None:
+        """From now on call this when this node has joined its cluster, before clients connect. It may switch,
+        and has a second for it."""
+        self._on_join.append(joined)
 
     def start(self, public_ws_url: str, port: int, only_local: bool, features: Iterable[str]) -> None:
         """Join the cluster: when this returns, live nodes know this one and forward to it.
@@ -196,6 +205,9 @@ class ClusterMember:
             _, missing = self._rpc.query_all(peers, "hello", encode(lease), config.cluster.rpc_seconds)
             for node in missing:
                 log.warning("peer %s: no answer to the hello of this node", node)
+        # A dead node that still has a lease must not hold up the start.
+        for call in self._on_join:
+            gevent.spawn(call, self.others).join(_JOIN_SECONDS)
 
     def _hello(self, lease: Lease) -> bool:
         if lease.fingerprint not in self._fingerprints:

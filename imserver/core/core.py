@@ -17,10 +17,11 @@ from imserver.auth.observer import Denials, Observer, observer_of, report_comman
 from imserver.auth.questions import AccountLookup, BackEnds, NoReviews, Relations, Reviews
 from imserver.auth.rates import SenderRates
 from imserver.auth.tenants import AppObjection, Tenants
-from imserver.channels.client_commands import ChannelCommands
+from imserver.channels.client_commands import ChannelAnswers, ChannelCommands
 from imserver.channels.connections import Connections
 from imserver.channels.consent import ChannelConsent
 from imserver.channels.members import ChannelMembers, NodeParts
+from imserver.channels.options import MembersOfGroups
 from imserver.channels.subscriptions import build_channels
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries, Overview, StateQuery
@@ -36,7 +37,6 @@ from imserver.core.services import (
     NetworkServices,
     NodeState,
     OnEnded,
-    OnForgotten,
     PushServices,
     SessionServices,
     StorageServices,
@@ -54,6 +54,7 @@ from imserver.protocol.dialect import Dialect, Readers
 from imserver.push.idempotency import Idempotency
 from imserver.push.pending import PendingPushes
 from imserver.push.push import LocalReach, Publishing, Pushes
+from imserver.push.targets import StoredPushes
 from imserver.push.user_channels import UserChannels
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
 from imserver.sessions.presence import Presence
@@ -62,7 +63,7 @@ from imserver.storage.contract import Erasure, programs_of, tables_of
 from imserver.storage.erasures import PURPOSE, Erasures, new_name
 from imserver.storage.store import Store
 from imserver.storage.tables import OF_CORE, StoreTables
-from imserver.transport.connection import Connection, Serve
+from imserver.transport.connection import Serve
 from imserver.transport.dispatch import CommandTable
 from imserver.transport.gate import Opened
 from imserver.transport.stream import StreamPath
@@ -149,10 +150,6 @@ class Core:
         self.draining: Draining
         self.overview: Overview
         """State and metrics of all nodes."""
-        self.on_join: list[Callable[[], object]] = []
-        """Called when this node has joined its cluster, before clients connect. They may switch."""
-        self.on_drain: list[Callable[[], object]] = []
-        """Called when the servers have drained, before the connections of clients end."""
 
     @property
     def node_name(self) -> str:
@@ -198,13 +195,13 @@ class Core:
             self.member = ClusterMember(links, base, identity.logins)
             targets = self.member.targets
         self.sessions = targets.sessions
-        identity.tenants.on_delete.append(self.sessions.sessions.close_app)
+        identity.tenants.report_to(self.sessions.sessions.close_app)
         self.network.dispatcher.add(self.sessions.sessions.rows())
         self.push = self._make_push(targets)
         self.denials = self._make_denials()
         self.channels = self._make_channels(targets)
         self._hear_of_connections()
-        self.draining = Draining(self.node, self.network, self.push, self.on_drain, config)
+        self.draining = Draining(self.node, self.network, self.push, config)
         self.status = self._make_status()
         self.overview = self._make_overview()
 
@@ -233,11 +230,22 @@ class Core:
         """Add the parts of a feature."""
         network = self.network
         self.features[name] = feature
-        self._services += feature.services
+        for service in feature.services:
+            self._services.append(service)
+            self._ask(service)
         network.dispatcher.add(feature.commands)
         network.ended.extend(feature.ended)
         network.opened.update(feature.opened)
         network.sweep.checks.update(feature.checks)
+
+    def _ask(self, service: object) -> None:
+        """From now on ask a service of a feature what it answers."""
+        if isinstance(service, MembersOfGroups):
+            self.channels.channels.options.groups = service
+        if isinstance(service, StoredPushes):
+            self.push.publishing.stored_pushes = service
+        if isinstance(service, ChannelAnswers):
+            self.channels.commands.answers[service.dialect] = service
 
     def prepare(self) -> None:
         """Read the settings of all apps. Raises StartError."""
@@ -307,7 +315,7 @@ class Core:
         policies = {
             name: tenant.policy_of(name) for name, tenant in config.apps.items() if not tenant.same_as
         }
-        hub = Hub(policies, network.context.connections, _call_each(network.forgotten))
+        hub = Hub(policies, network.context.connections)
         fanout = Fanout(hub, network.flusher, self.node.metrics, config.hub.notice_members)
         tenants = Tenants(config, store, hub, self._objection, self.declared)
         keys = Keys(config, tenants.resolve)
@@ -355,8 +363,8 @@ class Core:
         )
         allowed = AllowLists()
         allowed.learn(tenants.all())
-        tenants.on_change += [keys.app_changed, logins.changed, allowed.changed]
-        tenants.on_delete += [keys.app_deleted, logins.deleted, allowed.deleted]
+        for service in (keys, logins, allowed):
+            tenants.report_to(service.deleted, service.changed)
         return IdentityServices(
             tenants=tenants,
             keys=keys,
@@ -384,7 +392,7 @@ class Core:
             node_messages=self.cluster.node_messages,
         )
         # After the sessions were closed: what they have not acknowledged becomes pending pushes.
-        self.identity.tenants.on_delete.append(pending.forget)
+        self.identity.tenants.report_to(pending.forget)
         publishing = Publishing(
             reach=targets.reach,
             channels=targets.channels,
@@ -427,7 +435,7 @@ class Core:
                 self.sessions.sessions.ended,
             )
         )
-        network.forgotten.extend((members.leave_all,))
+        self.sessions.hub.report_to(members.leave_all)
 
     def _make_status(self) -> NodeStatus:
         return NodeStatus(
@@ -458,14 +466,6 @@ class Core:
         return overview
 
 
-def _call_each(listeners: Sequence[OnForgotten]) -> OnForgotten:
-    def call(connection: Connection) -> None:
-        for listener in listeners:
-            listener(connection)
-
-    return call
-
-
 def _no_cluster(config: Config, node: NodeState, ids: ConnectionIds) -> ClusterServices:
     """Nobody else is there. The registry only has the lease, for operators."""
     lease = Lease(
@@ -487,7 +487,7 @@ def _build_alone(base: Foundation, logins: Logins) -> TargetServices:
     sessions = Sessions(hub, fanout, metrics, logins, base.storage.store)
     reach = LocalReach(idempotency, fanout, metrics)
     history = LocalHistory(base.config.limits.history_bytes, hub.member_count)
-    tenants.on_delete.append(history.forget)
+    tenants.report_to(history.forget)
     here = NodeParts(hub, fanout, metrics, table, tenants.by_name.get, tenants.history_apps)
     channels = build_channels(here, ChannelMembers(here), history)
     presence = Presence(hub, table, registry)

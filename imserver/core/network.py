@@ -4,7 +4,7 @@ takes the clients off a node: at its end, and while an operator wants none there
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
@@ -85,7 +85,6 @@ def build_network(config: Config, node: NodeState) -> NetworkServices:
         dispatcher=Dispatcher(node.metrics),
         opened={},
         ended=ended,
-        forgotten=[],
     )
 
 
@@ -105,14 +104,22 @@ _CLOSES_PER_TURN: Final = 200
 
 
 class Draining(Struct, frozen=True):
-    """Closes the clients of this node. ``on_drain``: called before that, while the node is drained. Owner of
-    :attr:`NodeState.drained`."""
+    """Closes the clients of this node. Owner of :attr:`NodeState.drained`."""
 
     node: NodeState
     network: NetworkServices
     push: PushServices
-    on_drain: Sequence[Callable[[], object]]
     config: Config
+    _before: list[Callable[[], object]] = []
+
+    def report_to(self, drained: Callable[[], object]) -> None:
+        """From now on call this when the servers have drained, before the connections of clients end."""
+        self._before.append(drained)
+
+    def end_work(self) -> None:
+        """Let features end what they do for clients. Switches."""
+        for call in self._before:
+            call()
 
     def close_clients(self) -> None:
         """Close all clients with 1001, spread over time so that they do not all reconnect at once. Pushes
@@ -137,8 +144,7 @@ class Draining(Struct, frozen=True):
         if not node.drained:
             return
         self.network.gate.full = True
-        for call in self.on_drain:
-            call()
+        self.end_work()
         self._await_returns(RETURN_SECONDS)
         self._close(lambda: node.drained)
         if node.drained:

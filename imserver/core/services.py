@@ -57,16 +57,13 @@ TemporaryValues: TypeAlias = "LocalValues | RedisRegistry"
 OnEnded = Callable[[Connection, int], None]
 """Called with each connection that has ended, and its close code. Never switches."""
 
-OnForgotten = Callable[[Connection], object]
-"""Called with each session that is no longer addressed, while its connection stays open. Never switches."""
-
 
 class NodeState:
     """Owner of what changes about a node as a whole.
 
     Features read ``version``, ``started_at`` (Unix seconds), ``http_port`` and ``ws_port``. They log requests
     that they answer themselves with ``request_log``, and count what somebody pays for in buckets of
-    ``buckets.make``. They append structs of numbers to ``counters``, which the state of the node shows.
+    ``buckets.make``.
     """
 
     def __init__(self, config: Config, request_log: RequestLog) -> None:
@@ -76,7 +73,7 @@ class NodeState:
         self.metrics = Metrics()
         self.data = DataDirectory(config.server.data_dir, shared=config.clustered)
         self.counters: list[Struct] = []
-        """Numbers of features since the start, for its state."""
+        """See :meth:`show`."""
         self.buckets = BucketList()
         """What is counted for whom, so that it can be found and lifted."""
         self.life: Literal["starts", "serves", "stops"] = "starts"
@@ -92,6 +89,10 @@ class NodeState:
         self.ws_port = config.app.websocket_port
         self._settings = config.server
         self._secret = Secret(b"")
+
+    def show(self, counters: Struct) -> None:
+        """From now on show these numbers of a feature since the start in the state of the node."""
+        self.counters.append(counters)
 
     def start(self) -> Secret:
         """Take the data folder. Returns the common secret of all nodes. Raises StartError."""
@@ -124,7 +125,7 @@ class NetworkServices(Struct, frozen=True):
     proxy, and run a command for a connection with ``dispatcher.run``. The rest is for the core.
 
     ``sweep`` closes silent connections. ``outgoing``: requests to the outside. ``opened``: dialect → its
-    function for new connections. ``ended`` and ``forgotten`` are called in their order.
+    function for new connections. ``ended`` are called in their order.
     """
 
     proxies: TrustedProxies
@@ -138,7 +139,6 @@ class NetworkServices(Struct, frozen=True):
     dispatcher: Dispatcher
     opened: dict[str, Opened]
     ended: list[OnEnded]
-    forgotten: list[OnForgotten]
 
 
 class StorageServices(Struct, frozen=True):

@@ -74,24 +74,24 @@ class App(Struct, eq=False):
 
 
 class Hub:
-    """All apps of this node. Owner of the session fields of connections (app, user, device).
+    """All apps of this node. Owner of the session fields of connections (app, user, device)."""
 
-    ``on_forgotten`` is called with a session that is no longer addressed but stays connected. It must not
-    switch.
-    """
-
-    def __init__(
-        self,
-        policies: Mapping[str, str],
-        connections: set[Connection],
-        on_forgotten: Callable[[Connection], object],
-    ) -> None:
+    def __init__(self, policies: Mapping[str, str], connections: set[Connection]) -> None:
         self.apps = {name: App(name, policy) for name, policy in policies.items()}
         """Apps by name. Only the hub changes it."""
         self._connections = connections
-        self._on_forgotten = on_forgotten
+        self._on_forgotten: list[Callable[[Connection], object]] = []
         self.now = int(time())
         """Unix seconds, set by the node. All logins of a second share this object."""
+
+    def report_to(self, forgotten: Callable[[Connection], object]) -> None:
+        """From now on call this with each session that is no longer addressed, while its connection stays
+        open. It must not switch. The last function is called first: what it uses ends after it."""
+        self._on_forgotten.insert(0, forgotten)
+
+    def _forgotten(self, connection: Connection) -> None:
+        for listener in self._on_forgotten:
+            listener(connection)
 
     def open(self, name: str, policy: str, is_registered: bool = True) -> App:
         """Return the app of this name and create it if needed. An existing app keeps its policy.
@@ -186,12 +186,12 @@ class Hub:
         """Stop addressing a session. It is still answered. Its end takes nobody offline."""
         self.leave(connection)
         connection.state = CONNECTION_TRANSITIONS[connection.state][FORGET]
-        self._on_forgotten(connection)
+        self._forgotten(connection)
 
     def detach(self, connection: Connection) -> bool:
         """End a session but keep its connection. True if this takes its user offline."""
         went_offline = self.leave(connection)
-        self._on_forgotten(connection)
+        self._forgotten(connection)
         connection.state = CONNECTION_TRANSITIONS[connection.state][LEAVE]
         connection.app = connection.user = None
         connection.device, connection.since = "", 0
@@ -211,7 +211,7 @@ class Hub:
             for older in entry if isinstance(entry, list) else (entry,):
                 if older is not connection:
                     older.state = CONNECTION_TRANSITIONS[older.state][FORGET]
-                    self._on_forgotten(older)
+                    self._forgotten(older)
         elif isinstance(entry, list):
             entry.append(connection)
         else:

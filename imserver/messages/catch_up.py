@@ -138,12 +138,8 @@ class CatchUp(Struct, dict=True, eq=False):
         free = log_subscription is None or isinstance(log_subscription, PendingLogSubscription)
         return connection.is_addressed and free
 
-    def ended(self, connection: Connection, _code: int) -> None:
-        """A connection has ended. Never switches."""
-        self.forget(connection)
-
-    def forget(self, connection: Connection) -> None:
-        """A connection no longer follows the log. Never switches."""
+    def forget(self, connection: Connection, _code: int = 0) -> None:
+        """A connection no longer follows the log, or has ended. Never switches."""
         log_subscription, app = connection.log_subscription, connection.app
         if log_subscription is not None and app is not None:
             self.log_subscriptions.followers.leave_all(app, connection)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 from imserver.clock import every
 from imserver.config.settings import Config, settings_of
@@ -27,23 +26,26 @@ from imserver.messages.streamed import ConversationStreams, StreamedTexts
 from imserver.messages.streamed_messages import ChannelStreams, StreamedMessages
 from imserver.storage.contract import Erasure
 from imserver.storage.store import Store
+from imserver.transport.dispatch import CommandTable
 
 
 def build(core: Core) -> FeatureParts:
     """Build them, with their commands and the handlers of node messages."""
-    services = _make_services(core)
+    services, answers, commands = _make_services(core)
     messaging, positions = services.messaging, services.messaging.positions
-    catch_up, network = messaging.catch_up, core.network
+    catch_up = messaging.catch_up
     expire_seconds = core.config.storage.expire_seconds
-    network.context.ponged = catch_up.ponged
-    # Before the parts of the core, which forget whose connection it was.
-    network.ended.insert(0, catch_up.ended)
-    network.forgotten.insert(0, catch_up.forget)
+    core.network.context.report_to(catch_up.ponged)
+    core.sessions.hub.report_to(catch_up.forget)
     if core.member is not None:
-        core.on_join.append(partial(messaging.learn, core.member.others))
-    core.on_drain += [services.streams.close_all, services.channel_streams.close_all]
+        core.member.report_to(messaging.learn)
+    for streams in (services.streams, services.channel_streams):
+        core.draining.report_to(streams.close_all)
+        core.identity.tenants.report_to(streams.forget)
     return FeatureParts(
-        (services, _erasure(core.storage.store, positions)),
+        (services, *answers, _erasure(core.storage.store, positions)),
+        commands,
+        ended=(catch_up.forget,),
         run=(
             messaging.follower.run,
             positions.run,
@@ -73,7 +75,8 @@ def _erasure(store: Store, positions: ActionPositions) -> Erasure:
     return Erasure(frozenset(), erase_user, lambda _: None)
 
 
-def _make_services(core: Core) -> MessageServices:
+def _make_services(core: Core) -> tuple[MessageServices, tuple[ChannelLog, LogPushes], CommandTable]:
+    """Build the services, what answers the core besides, and the commands."""
     store, metrics, sessions = core.storage.store, core.node.metrics, core.sessions
     channel_log = ChannelLog(store, metrics, sessions.hub, sessions.table, core.channels.channels)
     messaging = Messaging(
@@ -89,8 +92,6 @@ def _make_services(core: Core) -> MessageServices:
     channel_log.follow_log = messaging.follower.follow
     store.part(MessageLog).writer.listener = messaging
     messaging.add_to(core.cluster.queries)
-    core.channels.channels.options.groups = channel_log
-    core.push.publishing.stored_pushes = LogPushes(messaging, core.push.idempotency)
     node_messages = core.cluster.node_messages
     signals = Signals(sessions, messaging, store, core.identity.relations, node_messages)
     if node_messages is not None:
@@ -99,10 +100,9 @@ def _make_services(core: Core) -> MessageServices:
     receipts, search = Receipts(signals, store), MessageSearch(store, core.node.buckets.make)
     asks = AskCommands(store, messaging, core.identity)
     commands = MessageCommands(sessions.sessions, messaging, receipts, search, store)
-    for service in (commands, asks, receipts, threads, signals):
-        core.network.dispatcher.add(service.rows())
+    runners = (commands, asks, receipts, threads, signals)
     streams, channel_streams = _make_streams(core, messaging, signals)
-    return MessageServices(
+    services = MessageServices(
         log=store.part(MessageLog),
         messaging=messaging,
         signals=signals,
@@ -123,6 +123,8 @@ def _make_services(core: Core) -> MessageServices:
         asks=asks,
         stream_starts=StreamStarts(messaging.catch_up, messaging.deliverer, store),
     )
+    table = {command: row for each in runners for command, row in each.rows().items()}
+    return services, (channel_log, LogPushes(messaging, core.push.idempotency)), table
 
 
 def _make_streams(
@@ -134,5 +136,4 @@ def _make_streams(
     streams = StreamedTexts(in_conversations, *others)
     in_channels = ChannelStreams(core.channels.channels, sessions.hub, sessions.connections)
     channel_streams = StreamedMessages(in_channels, *others)
-    core.identity.tenants.on_delete += [streams.forget, channel_streams.forget]
     return streams, channel_streams

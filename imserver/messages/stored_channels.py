@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from imserver.channels.histories import Published
 from imserver.channels.members import INSUFFICIENT_STATE, ChannelRefused, Publication, group_in
+from imserver.channels.options import MembersOfGroups
 from imserver.channels.subscriptions import Channels
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
@@ -54,7 +55,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Meta).decode
 
 
-class ChannelLog:
+class ChannelLog(MembersOfGroups):
     """The history of stored channels. Their offsets are ids of the log, which have gaps.
 
     It delivers entries of the log to members of channels on this node: publications, the stored messages to
@@ -75,7 +76,7 @@ class ChannelLog:
         self.channels: dict[str, set[str]] = {}
         """App → its channels here that need its log: stored channels, rooms whose messages are stored, and
         channels of groups. Read-only for others."""
-        channels.histories.stored = self
+        channels.histories.store_in(self)
 
     # --- which channels need the log ------------------------------------------------------------------------
 
@@ -126,12 +127,10 @@ class ChannelLog:
         return False
 
     def is_member(self, app: str, group: int, user: str) -> bool:
-        """See :class:`imserver.channels.options.MembersOfGroups`."""
         row = self._store.part(MessageLog).conversations.member(app, group, user)
         return row is not None and row.kind_of_conversation == "group"
 
     def members(self, app: str, group: int, after: str, limit: int) -> Sequence[str]:
-        """See :class:`imserver.channels.options.MembersOfGroups`."""
         rows = self._store.part(MessageLog).conversations.members(app, group, after, limit)
         # The two users of a conversation are its members, too.
         return [row.user for row in rows if row.kind_of_conversation == "group"]

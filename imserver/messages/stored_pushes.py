@@ -22,13 +22,13 @@ from imserver.model import SYSTEM_PREFIX, YIELD_TARGETS, Limit, Outcome
 from imserver.notify import in_meta
 from imserver.push.idempotency import Claimed, Idempotency, IdReused, Waiting
 from imserver.push.push import nothing_accepted
-from imserver.push.targets import PushToStore, StoreResult, TargetResult, addressed
+from imserver.push.targets import PushToStore, StoredPushes, StoreResult, TargetResult, addressed
 
 _DIGEST_BYTES: Final = 24
 
 
-class LogPushes:
-    """Stores pushes in the log: :class:`imserver.push.targets.StoredPushes`."""
+class LogPushes(StoredPushes):
+    """Stores pushes in the log."""
 
     def __init__(self, messaging: Messaging, ids: Idempotency) -> None:
         self._messaging = messaging

@@ -252,9 +252,8 @@ class ChannelStreams(StreamTarget):
         self._channels = channels
         self._hub = hub
         self.streams = OpenStreams()
-        channels.ordered.accept_stream = self.streams.accept
-        channels.ordered.subscribed = self.subscribed
-        connections.on_join.append(self._joined)
+        channels.ordered.report_to(self.streams.accept, self.subscribed)
+        connections.report_to(self._joined)
 
     def _joined(
         self, connection: Connection, channel: str, _about: bytes, new: bool, _position: Position | None

@@ -42,7 +42,6 @@ from imserver.transport.listener import wrapped
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
-_JOIN_SECONDS = 1.0
 _LAST_REQUESTS_SECONDS = 2.0
 """Time limit for requests that were running when the drain began."""
 
@@ -114,7 +113,7 @@ class Node:
             Stage("request log", stop=core.node.request_log.flush),
             Stage("pending pushes", drain=core.push.pending.pass_on),
             Stage("connections", drain=core.draining.close_clients, stop=core.network.poller.close),
-            Stage("work of clients", drain=lambda: [call() for call in core.on_drain]),
+            Stage("work of clients", drain=core.draining.end_work),
             Stage(
                 "registry",
                 start=self._join,
@@ -214,7 +213,7 @@ class Node:
         self.servers = Servers(core, self._features, self._create_application)
         core.storage.store.on_changes.append(self.learn_keys)
         core.storage.store.on_changes.append(core.sessions.sessions.learn)
-        core.identity.tenants.on_change.append(self._learn_app)
+        core.identity.tenants.report_to(lambda app: None, self._learn_app)
         rates = LastingRates(core.node.buckets, core.node.data.path, core.node.key_for)
         self._rates = () if core.config.clustered else (rates,)
         self._stages = self._make_stages()
@@ -253,9 +252,6 @@ class Node:
         only_local = core.identity.keys.demo and not config.server.insecure
         core.member.start(config.server.public_ws_url, core.node.http_port, only_local, self._names)
         self._only_local = only_local and not config.cluster.advertise
-        # A dead node that still has a lease must not hold up the start.
-        for call in core.on_join:
-            gevent.spawn(call).join(_JOIN_SECONDS)
 
     def serve_forever(self) -> None:
         """Return when :meth:`stop` is done."""

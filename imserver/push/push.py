@@ -28,7 +28,7 @@ from imserver.metrics import CountsByApp, Metrics
 from imserver.model import ACCEPTED, SYSTEM_PREFIX, YIELD_TARGETS, ChannelPart, Event, Limit, Outcome
 from imserver.push.idempotency import First, Idempotency, IdReused, RequestResult
 from imserver.push.pending import PendingPushes
-from imserver.push.targets import NoStoredPushes, StoredPushes, Target, addressed
+from imserver.push.targets import StoredPushes, Target, addressed
 from imserver.push.user_channels import UserChannels
 
 _NOT_SENT, _SENT, _REPEATED = Outcome.NOT_SENT, Outcome.SENT, Outcome.REPEATED
@@ -318,8 +318,7 @@ class Publishing(Struct, dict=True, eq=False):
 
     def __post_init__(self) -> None:
         self._user_channels = UserChannels(self.channels, self.reach.to_user)
-        self.stored_pushes: StoredPushes = NoStoredPushes()
-        """Stores pushes. The messenger sets it."""
+        self.stored_pushes: StoredPushes = StoredPushes()
 
     def to_channels(
         self,

@@ -271,12 +271,15 @@ class Rerouting(Struct, dict=True, eq=False):
         """Pushes sent on to the node to which their user had moved."""
         self.unreached = 0
         """Pushes accepted by a node that reached nobody, overtaken ones included."""
-        self.on_unreached: list[Callable[[str, str, Event], object]] = []
-        """Called with the app, the user and the event of each push that only this node has, if the user was
-        found nowhere. Must not switch."""
+        self._on_unreached: list[Callable[[str, str, Event], object]] = []
         self.patience = 0.0
         """How many seconds a push waits for a user who is nowhere: :data:`RETURN_SECONDS` while this node
         drains. Set by :class:`imserver.core.network.Draining`."""
+
+    def report_to(self, unreached: Callable[[str, str, Event], object]) -> None:
+        """From now on call this with the app, the user and the event of each push that only this node has, if
+        the user was found nowhere. It must not switch."""
+        self._on_unreached.append(unreached)
 
     @property
     def waiting(self) -> int:
@@ -318,7 +321,7 @@ class Rerouting(Struct, dict=True, eq=False):
                 if not self._serve(item, until):
                     self.unreached += 1
                     if item.alone:
-                        for call in self.on_unreached:
+                        for call in self._on_unreached:
                             call(app, user, item.event)
                 queue.popleft()
                 self._count -= 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Protocol
+from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -82,18 +82,12 @@ class StoreResult(Struct, frozen=True):
     replayed: bool = False
 
 
-class StoredPushes(Protocol):
-    """Stores pushes."""
+class StoredPushes:
+    """Stores pushes. Without the messenger nothing is stored."""
 
     def store_each(self, app: str, pushes: Sequence[PushToStore]) -> list[StoreResult | HttpProblem]:
         """Store pushes of one app together, in order. A refused one does not stop the others. Switches.
 
         No two of them may have the same key.
         """
-
-
-class NoStoredPushes:
-    """Without the messenger nothing is stored."""
-
-    def store_each(self, app: str, pushes: Sequence[PushToStore]) -> list[StoreResult | HttpProblem]:
         return [Problems.STORE_UNAVAILABLE] * len(pushes)

@@ -147,30 +147,29 @@ class ConnectionContext:
     """Shared by all connections of a node: poller, flusher and callbacks.
 
     ``ended(connection, close_code)`` is called once when a connection leaves service. ``ponged(connection,
-    data)`` is called for each pong with data; it may be set later. Neither may block.
+    data)`` is called for each pong with data. Neither may block.
     """
 
     __slots__ = ("close_seconds", "closing", "connections", "ended", "flusher", "pinged", "poller", "ponged")
 
     def __init__(
-        self,
-        poller: Poller,
-        flusher: Flusher,
-        ended: Callable[[Connection, int], None],
-        close_seconds: float,
-        ponged: Callable[[Connection, bytes], None] = lambda _connection, _data: None,
+        self, poller: Poller, flusher: Flusher, ended: Callable[[Connection, int], None], close_seconds: float
     ) -> None:
         self.poller = poller
         self.flusher = flusher
         self.ended = ended
         self.close_seconds = close_seconds
-        self.ponged = ponged
+        self.ponged: Callable[[Connection, bytes], object] = lambda _connection, _data: None
         self.connections: set[Connection] = set()
         """All connections whose TCP has not ended."""
         self.pinged = 0
         """Number of connections that need pings (:attr:`Dialect.pinged`)."""
         self.closing: dict[Connection, float] = {}
         """Connections in a close handshake → monotonic time at which TCP is ended."""
+
+    def report_to(self, ponged: Callable[[Connection, bytes], object]) -> None:
+        """From now on call this, and nothing else, with each pong that has data, and the data."""
+        self.ponged = ponged
 
     def expire(self) -> None:
         """End TCP of connections whose close handshake has timed out. Called once per second."""

@@ -34,13 +34,13 @@ class Node:
 
     def __init__(self, folder: Path, config: Config) -> None:
         self.store = Store(StorageSettings(), str(folder), threaded=False)
-        self.hub = Hub({}, set(), lambda connection: None)
+        self.hub = Hub({}, set())
         features = load_features(config)
         self.tenants = Tenants(
             config, self.store, self.hub, objection_of(features), declarations_of(features)
         )
         self.heard: list[Tenant] = []
-        self.tenants.on_change.append(self.heard.append)
+        self.tenants.report_to(lambda app: None, self.heard.append)
         self.store.start()
 
 
@@ -366,10 +366,11 @@ def test_a_listener_that_fails_for_an_app_does_not_stop_other_listeners(
         if tenant.name == "bad":
             raise ValueError("no")
 
-    one.tenants.on_change.insert(0, fail)
+    one.tenants.report_to(lambda app: None, fail)
+    one.tenants.report_to(lambda app: None, one.heard.append)
     assert one.tenants.register("bad")
     assert one.tenants.register("good")
-    assert [tenant.name for tenant in one.heard] == ["bad", "good"]
+    assert [tenant.name for tenant in one.heard] == ["bad", "bad", "good", "good"]
     assert "app bad: change could not be applied" in caplog.text
 
 

@@ -214,7 +214,7 @@ def test_an_ended_connection_leaves_all_channels_and_listeners_get_their_names(
     harness: Harness, channels: Channels
 ) -> None:
     heard: list[tuple[str, tuple[str, ...]]] = []
-    channels.members.on_left.append(lambda connection, names: heard.append((connection.user or "", names)))
+    channels.members.report_to(left=lambda connection, names: heard.append((connection.user or "", names)))
     (ann, a), (bob, _) = (harness.login(MULTI, user) for user in ("ann", "bob"))
     channels.subscriptions.join(MULTI, "garden", ann)
     channels.subscriptions.join(MULTI, "lobby", ann)
@@ -232,7 +232,7 @@ def test_listeners_are_not_called_for_a_connection_without_channels(
     harness: Harness, channels: Channels
 ) -> None:
     heard: list[Connection] = []
-    channels.members.on_left.append(lambda connection, _: heard.append(connection))
+    channels.members.report_to(left=lambda connection, _: heard.append(connection))
     (_, a), (bob, b) = (harness.login(MULTI, user) for user in ("ann", "bob"))
     channels.subscriptions.join(MULTI, "lobby", bob)
     a.hang_up()
@@ -242,7 +242,7 @@ def test_listeners_are_not_called_for_a_connection_without_channels(
 
 def test_leaving_everything_is_silent(harness: Harness, channels: Channels) -> None:
     heard: list[Connection] = []
-    channels.members.on_left.append(lambda connection, _: heard.append(connection))
+    channels.members.report_to(left=lambda connection, _: heard.append(connection))
     ann, a = harness.login(MULTI, "ann")
     channels.subscriptions.join(MULTI, "lobby", ann)
     channels.subscriptions.join(MULTI, "garden", ann)
@@ -266,7 +266,8 @@ def test_a_listener_of_ended_connections_may_block_and_may_fail(
         gevent.sleep(0.01)
         heard.append(connection.user or "")
 
-    channels.members.on_left += [fail, send_event]
+    channels.members.report_to(left=fail)
+    channels.members.report_to(left=send_event)
     people = [harness.login(MULTI, f"u{n:02}") for n in range(40)]
     for connection, _ in people:
         channels.subscriptions.join(MULTI, "lobby", connection)
@@ -337,7 +338,7 @@ def test_connections_join_and_leave_by_their_ids(harness: Harness) -> None:
     ann, a = harness.login(MULTI, "ann")
     connection_id = harness.connections.id_of(ann)
     heard: list[tuple[Connection, str, bytes, bool, object]] = []
-    harness.connections.on_join.append(lambda *what: heard.append(what))
+    harness.connections.report_to(lambda *what: heard.append(what))
     texts(a)
     assert harness.connections.join(MULTI, connection_id, "lobby", b"first") == Joined.JOINED
     assert harness.connections.join(MULTI, connection_id, "lobby", b"again") == Joined.MEMBER

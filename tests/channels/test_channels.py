@@ -471,7 +471,7 @@ def test_a_client_that_the_back_end_subscribes_has_a_position_and_misses_nothing
 
     harness.history.read = read_while_another_publishes  # type: ignore[method-assign]
     positions: list[tuple[Position | None, list[str]]] = []
-    harness.connections.on_join.append(lambda *what: positions.append((what[4], texts(client)[0])))
+    harness.connections.report_to(lambda *what: positions.append((what[4], texts(client)[0])))
     assert harness.connections.join(MULTI, harness.connections.id_of(connection), NEWS) == Joined.JOINED
     publish(harness, "after")
     ((position, received_before),) = positions
@@ -484,7 +484,7 @@ def test_a_client_that_the_back_end_subscribes_has_a_position_and_misses_nothing
 def test_a_client_without_recovery_is_subscribed_without_a_position(harness: Harness) -> None:
     connection, client = harness.login(MULTI, "ann")
     positions: list[Position | None] = []
-    harness.connections.on_join.append(lambda *what: positions.append(what[4]))
+    harness.connections.report_to(lambda *what: positions.append(what[4]))
     harness.connections.join(MULTI, harness.connections.id_of(connection), NEWS)
     connection.dialect_state = Recovering()
     harness.connections.join(MULTI, harness.connections.id_of(connection), "plain:1")
@@ -498,7 +498,7 @@ def test_a_history_that_does_not_answer_makes_a_subscription_without_recovery(ha
     connection, client = harness.login(MULTI, "ann")
     connection.dialect_state = Recovering()
     positions: list[Position | None] = []
-    harness.connections.on_join.append(lambda *what: positions.append(what[4]))
+    harness.connections.report_to(lambda *what: positions.append(what[4]))
     harness.history.read = lambda *_: None  # type: ignore[method-assign, assignment]
     assert harness.connections.join(MULTI, harness.connections.id_of(connection), NEWS) == Joined.JOINED
     assert positions == [None]

@@ -416,7 +416,7 @@ def test_members_of_a_killed_node_are_removed_without_a_report(nodes: Several) -
     a, b = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
     heard: list[str] = []
     for node in nodes.nodes.values():
-        node.channels.members.on_left.append(lambda connection, _: heard.append(connection.user or ""))
+        node.channels.members.report_to(left=lambda connection, _: heard.append(connection.user or ""))
     texts(a, b)
     del nodes.book.leases[2]
     assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
@@ -576,7 +576,7 @@ def test_connections_join_channels_from_any_node_and_are_reached_at_once(nodes: 
     ann, a = nodes[2].login(MULTI, "ann")
     connection_id = nodes[2].connections.id_of(ann)
     heard: list[tuple[str, bytes, bool]] = []
-    nodes[2].connections.on_join.append(lambda _, *what: heard.append(what[:3]))
+    nodes[2].connections.report_to(lambda _, *what: heard.append(what[:3]))
     texts(a)
     assert nodes[1].connections.join(MULTI, connection_id, LOBBY, b"first") == Joined.JOINED
     assert nodes[3].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT

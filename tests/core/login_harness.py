@@ -3,6 +3,7 @@
 import time
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import jwt
 from msgspec.structs import asdict
@@ -40,8 +41,7 @@ class Apps:
     def __init__(self, **settings: TenantSettings) -> None:
         self.tenants: dict[str, Tenant] = {}
         self.aliases: dict[str, str] = {}
-        self.on_change: list[Any] = []
-        self.on_delete: list[Any] = []
+        self.report_to = Mock()
         for name, one in settings.items():
             self.put(name, one)
 

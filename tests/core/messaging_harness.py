@@ -81,7 +81,7 @@ class Node(Harness):
                 peer.messaging.follower.committed(message)
 
     def on_ended(self, connection: Connection, code: int) -> None:
-        self.messaging.catch_up.ended(connection, code)
+        self.messaging.catch_up.forget(connection)
         super().on_ended(connection, code)
 
     def speaker(self, user: str, cursor: int | None = None, device: str = "") -> "MessageClient":

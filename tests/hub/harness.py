@@ -103,7 +103,8 @@ class Harness(SocketHarness):
     ) -> None:
         super().__init__(**options)
         self.metrics = Metrics()
-        self.hub = Hub(policies, self.context.connections, self._forgotten)
+        self.hub = Hub(policies, self.context.connections)
+        self.hub.report_to(self._forgotten)
         self.fanout = Fanout(self.hub, self.flusher, self.metrics, notice_members)
         self.allowed: set[str] | None = None
         self.logins = Admitting(self._may_login, self.metrics)

@@ -21,7 +21,7 @@ class Session:
 
 
 def make(policy: str) -> tuple[Hub, App]:
-    hub = Hub({"101": policy, "102": "newest"}, set(), lambda connection: None)
+    hub = Hub({"101": policy, "102": "newest"}, set())
     return hub, hub.apps["101"]
 
 

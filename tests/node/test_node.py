@@ -313,7 +313,7 @@ def test_a_feature_finds_the_service_of_another_by_its_type(harness: Harness) ->
 def test_a_feature_learns_which_sessions_are_no_longer_addressed(harness: Harness) -> None:
     node = harness.start()
     found: list[Any] = []
-    node.core.network.forgotten.insert(-1, lambda connection: found.append(connection.user))
+    node.core.sessions.hub.report_to(lambda connection: found.append(connection.user))
     harness.join(node, "ann")
     harness.join(node, "bob")
     assert found == []

@@ -8,7 +8,7 @@ import pytest
 
 from imserver.channels.histories import Published
 from imserver.channels.members import ChannelRefused
-from imserver.channels.options import NoMembersOfGroups
+from imserver.channels.options import MembersOfGroups
 from imserver.cluster.history import Position
 from imserver.errors import Problems
 from imserver.messages.log.contract import Draft
@@ -33,7 +33,7 @@ class Harness:
         self.users = {"ann", "bob"}
         self.options = self.publishing = self
         self.history_apps: set[str] = set()
-        self.groups = NoMembersOfGroups()
+        self.groups = MembersOfGroups()
         self.received: list[tuple[str, ...]] = []
         self.texts: list[str] = []
         """Texts of the pushes to users."""

@@ -260,7 +260,7 @@ def test_a_push_waits_for_earlier_ones_that_follow_a_user_who_has_moved(
 
 def test_a_push_that_only_this_node_had_is_reported_if_its_user_is_nowhere(nodes: Several) -> None:
     heard: list[tuple[str, str, str]] = []
-    nodes[1].rerouting.on_unreached.append(lambda app, user, event: heard.append((app, user, event.text)))
+    nodes[1].rerouting.report_to(lambda app, user, event: heard.append((app, user, event.text)))
     nodes[1].rerouting.deliver(item("lost"))
     nodes[1].rerouting.deliver(replace(item("other nodes have it, too"), alone=False))
     assert texts(nodes) == []

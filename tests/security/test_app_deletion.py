@@ -92,7 +92,7 @@ def test_a_node_that_looks_too_late_still_ends_the_sessions_of_the_old_app(
 ) -> None:
     parts = harness.node.core
     deleted: list[str] = []
-    parts.identity.tenants.on_delete.append(deleted.append)
+    parts.identity.tenants.report_to(deleted.append)
     acks: Any = parts.features["action"].ended[0].__self__  # type: ignore[attr-defined]
     acks.await_user("shop", "ann")
     assert parts.push.pending.add("shop", "ann", Event("msg", "", "secret"), 600)
@@ -112,7 +112,7 @@ def test_a_node_that_looks_too_late_still_ends_the_sessions_of_the_old_app(
 
 def test_a_change_of_an_app_ends_no_session(harness: Harness) -> None:
     deleted: list[str] = []
-    harness.node.core.identity.tenants.on_delete.append(deleted.append)
+    harness.node.core.identity.tenants.report_to(deleted.append)
     harness.node.core.identity.tenants.change("shop", {"max_channels": 3})
     assert deleted == []
 

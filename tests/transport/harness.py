@@ -208,9 +208,7 @@ class SocketHarness:
         self.poller = poller(self.loop, readers)
         self.budget = Budget(node_bytes)
         self.flusher = Flusher(self.loop, self.poller, batch, outbox_bytes, outbox_seconds, self.budget)
-        self.context = ConnectionContext(
-            self.poller, self.flusher, self.on_ended, close_seconds, lambda connection, data: None
-        )
+        self.context = ConnectionContext(self.poller, self.flusher, self.on_ended, close_seconds)
         self.ended: list[tuple[Connection, int]] = []
         self.clients: list[Client] = []
         self._encodings: dict[Any, Encoding] = {}

@@ -26,8 +26,8 @@ def _build(core: Core) -> FeatureParts:
         messaging = core.service(MessageServices).messaging
         messages = ActionMessages(messaging, core.storage.store)
     acks = ActionAcks(core.push, messaging, core.cluster)
-    core.network.forgotten.insert(-1, acks.clear)  # channels are left last
-    core.identity.tenants.on_delete.append(acks.forget)
+    core.sessions.hub.report_to(acks.clear)
+    core.identity.tenants.report_to(acks.forget)
     service = ActionService(core, messages, acks)
     return FeatureParts(commands=service.rows(), opened={DIALECT.name: service.opened}, ended=(acks.ended,))
 

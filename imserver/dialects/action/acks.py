@@ -60,7 +60,7 @@ class ActionAcks(Struct, dict=True, eq=False):
         if self._node_messages is not None:
             self._node_messages.handle({Awaited: self._await})
         if self.push.rerouting is not None:
-            self.push.rerouting.on_unreached.append(self._unreached)
+            self.push.rerouting.report_to(self._unreached)
 
     # --- commands -------------------------------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ class ActionService:
         self._report = identity.observer.message
         self._acks = acks
         self._relations = identity.relations
-        self._channels.members.on_left.append(self.left)
+        self._channels.members.report_to(left=self.left)
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -180,7 +180,7 @@ class ActionService:
         return _OK
 
     def left(self, connection: Connection, rooms: Sequence[str]) -> None:
-        """Handle the end of a connection that was in these rooms (the rooms' ``on_left``). May switch."""
+        """Handle the end of a connection that was in these rooms. May switch."""
         app, user, state = connection.app, connection.user, connection.dialect_state
         if not isinstance(state, ActionState) or state.room not in rooms or connection.is_open:
             return

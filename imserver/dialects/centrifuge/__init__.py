@@ -20,10 +20,9 @@ def _build(core: Core) -> FeatureParts:
 
         messaging = core.service(MessageServices).messaging
     answers = CentrifugeAnswers(core)
-    core.channels.commands.answers[NAME] = answers
     service = CentrifugeService(core, answers, messaging)
     return FeatureParts(
-        (Emulation(core.sessions, core.cluster),),
+        (Emulation(core.sessions, core.cluster), answers),
         service.rows(),
         {NAME: service.opened},
         {NAME: service.check_ends},

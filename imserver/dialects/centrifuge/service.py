@@ -217,6 +217,8 @@ class CentrifugeState(OwnChannel, gc=False):
 class CentrifugeAnswers(ChannelAnswers):
     """The answers to commands on channels, and the ends of subscriptions. See :class:`ChannelAnswers`."""
 
+    dialect = NAME
+
     def __init__(self, core: Core) -> None:
         self._back_ends = core.identity.back_ends
 
@@ -320,8 +322,8 @@ class CentrifugeService:
         self._version = f"imserver {core.node.version}"
         self._ping = max(1, ceil(core.config.websocket.client_ping_seconds))
         self._run = core.network.dispatcher.run
-        sessions.connections.on_join.append(self._joined)
-        channels.channels.members.on_parted.append(_parted)
+        sessions.connections.report_to(self._joined)
+        channels.channels.members.report_to(parted=_parted)
         core.cluster.queries.add("refresh", RefreshConnection, self._refresh_here)
 
     def rows(self) -> CommandTable:

@@ -65,8 +65,8 @@ class ClientService:
         self._logins = identity.logins
         self._login_counts = core.node.metrics.logins
         self._notice_members = core.config.hub.notice_members
-        self._channels.members.on_left.append(self._left)
-        self._connections.on_join.append(self._joined)
+        self._channels.members.report_to(left=self._left)
+        self._connections.report_to(self._joined)
         core.cluster.queries.add("unbind", Unbind, self._unbind_here)
 
     # --- coming and going -----------------------------------------------------------------------------------

@@ -9,8 +9,7 @@ from imserver.plugin.feature import Feature
 
 
 def _build(core: Core) -> FeatureParts:
-    core.channels.commands.answers[CmdDialect.name] = CmdAnswers(core.codec(ChannelCmdDialect()))
-    return FeatureParts()
+    return FeatureParts((CmdAnswers(core.codec(ChannelCmdDialect())),))
 
 
 FEATURE = Feature("cmd", _build, (CmdDialect(),), ROUTES, uses=("messages?",))

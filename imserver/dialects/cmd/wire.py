@@ -407,6 +407,8 @@ class PresenceView(Struct, omit_defaults=True):
 class CmdAnswers(ChannelAnswers):
     """See :class:`ChannelAnswers`. Owner of :class:`CmdState`. ``codec``: of connections that subscribe."""
 
+    dialect = CmdDialect.name
+
     def __init__(self, codec: ChannelCmdDialect) -> None:
         self._codec = codec
 

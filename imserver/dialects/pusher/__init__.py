@@ -17,7 +17,7 @@ from imserver.plugin.services import Core
 def _build(core: Core) -> FeatureParts:
     hooks = PusherHooks(webhooks_of(core))
     apps = PusherApps(core.identity.tenants, hooks, core.channels.channels.options.set_names)
-    core.identity.logins.entrances.append(entrance)
+    core.identity.logins.add_entrance(entrance)
     service = PusherService(core, apps, hooks)
     core.cluster.queries.add("app_connections", str, partial(api.count_connections, core.sessions))
     return FeatureParts(

@@ -141,8 +141,7 @@ class PusherService:
         self._removed: dict[tuple[str, str, str], None] = {}
         """App, presence channel and a user who has left it on this node. The channel is not notified yet."""
         self._removers = 0
-        self._channels.members.on_left.append(self._left)
-        self._channels.members.on_parted.append(self._parted)
+        self._channels.members.report_to(parted=self._parted, left=self._left)
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""

@@ -207,7 +207,7 @@ def build(core: Core) -> FeatureParts:
     store = core.storage.store
     watch = core.service(MessageServices).messaging.follower.watch
     waits = Waits(store, watch, lambda: core.node.draining)
-    core.identity.tenants.on_delete.append(waits.forget)
+    core.identity.tenants.report_to(waits.forget)
     deadlines = Deadlines(store)
     reminders = core.node.buckets.make(ASK_REMINDERS, 1, REMINDER_SECONDS, core.cluster.attempt)
     parts = AskParts(waits, deadlines, reminders)

@@ -219,7 +219,7 @@ class OAuth:
         self._providers: dict[tuple[str, str], tuple[ProviderSettings, Provider]] = {}
         self._turns: dict[tuple[str, str], BoundedSemaphore] = {}
         self._problem = RateLimitedLog(log, "app %s: login with %s: %s")
-        self._tenants.on_delete.append(self.forget)
+        self._tenants.report_to(self.forget)
 
     def forget(self, app: str) -> None:
         """Drop the providers of a deleted app."""

@@ -178,8 +178,7 @@ def _today() -> int:
 def build(core: Core) -> FeatureParts:
     """Build the quotas of a node."""
     quotas, tenants = Quotas(core), core.identity.tenants
-    tenants.on_change.append(quotas.changed)
-    tenants.on_delete.append(quotas.deleted)
+    tenants.report_to(quotas.deleted, quotas.changed)
 
     def configure(_config: Config) -> None:
         for tenant in tenants.all():

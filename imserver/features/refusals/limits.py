@@ -203,7 +203,7 @@ def build(core: Core) -> FeatureParts:
     """Build the rest."""
     log = core.service(RefusalLog)
     refusals = Refusals(core, log, _people(core))
-    core.identity.tenants.on_delete.append(log.forget)
+    core.identity.tenants.report_to(log.forget)
     erasure = Erasure(frozenset(), refusals.forget, log.forget)
     return FeatureParts((refusals, erasure))
 

@@ -25,7 +25,7 @@ def _build(core: Core) -> FeatureParts:
     config = core.config
     settings = settings_of(config, UploadSettings)
     uploads = Uploads(settings, config.server.data_dir, core.storage.store, core)
-    core.node.counters.append(uploads.counters)
+    core.node.show(uploads.counters)
     return FeatureParts((uploads, uploads.erasure), stop=uploads.close)
 
 

@@ -65,27 +65,18 @@ _MEMBERSHIP: Final = frozenset({"joined", "left"})
 class Occupancy:
     """Notifies the back ends of apps about channels. Owner of the channels whose last subscriber has gone.
 
-    An app without webhooks costs one look-up. ``on_empty``: called with (app, channel) when no node of a
-    cluster has a subscriber any more; None on a node alone.
+    An app without webhooks costs one look-up.
     """
 
     def __init__(
-        self,
-        channels: ChannelServices,
-        connection_id: Callable[[Connection], str],
-        webhooks: Webhooks,
-        on_empty: list[Callable[[str, str], object]] | None,
+        self, channels: ChannelServices, connection_id: Callable[[Connection], str], webhooks: Webhooks
     ) -> None:
         self._channels = channels.channels
         self._connection_id = connection_id
         self._webhooks = webhooks
         self._empty: dict[tuple[str, str], gevent.Greenlet[..., None]] = {}
         """Channels without subscribers → the greenlet that will notify the back end."""
-        self._is_alone = on_empty is None
-        self._channels.members.on_joined.append(self._joined)
-        self._channels.members.on_parted.append(self._parted)
-        if on_empty is not None:
-            on_empty.append(self._emptied)
+        self._channels.members.report_to(self._joined, self._parted, self._emptied)
 
     def _joined(self, connection: Connection, channel: str, is_first: bool) -> None:
         app = connection.app or ""
@@ -98,10 +89,8 @@ class Occupancy:
             self._webhooks.channel(app, "occupied", channel, {})
         self._report_member("joined", connection, channel)
 
-    def _parted(self, connection: Connection, channel: str, is_last_here: bool) -> None:
+    def _parted(self, connection: Connection, channel: str, _is_last: bool) -> None:
         self._report_member("left", connection, channel)
-        if is_last_here and self._is_alone:
-            self._emptied(connection.app or "", channel)
 
     def _emptied(self, app: str, channel: str) -> None:
         """No node has a subscriber of a channel any more."""
@@ -190,10 +179,7 @@ def build(core: Core) -> FeatureParts:
     webhooks = webhooks_of(core)
     core.cluster.queries.add(QUERY, list[str], webhooks.parts_of)
     apps = follow_apps(core.identity.tenants, webhooks)
-    registrar = core.channels.registrar
-    Occupancy(
-        core.channels, core.sessions.table.id_of, webhooks, None if registrar is None else registrar.on_empty
-    )
+    Occupancy(core.channels, core.sessions.table.id_of, webhooks)
     if "messages" in core.features:
         # Imported here: a node without stored messages saves the memory.
         from imserver.features.webhooks.absences import Absences

@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from msgspec.msgpack import encode
@@ -238,7 +239,7 @@ def test_all_nodes_await_a_user_also_those_of_an_older_version(node: Harness) ->
     registry: Any = SimpleNamespace(lease=Lease("own", 1), leases=lambda: {2: Lease("other", 2)})
     messages = NodeMessages(registry)
     messages.attach(SimpleNamespace(send=lambda _lease, data: sent.append(data)))  # type: ignore[arg-type]
-    rerouting = SimpleNamespace(on_unreached=[])
+    rerouting = SimpleNamespace(report_to=Mock())
     push: Any = SimpleNamespace(reach=node.reach, pending=node.pending, rerouting=rerouting)
     messaging: Any = SimpleNamespace(catch_up=node.catch_up, ack_tracker=node.ack_tracker)
     cluster: Any = SimpleNamespace(node_messages=messages)
@@ -248,7 +249,7 @@ def test_all_nodes_await_a_user_also_those_of_an_older_version(node: Harness) ->
     messages.received(2, [encode(["w", APP, "bob"])])
     assert messages.unreadable == 0
     of_node.reach(APP, "bob", Event("msg", "ann", "1"))
-    (unreached,) = rerouting.on_unreached
+    (unreached,) = rerouting.report_to.call_args.args
     unreached(APP, "bob", Event("msg", "ann", "2"))
     unreached(APP, "bob", Event("enter", "ann", ""))
     unreached(APP, "eve", Event("msg", "ann", "3"))

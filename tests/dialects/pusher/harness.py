@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 from imserver.dialects.pusher.apps import PusherApp, PusherApps, PusherHooks
 
@@ -23,7 +24,7 @@ class Hooks(PusherHooks):
 
 def apps_of(*apps: PusherApp) -> PusherApps:
     """These apps."""
-    tenants: Any = SimpleNamespace(on_change=[], on_delete=[], all=list)
+    tenants: Any = SimpleNamespace(report_to=Mock(), all=list)
     found = PusherApps(tenants, Hooks(), lambda _app, _names: None)
     for app in apps:
         found.set(app.app, app)

@@ -33,9 +33,7 @@ class Notified:
         )
         if events:
             self.webhooks.set(MULTI, Receiver(MULTI, "http://back.end", b"s", frozenset(events)))
-        registrar = getattr(node, "registrar", None)
-        on_empty = None if registrar is None else registrar.on_empty
-        self.occupancy = Occupancy(node.channel_services(), node.table.id_of, self.webhooks, on_empty)
+        self.occupancy = Occupancy(node.channel_services(), node.table.id_of, self.webhooks)
 
     @property
     def reports(self) -> list[tuple[str, str, str]]:
