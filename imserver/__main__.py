@@ -8,6 +8,16 @@ monkey.patch_all()
 
 import sys  # noqa: E402 - nothing may be imported before the patch
 
+import gevent  # noqa: E402
+
+# A node saves 2 MB: gevent would format with pprint, and msgspec takes `typing` as well. pprint and
+# typing_extensions import inspect.
+gevent.config.format_context = "builtins.repr"
+sys.modules["typing_extensions"] = None  # type: ignore[assignment]
+import msgspec  # noqa: E402, F401
+
+del sys.modules["typing_extensions"]
+
 
 def main() -> None:
     """Run a command. The server's command line is read by a child process."""

@@ -9,11 +9,10 @@ import gc
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from time import perf_counter, time
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from imserver.errors import LoginRefusal, QuotaSpent
 
@@ -99,8 +98,7 @@ class CountsByApp(dict[str, int]):
         return sum(self.values())
 
 
-@dataclass(slots=True, eq=False)
-class Metrics:
+class Metrics(Struct, eq=False):
     """Counters that no part of a node owns. They count since the start, except the ``…_now`` gauges.
 
     Owner: the node. Each part increments its counters; gevent switches only at I/O, so ``+= 1`` needs no
@@ -192,7 +190,7 @@ class Metrics:
 
     def snapshot(self) -> dict[str, Any]:
         """All current counters by name, without distributions."""
-        values = {name: getattr(self, name) for name in self.__slots__}
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
         values["denials"] = {reason: counts.total for reason, counts in self.denials.items()}
         for name, value in values.items():
             if isinstance(value, CountsByApp):

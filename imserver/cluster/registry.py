@@ -13,7 +13,6 @@ from __future__ import annotations
 import _socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import count
 from time import monotonic
 from typing import Final, Literal
@@ -172,8 +171,7 @@ class RegistryCounters(Struct, gc=False):
     """Duration of the pipelines that were answered."""
 
 
-@dataclass(frozen=True, slots=True)
-class RegistryEvents:
+class RegistryEvents(Struct, frozen=True):
     """Callbacks of a shared registry, called from its own greenlets. They may switch."""
 
     sessions: Callable[[], Iterable[Session]]

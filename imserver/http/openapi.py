@@ -160,11 +160,12 @@ def _markdown(text: str) -> str:
 def _operation(
     row: Operation, references: Mapping[Any, Any], schemas: Mapping[str, dict[str, Any]], demo: bool
 ) -> dict[str, Any]:
+    summary, _, description = inspect.cleandoc(row.text).partition("\n\n")
     described: dict[str, Any] = {
         "operationId": operation_id(row),
         "tags": [row.tag],
-        "summary": row.summary,
-        "description": _markdown(row.description),
+        "summary": summary.rstrip("."),
+        "description": _markdown(description),
         "security": _security(row.need, demo),
         "parameters": _parameters(row, schemas),
         "responses": _responses(row, references),

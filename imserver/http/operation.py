@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from inspect import Parameter, cleandoc, signature
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, get_type_hints
 
 import msgspec
@@ -71,8 +70,8 @@ class Operation(Struct, frozen=True):
     """None: the route is answered elsewhere, see :meth:`Resource.elsewhere`."""
     tag: str
     """The name of its chapter in the document."""
-    summary: str
-    description: str = ""
+    text: str
+    """A docstring: the summary, and after an empty line the description."""
     query: type[Struct] | None = None
     body: type[Struct] | None = None
     answer: Any = None
@@ -245,17 +244,21 @@ class Resource(Generic[S]):
 
     def _declare(self, method: str, path: str, need: Need, more: dict[str, Any]) -> Declare[S]:
         def declare(function: Any) -> Any:
-            fields = list(signature(function).parameters.values())[2:]
+            code = function.__code__
+            fields = code.co_varnames[2 : code.co_argcount + code.co_kwonlyargcount]
             run, row = function, dict(more)
             schema, base = row.pop("schema", None), row.pop("base", self._base)
             if fields:
                 types = get_type_hints(function, include_extras=True)
                 row.setdefault("answer", types["return"])
                 row.setdefault("answer_example", self._examples.get(row["answer"]))
-                shape = types[fields[0].name]
+                shape = types[fields[0]]
                 if not (isinstance(shape, type) and issubclass(shape, Struct)):
                     name, text = schema or (f"{path.title().replace('/', '')}Query", "")
-                    shape, run = _shape_of(name, text, fields, types, base), _spread(function, fields)
+                    shape, run = (
+                        _shape_of(name, text, fields, function, types, base),
+                        _spread(function, fields),
+                    )
                 row["query" if method == "GET" else "body"] = shape
                 row.update(returns=True, refusals=self._refusals)
             self._add(method, path, need, run, function.__doc__ or "", row)
@@ -272,7 +275,6 @@ class Resource(Generic[S]):
         text: str,
         more: dict[str, Any],
     ) -> Operation:
-        summary, _, description = cleandoc(text).partition("\n\n")
         muted = (Problems.MUTED,) if more.get("voice") else ()
         row = {
             **self._usual,
@@ -280,20 +282,28 @@ class Resource(Generic[S]):
             "problems": tuple(dict.fromkeys((*self._problems, *more.get("problems", ()), *muted))),
         }
         where = (method, PREFIX + path, need)
-        operation = Operation(*where, function, self._tag, summary.rstrip("."), description, **row)
+        operation = Operation(*where, function, self._tag, text, **row)
         self.rows.append(operation)
         return operation
 
 
 def _shape_of(
-    name: str, text: str, fields: Sequence[Parameter], types: Mapping[str, Any], base: type[Struct] | None
+    name: str,
+    text: str,
+    fields: Sequence[str],
+    function: Any,
+    types: Mapping[str, Any],
+    base: type[Struct] | None,
 ) -> type[Struct]:
     """The Struct of parameters. ``base`` has fields before them; a parameter may name one of these."""
     inherited = () if base is None else base.__struct_fields__
+    count, usual = function.__code__.co_argcount, function.__defaults__ or ()
+    positional = function.__code__.co_varnames[count - len(usual) : count]
+    defaults = {**dict(zip(positional, usual, strict=True)), **(function.__kwdefaults__ or {})}
     own: list[Any] = [
-        (each.name, types[each.name], *(() if each.default is Parameter.empty else (each.default,)))
+        (each, types[each], *([defaults[each]] if each in defaults else ()))
         for each in fields
-        if each.name not in inherited
+        if each not in inherited
     ]
     bases = None if base is None else (base,)
     namespace = {"__doc__": text}
@@ -302,9 +312,8 @@ def _shape_of(
     )
 
 
-def _spread(function: Any, fields: Sequence[Parameter]) -> Any:
+def _spread(function: Any, names: Sequence[str]) -> Any:
     """The function as one of a shape, whose fields it gets as parameters."""
-    names = [each.name for each in fields]
 
     @wraps(function)
     def run(service: Any, call: Any, shape: Any) -> Any:

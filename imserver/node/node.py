@@ -6,12 +6,12 @@ import gc
 import logging
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic, time
 
 import gevent
 from gevent.event import Event as Signal
+from msgspec import Struct
 
 from imserver.auth.observer import Act
 from imserver.auth.principal import Principal
@@ -46,8 +46,7 @@ _LAST_REQUESTS_SECONDS = 2.0
 """Time limit for requests that were running when the drain began."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(Struct, frozen=True):
     """Lifecycle functions of one part.
 
     Parts are set up, then started, in the order of :meth:`Node._stages`. They drain, then stop, in the

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import gevent
-from gevent.util import format_run_info
 
 from imserver.config.settings import Config
 from imserver.errors import StartError
@@ -198,6 +197,8 @@ class _Signals:
         # Objects frozen at the start are invisible to the collector, which is used to find greenlets.
         gc.unfreeze()
         try:
+            from gevent.util import format_run_info  # for this only, with pprint and dataclasses
+
             stacks: list[str] = format_run_info()  # type: ignore[func-returns-value, assignment]
         finally:
             gc.freeze()

@@ -260,7 +260,7 @@ def preload_modules(config: Config) -> None:
         *("cryptography.hazmat.primitives.ciphers.aead", "encodings.ascii", "encodings.idna"),
         *("encodings.unicode_escape", "gevent.pool", "gevent.resolver.thread", "gevent.threadpool"),
         *("imserver.http.form", "imserver.node.flask_app", "imserver.metric_table"),
-        "imserver.transport.one_request",
+        *("imserver.transport.one_request", "imserver.transport.parser"),
     ]
     if config.clustered:
         library = ["imserver.cluster.redis.library"] if address_of(config.redis).needs_library else []

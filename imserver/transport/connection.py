@@ -13,14 +13,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import gevent
-from websockets.frames import Opcode
 from websockets.speedups import apply_mask
 
 from imserver import errors
 from imserver.clock import is_long_turn, serve_others
 from imserver.model import DialectState, LogSubscription
 from imserver.transport import frames
-from imserver.transport.frames import HEADS
+from imserver.transport.frames import HEADS, Opcode
 from imserver.transport.outbox import Backlog, Flusher, Writer
 from imserver.transport.poller import Poller
 from imserver.transport.states import (
@@ -36,6 +35,7 @@ from imserver.transport.states import (
 
 if TYPE_CHECKING:
     from imserver.protocol.dialect import Dialect
+    from imserver.transport.parser import MessageParser
 
 _last_data: Final = struct.Struct("=44xI4xI").unpack
 """``tcpi_last_data_sent`` and ``tcpi_last_data_recv`` of ``struct tcp_info``, in milliseconds."""
@@ -59,6 +59,8 @@ def quiet_seconds(sock: _socket.socket) -> float:
 
 _TEXT = int(Opcode.TEXT)
 _BINARY = int(Opcode.BINARY)
+_SMALL = (type(None), frames.Rest)
+"""The types of what a connection reads small frames with."""
 _HEADS = {opcode: frames.heads(opcode) for opcode in (_TEXT, _BINARY)}
 
 Serve = Callable[["Connection", bytes, bool], None]
@@ -230,7 +232,7 @@ class Connection(Writer):
         self.last_seen = 0.0 if pinged else now
         self.state = CONNECTED
         self.outbox = None
-        self.parser: frames.MessageParser | frames.Rest | None = None
+        self.parser: MessageParser | frames.Rest | None = None
         self.pinged_at = 0.0
         self.app: str | None = None
         self.user: str | None = None
@@ -265,9 +267,7 @@ class Connection(Writer):
     def on_readable(self) -> None:
         """Read once and serve whole messages. Called by a reader; may switch if a command blocks."""
         try:
-            data = self.sock.recv(
-                RECEIVE_BYTES if type(self.parser) is frames.MessageParser else SMALL_RECEIVE_BYTES
-            )
+            data = self.sock.recv(SMALL_RECEIVE_BYTES if type(self.parser) in _SMALL else RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -332,12 +332,15 @@ class Connection(Writer):
             self.parser = frames.Rest(data)
             self._count_bytes()
             return
-        self.parser = frames.MessageParser(encoding.limit_bytes, bool(encoding.deflate_bits))
+        from imserver.transport.parser import MessageParser  # not at the start: 1.5 MB
+
+        self.parser = MessageParser(encoding.limit_bytes, bool(encoding.deflate_bits))
         self._parse(data)
 
     def _parse(self, data: bytes) -> None:
         parser = self.parser
-        assert isinstance(parser, frames.MessageParser)
+        assert parser is not None
+        assert not isinstance(parser, frames.Rest)
         try:
             for message in parser.feed(data):
                 self._take(message)
@@ -382,7 +385,9 @@ class Connection(Writer):
         if opcode <= Opcode.BINARY:
             self.encoding.serve(self, message.data, opcode == _TEXT)
         elif opcode == Opcode.CLOSE:
-            code = frames.read_close(message.data)
+            from imserver.transport.parser import read_close  # it has parsed the frame
+
+            code = read_close(message.data)
             self._end(code)
             self.send_frame(frames.encode_close(code))
         elif opcode == Opcode.PING:

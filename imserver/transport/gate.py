@@ -18,9 +18,6 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 from msgspec import Struct
-from websockets.exceptions import InvalidHeader, NegotiationError
-from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
-from websockets.headers import build_extension, parse_extension
 
 from imserver.clock import serve_others
 from imserver.errors import CloseCode, HttpProblem, Problems
@@ -329,9 +326,6 @@ class Gate:
         servers fill it before they listen."""
         self._deflate = deflate
         self._encodings: dict[tuple[Dialect, int], Encoding] = {}
-        self._factory = ServerPerMessageDeflateFactory(
-            server_no_context_takeover=True, client_no_context_takeover=True
-        )
         self.full = False
         """True while the node drains."""
         self.per_address: Counter[str] = Counter()
@@ -436,20 +430,12 @@ class Gate:
         return CloseCode.NODE_FULL
 
     def _negotiate(self, headers: Mapping[str, str]) -> tuple[str, int]:
-        """Accept the first usable permessage-deflate offer (RFC 7692). Returns the response and our
-        window."""
-        try:
-            offers = parse_extension(headers.get("sec-websocket-extensions", ""))
-        except InvalidHeader:
+        """The response to the client's offers to compress, and our window."""
+        if not (offers := headers.get("sec-websocket-extensions")):
             return "", 0
-        for name, params in offers:
-            if name == self._factory.name:
-                try:
-                    answer, extension = self._factory.process_request_params(params, [])
-                except NegotiationError:
-                    continue
-                return build_extension([(name, answer)]), extension.local_max_window_bits
-        return "", 0
+        from imserver.transport.parser import negotiate  # not at the start: 1.5 MB
+
+        return negotiate(offers)
 
 
 def adopt(

@@ -11,7 +11,6 @@ if __name__ == "__main__":
 import json
 import signal
 import sys
-from dataclasses import replace
 from time import monotonic
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ import gevent
 from gevent import subprocess
 from gevent.fileobject import FileObject
 from gevent.socket import wait_read
+from msgspec.structs import replace
 
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import Lease, RegistryEvents, Session

@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import redis
 from gevent import monkey
 from gevent import socket as green
+from msgspec.structs import replace
 
 from imserver.cluster.history import Retained
 from imserver.cluster.redis.connection import DirectSocket, ErrorReply, address_of

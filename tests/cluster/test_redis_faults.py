@@ -4,11 +4,11 @@ import json
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import gevent
 import pytest
+from msgspec.structs import replace
 
 from imserver.cluster.redis.presence import bucket_of
 from imserver.cluster.redis.registry import RedisRegistry

@@ -3,12 +3,12 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NoReturn
 
 import gevent
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from imserver.cluster.redis import presence, recovery, registry
 from imserver.cluster.redis.connection import RedisUnavailable

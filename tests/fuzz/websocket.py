@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from imserver.transport.frames import MessageParser, Violation, begins_small, deflate, is_pong, read_close
+from imserver.transport.frames import Violation, begins_small, deflate, is_pong
+from imserver.transport.parser import MessageParser, read_close
 from tests.integration.raw import BINARY, CLOSE, CONTINUATION, TEXT, frame
 
 from .http import pieces

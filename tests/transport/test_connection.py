@@ -18,8 +18,9 @@ from imserver.node.http_servers import echo
 from imserver.protocol.dialect import EchoDialect
 from imserver.transport.connection import Connection
 from imserver.transport.dispatch import serve_each
-from imserver.transport.frames import MessageParser, Rest
+from imserver.transport.frames import Rest
 from imserver.transport.outbox import Backlog
+from imserver.transport.parser import MessageParser
 from imserver.transport.states import CLOSED, CLOSING, DRAINING
 from tests.integration.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close, frame, text
 from tests.transport.harness import Client, SocketHarness, look, turn, until

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.transport import frames
-from imserver.transport.frames import MessageParser, Violation
+from imserver.transport.frames import Violation
+from imserver.transport.parser import MessageParser, read_close
 from tests.integration.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, frame
 
 relaxed = settings(deadline=None)
@@ -119,22 +120,22 @@ def test_a_deflated_message_is_alone_in_its_window(bits: int, payload: bytes) ->
     ],
 )
 def test_a_lawful_close_is_read(payload: bytes, code: int) -> None:
-    assert frames.read_close(payload) == code
+    assert read_close(payload) == code
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535])
 def test_a_close_code_that_nobody_may_send_is_a_breach(code: int) -> None:
     with pytest.raises(Violation) as caught:
-        frames.read_close(struct.pack("!H", code))
+        read_close(struct.pack("!H", code))
     assert caught.value.code == 1002
 
 
 def test_a_close_with_half_a_code_or_a_broken_reason_is_a_breach() -> None:
     with pytest.raises(Violation) as caught:
-        frames.read_close(b"\x03")
+        read_close(b"\x03")
     assert caught.value.code == 1002
     with pytest.raises(Violation) as caught:
-        frames.read_close(b"\x03\xe8\xff")
+        read_close(b"\x03\xe8\xff")
     assert caught.value.code == 1007
 
 

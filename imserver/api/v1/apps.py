@@ -6,7 +6,6 @@ requests and answers, too. What is different there, its marks say (:mod:`imserve
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from functools import cache, partial, reduce
 from operator import or_
@@ -148,7 +147,7 @@ def _is_hidden(hint: Any) -> bool:
 
 
 def _define(kind: Shape, suffix: str, fields: Iterable[Field], **options: Any) -> Shape:
-    text = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0]
+    text = "\n".join(map(str.strip, (kind.__doc__ or "").partition("\n\n")[0].split("\n")))
     name = "App" + kind.__name__.removesuffix("Settings").removeprefix("App") + suffix
     return msgspec.defstruct(name, fields, namespace={"__doc__": text}, module=__name__, **options)
 
