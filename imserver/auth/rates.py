@@ -1,7 +1,8 @@
 """Rates: what is counted for whom, and the buckets that count it.
 
 Whoever pays has a bucket of tokens. It is full at first. What is counted takes tokens out of it, and it fills
-up at a steady rate. The rows of features are in their ``settings``.
+up at a steady rate. The rows of features are in their ``settings``. And the users who send nothing in their
+whole app for a time, as this node knows them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -422,3 +424,46 @@ class LastingRates:
 
     def _digest(self, payer: Hashable) -> bytes:
         return blake2b(repr(payer).encode(), digest_size=16, key=self._key_for("rates")[:64]).digest()
+
+
+# --- who sends nothing for a time ---------------------------------------------------------------------------
+
+
+class Mute(Struct, frozen=True):
+    """A user sends nothing in the whole app until this Unix second. ``reason``: shown to the user."""
+
+    until: int
+    reason: str = ""
+
+    @property
+    def text(self) -> str:
+        """What the user is told, in one line."""
+        end = datetime.fromtimestamp(self.until, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        return f"muted until {end}" + (f": {self.reason}" if self.reason else "")
+
+
+class MutedUsers:
+    """Owner of who is muted. Never switches.
+
+    A feature tells it. Beyond :data:`MAX_PAYERS` it forgets the oldest mute.
+    """
+
+    def __init__(self) -> None:
+        self.all: dict[tuple[str, str], Mute] = {}
+        """App and user → the mute. Read-only for others."""
+
+    def mute(self, app: str, user: str, until: int, reason: str = "") -> None:
+        """Mute a user until this Unix second; in the past: let them send again."""
+        self.all.pop((app, user), None)
+        if until > time():
+            self.all[app, user] = Mute(until, reason)
+            if len(self.all) > MAX_PAYERS:
+                del self.all[next(iter(self.all))]
+
+    def mute_of(self, app: str, user: str) -> Mute | None:
+        """The mute of a user; None: they may send."""
+        mute = self.all.get((app, user))
+        if mute is None or mute.until > time():
+            return mute
+        del self.all[app, user]
+        return None

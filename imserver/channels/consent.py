@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.channel_tokens import ChannelClaims
-from imserver.auth.mutes import MutedUsers
 from imserver.auth.questions import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable, Reviews
+from imserver.auth.rates import MutedUsers
 from imserver.channels.members import (
     INSUFFICIENT_STATE,
     SERVER_UNSUBSCRIBE,

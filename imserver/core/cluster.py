@@ -42,7 +42,7 @@ from imserver.process import Secret, fingerprint_of
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import Pushes
 from imserver.push.routing import ClusterReach, ReorderGuard, Rerouting
-from imserver.push.user_channels import UserChannels
+from imserver.push.targets import UserChannels
 from imserver.sessions.cluster_sessions import ClusterSessions, UsersElsewhere
 from imserver.sessions.presence import Presence
 from imserver.storage.store import Store

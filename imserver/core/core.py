@@ -12,10 +12,9 @@ from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.login_tokens import LoginTokens, PageTokens
-from imserver.auth.mutes import MutedUsers
 from imserver.auth.observer import Denials, Observer, observer_of, report_commands
 from imserver.auth.questions import AccountLookup, BackEnds, NoReviews, Relations, Reviews
-from imserver.auth.rates import SenderRates
+from imserver.auth.rates import MutedUsers, SenderRates
 from imserver.auth.tenants import AppObjection, Tenants
 from imserver.channels.client_commands import ChannelAnswers, ChannelCommands
 from imserver.channels.connections import Connections
@@ -54,8 +53,7 @@ from imserver.protocol.dialect import Dialect, Readers
 from imserver.push.idempotency import Idempotency
 from imserver.push.pending import PendingPushes
 from imserver.push.push import LocalReach, Publishing, Pushes
-from imserver.push.targets import StoredPushes
-from imserver.push.user_channels import UserChannels
+from imserver.push.targets import StoredPushes, UserChannels
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions

@@ -11,10 +11,9 @@ from msgspec import Struct
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.login import Logins
 from imserver.auth.login_tokens import PageTokens
-from imserver.auth.mutes import MutedUsers
 from imserver.auth.observer import Observer
 from imserver.auth.questions import AccountLookup, BackEnds, Relations, Reviews
-from imserver.auth.rates import BucketList, SenderRates, Shared
+from imserver.auth.rates import BucketList, MutedUsers, SenderRates, Shared
 from imserver.auth.tenants import Tenants
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.connections import Connections

@@ -29,7 +29,7 @@ from imserver.auth.quotas import limited
 from imserver.config.settings import Config, ListenSettings
 from imserver.config.values import Declarations
 from imserver.core.core import Core
-from imserver.dialects.sse.wire import SseDialect
+from imserver.dialects.sse.api import SseDialect
 from imserver.errors import StartError
 from imserver.http.call import Api, Route
 from imserver.http.operation import Operation

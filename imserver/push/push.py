@@ -28,8 +28,7 @@ from imserver.metrics import CountsByApp, Metrics
 from imserver.model import ACCEPTED, SYSTEM_PREFIX, YIELD_TARGETS, ChannelPart, Event, Limit, Outcome
 from imserver.push.idempotency import First, Idempotency, IdReused, RequestResult
 from imserver.push.pending import PendingPushes
-from imserver.push.targets import StoredPushes, Target, addressed
-from imserver.push.user_channels import UserChannels
+from imserver.push.targets import StoredPushes, Target, UserChannels, addressed
 
 _NOT_SENT, _SENT, _REPEATED = Outcome.NOT_SENT, Outcome.SENT, Outcome.REPEATED
 _UNKNOWN: Final = Outcome.UNKNOWN

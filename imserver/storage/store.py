@@ -28,13 +28,13 @@ from imserver.storage import app_rows
 from imserver.storage.address import DEFAULT_FILE, database_address
 from imserver.storage.app_rows import DELETED, TablePage
 from imserver.storage.contract import AppContents, AppRow, BanRow, Changes, KeyRow
-from imserver.storage.import_rows import ImportedRows
 from imserver.storage.row_query import RowQuery, pages
 from imserver.storage.statements import CLOCK, PooledStatements, Row, RowsOf, Statements, T, text_of
 from imserver.storage.tables import OF_CORE, Reason, StoreTables
 
 if TYPE_CHECKING:
     from imserver.storage.database import Database
+    from imserver.storage.row_layout import ImportedRows
 
 log = logging.getLogger(__name__)
 
@@ -523,6 +523,8 @@ class Store:
 
     def importing(self, app: str) -> ImportedRows:
         """What imports the rows of an app. Raises StorageUnavailable."""
+        from imserver.storage.row_layout import ImportedRows  # few nodes import
+
         return self.read(partial(ImportedRows, app, self._tables.of_server()))
 
     def finish_import(self, app: str, last: Callable[[PooledStatements], object]) -> None:

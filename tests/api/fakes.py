@@ -14,10 +14,9 @@ import msgspec
 
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.login_tokens import PageTokens
-from imserver.auth.mutes import MutedUsers
 from imserver.auth.observer import Denials, Observer
 from imserver.auth.questions import AccountLookup, Relations
-from imserver.auth.rates import BucketList, SenderRates
+from imserver.auth.rates import BucketList, MutedUsers, SenderRates
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import Claims

@@ -6,9 +6,8 @@ from typing import Any
 
 from msgspec import json
 
-from imserver.auth.mutes import MutedUsers
 from imserver.auth.questions import Relations
-from imserver.auth.rates import SenderRates
+from imserver.auth.rates import MutedUsers, SenderRates
 from imserver.messages.log.contract import Commit, Entry
 from imserver.messages.message_commands import MessageCommands
 from imserver.messages.message_search import MessageSearch

@@ -17,7 +17,7 @@ from imserver.dialects.centrifuge.wire import read_login as read_uni_login
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.dialects.protobuf.wire import FullProtobufDialect, ProtobufDialect
 from imserver.dialects.pusher.wire import PusherDialect
-from imserver.dialects.sse.wire import SseDialect
+from imserver.dialects.sse.api import SseDialect
 from imserver.errors import ReplyCode
 from imserver.features.notifications.content import meta_of, notify_in, text_in
 from imserver.messages.model import Message

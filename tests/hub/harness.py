@@ -7,10 +7,9 @@ from unittest.mock import Mock
 
 from msgspec import json
 
-from imserver.auth.mutes import MutedUsers
 from imserver.auth.observer import Observer
 from imserver.auth.questions import Relations
-from imserver.auth.rates import SenderRates
+from imserver.auth.rates import MutedUsers, SenderRates
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers, NodeParts
 from imserver.channels.subscriptions import build_channels

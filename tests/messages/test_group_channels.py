@@ -5,7 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from imserver.auth.mutes import MutedUsers
+from imserver.auth.rates import MutedUsers
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.consent import ChannelConsent
 from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers

@@ -11,8 +11,7 @@ from imserver.metrics import CountsByApp
 from imserver.model import Event, Outcome
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import Publishing, Pushes, UserPush
-from imserver.push.targets import Target
-from imserver.push.user_channels import UserChannels
+from imserver.push.targets import Target, UserChannels
 from tests.channels.test_channels import subscriber
 from tests.core.cluster_harness import MULTI
 from tests.hub.harness import Harness

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from imserver import errors
-from imserver.dialects.sse.wire import SseDialect
+from imserver.dialects.sse.api import SseDialect
 from imserver.hub.expiry import SLOTS, Pings
 from imserver.metrics import Metrics
 from imserver.model import DialectState, Event

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from imserver.core.core import Core, FeatureParts
-from imserver.dialects.sse.api import PATH, EventStreams, routes
-from imserver.dialects.sse.wire import NAME, SseDialect
+from imserver.dialects.sse.api import NAME, PATH, EventStreams, SseDialect, routes
 from imserver.plugin.feature import Feature
 from imserver.transport.stream import StreamPath
 

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from imserver import errors
-from imserver.auth.mutes import MutedUsers
+from imserver.auth.rates import MutedUsers
 from imserver.auth.rules import ALLOWED
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.consent import ChannelConsent

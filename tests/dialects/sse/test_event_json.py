@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imserver.dialects.sse.wire import to_json
+from imserver.dialects.sse.api import to_json
 from imserver.model import ChannelPart, Event, Signal, StreamPart
 
 SAMPLES = [

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imserver import errors
-from imserver.dialects.sse.wire import COMMENT, SseDialect, ready
+from imserver.dialects.sse.api import COMMENT, SseDialect, ready
 from imserver.messages.model import Message
 from imserver.model import BadFrame, Event
 
