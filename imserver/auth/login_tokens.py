@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from time import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from itsdangerous import BadSignature, URLSafeTimedSerializer
 from msgspec import Struct
 
 from imserver.auth.channel_tokens import ChannelClaims, read_channel_token
@@ -20,6 +20,9 @@ from imserver.auth.tokens import BadToken, Claims, Key, TokenExpired, read_bare_
 from imserver.config.settings import Config
 from imserver.model import is_of_device
 from imserver.process import Secret
+
+if TYPE_CHECKING:
+    from itsdangerous import URLSafeTimedSerializer
 
 PAGE_TOKEN_PREFIX: Final = "page."
 
@@ -33,10 +36,15 @@ class PageTokens:
     """
 
     def __init__(self, config: Config, secret: Secret) -> None:
-        # The library signs with the last key, and verifies with each.
-        keys = [*reversed(secret.keys("page tokens"))]
-        self._signer = URLSafeTimedSerializer(keys, salt="page")
+        self._keys = [*reversed(secret.keys("page tokens"))]
+        """The library signs with the last key, and verifies with each."""
         self.reload(config)
+
+    @cached_property
+    def _signer(self) -> URLSafeTimedSerializer:
+        from itsdangerous import URLSafeTimedSerializer  # 0.4 MB, for pages only
+
+        return URLSafeTimedSerializer(self._keys, salt="page")
 
     def reload(self, config: Config) -> None:
         """Take the lifetime of tokens from ``config``."""
@@ -51,6 +59,8 @@ class PageTokens:
         """Return (app, user) of a valid page token, else None."""
         if not token.startswith(PAGE_TOKEN_PREFIX):
             return None
+        from itsdangerous import BadSignature  # as for the signer
+
         try:
             app, user = self._signer.loads(token[len(PAGE_TOKEN_PREFIX) :], max_age=self._seconds)
         except BadSignature:

@@ -7,10 +7,9 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Struct
 
-from imserver.features.exports.contents import Subject
 from imserver.features.exports.declared import HTTP_EXPORT_UNFINISHED
 from imserver.features.exports.exports import Exports, UnknownExport
-from imserver.features.exports.rows import DONE, FAILED, UNDER_WAY, Job
+from imserver.features.exports.rows import DONE, FAILED, UNDER_WAY, Job, Subject
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, Call, Header, Resource, about, view
 from imserver.plugin.identity import Needs, Tenants

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -173,7 +172,8 @@ class ArchiveWriter:
         start = _length_of(archive)
         directory.flush()
         with (self.folder / _DIRECTORY).open("rb") as source:
-            shutil.copyfileobj(source, archive)
+            while piece := source.read(_PIECE):
+                archive.write(piece)
         archive.write(_ends(self.state.entries, start, _length_of(archive)))
         archive.flush()
         os.fsync(archive.fileno())

@@ -12,8 +12,9 @@ import click
 
 from imserver import __version__
 from imserver.features.exports.archive import ArchiveState
-from imserver.features.exports.contents import ArchiveMaker, Subject
+from imserver.features.exports.contents import ArchiveMaker
 from imserver.features.exports.importing import Archive, BadArchive, Import
+from imserver.features.exports.rows import Subject
 from imserver.plugin.commands import fail, opened, record_act, settings_options
 from imserver.plugin.errors import ImserverError
 

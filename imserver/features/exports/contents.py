@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from imserver.features.exports import offline_page
 from imserver.features.exports.archive import CHECKSUMS, ArchiveState, ArchiveWriter, lines_of
+from imserver.features.exports.rows import Subject
 from imserver.plugin.settings import Config
 from imserver.plugin.storage import Row, Store
 
@@ -62,15 +63,6 @@ class Manifest(Struct, kw_only=True):
     settings: dict[str, Any] = {}
     left_out: list[str] = []
     checksums: str
-
-
-class Subject(Struct, frozen=True):
-    """Whose archive it is. ``user`` ``""``: the whole app's. ``settings``, ``left_out``: of the app."""
-
-    app: str
-    user: str
-    settings: dict[str, Any] = {}
-    left_out: list[str] = []
 
 
 class ArchiveMaker:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from secrets import token_hex
@@ -18,9 +17,8 @@ from typing import Any, Final
 import msgspec
 
 from imserver.features.exports.archive import NAME, ArchiveState
-from imserver.features.exports.contents import ArchiveMaker, Subject
 from imserver.features.exports.declared import HTTP_EXPORT_UNFINISHED, ExportSettings
-from imserver.features.exports.rows import DONE, FAILED, UNDER_WAY, Job, JobRows
+from imserver.features.exports.rows import DONE, FAILED, UNDER_WAY, Job, JobRows, Subject
 from imserver.plugin.errors import HttpProblem, ServiceRefused, Unavailable
 from imserver.plugin.identity import Buckets
 from imserver.plugin.runtime import Threads
@@ -148,6 +146,8 @@ class Exports:
 
     def _make(self, job: Job, runner: Runner) -> dict[str, int]:
         """Make the archive. Returns its entries, rows and bytes."""
+        from imserver.features.exports.contents import ArchiveMaker  # on first use: its page takes 0.5 MB
+
         maker = ArchiveMaker(
             self._config,
             self._store,
@@ -162,6 +162,8 @@ class Exports:
     # --- away -----------------------------------------------------------------------------------------------
 
     def _remove(self, id: str) -> None:
+        import shutil  # on first use: it loads compressors, 0.2 MB
+
         self._threads.do(lambda: shutil.rmtree(self._root / id, ignore_errors=True))
 
     def sweep(self) -> None:

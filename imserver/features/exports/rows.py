@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -14,9 +14,18 @@ DONE: Final = 1
 FAILED: Final = 2
 
 
+class Subject(Struct, frozen=True):
+    """Whose archive it is. ``user`` ``""``: the whole app's. ``settings``, ``left_out``: of the app."""
+
+    app: str
+    user: str
+    settings: dict[str, Any] = {}
+    left_out: list[str] = []
+
+
 class Job(Struct, frozen=True):
     """An export. ``user`` ``""``: of the whole app. ``created`` and ``ends``: Unix seconds. ``size``: of the
-    archive when it is done, before of its contents. ``subject``: JSON for who makes it."""
+    archive when it is done, before of its contents. ``subject``: a :class:`Subject` in JSON."""
 
     app: str
     id: str

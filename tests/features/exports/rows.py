@@ -13,7 +13,8 @@ from sqlalchemy import inspect
 
 from imserver.auth.tenants import Tenants
 from imserver.config.settings import Config, ServerSettings, StorageSettings
-from imserver.features.exports.contents import ArchiveMaker, Proceed, Subject
+from imserver.features.exports.contents import ArchiveMaker, Proceed
+from imserver.features.exports.rows import Subject
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import load_features, objection_of, tables_of, tables_of_server
