@@ -33,14 +33,14 @@ _AT_ONCE: Final = 200
 """Number of rows in one statement."""
 
 
-class ActionPositions:
+class ActionPositions(Store.Rows):
     """The positions in a store. Owner of the positions that were proved on this node and are not stored yet.
 
     Methods switch and may raise StorageUnavailable, if they do not say otherwise.
     """
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        super().__init__(store)
         self.written: set[str] = set()
         """Apps for which this node has stored positions."""
         self._proved: dict[tuple[str, str, str], int] = {}

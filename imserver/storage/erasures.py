@@ -50,12 +50,12 @@ _ROWS: Final = RowsOf(ErasureRow, "erasure")
 _decode: Final = msgspec.json.Decoder(ErasureRow).decode
 
 
-class Erasures:
+class Erasures(Store.Rows):
     """The erasures in a store. ``keys``: the first one digests, all of them are tried. Methods switch, and
     raise StorageUnavailable."""
 
     def __init__(self, store: Store, keys: Callable[[], Sequence[bytes]]) -> None:
-        self._store = store
+        super().__init__(store)
         self._keys = keys
 
     def begin(self, app: str, user: str) -> str:

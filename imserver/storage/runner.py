@@ -26,7 +26,7 @@ _STOP_SECONDS: Final = 2.0
 _ROW: Final = "app = %s AND id = %s"
 
 
-class Runner:
+class Runner(Store.Rows):
     """Runs the work that rows of a table ask for. One node works on a row at a time, and another one goes on
     with it when that node has gone. Owner of the rows on which this node works.
 
@@ -52,7 +52,7 @@ class Runner:
         lease_seconds: int,
         look_seconds: float,
     ) -> None:
-        self._store = store
+        super().__init__(store)
         self._table = table
         self._condition = due
         self._function = work

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 P = TypeVar("P", bound="StorePart")
 A = ParamSpec("A")
-S = TypeVar("S", bound="OfStore")
+S = TypeVar("S", bound="Store.Rows")
 
 _NEVER: Final = -1
 _ENDED_BANS_MS: Final = 7 * 86_400_000
@@ -56,12 +56,6 @@ class StorePart(Protocol):
         """Store what waits. Called once, before the database is closed. May switch."""
 
 
-class OfStore(Protocol):
-    """Has rows in a store."""
-
-    _store: Store
-
-
 class Transaction(Protocol):
     """A decorator of methods that get the statements of a transaction first."""
 
@@ -73,7 +67,7 @@ class Transaction(Protocol):
 def _transaction(run: Callable[[Store, Callable[[PooledStatements], Any]], Any]) -> Transaction:
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
-        def call(self: OfStore, *args: Any, **named: Any) -> Any:
+        def call(self: Store.Rows, *args: Any, **named: Any) -> Any:
             return run(self._store, lambda sql: method(self, sql, *args, **named))
 
         return call
@@ -89,6 +83,12 @@ class Store:
     database is open. Both may be set later, before the first use. ``tables``: those of the core and of
     features.
     """
+
+    class Rows:
+        """Has rows in a store: :meth:`Store.reading` and :meth:`Store.writing` decorate its methods."""
+
+        def __init__(self, store: Store) -> None:
+            self._store = store
 
     def __init__(
         self,

@@ -8,11 +8,8 @@ from collections.abc import Sequence
 from imserver.plugin.storage import PooledStatements, Store, text_of
 
 
-class FactorStore:
+class FactorStore(Store.Rows):
     """The secrets of second factors, and recovery codes. No login asks for a factor that is not confirmed."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     @Store.writing
     def begin(self, sql: PooledStatements, id: int, secret: str) -> bool:

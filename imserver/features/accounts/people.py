@@ -94,12 +94,9 @@ def end_of(account: Account) -> int:
     return 0 if account.locked_until == FOR_GOOD else account.locked_until
 
 
-class PeopleStore:
+class PeopleStore(Store.Rows):
     """The accounts in a store, for those who answer for an app. Each method is one transaction, may switch,
     and raises StorageUnavailable."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     @Store.reading_or([])
     def page(

@@ -84,11 +84,8 @@ _LISTED: Final = {
 """List of an account → condition for its rows in ``relation``."""
 
 
-class AccountStore:
+class AccountStore(Store.Rows):
     """The accounts in a store. All methods may switch, and raise StorageUnavailable."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     # --- accounts -------------------------------------------------------------------------------------------
 

@@ -75,11 +75,8 @@ _OF_BOTS: Final = RowsOf(
 )
 
 
-class BotStore:
+class BotStore(Store.Rows):
     """The bots in a store. Without a database there are none."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     @Store.writing
     def add(
@@ -172,11 +169,8 @@ class BotStore:
         return bool(there)
 
 
-class HookStore:
+class HookStore(Store.Rows):
     """The webhooks in a store. Without a database there are none."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     # --- incoming -------------------------------------------------------------------------------------------
 

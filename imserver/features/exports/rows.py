@@ -42,11 +42,8 @@ class Job(Struct, frozen=True):
 _ROWS: Final = RowsOf(Job, "export_job", user="member")
 
 
-class JobRows:
+class JobRows(Store.Rows):
     """The rows of exports in a store. Without a database there are none."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     def add(self, job: Job) -> None:
         """Store a new export."""

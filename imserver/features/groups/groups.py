@@ -136,12 +136,9 @@ class Added(Struct, frozen=True):
     invited: Sequence[str]
 
 
-class RemovedMembers:
+class RemovedMembers(Store.Rows):
     """Who was removed from which group. Each method is a transaction, may switch, and raises
     StorageUnavailable."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     @Store.writing
     def add(self, sql: PooledStatements, app: str, group: int, users: Sequence[str]) -> None:

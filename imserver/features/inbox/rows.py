@@ -67,11 +67,8 @@ class ArrangementRefused(ServiceRefused):
     """A change of a user's inbox is refused, with the problem that says why."""
 
 
-class ArrangementRows:
+class ArrangementRows(Store.Rows):
     """The arrangements in a store. Without a database there are none."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     @Store.writing
     def change(

@@ -40,11 +40,8 @@ class InvitationShown(Struct, frozen=True):
 _ROWS: Final = RowsOf(InvitationShown, "invitation", group="conversation", user="member")
 
 
-class InvitationStore:
+class InvitationStore(Store.Rows):
     """The invitations in a store. Without a database there are none."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     @Store.writing
     def add(self, sql: PooledStatements, app: str, new: InvitationShown, most: int, account: int = 0) -> bool:

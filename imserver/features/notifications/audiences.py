@@ -46,12 +46,9 @@ _ACTIVE: Final = 2
 _target: Final = json.Decoder(AudienceTarget).decode
 
 
-class AudienceRows:
+class AudienceRows(Store.Rows):
     """The rows of audiences in a store. Each method is one transaction, may switch, and raises
     StorageUnavailable."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     @Store.writing
     def add(self, sql: PooledStatements, new: Audience, most: int) -> Audience | None:

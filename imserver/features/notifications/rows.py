@@ -79,7 +79,7 @@ class Results(Struct):
         return bool(self.done or self.gone or self.retry)
 
 
-class NotificationRows:
+class NotificationRows(Store.Rows):
     """The rows of notifications in a store.
 
     ``added`` is called with what :meth:`settle` has added to feeds: app → the id of its last event.
@@ -88,7 +88,7 @@ class NotificationRows:
     """
 
     def __init__(self, store: Store, host_of: Callable[[str, str], str] = _web_only.host_of) -> None:
-        self._store = store
+        super().__init__(store)
         self._host_of = host_of
         self.added: Callable[[Mapping[str, int]], object] = lambda _heads: None
         self.known: Mapping[str, int] = {}

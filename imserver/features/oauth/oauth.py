@@ -158,12 +158,9 @@ class AccountLink(Struct, frozen=True):
 _LINKS: Final = RowsOf(AccountLink, "oauth_link")
 
 
-class LinkStore:
+class LinkStore(Store.Rows):
     """The links between accounts and their identities in a store; without a database there are none. Each
     method is one transaction, may switch, and raises StorageUnavailable."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     @Store.writing
     def add(

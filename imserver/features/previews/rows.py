@@ -39,11 +39,8 @@ _LINKS: Final = RowsOf(PreviewRow, "link_preview")
 _WISHES: Final = RowsOf(PersonWishes, "preview_person", show="shown")
 
 
-class PreviewRows:
+class PreviewRows(Store.Rows):
     """The rows in a store. Without a database there are none."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     # --- links ----------------------------------------------------------------------------------------------
 

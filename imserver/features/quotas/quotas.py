@@ -40,11 +40,8 @@ class Used(Struct, frozen=True):
 _USED: Final = RowsOf(Used, "app_usage")
 
 
-class UsageRows:
+class UsageRows(Store.Rows):
     """The rows in a store: one for each app and day."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     @Store.writing
     def add(self, sql: PooledStatements, day: int, more: Mapping[str, Used]) -> None:

@@ -25,14 +25,11 @@ class Muted(Struct, frozen=True, array_like=True, tag="safety.muted"):
 _ROWS: Final = RowsOf(Muted, "mute", user="member")
 
 
-class MuteRows:
+class MuteRows(Store.Rows):
     """The mutes in a store. Each method is one transaction, may switch, and raises StorageUnavailable.
 
     Times are of the clock of the database, because the clocks of nodes differ.
     """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     @Store.writing
     def mute(self, sql: PooledStatements, app: str, user: str, seconds: int, reason: str) -> Muted:

@@ -54,12 +54,12 @@ class Removal(Struct, frozen=True):
 _ROWS: Final = RowsOf(Removal, "removal", user="member")
 
 
-class Removals:
+class Removals(Store.Rows):
     """Begins, undoes and ends removals. ``runner`` works on them. Methods may switch, and raise
     StorageUnavailable."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        super().__init__(store)
         due = f"state <> {DONE} OR (ends > 0 AND ends <= {{now}})"
         self.runner = Runner(store, "removal", due, self._work, lease_seconds=10, look_seconds=5.0)
 

@@ -95,14 +95,14 @@ class ReportInContext(Struct, frozen=True):
     copies: dict[int, Entry]
 
 
-class Reports:
+class Reports(Store.Rows):
     """Takes reports, and shows them. Everything may switch, and raise StorageUnavailable.
 
     ``owners_of``: the owners of an app, who hear of reports by a message of the server.
     """
 
     def __init__(self, core: Core, owners_of: Callable[[str], Sequence[str]]) -> None:
-        self._store = core.storage.store
+        super().__init__(core.storage.store)
         self._identity = core.identity
         self._rates = core.node.buckets.make(USER_REPORTS, REPORTS, REPORT_SECONDS, core.cluster.attempt)
         self._owners_of = owners_of

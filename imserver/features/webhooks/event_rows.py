@@ -101,14 +101,14 @@ class _Batch(Struct):
     stored: AsyncResult[dict[str, int]] = field(default_factory=AsyncResult)
 
 
-class EventStore:
+class EventStore(Store.Rows):
     """The feeds in a store. All methods switch, and raise StorageUnavailable.
 
     Owner of the events that wait for the next group commit.
     """
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        super().__init__(store)
         self._batch = _Batch()
         self._writer: gevent.Greenlet[[], None] | None = None
         self.known: dict[str, int] = {}

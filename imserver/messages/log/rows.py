@@ -312,11 +312,8 @@ def _with_head(app: str, work: Callable[[Statements, LogHead], T], nothing: T, s
     return nothing if head is None else work(sql, head)
 
 
-class LogPart:
+class LogPart(Store.Rows):
     """A part of the log that reads its tables."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
 
 def in_log(

@@ -68,11 +68,8 @@ _IS_FOUND: Final = (
 """Condition: a message that the user has not hidden. Recalled entries and edits are hidden from ``''``."""
 
 
-class EntrySearch:
+class EntrySearch(Store.Rows):
     """Searches the messages of users."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     def find(
         self,

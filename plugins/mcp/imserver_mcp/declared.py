@@ -83,11 +83,8 @@ class Hook(LogHook, frozen=True):
 _ROWS: Final = RowsOf(Hook, "mcp_hook", user="member", what="")
 
 
-class Hooks:
+class Hooks(Store.Rows):
     """The subscriptions in a store. Each method may switch, and raise StorageUnavailable."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     def all(self, now: int) -> list[Hook]:
         """Those that have not expired."""
