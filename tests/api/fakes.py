@@ -142,7 +142,7 @@ class FakeNode:
             ),
             MessageServices: Mock(),
             OAuth: SimpleNamespace(settings_of=lambda _app: {}, returned=_no_login, agree=_no_login, root=""),
-            NotificationParts: SimpleNamespace(webpush=SimpleNamespace(public_key="")),
+            NotificationParts: SimpleNamespace(core=self, webpush=SimpleNamespace(public_key="")),
             PusherApi: SimpleNamespace(apps=apps_of()),
             SafetyParts: SimpleNamespace(
                 reports=SimpleNamespace(

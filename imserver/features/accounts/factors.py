@@ -12,7 +12,7 @@ from base64 import b32encode
 from collections.abc import Hashable
 from secrets import token_bytes
 from time import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from msgspec import Struct
 
@@ -21,6 +21,7 @@ from imserver.features.accounts.declared import FACTOR_CODES, MakeBuckets
 from imserver.features.accounts.factor_rows import FactorStore
 from imserver.features.accounts.tokens import KnownDevice, secret_hash
 from imserver.plugin.errors import HttpProblem, ServiceRefused
+from imserver.plugin.http import about
 
 if TYPE_CHECKING:
     from pyotp import TOTP
@@ -66,12 +67,14 @@ class FactorOff(
     """The account has no second factor, or none was begun."""
 
 
-class FactorBegun(Struct, frozen=True):
-    """A second factor to be confirmed: its secret in base32, and the same as an address for authenticator
-    apps."""
+class FactorStarted(Struct, frozen=True):
+    """The secret of a second factor, which counts when a code confirms it."""
 
-    secret: str
-    address: str
+    secret: Annotated[str, about("The secret in base32, to be typed into an authenticator app.")]
+    address: Annotated[
+        str,
+        about("The same as an `otpauth://` address: it opens such an app, and its QR code is read by one."),
+    ]
 
 
 class Factors:
@@ -79,11 +82,13 @@ class Factors:
     StorageUnavailable.
 
     Wrong codes count by account; those of a device that has logged in to it before count for that device, so
-    others cannot lock it out. Above the limit codes are refused: TooManyRequests.
+    others cannot lock it out. Above the limit codes are refused: TooManyRequests. ``issuer``: the name of
+    this server in authenticator apps.
     """
 
-    def __init__(self, rows: FactorStore, buckets: MakeBuckets) -> None:
+    def __init__(self, rows: FactorStore, buckets: MakeBuckets, issuer: str = "imserver") -> None:
         self._rows = rows
+        self._issuer = issuer
         self._wrong = buckets(FACTOR_CODES, 20, 86400)
 
     def require(self, account: Account, code: str, device: KnownDevice | None) -> None:
@@ -113,17 +118,14 @@ class Factors:
             return step > 0 and self._rows.use_step(id, step)
         return self._rows.use_code(id, secret_hash(plain.lower()))
 
-    def begin(self, account: Account, issuer: str) -> FactorBegun:
-        """Make the secret of a factor. It counts when a code of it confirms it. Raises FactorOn.
-
-        ``issuer``: the name of this server in the authenticator app.
-        """
+    def begin(self, account: Account) -> FactorStarted:
+        """Make the secret of a factor. It counts when a code of it confirms it. Raises FactorOn."""
         secret = b32encode(token_bytes(_SECRET_BYTES)).decode()
         if not self._rows.begin(account.id, secret):
             raise FactorOn(account.user)
         name = account.name or account.email or account.phone or account.user
-        address = _totp(secret).provisioning_uri(name=name, issuer_name=issuer)
-        return FactorBegun(secret, address)
+        address = _totp(secret).provisioning_uri(name=name, issuer_name=self._issuer)
+        return FactorStarted(secret, address)
 
     def confirm(self, account: Account, code: str) -> list[str]:
         """Turn on the factor that was begun, with a code of it. Returns the recovery codes.

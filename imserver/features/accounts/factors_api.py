@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-from urllib.parse import urlsplit
-
 from msgspec import Struct
 
 from imserver.features.accounts.accounts import Accounts, WrongLogin
 from imserver.features.accounts.api import CHAPTER, AccountDone, CurrentPassword, FactorCode
-from imserver.features.accounts.factors import FactorOff, FactorOn, WrongCode
+from imserver.features.accounts.factors import FactorOff, FactorOn, FactorStarted, WrongCode
 from imserver.features.accounts.parts import accounts_of
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Acting, Api, Call, Resource, about
+from imserver.plugin.http import Acting, Call, Resource
 from imserver.plugin.identity import Needs
-from imserver.plugin.services import Core
-
-
-class FactorStarted(Struct):
-    """The secret of a second factor, which counts when a code confirms it."""
-
-    secret: Annotated[str, about("The secret in base32, to be typed into an authenticator app.")]
-    address: Annotated[
-        str,
-        about("The same as an `otpauth://` address: it opens such an app, and its QR code is read by one."),
-    ]
 
 
 class FactorConfirm(Acting, kw_only=True):
@@ -39,18 +25,9 @@ class RecoveryCodes(Struct):
     codes: list[str]
 
 
-class FactorApi(Struct, frozen=True):
-    """The services that the routes use. ``issuer``: the name of this server in authenticator apps."""
-
-    accounts: Accounts
-    issuer: str
-
-
-def _api(core: Core, _: Api) -> FactorApi:
-    return FactorApi(accounts_of(core).accounts, urlsplit(core.config.app.http_url).hostname or "imserver")
-
-
-routes = Resource("accounts", service=_api, base=Acting, hot=False, chapter=CHAPTER)
+routes = Resource(
+    "accounts", service=lambda core, _: accounts_of(core).accounts, base=Acting, hot=False, chapter=CHAPTER
+)
 
 
 @routes.post(
@@ -59,15 +36,14 @@ routes = Resource("accounts", service=_api, base=Acting, hot=False, chapter=CHAP
     schema=("FactorBegin", "A second factor to be turned on."),
     problems=(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS, WrongLogin.problem, FactorOn.problem),
 )
-def begin(api: FactorApi, call: Call, password: CurrentPassword = "") -> FactorStarted:
+def begin(accounts: Accounts, call: Call, password: CurrentPassword = "") -> FactorStarted:
     """Begin to turn on the second factor of an account.
 
     Show the secret to an authenticator app, and confirm with a code of it. Takes the password, so that a
     stolen token cannot do it. Counts as a login.
     """
-    account = api.accounts.confirmed(call.app, call.user, password, call.request.host, call.credential)
-    begun = api.accounts.factors.begin(account, api.issuer)
-    return FactorStarted(begun.secret, begun.address)
+    account = accounts.confirmed(call.app, call.user, password, call.request.host, call.credential)
+    return accounts.factors.begin(account)
 
 
 @routes.post(
@@ -78,14 +54,14 @@ def begin(api: FactorApi, call: Call, password: CurrentPassword = "") -> FactorS
         *(WrongCode.problem, FactorOn.problem, FactorOff.problem),
     ),
 )
-def confirm(api: FactorApi, call: Call, request: FactorConfirm) -> RecoveryCodes:
+def confirm(accounts: Accounts, call: Call, request: FactorConfirm) -> RecoveryCodes:
     """Turn on the second factor of an account, with a code of it.
 
     From now on, logins with the password take a code. The answer has ten recovery codes for the day when the
     authenticator app is lost.
     """
-    account = api.accounts.known(call.app, call.user)
-    return RecoveryCodes(api.accounts.factors.confirm(account, request.code))
+    account = accounts.known(call.app, call.user)
+    return RecoveryCodes(accounts.factors.confirm(account, request.code))
 
 
 @routes.post(
@@ -93,13 +69,13 @@ def confirm(api: FactorApi, call: Call, request: FactorConfirm) -> RecoveryCodes
     Needs.ACCOUNT,
     problems=(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS, WrongCode.problem, FactorOff.problem),
 )
-def renew_codes(api: FactorApi, call: Call, request: FactorConfirm) -> RecoveryCodes:
+def renew_codes(accounts: Accounts, call: Call, request: FactorConfirm) -> RecoveryCodes:
     """Make new recovery codes.
 
     All earlier ones are worth nothing any more.
     """
-    account = api.accounts.with_factor(call.app, call.user, request.code, call.credential)
-    return RecoveryCodes(api.accounts.factors.renew_codes(account))
+    account = accounts.with_factor(call.app, call.user, request.code, call.credential)
+    return RecoveryCodes(accounts.factors.renew_codes(account))
 
 
 @routes.post(
@@ -111,12 +87,13 @@ def renew_codes(api: FactorApi, call: Call, request: FactorConfirm) -> RecoveryC
         *(WrongLogin.problem, WrongCode.problem, FactorOff.problem),
     ),
 )
-def remove(api: FactorApi, call: Call, password: CurrentPassword = "", code: FactorCode = "") -> AccountDone:
+def remove(
+    accounts: Accounts, call: Call, password: CurrentPassword = "", code: FactorCode = ""
+) -> AccountDone:
     """Turn off the second factor of an account.
 
     Its owner sends the password and a code. A back end does it without, for somebody who has lost both.
     """
-    accounts = api.accounts
     if call.is_back_end:
         account = accounts.known(call.app, call.user)
     else:

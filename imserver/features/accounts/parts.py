@@ -88,7 +88,8 @@ def build(core: Core) -> FeatureParts:
     config, rows = core.config, AccountStore(core.storage.store)
     tokens, relations = core.service(AccountTokens), core.service(AccountRelations)
     buckets = partial(core.node.buckets.make, shared=core.cluster.attempt)
-    factors = Factors(FactorStore(core.storage.store), buckets)
+    issuer = urlsplit(config.app.http_url).hostname or "imserver"
+    factors = Factors(FactorStore(core.storage.store), buckets, issuer)
     accounts = Accounts(
         config=config,
         tokens=tokens,

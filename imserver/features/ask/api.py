@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from imserver.features.ask.declared import HTTP_QUESTION_CLOSED, MOST_WAIT_SECONDS
 from imserver.features.ask.parts import AskParts
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Acting, Api, ApiProblem, Call, Resource, about, one_of
+from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about, one_of
 from imserver.plugin.identity import Needs
 from imserver.plugin.messages import (
     AskAnswer,
@@ -23,7 +23,6 @@ from imserver.plugin.messages import (
 )
 from imserver.plugin.services import Core
 from imserver.plugin.settings import MAX_USER_BYTES
-from imserver.plugin.storage import Store
 from imserver.plugin.wire import Limit
 
 AskId = Annotated[int, about("The id of the message with the question.", ge=1, le=Limit.ID)]
@@ -127,26 +126,18 @@ class AnswerResult(Struct):
 class AskApi(Struct, frozen=True):
     """The services that the routes use."""
 
-    parts: AskParts
-    store: Store
-    services: MessageServices
-    messages: MessageApi
     core: Core
+    parts: AskParts
+    messages: MessageApi
 
     @property
     def log(self) -> MessageLog:
         """The log of all apps."""
-        return self.store.part(MessageLog)
+        return self.core.storage.store.part(MessageLog)
 
     def show(self, app: str, user: str, id: int) -> AskShown:
         """A question that the user may read. Switches. Raises ApiProblem."""
         return _shown(self.log.asks.get(app, user, id))
-
-
-def _service(core: Core, api: Api) -> AskApi:
-    services = core.service(MessageServices)
-    store, messages = core.storage.store, MessageApi.of(core, api)
-    return AskApi(core.service(AskParts), store, services, messages, core)
 
 
 def _shown(entry: Entry | None) -> AskShown:
@@ -179,7 +170,7 @@ _ANSWERING: Final = (
 
 routes = Resource(
     "asks",
-    service=_service,
+    service=lambda core, api: AskApi(core, core.service(AskParts), MessageApi.of(core, api)),
     base=Acting,
     chapter="Questions to people: answered exactly once, with a deadline.",
     hot=True,
@@ -300,7 +291,7 @@ def answer(api: AskApi, call: Call, request: AnswerRequest) -> AnswerResult:
         api.messages.rates.require_message(call.app, call.user)
     if (request.value is UNSET) == (request.text is UNSET):
         raise ApiProblem.invalid("Give one of `value` and `text`")
-    result = api.services.asks.answer(
+    result = api.core.service(MessageServices).asks.answer(
         *(call.app, call.user, request.id, request.value or "", request.text or ""),
         by_user=not call.is_back_end,
     )

@@ -12,7 +12,8 @@ from imserver.features.exports.exports import Exports, UnknownExport
 from imserver.features.exports.rows import DONE, FAILED, UNDER_WAY, Job, Subject
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, Call, Header, Resource, about, view
-from imserver.plugin.identity import Needs, Tenants
+from imserver.plugin.identity import Needs
+from imserver.plugin.services import Core
 
 ExportId = Annotated[str, about("The id of the export.", max_length=32)]
 _App = Annotated[str, about("The app.", max_length=255)]
@@ -60,21 +61,11 @@ class ExportShown(Struct):
     bytes: Annotated[int, about("The size of the archive; before it is done, that of its contents so far.")]
 
 
-class ExportApi(Struct, frozen=True):
-    """The services that the routes use."""
-
-    exports: Exports
-    tenants: Tenants
-
-
 _FILE: Final = (UnknownExport.problem, HTTP_EXPORT_UNFINISHED, Problems.TOO_MANY_REQUESTS)
 _HEADERS: Final = (Header("Content-Disposition", "The name for the file.", example="attachment"),)
 
 routes = Resource(
-    "exports",
-    lambda core, _: ExportApi(core.service(Exports), core.identity.tenants),
-    hot=False,
-    chapter="All data of a user or an app as one archive.",
+    "exports", lambda core, _: core, hot=False, chapter="All data of a user or an app as one archive."
 )
 
 
@@ -86,7 +77,7 @@ routes = Resource(
     status=202,
 )
 def start(
-    api: ExportApi,
+    core: Core,
     call: Call,
     app: _App,
     user: Annotated[str, about("The user; empty: the whole app.", max_length=255)] = "",
@@ -95,31 +86,31 @@ def start(
 
     It is made in the background. While one of the same user or app is under way, the answer shows that.
     """
-    settings, left_out = ({}, []) if user else api.tenants.described(call.app)
-    return shown(api.exports.start(Subject(call.app, user, settings, left_out)))
+    settings, left_out = ({}, []) if user else core.identity.tenants.described(call.app)
+    return shown(core.service(Exports).start(Subject(call.app, user, settings, left_out)))
 
 
 @routes.get("/exports/show", Needs.ADMIN, problems=(UnknownExport.problem,))
-def show(api: ExportApi, call: Call, request: ExportQuery) -> ExportShown:
+def show(core: Core, call: Call, request: ExportQuery) -> ExportShown:
     """Show how far an export is."""
-    return shown(api.exports.show(call.app, request.id))
+    return shown(core.service(Exports).show(call.app, request.id))
 
 
 @routes.post("/exports/start/self", Needs.ADMIN_OR_USER, problems=(Problems.TOO_MANY_REQUESTS,), status=202)
-def start_own(api: ExportApi, call: Call, request: OwnExport) -> ExportShown:
+def start_own(core: Core, call: Call, request: OwnExport) -> ExportShown:
     """Start an export of one's own data.
 
     The archive has the user's profile, messages as far as the user may read them, files, memberships,
     settings, devices, what was done by the user or to them, and a page to read it without a network.
     """
-    return shown(api.exports.start(Subject(call.app, call.user)))
+    return shown(core.service(Exports).start(Subject(call.app, call.user)))
 
 
 @routes.get("/exports/show/self", Needs.ADMIN_OR_USER, problems=(UnknownExport.problem,))
-def show_own(api: ExportApi, call: Call, request: OwnExportQuery) -> ExportShown:
+def show_own(core: Core, call: Call, request: OwnExportQuery) -> ExportShown:
     """Show how far an export of one's own data is."""
     try:
-        return shown(api.exports.show(call.app, request.id, call.user))
+        return shown(core.service(Exports).show(call.app, request.id, call.user))
     except UnknownExport:
         if request.id:
             raise

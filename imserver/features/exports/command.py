@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 from contextlib import closing
+from operator import call
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import click
 
@@ -35,7 +35,7 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
         settings, left_out = tenants.described(app)
         subject = Subject(tenants.resolve(app), user, *(({}, []) if user else (settings, left_out)))
         folder = file.with_name(f"{file.name}.part")
-        maker = ArchiveMaker(config, store, subject, folder, _here, __version__)
+        maker = ArchiveMaker(config, store, subject, folder, call, __version__)
         try:
             whole = maker.make(_ProgressLines())
         except (OSError, ImserverError) as error:
@@ -44,10 +44,6 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
         shutil.rmtree(folder)
         record_act(config, store, "exports.start", subject.app, user)
     click.echo(f"written to {file}: {file.stat().st_size} bytes")
-
-
-def _here(function: Any, *arguments: object) -> Any:
-    return function(*arguments)
 
 
 class _ProgressLines:

@@ -270,7 +270,10 @@ class ArchiveMaker:
         profile = {"app": self._subject.app, "user": self._subject.user, **self._writer.state.profile}
         self._entry("profile.json", [msgspec.json.format(_encode(profile))])
         self._entry("conversations.jsonl", self._list())
-        self._entry("index.html", self._index(profile))
+        titles = ((one.id, self._title(one), one.kind) for one in self._of_user())
+        files, state = self._own_files().values(), self._writer.state
+        page = offline_page.index(profile, titles, files, state.counts, state.begun)
+        self._entry("index.html", page)
 
     def _list(self) -> Iterator[bytes]:
         app, user = self._subject.app, self._subject.user
@@ -281,11 +284,6 @@ class ArchiveMaker:
         for one in self._of_user():
             line = {"id": one.id, "kind": one.kind, "name": self._title(one), "members": one.members}
             yield _encode({**line, "created": one.created, "memberships": spans.get(one.id, [])}) + b"\n"
-
-    def _index(self, profile: dict[str, Any]) -> Iterator[bytes]:
-        state = self._writer.state
-        titles = ((one.id, self._title(one), one.kind) for one in self._of_user())
-        yield from offline_page.index(profile, titles, self._own_files().values(), state.counts, state.begun)
 
 
 def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:

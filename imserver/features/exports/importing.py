@@ -152,7 +152,13 @@ class Import:
             self._report(f"goes on behind {there.entry} entries")
             self._progress = there
         try:
-            self._take_all()
+            with self._store.importing_files(self._config, self._app) as take:
+                for number, entry in enumerate(self._archive.entries()):
+                    if entry.name.startswith(_ROWS):
+                        self._take_rows(number, entry)
+                    elif number >= self._progress.entry:
+                        self._take_file(number, entry, take)
+            self._finish()
         except Unavailable:
             raise  # the same command goes on
         except ImserverError:
@@ -163,15 +169,6 @@ class Import:
 
             self._store.write(discard)
             raise
-
-    def _take_all(self) -> None:
-        with self._store.importing_files(self._config, self._app) as take:
-            for number, entry in enumerate(self._archive.entries()):
-                if entry.name.startswith(_ROWS):
-                    self._take_rows(number, entry)
-                elif number >= self._progress.entry:
-                    self._take_file(number, entry, take)
-        self._finish()
 
     # --- before anything is stored --------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ from imserver.plugin.http import (
     read_cursor,
     view,
 )
-from imserver.plugin.identity import Needs, Relations, Tenants
+from imserver.plugin.identity import Needs, Tenants
 from imserver.plugin.wire import id_of
 
 GroupId = Annotated[
@@ -210,12 +210,11 @@ class GroupApi(Struct, frozen=True):
 
     groups: Groups
     tenants: Tenants
-    relations: Relations
 
 
 routes = Resource(
     "groups",
-    service=lambda core, _: GroupApi(groups_of(core), core.identity.tenants, core.identity.relations),
+    service=lambda core, _: GroupApi(groups_of(core), core.identity.tenants),
     base=GroupChange,
     chapter="Stored member lists with stored messages.",
     hot=False,
@@ -236,7 +235,7 @@ def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> set[str]:
         if unknown := [user for user in wanted if user not in accounts and user != call.principal.user]:
             named = ", ".join(f"`{user}`" for user in unknown[:MOST_NAMED])
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no account {named}")
-    if call.user and users and (blocked := api.relations.blocked_by(call.app, call.user, users)):
+    if call.user and users and (blocked := api.groups.relations.blocked_by(call.app, call.user, users)):
         named = ", ".join(f"`{user}`" for user in blocked[:MOST_NAMED])
         raise ApiProblem(Problems.NOT_ALLOWED, f"`members`: not allowed for {named}")
     return set() if call.is_back_end else api.groups.strangers_among(call.app, call.user, users)

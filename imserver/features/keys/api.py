@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from time import time
 from typing import Annotated, Final, Literal
 
@@ -22,9 +22,9 @@ from imserver.plugin.http import (
     read_cursor,
     view,
 )
-from imserver.plugin.identity import Needs, Principal, Tenants
+from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.services import Core
-from imserver.plugin.storage import KeyRow, Store
+from imserver.plugin.storage import KeyRow
 from imserver.plugin.wire import id_of
 
 _DAY: Final = 86_400
@@ -103,19 +103,17 @@ class UsageAnswer(Struct):
 
 
 class KeysApi(Struct, frozen=True):
-    """What the routes of keys need. ``configured`` returns the keys of the settings."""
+    """What the routes of keys need."""
 
-    store: Store
-    tenants: Tenants
-    configured: Callable[[], Iterable[KeyRow]]
-    usage: KeyUsage
+    core: Core
 
     def all(self) -> Iterable[KeyRow]:
         """The keys of the settings, then those of the database. May switch. Raises StorageUnavailable."""
-        for row in self.configured():
-            last = self.usage.last_use(row.id)
+        usage = self.core.service(KeyUsage)
+        for row in self.core.identity.keys.configured:
+            last = usage.last_use(row.id)
             yield replace(row, used=last.time, used_from=last.address)
-        yield from self.store.keys()
+        yield from self.core.storage.store.keys()
 
     def sees(self, principal: Principal, row: KeyRow) -> bool:
         """Whether a principal may see and end a key: it reaches all apps, or all that the key reaches."""
@@ -123,7 +121,7 @@ class KeysApi(Struct, frozen=True):
 
     def apps_of(self, row: KeyRow) -> frozenset[str]:
         """The apps of a key, without aliases; empty: all."""
-        return frozenset(map(self.tenants.resolve, row.apps))
+        return frozenset(map(self.core.identity.tenants.resolve, row.apps))
 
     def find(self, principal: Principal, id: str) -> KeyRow:
         """The key with this id. Raises ApiProblem if the principal may not see it."""
@@ -135,7 +133,7 @@ class KeysApi(Struct, frozen=True):
     def changeable(self, principal: Principal, id: str) -> KeyRow:
         """The same, of a key that is not in the settings."""
         row = self.find(principal, id)
-        if _is_configured(row):
+        if not row.created:
             raise ApiProblem.invalid("The key is in the settings: change `api.keys` there, then send SIGHUP")
         return row
 
@@ -158,10 +156,6 @@ class KeysApi(Struct, frozen=True):
         )
 
 
-def _is_configured(row: KeyRow) -> bool:
-    return not row.created
-
-
 def _shown(row: KeyRow) -> KeyShown:
     state: Literal["valid", "expired", "revoked"] = "valid"
     if row.has_ended(time()):
@@ -172,7 +166,7 @@ def _shown(row: KeyRow) -> KeyShown:
         row,
         scopes=scopes,
         state=state,
-        configured=_is_configured(row),
+        configured=not row.created,
         last_used=row.used,
         last_used_from=row.used_from,
         maker=str(row.maker) if row.maker else "",
@@ -190,14 +184,9 @@ def _name_act(call: Call, row: KeyRow) -> None:
 _SCOPES: Final[tuple[KeyScope, ...]] = ("push", "read", "admin")
 
 
-def _api(core: Core, _api: object) -> KeysApi:
-    keys = core.identity.keys
-    return KeysApi(core.storage.store, core.identity.tenants, lambda: keys.configured, core.service(KeyUsage))
-
-
 routes = Resource(
     "keys",
-    service=_api,
+    service=lambda core, _: KeysApi(core),
     chapter="API keys: which there are, and what each of them did.",
     hot=False,
     problems=(Problems.FORBIDDEN, Problems.STORAGE_UNAVAILABLE),
@@ -236,7 +225,7 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
     or banned, the keys that it made are refused. They end when it loses its role or is deleted. In demo mode
     the first key ends demo mode.
     """
-    principal, tenants = call.principal, api.tenants
+    principal, tenants = call.principal, api.core.identity.tenants
     for name in request.apps:
         if principal.apps is None and tenants.find(name) is None:
             raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app `{name}`")
@@ -245,7 +234,7 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
         raise ApiProblem(Problems.FORBIDDEN, "`apps`: name apps that you reach; your key is for them only")
     expires = api.end_of(principal, request.expires_seconds)
     row, secret = KeyRow.make(tuple(dict.fromkeys(request.scopes)), apps, request.note, expires)
-    stored = api.store.add_key(replace(row, maker=api.maker_of(principal)), principal.key)
+    stored = api.core.storage.store.add_key(replace(row, maker=api.maker_of(principal)), principal.key)
     if stored is None:
         raise ApiProblem(Problems.FORBIDDEN, "You may make no keys any more")
     _name_act(call, stored)
@@ -262,7 +251,7 @@ def revoke(api: KeysApi, call: Call, id: KeyId) -> KeyShown:
     undone. A key that was revoked before stays as it is.
     """
     row = api.changeable(call.principal, id)
-    api.store.revoke_key(row.id)
+    api.core.storage.store.revoke_key(row.id)
     _name_act(call, row)
     return _shown(api.find(call.principal, row.id))
 
@@ -290,7 +279,7 @@ def rotate(
     row = api.changeable(call.principal, id)
     new, secret = KeyRow.make(expires=api.end_of(call.principal, expires_seconds))
     new = replace(new, maker=api.maker_of(call.principal))
-    stored = api.store.rotate_key(row.id, new, grace_seconds, call.principal.key)
+    stored = api.core.storage.store.rotate_key(row.id, new, grace_seconds, call.principal.key)
     if stored is None:
         raise ApiProblem.invalid("The key was revoked, or has expired")
     _name_act(call, row)
@@ -320,7 +309,7 @@ def usage(
         if not (minute.isdecimal() and number.isdecimal() and len(minute) < 12 and len(number) < 8):
             raise ApiProblem.invalid("`cursor`: expected `next` of the previous page")
         end, skip = int(minute), int(number)
-    rows = uses_of(api.store, row.id, -(-since // MINUTE), end, skip, limit + 1)
+    rows = uses_of(api.core.storage.store, row.id, -(-since // MINUTE), end, skip, limit + 1)
     first = [each.time for each in rows[:limit]]
 
     def continuation(last: KeyUse) -> str:

@@ -81,30 +81,23 @@ class LastUse(Struct, frozen=True):
     address: str = ""
 
 
-class KeyUsage:
+class KeyUsage(Struct, dict=True, eq=False):
     """Owner of the rows that wait for the database, and of the last uses on this node.
 
     ``take``: returns what keys did since it was called. ``node``: the random number of this process.
     ``days``: how long rows are kept; 0: none are stored.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        tenants: Tenants,
-        take: Callable[[], Mapping[tuple[str, str, str, str], tuple[int, int]]],
-        node: int,
-        days: int,
-        clock: Callable[[], float] = time,
-    ) -> None:
-        self._store = store
-        self._tenants = tenants
-        self._take = take
-        self._node = node
-        self._days = days
-        self._clock = clock
+    database: Store
+    tenants: Tenants
+    take: Callable[[], Mapping[tuple[str, str, str, str], tuple[int, int]]]
+    node: int
+    days: int
+    clock: Callable[[], float] = time
+
+    def __post_init__(self) -> None:
         self._number = count().__next__
-        self._minute = int(clock()) // MINUTE
+        self._minute = int(self.clock()) // MINUTE
         """The minute in which what was not taken yet has begun."""
         self._rows: list[Row] = []
         self._last: dict[str, LastUse] = {}
@@ -115,7 +108,7 @@ class KeyUsage:
     def run(self) -> None:
         """Greenlet: store what keys did at the end of each minute, until killed."""
         while True:
-            gevent.sleep(PERIOD_SECONDS - self._clock() % PERIOD_SECONDS)
+            gevent.sleep(PERIOD_SECONDS - self.clock() % PERIOD_SECONDS)
             try:
                 self.store()
             except Exception:
@@ -124,37 +117,37 @@ class KeyUsage:
     def last_use(self, key: str) -> LastUse:
         """The last use of a key that has no row of its own. May switch. Raises StorageUnavailable."""
         here = self._last.get(key, LastUse())
-        rows = uses_of(self._store, key, 0, int(self._clock()) // MINUTE, 0, 1)
+        rows = uses_of(self.database, key, 0, int(self.clock()) // MINUTE, 0, 1)
         if rows and rows[0].time > here.time:
             return LastUse(rows[0].time, rows[0].address)
         return here
 
     def store(self) -> None:
         """Store what keys did since the last call. May switch."""
-        minute, self._minute = self._minute, int(self._clock()) // MINUTE
-        for (key, route, app, address), (answered, refused) in self._take().items():
+        minute, self._minute = self._minute, int(self.clock()) // MINUTE
+        for (key, route, app, address), (answered, refused) in self.take().items():
             address = address[:_ADDRESS_CHARACTERS]
             if address:
                 self._last[key] = LastUse(minute * MINUTE, address)
                 self._unwritten.add(key)
-            if self._days:
-                app = app if self._tenants.get(app) is not None else ""
-                row = minute, self._node, self._number(), key, route, app, address, answered, refused
+            if self.days:
+                app = app if self.tenants.get(app) is not None else ""
+                row = minute, self.node, self._number(), key, route, app, address, answered, refused
                 self._rows.append(row)
         del self._rows[:-_MOST_WAITING]
         try:
             if self._rows:
                 rows = tuple(self._rows)  # an attempt before may have stored them
-                self._store.write_or(None, lambda sql: sql.insert_new("key_use", _STORED, rows))
+                self.database.write_or(None, lambda sql: sql.insert_new("key_use", _STORED, rows))
                 del self._rows[: len(rows)]
             if self._unwritten:
                 keys = tuple(self._unwritten)
-                self._store.note_key_uses(
+                self.database.note_key_uses(
                     [(key, (last := self._last[key]).time, last.address) for key in keys]
                 )
                 self._unwritten.difference_update(keys)
             if self._minute - self._cleaned >= _CLEANUP_MINUTES:
-                delete_before(self._store, self._minute - self._days * _DAY_MINUTES)
+                delete_before(self.database, self._minute - self.days * _DAY_MINUTES)
                 self._cleaned = self._minute
         except Unavailable as error:
             self._failed(error)

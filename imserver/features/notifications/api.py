@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import time
 from typing import Annotated, Final, Literal
 
@@ -10,7 +9,6 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import SmtpSettings
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.notifications.contract import (
@@ -24,13 +22,8 @@ from imserver.features.notifications.contract import (
 )
 from imserver.features.notifications.decisions import find_zone
 from imserver.features.notifications.declared import (
-    AN_HOUR,
     HTTP_NOTIFICATIONS_OFF,
     HTTP_UNKNOWN_ENDPOINT,
-    SUBSCRIPTION_REQUESTS,
-    SUBSCRIPTIONS,
-    TEST_REQUESTS,
-    TESTS,
     NotificationSettings,
     rules_in,
 )
@@ -38,13 +31,12 @@ from imserver.features.notifications.parts import NotificationParts, notificatio
 from imserver.features.notifications.pushes import delivery_of_test
 from imserver.features.notifications.recent import RecentDelivery
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import AccountApp, Acting, Api, ApiProblem, Call, Resource, about, view
-from imserver.plugin.identity import GOCHAT, Buckets, Needs, Tenants
+from imserver.plugin.http import AccountApp, Acting, ApiProblem, Call, Resource, about, view
+from imserver.plugin.identity import GOCHAT, Needs
 from imserver.plugin.messages import ConversationId, MessageLog, MessageServices, ToFollowers
 from imserver.plugin.runtime import BadUrl
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
-from imserver.plugin.storage import Store
 from imserver.plugin.wire import Limit, Signal
 
 CHAPTER: Final = "Messages reach users who are not looking: on their devices, and by e-mail."
@@ -222,53 +214,25 @@ class RecentAnswer(Struct):
     ]
 
 
-class NotificationApi(Struct, frozen=True):
-    """The services that the routes use. ``most``: endpoints of a user. ``has_smtp``: mails can be sent."""
-
-    parts: NotificationParts
-    tenants: Tenants
-    store: Store
-    signal: Callable[[ToFollowers], object]
-    wants_accounts: Callable[[str], bool]
-    account_of: Callable[[str, str], Account | None]
-    has_smtp: bool
-    most: int
-    subscriptions: Buckets
-    tests: Buckets
-
-    def require_enabled(self, app: str) -> None:
-        """Refuse requests to an app without notifications. Raises ApiProblem."""
-        rules = rules_in(self.tenants, app)
-        if rules is not None and not rules.enabled:
-            raise ApiProblem(HTTP_NOTIFICATIONS_OFF)
-
-    def mail_possible(self, app: str) -> bool:
-        """Whether users of an app can get mail."""
-        return self.has_smtp and self.wants_accounts(app)
+routes = Resource(
+    "notifications",
+    service=lambda core, _: notifications_of(core),
+    base=EndpointChosen,
+    chapter=CHAPTER,
+    hot=False,
+)
 
 
-def _service(core: Core, _api: Api) -> NotificationApi:
-    config, buckets = core.config, core.node.buckets
-    return NotificationApi(
-        parts=notifications_of(core),
-        tenants=core.identity.tenants,
-        store=core.storage.store,
-        signal=core.service(MessageServices).signals.send,
-        wants_accounts=accounts_of(core).tokens.wanted_in,
-        account_of=accounts_of(core).accounts.get,
-        has_smtp=bool(settings_of(config, SmtpSettings).host),
-        most=settings_of(config, NotificationSettings).endpoints,
-        subscriptions=buckets.make(SUBSCRIPTIONS, SUBSCRIPTION_REQUESTS, AN_HOUR, core.cluster.attempt),
-        tests=buckets.make(TESTS, TEST_REQUESTS, AN_HOUR, core.cluster.attempt),
-    )
-
-
-routes = Resource("notifications", service=_service, base=EndpointChosen, chapter=CHAPTER, hot=False)
+def _require_enabled(parts: NotificationParts, app: str) -> None:
+    """Refuse requests to an app without notifications. Raises ApiProblem."""
+    rules = rules_in(parts.core.identity.tenants, app)
+    if rules is not None and not rules.enabled:
+        raise ApiProblem(HTTP_NOTIFICATIONS_OFF)
 
 
 @routes.get("/notifications/recent", Needs.OPERATE, base=None)
 def recent(
-    api: NotificationApi,
+    parts: NotificationParts,
     call: Call,
     app: Annotated[str, about("The app: a tenant of this server.", min_length=1)],
     user: Annotated[str, about("The user; empty: all.", max_length=255)] = "",
@@ -278,18 +242,18 @@ def recent(
 
     Each node keeps the last 100 of each app in memory, and the last 5 of 5,000 users. Contents are not kept.
     """
-    rows, missing = api.parts.deliveries.recent.of(call.app, user, limit)
+    rows, missing = parts.deliveries.recent.of(call.app, user, limit)
     return RecentAnswer(msgspec.convert(rows, list[RecentShown], from_attributes=True), missing)
 
 
 @routes.get("/notifications/key", Needs.ANYONE, base=None, problems=(HTTP_NOTIFICATIONS_OFF,))
-def key(api: NotificationApi, call: Call, app: AccountApp = GOCHAT) -> KeyAnswer:
+def key(parts: NotificationParts, call: Call, app: AccountApp = GOCHAT) -> KeyAnswer:
     """Get the public key of this server.
 
     A browser needs it to subscribe. It stays the same as long as the secret of the server does.
     """
-    api.require_enabled(call.app)
-    return KeyAnswer(api.parts.webpush.public_key)
+    _require_enabled(parts, call.app)
+    return KeyAnswer(parts.webpush.public_key)
 
 
 # --- endpoints ----------------------------------------------------------------------------------------------
@@ -302,7 +266,7 @@ def key(api: NotificationApi, call: Call, app: AccountApp = GOCHAT) -> KeyAnswer
     status=201,
     problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS),
 )
-def add_endpoint(api: NotificationApi, call: Call, request: EndpointAdd) -> EndpointShown:
+def add_endpoint(parts: NotificationParts, call: Call, request: EndpointAdd) -> EndpointShown:
     """Add an endpoint.
 
     From now on the device is notified of messages that its user has not read. The same URL replaces an
@@ -310,10 +274,10 @@ def add_endpoint(api: NotificationApi, call: Call, request: EndpointAdd) -> Endp
     what waits for the earlier one is not sent. A user has at most `notifications.endpoints` (20) on 8 hosts;
     a new one replaces the oldest.
     """
-    api.require_enabled(call.app)
+    _require_enabled(parts, call.app)
     if not call.is_back_end:
-        api.subscriptions.require((call.app, call.user))
-    p256dh, auth = _keys(api, call.app, request)
+        parts.subscriptions.require((call.app, call.user))
+    p256dh, auth = _keys(parts, call.app, request)
     added = PushEndpoint(
         id=0,
         app=call.app,
@@ -326,15 +290,16 @@ def add_endpoint(api: NotificationApi, call: Call, request: EndpointAdd) -> Endp
         created=int(time()),
         login=call.principal.device,
     )
-    stored = api.parts.rows.add_endpoint(added, api.most, request.replaces)
-    api.parts.notifier.work.changed()
+    most = settings_of(parts.core.config, NotificationSettings).endpoints
+    stored = parts.rows.add_endpoint(added, most, request.replaces)
+    parts.notifier.work.changed()
     return view(EndpointShown, stored)
 
 
 @routes.get("/notifications/endpoints", Needs.ADMIN_OR_USER)
-def endpoints(api: NotificationApi, call: Call, request: Acting) -> EndpointsAnswer:
+def endpoints(parts: NotificationParts, call: Call, request: Acting) -> EndpointsAnswer:
     """List the endpoints of a user."""
-    rows = api.parts.rows.endpoints(call.app, [call.user]).get(call.user, ())
+    rows = parts.rows.endpoints(call.app, [call.user]).get(call.user, ())
     return EndpointsAnswer([view(EndpointShown, each) for each in rows])
 
 
@@ -344,17 +309,17 @@ def endpoints(api: NotificationApi, call: Call, request: Acting) -> EndpointsAns
     schema=("EndpointUpdate", "An endpoint, to be switched on or off."),
     problems=(HTTP_UNKNOWN_ENDPOINT,),
 )
-def update_endpoint(api: NotificationApi, call: Call, id: EndpointId, enabled: Enabled) -> EndpointDone:
+def update_endpoint(parts: NotificationParts, call: Call, id: EndpointId, enabled: Enabled) -> EndpointDone:
     """Switch an endpoint on or off."""
-    if not api.parts.rows.set_enabled(call.app, call.user, id, enabled):
+    if not parts.rows.set_enabled(call.app, call.user, id, enabled):
         raise ApiProblem(HTTP_UNKNOWN_ENDPOINT)
     return EndpointDone(id)
 
 
 @routes.post("/notifications/endpoints/remove", Needs.ADMIN_OR_USER, problems=(HTTP_UNKNOWN_ENDPOINT,))
-def remove_endpoint(api: NotificationApi, call: Call, request: EndpointChosen) -> EndpointDone:
+def remove_endpoint(parts: NotificationParts, call: Call, request: EndpointChosen) -> EndpointDone:
     """Remove an endpoint, with what waits to be sent to it."""
-    if not api.parts.rows.remove_endpoint(call.app, call.user, request.id):
+    if not parts.rows.remove_endpoint(call.app, call.user, request.id):
         raise ApiProblem(HTTP_UNKNOWN_ENDPOINT)
     return EndpointDone(request.id)
 
@@ -365,16 +330,16 @@ def remove_endpoint(api: NotificationApi, call: Call, request: EndpointChosen) -
     act="",
     problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS),
 )
-def test(api: NotificationApi, call: Call, request: Acting) -> NotificationTestAnswer:
+def test(parts: NotificationParts, call: Call, request: Acting) -> NotificationTestAnswer:
     """Send a test to the endpoints of a user that are switched on."""
-    api.require_enabled(call.app)
+    _require_enabled(parts, call.app)
     if not call.is_back_end:
-        api.tests.require((call.app, call.user))
-    endpoints = api.parts.rows.endpoints(call.app, [call.user]).get(call.user, ())
+        parts.tests.require((call.app, call.user))
+    endpoints = parts.rows.endpoints(call.app, [call.user]).get(call.user, ())
     deliveries = [delivery_of_test(each, time()) for each in endpoints if each.enabled]
     if deliveries:
-        api.parts.rows.add_deliveries(deliveries)
-        api.parts.deliveries.wake()
+        parts.rows.add_deliveries(deliveries)
+        parts.deliveries.wake()
     return NotificationTestAnswer(len(deliveries))
 
 
@@ -382,9 +347,9 @@ def test(api: NotificationApi, call: Call, request: Acting) -> NotificationTestA
 
 
 @routes.get("/notifications/wishes", Needs.ADMIN_OR_USER)
-def wishes(api: NotificationApi, call: Call, request: Acting) -> WishesShown:
+def wishes(parts: NotificationParts, call: Call, request: Acting) -> WishesShown:
     """Get what a user wishes for all conversations and devices."""
-    return _wishes_shown(api, call, api.parts.rows.wishes_of(call.app, call.user))
+    return _wishes_shown(parts, call, parts.rows.wishes_of(call.app, call.user))
 
 
 @routes.post(
@@ -395,7 +360,7 @@ def wishes(api: NotificationApi, call: Call, request: Acting) -> WishesShown:
     act="",
 )
 def update_wishes(
-    api: NotificationApi,
+    parts: NotificationParts,
     call: Call,
     preview: Preview | UnsetType = UNSET,
     mail: MailWish | UnsetType = UNSET,
@@ -403,9 +368,9 @@ def update_wishes(
     language: Language | UnsetType = UNSET,
 ) -> WishesShown:
     """Change what a user wishes for all conversations and devices."""
-    wished = api.parts.rows.wishes_of(call.app, call.user)
+    wished = parts.rows.wishes_of(call.app, call.user)
     if mail is not UNSET:
-        if mail != "never" and not api.mail_possible(call.app):
+        if mail != "never" and not _mail_possible(parts.core, call.app):
             raise ApiProblem(Problems.NOT_ALLOWED, "This server sends no mail to users of this app")
         wished = replace(wished, mail=mail)
     if preview is not UNSET:
@@ -418,15 +383,15 @@ def update_wishes(
         wished = replace(wished, quiet=QuietHours(begin, end, quiet.zone))
     if language is not UNSET:
         wished = replace(wished, language=language)
-    api.parts.rows.set_wishes(call.app, call.user, wished)
+    parts.rows.set_wishes(call.app, call.user, wished)
     if wished.mail != "never":
-        api.parts.notifier.work.changed()
-    return _wishes_shown(api, call, wished)
+        parts.notifier.work.changed()
+    return _wishes_shown(parts, call, wished)
 
 
 @routes.get("/notifications/conversations", Needs.ADMIN_OR_USER, base=Acting)
 def conversation_wishes(
-    api: NotificationApi,
+    parts: NotificationParts,
     call: Call,
     conversation: Annotated[
         int, about("The conversation; 0: all with a wish of the user.", ge=0, le=Limit.ID)
@@ -436,7 +401,7 @@ def conversation_wishes(
 
     A conversation that is not in the list has the level `all` and is not muted.
     """
-    rows, chosen = api.parts.rows, conversation
+    rows, chosen = parts.rows, conversation
     if chosen:
         wishes = list(rows.all_conversation_wishes(call.app, [(call.user, chosen)]).values())
     else:
@@ -456,7 +421,7 @@ def conversation_wishes(
     problems=(Problems.UNKNOWN_CONVERSATION,),
 )
 def update_conversation_wish(
-    api: NotificationApi,
+    parts: NotificationParts,
     call: Call,
     conversation: ConversationId,
     level: LevelOf | UnsetType = UNSET,
@@ -467,10 +432,10 @@ def update_conversation_wish(
     `mentions`: messages that name the user or everybody. `mute_until` ends a mute by itself. All sessions of
     the user get the change.
     """
-    app, user, store = call.app, call.user, api.store
+    app, user, store = call.app, call.user, parts.core.storage.store
     if not store.has_database or store.part(MessageLog).conversations.member(app, conversation, user) is None:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
-    rows = api.parts.rows
+    rows = parts.rows
     wished = rows.all_conversation_wishes(app, [(user, conversation)])
     wish = wished.get((user, conversation), ConversationWish(conversation))
     if level is not UNSET:
@@ -480,37 +445,42 @@ def update_conversation_wish(
     rows.set_conversation_wish(app, user, wish)
     event = WishEvent(conversation, wish.level, wish.muted_until)
     signal = Signal("wish", user, "", conversation=conversation, data=msgspec.json.encode(event))
-    api.signal(ToFollowers(app, (user,), 0, signal))
+    parts.core.service(MessageServices).signals.send(ToFollowers(app, (user,), 0, signal))
     return _wish_shown(wish)
 
 
 # --- shapes -------------------------------------------------------------------------------------------------
 
 
-def _keys(api: NotificationApi, app: str, request: EndpointAdd) -> tuple[str, str]:
+def _keys(parts: NotificationParts, app: str, request: EndpointAdd) -> tuple[str, str]:
     """The keys of an endpoint that may be added. Raises ApiProblem."""
-    keys, problem = request.keys, Problems.INVALID_REQUEST
-    if (device := api.parts.services.find(request.endpoint)) is not None:
+    keys = request.keys
+    if (device := parts.services.find(request.endpoint)) is not None:
         service, token = device
         if objection := service.objection(app, token):
-            raise ApiProblem(problem, f"`endpoint`: {objection}")
+            raise ApiProblem.invalid(f"`endpoint`: {objection}")
         if keys is not UNSET:
-            raise ApiProblem(problem, "`keys`: only with a URL")
+            raise ApiProblem.invalid("`keys`: only with a URL")
         return "", ""
     if keys is UNSET:
-        raise ApiProblem(problem, "`keys`: give those of the subscription")
+        raise ApiProblem.invalid("`keys`: give those of the subscription")
     try:
-        api.parts.webpush.check(request.endpoint, keys.p256dh, keys.auth)
+        parts.webpush.check(request.endpoint, keys.p256dh, keys.auth)
     except BadUrl as wrong:
-        raise ApiProblem(problem, f"`endpoint`: {wrong}") from None
+        raise ApiProblem.invalid(f"`endpoint`: {wrong}") from None
     except ValueError as wrong:
-        raise ApiProblem(problem, f"`keys`: {wrong}") from None
+        raise ApiProblem.invalid(f"`keys`: {wrong}") from None
     return keys.p256dh.rstrip("="), keys.auth.rstrip("=")
 
 
-def _wishes_shown(api: NotificationApi, call: Call, wished: Wishes) -> WishesShown:
-    possible = api.mail_possible(call.app)
-    account = api.account_of(call.app, call.user) if possible else None
+def _mail_possible(core: Core, app: str) -> bool:
+    """Whether users of an app can get mail."""
+    return bool(settings_of(core.config, SmtpSettings).host) and accounts_of(core).tokens.wanted_in(app)
+
+
+def _wishes_shown(parts: NotificationParts, call: Call, wished: Wishes) -> WishesShown:
+    possible = _mail_possible(parts.core, call.app)
+    account = accounts_of(parts.core).accounts.get(call.app, call.user) if possible else None
     confirmed = account is not None and account.email_confirmed
     begin, end = (f"{at // 60:02}:{at % 60:02}" for at in (wished.quiet.begin, wished.quiet.end))
     quiet = QuietShape(begin, end, wished.quiet.zone)

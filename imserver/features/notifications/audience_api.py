@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from secrets import token_hex
 from time import time
 from typing import Annotated, Final, Literal
@@ -22,10 +22,9 @@ from imserver.features.notifications.declared import HTTP_NOTIFICATIONS_OFF, HTT
 from imserver.features.notifications.parts import NotificationParts, notifications_of
 from imserver.features.notifications.pushes import DATA_BYTES
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Api, ApiProblem, Call, Resource, about, view
-from imserver.plugin.identity import Needs, Principal, Tenants
+from imserver.plugin.http import ApiProblem, Call, Resource, about, view
+from imserver.plugin.identity import Needs
 from imserver.plugin.messages import MessageLog
-from imserver.plugin.services import Core
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import Limit, Notify
 
@@ -33,7 +32,7 @@ MOST_USERS: Final = 10_000
 """Users whom a request may name."""
 MOST_OF_APP: Final = 10
 """Audiences of an app that have not ended."""
-_SHOWN: Final = 50
+_LISTED: Final = 50
 """The last audiences of an app that are listed."""
 
 AppOfAudience = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
@@ -91,28 +90,7 @@ class AudiencesAnswer(Struct):
     audiences: list[AudienceShown]
 
 
-class AudienceApi(Struct, frozen=True):
-    """The services that the routes use."""
-
-    parts: NotificationParts
-    tenants: Tenants
-    store: Store
-    proof: Callable[[Principal, Mapping[str, str]], str]
-
-    def shown(self, audiences: Sequence[Audience]) -> list[AudienceShown]:
-        """Their progress. Switches. Raises StorageUnavailable."""
-        rows = self.parts.audiences.rows
-        waiting = rows.waiting([each.id for each in audiences if each.state in ("running", "queued")])
-        return [_shown(each, waiting.get(each.id, 0)) for each in audiences]
-
-
-def _service(core: Core, _api: Api) -> AudienceApi:
-    identity = core.identity
-    parts, store = notifications_of(core), core.storage.store
-    return AudienceApi(parts, identity.tenants, store, identity.authority.proof)
-
-
-routes = Resource("notifications", service=_service, chapter=CHAPTER, hot=False)
+routes = Resource("notifications", service=lambda core, _: notifications_of(core), chapter=CHAPTER, hot=False)
 
 
 @routes.post(
@@ -127,7 +105,7 @@ routes = Resource("notifications", service=_service, chapter=CHAPTER, hot=False)
         Problems.STORAGE_UNAVAILABLE,
     ),
 )
-def add_audience(api: AudienceApi, call: Call, request: AudienceAdd) -> AudienceShown:
+def add_audience(parts: NotificationParts, call: Call, request: AudienceAdd) -> AudienceShown:
     """Notify a large audience.
 
     All devices of the users get one notification, whether they are online or not. The server goes through
@@ -135,37 +113,37 @@ def add_audience(api: AudienceApi, call: Call, request: AudienceAdd) -> Audience
     counts: quiet hours, previews, and devices that they have switched off. An app has at most 10 audiences
     that have not ended.
     """
-    rules = rules_in(api.tenants, call.app)
+    rules = rules_in(parts.core.identity.tenants, call.app)
     if rules is not None and not rules.enabled:
         raise ApiProblem(HTTP_NOTIFICATIONS_OFF)
-    kind, target = _target(api, call.app, request)
+    kind, target = _target(parts.core.storage.store, call.app, request)
     notify = request.notify
     if not (notify.title or notify.text or notify.silent):
         raise ApiProblem.invalid("`notify`: give a `title` or a `text`")
     data = NO_DATA if request.data is UNSET else request.data
     if len(bytes(data)) > DATA_BYTES:
         raise ApiProblem.invalid(f"`data`: more than {DATA_BYTES} bytes")
-    proof = api.proof(call.principal, call.request.headers)
+    proof = parts.core.identity.authority.proof(call.principal, call.request.headers)
     content = AudienceContent(notify, data, proof)
     name = request.key or token_hex(16)
     new = Audience(0, call.app, name, kind, target, content, created=int(time()))
-    audiences = api.parts.audiences
+    audiences = parts.audiences
     stored = audiences.rows.add(new, MOST_OF_APP)
     if stored is None:
         raise ApiProblem(Problems.TOO_MANY_REQUESTS, f"{MOST_OF_APP} audiences of the app have not ended")
     audiences.look()
-    return api.shown([stored])[0]
+    return _shown(parts, [stored])[0]
 
 
 @routes.get("/notifications/audiences", Needs.PUSH)
 def audiences(
-    api: AudienceApi,
+    parts: NotificationParts,
     call: Call,
     app: AppOfAudience,
     id: Annotated[int, about("The audience; 0: the last ones of the app.", ge=0, le=Limit.ID)] = 0,
 ) -> AudiencesAnswer:
     """Show how far notifications to audiences are."""
-    return AudiencesAnswer(api.shown(api.parts.audiences.rows.of(call.app, id, _SHOWN)))
+    return AudiencesAnswer(_shown(parts, parts.audiences.rows.of(call.app, id, _LISTED)))
 
 
 @routes.post(
@@ -175,20 +153,22 @@ def audiences(
     act="notifications.audiences.cancel",
     problems=(HTTP_UNKNOWN_AUDIENCE,),
 )
-def cancel_audience(api: AudienceApi, call: Call, app: AppOfAudience, id: AudienceId) -> AudienceShown:
+def cancel_audience(
+    parts: NotificationParts, call: Call, app: AppOfAudience, id: AudienceId
+) -> AudienceShown:
     """Cancel a notification to an audience.
 
     What the server is just sending, at most a hundred notifications of each push service, still goes.
     """
-    rows = api.parts.audiences.rows
+    rows = parts.audiences.rows
     rows.cancel(call.app, id)
     audiences = rows.of(call.app, id, 1)
     if not audiences:
         raise ApiProblem(HTTP_UNKNOWN_AUDIENCE)
-    return api.shown(audiences)[0]
+    return _shown(parts, audiences)[0]
 
 
-def _target(api: AudienceApi, app: str, request: AudienceAdd) -> tuple[AudienceKind, AudienceTarget]:
+def _target(store: Store, app: str, request: AudienceAdd) -> tuple[AudienceKind, AudienceTarget]:
     """Whom a request names. Raises ApiProblem."""
     if [request.users, request.group, request.all].count(UNSET) != 2:
         raise ApiProblem.invalid("give `users`, `group` or `all`")
@@ -196,13 +176,20 @@ def _target(api: AudienceApi, app: str, request: AudienceAdd) -> tuple[AudienceK
         return "users", AudienceTarget(users=tuple(sorted(set(request.users))))
     if request.group is UNSET:
         return "all", AudienceTarget()
-    stored = api.store.part(MessageLog).conversations if api.store.has_database else None
+    stored = store.part(MessageLog).conversations if store.has_database else None
     group = None if stored is None else stored.get(app, request.group)
     if group is None or group.kind != "group":
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     return "group", AudienceTarget(group=request.group)
 
 
-def _shown(one: Audience, waiting: int) -> AudienceShown:
-    dropped = max(one.queued - waiting - one.taken - one.gone - one.refused, 0)
-    return view(AudienceShown, one, key=one.name, devices=one.queued, waiting=waiting, dropped=dropped)
+def _shown(parts: NotificationParts, audiences: Sequence[Audience]) -> list[AudienceShown]:
+    """Their progress. Switches. Raises StorageUnavailable."""
+    ids = [each.id for each in audiences if each.state in ("running", "queued")]
+    left, shown = parts.audiences.rows.waiting(ids), []
+    for one in audiences:
+        waiting = left.get(one.id, 0)
+        dropped = max(one.queued - waiting - one.taken - one.gone - one.refused, 0)
+        more = {"devices": one.queued, "waiting": waiting, "dropped": dropped}
+        shown.append(view(AudienceShown, one, key=one.name, **more))
+    return shown

@@ -10,7 +10,16 @@ from msgspec import Struct
 from imserver.features.accounts.declared import SmtpSettings
 from imserver.features.accounts.parts import accounts_of, chat_page_of
 from imserver.features.notifications.audiences import AudienceRows, Audiences
-from imserver.features.notifications.declared import VAPID, NotificationSettings, rules_in
+from imserver.features.notifications.declared import (
+    AN_HOUR,
+    SUBSCRIPTION_REQUESTS,
+    SUBSCRIPTIONS,
+    TEST_REQUESTS,
+    TESTS,
+    VAPID,
+    NotificationSettings,
+    rules_in,
+)
 from imserver.features.notifications.delivery import Deliveries
 from imserver.features.notifications.device_services import DeviceServices
 from imserver.features.notifications.mail import Mails
@@ -24,7 +33,7 @@ from imserver.features.notifications.webpush import WebPush
 from imserver.features.webhooks import webhooks_of
 from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.plugin import FeatureParts
-from imserver.plugin.identity import GOCHAT
+from imserver.plugin.identity import GOCHAT, Buckets
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.runtime import PublicRequests
 from imserver.plugin.services import Core
@@ -35,6 +44,7 @@ from imserver.plugin.storage import Erasure
 class NotificationParts(Struct, frozen=True):
     """The services for routes and other features."""
 
+    core: Core
     rows: NotificationRows
     notifier: Notifier
     webpush: WebPush
@@ -44,6 +54,8 @@ class NotificationParts(Struct, frozen=True):
     audiences: Audiences
     deliveries: Deliveries
     mails: Mails
+    subscriptions: Buckets
+    tests: Buckets
 
 
 def notifications_of(core: Core) -> NotificationParts:
@@ -139,7 +151,12 @@ def build(core: Core) -> FeatureParts:
         webpush.close()
         services.close()
 
-    parts = NotificationParts(rows, notifier, webpush, services, tokens, pushes, audiences, deliveries, mails)
+    buckets, attempt = core.node.buckets, core.cluster.attempt
+    parts = NotificationParts(
+        *(core, rows, notifier, webpush, services, tokens, pushes, audiences, deliveries, mails),
+        subscriptions=buckets.make(SUBSCRIPTIONS, SUBSCRIPTION_REQUESTS, AN_HOUR, attempt),
+        tests=buckets.make(TESTS, TEST_REQUESTS, AN_HOUR, attempt),
+    )
     return FeatureParts(
         (parts, Erasure(frozenset(), erase_user, deliveries.recent.forget)),
         run=(notifier.work.run, deliveries.run),

@@ -24,8 +24,8 @@ from imserver.features.notifications.tokens import (
     MailToken,
 )
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Api, ApiProblem, Call, HttpResponse, Resource, about
-from imserver.plugin.identity import Needs, Principal, Tenants
+from imserver.plugin.http import ApiProblem, Call, HttpResponse, Resource, about
+from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.messages import (
     Ask,
     Entry,
@@ -35,7 +35,6 @@ from imserver.plugin.messages import (
     Rejected,
     SendRequest,
 )
-from imserver.plugin.services import Core, SessionServices
 from imserver.plugin.wire import Limit
 
 _ID_BYTES: Final = 18
@@ -120,17 +119,14 @@ class TokenApi(Struct, frozen=True):
     """The services that the routes use."""
 
     parts: NotificationParts
-    tenants: Tenants
-    sessions: SessionServices
     messages: MessageApi
-    stored: MessageServices
 
     def let_act(self, app: str, user: str, call: Call) -> None:
         """Let a user act who is proved by a token. The request counts as one of the user.
 
         Raises ApiProblem.
         """
-        if self.tenants.find(app) is None:
+        if self.parts.core.identity.tenants.find(app) is None:
             raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
         call.app, call.user = app, user
         call.act_as(Principal("session", apps=frozenset({app}), user=user))
@@ -148,7 +144,7 @@ class TokenApi(Struct, frozen=True):
     def answer(self, app: str, user: str, message: int, value: str, text: str = "") -> ReadableQuestion:
         """Answer a question. Returns what it is then: others may have been faster. Switches. Raises
         ApiProblem."""
-        result = self.stored.asks.answer(app, user, message, value, text)
+        result = self.parts.core.service(MessageServices).asks.answer(app, user, message, value, text)
         question = self.question(app, user, message)
         if question is None:
             raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
@@ -157,17 +153,12 @@ class TokenApi(Struct, frozen=True):
         return question
 
 
-def _service(core: Core, api: Api) -> TokenApi:
-    return TokenApi(
-        notifications_of(core),
-        core.identity.tenants,
-        core.sessions,
-        MessageApi.of(core, api),
-        core.service(MessageServices),
-    )
-
-
-routes = Resource("notifications", service=_service, chapter=CHAPTER, hot=True)
+routes = Resource(
+    "notifications",
+    service=lambda core, api: TokenApi(notifications_of(core), MessageApi.of(core, api)),
+    chapter=CHAPTER,
+    hot=True,
+)
 
 
 @routes.post(
@@ -195,7 +186,7 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     """
     token = api.parts.tokens.read(ActionToken, request.token)
     api.let_act(token.app, token.user, call)
-    if api.sessions.sessions.is_banned(token.app, token.user):
+    if api.parts.core.sessions.sessions.is_banned(token.app, token.user):
         raise ApiProblem(Problems.BANNED)
     endpoint = api.parts.rows.endpoints_by_id([token.endpoint]).get(token.endpoint)
     if endpoint is None or (endpoint.app, endpoint.user) != (token.app, token.user):
@@ -266,7 +257,7 @@ def answer_question(api: TokenApi, call: Call) -> HttpResponse:
     """
     token, too_long = _of_question(api, call), ""
     if token is not None and api.question(token.app, token.user, token.message) is not None:
-        if api.sessions.sessions.is_banned(token.app, token.user):
+        if api.parts.core.sessions.sessions.is_banned(token.app, token.user):
             raise ApiProblem(Problems.BANNED)
         form = call.form()
         value, text = form.get("value", ""), form.get("text", "").strip()

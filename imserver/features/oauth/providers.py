@@ -115,7 +115,14 @@ class _Http:
             status, body = self._outgoing.get(url, self._left(), headers)
         except Unreachable as error:
             raise ProviderUnavailable(f"{_shown(url)}: {error}") from None
-        return _object(url, status, body)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise ProviderUnavailable(f"{_shown(url)} answered with the status {status}")
+        if status != HTTPStatus.OK:
+            raise ProviderRefused(f"{_shown(url)} answered with the status {status}")
+        try:
+            return msgspec.json.decode(body, type=dict[str, Any])
+        except (ValueError, RecursionError):
+            raise ProviderUnavailable(f"{_shown(url)} did not answer with a JSON object") from None
 
     def post(self, url: str, data: Mapping[str, str], headers: Mapping[str, str], auth: Any) -> _Answer:
         """Send a form, as Authlib does."""
@@ -145,17 +152,6 @@ class _Answer:
 def _shown(url: str) -> str:
     """An address for the log: its query may have a secret."""
     return url.partition("?")[0]
-
-
-def _object(url: str, status: int, body: bytes) -> dict[str, Any]:
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise ProviderUnavailable(f"{_shown(url)} answered with the status {status}")
-    if status != HTTPStatus.OK:
-        raise ProviderRefused(f"{_shown(url)} answered with the status {status}")
-    try:
-        return msgspec.json.decode(body, type=dict[str, Any])
-    except (ValueError, RecursionError):
-        raise ProviderUnavailable(f"{_shown(url)} did not answer with a JSON object") from None
 
 
 class _Code:

@@ -141,7 +141,12 @@ def _shown(document: Document, address: str, path: str, method: str, operation: 
         "curl": curl_of(address, method, path, operation),
         "example": _pretty(_example(answered)),
         "trial": _trial(method, path, operation),
-        "refusals": list(_refusals(operation)),
+        "refusals": [
+            {"status": status, **each["value"]}
+            for status, response in operation["responses"].items()
+            if status >= "400"
+            for each in response["content"]["application/json"]["examples"].values()
+        ],
     }
 
 
@@ -220,13 +225,6 @@ def _pretty(example: Any) -> str:
     if isinstance(example, str):
         return example
     return "" if example is None else json.dumps(example, ensure_ascii=False, indent=2)
-
-
-def _refusals(operation: Document) -> Iterator[Document]:
-    for status, response in operation["responses"].items():
-        if status >= "400":
-            for each in response["content"]["application/json"]["examples"].values():
-                yield {"status": status, **each["value"]}
 
 
 # --- schemas ------------------------------------------------------------------------------------------------

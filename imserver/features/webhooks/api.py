@@ -18,7 +18,6 @@ from imserver.features.webhooks.requests import MOST_ANSWERS, LastAnswer
 from imserver.features.webhooks.webhooks import QUERY, NodePart, Webhooks
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
-    Api,
     ApiProblem,
     Call,
     NextCursor,
@@ -29,9 +28,9 @@ from imserver.plugin.http import (
     read_cursor,
     view,
 )
-from imserver.plugin.identity import Needs, Tenants
-from imserver.plugin.services import ClusterServices, Core
-from imserver.plugin.storage import PooledStatements, Store
+from imserver.plugin.identity import Needs
+from imserver.plugin.services import Core
+from imserver.plugin.storage import PooledStatements
 
 _PAGE_BYTES: Final = 1 << 20
 
@@ -104,9 +103,7 @@ class EventApi(Struct, frozen=True):
     """The services that the routes use, and what they read of webhooks. Calls switch."""
 
     webhooks: Webhooks
-    store: Store
-    tenants: Tenants
-    cluster: ClusterServices
+    core: Core
 
     def states(self, apps: Sequence[str]) -> tuple[list[WebhookShown], list[str]]:
         """The states of apps that have a receiver, and the nodes that did not answer. Raises
@@ -114,7 +111,7 @@ class EventApi(Struct, frozen=True):
         feeds = self.webhooks.feeds.feeds
         named = [app for app in apps if app in feeds]
         receivers = {app: feeds[app].receiver for app in named}
-        answers, missing = self.cluster.answers(QUERY, named, list[NodePart])
+        answers, missing = self.core.cluster.answers(QUERY, named, list[NodePart])
         parts: list[list[NodePart]] = [self.webhooks.parts_of(named), *answers.values()]
         counts = self._counts(named)
         states = []
@@ -153,14 +150,10 @@ class EventApi(Struct, frozen=True):
             counts: dict[str, dict[int, int]] = {app: dict(sql.query(statement, (app,))) for app in apps}
             return {app: (of_app.get(0, 0), of_app.get(1, 0)) for app, of_app in counts.items()}
 
-        return self.store.read_or({}, work)
+        return self.core.storage.store.read_or({}, work)
 
 
-def _service(core: Core, _: Api) -> EventApi:
-    return EventApi(webhooks_of(core), core.storage.store, core.identity.tenants, core.cluster)
-
-
-routes = Resource("events", _service, hot=False)
+routes = Resource("events", lambda core, _: EventApi(webhooks_of(core), core), hot=False)
 
 
 @routes.get("/events/log", Needs.ADMIN)
@@ -210,7 +203,7 @@ def dead(api: EventApi, call: Call, app: App, cursor: PageCursor = "", limit: Pa
     behind = read_cursor(cursor)
     number = 0 if behind is None else _number("cursor", behind)
     shown_of = _head_of if call.principal.staff else msgspec.Raw
-    retries = dead_events.list_retries(api.store, call.app, True, number, limit + 1)
+    retries = dead_events.list_retries(api.core.storage.store, call.app, True, number, limit + 1)
     rows, following = page_and_cursor(
         retries, limit, lambda row: str(row.number), size_of=lambda row: len(row.body)
     )
@@ -228,7 +221,7 @@ def replay(
     id: Annotated[str, about("The `id` of the event; empty: all dead events.", max_length=64)] = "",
 ) -> ReplayAnswer:
     """Send dead events again, for up to three days."""
-    return ReplayAnswer(dead_events.replay_dead(api.store, call.app, id))
+    return ReplayAnswer(dead_events.replay_dead(api.core.storage.store, call.app, id))
 
 
 def _head_of(body: bytes) -> dict[str, Any]:
@@ -279,13 +272,13 @@ def set_address(
 
     Its secret and its other settings stay. What waits goes to the new address, at once.
     """
-    tenant = api.tenants.find(call.app)
+    tenant = api.core.identity.tenants.find(call.app)
     if tenant is None:
         raise ApiProblem(Problems.UNKNOWN_APP)
     if tenant.configured:
         raise ApiProblem(Problems.APP_CONFIGURED)
     before = {name: value for name, value in asdict(tenant.webhook).items() if value != ""}
-    api.tenants.change(call.app, {"webhook": {**before, "url": url}})
+    api.core.identity.tenants.change(call.app, {"webhook": {**before, "url": url}})
     states, _ = api.states([call.app])
     if not states:
         raise ApiProblem.invalid("The app has no secret to sign with")
