@@ -4,8 +4,7 @@ Registered apps are stored in the database. Every node has all of them in memory
 the others within ``storage.look_seconds``, or at once when they look up an unknown name. If a name is both
 configured and stored, the configuration wins.
 
-:class:`AppSecrets` passes the secrets of apps to features, and :func:`delete_app` deletes an app with all
-that belongs to it.
+:func:`delete_app` deletes an app with all that belongs to it.
 """
 
 from __future__ import annotations
@@ -14,30 +13,26 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from operator import attrgetter
 from time import sleep
-from typing import Any, Final, Protocol, get_origin
+from typing import Any, Final, get_origin
 
 import msgspec
-from msgspec import Struct
 
-from imserver.auth.tokens import BadKey, read_key_file
 from imserver.config.declared import bare, hints_of, marked, marks_of, plain, struct_in
 from imserver.config.settings import Config, LoginPolicy, StorageSettings, TenantSettings, app_settings_of
 from imserver.config.values import (
     APP_CHARACTERS,
     CORE,
-    MAKE_SECRET,
     RENAMED_OF_APPS,
     ConfigError,
     Declarations,
     Locations,
     check_tenant,
     fold,
-    is_placeholder,
     stored_fields,
     stored_name,
     valid_name,
 )
-from imserver.errors import Problems, ServiceRefused, StartError
+from imserver.errors import Problems, ServiceRefused
 from imserver.hub.hub import Hub
 from imserver.model import SYSTEM_PREFIX
 from imserver.storage.app_rows import has_files
@@ -387,82 +382,6 @@ class Tenants:
 def _tenant(name: str, settings: TenantSettings, *, stored: bool = False, configured: bool = False) -> Tenant:
     fields = {field: getattr(settings, field) for field in TenantSettings.__struct_fields__}
     return Tenant(**fields, name=name, stored=stored, configured=configured)
-
-
-class SecretSettings(Protocol):
-    """A group of settings with a secret, or the file of one."""
-
-    @property
-    def secret(self) -> str: ...
-    @property
-    def secret_file(self) -> str: ...
-
-
-class AppSecrets(Struct, dict=True, eq=False):
-    """Passes each app with its secret to a feature. Owner of the secrets. Never switches.
-
-    ``secret_of``: the secret that the settings of an app name, ``b""``: none; raises BadKey. ``take`` gets
-    an app, new or changed, and its secret. ``forget`` gets the name of an app that is no more.
-    """
-
-    tenants: Tenants
-    secret_of: Callable[[TenantSettings], bytes]
-    take: Callable[[Tenant, bytes], None]
-    forget: Callable[[str], None]
-
-    def __post_init__(self) -> None:
-        self._secrets: dict[str, bytes] = {}
-        self.tenants.report_to(self.deleted, self.changed)
-
-    @staticmethod
-    def read(setting: str, given: SecretSettings) -> bytes:
-        """The secret of the group ``setting``, or the content of its file. Raises BadKey."""
-        if given.secret and given.secret_file:
-            raise BadKey(f"{setting}: secret and secret_file are both given")
-        try:
-            text = read_key_file(given.secret_file) if given.secret_file else given.secret
-        except BadKey as bad:
-            raise BadKey(f"{setting}: {bad}") from None
-        if not text:
-            raise BadKey(f"{setting}.secret: requests are signed with it, so it must be set")
-        if is_placeholder(text):
-            raise BadKey(
-                f"{setting}.secret: this is a placeholder of the documentation; make one with '{MAKE_SECRET}'"
-            )
-        return text.encode()
-
-    def configure(self, _config: Config) -> None:
-        """Pass all apps with their secrets, also from files, at the start and at SIGHUP. Raises StartError if
-        a secret cannot be used at the start."""
-        tenants = self.tenants.all()
-        for name in self._secrets.keys() - {tenant.name for tenant in tenants}:
-            self.deleted(name)
-        for tenant in tenants:
-            if tenant.name in self._secrets:
-                self.changed(tenant)
-                continue
-            try:
-                self._pass(tenant, self.secret_of(tenant))
-            except BadKey as bad:
-                raise StartError(f"apps.{tenant.name}.{bad}") from None
-
-    def changed(self, tenant: Tenant) -> None:
-        """Pass a new or changed app. If its secret cannot be used, its earlier one stays."""
-        try:
-            secret = self.secret_of(tenant)
-        except BadKey as bad:
-            log.error("apps.%s.%s", tenant.name, bad)
-            secret = self._secrets.get(tenant.name, b"")
-        self._pass(tenant, secret)
-
-    def deleted(self, app: str) -> None:
-        """An app was deleted."""
-        self._secrets.pop(app, None)
-        self.forget(app)
-
-    def _pass(self, tenant: Tenant, secret: bytes) -> None:
-        self._secrets[tenant.name] = secret
-        self.take(tenant, secret)
 
 
 def app_contents(tenants: Tenants, store: Store, name: str) -> AppContents:

@@ -23,8 +23,9 @@ from imserver.auth.questions import (
 )
 from imserver.auth.rates import Buckets, Rate, TooManyRequests, by_address
 from imserver.auth.rules import LoginDecision
-from imserver.auth.tenants import AppSecrets, Tenant, Tenants
+from imserver.auth.tenants import Tenant, Tenants
 from imserver.auth.tokens import BadKey, BadToken, TokenExpired, UnverifiedClaims, token_end
+from imserver.plugin.app_secrets import AppSecrets
 
 __all__ = [
     "GOCHAT",

@@ -4,8 +4,8 @@ import warnings
 from importlib import import_module
 from typing import Any
 
+from imserver.plugin.runner import Runner
 from imserver.storage.contract import Erasure, KeyRow, RecordEvent
-from imserver.storage.runner import Runner
 from imserver.storage.statements import (
     Condition,
     PooledStatements,

@@ -7,7 +7,7 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.runner import MAX_PAUSE_SECONDS, Runner
+from imserver.plugin.runner import MAX_PAUSE_SECONDS, Runner
 from imserver.storage.store import Store
 from tests.support import until
 

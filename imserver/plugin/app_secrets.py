@@ -1,0 +1,93 @@
+"""The secrets of apps, for features that sign or verify with them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import Struct
+
+from imserver.auth.tenants import Tenant, Tenants
+from imserver.auth.tokens import BadKey, read_key_file
+from imserver.config.settings import Config, TenantSettings
+from imserver.config.values import MAKE_SECRET, is_placeholder
+from imserver.errors import StartError
+
+log = logging.getLogger(__name__)
+
+
+class SecretSettings(Protocol):
+    """A group of settings with a secret, or the file of one."""
+
+    @property
+    def secret(self) -> str: ...
+    @property
+    def secret_file(self) -> str: ...
+
+
+class AppSecrets(Struct, dict=True, eq=False):
+    """Passes each app with its secret to a feature. Owner of the secrets. Never switches.
+
+    ``secret_of``: the secret that the settings of an app name, ``b""``: none; raises BadKey. ``take`` gets
+    an app, new or changed, and its secret. ``forget`` gets the name of an app that is no more.
+    """
+
+    tenants: Tenants
+    secret_of: Callable[[TenantSettings], bytes]
+    take: Callable[[Tenant, bytes], None]
+    forget: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self._secrets: dict[str, bytes] = {}
+        self.tenants.report_to(self.deleted, self.changed)
+
+    @staticmethod
+    def read(setting: str, given: SecretSettings) -> bytes:
+        """The secret of the group ``setting``, or the content of its file. Raises BadKey."""
+        if given.secret and given.secret_file:
+            raise BadKey(f"{setting}: secret and secret_file are both given")
+        try:
+            text = read_key_file(given.secret_file) if given.secret_file else given.secret
+        except BadKey as bad:
+            raise BadKey(f"{setting}: {bad}") from None
+        if not text:
+            raise BadKey(f"{setting}.secret: requests are signed with it, so it must be set")
+        if is_placeholder(text):
+            raise BadKey(
+                f"{setting}.secret: this is a placeholder of the documentation; make one with '{MAKE_SECRET}'"
+            )
+        return text.encode()
+
+    def configure(self, _config: Config) -> None:
+        """Pass all apps with their secrets, also from files, at the start and at SIGHUP. Raises StartError if
+        a secret cannot be used at the start."""
+        tenants = self.tenants.all()
+        for name in self._secrets.keys() - {tenant.name for tenant in tenants}:
+            self.deleted(name)
+        for tenant in tenants:
+            if tenant.name in self._secrets:
+                self.changed(tenant)
+                continue
+            try:
+                self._pass(tenant, self.secret_of(tenant))
+            except BadKey as bad:
+                raise StartError(f"apps.{tenant.name}.{bad}") from None
+
+    def changed(self, tenant: Tenant) -> None:
+        """Pass a new or changed app. If its secret cannot be used, its earlier one stays."""
+        try:
+            secret = self.secret_of(tenant)
+        except BadKey as bad:
+            log.error("apps.%s.%s", tenant.name, bad)
+            secret = self._secrets.get(tenant.name, b"")
+        self._pass(tenant, secret)
+
+    def deleted(self, app: str) -> None:
+        """An app was deleted."""
+        self._secrets.pop(app, None)
+        self.forget(app)
+
+    def _pass(self, tenant: Tenant, secret: bytes) -> None:
+        self._secrets[tenant.name] = secret
+        self.take(tenant, secret)
