@@ -52,7 +52,8 @@ def _metric(kind: Kind, name: str, help: str, read: Read | str, label: str = "")
     if not isinstance(read, str):
         return Metric(name, kind, help, read, label)
     value: Read = attrgetter(read)
-    if read.startswith(("cluster.", "push.rerouting.", "sessions.connections.")):  # only a cluster has it
+    if read.partition(".")[0] in ("registry", "rpc", "node_messages", "rerouting", "connections"):
+        # Only a cluster has it.
         return Metric(name, kind, help, lambda core: value(core) if core.member is not None else None, label)
     return Metric(name, kind, help, value, label)
 
@@ -74,12 +75,12 @@ def _sessions(core: Any) -> dict[str, int]:
         app.name: sum(len(entry) if type(entry) is list else 1 for entry in app.users.values())
         if app.several
         else len(app.users)
-        for app in core.sessions.hub.registered()
+        for app in core.hub.registered()
     }
 
 
 def _denials(core: Any) -> dict[tuple[str, str], int]:
-    denials = core.node.metrics.denials.items()
+    denials = core.metrics.denials.items()
     return {(app, reason): number for reason, counts in denials for app, number in counts.items()}
 
 
@@ -93,7 +94,7 @@ def _disks(core: Any, field: str) -> dict[str, int]:
 
 
 def _requests(core: Any) -> dict[str, int]:
-    counted = core.node.metrics
+    counted = core.metrics
     return {"front": counted.http_fast, "flask": counted.http_handed_over, "nobody": counted.http_refused}
 
 
@@ -105,9 +106,9 @@ METRICS: Final = (
     gauge(
         "imserver_database_up",
         "Whether the last access and write succeeded, none refused for 30 s; absent if nothing is stored",
-        lambda core: int(core.storage.store.healthy()) if core.storage.store.id else None,
+        lambda core: int(core.store.healthy()) if core.store.id else None,
     ),
-    gauge("imserver_apps", "Apps that the node knows", lambda core: len(core.identity.tenants.names())),
+    gauge("imserver_apps", "Apps that the node knows", lambda core: len(core.tenants.names())),
     gauge("process_start_time_seconds", "Start of the node, in Unix seconds", "node.started_at"),
     counter("process_cpu_seconds_total", "CPU time, user and system", lambda _: sum(os.times()[:2])),
     gauge(
@@ -123,31 +124,29 @@ METRICS: Final = (
     ),
     gauge("imserver_disk_bytes", "Bytes of this disk", lambda core: _disks(core, "total"), "folder"),
     histogram(
-        "imserver_loop_lag_seconds",
-        "Delay of the event loop at the tick of each second",
-        "node.metrics.loop_lags",
+        "imserver_loop_lag_seconds", "Delay of the event loop at the tick of each second", "metrics.loop_lags"
     ),
     gauge(
         "imserver_loop_lag_max_seconds",
         "Longest delay of the event loop since the start",
-        "node.metrics.loop_lag_max_seconds",
+        "metrics.loop_lag_max_seconds",
     ),
     counter(
         "imserver_collections_total",
         "Runs of the garbage collector",
-        lambda core: dict(enumerate(core.node.metrics.collections)),
+        lambda core: dict(enumerate(core.metrics.collections)),
         "generation",
     ),
     counter(
         "imserver_collector_seconds_total",
         "Time in which the garbage collector stopped the loop",
-        lambda core: dict(enumerate(core.node.metrics.collector_seconds)),
+        lambda core: dict(enumerate(core.metrics.collector_seconds)),
         "generation",
     ),
     gauge(
         "imserver_collector_pause_max_seconds",
         "Longest run of the garbage collector since the start",
-        "node.metrics.collector_pause_max_seconds",
+        "metrics.collector_pause_max_seconds",
     ),
     gauge(
         "imserver_readers",
@@ -159,7 +158,7 @@ METRICS: Final = (
         "Readable sockets that wait for a reader",
         lambda core: len(core.network.poller.ready),
     ),
-    gauge("imserver_requests_running", "HTTP requests in Flask", "node.metrics.http_running"),
+    gauge("imserver_requests_running", "HTTP requests in Flask", "metrics.http_running"),
     gauge(
         "imserver_connections",
         "WebSocket connections, logged in or not",
@@ -169,14 +168,14 @@ METRICS: Final = (
     gauge(
         "imserver_users",
         "Users online on the node",
-        lambda core: {app.name: len(app.users) for app in core.sessions.hub.registered()},
+        lambda core: {app.name: len(app.users) for app in core.hub.registered()},
         "app",
     ),
     gauge("imserver_sessions", "Their sessions", _sessions, "app"),
     counter(
         "imserver_closes_total",
         "Closed connections by close code; 1006: without a close frame",
-        "node.metrics.closes",
+        "metrics.closes",
         "code",
     ),
     counter(
@@ -195,29 +194,27 @@ METRICS: Final = (
         "Connections whose kernel buffer is full",
         lambda core: len(core.network.flusher.stalled),
     ),
-    gauge("imserver_message_ids", "Message ids remembered", lambda core: len(core.push.idempotency)),
-    gauge("imserver_pending_pushes", "Pending pushes for absent users", "push.pending.count"),
+    gauge("imserver_message_ids", "Message ids remembered", lambda core: len(core.idempotency)),
+    gauge("imserver_pending_pushes", "Pending pushes for absent users", "pending.count"),
     counter(
-        "imserver_pending_expired_total", "Pending pushes that expired before a login", "push.pending.expired"
+        "imserver_pending_expired_total", "Pending pushes that expired before a login", "pending.expired"
     ),
     counter(
         "imserver_requests_over_rate_total",
         "Requests over the rate of their key, user or address, refused",
-        "node.metrics.http_over_rate",
+        "metrics.http_over_rate",
     ),
     gauge(
-        "imserver_channels",
-        "Channels with subscribers on the node",
-        "channels.channels.members.membership.channels",
+        "imserver_channels", "Channels with subscribers on the node", "channels.members.membership.channels"
     ),
     gauge(
         "imserver_channel_subscribers",
         "Subscribers of these channels; a connection with two subscriptions counts twice",
-        "channels.channels.members.membership.members",
+        "channels.members.membership.members",
     ),
     *counters(
         "imserver",
-        "node.metrics",
+        "metrics",
         {
             "accepted": "TCP connections accepted by the front",
             "files_exhausted": "Pauses of accepting because the file limit was reached",
@@ -231,17 +228,13 @@ METRICS: Final = (
             "slow_readers": "Connections closed because they did not read",
         },
     ),
-    counter("imserver_logins_total", "Logins that succeeded", "node.metrics.logins", "app"),
-    counter(
-        "imserver_logins_refused_total", "Logins that were refused", "node.metrics.logins_refused", "app"
-    ),
-    counter(
-        "imserver_pushes_total", "Pushes of back ends and pages that were sent", "node.metrics.pushes", "app"
-    ),
+    counter("imserver_logins_total", "Logins that succeeded", "metrics.logins", "app"),
+    counter("imserver_logins_refused_total", "Logins that were refused", "metrics.logins_refused", "app"),
+    counter("imserver_pushes_total", "Pushes of back ends and pages that were sent", "metrics.pushes", "app"),
     counter("imserver_logins_denied_total", "Refused logins, by reason", _denials, "app reason"),
     *counters(
         "imserver_message_id",
-        "push.idempotency",
+        "idempotency",
         {
             "repeats": "Pushes with a message id that was accepted before, on this node",
             "evicted": "Message ids removed before their time because the table was full",
@@ -250,33 +243,27 @@ METRICS: Final = (
     gauge(
         "imserver_registry_up",
         "Whether the registry answers and the node's lease is live",
-        lambda core: int(core.cluster.registry.healthy()) if core.member is not None else None,
+        lambda core: int(core.registry.healthy()) if core.member is not None else None,
     ),
     gauge(
         "imserver_cluster_nodes",
         "Live nodes of the cluster, as the node sees them",
-        lambda core: len(core.cluster.registry.leases()) if core.member is not None else None,
+        lambda core: len(core.registry.leases()) if core.member is not None else None,
     ),
+    histogram("imserver_registry_seconds", "Answer time of Redis per pipeline", "registry.counters.seconds"),
     histogram(
-        "imserver_registry_seconds", "Answer time of Redis per pipeline", "cluster.registry.counters.seconds"
+        "imserver_rpc_call_seconds", "Answer time of other nodes to queries", "rpc.counters.call_seconds"
     ),
-    histogram(
-        "imserver_rpc_call_seconds",
-        "Answer time of other nodes to queries",
-        "cluster.rpc.counters.call_seconds",
-    ),
-    gauge(
-        "imserver_rpc_queue_items", "Events that wait to be sent to other nodes", "cluster.rpc.queued_items"
-    ),
-    gauge("imserver_rpc_queue_bytes", "Bytes of these events", "cluster.rpc.queued_bytes"),
+    gauge("imserver_rpc_queue_items", "Events that wait to be sent to other nodes", "rpc.queued_items"),
+    gauge("imserver_rpc_queue_bytes", "Bytes of these events", "rpc.queued_bytes"),
     counter(
         "imserver_rpc_unreadable_total",
         "Events that this version does not understand",
-        "cluster.node_messages.unreadable",
+        "node_messages.unreadable",
     ),
     *counters(
         "imserver_registry",
-        "cluster.registry.counters",
+        "registry.counters",
         {
             "round_trips": "Pipelines sent to Redis",
             "commands": "Commands in them",
@@ -291,7 +278,7 @@ METRICS: Final = (
     ),
     *counters(
         "imserver_rpc",
-        "cluster.rpc.counters",
+        "rpc.counters",
         {
             "sent": "Events sent to other nodes",
             "received": "Events received from other nodes",
@@ -317,7 +304,7 @@ METRICS: Final = (
     ),
     *counters(
         "imserver_pushes",
-        "push.rerouting",
+        "rerouting",
         {
             "rerouted": "Pushes forwarded to the node to which their user moved",
             "unreached": "Pushes accepted for a user of another node that reached nobody",
@@ -325,7 +312,7 @@ METRICS: Final = (
     ),
     *counters(
         "imserver_connections",
-        "sessions.connections",
+        "connections",
         {"unreached": "Pushes by connection id that came from another node and reached nobody"},
     ),
 )
@@ -338,7 +325,7 @@ def render(core: Any, name: str, more: Iterable[Metric] = ()) -> str:
     Does not switch to another greenlet.
     """
     lines: list[str] = []
-    apps = {app.name for app in core.sessions.hub.registered()}
+    apps = {app.name for app in core.hub.registered()}
     for metric in (*METRICS, *more):
         value = metric.read(core)
         if value is not None:

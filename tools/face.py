@@ -30,13 +30,13 @@ Made from the docstrings of `imserver.plugin` by `python -m tools.face`.
 
 A feature imports nothing else of the server. The face has the version {version}, and `Feature.face` says for
 which one a feature was made. A node refuses a feature that was made for a newer one. A name says since which
-version it exists. Fields below `# by keyword` are given by name. A title such as `core.storage` is no name to
+version it exists. Fields below `# by keyword` are given by name. A title such as `core.queries` is no name to
 import: it says where a feature gets such an object.
 """
 
 _GOT: Final[Mapping[str, Mapping[str, str]]] = {
     "imserver.plugin.http": {"Operation: the fields `more`": "imserver.http.operation:Operation"},
-    "imserver.plugin.identity": {"core.identity.back_ends": "imserver.auth.questions:BackEnds"},
+    "imserver.plugin.identity": {"core.back_ends": "imserver.auth.questions:BackEnds"},
     "imserver.plugin.messages": {
         "log.annotations": "imserver.messages.log.annotations:AnnotationWriter",
         "log.conversations": "imserver.messages.log.conversations:ConversationReader",
@@ -45,15 +45,13 @@ _GOT: Final[Mapping[str, Mapping[str, str]]] = {
         "log.marks": "imserver.messages.log.marks:MarkStore",
     },
     "imserver.plugin.services": {
-        "core.channels.commands": "imserver.channels.client_commands:ChannelCommands",
-        "core.cluster.node_messages": "imserver.cluster.nodes:NodeMessages",
-        "core.cluster.others": "imserver.cluster.nodes:OtherNodes",
-        "core.cluster.queries": "imserver.cluster.nodes:NodeQueries",
-        "core.identity.logins": "imserver.auth.login:Logins",
+        "core.channel_commands": "imserver.channels.client_commands:ChannelCommands",
+        "core.node_messages": "imserver.cluster.nodes:NodeMessages",
+        "core.others": "imserver.cluster.nodes:OtherNodes",
+        "core.logins": "imserver.auth.login:Logins",
+        "core.queries": "imserver.cluster.nodes:NodeQueries",
         "core.network": "imserver.core.services:NetworkServices",
         "core.node": "imserver.core.services:NodeState",
-        "core.sessions.sessions": "imserver.sessions.sessions:Sessions",
-        "core.storage": "imserver.core.services:StorageServices",
     },
 }
 """Module of the face → where a feature gets objects that it does not name, and their class."""

@@ -58,12 +58,6 @@ class AppSettings(Struct, frozen=True):
     websocket_url: str = ""
     salt: str = "gogogoChat"
 
-    @property
-    def root(self) -> str:
-        """The path of ``http_url``, below which a proxy serves this server, as ``/im``; ``""``: none."""
-        _, _, address = self.http_url.rpartition("//")
-        return "".join(address.partition("/")[1:]).rstrip("/")
-
 
 class ListenSettings(Struct, frozen=True):
     """An entry of ``server.extra_listen``: an additional port, or Unix socket, that serves everything.
@@ -683,6 +677,12 @@ class Config(Struct, frozen=True):
     def address(self) -> str:
         """Where browsers reach this server, ``app.http_url`` without a slash at its end."""
         return self.app.http_url.rstrip("/")
+
+    @property
+    def root(self) -> str:
+        """The path of ``app.http_url``, below which a proxy serves this server, as ``/im``; ``""``: none."""
+        _, _, address = self.app.http_url.rpartition("//")
+        return "".join(address.partition("/")[1:]).rstrip("/")
 
     @property
     def clustered(self) -> bool:

@@ -13,7 +13,6 @@ from time import monotonic, time
 
 import gevent
 
-from imserver.auth.login import Logins
 from imserver.auth.tenants import Tenants
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers, NodeParts
@@ -37,7 +36,7 @@ from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import Lease, RegistryEvents, advertised_address
 from imserver.cluster.rpc.server import Rpc
 from imserver.config.settings import Config
-from imserver.core.services import ClusterServices, Foundation, SessionServices, TargetServices
+from imserver.core.services import Services
 from imserver.process import Secret, fingerprint_of
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import Pushes
@@ -58,7 +57,7 @@ _OTHER_DATABASE = f"the cluster uses another database for apps and keys: {_ONE_D
 
 
 class ClusterLinks:
-    """What reaches the other nodes. Owner of each part. ``services``: the same for everybody."""
+    """What reaches the other nodes. Owner of each part."""
 
     def __init__(self, config: Config, secret: Secret, store: Store, tenants: Tenants) -> None:
         cluster, queries = config.cluster, NodeQueries()
@@ -68,6 +67,7 @@ class ClusterLinks:
             config.redis, cluster, tuple(config.apps), config.api.dedupe_seconds, tenants.created
         )
         self.node_messages = messages = NodeMessages(registry)
+        self.queries = queries
         self.rpc = rpc = Rpc(
             secret,
             queries.answer,
@@ -79,58 +79,45 @@ class ClusterLinks:
         self.database = DatabaseCheck(store, registry)
         store.objection, store.on_open = self.database.objection, registry.report_database
         self.others = OtherNodes(registry, messages, rpc, queries, cluster.rpc_seconds)
-        self.services = ClusterServices(
-            registry, queries, registry, registry.attempt, rpc, messages, self.others
-        )
 
 
 class ClusterMember:
     """This node as a member of the cluster: its services that reach other nodes. Owner of each of them.
 
-    They are started and stopped together. ``targets``: those for everybody.
+    They are started and stopped together. Those for everybody are also in ``core``.
     """
 
-    def __init__(self, links: ClusterLinks, base: Foundation, logins: Logins) -> None:
-        config, hub, fanout, table = base.config, base.hub, base.fanout, base.table
-        metrics, tenants = base.node.metrics, base.tenants
+    def __init__(self, links: ClusterLinks, core: Services) -> None:
+        config, hub, fanout, table = core.config, core.hub, core.fanout, core.connection_table
+        metrics, tenants = core.metrics, core.tenants
         registry, messages, others = links.registry, links.node_messages, links.others
         self._config = config
-        self._store = base.storage.store
+        self._store = core.store
         self._table = table
         self._fingerprints = links.fingerprints
-        self._queries = base.cluster.queries
+        self._queries = queries = links.queries
         self._registry, self._rpc, self._node_messages = registry, links.rpc, messages
         self.database, self.others = links.database, others
         api = config.api
-        idempotency = Idempotency(
-            api.dedupe_ids, api.dedupe_seconds, shared=base.keys.demo, registry=registry
+        core.idempotency = ids = Idempotency(
+            api.dedupe_ids, api.dedupe_seconds, shared=core.keys.demo, registry=registry
         )
         guard = ReorderGuard(hub)
         self.elsewhere = UsersElsewhere(hub, fanout, messages, ceil(config.cluster.renew_seconds) + 2)
         required = config.cluster.require_registry
-        self.sessions = ClusterSessions(
-            hub, fanout, metrics, logins, self._store, others, required, guard.logged_in
+        core.sessions = self.sessions = ClusterSessions(
+            hub, fanout, metrics, core.logins, self._store, others, required, guard.logged_in
         )
-        self.registrar = Registrar(registry, messages, hub)
+        core.registrar = self.registrar = Registrar(registry, messages, hub)
         here = NodeParts(hub, fanout, metrics, table, tenants.by_name.get, tenants.history_apps)
-        members = ChannelMembers(here, others, self.registrar)
+        self._members = ChannelMembers(here, others, self.registrar)
         channel_nodes = ChannelNodes(others, self.registrar)
-        channels = build_channels(here, members, registry.history, channel_nodes)
-        connections = Connections(table, channels, fanout, self._queries, registry, others)
-        presence = Presence(hub, table, registry, others)
-        reach = ClusterReach(registry, messages, hub, fanout, idempotency, guard, metrics)
-        pushes = Pushes(idempotency, reach, metrics, UserChannels(channels, reach.to_user))
-        rerouting = Rerouting(registry, messages, fanout, self.sessions, guard)
-        sessions = SessionServices(hub, fanout, base.ids, table, self.sessions, presence, connections)
-        self.targets = TargetServices(
-            sessions=sessions,
-            channels=channels,
-            idempotency=idempotency,
-            reach=reach,
-            pushes=pushes,
-            registrar=self.registrar,
-            rerouting=rerouting,
-        )
+        core.channels = channels = build_channels(here, self._members, registry.history, channel_nodes)
+        core.connections = self._connections = Connections(table, channels, fanout, queries, registry, others)
+        core.presence = self._presence = Presence(hub, table, registry, others)
+        core.reach = reach = ClusterReach(registry, messages, hub, fanout, ids, guard, metrics)
+        core.pushes = Pushes(ids, reach, metrics, UserChannels(channels, reach.to_user))
+        core.rerouting = rerouting = Rerouting(registry, messages, fanout, self.sessions, guard)
         self._on_join: list[Callable[[OtherNodes], object]] = []
         messages.handle(
             {
@@ -139,7 +126,7 @@ class ClusterMember:
                     message.app, message.event, message.except_user, message.except_users
                 ),
                 ToChannel: channels.publishing.received,
-                ToConnection: connections.received,
+                ToConnection: self._connections.received,
                 Notice: self.elsewhere.noticed,
                 Replaced: lambda message: self.sessions.replaced(
                     message.app, message.user, message.session_id
@@ -160,13 +147,12 @@ class ClusterMember:
         settings name an address. ``features``: those of this node. Raises
         :class:`imserver.errors.StartError` if this node must not or cannot join.
         """
-        config = self._config
-        queries, targets = self._queries, self.targets
-        targets.sessions.presence.add_to(queries)
+        config, queries = self._config, self._queries
+        self._presence.add_to(queries)
         queries.add("hello", Lease, self._hello)
         self.sessions.add_to(queries)
-        targets.channels.members.add_to(queries)
-        targets.sessions.connections.add_to(queries)
+        self._members.add_to(queries)
+        self._connections.add_to(queries)
         address = advertised_address(config.cluster.advertise, only_local)
         host = config.cluster.bind or address
         rpc_port = config.app.rpc_port

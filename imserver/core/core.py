@@ -14,7 +14,7 @@ from imserver.auth.login import Logins
 from imserver.auth.login_tokens import LoginTokens, PageTokens
 from imserver.auth.observer import Denials, Observer, observer_of, report_commands
 from imserver.auth.questions import AccountLookup, BackEnds, NoReviews, Relations, Reviews
-from imserver.auth.rates import MutedUsers, SenderRates
+from imserver.auth.rates import BucketList, MutedUsers, SenderRates
 from imserver.auth.tenants import AppObjection, Tenants
 from imserver.channels.client_commands import ChannelAnswers, ChannelCommands
 from imserver.channels.connections import Connections
@@ -28,25 +28,14 @@ from imserver.cluster.registry import Lease, LocalValues, SoloRegistry, node_nam
 from imserver.config.settings import Config
 from imserver.config.values import CORE, Declarations
 from imserver.core.network import Draining, build_network
-from imserver.core.services import (
-    ChannelServices,
-    ClusterServices,
-    Foundation,
-    IdentityServices,
-    NetworkServices,
-    NodeState,
-    OnEnded,
-    PushServices,
-    SessionServices,
-    StorageServices,
-    TargetServices,
-)
+from imserver.core.services import NodeState, OnEnded, Services
 from imserver.core.status import NodeStatus
 from imserver.errors import StartError, StorageUnavailable
 from imserver.hub.expiry import Check
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.logging import RequestLog
+from imserver.metrics import Metrics
 from imserver.notify import PushService
 from imserver.process import Secret
 from imserver.protocol.dialect import Dialect, Readers
@@ -62,8 +51,10 @@ from imserver.storage.erasures import PURPOSE, Erasures, new_name
 from imserver.storage.store import Store
 from imserver.storage.tables import OF_CORE, StoreTables
 from imserver.transport.connection import Serve
-from imserver.transport.dispatch import CommandTable
+from imserver.transport.dispatch import CommandTable, Dispatcher
 from imserver.transport.gate import Opened
+from imserver.transport.outgoing import Outgoing
+from imserver.transport.proxies import TrustedProxies
 from imserver.transport.stream import StreamPath
 
 if TYPE_CHECKING:
@@ -99,15 +90,23 @@ class FeatureParts(Struct, frozen=True):
     stop: Callable[[], object] = lambda: None
 
 
-class Core:
-    """The services of a node below its HTTP API, a struct for each concern. Each service owns its state.
+class Core(Services):
+    """Builds the services of a node below its HTTP API, in their order, and adds the parts of features.
 
-    ``objection`` checks the settings of an app for the core and all features. ``declared``: which settings
-    there are. ``answers``: what makes the objects of the features that answer questions of the core, in their
-    order: :class:`AccountLookup`, :class:`Relations`, :class:`Reviews`, :class:`BackEnds`. A question has one
-    answer: that of the first feature that has any. Every :class:`Observer` among them hears what happens.
-    ``wires``: name of a feature → dialect → its commands there. ``tables``: those of the store.
+    ``objection`` checks the settings of an app for the core and all features. ``answers``: what makes the
+    objects of the features that answer questions of the core, in their order: :class:`AccountLookup`,
+    :class:`Relations`, :class:`Reviews`, :class:`BackEnds`. It gets the services before ``accounts``. A
+    question has one answer: that of the first feature that has any. Every :class:`Observer` among them hears
+    what happens. ``wires``: name of a feature → dialect → its commands there. ``tables``: those of the store.
     """
+
+    member: ClusterMember | None
+    """This node as a member of a cluster; None on a node alone."""
+    denials: Denials
+    draining: Draining
+    status: NodeStatus
+    overview: Overview
+    """State and metrics of all nodes."""
 
     def __init__(
         self,
@@ -115,7 +114,7 @@ class Core:
         request_log: RequestLog,
         objection: AppObjection,
         declared: Declarations = CORE,
-        answers: Sequence[Callable[[Foundation], tuple[object, ...]]] = (),
+        answers: Sequence[Callable[[Core], tuple[object, ...]]] = (),
         wires: Mapping[str, Mapping[str, Readers]] | None = None,
         tables: StoreTables = OF_CORE,
     ) -> None:
@@ -129,30 +128,18 @@ class Core:
         """Name of a feature → its parts."""
         self.metric_rows: list[Callable[[], Iterable[Metric]]] = []
         """Functions that return the metrics of features."""
-        self.config = config
+        self.config, self.limits = config, config.limits
         self.node = NodeState(config, request_log)
-        store = Store(config.storage, config.server.data_dir, tables=tables)
-        self.storage = StorageServices(store, Erasures(store, lambda: self.node.keys_for(PURPOSE)))
-        self.network: NetworkServices
-        self.cluster: ClusterServices
-        self.identity: IdentityServices
-        self.sessions: SessionServices
-        self.push: PushServices
-        self.channels: ChannelServices
-        self.denials: Denials
-        self.member: ClusterMember | None = None
-        """This node as a member of a cluster; None on a node alone."""
+        self.buckets, self.metrics = BucketList(), Metrics()
+        self.store = Store(config.storage, config.server.data_dir, tables=tables)
+        self.user_erasures = Erasures(self.store, lambda: self.node.keys_for(PURPOSE))
         self.push_services: tuple[PushService, ...] = ()
         """Those that features bring."""
-        self.status: NodeStatus
-        self.draining: Draining
-        self.overview: Overview
-        """State and metrics of all nodes."""
 
     @property
     def node_name(self) -> str:
         """The name by which the other nodes know this one."""
-        return self.cluster.registry.lease.node
+        return self.registry.lease.node
 
     # --- services of features -------------------------------------------------------------------------------
 
@@ -180,26 +167,30 @@ class Core:
         """Build all services. Raises :class:`StartError` with a one-line message."""
         config = self.config
         secret = self.node.start()
-        self.network = build_network(config, self.node)
-        base, links = self._make_foundation(secret)
-        self.cluster = base.cluster
-        self.identity = identity = self._make_identity(base, secret)
-        self.network.dispatcher.acted = report_commands(identity.observer)
+        self.proxies = TrustedProxies(config.server.trusted_proxies)
+        self.network = build_network(config, self.node, self.metrics, self.proxies)
+        self.outgoing, self.dispatcher = Outgoing(), Dispatcher(self.metrics)
+        links = self._make_foundation(secret)
+        self._make_identity(secret)
+        self.dispatcher.acted = report_commands(self.observer)
         if links is None:
-            targets = _build_alone(base, identity.logins)
+            self.member = self.registrar = self.rerouting = None
+            _build_alone(self)
         else:
             from imserver.core.cluster import ClusterMember
 
-            self.member = ClusterMember(links, base, identity.logins)
-            targets = self.member.targets
-        self.sessions = targets.sessions
-        identity.tenants.report_to(self.sessions.sessions.close_app)
-        self.network.dispatcher.add(self.sessions.sessions.rows())
-        self.push = self._make_push(targets)
+            self.member = ClusterMember(links, self)
+        self.tenants.report_to(self.sessions.close_app)
+        self.dispatcher.add(self.sessions.rows())
+        self._make_push()
         self.denials = self._make_denials()
-        self.channels = self._make_channels(targets)
+        self.consent = ChannelConsent(self.back_ends, self.reviews, self.channels, self.mutes)
+        self.channel_commands = ChannelCommands(
+            self.channels, self.logins, self.consent, {}, self.connection_table
+        )
+        self.dispatcher.add(self.channel_commands.rows())
         self._hear_of_connections()
-        self.draining = Draining(self.node, self.network, self.push, config)
+        self.draining = Draining(self.node, self.network, self.pending, self.rerouting, config)
         self.status = self._make_status()
         self.overview = self._make_overview()
 
@@ -222,7 +213,7 @@ class Core:
     def learn_dialects(self, dialects: Iterable[Dialect]) -> None:
         """Apply what dialects say of origins and tokens."""
         self.network.origins.open_dialects.update(row.name for row in dialects if row.any_origin)
-        self.identity.logins.bare_dialects.update(row.name for row in dialects if row.bare_tokens)
+        self.logins.bare_dialects.update(row.name for row in dialects if row.bare_tokens)
 
     def join(self, name: str, feature: FeatureParts) -> None:
         """Add the parts of a feature."""
@@ -231,7 +222,7 @@ class Core:
         for service in feature.services:
             self._services.append(service)
             self._ask(service)
-        network.dispatcher.add(feature.commands)
+        self.dispatcher.add(feature.commands)
         network.ended.extend(feature.ended)
         network.opened.update(feature.opened)
         network.sweep.checks.update(feature.checks)
@@ -239,15 +230,15 @@ class Core:
     def _ask(self, service: object) -> None:
         """From now on ask a service of a feature what it answers."""
         if isinstance(service, MembersOfGroups):
-            self.channels.channels.options.groups = service
+            self.channels.options.groups = service
         if isinstance(service, StoredPushes):
-            self.push.publishing.stored_pushes = service
+            self.publishing.stored_pushes = service
         if isinstance(service, ChannelAnswers):
-            self.channels.commands.answers[service.dialect] = service
+            self.channel_commands.answers[service.dialect] = service
 
     def prepare(self) -> None:
         """Read the settings of all apps. Raises StartError."""
-        self.identity.logins.prepare()
+        self.logins.prepare()
         try:
             for feature in self.features.values():
                 feature.configure(self.config)
@@ -258,11 +249,11 @@ class Core:
         """Whether whatever goes on working for the maker of a request may go on: they are not banned, and the
         ``proof`` of :meth:`imserver.auth.authority.Authority.proof` holds. May switch. Raises
         StorageUnavailable."""
-        if user and self.sessions.sessions.is_banned(app, user):
+        if user and self.sessions.is_banned(app, user):
             return False
-        holds = self.identity.authority.still_holds
+        holds = self.authority.still_holds
         if not holds(app, user, proof) and proof.startswith("key:"):
-            self.storage.store.refresh()  # another node may have made the key just now
+            self.store.refresh()  # another node may have made the key just now
         return holds(app, user, proof)
 
     # --- erasure --------------------------------------------------------------------------------------------
@@ -282,172 +273,160 @@ class Core:
         Switches. May be called again: after an error it goes on, otherwise it erases what was added since.
         Raises Unavailable.
         """
-        storage, sessions = self.storage, self.sessions.sessions
-        is_stored = storage.store.has_database and not keeps_messages
+        store, sessions = self.store, self.sessions
+        is_stored = store.has_database and not keeps_messages
         name = "" if keeps_messages else new_name()
         if is_stored:
-            name = storage.erasures.begin(app, user)
-            if storage.store.has_ban(app, user):
+            name = self.user_erasures.begin(app, user)
+            if store.has_ban(app, user):
                 sessions.unban(app, [user])
         # Twice: a request that was served meanwhile may have added something.
         for _ in range(2):
             for program in programs_of(self.erasures, app, user):
                 self.erase_user(app, program, keeps_messages=True)
             sessions.close(app, [user])
-            self.push.pending.forget_user(app, user)
+            self.pending.forget_user(app, user)
             # What may be unavailable first, and the account behind it: who asks again has to find it.
-            self.cluster.registry.forget_user(app, user)
+            self.registry.forget_user(app, user)
             for erasure in self.erasures:
                 erasure.user(app, user, name)
             if name:
-                self.channels.channels.histories.erase_user(app, user, name)
-            storage.store.delete_rows_of_user(app, user, tables_of(self.erasures))
+                self.channels.histories.erase_user(app, user, name)
+            store.delete_rows_of_user(app, user, tables_of(self.erasures))
         if is_stored:
-            storage.erasures.end(app, user)
+            self.user_erasures.end(app, user)
 
     # --- services of the core -------------------------------------------------------------------------------
 
-    def _make_foundation(self, secret: Secret) -> tuple[Foundation, ClusterLinks | None]:
+    def _make_foundation(self, secret: Secret) -> ClusterLinks | None:
         """Build what a node has before it can log in users. The links: None on a node alone."""
-        config, network, store = self.config, self.network, self.storage.store
+        config, network, store = self.config, self.network, self.store
         policies = {
             name: tenant.policy_of(name) for name, tenant in config.apps.items() if not tenant.same_as
         }
-        hub = Hub(policies, network.context.connections)
-        fanout = Fanout(hub, network.flusher, self.node.metrics, config.hub.notice_members)
-        tenants = Tenants(config, store, hub, self._objection, self.declared)
-        keys = Keys(config, tenants.resolve)
-        links = None
-        if config.clustered:
-            # Imported here: Redis and zerorpc cost memory that a single node saves.
-            from imserver.core.cluster import ClusterLinks
+        self.hub = hub = Hub(policies, network.context.connections)
+        self.fanout = Fanout(hub, network.flusher, self.metrics, config.hub.notice_members)
+        self.connection_ids = ConnectionIds(secret, new_birth())
+        self.connection_table = ConnectionTable(hub, self.connection_ids)
+        self.tenants = tenants = Tenants(config, store, hub, self._objection, self.declared)
+        self.keys = Keys(config, tenants.resolve)
+        self.sender_rates = SenderRates()
+        if not config.clustered:
+            self.registry, self.queries = self._make_registry(), NodeQueries()
+            self.temporary_values = LocalValues()
+            self.attempt = self.rpc = self.node_messages = self.others = None
+            return None
+        # Imported here: Redis and zerorpc cost memory that a single node saves.
+        from imserver.core.cluster import ClusterLinks
 
-            links = ClusterLinks(config, secret, store, tenants)
-        ids = ConnectionIds(secret, new_birth())
-        base = Foundation(
-            config=config,
-            node=self.node,
-            network=network,
-            storage=self.storage,
-            cluster=_no_cluster(config, self.node, ids) if links is None else links.services,
-            hub=hub,
-            fanout=fanout,
-            ids=ids,
-            table=ConnectionTable(hub, ids),
-            tenants=tenants,
-            keys=keys,
-            sender_rates=SenderRates(),
+        links = ClusterLinks(config, secret, store, tenants)
+        self.registry = self.temporary_values = links.registry
+        self.attempt, self.queries, self.rpc = links.registry.attempt, links.queries, links.rpc
+        self.node_messages, self.others = links.node_messages, links.others
+        return links
+
+    def _make_registry(self) -> SoloRegistry:
+        """Nobody else is there: it only has the lease, for operators."""
+        config = self.config
+        return SoloRegistry(
+            Lease(
+                node_name(config.cluster.advertise, config.app.rpc_port),
+                started_at=self.node.started_at,
+                host=socket.gethostname(),
+                public_ws_url=config.server.public_ws_url,
+                birth=self.connection_ids.birth,
+            )
         )
-        return base, links
 
-    def _make_identity(self, base: Foundation, secret: Secret) -> IdentityServices:
+    def _make_identity(self, secret: Secret) -> None:
         """Build authentication and login rules. Features answer first."""
-        tenants, keys, network = base.tenants, base.keys, base.network
+        tenants, keys, network = self.tenants, self.keys, self.network
         for answers in self._answers:
-            self._services += answers(base)
-        accounts = next(iter(self.all_of(AccountLookup)), AccountLookup())
-        back_ends = next(iter(self.all_of(BackEnds)), BackEnds())
-        observer = observer_of(self.all_of(Observer))
-        page_tokens = PageTokens(self.config, secret)
-        logins = Logins(
+            self._services += answers(self)
+        self.accounts = accounts = next(iter(self.all_of(AccountLookup)), AccountLookup())
+        self.relations = next(iter(self.all_of(Relations)), Relations())
+        self.reviews = next(iter(self.all_of(Reviews)), None) or NoReviews(tenants)
+        self.back_ends = next(iter(self.all_of(BackEnds)), BackEnds())
+        self.observer = observer_of(self.all_of(Observer))
+        self.page_tokens = PageTokens(self.config, secret)
+        issuers = Issuers(self.outgoing)
+        self.logins = logins = Logins(
             tenants=tenants,
             keys=keys,
-            tokens=LoginTokens(tenants.resolve, page_tokens, accounts, Issuers(network.outgoing), secret),
-            back_ends=back_ends,
-            observer=observer,
+            tokens=LoginTokens(tenants.resolve, self.page_tokens, accounts, issuers, secret),
+            back_ends=self.back_ends,
+            observer=self.observer,
             connections=network.context.connections,
-            metrics=base.node.metrics,
+            metrics=self.metrics,
             origins=network.origins,
         )
-        allowed = AllowLists()
+        self.allowed = allowed = AllowLists()
         allowed.learn(tenants.all())
         for service in (keys, logins, allowed):
             tenants.report_to(service.deleted, service.changed)
-        return IdentityServices(
-            tenants=tenants,
-            keys=keys,
-            sender_rates=base.sender_rates,
-            mutes=MutedUsers(),
-            page_tokens=page_tokens,
-            accounts=accounts,
-            relations=next(iter(self.all_of(Relations)), Relations()),
-            reviews=next(iter(self.all_of(Reviews)), None) or NoReviews(tenants),
-            back_ends=back_ends,
-            observer=observer,
-            logins=logins,
-            allowed=allowed,
-            authority=Authority(keys, page_tokens, logins, accounts, allowed),
-        )
+        self.mutes = MutedUsers()
+        self.authority = Authority(keys, self.page_tokens, logins, accounts, allowed)
 
-    def _make_push(self, targets: TargetServices) -> PushServices:
-        """Build the services that push to all kinds of targets, and the pending pushes."""
-        limits = self.config.limits
-        pending = PendingPushes(
-            targets.reach.to_user,
-            self.sessions.presence,
+    def _make_push(self) -> None:
+        """Build what pushes to all kinds of targets, and the pending pushes."""
+        limits = self.limits
+        self.pending = PendingPushes(
+            self.reach.to_user,
+            self.presence,
             limits.pending_pushes,
             limits.pending_bytes,
-            node_messages=self.cluster.node_messages,
+            node_messages=self.node_messages,
         )
         # After the sessions were closed: what they have not acknowledged becomes pending pushes.
-        self.identity.tenants.report_to(pending.forget)
-        publishing = Publishing(
-            reach=targets.reach,
-            channels=targets.channels,
-            connections=self.sessions.connections,
-            pending=pending,
-            ids=targets.idempotency,
-            counts=self.node.metrics.pushes,
-            on_absent=self.identity.observer.absent,
-        )
-        return PushServices(
-            targets.idempotency, targets.reach, targets.pushes, pending, publishing, targets.rerouting
+        self.tenants.report_to(self.pending.forget)
+        self.publishing = Publishing(
+            reach=self.reach,
+            channels=self.channels,
+            connections=self.connections,
+            pending=self.pending,
+            ids=self.idempotency,
+            counts=self.metrics.pushes,
+            on_absent=self.observer.absent,
         )
 
     def _make_denials(self) -> Denials:
         """Build what tells the observers of refusals. Where nobody hears them, nothing is called."""
-        observer, network = self.identity.observer, self.network
-        denials = Denials(observer, self.sessions.sessions.banned_until)
+        observer, network = self.observer, self.network
+        denials = Denials(observer, self.sessions.banned_until)
         if type(observer) is not Observer:
             network.origins.on_refused.append(denials.connection)
-            network.dispatcher.refused = denials.command
+            self.dispatcher.refused = denials.command
             network.ended.append(denials.ended)
         return denials
 
-    def _make_channels(self, targets: TargetServices) -> ChannelServices:
-        identity, sessions, channels = self.identity, self.sessions, targets.channels
-        consent = ChannelConsent(identity.back_ends, identity.reviews, channels, identity.mutes)
-        commands = ChannelCommands(channels, identity.logins, consent, {}, sessions.table)
-        self.network.dispatcher.add(commands.rows())
-        return ChannelServices(channels, consent, commands, targets.registrar)
-
     def _hear_of_connections(self) -> None:
         """Tell the services of connections that end, in this order."""
-        network, members = self.network, self.channels.channels.members
+        network, members = self.network, self.channels.members
         network.ended.extend(
             (
                 members.ended,
-                self.sessions.table.ended,
-                self.identity.keys.ended,
-                self.identity.logins.ended,
-                self.sessions.sessions.ended,
+                self.connection_table.ended,
+                self.keys.ended,
+                self.logins.ended,
+                self.sessions.ended,
             )
         )
-        self.sessions.hub.report_to(members.leave_all)
+        self.hub.report_to(members.leave_all)
 
     def _make_status(self) -> NodeStatus:
         return NodeStatus(
             node=self.node,
+            metrics=self.metrics,
             network=self.network,
-            store=self.storage.store,
-            registry=self.cluster.registry,
-            hub=self.sessions.hub,
-            idempotency=self.push.idempotency,
+            store=self.store,
+            registry=self.registry,
+            hub=self.hub,
+            idempotency=self.idempotency,
             database=None if self.member is None else self.member.database,
         )
 
     def _make_overview(self) -> Overview:
-        status, cluster = self.status, self.cluster
+        status = self.status
 
         def own_state(query: StateQuery) -> dict[str, Any]:
             return status.state(query.debug, query.detail)
@@ -459,41 +438,29 @@ class Core:
             return render(self, status.lease().node, (row for rows in self.metric_rows for row in rows()))
 
         seconds = self.config.cluster.rpc_seconds
-        overview = Overview(own_state, own_metrics, status.lease, cluster.registry, cluster.rpc, seconds)
-        overview.add_to(cluster.queries)
+        overview = Overview(own_state, own_metrics, status.lease, self.registry, self.rpc, seconds)
+        overview.add_to(self.queries)
         return overview
 
 
-def _no_cluster(config: Config, node: NodeState, ids: ConnectionIds) -> ClusterServices:
-    """Nobody else is there. The registry only has the lease, for operators."""
-    lease = Lease(
-        node_name(config.cluster.advertise, config.app.rpc_port),
-        started_at=node.started_at,
-        host=socket.gethostname(),
-        public_ws_url=config.server.public_ws_url,
-        birth=ids.birth,
+def _build_alone(core: Services) -> None:
+    """Build what finds users, channels and connections on a node alone, as :mod:`imserver.core.cluster` does
+    on a cluster node. The histories of channels are in memory."""
+    api, hub, fanout, table, tenants = (
+        core.config.api,
+        core.hub,
+        core.fanout,
+        core.connection_table,
+        core.tenants,
     )
-    return ClusterServices(SoloRegistry(lease), NodeQueries(), LocalValues())
-
-
-def _build_alone(base: Foundation, logins: Logins) -> TargetServices:
-    """Build those of a node alone, as :mod:`imserver.core.cluster` those of a cluster node. The histories of
-    channels are in memory."""
-    api, hub, fanout, table, tenants = base.config.api, base.hub, base.fanout, base.table, base.tenants
-    metrics, registry, queries = base.node.metrics, base.cluster.registry, base.cluster.queries
-    idempotency = Idempotency(api.dedupe_ids, api.dedupe_seconds, shared=base.keys.demo)
-    sessions = Sessions(hub, fanout, metrics, logins, base.storage.store)
-    reach = LocalReach(idempotency, fanout, metrics)
-    history = LocalHistory(base.config.limits.history_bytes, hub.member_count)
+    metrics = core.metrics
+    core.idempotency = ids = Idempotency(api.dedupe_ids, api.dedupe_seconds, shared=core.keys.demo)
+    core.sessions = Sessions(hub, fanout, metrics, core.logins, core.store)
+    core.reach = reach = LocalReach(ids, fanout, metrics)
+    history = LocalHistory(core.limits.history_bytes, hub.member_count)
     tenants.report_to(history.forget)
     here = NodeParts(hub, fanout, metrics, table, tenants.by_name.get, tenants.history_apps)
-    channels = build_channels(here, ChannelMembers(here), history)
-    presence = Presence(hub, table, registry)
-    connections = Connections(table, channels, fanout, queries, registry)
-    return TargetServices(
-        sessions=SessionServices(hub, fanout, base.ids, table, sessions, presence, connections),
-        channels=channels,
-        idempotency=idempotency,
-        reach=reach,
-        pushes=Pushes(idempotency, reach, metrics, UserChannels(channels, reach.to_user)),
-    )
+    core.channels = channels = build_channels(here, ChannelMembers(here), history)
+    core.presence = Presence(hub, table, core.registry)
+    core.connections = Connections(table, channels, fanout, core.queries, core.registry)
+    core.pushes = Pushes(ids, reach, metrics, UserChannels(channels, reach.to_user))

@@ -14,16 +14,16 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.config.settings import Config
-from imserver.core.services import NetworkServices, NodeState, OnEnded, PushServices
+from imserver.core.services import NetworkServices, NodeState, OnEnded
 from imserver.hub.expiry import Sweep
+from imserver.metrics import Metrics
 from imserver.process import connection_limit, openable_files
-from imserver.push.routing import RETURN_SECONDS
+from imserver.push.pending import PendingPushes
+from imserver.push.routing import RETURN_SECONDS, Rerouting
 from imserver.transport import poller
 from imserver.transport.connection import Connection, ConnectionContext
-from imserver.transport.dispatch import Dispatcher
 from imserver.transport.gate import Gate, GatePolicy, Origins
 from imserver.transport.outbox import Budget, Flusher
-from imserver.transport.outgoing import Outgoing
 from imserver.transport.proxies import TrustedProxies
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,9 @@ def gate_policy(config: Config, max_connections: int, demo: bool) -> GatePolicy:
     )
 
 
-def build_network(config: Config, node: NodeState) -> NetworkServices:
+def build_network(
+    config: Config, node: NodeState, metrics: Metrics, proxies: TrustedProxies
+) -> NetworkServices:
     """Build it, and set the limit of connections. Nobody hears yet of connections that end.
 
     Raises StartError if a limit is above what the process may open.
@@ -54,7 +56,6 @@ def build_network(config: Config, node: NodeState) -> NetworkServices:
     node.max_connections = connection_limit(config)
     log.info("this process may open %d files", openable_files())
     policy = gate_policy(config, node.max_connections, config.demo)
-    proxies = TrustedProxies(config.server.trusted_proxies)
     origins = Origins(proxies, policy)
     gate = Gate(proxies, origins, config.websocket.deflate, policy)
     ended: list[OnEnded] = []
@@ -67,22 +68,19 @@ def build_network(config: Config, node: NodeState) -> NetworkServices:
     context = ConnectionContext(readers, flusher, _end(gate, ended), websocket.close_seconds)
     sweep = Sweep(
         context,
-        node.metrics,
+        metrics,
         websocket.heartbeat_seconds,
         limits.login_seconds,
         websocket.ping_seconds,
         websocket.pong_seconds,
     )
     return NetworkServices(
-        proxies=proxies,
         origins=origins,
         gate=gate,
         poller=readers,
         flusher=flusher,
         context=context,
         sweep=sweep,
-        outgoing=Outgoing(),
-        dispatcher=Dispatcher(node.metrics),
         opened={},
         ended=ended,
     )
@@ -108,7 +106,8 @@ class Draining(Struct, frozen=True):
 
     node: NodeState
     network: NetworkServices
-    push: PushServices
+    pending: PendingPushes
+    rerouting: Rerouting | None
     config: Config
     _before: list[Callable[[], object]] = []
 
@@ -124,7 +123,7 @@ class Draining(Struct, frozen=True):
     def close_clients(self) -> None:
         """Close all clients with 1001, spread over time so that they do not all reconnect at once. Pushes
         that are on their way to them follow them. Switches."""
-        connections, rerouting = self.network.context.connections, self.push.rerouting
+        connections, rerouting = self.network.context.connections, self.rerouting
         self._await_returns(RETURN_SECONDS)
         self._close(lambda: True)
         wait_while(lambda: bool(connections), self.config.websocket.close_seconds + 1)
@@ -148,7 +147,7 @@ class Draining(Struct, frozen=True):
         self._await_returns(RETURN_SECONDS)
         self._close(lambda: node.drained)
         if node.drained:
-            self.push.pending.pass_on()
+            self.pending.pass_on()
 
     def undrain(self) -> None:
         """Serve clients again. Never switches."""
@@ -157,8 +156,8 @@ class Draining(Struct, frozen=True):
         self.network.gate.full = self.node.life == "stops"
 
     def _await_returns(self, seconds: float) -> None:
-        if self.push.rerouting is not None:
-            self.push.rerouting.patience = seconds
+        if self.rerouting is not None:
+            self.rerouting.patience = seconds
 
     def _close(self, goes_on: Callable[[], bool]) -> None:
         """Begin to close all clients while ``goes_on``. Switches."""

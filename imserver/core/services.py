@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from msgspec import Struct
 
@@ -21,7 +22,8 @@ from imserver.channels.consent import ChannelConsent
 from imserver.channels.subscriptions import Channels
 from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, Registry, read
 from imserver.cluster.registry import LocalValues
-from imserver.config.settings import Config
+from imserver.config.settings import Config, LimitSettings
+from imserver.config.values import Declarations
 from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -51,8 +53,6 @@ if TYPE_CHECKING:
     from imserver.cluster.rpc.server import Rpc
     from imserver.push.routing import Rerouting
 
-TemporaryValues: TypeAlias = "LocalValues | RedisRegistry"
-
 OnEnded = Callable[[Connection, int], None]
 """Called with each connection that has ended, and its close code. Never switches."""
 
@@ -61,20 +61,16 @@ class NodeState:
     """Owner of what changes about a node as a whole.
 
     Features read ``version``, ``started_at`` (Unix seconds), ``http_port`` and ``ws_port``. They log requests
-    that they answer themselves with ``request_log``, and count what somebody pays for in buckets of
-    ``buckets.make``.
+    that they answer themselves with ``request_log``.
     """
 
     def __init__(self, config: Config, request_log: RequestLog) -> None:
         self.request_log = request_log
         self.version: Final = running_version()
         self.started_at = time()
-        self.metrics = Metrics()
         self.data = DataDirectory(config.server.data_dir, shared=config.clustered)
         self.counters: list[Struct] = []
         """See :meth:`show`."""
-        self.buckets = BucketList()
-        """What is counted for whom, so that it can be found and lifted."""
         self.life: Literal["starts", "serves", "stops"] = "starts"
         """It serves from the end of the start to the beginning of its end."""
         self.stage = "setup"
@@ -92,6 +88,11 @@ class NodeState:
     def show(self, counters: Struct) -> None:
         """From now on show these numbers of a feature since the start in the state of the node."""
         self.counters.append(counters)
+
+    @property
+    def folder(self) -> Path:
+        """The data folder."""
+        return self.data.path
 
     def start(self) -> Secret:
         """Take the data folder. Returns the common secret of all nodes. Raises StartError."""
@@ -118,148 +119,106 @@ class NodeState:
 
 
 class NetworkServices(Struct, frozen=True):
-    """The sockets of a node: who may connect, who reads and writes, and who runs commands.
+    """The sockets of a node: who may connect, and who reads and writes.
 
-    Features send requests with ``outgoing``, ask ``proxies.trusts(host)`` whether to believe the headers of a
-    proxy, and run a command for a connection with ``dispatcher.run``. The rest is for the core.
-
-    ``sweep`` closes silent connections. ``outgoing``: requests to the outside. ``opened``: dialect → its
-    function for new connections. ``ended`` are called in their order.
+    ``sweep`` closes silent connections. ``opened``: dialect → its function for new connections. ``ended`` are
+    called in their order.
     """
 
-    proxies: TrustedProxies
     origins: Origins
     gate: Gate
     poller: Poller
     flusher: Flusher
     context: ConnectionContext
     sweep: Sweep
-    outgoing: Outgoing
-    dispatcher: Dispatcher
     opened: dict[str, Opened]
     ended: list[OnEnded]
 
 
-class StorageServices(Struct, frozen=True):
-    """The database: statements, and with ``store.part(MessageLog)`` the log of stored messages. ``erasures``:
-    those of users."""
+class Services:
+    """The services of a node below its HTTP API. Each owns its state."""
 
-    store: Store
-    erasures: Erasures
-
-
-class ClusterServices(Struct, frozen=True):
-    """The other nodes. On a node alone, what reaches them is None.
-
-    ``queries`` answers their questions. ``values``: shared for minutes. ``attempt`` counts attempts on all
-    nodes together. ``others`` asks them, ``node_messages`` sends to them.
-    """
-
-    registry: Registry
-    queries: NodeQueries
-    values: TemporaryValues
-    attempt: Shared | None = None
-    rpc: Rpc | None = None
-    node_messages: NodeMessages | None = None
-    others: OtherNodes | None = None
-
-    def answers(self, kind: str, query: object, answer: Any) -> tuple[dict[str, Any], list[str]]:
-        """Query all other live nodes at the same time. Returns node → its answer, of the type ``answer``; and
-        the nodes that did not answer in time. Switches."""
-        answers, missing = ({}, []) if self.others is None else self.others.query(kind, query)
-        return read(answers, answer), missing
-
-
-class Foundation(Struct, frozen=True):
-    """What a node has before it can log in users: from this, features answer questions of the core.
-
-    ``table``: connections by their ids.
-    """
-
+    # The node, its database and its sockets.
     config: Config
+    limits: LimitSettings
+    declared: Declarations
+    """Which settings there are."""
     node: NodeState
+    buckets: BucketList
+    """``buckets.make`` makes counters of what somebody pays for, which can be found and lifted."""
+    metrics: Metrics
+    store: Store
+    """The database: statements, and with ``store.part(MessageLog)`` the log of stored messages."""
+    user_erasures: Erasures
+    """Those of users."""
+    proxies: TrustedProxies
+    """``proxies.trusts(host)`` says whether to believe the headers of a proxy."""
     network: NetworkServices
-    storage: StorageServices
-    cluster: ClusterServices
+    outgoing: Outgoing
+    """Requests to the outside."""
+    dispatcher: Dispatcher
+    """``dispatcher.run`` runs a command for a connection."""
+
+    # The connections of this node.
     hub: Hub
     fanout: Fanout
-    ids: ConnectionIds
-    table: ConnectionTable
+    connection_ids: ConnectionIds
+    connection_table: ConnectionTable
+    """Connections by their ids."""
+
+    # Apps and the other nodes. On a node alone, what reaches these is None.
     tenants: Tenants
     keys: Keys
     sender_rates: SenderRates
+    registry: Registry
+    queries: NodeQueries
+    """Answers the questions of the other nodes."""
+    temporary_values: LocalValues | RedisRegistry
+    """Shared for minutes."""
+    attempt: Shared | None
+    """Counts attempts on all nodes together."""
+    rpc: Rpc | None
+    node_messages: NodeMessages | None
+    """Sends to the other nodes."""
+    others: OtherNodes | None
+    """Asks the other nodes."""
 
-
-class IdentityServices(Struct, frozen=True):
-    """Who is who, and who may do what: apps, keys, accounts, logins, and the answers of features.
-
-    ``observer`` stands for those of all features. ``allowed``: addresses from which back ends of apps may ask
-    without a key.
-    """
-
-    tenants: Tenants
-    keys: Keys
-    sender_rates: SenderRates
-    mutes: MutedUsers
-    page_tokens: PageTokens
+    # Who is who, and who may do what. Features answer first.
     accounts: AccountLookup
     relations: Relations
     reviews: Reviews
     back_ends: BackEnds
     observer: Observer
+    """Stands for those of all features."""
+    page_tokens: PageTokens
     logins: Logins
     allowed: AllowLists
+    """Addresses from which back ends of apps may ask without a key."""
     authority: Authority
+    mutes: MutedUsers
 
-
-class SessionServices(Struct, frozen=True):
-    """Who is connected. ``hub`` and ``fanout``: on this node. ``table``: connections by their ids."""
-
-    hub: Hub
-    fanout: Fanout
-    ids: ConnectionIds
-    table: ConnectionTable
+    # Users, channels and pushes: on this node, or on all nodes of a cluster.
     sessions: Sessions
     presence: Presence
     connections: Connections
-
-
-class TargetServices(Struct, frozen=True):
-    """The services that find users, channels and connections: on this node, or on all nodes of a cluster.
-
-    ``registrar`` and ``rerouting``: only of a cluster node.
-    """
-
-    sessions: SessionServices
     channels: Channels
-    idempotency: Idempotency
-    reach: Reach
-    pushes: Pushes
-    registrar: Registrar | None = None
-    rerouting: Rerouting | None = None
-
-
-class PushServices(Struct, frozen=True):
-    """Pushes to users. ``publishing``: to targets of all kinds. ``pending``: for users who are absent.
-
-    ``rerouting``: to the node to which a user has moved; None on a node alone.
-    """
-
+    consent: ChannelConsent
+    channel_commands: ChannelCommands
+    """Those of clients."""
+    registrar: Registrar | None
+    """Reports which channels have subscribers on this node; None on a node alone."""
     idempotency: Idempotency
     reach: Reach
     pushes: Pushes
     pending: PendingPushes
+    """Pushes for users who are absent."""
     publishing: Publishing
+    """Pushes to targets of all kinds."""
     rerouting: Rerouting | None
+    """Follows a user to another node; None on a node alone."""
 
-
-class ChannelServices(Struct, frozen=True):
-    """Channels. ``commands``: of their clients.
-
-    ``registrar`` reports which channels have subscribers on this node; None on a node alone.
-    """
-
-    channels: Channels
-    consent: ChannelConsent
-    commands: ChannelCommands
-    registrar: Registrar | None
+    def ask_others(self, kind: str, query: object, answer: Any) -> tuple[dict[str, Any], list[str]]:
+        """Query all other live nodes at the same time. Returns node → its answer, of the type ``answer``; and
+        the nodes that did not answer in time. Switches."""
+        answers, missing = ({}, []) if self.others is None else self.others.query(kind, query)
+        return read(answers, answer), missing

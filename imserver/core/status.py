@@ -15,7 +15,7 @@ from imserver.cluster.nodes import Registry
 from imserver.cluster.registry import Lease
 from imserver.core.services import NetworkServices, NodeState
 from imserver.hub.hub import Hub
-from imserver.metrics import resident_bytes
+from imserver.metrics import Metrics, resident_bytes
 from imserver.push.idempotency import Idempotency
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection
@@ -49,6 +49,7 @@ class NodeStatus(Struct, dict=True, eq=False):
     """
 
     node: NodeState
+    metrics: Metrics
     network: NetworkServices
     store: Store
     registry: Registry
@@ -141,7 +142,7 @@ class NodeStatus(Struct, dict=True, eq=False):
             "uptimeSeconds": round(time() - self.node.started_at, 1),
             "cpuSeconds": round(sum(os.times()[:2]), 3),
             "memoryBytes": resident_bytes(),
-            "metrics": {**self.node.metrics.snapshot(), **of_features},
+            "metrics": {**self.metrics.snapshot(), **of_features},
             "msgIDs": {
                 "kept": len(self.idempotency),
                 "repeats": self.idempotency.repeats,

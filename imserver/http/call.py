@@ -62,26 +62,23 @@ class Api:
         document: Callable[[int, bool, str], bytes],
     ) -> None:
         config = core.config
-        self.authority = core.identity.authority
-        self.keys = core.identity.keys
-        self.uses = core.identity.keys.uses
-        self.tenants = core.identity.tenants
-        self.sessions = core.sessions.sessions
-        self.mutes = core.identity.mutes
+        self.authority = core.authority
+        self.keys = core.keys
+        self.uses = core.keys.uses
+        self.tenants = core.tenants
+        self.sessions = core.sessions
+        self.mutes = core.mutes
         self._denials = core.denials
-        self.apps = core.sessions.hub.apps
+        self.apps = core.hub.apps
         """Apps of the hub, by name. Most requests name one of them."""
         self.flusher = core.network.flusher
-        self.limits = Limits(config.limits, core.identity.tenants)
+        self.limits = Limits(config.limits, core.tenants)
         self.rates = Rates(
-            config.api.requests_per_second,
-            self.limits.messages_per_second,
-            core.node.metrics,
-            core.node.buckets,
+            config.api.requests_per_second, self.limits.messages_per_second, core.metrics, core.buckets
         )
         self.document = document
         self._core = core
-        self._observer = core.identity.observer
+        self._observer = core.observer
         self._services: dict[MakeService, Any] = {}
         self.endpoints = {(row.method, row.path): self.bind(row) for row in routes}
         """Method and path → route, in the order of the routes."""
@@ -99,7 +96,7 @@ class Api:
 
     def described(self) -> bytes:
         """The OpenAPI document of this server as JSON: with its limits, and with keys where it needs them."""
-        return self.document(self.limits.batch_targets, self.keys.demo, self._core.config.app.root)
+        return self.document(self.limits.batch_targets, self.keys.demo, self._core.config.root)
 
     def call_of(self, endpoint: Endpoint, request: HttpRequest) -> Call:
         """Admit, read and authorise a request whose body its caller reads, and count it against the rate.

@@ -25,19 +25,19 @@ def metrics() -> tuple[Metric, ...]:
 
     return (
         histogram(
-            "imserver_batch_messages", "Messages of clients per group commit", "node.metrics.batch_messages"
+            "imserver_batch_messages", "Messages of clients per group commit", "metrics.batch_messages"
         ),
-        histogram("imserver_batch_seconds", "Duration of a group commit", "node.metrics.batch_seconds"),
+        histogram("imserver_batch_seconds", "Duration of a group commit", "metrics.batch_seconds"),
         Metric(
             "imserver_stored_total",
             "counter",
             "Messages of clients stored",
-            lambda core: core.node.metrics.stored,
+            lambda core: core.metrics.stored,
             "app",
         ),
         *counters(
             "imserver",
-            "node.metrics",
+            "metrics",
             {
                 "stored_repeats": "Messages of clients that had been stored before",
                 "not_stored": "Messages of clients that were refused or could not be stored",
@@ -50,7 +50,7 @@ def metrics() -> tuple[Metric, ...]:
             "imserver_log_losses_total",
             "counter",
             "Times that this node found that the database had lost entries of the log",
-            lambda core: core.storage.store.part(MessageLog).writer.losses,
+            lambda core: core.store.part(MessageLog).writer.losses,
         ),
     )
 

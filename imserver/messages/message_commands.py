@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.core.services import IdentityServices
+from imserver.core.services import Services
 from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
 from imserver.http.wire import view
 from imserver.messages.acks import AckingLogSubscription
@@ -306,12 +306,12 @@ class AnsweredView(Struct, omit_defaults=True):
 class AskCommands:
     """Carries out the command. Stateless."""
 
-    def __init__(self, store: Store, messaging: Messaging, identity: IdentityServices) -> None:
-        self._store = store
-        self._log = store.part(MessageLog)
+    def __init__(self, core: Services, messaging: Messaging) -> None:
+        self._store = core.store
+        self._log = core.store.part(MessageLog)
         self._messaging = messaging
-        self._rates = identity.sender_rates
-        self._reviews = identity.reviews
+        self._rates = core.sender_rates
+        self._reviews = core.reviews
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.auth.questions import ReviewDecision
 from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, read
-from imserver.core.services import IdentityServices, SessionServices
+from imserver.core.core import Core
 from imserver.errors import ReviewUnavailable, TooManyMessages
 from imserver.messages.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
@@ -43,9 +43,7 @@ from imserver.messages.model import Ask, Message
 from imserver.messages.open_streams import OpenStreams
 from imserver.messages.stored_channels import ChannelLog
 from imserver.messages.wire import read_send
-from imserver.metrics import Metrics
 from imserver.model import Answer, Reply
-from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 
 WIDE: Final = 50
@@ -121,24 +119,17 @@ class Messaging:
     """
 
     def __init__(
-        self,
-        sessions: SessionServices,
-        identity: IdentityServices,
-        metrics: Metrics,
-        store: Store,
-        positions: ActionPositions,
-        ack_tracker: AckTracker,
-        channel_log: ChannelLog,
-        node_messages: NodeMessages | None,
+        self, core: Core, positions: ActionPositions, ack_tracker: AckTracker, channel_log: ChannelLog
     ) -> None:
+        store, metrics = core.store, core.metrics
         self._store = store
         self._log = store.part(MessageLog)
-        self._account_apps = identity.logins.account_apps
+        self._account_apps = core.logins.account_apps
         self._metrics = metrics
-        self._reviews = identity.reviews
-        self._sender_rates = identity.sender_rates
-        self._mutes = identity.mutes
-        self._node_messages = node_messages
+        self._reviews = core.reviews
+        self._sender_rates = core.sender_rates
+        self._mutes = core.mutes
+        self._node_messages = core.node_messages
         self.observers: list[LogObserver] = []
         """They hear of stored entries."""
         self.log_subscriptions = LogSubscriptions()
@@ -147,7 +138,7 @@ class Messaging:
         self.streams = OpenStreams()
         """Of streamed answers, which a feature opens."""
         self.deliverer = Deliverer(
-            sessions.hub, sessions.fanout, self.log_subscriptions, ack_tracker, channel_log, self.streams
+            core.hub, core.fanout, self.log_subscriptions, ack_tracker, channel_log, self.streams
         )
         self.follower = LogFollower(self._log, self.deliverer, metrics)
         self.catch_up = CatchUp(

@@ -34,23 +34,24 @@ def build(core: Core) -> FeatureParts:
     services, answers, commands = _make_services(core)
     messaging, positions = services.messaging, services.messaging.positions
     catch_up = messaging.catch_up
-    expire_seconds = core.config.storage.expire_seconds
+    config = core.config
+    expire_seconds = config.storage.expire_seconds
     core.network.context.report_to(catch_up.ponged)
-    core.sessions.hub.report_to(catch_up.forget)
+    core.hub.report_to(catch_up.forget)
     if core.member is not None:
         core.member.report_to(messaging.learn)
     for streams in (services.streams, services.channel_streams):
         core.draining.report_to(streams.close_all)
-        core.identity.tenants.report_to(streams.forget)
+        core.tenants.report_to(streams.forget)
     return FeatureParts(
-        (services, *answers, _erasure(core.storage.store, positions)),
+        (services, *answers, _erasure(core.store, positions)),
         commands,
         ended=(catch_up.forget,),
         run=(
             messaging.follower.run,
             positions.run,
             every(expire_seconds, services.retention.expire, "entries could not be expired"),
-            every(1.0, WordIndexing(core.storage.store).work, "words could not be added to the index"),
+            every(1.0, WordIndexing(core.store).work, "words could not be added to the index"),
             services.channel_streams.run,
             services.streams.run,
             every(1.0, catch_up.check_acks, "acknowledgements could not be checked"),
@@ -77,29 +78,25 @@ def _erasure(store: Store, positions: ActionPositions) -> Erasure:
 
 def _make_services(core: Core) -> tuple[MessageServices, tuple[ChannelLog, LogPushes], CommandTable]:
     """Build the services, what answers the core besides, and the commands."""
-    store, metrics, sessions = core.storage.store, core.node.metrics, core.sessions
-    channel_log = ChannelLog(store, metrics, sessions.hub, sessions.table, core.channels.channels)
+    store, metrics = core.store, core.metrics
+    channel_log = ChannelLog(store, metrics, core.hub, core.connection_table, core.channels)
     messaging = Messaging(
-        sessions=sessions,
-        identity=core.identity,
-        metrics=metrics,
-        store=store,
+        core,
         positions=ActionPositions(store),
-        ack_tracker=AckTracker(metrics, core.config.limits.node_outbox_bytes),
+        ack_tracker=AckTracker(metrics, core.limits.node_outbox_bytes),
         channel_log=channel_log,
-        node_messages=core.cluster.node_messages,
     )
     channel_log.follow_log = messaging.follower.follow
     store.part(MessageLog).writer.listener = messaging
-    messaging.add_to(core.cluster.queries)
-    node_messages = core.cluster.node_messages
-    signals = Signals(sessions, messaging, store, core.identity.relations, node_messages)
+    messaging.add_to(core.queries)
+    node_messages = core.node_messages
+    signals = Signals(core, messaging)
     if node_messages is not None:
         node_messages.handle({Commit: messaging.follower.committed, ToFollowers: signals.deliver})
     threads = ThreadCommands(signals, store)
-    receipts, search = Receipts(signals, store), MessageSearch(store, core.node.buckets.make)
-    asks = AskCommands(store, messaging, core.identity)
-    commands = MessageCommands(sessions.sessions, messaging, receipts, search, store)
+    receipts, search = Receipts(signals, store), MessageSearch(store, core.buckets.make)
+    asks = AskCommands(core, messaging)
+    commands = MessageCommands(core.sessions, messaging, receipts, search, store)
     runners = (commands, asks, receipts, threads, signals)
     streams, channel_streams = _make_streams(core, messaging, signals)
     services = MessageServices(
@@ -111,9 +108,9 @@ def _make_services(core: Core) -> tuple[MessageServices, tuple[ChannelLog, LogPu
         search=search,
         retention=Retention(
             settings_of(core.config, RetentionSettings),
-            core.identity.tenants.get,
-            core.storage.store,
-            core.node.metrics,
+            core.tenants.get,
+            core.store,
+            core.metrics,
             messaging.positions,
             messaging.observers,
         ),
@@ -124,16 +121,16 @@ def _make_services(core: Core) -> tuple[MessageServices, tuple[ChannelLog, LogPu
         stream_starts=StreamStarts(messaging.catch_up, messaging.deliverer, store),
     )
     table = {command: row for each in runners for command, row in each.rows().items()}
-    return services, (channel_log, LogPushes(messaging, core.push.idempotency)), table
+    return services, (channel_log, LogPushes(messaging, core.idempotency)), table
 
 
 def _make_streams(
     core: Core, messaging: Messaging, signals: Signals
 ) -> tuple[StreamedTexts, StreamedMessages]:
-    sessions, cluster, limits = core.sessions, core.cluster, settings_of(core.config, StreamLimits)
-    others = (sessions.table, cluster.queries, limits, core.config.limits.outbox_bytes, cluster.others)
-    in_conversations = ConversationStreams(messaging, signals, core.storage.store, core.identity.relations)
+    table, limits = core.connection_table, settings_of(core.config, StreamLimits)
+    others = (table, core.queries, limits, core.limits.outbox_bytes, core.others)
+    in_conversations = ConversationStreams(messaging, signals, core.store, core.relations)
     streams = StreamedTexts(in_conversations, *others)
-    in_channels = ChannelStreams(core.channels.channels, sessions.hub, sessions.connections)
+    in_channels = ChannelStreams(core.channels, core.hub, core.connections)
     channel_streams = StreamedMessages(in_channels, *others)
     return streams, channel_streams

@@ -14,10 +14,8 @@ from typing import Annotated, Final
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.questions import Relations
-from imserver.cluster.nodes import NodeMessages
 from imserver.config.declared import about
-from imserver.core.services import SessionServices
+from imserver.core.services import Services
 from imserver.hub.hub import App
 from imserver.messages.commands import AskMarks, AskReceipts, CountReceipts, Hide, Read, Received, Typing
 from imserver.messages.log.contract import MarkResult, ReceiptCount
@@ -54,20 +52,15 @@ class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
 
 
 class Signals(Struct, dict=True, eq=False):
-    """Sends signals. Owner of the times of the last typing notices. ``node_messages`` reaches the other
-    nodes; None on a node that is alone."""
+    """Sends signals. Owner of the times of the last typing notices."""
 
-    sessions: SessionServices
+    core: Services
     messaging: Messaging
-    store: Store
-    relations: Relations
-    node_messages: NodeMessages | None = None
 
     def __post_init__(self) -> None:
-        self._hub = self.sessions.hub
-        self._fanout = self.sessions.fanout
+        self._hub, self._fanout = self.core.hub, self.core.fanout
         self._followers = self.messaging.log_subscriptions.followers
-        self._log = self.store.part(MessageLog)
+        self._log = self.core.store.part(MessageLog)
         self._streams = self.messaging.streams
         self._typed: OrderedDict[tuple[str, str, str | int], float] = OrderedDict()
 
@@ -80,8 +73,8 @@ class Signals(Struct, dict=True, eq=False):
     def send(self, message: ToFollowers, besides: Connection | None = None) -> None:
         """Send to the subscribed connections on all nodes, except ``besides``. Never switches."""
         self.deliver(message, besides)
-        if self.node_messages is not None:
-            self.node_messages.broadcast(message)
+        if self.core.node_messages is not None:
+            self.core.node_messages.broadcast(message)
 
     def deliver(self, message: ToFollowers, besides: Connection | None = None) -> None:
         """Send to the subscribed connections of this node. Never switches."""
@@ -163,7 +156,7 @@ class Signals(Struct, dict=True, eq=False):
         return _OK
 
     def _typing_to(self, app: str, user: str, to: str, conversation: int) -> None:
-        if self._may(app, user, to, TYPING_SECONDS) and self.relations.may_write(app, user, to):
+        if self._may(app, user, to, TYPING_SECONDS) and self.core.relations.may_write(app, user, to):
             signal = Signal("typing", user, "", to=to, conversation=conversation)
             self.send(ToFollowers(app, (to,), 0, signal))
 

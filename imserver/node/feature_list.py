@@ -265,8 +265,8 @@ def build_parts(feature: Feature, core: Core) -> FeatureParts:
 
 def _node_names(core: Core) -> set[str]:
     """The names of node messages and queries that have a function."""
-    messages = core.cluster.node_messages
-    return {*core.cluster.queries.names, *(() if messages is None else messages.names)}
+    messages = core.node_messages
+    return {*core.queries.names, *(() if messages is None else messages.names)}
 
 
 def tables_of(features: Sequence[Feature]) -> StoreTables:

@@ -41,7 +41,7 @@ def create_app(servers: Servers) -> Flask:
     app = Flask("imserver", static_folder=None, template_folder=None)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a path with another spelling is another path
-    app.wsgi_app = _Target(app.wsgi_app, servers.core.config.app.root)  # type: ignore[method-assign]
+    app.wsgi_app = _Target(app.wsgi_app, servers.core.config.root)  # type: ignore[method-assign]
     api = servers.api
     requests = _Requests(api, servers)
     app.before_request(requests.begin)
@@ -89,7 +89,7 @@ class _Requests:
         self._api = api
         self._websocket_paths = servers.websocket_paths
         self._log = servers.core.node.request_log
-        self._proxies = servers.core.network.proxies
+        self._proxies = servers.core.proxies
 
     def begin(self) -> Response | None:
         """Set the request id; refuse a request for another listener."""

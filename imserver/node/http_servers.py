@@ -181,7 +181,7 @@ class Servers:
     ) -> None:
         self.core = core
         self._config = config = core.config
-        self._metrics = core.node.metrics
+        self._metrics = core.metrics
         self.features = features
         operations = (row for each in features for row in each.operations if row.function is None)
         self._streamed = tuple(row.path.partition("{")[0] for row in operations if row.method in _STREAMED)
@@ -190,12 +190,12 @@ class Servers:
             self.api, push_api(core, self.api), config.limits.body_bytes, core.node.request_log
         )
         network, dialects = core.network, [core.codec(each) for row in features for each in row.dialects]
-        paths = ws_routes(config, network.dispatcher.serve, network.opened, dialects)
+        paths = ws_routes(config, core.dispatcher.serve, network.opened, dialects)
         network.gate.paths.update(paths)
         self.websocket_paths = frozenset(paths)
         """Paths for WebSockets only. ``*`` is any second segment."""
         network.gate.paths[publisher.path] = publisher.choose
-        serve = serve_each(within_limit(config, network.dispatcher.serve))
+        serve = serve_each(within_limit(config, core.dispatcher.serve))
         streams: dict[str, StreamPath] = {}
         for parts in core.features.values():
             streams |= parts.streams(serve)

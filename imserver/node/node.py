@@ -107,17 +107,13 @@ class Node:
         return (
             Stage("data folder", stop=core.node.data.stop),
             *(Stage("rates", setup=each.start, stop=each.write) for each in self._rates),
-            Stage("store", setup=core.storage.store.start, stop=core.storage.store.close),
-            Stage("requests to the outside", stop=core.network.outgoing.close),
+            Stage("store", setup=core.store.start, stop=core.store.close),
+            Stage("requests to the outside", stop=core.outgoing.close),
             Stage("request log", stop=core.node.request_log.flush),
-            Stage("pending pushes", drain=core.push.pending.pass_on),
+            Stage("pending pushes", drain=core.pending.pass_on),
             Stage("connections", drain=core.draining.close_clients, stop=core.network.poller.close),
             Stage("work of clients", drain=core.draining.end_work),
-            Stage(
-                "registry",
-                start=self._join,
-                stop=core.cluster.registry.stop if member is None else member.stop,
-            ),
+            Stage("registry", start=self._join, stop=core.registry.stop if member is None else member.stop),
             self._periodic_work(),
             *(Stage(name, stop=feature.stop) for name, feature in core.features.items()),
             Stage(
@@ -132,16 +128,16 @@ class Node:
     def _periodic_work(self) -> Stage:
         core, settings = self.core, self.core.config.websocket
         ping_seconds, silent_seconds = settings.client_ping_seconds, settings.client_silent_seconds
-        pings = Pings(core.network.context, core.node.metrics, ping_seconds, silent_seconds)
+        pings = Pings(core.network.context, core.metrics, ping_seconds, silent_seconds)
         runs = (
             lambda: core.network.sweep.run_sweeps(settings.sweep_seconds),
             *([core.network.sweep.run_pings] if settings.ping_seconds else []),
             pings.run,
             self._tick,
-            core.storage.store.run,
-            core.push.pending.run,
+            core.store.run,
+            core.pending.run,
             *(each.run for each in self._rates),
-            *([core.channels.channels.subscriptions.run] if core.config.clustered else []),
+            *([core.channels.subscriptions.run] if core.config.clustered else []),
             *(run for feature in core.features.values() for run in feature.run),
         )
         greenlets: list[gevent.Greenlet[..., None]] = []
@@ -167,7 +163,7 @@ class Node:
             # gevent records the parent of each greenlet. Nobody uses it, and it takes two thirds of a
             # greenlet's cost.
             gevent.config.track_greenlet_tree = False
-            unwatch.append(self.core.node.metrics.watch_collector())
+            unwatch.append(self.core.metrics.watch_collector())
 
         return Stage("garbage collector", start=start, stop=lambda: [call() for call in unwatch])
 
@@ -183,7 +179,7 @@ class Node:
             }
         try:
             self._set_up()
-            refuse_open_demo(core.config, core.identity.keys.closed, listeners=listeners)
+            refuse_open_demo(core.config, core.keys.closed, listeners=listeners)
             if listeners:
                 self.servers.announce(self._sockets)
             else:
@@ -193,7 +189,7 @@ class Node:
                 stage.start()
         except StartError:
             close_all(self._sockets)
-            core.storage.store.close()
+            core.store.close()
             core.node.data.stop()
             raise
         core.node.life = "serves"
@@ -203,17 +199,17 @@ class Node:
         """Build all parts and read stored data. Raises StartError."""
         core = self.core
         core.build()
-        core.push_services = make_push_services(self._features, core.config, core.identity.tenants)
+        core.push_services = make_push_services(self._features, core.config, core.tenants)
         for feature in self._features:
             core.learn_dialects(feature.dialects)
             core.join(feature.name, build_parts(feature, core))
             core.metric_rows.append(feature.metrics)
         core.prepare()
         self.servers = Servers(core, self._features, self._create_application)
-        core.storage.store.on_changes.append(self.learn_keys)
-        core.storage.store.on_changes.append(core.sessions.sessions.learn)
-        core.identity.tenants.report_to(lambda app: None, self._learn_app)
-        rates = LastingRates(core.node.buckets, core.node.data.path, core.node.key_for)
+        core.store.on_changes.append(self.learn_keys)
+        core.store.on_changes.append(core.sessions.learn)
+        core.tenants.report_to(lambda app: None, self._learn_app)
+        rates = LastingRates(core.buckets, core.node.data.path, core.node.key_for)
         self._rates = () if core.config.clustered else (rates,)
         self._stages = self._make_stages()
         for stage in self._stages:
@@ -221,16 +217,16 @@ class Node:
 
     def learn_keys(self, changes: Changes) -> None:
         """Apply created and revoked API keys. Never switches."""
-        if self.core.identity.keys.learn(changes):
+        if self.core.keys.learn(changes):
             self._demo_ended()
 
     def _learn_app(self, tenant: Tenant) -> None:
         """Apply a new or changed app. The secret of a stored app ends demo mode."""
-        if tenant.stored and tenant.ends_demo and self.core.identity.keys.close():
+        if tenant.stored and tenant.ends_demo and self.core.keys.close():
             self._demo_ended()
 
     def _demo_ended(self) -> None:
-        self.core.identity.logins.reload()
+        self.core.logins.reload()
         log.info("demo mode has ended: requests need a key")
         if self._only_local:
             log.warning(
@@ -241,14 +237,14 @@ class Node:
     def _report_act(self, name: str) -> None:
         """Tell features what this node does by itself, or because a signal says so."""
         by = Principal("node", key=self.core.status.lease().node)
-        self.core.identity.observer.acted(Act(name, by))
+        self.core.observer.acted(Act(name, by))
 
     def _join(self) -> None:
         """Join the cluster, before clients can connect. A node alone has its lease already."""
         core, config = self.core, self.core.config
         if core.member is None:
             return
-        only_local = core.identity.keys.demo and not config.server.insecure
+        only_local = core.keys.demo and not config.server.insecure
         core.member.start(config.server.public_ws_url, core.node.http_port, only_local, self._names)
         self._only_local = only_local and not config.cluster.advertise
 
@@ -271,8 +267,8 @@ class Node:
             expected = monotonic() + pause
             gevent.sleep(pause)
             now = monotonic()
-            core.sessions.hub.now = int(time())
-            core.node.metrics.lagged(max(now - expected, 0.0))
+            core.hub.now = int(time())
+            core.metrics.lagged(max(now - expected, 0.0))
             self._report()
             core.status.unready()  # so it knows since when
             if core.member is not None:
@@ -281,8 +277,8 @@ class Node:
             for work in (
                 core.network.flusher.expire,
                 core.network.context.expire,
-                core.identity.logins.expire,
-                partial(core.identity.keys.expire, core.sessions.sessions.is_banned),
+                core.logins.expire,
+                partial(core.keys.expire, core.sessions.is_banned),
                 self.servers.expire,
                 core.node.request_log.flush,
             ):
@@ -290,14 +286,14 @@ class Node:
                     work()
                 except Exception:
                     log.exception("%s failed", getattr(work, "func", work).__qualname__)
-            core.node.metrics.slow_readers = core.network.flusher.slow_readers
-            core.node.metrics.outbox_bytes_now = core.network.flusher.budget.total
+            core.metrics.slow_readers = core.network.flusher.slow_readers
+            core.metrics.outbox_bytes_now = core.network.flusher.budget.total
 
     def _report(self) -> None:
         core = self.core
-        registrar = core.channels.registrar
+        registrar = core.registrar
         unsettled = registrar is not None and registrar.unsettled()
-        core.cluster.registry.report(
+        core.registry.report(
             len(core.network.context.connections), core.status.counts(), core.node.draining, unsettled
         )
 
@@ -341,11 +337,11 @@ class Node:
         core = self.core
         core.node.max_connections = connection_limit(config)
         self._reread = config
-        core.identity.tenants.reload(config)
-        core.identity.keys.reload(config)
-        core.identity.page_tokens.reload(config)
-        core.identity.allowed.learn(core.identity.tenants.all())
-        core.identity.logins.reload()
+        core.tenants.reload(config)
+        core.keys.reload(config)
+        core.page_tokens.reload(config)
+        core.allowed.learn(core.tenants.all())
+        core.logins.reload()
         for name, feature in core.features.items():
             try:
                 feature.configure(config)
@@ -355,15 +351,15 @@ class Node:
         core.node.request_log.settings = config.log
         logging.getLogger("imserver").setLevel(config.log.level.upper())
         self._report_act("node.reload")
-        core.storage.store.try_refresh()
+        core.store.try_refresh()
         # Closing connections were already subtracted.
         core.network.gate.recount(host_of(c.peer) for c in core.network.context.connections if c.is_open)
 
     def _apply_limits(self) -> None:
         core, config = self.core, self._reread
-        core.push.idempotency.shared = core.identity.keys.demo
+        core.idempotency.shared = core.keys.demo
         limits = config.limits
-        pending = core.push.pending
+        pending = core.pending
         pending.limit_pushes, pending.limit_bytes = limits.pending_pushes, limits.pending_bytes
         self.servers.api.reload(config)
-        core.network.gate.set_policy(gate_policy(config, core.node.max_connections, core.identity.keys.demo))
+        core.network.gate.set_policy(gate_policy(config, core.node.max_connections, core.keys.demo))

@@ -67,10 +67,10 @@ def serve(
         signals.install()
         started(node)
         if config.app.log_file:  # else the banner shows them
-            for line in node.core.identity.logins.exposure():
+            for line in node.core.logins.exposure():
                 _log.info("%s", line)
         for name in sorted({app for key in config.api.keys for app in key.apps}):
-            if node.core.identity.tenants.get(name) is None:
+            if node.core.tenants.get(name) is None:
                 _log.warning("api.keys: a key is for the app %s, which does not exist", name)
         _log.info("started at %s", ", ".join(node.addresses.values()))
         node.serve_forever()
@@ -113,7 +113,7 @@ def _application(servers: Servers) -> Application:
 def banner_notes(node: Node) -> list[str]:
     """The notes of a node for the banner: demo mode, or the login rule of each app."""
     core = node.core
-    return [demo_note(core.config)] if core.identity.keys.demo else core.identity.logins.exposure()
+    return [demo_note(core.config)] if core.keys.demo else core.logins.exposure()
 
 
 def banner(config: Config, addresses: Mapping[str, str], notes: Sequence[str], **more: str) -> str:
@@ -180,7 +180,7 @@ class _Signals:
             return
         try:
             config = self._read_config()
-            refuse_open_demo(config, self._node.core.identity.keys.closed)
+            refuse_open_demo(config, self._node.core.keys.closed)
             self._node.reload(config)
         except StartError as error:
             _log.error("settings are unchanged: %s", error)

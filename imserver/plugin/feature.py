@@ -12,7 +12,6 @@ from imserver.auth.tenants import AppObjection, Tenants
 from imserver.config.settings import Config, Finding
 from imserver.config.values import CORE, Locations, fold
 from imserver.core.core import Core, FeatureParts
-from imserver.core.services import Foundation
 from imserver.http.call import Route
 from imserver.http.operation import Operation
 from imserver.notify import PushService
@@ -112,7 +111,7 @@ class Feature(Struct, frozen=True, eq=False):
     acts: tuple[str, str] | None = None
     exports: tuple[str, str] | None = None
     imports: tuple[str, str] | None = None
-    answers: Callable[[Foundation], tuple[object, ...]] | None = None
+    answers: Callable[[Core], tuple[object, ...]] | None = None
     wire: Mapping[str, Readers] = {}
     tables: tuple[Table | Migration, ...] = ()
     push_services: Callable[[Config, Tenants], tuple[PushService, ...]] | None = None

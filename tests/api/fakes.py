@@ -23,6 +23,7 @@ from imserver.auth.tokens import Claims
 from imserver.cluster.nodes import Overview
 from imserver.cluster.registry import Lease
 from imserver.config.settings import ApiSettings, Config, KeySettings, LimitSettings
+from imserver.core.services import Services
 from imserver.core.status import Unready
 from imserver.dialects.pusher.api import PusherApi
 from imserver.features.accounts.parts import AccountParts
@@ -112,12 +113,13 @@ class FakePeers:
 class FakeNode:
     """Everything that the API reaches, and a memory of what it did."""
 
+    ask_others = Services.ask_others
+
     def __init__(self, config: Config | None = None, **online: list[str]) -> None:
         self.config = config or Config()
         self.users = {"101": ["马远", "黄帝"], "102": ["马远"], "103": [], "104": [], **online}
         self.sessions = self.hub = self
-        self.network = self.storage = self.identity = self.cluster = self.push = self.messages = self
-        self.node = self.status = self.channels = self
+        self.network = self.messages = self.node = self.status = self.channels = self
         self.features = {feature.name: FeatureParts() for feature in FEATURES}
         self.of_features: dict[type, Any] = {
             AdminParts: SimpleNamespace(nodes=SimpleNamespace(all=list)),

@@ -53,24 +53,19 @@ class AnyNode:
         self.pending = SimpleNamespace(count=4, expired=5)
         self.metrics.http_over_rate = 6
         membership = SimpleNamespace(channels=2, members=3)
-        self.channels = SimpleNamespace(
-            channels=SimpleNamespace(members=SimpleNamespace(membership=membership))
-        )
+        self.channels = SimpleNamespace(members=SimpleNamespace(membership=membership))
         log = SimpleNamespace(writer=SimpleNamespace(losses=0))
         self.store = SimpleNamespace(id="d1", healthy=lambda: True, part=lambda _: log)
         self.tenants = SimpleNamespace(names=lambda: ["101", "105"])
-        registry = SimpleNamespace(
+        self.registry = SimpleNamespace(
             counters=RegistryCounters(), healthy=lambda: True, leases=lambda: {1: 1, 2: 2}
         )
-        self.cluster = SimpleNamespace(
-            registry=registry,
-            rpc=SimpleNamespace(counters=RpcCounters(), queued_items=0, queued_bytes=0),
-            node_messages=SimpleNamespace(unreadable=0),
-        )
+        self.rpc = SimpleNamespace(counters=RpcCounters(), queued_items=0, queued_bytes=0)
+        self.node_messages = SimpleNamespace(unreadable=0)
         self.member = object() if clustered else None
         self.rerouting = SimpleNamespace(rerouted=0, unreached=0)
         self.connections = SimpleNamespace(unreached=0)
-        self.node = self.network = self.storage = self.identity = self.push = self.sessions = self
+        self.node = self.network = self.sessions = self
         self.status = self
 
     def ready(self) -> bool:
@@ -110,8 +105,8 @@ def test_every_counter_of_every_part_is_in_the_table() -> None:
     node = AnyNode(clustered=True)
     for prefix, counters, fields in (
         ("imserver", node.metrics, Metrics.__slots__),
-        ("imserver_registry", node.cluster.registry.counters, RegistryCounters.__struct_fields__),
-        ("imserver_rpc", node.cluster.rpc.counters, RpcCounters.__struct_fields__),
+        ("imserver_registry", node.registry.counters, RegistryCounters.__struct_fields__),
+        ("imserver_rpc", node.rpc.counters, RpcCounters.__struct_fields__),
     ):
         for number, field in enumerate(fields, 1):
             if type(getattr(counters, field)) is int:

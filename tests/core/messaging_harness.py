@@ -1,7 +1,6 @@
 """A node's inside with messaging over a log in memory, and clients that speak cmd to it."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 from msgspec import json
@@ -37,26 +36,20 @@ class Node(Harness):
         """(first id, last id) → whether peers get it."""
         self.stored: list[Entry] = []
         self.positions: Any = MemoryPositions()
-        node_messages: Any = self
-        logins = Admitting(lambda app, user, token: True)
-        identity: Any = SimpleNamespace(
-            logins=logins, reviews=self.reviews, sender_rates=SenderRates(), mutes=MutedUsers()
+        core = self.core(
+            store=self.store,
+            node_messages=self,
+            logins=Admitting(lambda app, user, token: True),
+            reviews=self.reviews,
+            sender_rates=SenderRates(),
+            mutes=MutedUsers(),
+            relations=Relations(),
         )
         self.channel_log = ChannelLog(self.store, self.metrics, self.hub, self.table, self.channels)
-        sessions = self.session_services()
-        self.messaging = Messaging(
-            sessions,
-            identity,
-            self.metrics,
-            self.store,
-            self.positions,
-            self.ack_tracker,
-            self.channel_log,
-            node_messages,
-        )
+        self.messaging = Messaging(core, self.positions, self.ack_tracker, self.channel_log)
         self.channel_log.follow_log = self.messaging.follower.follow
         self.log.listen(self.messaging)
-        self.signals = Signals(sessions, self.messaging, self.store, Relations(), node_messages)
+        self.signals = Signals(core, self.messaging)
         self.receipts = Receipts(self.signals, self.store)
         searches = MessageSearch(self.store)
         self.message_commands = MessageCommands(

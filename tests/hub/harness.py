@@ -9,7 +9,7 @@ from msgspec import json
 
 from imserver.auth.observer import Observer
 from imserver.auth.questions import Relations
-from imserver.auth.rates import MutedUsers, SenderRates
+from imserver.auth.rates import MutedUsers
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers, NodeParts
 from imserver.channels.subscriptions import build_channels
@@ -135,24 +135,18 @@ class Harness(SocketHarness):
         self.channels = build_channels(here, ChannelMembers(here), self.history)
         self.connections = Connections(self.table, self.channels, self.fanout, NodeQueries(), REGISTRY)
 
-    def session_services(self) -> Any:
-        """What features get as ``core.sessions``."""
+    def core(self, **more: Any) -> Any:
+        """What features get: the services of this node, and ``more``."""
+        names = ("hub", "fanout", "sessions", "connections", "channels", "metrics", "dispatcher")
         return SimpleNamespace(
-            hub=self.hub,
-            fanout=self.fanout,
-            sessions=self.sessions,
-            connections=self.connections,
-            table=self.table,
-            ids=self.table.ids,
-        )
-
-    def channel_services(self, consent: Any = None, commands: Any = None) -> Any:
-        """What features get as ``core.channels``."""
-        return SimpleNamespace(
-            channels=self.channels,
-            consent=consent or Mock(),
-            commands=commands,
-            registrar=getattr(self, "registrar", None),
+            **{name: getattr(self, name, None) for name in names},
+            **{
+                "connection_table": self.table,
+                "connection_ids": self.table.ids,
+                "queries": NodeQueries(),
+                "node_messages": None,
+                **more,
+            },
         )
 
     _tables: tuple[CommandTable, ...] = ()
@@ -174,26 +168,20 @@ class Harness(SocketHarness):
     def _make_action_service(self, messages: Any) -> ActionService:
         presence = Presence(self.hub, self.table, REGISTRY)
         self.pending = PendingPushes(self.reach.to_user, presence, 1000, 1_000_000, lambda: self.now)
-        push: Any = SimpleNamespace(reach=self.reach, pending=self.pending, rerouting=None)
-        alone: Any = SimpleNamespace(node_messages=None)
+        core = self.core(reach=self.reach, pending=self.pending, rerouting=None)
         messaging: Any = SimpleNamespace(catch_up=self.catch_up, ack_tracker=self.ack_tracker)
-        self.acks = ActionAcks(push, messaging, alone, lambda: self.now)
+        self.acks = ActionAcks(core, messaging, lambda: self.now)
 
         def tenant_of(app: str) -> Any:
             return SimpleNamespace(room_members=self._stored_members.get(app, {}))
 
-        core: Any = SimpleNamespace(
-            sessions=self.session_services(),
-            channels=self.channel_services(),
+        core = self.core(
             config=SimpleNamespace(hub=SimpleNamespace(notice_members=self.fanout.notice_members)),
-            identity=SimpleNamespace(
-                tenants=SimpleNamespace(get=tenant_of),
-                reviews=self.reviews,
-                sender_rates=SenderRates(),
-                mutes=MutedUsers(),
-                observer=self.observer,
-                relations=Relations(),
-            ),
+            tenants=SimpleNamespace(get=tenant_of),
+            reviews=self.reviews,
+            mutes=MutedUsers(),
+            observer=self.observer,
+            relations=Relations(),
         )
         return ActionService(core, messages, self.acks)
 

@@ -98,7 +98,7 @@ def test_a_reader_of_the_api_must_begin_anew_if_entries_expire_before_they_are_r
 ) -> None:
     harness = Harness(config(tmp_path))
     try:
-        log, admin = harness.node.core.storage.store.part(MessageLog), User(harness, ADMIN.key, app="201")
+        log, admin = harness.node.core.store.part(MessageLog), User(harness, ADMIN.key, app="201")
         log.writer.append("201", [contract.Draft(sender="ann", to_user="bob")] * 3)
         sync = log.entries.sync
 

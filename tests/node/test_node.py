@@ -143,17 +143,17 @@ def test_a_started_node_is_ready_and_says_where_it_listens(harness: Harness, htt
 def test_a_client_logs_in_is_pushed_to_and_goes(harness: Harness, http_server: str) -> None:
     node = harness.start(server={"data_dir": str(harness.folder / "data"), "http": http_server})
     ann, bob = harness.join(node, "ann"), harness.join(node, "bob")
-    assert node.core.sessions.fanout.to_sessions("101", "ann", Event("msg", "eve", "hello", "7")) == 1
+    assert node.core.fanout.to_sessions("101", "ann", Event("msg", "eve", "hello", "7")) == 1
     until(lambda: any(b"hello" in payload for payload in ann.payloads()))
     assert (
         node.core.network.gate.connections,
-        node.core.node.metrics.handshakes,
-        node.core.node.metrics.logins.total,
+        node.core.metrics.handshakes,
+        node.core.metrics.logins.total,
     ) == (2, 2, 2)
     leave(ann)
     until(lambda: any(b'"exit"' in payload for payload in bob.payloads()))
-    assert (node.core.network.gate.connections, node.core.sessions.hub.user_names("101")) == (1, ["bob"])
-    assert node.core.node.metrics.closes == {1006: 1}
+    assert (node.core.network.gate.connections, node.core.hub.user_names("101")) == (1, ["bob"])
+    assert node.core.metrics.closes == {1006: 1}
 
 
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
@@ -214,10 +214,7 @@ def test_without_a_limit_there_is_room_for_what_open_files_allow(harness: Harnes
 
 def test_an_app_has_the_login_policy_that_it_is_given(harness: Harness) -> None:
     node = harness.start(apps={"7": TenantSettings(login_policy="multi"), "8": TenantSettings()})
-    assert {name: app.policy for name, app in node.core.sessions.hub.apps.items()} == {
-        "7": "multi",
-        "8": "multi",
-    }
+    assert {name: app.policy for name, app in node.core.hub.apps.items()} == {"7": "multi", "8": "multi"}
 
 
 def test_messages_above_the_limit_close_with_1009_and_above_the_rate_with_4003(harness: Harness) -> None:
@@ -256,11 +253,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_slow_reader_is_counted_and_what_waits_is_shown(harness: Harness, quick: None) -> None:
     node = harness.start(limits={"outbox_bytes": 100_000})
     client = harness.join(node, "ann")
-    connection = next(iter(node.core.sessions.hub.sessions()))
+    connection = next(iter(node.core.hub.sessions()))
     connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    until(lambda: node.core.sessions.fanout.to_sessions("101", "ann", Event("msg", "eve", "x" * 10_000)) == 0)
-    until(lambda: node.core.node.metrics.slow_readers == 1)
-    assert node.core.node.metrics.closes == {4000: 1}
+    until(lambda: node.core.fanout.to_sessions("101", "ann", Event("msg", "eve", "x" * 10_000)) == 0)
+    until(lambda: node.core.metrics.slow_readers == 1)
+    assert node.core.metrics.closes == {4000: 1}
     assert client.close_code() == 4000
 
 
@@ -268,13 +265,13 @@ def test_the_lag_of_the_loop_is_measured(harness: Harness, quick: None) -> None:
     node = harness.start()
     gevent.sleep(0)
     threading.Event().wait(0.1)
-    until(lambda: node.core.node.metrics.loop_lag_max_seconds >= 0.05)
+    until(lambda: node.core.metrics.loop_lag_max_seconds >= 0.05)
 
 
 def test_what_takes_too_long_is_ended_each_second(harness: Harness, quick: None) -> None:
     node = harness.start(websocket={"close_seconds": 0.05})
     harness.join(node, "ann")
-    next(iter(node.core.sessions.hub.sessions())).close(4502)
+    next(iter(node.core.hub.sessions())).close(4502)
     until(lambda: not node.core.network.context.connections)
     node.stop()
     hasty = harness.start(limits={"handshake_seconds": 0.05})
@@ -313,7 +310,7 @@ def test_a_feature_finds_the_service_of_another_by_its_type(harness: Harness) ->
 def test_a_feature_learns_which_sessions_are_no_longer_addressed(harness: Harness) -> None:
     node = harness.start()
     found: list[Any] = []
-    node.core.sessions.hub.report_to(lambda connection: found.append(connection.user))
+    node.core.hub.report_to(lambda connection: found.append(connection.user))
     harness.join(node, "ann")
     harness.join(node, "bob")
     assert found == []
@@ -367,7 +364,7 @@ def test_the_state_names_peers_and_users_only_when_asked_to(harness: Harness) ->
                 limits={"max_connections": 100_000_000}, api={"keys": (KeySettings("secret", ("push",)),)}
             )
         )
-    assert (node.core.node.max_connections, node.core.identity.keys.demo) == (7, True)
+    assert (node.core.node.max_connections, node.core.keys.demo) == (7, True)
     node.reload(harness.settings())
     assert node.core.status.state(False, detail=True)["maxConnections"] == detailed["maxConnections"]
 
@@ -377,7 +374,7 @@ def test_the_state_names_peers_and_users_only_when_asked_to(harness: Harness) ->
 
 def test_reading_settings_again_changes_keys_origins_and_limits_and_drops_nobody(harness: Harness) -> None:
     node = harness.start()
-    assert node.core.identity.keys.demo
+    assert node.core.keys.demo
     clients = [harness.join(node, f"u{number}") for number in range(2)]
     node.reload(
         harness.settings(
@@ -387,7 +384,7 @@ def test_reading_settings_again_changes_keys_origins_and_limits_and_drops_nobody
             server={"data_dir": "elsewhere", "origins": ("https://partner.example",)},
         )
     )
-    assert not node.core.identity.keys.demo
+    assert not node.core.keys.demo
     assert logging.getLogger("imserver").isEnabledFor(logging.DEBUG)
     assert not node.core.node.request_log.settings.requests
     assert all(connection.is_open for connection in node.core.network.context.connections)
@@ -411,7 +408,7 @@ def test_a_limit_of_an_address_that_begins_later_counts_those_who_are_here(harne
     assert not node.core.network.gate.per_address
     node.reload(harness.settings(limits={"max_connections_per_address": 5}))
     assert dict(node.core.network.gate.per_address) == {"127.0.0.1": 3}
-    next(iter(node.core.sessions.hub.sessions())).close(4502)
+    next(iter(node.core.hub.sessions())).close(4502)
     node.reload(harness.settings(limits={"max_connections_per_address": 4}))
     assert dict(node.core.network.gate.per_address) == {"127.0.0.1": 2}, "one is leaving and was counted out"
     leave(*clients)
@@ -483,7 +480,7 @@ def test_clients_are_closed_spread_over_the_time_of_the_drain(
     clients = [harness.join(node, f"u{number}") for number in range(8)]
     stop = gevent.spawn(node.stop)
     counts: set[int] = set()
-    hub = node.core.sessions.hub
+    hub = node.core.hub
     until(lambda: counts.add(len(hub.user_names("101"))) or not hub.user_names("101"))
     assert counts >= {8, 6, 4, 2, 0} - {8}, "two at a time"
     assert [client.close_code() for client in clients] == [1001] * 8

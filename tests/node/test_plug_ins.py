@@ -51,24 +51,24 @@ class Lamp(Observer):
     def build(self, core):
         self.core = core
         self.bell = core.find(str)
-        messages = core.cluster.node_messages
+        messages = core.node_messages
         if messages is not None:
             messages.handle(dict.fromkeys(KINDS, lambda message: self.rooms.append(message.room)))
         if ANSWERS:
-            core.cluster.queries.add("lamp.rooms", str, lambda _: self.rooms)
+            core.queries.add("lamp.rooms", str, lambda _: self.rooms)
         return FeatureParts((self,))
 
     def switch(self, call):
-        return answer(self.core.cluster.node_messages.broadcast(Switched("hall")))
+        return answer(self.core.node_messages.broadcast(Switched("hall")))
 
     def dim(self, call):
-        return answer(self.core.cluster.node_messages.broadcast(Dimmed("dimmed")))
+        return answer(self.core.node_messages.broadcast(Dimmed("dimmed")))
 
     def state(self, call):
         return answer({"users": self.users, "rooms": self.rooms, "bell": self.bell})
 
     def others(self, call):
-        others = self.core.cluster.others
+        others = self.core.others
         _, missing = others.query("lamp.rooms", "")
         return answer({"rooms": others.answers("lamp.rooms", "", list), "missing": len(missing)})
 

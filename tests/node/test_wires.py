@@ -92,7 +92,7 @@ def test_each_node_has_the_commands_of_its_features(nodes: Nodes) -> None:
     method = b'{"id":1,"rpc":{"method":"imserver:light","data":{"on":true}}}'
     found = [node.core.codec(CentrifugeDialect()).decode(method) for node in (with_lamp, without)]
     assert [request.code for request in found] == [0, codes.METHOD_NOT_FOUND]
-    assert type(found[0].command) in with_lamp.core.network.dispatcher.table
+    assert type(found[0].command) in with_lamp.core.dispatcher.table
     assert with_lamp.core.codec(PLAIN) is with_lamp.core.codec(PLAIN), "so that connections share frames"
 
 
@@ -137,7 +137,7 @@ def test_without_stored_messages_their_commands_are_unknown(nodes: Nodes) -> Non
     client.send(text('{"cmd":"login","data":{"userID":"ann","appID":101}}'))
     client.expect(2)
     assert [json.loads(each)["response"]["code"] for each in client.payloads()] == [1010, 200]
-    node.core.push.reach.to_user("101", "ann", Event("msg", "shop", "hi"))
+    node.core.reach.to_user("101", "ann", Event("msg", "shop", "hi"))
     client.expect(3)
     assert json.loads(client.payloads()[2])["response"]["data"]["msg"] == "hi"
 
@@ -148,7 +148,7 @@ def test_without_stored_messages_a_stream_begins_now(nodes: Nodes) -> None:
     stream.send(b"GET /api/v1/events?app=101&user=ann&cursor=0 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     stream.expect(b'"resumed":false}\n\n')
     assert b"\nid: " not in stream.waiting
-    node.core.push.reach.to_user("101", "ann", Event("msg", "shop", "hi"))
+    node.core.reach.to_user("101", "ann", Event("msg", "shop", "hi"))
     stream.expect(b'"text":"hi"}\n\n')
 
 

@@ -146,7 +146,7 @@ class Harness:
         return bots_of(self.node.core).bots.create(app, "", "")[1]
 
     def page(self, app: str, user: str = "u1") -> str:
-        return self.node.core.identity.page_tokens.make(app, user)
+        return self.node.core.page_tokens.make(app, user)
 
     # --- asking ---------------------------------------------------------------------------------------------
 

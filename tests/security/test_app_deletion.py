@@ -25,7 +25,7 @@ SHOP = {"open": True}
 @pytest.fixture
 def harness(tmp_path: Path) -> Iterator[Harness]:
     one = Harness(config(tmp_path))
-    one.node.core.identity.tenants.register("shop", **SHOP)
+    one.node.core.tenants.register("shop", **SHOP)
     yield one
     one.close()
 
@@ -40,7 +40,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def delete(harness: Harness) -> None:
     parts = harness.node.core
-    delete_app(parts.identity.tenants, parts.storage.store, parts.erasures, "shop", parts.config.storage)
+    delete_app(parts.tenants, parts.store, parts.erasures, "shop", parts.config.storage)
 
 
 def upload(harness: Harness) -> Any:
@@ -56,14 +56,14 @@ def test_an_app_that_is_created_anew_while_the_old_one_is_deleted_loses_nothing(
     parts = harness.node.core
 
     def create_anew(_seconds: float) -> None:
-        assert parts.identity.tenants.register("shop", **SHOP)
+        assert parts.tenants.register("shop", **SHOP)
         accounts_of(parts).rows.add(Account(0, "shop", "1"), "no hash")
         assert upload(harness)[0] == 201
 
     monkeypatch.setattr(tenants, "sleep", create_anew)
     delete(harness)
-    assert not parts.storage.store.is_deleted("shop")
-    found = parts.storage.store.contents("shop")
+    assert not parts.store.is_deleted("shop")
+    found = parts.store.contents("shop")
     assert (found.accounts, found.uploads) == (1, 1)
 
 
@@ -81,10 +81,10 @@ def test_an_app_that_is_created_anew_does_not_get_the_files_of_the_old_one(
         with pytest.raises(OSError, match="bucket"):
             delete(harness)
     with pytest.raises(BadTenant, match="some of its files are left"):
-        parts.identity.tenants.register("shop", **SHOP)
+        parts.tenants.register("shop", **SHOP)
     delete(harness)
-    assert parts.identity.tenants.register("shop", **SHOP)
-    assert parts.storage.store.contents("shop").uploads == 0
+    assert parts.tenants.register("shop", **SHOP)
+    assert parts.store.contents("shop").uploads == 0
 
 
 def test_a_node_that_looks_too_late_still_ends_the_sessions_of_the_old_app(
@@ -92,28 +92,28 @@ def test_a_node_that_looks_too_late_still_ends_the_sessions_of_the_old_app(
 ) -> None:
     parts = harness.node.core
     deleted: list[str] = []
-    parts.identity.tenants.report_to(deleted.append)
+    parts.tenants.report_to(deleted.append)
     acks: Any = parts.features["action"].ended[0].__self__  # type: ignore[attr-defined]
     acks.await_user("shop", "ann")
-    assert parts.push.pending.add("shop", "ann", Event("msg", "", "secret"), 600)
+    assert parts.pending.add("shop", "ann", Event("msg", "", "secret"), 600)
     other = Store(parts.config.storage, parts.config.server.data_dir, threaded=False)
     other.start()
     monkeypatch.setattr("imserver.storage.store.time", lambda: 2_000_000_000.0)
     assert other.delete_app("shop")
     assert other.add_app("shop", SHOP)
     other.close()
-    parts.storage.store.refresh()
+    parts.store.refresh()
     assert deleted == ["shop"]
     acks.reach("shop", "ann", Event("msg", "", "of the new app"))
-    assert parts.push.pending.count == 0
-    assert parts.identity.tenants.get("shop") is not None
-    assert "shop" in parts.sessions.hub.apps
+    assert parts.pending.count == 0
+    assert parts.tenants.get("shop") is not None
+    assert "shop" in parts.hub.apps
 
 
 def test_a_change_of_an_app_ends_no_session(harness: Harness) -> None:
     deleted: list[str] = []
-    harness.node.core.identity.tenants.report_to(deleted.append)
-    harness.node.core.identity.tenants.change("shop", {"max_channels": 3})
+    harness.node.core.tenants.report_to(deleted.append)
+    harness.node.core.tenants.change("shop", {"max_channels": 3})
     assert deleted == []
 
 
@@ -131,11 +131,11 @@ def test_a_file_whose_app_is_deleted_during_the_upload_is_not_stored(
     monkeypatch.setattr(uploads, "receive", receive_late)
     status, answer = upload(harness)
     assert (status, answer["code"]) == (404, "unknown_app")
-    assert parts.storage.store.contents("shop").uploads == 0
+    assert parts.store.contents("shop").uploads == 0
 
 
 def test_rows_are_deleted_after_the_last_review_of_a_message(harness: Harness, waits: list[float]) -> None:
     webhook = {"secret": "x" * 20, "review_url": "http://127.0.0.1:9/", "review_seconds": 20.0}
-    harness.node.core.identity.tenants.change("shop", {"webhook": webhook})
+    harness.node.core.tenants.change("shop", {"webhook": webhook})
     delete(harness)
     assert waits == [60.0 * 1.5 + 20.0]

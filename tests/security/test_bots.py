@@ -55,7 +55,7 @@ def test_a_bot_has_a_token_and_no_password(node: Harness) -> None:
     for password in ("", "x" * 8, "no hash"):
         login = {"app": "201", "login": "clock", "password": password}
         assert node.call("POST", "/api/v1/accounts/login", login)[0] in (400, 401)
-    logins = node.node.core.identity.logins
+    logins = node.node.core.logins
     source = SimpleNamespace(peer="192.0.2.1:1", origin="")
     decision = logins.check("201", "", clock.token, "cmd", source, "left")  # type: ignore[arg-type]
     assert (decision.ok, decision.user, decision.device, decision.expires_at) == (True, clock.user, "left", 0)

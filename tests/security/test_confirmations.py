@@ -173,9 +173,7 @@ def test_a_node_of_the_release_before_changes_an_address_and_confirms_nothing(no
     jan = person(node, "jan")
     rows = accounts_of(node.node.core).rows
     assert rows.confirm_email(int(jan.user), lambda _: True)
-    node.node.core.storage.store.execute(
-        "UPDATE account SET email = 'x@example.com' WHERE id = %s", (jan.user,)
-    )
+    node.node.core.store.execute("UPDATE account SET email = 'x@example.com' WHERE id = %s", (jan.user,))
     assert not is_confirmed(jan)
 
 

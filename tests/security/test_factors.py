@@ -138,7 +138,7 @@ def test_a_deleted_account_leaves_no_secret(node: Harness) -> None:
     ann = Person(node)
     ann.turn_on()
     ann.user.post("accounts/delete", password=PASSWORD, code=ann.code())
-    rows = FactorStore(node.node.core.storage.store)
+    rows = FactorStore(node.node.core.store)
     assert rows.secret(int(ann.user.user)) == ""
     assert not rows.replace_codes(int(ann.user.user), [])
 

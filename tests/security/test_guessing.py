@@ -66,7 +66,7 @@ def accounts(tmp_path: Path) -> Any:
         config,
         tokens,
         account_store,
-        sessions=Mock(**{"sessions.ban_of.return_value": None}),
+        sessions=Mock(**{"ban_of.return_value": None}),
         is_demo=lambda: True,
         buckets=Buckets,
         erase=Mock(),

@@ -134,7 +134,7 @@ COUNT: Final = 30
 def long_rows(back_end: User) -> MessageLog:
     """Messages whose characters have six bytes in JSON, and messages with long names in ``meta``; all are
     pinned, and have threads."""
-    log: MessageLog = back_end.server.node.core.storage.store.part(MessageLog)
+    log: MessageLog = back_end.server.node.core.store.part(MessageLog)
     mentions = msgspec.json.encode({"mentions": [f"{number:0180}" for number in range(100)]})
     drafts = [Draft(sender="ann", to_user="bob", body=b"\1" * 60_000)] * (COUNT // 2)
     drafts += [Draft(sender="ann", to_user="bob", body=b"x" * 20_000, meta=mentions)] * (COUNT // 2)

@@ -235,15 +235,9 @@ def upload_in_parts(method: str, others: bool = False) -> Callable[[Harness, str
         token, host, headers = credential(harness, column)
         if token:
             headers["authorization"] = f"Bearer {token}"
-        user = (
-            "u2"
-            if others
-            else parts.identity.authority.identify(Needs.PUSH_OR_USER, headers, host).user or "u1"
-        )
+        user = "u2" if others else parts.authority.identify(Needs.PUSH_OR_USER, headers, host).user or "u1"
         uploads = parts.service(Uploads)
-        name = ResumableUploads(uploads).create(
-            Offer(parts.identity.tenants.resolve(app), user, "f", "", 1, host), ""
-        )
+        name = ResumableUploads(uploads).create(Offer(parts.tenants.resolve(app), user, "f", "", 1, host), "")
         owner = "" if column in OF_USERS else f"&user={user}"
         headers |= {"tus-resumable": "1.0.0", "upload-offset": "0", "upload-length": "1"}
         headers["content-type"] = "application/offset+octet-stream"
@@ -268,11 +262,7 @@ def delete_file(others: bool) -> Callable[[Harness, str, str], bool]:
         token, host, headers = credential(harness, column)
         if token:
             headers["authorization"] = f"Bearer {token}"
-        user = (
-            "u2"
-            if others
-            else parts.identity.authority.identify(Needs.PUSH_OR_USER, headers, host).user or "u1"
-        )
+        user = "u2" if others else parts.authority.identify(Needs.PUSH_OR_USER, headers, host).user or "u1"
         file = parts.service(Uploads).receive(Offer(app, user, "f", "", 1, host), lambda _: b"x")
         answer = harness.ask(_DELETE, headers, body=[{"id": file.id}], host=host)
         allowed = answer.status == 200
@@ -330,7 +320,7 @@ def login(dialect: str) -> Callable[[Harness, str, str], bool]:
 
     def check(harness: Harness, app: str, column: str) -> bool:
         token, host, _ = credential(harness, column)
-        logins = harness.node.core.identity.logins
+        logins = harness.node.core.logins
         source = SimpleNamespace(peer=f"{host}:1", origin="")
         name = logins.resolve(app if app == "gochat" else family + app)
         user = "" if dialect == "client" or column in ("account", "gochat", "guest", "bot", *ROLES) else "u1"
@@ -515,7 +505,7 @@ class _Dialect:
 
 def test_every_command_needs_a_session_but_those_that_make_one() -> None:
     with harnesses() as (keyed, _):
-        rules = keyed.node.core.network.dispatcher.table
+        rules = keyed.node.core.dispatcher.table
         assert {kind.__name__ for kind in rules} == set(COMMANDS)
         for kind, rule in rules.items():
             assert rule.needs_session == (COMMANDS[kind.__name__] == "session"), kind
@@ -529,7 +519,7 @@ def test_every_command_needs_a_session_but_those_that_make_one() -> None:
                 peer="192.0.2.1:1",
                 is_open=True,
             )
-            keyed.node.core.network.dispatcher.serve(stranger, b"", True)  # type: ignore[arg-type]
+            keyed.node.core.dispatcher.serve(stranger, b"", True)  # type: ignore[arg-type]
             assert dialect.codes == [errors.ReplyCode.NOT_LOGGED_IN], kind
 
 

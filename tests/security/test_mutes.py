@@ -51,7 +51,7 @@ def test_who_is_muted_names_nothing_for_others(node: Harness) -> None:
     eve, bob = person(node, "eve"), person(node, "bob")
     group = eve.group(bob)
     bot = eve.post("bots", name="eves_bot")["id"]
-    node.node.core.identity.mutes.mute(eve.app, eve.user, int(time()) + 60, "spam")
+    node.node.core.mutes.mute(eve.app, eve.user, int(time()) + 60, "spam")
     requests: tuple[tuple[str, dict[str, Any]], ...] = (
         ("groups/create", {"name": "spam", "members": [bob.user]}),
         ("groups/rename", {"group": group, "name": "spam"}),
@@ -74,7 +74,7 @@ def test_who_is_muted_names_nothing_for_others(node: Harness) -> None:
 def test_who_is_muted_names_no_group_by_a_command(node: Harness) -> None:
     dan, bob = person(node, "dan"), person(node, "bob2")
     group = int(dan.group(bob))
-    node.node.core.identity.mutes.mute(dan.app, dan.user, int(time()) + 60)
+    node.node.core.mutes.mute(dan.app, dan.user, int(time()) + 60)
     session = Session(node, dan.app, dan.user)
     try:
         assert session.run(CreateGroup("spam", (bob.user,))) == "-"

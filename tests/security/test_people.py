@@ -307,9 +307,7 @@ def test_presence_is_shown_to_friends_and_in_common_conversations(
     parts = node.node.core
     ola, pia, quo = person(node, name="ola"), person(node, name="pia"), person(node, name="quo")
     online = {ola.user}
-    monkeypatch.setattr(
-        parts.sessions.presence, "are_online", lambda _app, users: [user in online for user in users]
-    )
+    monkeypatch.setattr(parts.presence, "are_online", lambda _app, users: [user in online for user in users])
     ola.befriend(pia)
     assert pia.card(ola)["presence"] == "online"
     assert quo.card(ola)["presence"] == ""
@@ -429,7 +427,7 @@ def test_an_invitation_is_not_used_up_while_the_database_is_away(
     to = {"group": nia.post("groups/create", name="tea", members=[])["group"]} if leads_to_group else {}
     code = invite(nia, uses=1, **to)
     parts, written = node.node.core, []
-    write = parts.storage.store.write_or
+    write = parts.store.write_or
 
     def fail(*_: Any, **__: Any) -> Any:
         raise StorageUnavailable("gone")
@@ -439,9 +437,9 @@ def test_an_invitation_is_not_used_up_while_the_database_is_away(
         return write(*given) if len(written) == 1 else fail()
 
     with monkeypatch.context() as patched:
-        patched.setattr(parts.storage.store.part(MessageLog).groups, "join", fail)
+        patched.setattr(parts.store.part(MessageLog).groups, "join", fail)
         patched.setattr(AccountStore, "relate", fail)
-        patched.setattr(parts.storage.store, "write_or", write_once)
+        patched.setattr(parts.store, "write_or", write_once)
         assert oli.refused("invitations/accept", code=code) == (503, "storage_unavailable")
     assert oli.post("invitations/accept", code=code)["status"] == ("joined" if leads_to_group else "friends")
 
@@ -471,7 +469,7 @@ def test_an_invitation_link_makes_friends(node: Harness) -> None:
     assert xia.refused("invitations/create") == (409, "too_many_invitations")
     xia.post("accounts/delete", password=PASSWORD)
     assert zoe.refused("invitations/accept", code=code) == UNKNOWN
-    rows = node.node.core.storage.store.read(lambda sql: sql.query("SELECT member FROM invitation"))
+    rows = node.node.core.store.read(lambda sql: sql.query("SELECT member FROM invitation"))
     assert (xia.user,) not in rows
 
 

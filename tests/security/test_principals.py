@@ -54,7 +54,7 @@ def route(method: str, path: str) -> Any:
 
 def decide(harness: Harness, app: str, user: str = "u1", token: str = "", dialect: str = "cmd") -> bool:
     source = SimpleNamespace(peer="192.0.2.1:1", origin="")
-    return harness.node.core.identity.logins.check(app, user, token, dialect, source).ok
+    return harness.node.core.logins.check(app, user, token, dialect, source).ok
 
 
 # --- accounts -----------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_a_key_makes_no_alias_of_an_app_that_it_does_not_reach(harness: Harness,
     ):
         status, answer = harness.call("POST", path, document, FOREIGN.key)
         assert (status, answer["code"]) == (403, "forbidden")
-    assert harness.node.core.identity.tenants.resolve("301") == "301"
+    assert harness.node.core.tenants.resolve("301") == "301"
 
 
 def test_a_key_follows_its_app_when_that_becomes_an_alias(harness: Harness) -> None:
@@ -175,19 +175,19 @@ def test_a_key_follows_its_app_when_that_becomes_an_alias(harness: Harness) -> N
     assert harness.call("POST", "/api/v1/unban", ban, FOREIGN.key)[0] == 200
     alias = {"app": "301", "settings": {"same_as": "205"}}
     assert harness.call("POST", "/api/v1/apps/set", alias, ALL.key)[0] == 200
-    found = harness.node.core.identity.keys.find(FOREIGN.key)
+    found = harness.node.core.keys.find(FOREIGN.key)
     assert found is not None
     assert found.apps == {"205", "204"}, "206 is an alias of 204"
     assert harness.call("POST", "/api/v1/apps/set", {"app": "301", "unset": ["same_as"]}, ALL.key)[0] == 200
-    found = harness.node.core.identity.keys.find(FOREIGN.key)
+    found = harness.node.core.keys.find(FOREIGN.key)
     assert found is not None
     assert found.apps == {"205", "204", "301"}
 
 
 def test_a_stored_key_is_resolved_too(harness: Harness) -> None:
     digest = hashlib.sha256(b"stored").hexdigest()
-    harness.node.core.identity.keys.learn(Changes(1, keys=(KeyRow("k", digest, ("push",), ("203",)),)))
-    found = harness.node.core.identity.keys.find("stored")
+    harness.node.core.keys.learn(Changes(1, keys=(KeyRow("k", digest, ("push",), ("203",)),)))
+    found = harness.node.core.keys.find("stored")
     assert found is not None
     assert found.apps == {"201"}
 
@@ -196,7 +196,7 @@ def test_a_stored_key_is_resolved_too(harness: Harness) -> None:
 
 
 def test_an_app_without_a_login_rule_refuses_logins_once_a_key_exists(harness: Harness) -> None:
-    page = harness.node.core.identity.page_tokens.make("205", "u1")
+    page = harness.node.core.page_tokens.make("205", "u1")
     assert not decide(harness, "205")
     assert not decide(harness, "205", token=page)
     assert not decide(harness, "nowhere")
@@ -205,12 +205,12 @@ def test_an_app_without_a_login_rule_refuses_logins_once_a_key_exists(harness: H
         assert harness.web.get(path).status_code == 401
     shown = {"authorization": f"Bearer {page}"}
     assert harness.ask(route("GET", "/user/list"), shown, {"appID": "205"}).body.startswith(b'{"code":1003')
-    denied = harness.node.core.node.metrics.denials
+    denied = harness.node.core.metrics.denials
     assert denied["closed"].total >= 2
 
 
 def test_a_visitor_of_a_page_gets_no_token_where_the_back_end_is_asked(harness: Harness) -> None:
-    page = harness.node.core.identity.page_tokens.make("207", "u1")
+    page = harness.node.core.page_tokens.make("207", "u1")
     assert not decide(harness, "207", token=page)
     renewed = harness.web.post(
         "/home/token", data={"appID": "207", "userID": "u1"}, headers={"Authorization": f"Bearer {page}"}
@@ -219,7 +219,7 @@ def test_a_visitor_of_a_page_gets_no_token_where_the_back_end_is_asked(harness: 
 
 
 def test_a_visitor_of_a_page_uploads_nothing(harness: Harness) -> None:
-    page = harness.node.core.identity.page_tokens.make("204", "u1")
+    page = harness.node.core.page_tokens.make("204", "u1")
     headers = {"Authorization": f"Bearer {page}"}
     assert harness.web.post("/api/v1/uploads?app=204&user=u1", data=b"x", headers=headers).status_code == 401
     assert harness.web.post(f"/api/v1/uploads?app=204&user=u1&token={page}", data=b"x").status_code == 401
@@ -229,11 +229,11 @@ def test_a_visitor_of_a_page_uploads_nothing(harness: Harness) -> None:
 
 def test_the_first_key_closes_apps_for_new_logins_and_ends_no_session(demo: Harness) -> None:
     assert decide(demo, "101")
-    assert demo.node.core.identity.logins.exposure() == []
+    assert demo.node.core.logins.exposure() == []
     digest = hashlib.sha256(b"the first").hexdigest()
     demo.node.learn_keys(Changes(1, keys=(KeyRow("k", digest, ("admin",)),)))
     assert not decide(demo, "101")
-    lines = demo.node.core.identity.logins.exposure()
+    lines = demo.node.core.logins.exposure()
     assert [line for line in lines if line.startswith("app gochat: a login needs an account")]
     (closed,) = [line for line in lines if line.startswith("closed, nobody may log in: ")]
     assert " 101" in closed
@@ -241,13 +241,13 @@ def test_the_first_key_closes_apps_for_new_logins_and_ends_no_session(demo: Harn
 
 
 def test_an_unregistered_system_works_in_demo_mode_only(harness: Harness, demo: Harness) -> None:
-    assert demo.node.core.identity.logins.takes_unregistered
-    assert not harness.node.core.identity.logins.takes_unregistered
+    assert demo.node.core.logins.takes_unregistered
+    assert not harness.node.core.logins.takes_unregistered
     assert not decide(harness, "system:unknown", "", dialect="client")
 
 
 def test_a_login_goes_to_the_alias_of_a_name_that_was_an_app_before(harness: Harness) -> None:
-    tenants = harness.node.core.identity.tenants
+    tenants = harness.node.core.tenants
     assert tenants.register("302", open=True)
     assert decide(harness, tenants.resolve("302"))
     tenants._learn(Changes(5, apps=(AppRow("302", {"same_as": "201", "open": True}),)))
@@ -378,12 +378,12 @@ def token_of(user: str) -> str:
 @pytest.mark.parametrize("user", ["a\0b", "\0", ""])
 def test_a_token_names_no_user_that_no_login_could_have(harness: Harness, user: str) -> None:
     assert not decide(harness, "201", "", token_of(user), "sse")
-    assert harness.node.core.identity.logins.session_of(token_of(user)) is None
+    assert harness.node.core.logins.session_of(token_of(user)) is None
 
 
 def test_a_session_token_of_a_user_with_too_long_an_id_is_refused_over_http_too(harness: Harness) -> None:
-    logins = harness.node.core.identity.logins
-    longest = "u" * harness.node.core.identity.tenants.get("201").user_bytes_of("201")  # type: ignore[union-attr]
+    logins = harness.node.core.logins
+    longest = "u" * harness.node.core.tenants.get("201").user_bytes_of("201")  # type: ignore[union-attr]
     assert logins.takes_user("201", longest)
     found = logins.session_of(token_of(longest))
     assert found is not None
@@ -396,7 +396,7 @@ def test_refused_logins_of_strangers_do_not_fill_the_log(
 ) -> None:
     """A cause quotes what the token names, such as a key of several KB; apps and users have any name."""
     caplog.set_level("INFO", logger="imserver.auth.login")
-    logins, long = harness.node.core.identity.logins, "k" * 5000
+    logins, long = harness.node.core.logins, "k" * 5000
     for number in range(200):
         logins.refused("token", f"{number}{long}", f"{number}{long}", "192.0.2.1:1", f"no key {number}{long}")
     lines = [record.getMessage() for record in caplog.records]

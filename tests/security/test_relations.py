@@ -71,17 +71,17 @@ class Session:
         self.far.setblocking(False)
         near.setblocking(False)
         codec = dialect or self.parts.codec(CmdDialect())
-        encoding = Encoding(codec, self.parts.network.dispatcher.serve, 65536, 0)
+        encoding = Encoding(codec, self.parts.dispatcher.serve, 65536, 0)
         sock = socket._socket.socket(fileno=near.detach())  # type: ignore[attr-defined]
         self.connection = Connection(self.parts.network.context, sock, "192.0.2.1:1", encoding, monotonic())
-        self.parts.sessions.hub.join(self.parts.sessions.hub.apps[app], self.connection, user, "")
+        self.parts.hub.join(self.parts.hub.apps[app], self.connection, user, "")
         self.received = b""
 
     def close(self) -> None:
         """End it without a word."""
         self.connection.close(1001)
         self.far.close()
-        until(lambda: self.connection.app is None or not self.parts.sessions.hub.is_online(*self.names()))
+        until(lambda: self.connection.app is None or not self.parts.hub.is_online(*self.names()))
 
     def names(self) -> tuple[str, str]:
         return self.connection.app or "", self.connection.user or ""
@@ -93,7 +93,7 @@ class Session:
 
     def run(self, command: Any) -> str:
         """Run a command; ``-`` if it is refused."""
-        row, replies = self.parts.network.dispatcher.table[type(command)], list[Reply]()
+        row, replies = self.parts.dispatcher.table[type(command)], list[Reply]()
         try:
             found = row.run(self.connection, command, *([replies.append] if row.answers else []))
         except errors.ServiceRefused:
@@ -276,7 +276,7 @@ def push_twice(pair: Pair) -> Any:
 
 def list_room(pair: Pair) -> Any:
     if pair.online is not None:
-        pair.parts.channels.channels.subscriptions.join(ACTION, "tea", pair.online.connection)
+        pair.parts.channels.subscriptions.join(ACTION, "tea", pair.online.connection)
     return pair.form("GET", "/user/list", {"groupsId": "tea"})
 
 
@@ -288,7 +288,7 @@ def chat(pair: Pair) -> str:
     session = pair.session(FullProtobufDialect())
     session.connection.dialect_state = ProtobufState()
     message = ChatMessage(1, 1, int(pair.ann), int(pair.user), 1, b"x", 1795155801000)
-    assert pair.parts.network.dispatcher.table[ChatMessage].run(session.connection, message) is None
+    assert pair.parts.dispatcher.table[ChatMessage].run(session.connection, message) is None
     until(session.read)
     return "+" if session.connection.dialect_state.last[1] else "-"
 
@@ -580,7 +580,7 @@ def cell(node: Harness, row: Row, relation: str) -> str:
         assert pair.online is not None
         before = pair.online.read()
         result = str(row.ask(pair))
-        pair.parts.push.reach.to_user(pair.app, pair.ann, Event("msg", "", "the last one"))
+        pair.parts.reach.to_user(pair.app, pair.ann, Event("msg", "", "the last one"))
         came = until(lambda: (found := pair.online.read()) and b"the last one" in found and found)
         reached = came[len(before) :].count(b"\x81") > 1
         assert not (result == "-" and reached), "refused, and done"
@@ -659,7 +659,7 @@ def of_users(need: Need) -> bool:
 
 def test_every_route_and_command_of_users_has_a_row() -> None:
     with harness() as node:
-        wanted = {kind.__name__ for kind in node.node.core.network.dispatcher.table}
+        wanted = {kind.__name__ for kind in node.node.core.dispatcher.table}
     wanted |= {f"{row.method} {row.path}" for row in ROUTES if of_users(row.need)}
     documented = [row for row in DOCUMENTED if isinstance(row, Operation)]
     wanted |= {f"{row.method} {row.path}" for row in documented if of_users(row.need)}

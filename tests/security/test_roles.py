@@ -106,7 +106,7 @@ def test_guests_and_bots_get_no_role(node: Harness) -> None:
 
 
 def _user_of(node: Harness, token: str) -> str:
-    return node.node.core.identity.accounts.holder(token).account.user
+    return node.node.core.accounts.holder(token).account.user
 
 
 def test_a_moderator_sees_no_contacts(node: Harness) -> None:
@@ -161,7 +161,7 @@ def test_a_lifted_ban_leaves_the_lock_and_what_it_stops(node: Harness, route: st
     secret = User(node, owner.token).post("keys/create", scopes=["admin"], apps=["201"])["secret"]
 
     def works() -> bool:
-        core.identity.keys.expire(core.sessions.sessions.is_banned)
+        core.keys.expire(core.sessions.is_banned)
         return back_end(node, secret).ask("GET", "accounts/list", {})[0] == 200
 
     assert works()
@@ -188,7 +188,7 @@ def test_a_bot_is_muted_and_banned_with_its_owner(node: Harness) -> None:
         keyed.post(f"moderation/{back}", user=ann.user)
     keyed.post("ban", users=[ann.user], seconds=60)
     assert says()[1]["code"] == "banned"
-    assert node.node.core.sessions.sessions.is_banned("201", bot.user)
+    assert node.node.core.sessions.is_banned("201", bot.user)
     keyed.post("unban", users=[ann.user])
     assert says()[0] == 200
 

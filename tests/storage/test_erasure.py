@@ -119,7 +119,7 @@ def test_nothing_of_an_erased_user_is_left(
     settings = config(folder, storage=StorageSettings(url, seconds=60))
     node = Harness(settings)
     core = node.node.core
-    store, user = core.storage.store, f"{marker}-ann"
+    store, user = core.store, f"{marker}-ann"
     if kind == "account":
         new = Account(0, app, f"{marker}"[:20], marker, email=f"{marker}@example.com", name=marker)
         user = accounts_of(core).rows.add(new, "no hash").user
@@ -155,7 +155,7 @@ def test_nothing_of_an_erased_user_is_left(
         older = copied(database_servers["postgresql" if url.startswith("post") else "mysql"], url)
 
     node = Harness(settings)
-    store = node.node.core.storage.store
+    store = node.node.core.store
     assert marker in rows_of(store)
     for _ in range(2):  # twice is the same
         status, answer = node.call("POST", "/api/v1/users/erase", {"app": app, "user": user}, ALL.key)
@@ -164,7 +164,7 @@ def test_nothing_of_an_erased_user_is_left(
     (entry,) = store.part(MessageLog).entries.find(app, [last])
     assert entry.body == b"hello"
     assert entry.reactions == ()
-    assert not node.node.core.sessions.sessions.is_banned(app, user)
+    assert not node.node.core.sessions.is_banned(app, user)
     node.close()
     done = run_cli("erase", "--compact", "--data-dir", str(folder), seconds=300, IMSERVER_STORAGE_URL=url)
     assert done.returncode == 0, done.stderr

@@ -407,7 +407,7 @@ class Simulation:
 
     def _make_conversations(self) -> None:
         def make() -> None:
-            log = self.nodes[0].node.core.storage.store.part(MessageLog)  # type: ignore[union-attr]
+            log = self.nodes[0].node.core.store.part(MessageLog)  # type: ignore[union-attr]
             for members in (MESSENGERS[:2], MESSENGERS[:3], MESSENGERS[1:]):
                 change = log.groups.create(_LOG, members[0], "", members[1:])
                 self.conversations[change.conversation] = members
@@ -417,7 +417,7 @@ class Simulation:
     def _look(self) -> None:
         """Several times a second: an epoch is that of one process, and the newest login wins."""
         for node in self.nodes:
-            epoch = node.node.core.cluster.registry.lease.epoch if node.node is not None else 0
+            epoch = node.node.core.registry.lease.epoch if node.node is not None else 0
             if epoch and self.epochs.setdefault(epoch, (node.number, node.life)) != (node.number, node.life):
                 self.fail(f"epoch {epoch} is that of n{node.number}, and of {self.epochs[epoch]}")
         if self.was_calm(self.now, 12.0) and all(node.serves for node in self.nodes):
@@ -507,9 +507,7 @@ class Simulation:
     def _push_all(self, node: SimNode, user: str, queue: deque[int], origin: str) -> None:
         while queue and node.node is not None:
             before = node.addressed(user)
-            outcome = node.node.core.push.pushes.from_back_end(
-                _PUSH, UserPush(user, "", f"{origin}:{queue[0]}")
-            )
+            outcome = node.node.core.pushes.from_back_end(_PUSH, UserPush(user, "", f"{origin}:{queue[0]}"))
             if outcome is Outcome.NOT_SENT and before is not None and node.addressed(user) is before:
                 self.fail(f"push {queue[0]} of {origin} missed {user}, who is on this node")
             queue.popleft()
@@ -534,7 +532,7 @@ class Simulation:
     def _claim(self, node: SimNode, user: str, id: str, outcomes: list[Outcome], began: float) -> None:
         if node.node is None:
             return
-        outcome = node.node.core.push.pushes.from_back_end(_PUSH, UserPush(user, id, f"once{id}:1"))
+        outcome = node.node.core.pushes.from_back_end(_PUSH, UserPush(user, id, f"once{id}:1"))
         outcomes.append(outcome)
         if outcomes.count(Outcome.SENT) > 1 and self.was_calm(began):
             self.fail(f"push {id} to {user} was accepted twice: {outcomes}")
@@ -552,7 +550,7 @@ class Simulation:
             if node.node is None:
                 return
             began = self.now
-            outcome = node.node.core.push.pushes.from_back_end(_PUSH, UserPush(user, id, f"once{id}:1"))
+            outcome = node.node.core.pushes.from_back_end(_PUSH, UserPush(user, id, f"once{id}:1"))
             if self.now - began > _LONG_SECONDS and self.was_calm(began, 0.0):
                 self.fail(f"push {id} has waited for a claim that nobody has")
             if outcome is Outcome.REPEATED:
@@ -576,7 +574,7 @@ class Simulation:
         from imserver.channels.members import ChannelRefused
 
         try:
-            published = node.node.core.channels.channels.publishing.publish_event(_PUSH, channel, event)
+            published = node.node.core.channels.publishing.publish_event(_PUSH, channel, event)
         except ChannelRefused:
             return
         position = published.position
@@ -850,7 +848,7 @@ class Simulation:
 
     def _read_all(self) -> None:
         def read() -> None:
-            log = self.nodes[0].node.core.storage.store.part(MessageLog)  # type: ignore[union-attr]
+            log = self.nodes[0].node.core.store.part(MessageLog)  # type: ignore[union-attr]
             for conversation, members in self.conversations.items():
                 number = self.history.ask("reader", "read", f"c{conversation}", whole=True)
                 rows: list[list[Any]] = []

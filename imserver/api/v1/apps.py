@@ -307,11 +307,7 @@ class AppApi(Struct, frozen=True):
 routes = Resource(
     "apps",
     lambda core, _: AppApi(
-        core.identity.tenants,
-        core.storage.store,
-        lambda: core.erasures,
-        core.config.storage,
-        shapes_of(core.declared),
+        core.tenants, core.store, lambda: core.erasures, core.config.storage, shapes_of(core.declared)
     ),
 )
 

@@ -12,13 +12,13 @@ from imserver import errors
 from imserver.api.v1.push import IDEMPOTENCY_KEY, event_of, key_of
 from imserver.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending
 from imserver.auth.principal import Needs
+from imserver.channels.connections import Connections
 from imserver.channels.histories import Published
 from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused
 from imserver.channels.subscriptions import Channels
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.declared import about
 from imserver.core.core import Core
-from imserver.core.services import SessionServices
 from imserver.http.call import Api, Call
 from imserver.http.field import App, ChannelName
 from imserver.http.limits import Limits
@@ -27,6 +27,7 @@ from imserver.http.reply import ApiProblem
 from imserver.model import Event, Limit, Outcome
 from imserver.push.idempotency import IdReused, digest_of
 from imserver.push.push import Publishing, nothing_accepted
+from imserver.sessions.presence import Presence
 
 Offset = Annotated[
     int,
@@ -148,14 +149,15 @@ class ChannelApi(Struct, frozen=True):
     """The services of the routes about channels."""
 
     channels: Channels
-    sessions: SessionServices
+    connections: Connections
+    presence: Presence
     publishing: Publishing
     limits: Limits
 
 
 def channel_api(core: Core, api: Api) -> ChannelApi:
     """Make it for a node."""
-    return ChannelApi(core.channels.channels, core.sessions, core.push.publishing, api.limits)
+    return ChannelApi(core.channels, core.connections, core.presence, core.publishing, api.limits)
 
 
 routes = Resource("channels", channel_api, base=ChannelQuery, refusals={ChannelRefused: _refused})

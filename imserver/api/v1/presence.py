@@ -14,7 +14,6 @@ from imserver.auth.principal import Needs
 from imserver.channels.connections import ConnectionInfo
 from imserver.config.declared import about
 from imserver.core.core import Core
-from imserver.core.services import IdentityServices, SessionServices
 from imserver.errors import CloseCode, Problems
 from imserver.http import field
 from imserver.http.call import Api, Call
@@ -97,13 +96,12 @@ class CountsAnswer(Struct):
 class PresenceApi(Struct, frozen=True):
     """The services of the routes about users, sessions and connections."""
 
-    here: SessionServices
-    identity: IdentityServices
+    core: Core
     limits: Limits
 
 
 def _presence_api(core: Core, api: Api) -> PresenceApi:
-    return PresenceApi(core.sessions, core.identity, api.limits)
+    return PresenceApi(core, api.limits)
 
 
 routes = Resource("presence", _presence_api)
@@ -130,14 +128,14 @@ def users_presence(api: PresenceApi, call: Call, request: PresenceRequest) -> Pr
     """Show which of these users are online."""
     require_few(api.limits, request.users)
     if not request.sessions:
-        online = api.here.presence.online(call.app, request.users)
+        online = api.core.presence.online(call.app, request.users)
         users = [UserPresence(*each) for each in zip(request.users, online.users, strict=True)]
         return PresenceAnswer(sum(online.users), users, list(online.missing))
     return _with_sessions(api, call.app, request.users)
 
 
 def _with_sessions(api: PresenceApi, app: str, names: list[str]) -> PresenceAnswer:
-    answer = api.here.presence.sessions(app, names)
+    answer = api.core.presence.sessions(app, names)
     sessions = msgspec.convert(answer.sessions, list[list[SessionShown]], from_attributes=True)
     users = [UserPresence(user, bool(each), each) for user, each in zip(names, sessions, strict=True)]
     return PresenceAnswer(sum(user.online for user in users), users, list(answer.missing))
@@ -156,7 +154,7 @@ def users(api: PresenceApi, call: Call, request: field.AppPage) -> UsersAnswer:
 
     A user who stays online is listed exactly once, even if others come and go between pages.
     """
-    page = api.here.presence.page(call.app, read_cursor(request.cursor), request.limit)
+    page = api.core.presence.page(call.app, read_cursor(request.cursor), request.limit)
     names = sorted(page.users)
     return UsersAnswer(page.total, names, cursor_of(names[-1]) if page.more else "", list(page.missing))
 
@@ -176,8 +174,8 @@ def counts(
     if app:
         names, following = [call.app], ""
     else:
-        names, following = page_of(reached(api.identity.tenants, call.principal), cursor, limit)
-    found = api.here.presence.counts(names)
+        names, following = page_of(reached(api.core.tenants, call.principal), cursor, limit)
+    found = api.core.presence.counts(names)
     counted = [AppCounts(name, each.users, each.sessions, each.channels) for name, each in found.apps.items()]
     return CountsAnswer(counted, following, list(found.missing))
 
@@ -192,7 +190,7 @@ class ConnectionShown(ConnectionInfo, frozen=True, array_like=False):
 @routes.get("/connections/show", Needs.READ_OR_OPERATE, problems=(Problems.UNKNOWN_CONNECTION,))
 def connection(api: PresenceApi, call: Call, app: field.App, connection: ConnectionId) -> ConnectionShown:
     """Show a connection."""
-    found = api.here.connections.about(call.app, [connection])[0]
+    found = api.core.connections.about(call.app, [connection])[0]
     if found is None:
         raise ApiProblem(Problems.UNKNOWN_CONNECTION)
     return msgspec.convert(found, ConnectionShown, from_attributes=True)
@@ -281,7 +279,7 @@ sessions = Resource("sessions", _presence_api)
 
 def _require_below(api: PresenceApi, call: Call, users: Sequence[str]) -> None:
     """Refuse who acts by a role that may not act on one of these users. May switch."""
-    if not api.identity.authority.may_act_on(call.principal, call.app, users):
+    if not api.core.authority.may_act_on(call.principal, call.app, users):
         raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only")
 
 
@@ -293,10 +291,10 @@ def disconnect(api: PresenceApi, call: Call, request: DisconnectRequest) -> Disc
     enforce it. Earlier pushes arrive first.
     """
     app, device = call.app, None if request.device is UNSET else request.device
-    removed = api.here.sessions.close(app, request.users, device)
+    removed = api.core.sessions.close(app, request.users, device)
     users = [UserRemoved(*each) for each in zip(request.users, removed.closed, strict=True)]
     connections = [
-        ConnectionClosed(each, int(api.here.connections.close(app, each, CloseCode.KICKED) is Outcome.SENT))
+        ConnectionClosed(each, int(api.core.connections.close(app, each, CloseCode.KICKED) is Outcome.SENT))
         for each in request.connections
     ]
     closed = removed.total + sum(each.closed for each in connections)
@@ -321,8 +319,8 @@ def ban(
     earlier one. An owner of the app bans moderators and members.
     """
     _require_below(api, call, users)
-    everybody = api.identity.authority.with_programs(call.app, users)
-    removed = api.here.sessions.close(call.app, everybody, None, seconds or inf, reason)
+    everybody = api.core.authority.with_programs(call.app, users)
+    removed = api.core.sessions.close(call.app, everybody, None, seconds or inf, reason)
     banned = [UserRemoved(*each) for each in zip(users, removed.closed, strict=False)]
     return BanAnswer(removed.total, banned, removed.lasting, list(removed.missing))
 
@@ -334,14 +332,14 @@ def unban(api: PresenceApi, call: Call, app: field.App, users: Users) -> UnbanAn
     You may also name users who are not banned. The ban of a lock ends with the lock alone.
     """
     _require_below(api, call, users)
-    users = api.identity.authority.unlocked(call.app, users)
-    return UnbanAnswer(list(api.here.sessions.unban(call.app, users)))
+    users = api.core.authority.unlocked(call.app, users)
+    return UnbanAnswer(list(api.core.sessions.unban(call.app, users)))
 
 
 @sessions.get("/bans", Needs.MODERATE)
 def bans(api: PresenceApi, call: Call, request: field.AppPage) -> BansAnswer:
     """List banned users, page by page."""
-    found = api.here.sessions.bans(call.app)
+    found = api.core.sessions.bans(call.app)
     page, following = page_of(sorted(found), request.cursor, request.limit)
     return BansAnswer(
         len(found), [BanShown(user, found[user].until, found[user].reason) for user in page], following

@@ -64,7 +64,7 @@ class PushApi(Struct, frozen=True):
 
 def push_api(core: Core, api: Api) -> PushApi:
     """Make it for a node."""
-    return PushApi(core.push.publishing, core.push.idempotency, api.limits)
+    return PushApi(core.publishing, core.idempotency, api.limits)
 
 
 routes = Resource("push", service=push_api)

@@ -147,7 +147,7 @@ def subscribe(api: ChannelApi, call: Call, request: SubscriptionChange) -> Subsc
     A message published after the answer reaches them. No permission is checked.
     """
     named, ids, missing = _named(api, call.app, request)
-    subscribed = api.sessions.connections.join_each(call.app, ids, request.channel)
+    subscribed = api.connections.join_each(call.app, ids, request.channel)
     results = _results(SubscriptionResult, named, subscribed)
     return SubscribeAnswer(subscribed.count(Joined.JOINED), results, missing)
 
@@ -159,7 +159,7 @@ def unsubscribe(api: ChannelApi, call: Call, request: SubscriptionChange) -> Uns
     A connection that closes ends its subscriptions.
     """
     named, ids, missing = _named(api, call.app, request)
-    unsubscribed = api.sessions.connections.leave_each(call.app, ids, request.channel)
+    unsubscribed = api.connections.leave_each(call.app, ids, request.channel)
     results = _results(UnsubscriptionResult, named, unsubscribed)
     return UnsubscribeAnswer(unsubscribed.count(Left.LEFT), results, missing)
 
@@ -176,7 +176,7 @@ def _named(
     """(connection, user) for each named one, without a connection for absent users; the connections; and the
     silent nodes."""
     named: list[Named] = [(each, UNSET) for each in request.connections]
-    found = api.sessions.presence.sessions(app, request.users)
+    found = api.presence.sessions(app, request.users)
     for user, sessions in zip(request.users, found.sessions, strict=True):
         named += [(session.connection, user) for session in sessions] or [(UNSET, user)]
     ids = [connection for connection, _ in named if connection is not UNSET]

@@ -24,10 +24,10 @@ def _build(core: Core) -> FeatureParts:
         from imserver.plugin.messages import MessageServices
 
         messaging = core.service(MessageServices).messaging
-        messages = ActionMessages(messaging, core.storage.store)
-    acks = ActionAcks(core.push, messaging, core.cluster)
-    core.sessions.hub.report_to(acks.clear)
-    core.identity.tenants.report_to(acks.forget)
+        messages = ActionMessages(messaging, core.store)
+    acks = ActionAcks(core, messaging)
+    core.hub.report_to(acks.clear)
+    core.tenants.report_to(acks.forget)
     service = ActionService(core, messages, acks)
     return FeatureParts(commands=service.rows(), opened={DIALECT.name: service.opened}, ended=(acks.ended,))
 
@@ -51,7 +51,7 @@ ROUTES: Final = (
         "any",
         hot=True,
         app_of=app_of_rooms,
-        service=lambda core, _: core.identity.tenants,
+        service=lambda core, _: core.tenants,
     ),
 )
 

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from imserver.dialects.action.wire import DIALECT, AckedActionDialect, AckNumber
 from imserver.plugin.errors import ReplyCode
-from imserver.plugin.services import ClusterServices, PushServices
+from imserver.plugin.services import Core
 from imserver.plugin.wire import AckedState, Connection, Event, Outcome, Reply, app_and_user
 
 if TYPE_CHECKING:
@@ -46,21 +46,20 @@ class ActionAcks(Struct, dict=True, eq=False):
     messages, and have gone.
     """
 
-    push: PushServices
+    core: Core
     messaging: Messaging | None
-    cluster: ClusterServices
     clock: Callable[[], float] = monotonic
 
     def __post_init__(self) -> None:
-        self._reach = self.push.reach
-        self._pending = self.push.pending
+        self._reach = self.core.reach
+        self._pending = self.core.pending
         self._awaited: dict[tuple[str, str], float] = {}
         """(app, user) → monotonic time until which the user is awaited."""
-        self._node_messages = self.cluster.node_messages
+        self._node_messages = self.core.node_messages
         if self._node_messages is not None:
             self._node_messages.handle({Awaited: self._await})
-        if self.push.rerouting is not None:
-            self.push.rerouting.report_to(self._unreached)
+        if self.core.rerouting is not None:
+            self.core.rerouting.report_to(self._unreached)
 
     # --- commands -------------------------------------------------------------------------------------------
 

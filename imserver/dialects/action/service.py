@@ -58,17 +58,16 @@ class ActionService:
     """
 
     def __init__(self, core: Core, messages: ActionMessages | None, acks: ActionAcks) -> None:
-        identity = core.identity
-        self._sessions = core.sessions.sessions
-        self._channels = core.channels.channels
-        self._tenants = identity.tenants
-        self._notice_members = core.config.hub.notice_members
+        self._sessions = core.sessions
+        self._channels = core.channels
+        self._tenants = core.tenants
+        self._notice_members = core.fanout.notice_members
         self._messages = messages
-        self._reviews = identity.reviews
-        self._mutes = identity.mutes
-        self._report = identity.observer.message
+        self._reviews = core.reviews
+        self._mutes = core.mutes
+        self._report = core.observer.message
         self._acks = acks
-        self._relations = identity.relations
+        self._relations = core.relations
         self._channels.members.report_to(left=self.left)
 
     def rows(self) -> CommandTable:

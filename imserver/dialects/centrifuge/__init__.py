@@ -22,7 +22,7 @@ def _build(core: Core) -> FeatureParts:
     answers = CentrifugeAnswers(core)
     service = CentrifugeService(core, answers, messaging)
     return FeatureParts(
-        (Emulation(core.sessions, core.cluster), answers),
+        (Emulation(core), answers),
         service.rows(),
         {NAME: service.opened},
         {NAME: service.check_ends},

@@ -42,17 +42,9 @@ from imserver.dialects.centrifuge.wire import (
 )
 from imserver.plugin.errors import CloseCode, ImserverError, Unavailable
 from imserver.plugin.http import PROBLEM, Api, ApiProblem, BadBody, BatchAnswers, Call, HttpResponse, Route
-from imserver.plugin.identity import Need, Needs, Tenants, token_end
+from imserver.plugin.identity import Need, Needs, token_end
 from imserver.plugin.runtime import is_long_turn, serve_others
-from imserver.plugin.services import (
-    ChannelRefused,
-    ChannelServices,
-    Core,
-    Left,
-    Position,
-    PushServices,
-    SessionServices,
-)
+from imserver.plugin.services import ChannelRefused, Core, Left, Position
 from imserver.plugin.settings import ChannelSettings, settings_of
 from imserver.plugin.wire import ChannelPart, Event, Limit, Partial, Refused, without_nulls
 
@@ -76,29 +68,13 @@ _encode = msgspec.json.Encoder().encode
 class CentrifugeApi(Struct, frozen=True):
     """The services that the methods use. ``app``: that of keys for several apps."""
 
-    push: PushServices
-    sessions: SessionServices
-    channels: ChannelServices
-    tenants: Tenants
+    core: Core
     app: str
-    node: Callable[[], str]
-    started_at: float
-    version: str
     http: Api
 
 
 def _api(core: Core, api: Api) -> CentrifugeApi:
-    return CentrifugeApi(
-        push=core.push,
-        sessions=core.sessions,
-        channels=core.channels,
-        tenants=core.identity.tenants,
-        app=settings_of(core.config, CentrifugeSettings).app,
-        node=lambda: core.node_name,
-        started_at=core.node.started_at,
-        version=core.node.version,
-        http=api,
-    )
+    return CentrifugeApi(core, settings_of(core.config, CentrifugeSettings).app, api)
 
 
 class MethodFailed(Exception):
@@ -239,7 +215,7 @@ def _publish_each(
     """Publish once to each channel for an idempotency key. May switch."""
     event = Event("msg", "", "", type="custom", data=json_in(request.data))
     try:
-        published = api.push.publishing.to_channels(
+        published = api.core.publishing.to_channels(
             app,
             [_channel_of(name) for name in channels],
             event,
@@ -280,12 +256,12 @@ def _refused(refused: ChannelRefused) -> dict[str, Any]:
 def _connections_of(api: CentrifugeApi, app: str, request: _OfUser) -> list[str]:
     """The ids of a user's connections of this dialect, or the named one if it is that user's. May switch."""
     if request.client:
-        (found,) = api.sessions.connections.about(app, [request.client])
+        (found,) = api.core.connections.about(app, [request.client])
         mine = found is not None and found.user == request.user and found.dialect == NAME
         return [request.client] if mine else []
     if not request.user:
         raise MethodFailed(codes.BAD_DATA)
-    (sessions,) = api.sessions.presence.sessions(app, [request.user]).sessions
+    (sessions,) = api.core.presence.sessions(app, [request.user]).sessions
     return [session.connection for session in sessions if session.dialect == NAME]
 
 
@@ -294,18 +270,18 @@ def subscribe(api: CentrifugeApi, app: str, request: _Subscribe) -> dict[str, An
     about = SubscriptionAbout(bytes_of(request.info), bytes_of(request.data), token_end(0, request.expire_at))
     if request.channel.startswith("#"):
         raise MethodFailed(codes.BAD_DATA, "#… is the channel of a user, who is subscribed to it")
-    api.channels.channels.options.known(app, request.channel)
+    api.core.channels.options.known(app, request.channel)
     ids, since = _connections_of(api, app, request), request.recover_since
     position = None if since is None else Position(since.epoch, _bounded(since.offset))
-    api.sessions.connections.join_each(app, ids, request.channel, msgspec.msgpack.encode(about), position)
+    api.core.connections.join_each(app, ids, request.channel, msgspec.msgpack.encode(about), position)
     return {}
 
 
 def unsubscribe(api: CentrifugeApi, app: str, request: _Unsubscribe) -> dict[str, Any]:
     """End the subscriptions of a user to a channel; ``""``: to all channels. May switch."""
-    connections = api.sessions.connections
+    connections = api.core.connections
     if request.channel and not request.channel.startswith(ALIAS):
-        api.channels.channels.options.known(app, request.channel)
+        api.core.channels.options.known(app, request.channel)
     ids = _connections_of(api, app, request)
     channels = {_channel_of(request.channel): None}
     if not request.channel:
@@ -326,7 +302,7 @@ def disconnect(api: CentrifugeApi, app: str, request: _Disconnect) -> dict[str, 
     if given is None and not (request.client or request.whitelist):
         if not request.user:
             raise MethodFailed(codes.BAD_DATA)
-        api.sessions.sessions.close(app, [request.user])
+        api.core.sessions.close(app, [request.user])
         return {}
     code, reason = (0, "") if given is None else (given.code, given.reason)
     as_given = code != 0
@@ -336,13 +312,13 @@ def disconnect(api: CentrifugeApi, app: str, request: _Disconnect) -> dict[str, 
         raise MethodFailed(codes.BAD_DATA)
     for connection in _connections_of(api, app, request):
         if connection not in request.whitelist:
-            api.sessions.connections.close(app, connection, code, reason, as_given)
+            api.core.connections.close(app, connection, code, reason, as_given)
     return {}
 
 
 def refresh(api: CentrifugeApi, app: str, request: _Refresh) -> dict[str, Any]:
     """Change when the sessions of a user end and what others see of them, or end them now. May switch."""
-    connections = api.sessions.connections
+    connections = api.core.connections
     for connection in _connections_of(api, app, request):
         if request.expired:
             connections.close(app, connection, CloseCode.TOKEN_INVALID)
@@ -365,7 +341,7 @@ def _find(api: CentrifugeApi, app: str, name: str, needed: Callable[[ChannelSett
     channel = _channel_of(name)
     if channel.startswith(ALIAS):
         raise ChannelRefused("not_available")
-    if not needed(api.channels.channels.options.known(app, channel)):
+    if not needed(api.core.channels.options.known(app, channel)):
         raise ChannelRefused("not_available")
     return channel
 
@@ -376,7 +352,7 @@ def presence(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, dic
     clients: dict[str, ClientView] = {}
     after = ""
     for _ in range(_PAGES):
-        page = api.channels.channels.members.page(app, channel, after, Limit.PRESENCE - len(clients))
+        page = api.core.channels.members.page(app, channel, after, Limit.PRESENCE - len(clients))
         clients |= infos_of_members(page.members)
         if not (after := page.next) or len(clients) >= Limit.PRESENCE:
             break
@@ -386,7 +362,7 @@ def presence(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, dic
 def count_presence(api: CentrifugeApi, app: str, request: _OfChannel) -> Struct:
     """How many subscribers and users a channel has. May switch."""
     channel = _find(api, app, request.channel, lambda options: options.presence)
-    return PresenceStatsResult(*api.channels.channels.members.count_users(app, channel, Limit.PRESENCE))
+    return PresenceStatsResult(*api.core.channels.members.count_users(app, channel, Limit.PRESENCE))
 
 
 def history(api: CentrifugeApi, app: str, request: _History) -> HistoryResult:
@@ -394,14 +370,14 @@ def history(api: CentrifugeApi, app: str, request: _History) -> HistoryResult:
     channel = _find(api, app, request.channel, lambda options: options.has_history)
     since = None if request.since is None else (request.since.epoch, _bounded(request.since.offset))
     limit = max(request.limit, -1)
-    page = api.channels.channels.histories.read_since(app, channel, since, limit, request.reverse)
+    page = api.core.channels.histories.read_since(app, channel, since, limit, request.reverse)
     return history_view(page.publications, page.position)
 
 
 def remove_history(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, Any]:
     """Remove the publications of a channel. May switch."""
     channel = _find(api, app, request.channel, lambda options: options.has_history)
-    api.channels.channels.histories.remove(app, channel)
+    api.core.channels.histories.remove(app, channel)
     return {}
 
 
@@ -413,7 +389,7 @@ def list_channels(api: CentrifugeApi, app: str, request: _Channels) -> dict[str,
     found: dict[str, dict[str, int]] = {}
     after = ""
     while len(found) < MAX_LISTED:
-        page = api.channels.channels.members.channels(app, after, _PAGE)
+        page = api.core.channels.members.channels(app, after, _PAGE)
         for each in page.channels:
             name = _name_of(each.channel)
             if not request.pattern or fits(name):
@@ -444,19 +420,19 @@ def _alternatives(pattern: str) -> list[str]:
 
 def info(api: CentrifugeApi, app: str, _request: _Request) -> dict[str, Any]:
     """The numbers of the app. One row stands for all nodes. May switch."""
-    count = api.sessions.presence.counts([app]).apps[app]
-    node = api.node()
+    count = api.core.presence.counts([app]).apps[app]
+    node = api.core.node_name
     return {
         "nodes": [
             {
                 "uid": node,
                 "name": node,
-                "version": api.version,
+                "version": api.core.node.version,
                 "num_clients": count.sessions,
                 "num_users": count.users,
                 "num_channels": count.channels,
                 "num_subs": count.subscriptions,
-                "uptime": int(time() - api.started_at),
+                "uptime": int(time() - api.core.node.started_at),
             }
         ]
     }
@@ -535,7 +511,7 @@ def _read(decode: Callable[[bytes], Any], api: CentrifugeApi, call: Call) -> Non
     if apps is not None and len(apps) == 1:
         (call.app,) = apps
     else:
-        call.app = api.tenants.resolve(api.app)
+        call.app = api.core.tenants.resolve(api.app)
 
 
 def _read_commands(decode: Callable[[bytes], list[Any]], api: CentrifugeApi, call: Call) -> None:

@@ -220,7 +220,7 @@ class CentrifugeAnswers(ChannelAnswers):
     dialect = NAME
 
     def __init__(self, core: Core) -> None:
-        self._back_ends = core.identity.back_ends
+        self._back_ends = core.back_ends
 
     def channel_of(self, connection: Connection, name: str) -> str:
         """``#<id>`` is ``user:<id>`` for the user of this id."""
@@ -307,24 +307,24 @@ class CentrifugeService:
     """
 
     def __init__(self, core: Core, answers: CentrifugeAnswers, messaging: Messaging | None) -> None:
-        sessions, channels, identity = core.sessions, core.channels, core.identity
-        self._sessions = sessions.sessions
-        self._logins = identity.logins
-        self._channels = channels.channels
-        self._commands = channels.commands
-        self._consent = channels.consent
+        self._sessions = core.sessions
+        self._logins = core.logins
+        self._channels = core.channels
+        self._commands = core.channel_commands
+        self._consent = core.consent
         self._answers = answers
-        self._back_ends = identity.back_ends
-        self._connections = sessions.connections
+        self._back_ends = core.back_ends
+        self._connections = core.connections
         self._catch_up = None if messaging is None else messaging.catch_up
-        self._settings = identity.tenants.get
-        self._default_app = settings_of(core.config, CentrifugeSettings).app
+        self._settings = core.tenants.get
+        config = core.config
+        self._default_app = settings_of(config, CentrifugeSettings).app
         self._version = f"imserver {core.node.version}"
-        self._ping = max(1, ceil(core.config.websocket.client_ping_seconds))
-        self._run = core.network.dispatcher.run
-        sessions.connections.report_to(self._joined)
-        channels.channels.members.report_to(parted=_parted)
-        core.cluster.queries.add("refresh", RefreshConnection, self._refresh_here)
+        self._ping = max(1, ceil(config.websocket.client_ping_seconds))
+        self._run = core.dispatcher.run
+        self._connections.report_to(self._joined)
+        self._channels.members.report_to(parted=_parted)
+        core.queries.add("refresh", RefreshConnection, self._refresh_here)
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""

@@ -36,7 +36,7 @@ from imserver.dialects.centrifuge.wire import (
 from imserver.plugin.errors import CloseCode, Problems, StorageUnavailable
 from imserver.plugin.http import PROBLEM, ApiProblem, BadBody, Call, HttpResponse, Route, stream_head
 from imserver.plugin.identity import Needs
-from imserver.plugin.services import ClusterServices, Core, SessionServices
+from imserver.plugin.services import Core
 from imserver.plugin.wire import Connection, Head, Refused, Reply, Stream, StreamEncoding, StreamPath, host_of
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class CentrifugeStreams:
     def __init__(self, core: Core, service: CentrifugeService) -> None:
         self._core = core
         self._service = service
-        self._message_bytes = core.config.limits.message_bytes
+        self._message_bytes = core.limits.message_bytes
         self._uni = UniDialect()
 
     def paths(self, serve: Callable[[Connection, bytes, bool], None]) -> dict[str, StreamPath]:
@@ -194,11 +194,11 @@ class Emulation:
     The answers to commands are sent on the stream.
     """
 
-    def __init__(self, sessions: SessionServices, cluster: ClusterServices) -> None:
-        self._table = sessions.table
-        self._others = cluster.others
+    def __init__(self, core: Core) -> None:
+        self._table = core.connection_table
+        self._others = core.others
         self._waiting: dict[Connection, deque[bytes]] = {}
-        cluster.queries.add("emulate", EmulatedCommands, self._serve_here)
+        core.queries.add("emulate", EmulatedCommands, self._serve_here)
 
     def serve(self, session: str, data: bytes) -> Emulated:
         """Serve the commands ``data`` of the client whose secret is ``session``.

@@ -19,14 +19,7 @@ from imserver.dialects.client.wire import message_id
 from imserver.plugin.errors import CloseCode, HttpProblem, Problems, ServiceRefused
 from imserver.plugin.http import PROBLEM, Api, BadBody, Call, HttpRequest, HttpResponse, RequestRefused, Route
 from imserver.plugin.identity import Needs
-from imserver.plugin.services import (
-    ChannelRefused,
-    ChannelServices,
-    Joined,
-    Left,
-    PushServices,
-    SessionServices,
-)
+from imserver.plugin.services import ChannelRefused, Core, Joined, Left
 from imserver.plugin.wire import Event, Outcome
 
 Code = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -171,9 +164,7 @@ class ClientApi(Struct, frozen=True):
     """The services that the routes use."""
 
     service: ClientService
-    sessions: SessionServices
-    channels: ChannelServices
-    push: PushServices
+    core: Core
     http: Api
 
 
@@ -245,7 +236,7 @@ def send_to_client(api: ClientApi, app: str, push: PushToClient) -> HttpResponse
     """``POST /api/send_to_client``: push to one client."""
     event = _event(api, push)
     client = _required(push.client_id, "ClientId")
-    return _push_answer(event, api.sessions.connections.push(app, client, event))
+    return _push_answer(event, api.core.connections.push(app, client, event))
 
 
 def send_to_clients(api: ClientApi, app: str, push: PushToClients) -> HttpResponse:
@@ -255,7 +246,7 @@ def send_to_clients(api: ClientApi, app: str, push: PushToClients) -> HttpRespon
         raise RequestRefused(client_refusal("ClientIds为必填字段"))
     if len(push.client_ids) > api.http.limits.batch_targets:
         return client_refusal("ClientIds数量超过上限")
-    outcomes = api.sessions.connections.push_each(app, [each or "" for each in push.client_ids], event)
+    outcomes = api.core.connections.push_each(app, [each or "" for each in push.client_ids], event)
     # A repeated call would deliver again to clients that have received the push.
     return FAILED if Outcome.FAILED in outcomes and Outcome.SENT not in outcomes else DONE
 
@@ -264,13 +255,13 @@ def send_to_group(api: ClientApi, app: str, push: PushToGroup) -> HttpResponse:
     """``POST /api/send_to_group``: push to all members of a group."""
     event = _event(api, push)
     group = _required(push.group_name, "GroupName")
-    return _push_answer(event, api.channels.channels.publishing.publish(app, group, event))
+    return _push_answer(event, api.core.channels.publishing.publish(app, group, event))
 
 
 def send_to_system(api: ClientApi, app: str, push: Push) -> HttpResponse:
     """``POST /api/send_to_system``: push to all clients of the system."""
     event = _event(api, push)
-    return _push_answer(event, api.push.reach.to_app(app, event))
+    return _push_answer(event, api.core.reach.to_app(app, event))
 
 
 # --- groups -------------------------------------------------------------------------------------------------
@@ -306,7 +297,7 @@ def get_online_list(api: ClientApi, app: str, group: GroupBody) -> HttpResponse:
     listed: list[str] = []
     after = ""
     while True:
-        page = api.channels.channels.members.page(app, name, after, 1000)
+        page = api.core.channels.members.page(app, name, after, 1000)
         listed += [member.connection for member in page.members]
         after = page.next
         if not after or len(listed) >= LIST_MEMBERS:
@@ -315,7 +306,7 @@ def get_online_list(api: ClientApi, app: str, group: GroupBody) -> HttpResponse:
 
 def get_client_groups(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/get_client_groups``: the groups of a client in the order of joining."""
-    (about,) = api.sessions.connections.about(app, [_required(client.client_id, "ClientId")])
+    (about,) = api.core.connections.about(app, [_required(client.client_id, "ClientId")])
     groups = () if about is None else about.channels
     return success({"count": len(groups), "list": groups})
 
@@ -325,14 +316,14 @@ def get_client_groups(api: ClientApi, app: str, client: Client) -> HttpResponse:
 
 def is_online(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/is_online``: whether a client is connected."""
-    (about,) = api.sessions.connections.about(app, [_required(client.client_id, "ClientId")])
+    (about,) = api.core.connections.about(app, [_required(client.client_id, "ClientId")])
     return success({"online": about is not None})
 
 
 def close_client(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/close_client``: close a client's connection, after all earlier pushes."""
     name = _required(client.client_id, "ClientId")
-    outcome = api.sessions.connections.close(app, name, CloseCode.KICKED)
+    outcome = api.core.connections.close(app, name, CloseCode.KICKED)
     return FAILED if outcome is Outcome.FAILED else success({})
 
 
@@ -361,9 +352,7 @@ _ROW: Final[dict[str, Any]] = {
     "hot": True,
     "style": replace(PROBLEM, refuse=_refuse, everywhere=True, options=HttpResponse(405, b"")),
     "success": b'{"code":0,',
-    "service": lambda core, api: ClientApi(
-        core.service(ClientService), core.sessions, core.channels, core.push, api
-    ),
+    "service": lambda core, api: ClientApi(core.service(ClientService), core, api),
 }
 _DRIVEN: Final[dict[str, Any]] = {"read": _read_system, **_ROW}
 _PUSH, _READ = Needs.PUSH_OR_ADDRESS, Needs.READ_OR_ADDRESS

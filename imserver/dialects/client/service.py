@@ -56,18 +56,17 @@ class ClientService:
     """
 
     def __init__(self, core: Core) -> None:
-        sessions, channels, identity = core.sessions, core.channels, core.identity
-        self._hub = sessions.hub
-        self._ids = sessions.ids
-        self._channels = channels.channels
-        self._connections = sessions.connections
-        self._tenants = identity.tenants
-        self._logins = identity.logins
-        self._login_counts = core.node.metrics.logins
+        self._hub = core.hub
+        self._ids = core.connection_ids
+        self._channels = core.channels
+        self._connections = core.connections
+        self._tenants = core.tenants
+        self._logins = core.logins
+        self._login_counts = core.metrics.logins
         self._notice_members = core.config.hub.notice_members
         self._channels.members.report_to(left=self._left)
         self._connections.report_to(self._joined)
-        core.cluster.queries.add("unbind", Unbind, self._unbind_here)
+        core.queries.add("unbind", Unbind, self._unbind_here)
 
     # --- coming and going -----------------------------------------------------------------------------------
 

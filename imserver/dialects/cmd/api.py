@@ -13,7 +13,6 @@ from imserver.auth.principal import Needs
 from imserver.clock import serve_others
 from imserver.cluster.nodes import Overview
 from imserver.core.core import Core
-from imserver.core.services import ChannelServices, IdentityServices, PushServices, SessionServices
 from imserver.core.status import Unready
 from imserver.errors import ReplyCode
 from imserver.http.call import Api, Call, Route
@@ -65,10 +64,7 @@ _MOST_BLOCKERS: Final = 10_000
 class CmdApi(Struct, frozen=True):
     """The services that the routes use."""
 
-    push: PushServices
-    identity: IdentityServices
-    sessions: SessionServices
-    channels: ChannelServices
+    core: Core
     http: Api
 
 
@@ -84,15 +80,15 @@ def send_message(api: CmdApi, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     sender = call.principal.user
     if not sender:
-        outcome = api.push.pushes.from_back_end(call.app, target)
+        outcome = api.core.pushes.from_back_end(call.app, target)
     else:
         api.http.rates.require_message(call.app, sender)
-        relations = api.identity.relations
+        relations = api.core.relations
         if not relations.may_reach(call.app, sender, target.user):
             return _BLOCKED
         may_know = relations.may_see_presence(call.app, sender, target.user)
         target.text = _reviewed(api, call, target.user, target.text)
-        outcome = api.push.pushes.from_user(call.app, sender, target)
+        outcome = api.core.pushes.from_user(call.app, sender, target)
         if outcome is Outcome.SENT:
             _report_message(api, call.app, sender, target.user, target.msg_id, target.text)
     if outcome is Outcome.NOT_SENT:
@@ -114,12 +110,12 @@ def send_message_all(api: CmdApi, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     if by := call.principal.user:
         api.http.rates.require_message(call.app, by)
-    blockers = api.identity.relations.blockers(call.app, call.principal.user, _MOST_BLOCKERS + 1)
+    blockers = api.core.relations.blockers(call.app, call.principal.user, _MOST_BLOCKERS + 1)
     if len(blockers) > _MOST_BLOCKERS:
         return _BLOCKED
     message = _reviewed(api, call, "all", message)
     by_user = not call.is_back_end
-    outcome = api.push.pushes.to_app(call.app, sender, msg_id, message, by_user, blockers)
+    outcome = api.core.pushes.to_app(call.app, sender, msg_id, message, by_user, blockers)
     if call.principal.user and outcome in (Outcome.SENT, Outcome.PARTLY):
         _report_message(api, call.app, sender, "all", msg_id, message)
     return _ANSWERS[outcome]
@@ -131,8 +127,8 @@ def _reviewed(api: CmdApi, call: Call, to: str, text: str) -> str:
 
     Raises RequestRefused.
     """
-    reviews, sender = api.identity.reviews, call.principal.user
-    if sender and (mute := api.identity.mutes.mute_of(call.app, sender)) is not None:
+    reviews, sender = api.core.reviews, call.principal.user
+    if sender and (mute := api.core.mutes.mute_of(call.app, sender)) is not None:
         data = {"refused": "muted", "reason": mute.text, "until": mute.until}
         raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, data))
     if not sender or call.app not in reviews.apps:
@@ -149,13 +145,13 @@ def _reviewed(api: CmdApi, call: Call, to: str, text: str) -> str:
 def _report_message(api: CmdApi, app: str, sender: str, to: str, msg_id: str, text: str) -> None:
     """Report a user's message to the back end. Pushes of the back end are not reported."""
     facts = {"message": msg_id, "to": to, "type": "text", "text": text}
-    api.identity.observer.message(app, sender, facts)
+    api.core.observer.message(app, sender, facts)
 
 
 def _report_absent(api: CmdApi, app: str, targets: Iterable[UserPush], sender: str = "") -> None:
     """Report pushes to users who are offline. May switch."""
     pushes = [(each.user, Event("msg", sender, each.text, each.msg_id)) for each in targets if each.user]
-    api.identity.observer.absent(app, pushes)
+    api.core.observer.absent(app, pushes)
 
 
 # --- many at once -------------------------------------------------------------------------------------------
@@ -190,7 +186,7 @@ def send_message_batch(api: CmdApi, call: Call) -> HttpResponse:
 
     May switch: a large batch lets other greenlets run in between.
     """
-    batch, limits, pushes = call.input, api.http.limits, api.push.pushes
+    batch, limits, pushes = call.input, api.http.limits, api.core.pushes
     assert isinstance(batch, Batch)
     targets, users = batch.messages, batch.userIDs
     if (targets is None) == (users is None) or len(targets or users or ()) > limits.batch_targets:
@@ -228,7 +224,7 @@ def _read_batch(api: CmdApi, call: Call) -> None:
     except (ValueError, RecursionError):
         call.input = _batch_in(call)
     call.cost = max(1, len(call.input.messages or ()))
-    call.app = app_from_json(api.identity.tenants, call.input.appID)
+    call.app = app_from_json(api.core.tenants, call.input.appID)
 
 
 def _batch_in(call: Call) -> Batch:
@@ -262,9 +258,9 @@ def user_list(api: CmdApi, call: Call) -> HttpResponse:
     room = call.params.get("groupsid")
     if room is not None:
         return success(_users_of(api, call, room, cursor))
-    if api.identity.relations.limits(call.app, call.principal.user):
+    if api.core.relations.limits(call.app, call.principal.user):
         return success(_visible(api, call, _after(cursor)))
-    page = api.sessions.presence.page(call.app, _after(cursor), LIST_PAGE)
+    page = api.core.presence.page(call.app, _after(cursor), LIST_PAGE)
     return success(_page(page.total, page.users, page.more, page.missing))
 
 
@@ -280,11 +276,11 @@ def _page(count: int, users: list[str], more: bool, missing: Collection[str]) ->
 def _users_of(api: CmdApi, call: Call, room: str, cursor: str) -> dict[str, Any]:
     """The users who belong to a room: those whom the app's settings name first, then members of the channel,
     in the order of joining. Of the latter, a user sees those whose presence the user may see. May switch."""
-    tenant = api.identity.tenants.get(call.app)
+    tenant = api.core.tenants.get(call.app)
     stored = () if tenant is None else tenant.room_members.get(room, ())
-    page = api.channels.channels.members.page(call.app, room, cursor, LIST_PAGE)
+    page = api.core.channels.members.page(call.app, room, cursor, LIST_PAGE)
     users = dict.fromkeys(member.user for member in page.members if member.user not in stored)
-    visible = api.identity.relations.visible(call.app, call.principal.user, users)
+    visible = api.core.relations.visible(call.app, call.principal.user, users)
     names = [*(() if cursor else stored), *(user for user in users if user in visible)]
     listed: dict[str, Any] = {"userList": [{"ID": room_id(name)} for name in names]}
     if page.next:
@@ -298,10 +294,10 @@ def _visible(api: CmdApi, call: Call, after: str | None) -> dict[str, Any]:
     user, more = call.principal.user, True
     listed, missing = list[str](), dict[str, None]()
     while more and len(listed) <= LIST_PAGE:
-        page = api.sessions.presence.page(call.app, after, LIST_PAGE)
+        page = api.core.presence.page(call.app, after, LIST_PAGE)
         api.http.rates.charge(call.principal, call.request.host, int(page.more))
         names, more = sorted(page.users), page.more
-        visible = api.identity.relations.visible(call.app, user, names)
+        visible = api.core.relations.visible(call.app, user, names)
         listed += [name for name in names if name in visible]
         missing |= dict.fromkeys(page.missing)
         after = names[-1] if names else after
@@ -312,8 +308,8 @@ def _visible(api: CmdApi, call: Call, after: str | None) -> dict[str, Any]:
 
 def _app_of_list(api: CmdApi, params: Mapping[str, str]) -> str:
     if "groupsid" not in params:
-        return app_named(api.identity.tenants, params.get("appid", ""))
-    tenants = api.identity.tenants
+        return app_named(api.core.tenants, params.get("appid", ""))
+    tenants = api.core.tenants
     return app_of_rooms(tenants, params) or tenants.resolve(f"{ACTION_PREFIX}1")
 
 
@@ -327,7 +323,7 @@ def _after(cursor: str) -> str | None:
 def user_online(api: CmdApi, call: Call) -> HttpResponse:
     """``GET /user/online``: whether a user is online, in one app or (``appID`` 0 or missing) in any."""
     user = call.params.get("userid", "")
-    online = user in _seen(api, call, [user]) and api.sessions.presence.is_online(_apps(api, call), user)
+    online = user in _seen(api, call, [user]) and api.core.presence.is_online(_apps(api, call), user)
     return success({"online": online, "userID": user})
 
 
@@ -338,7 +334,7 @@ def user_online_batch(api: CmdApi, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     missing, online = list(_seen(api, call, dict.fromkeys(users))), set[str]()
     for app in _apps(api, call):
-        are_online = api.sessions.presence.are_online(app, missing)
+        are_online = api.core.presence.are_online(app, missing)
         online.update(user for user, here in zip(missing, are_online, strict=True) if here)
         missing = [user for user in missing if user not in online]
         if not missing:
@@ -352,14 +348,14 @@ def _seen(api: CmdApi, call: Call, users: Collection[str]) -> Collection[str]:
     """The users among ``users`` whose presence the principal may see; all of them for a back end. May
     switch."""
     by = call.principal
-    return api.identity.relations.visible(by.app, by.user, users) if by.user else users
+    return api.core.relations.visible(by.app, by.user, users) if by.user else users
 
 
 def _apps(api: CmdApi, call: Call) -> list[str]:
     """The requested app, or all apps of the caller that ``appID`` can name."""
     if call.app:
         return [call.app]
-    nameable = (each.name for each in api.identity.tenants.all() if ":" not in each.name and not each.same_as)
+    nameable = (each.name for each in api.core.tenants.all() if ":" not in each.name and not each.same_as)
     return [app for app in nameable if call.principal.reaches(app)]
 
 
@@ -430,11 +426,7 @@ def metrics(api: StateApi, _call: Call) -> HttpResponse:
     return HttpResponse(200, merge(texts, missing).encode(), "text/plain; version=0.0.4; charset=utf-8")
 
 
-_ROW: Final[dict[str, Any]] = {
-    "hot": True,
-    "limited": True,
-    "service": lambda core, api: CmdApi(core.push, core.identity, core.sessions, core.channels, api),
-}
+_ROW: Final[dict[str, Any]] = {"hot": True, "limited": True, "service": CmdApi}
 
 
 def _state_api(core: Core, _: Api) -> StateApi:
@@ -475,7 +467,7 @@ ROUTES: Final = (
         hot=True,
         act="disconnect",
         success=b'{"code":200,',
-        service=lambda core, _: core.sessions.sessions,
+        service=lambda core, _: core.sessions,
     ),
     Route(
         "GET",

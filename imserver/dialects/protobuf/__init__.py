@@ -17,11 +17,9 @@ from imserver.plugin.services import Core
 def _build(core: Core) -> FeatureParts:
     people = accounts_of(core)
     messaging = core.service(MessageServices).messaging
-    uplink = ProtobufUplink(messaging, core.storage.store)
+    uplink = ProtobufUplink(messaging, core.store)
     service = ProtobufService(core, messaging, uplink)
-    gochat = api.GoChatApi(
-        core.identity.tenants, people.accounts, people.friends, groups_of(core), core.identity.relations
-    )
+    gochat = api.GoChatApi(core.tenants, people.accounts, people.friends, groups_of(core), core.relations)
     return FeatureParts((gochat,), service.rows(), checks={NAME: service.check}, ended=(service.ended,))
 
 

@@ -146,8 +146,8 @@ class ProtobufService:
     def __init__(self, core: Core, messaging: Messaging, uplink: ProtobufUplink) -> None:
         self._plain = core.codec(PLAIN)
         self._full = core.codec(FULL)
-        self._sessions = core.sessions.sessions
-        self._logins = core.identity.logins
+        self._sessions = core.sessions
+        self._logins = core.logins
         self._catch_up = messaging.catch_up
         self._sweep = core.network.sweep
         self._silent_seconds = settings_of(core.config, ProtobufSettings).protobuf_silent_seconds

@@ -16,12 +16,12 @@ from imserver.plugin.services import Core
 
 def _build(core: Core) -> FeatureParts:
     hooks = PusherHooks(webhooks_of(core))
-    apps = PusherApps(core.identity.tenants, hooks, core.channels.channels.options.set_names)
-    core.identity.logins.add_entrance(entrance)
+    apps = PusherApps(core.tenants, hooks, core.channels)
+    core.logins.add_entrance(entrance)
     service = PusherService(core, apps, hooks)
-    core.cluster.queries.add("app_connections", str, partial(api.count_connections, core.sessions))
+    core.queries.add("app_connections", str, partial(api.count_connections, core))
     return FeatureParts(
-        (api.PusherApi(apps, service, core.channels, core.sessions, core.cluster),),
+        (api.PusherApi(apps, service, core),),
         service.rows(),
         {NAME: service.opened},
         configure=apps.secrets.configure,

@@ -29,7 +29,7 @@ from imserver.plugin.errors import HttpProblem, Problems
 from imserver.plugin.http import PROBLEM, ApiProblem, Call, HttpRequest, HttpResponse, Route
 from imserver.plugin.identity import Needs
 from imserver.plugin.runtime import is_long_turn, serve_others
-from imserver.plugin.services import ChannelRefused, ChannelServices, ClusterServices, SessionServices
+from imserver.plugin.services import ChannelRefused, Core
 from imserver.plugin.wire import Limit
 
 MAX_CHANNELS: Final = 100
@@ -43,10 +43,10 @@ _MISSING: Final = re.compile("Object missing required field `([^`]*)`")
 """What msgspec says of a field that is missing."""
 
 
-def count_connections(sessions: SessionServices, app: str) -> int:
+def count_connections(core: Core, app: str) -> int:
     """The connections of an app on this node, in every dialect. May switch."""
     count = 0
-    for each in tuple(sessions.hub.connections()):
+    for each in tuple(core.hub.connections()):
         count += each.app == app
         if is_long_turn():
             serve_others()
@@ -58,9 +58,7 @@ class PusherApi(Struct, frozen=True):
 
     apps: PusherApps
     service: PusherService
-    channels: ChannelServices
-    sessions: SessionServices
-    cluster: ClusterServices
+    core: Core
 
 
 def _refuse(problem: HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
@@ -170,7 +168,7 @@ def _check(api: PusherApi, pusher: PusherApp, event: _Event, channels: list[str]
         if not 0 < len(channel.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES:
             raise ApiProblem.invalid(f"Invalid channel name: it has 1 to {Limit.CHANNEL_BYTES} bytes")
         # The ids of users have any characters.
-        is_own = channel.startswith(USER_CHANNEL) or api.channels.channels.options.is_reserved(channel)
+        is_own = channel.startswith(USER_CHANNEL) or api.core.channels.options.is_reserved(channel)
         if not is_own and (channel.startswith("#") or not _CHANNEL.fullmatch(channel)):
             raise ApiProblem.invalid(f"Invalid channel name: '{channel}'")
 
@@ -196,7 +194,7 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
             "please supply filter_by_prefix begining with presence-"
         )
     rows: dict[str, Any] = {}
-    channels, after, more = api.channels.channels, "", True
+    channels, after, more = api.core.channels, "", True
     is_reserved = channels.options.is_reserved
     while more:
         page = channels.members.channels(call.app, after, _PAGE)
@@ -233,9 +231,9 @@ def connections(api: PusherApi, call: Call) -> HttpResponse:
 
     Nodes that do not answer count as none.
     """
-    others = api.cluster.others
+    others = api.core.others
     there = () if others is None else others.answers("app_connections", call.app, int)
-    return _answer({"connections": count_connections(api.sessions, call.app) + sum(there)})
+    return _answer({"connections": count_connections(api.core, call.app) + sum(there)})
 
 
 def up(_service: None, _call: Call) -> HttpResponse:
@@ -247,13 +245,13 @@ def terminate(api: PusherApi, call: Call) -> HttpResponse:
     """``POST /apps/{app_id}/users/{id}/terminate_connections``: end all sessions of a user."""
     request: _PusherRequest = call.input
     call.user, call.facts = request.segments[4], {}
-    api.sessions.sessions.close(call.app, [call.user])
+    api.core.sessions.close(call.app, [call.user])
     return _answer({})
 
 
 def _subscribers(api: PusherApi, app: str, channel: str) -> int:
     """The number of subscribers of a channel now, on all nodes. May switch."""
-    return api.channels.channels.members.page(app, channel, limit=0).total
+    return api.core.channels.members.page(app, channel, limit=0).total
 
 
 def _attributes(
@@ -273,7 +271,7 @@ def _attributes(
     if "cache" in wanted and channel.startswith(CACHED):
         event = service.cached(app, channel)
         if event is not None:
-            seconds = api.channels.channels.options.of(app, channel).history_seconds
+            seconds = api.core.channels.options.of(app, channel).history_seconds
             attributes["cache"] = {"data": data_of(event), "ttl": max(0, int(event.time + seconds - time()))}
     return attributes
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
 from json import dumps
 from time import gmtime, strftime, time
 from typing import Any, Final
@@ -25,6 +24,7 @@ from imserver.features.webhooks.requests import POST_SECONDS, Receiver, WebhookQ
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.plugin.identity import AppSecrets, BadSignature, Principal, Tenant, Tenants
 from imserver.plugin.runtime import Outgoing
+from imserver.plugin.services import Channels
 from imserver.plugin.settings import ChannelSettings
 
 WINDOW_SECONDS: Final = 600
@@ -129,11 +129,9 @@ class PusherApps:
     the names of their channels mean. Never switches.
     """
 
-    def __init__(
-        self, tenants: Tenants, hooks: PusherHooks, set_names: Callable[[str, PusherChannels | None], object]
-    ) -> None:
+    def __init__(self, tenants: Tenants, hooks: PusherHooks, channels: Channels) -> None:
         self._hooks = hooks
-        self._set_names = set_names
+        self._set_names = channels.options.set_names
         self.by_name: dict[str, PusherApp] = {}
         self.by_key: dict[str, PusherApp] = {}
         """The key is that of clients."""

@@ -125,12 +125,12 @@ class PusherService:
     """Serves clients of the pusher dialect. Owner of their presence data and the rate of client events."""
 
     def __init__(self, core: Core, apps: PusherApps, hooks: PusherHooks) -> None:
-        self._hub = core.sessions.hub
-        self._sessions = core.sessions.sessions
-        self._channels = core.channels.channels
-        self._connections = core.sessions.connections
-        self._logins = core.identity.logins
-        self._consent = core.channels.consent
+        self._hub = core.hub
+        self._sessions = core.sessions
+        self._channels = core.channels
+        self._connections = core.connections
+        self._logins = core.logins
+        self._consent = core.consent
         self._apps = apps
         self._hooks = hooks
         self._client_events = Buckets(CLIENT_EVENTS)

@@ -169,13 +169,13 @@ class EventStreams:
     """
 
     def __init__(self, core: Core, messenger: MessageServices | None) -> None:
-        self._sessions = core.sessions.sessions
-        self._connections = core.sessions.connections
-        self._channels = core.channels.channels
-        self._logins = core.identity.logins
-        self._keys = core.identity.keys
-        self._tenants = core.identity.tenants
-        self._authority = core.identity.authority
+        self._sessions = core.sessions
+        self._connections = core.connections
+        self._channels = core.channels
+        self._logins = core.logins
+        self._keys = core.keys
+        self._tenants = core.tenants
+        self._authority = core.authority
         self._log = core.node.request_log
         self._starts = None if messenger is None else messenger.stream_starts
         self._encoding_of = cache(lambda app: StreamEncoding(SseDialect(app)))

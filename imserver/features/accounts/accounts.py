@@ -56,7 +56,7 @@ from imserver.plugin.errors import HttpProblem, ImserverError, Problems, Service
 from imserver.plugin.identity import Buckets, TooManyRequests, by_address
 from imserver.plugin.messages import is_name
 from imserver.plugin.runtime import network_of
-from imserver.plugin.services import SessionServices
+from imserver.plugin.services import Sessions
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import RecordEvent
 from imserver.plugin.wire import id_of
@@ -185,7 +185,7 @@ class Accounts:
         config: Config,
         tokens: AccountTokens,
         accounts: AccountStore,
-        sessions: SessionServices,
+        sessions: Sessions,
         is_demo: Callable[[], bool],
         buckets: MakeBuckets,
         erase: Erase,
@@ -198,7 +198,7 @@ class Accounts:
         self._refused = refused
         self._tokens = tokens
         self._accounts = accounts
-        self._sessions = sessions.sessions
+        self._sessions = sessions
         self.on_logout: list[Callable[[str, str, int | None], object]] = []
         """Called with app, user and the login that has ended (None: all). They may switch, and raise
         StorageUnavailable."""

@@ -540,7 +540,7 @@ def devices(api: AccountParts, call: Call, _request: Acting) -> DevicesAnswer:
     Each login with a password is listed until its token expires. Tokens issued by GoChat are not listed.
     """
     devices = api.accounts.devices(call.app, call.user)
-    sessions = api.people.sessions.presence.sessions(call.app, [call.user]).sessions[0] if devices else []
+    sessions = api.people.presence.sessions(call.app, [call.user]).sessions[0] if devices else []
     rows = [
         view(
             DeviceShown,

@@ -26,7 +26,7 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
 from imserver.plugin.identity import by_address
 from imserver.plugin.runtime import until_beat
-from imserver.plugin.services import SessionServices
+from imserver.plugin.services import Presence
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Statements
 from imserver.plugin.wire import Connection, id_of
@@ -83,12 +83,11 @@ class Cards(Struct, dict=True, eq=False):
     accounts: Accounts
     rows: AccountStore
     relations: AccountRelations
-    sessions: SessionServices
+    presence: Presence
     buckets: MakeBuckets
 
     def __post_init__(self) -> None:
         settings, seconds = settings_of(self.config, AccountSettings), self.config.accounts.rate_seconds
-        self._presence = self.sessions.presence
         self._by_account = self.buckets(FINDS, settings.finds_per_account, seconds)
         self._searches = self.buckets(SEARCHES, settings.searches_per_account, seconds)
         self.addresses = self.buckets(FINDS_OF_ADDRESS, settings.finds_per_address, seconds)
@@ -182,7 +181,7 @@ class Cards(Struct, dict=True, eq=False):
             if account.user in own or (account.user in known and account.show_presence)
         ]
         now = time()
-        online = dict(zip(visible, self._presence.are_online(app, visible), strict=True))
+        online = dict(zip(visible, self.presence.are_online(app, visible), strict=True))
         return [
             Card(
                 account,

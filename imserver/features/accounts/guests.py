@@ -21,7 +21,7 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import by_address
 from imserver.plugin.runtime import serve_others
-from imserver.plugin.services import SessionServices
+from imserver.plugin.services import Presence
 from imserver.plugin.settings import Config, settings_of
 
 log: Final = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _LOGIN_SECONDS: Final = 366 * 86400
 class Guests(Struct, dict=True, eq=False):
     """Makes accounts of guests, makes members of them, and deletes those that nobody uses.
 
-    A guest who was not connected for ``accounts.guest_days`` is deleted; ``sessions`` tell who is connected.
+    A guest who was not connected for ``accounts.guest_days`` is deleted; ``presence`` tells who is connected.
     ``deleted`` is called with each of them.
     Every node looks by itself; deleting twice does no harm. Every method may switch and raise
     StorageUnavailable.
@@ -42,13 +42,12 @@ class Guests(Struct, dict=True, eq=False):
     config: Config
     accounts: Accounts
     rows: AccountStore
-    sessions: SessionServices
+    presence: Presence
     buckets: MakeBuckets
     deleted: Callable[[Account], object]
 
     def __post_init__(self) -> None:
         settings, seconds = settings_of(self.config, AccountSettings), self.config.accounts.rate_seconds
-        self._presence = self.sessions.presence
         self.unused_seconds = settings.guest_days * 86400
         """After so many a guest is deleted; 0: never."""
         self._by_address = self.buckets(GUESTS, settings.guests_per_address, seconds)
@@ -102,7 +101,7 @@ class Guests(Struct, dict=True, eq=False):
         deleted = 0
         for guests in self.rows.unused_guests(int(now - self.unused_seconds)):
             for guest in guests:
-                online = self._presence.online(guest.app, [guest.user])
+                online = self.presence.online(guest.app, [guest.user])
                 if not (online.users[0] or online.missing):
                     try:
                         self.accounts.remove(guest.app, guest.user, keeps_messages=True)

@@ -29,7 +29,7 @@ from imserver.plugin import FeatureParts
 from imserver.plugin.identity import Act, Principal
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.runtime import every
-from imserver.plugin.services import Core, Foundation
+from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Erasure, Store
 from imserver.plugin.wire import id_of
@@ -61,9 +61,9 @@ def chat_page_of(core: Core) -> str:
     return f"{core.config.address}/home/messages" if "pages" in core.features else ""
 
 
-def answers(base: Foundation) -> tuple[object, ...]:
+def answers(base: Core) -> tuple[object, ...]:
     """Build what answers the core who holds a token, and whom a user may reach and see."""
-    store = base.storage.store
+    store = base.store
     rows = AccountStore(store)
     tokens = AccountTokens(base, rows)
     relations = AccountRelations(
@@ -85,35 +85,35 @@ def erasing(_config: Config, store: Store) -> Iterator[Erasure]:
 
 def build(core: Core) -> FeatureParts:
     """Build the rest, and join it to the core."""
-    config, rows = core.config, AccountStore(core.storage.store)
+    config, rows = core.config, AccountStore(core.store)
     tokens, relations = core.service(AccountTokens), core.service(AccountRelations)
-    buckets = partial(core.node.buckets.make, shared=core.cluster.attempt)
+    buckets = partial(core.buckets.make, shared=core.attempt)
     issuer = urlsplit(config.app.http_url).hostname or "imserver"
-    factors = Factors(FactorStore(core.storage.store), buckets, issuer)
+    factors = Factors(FactorStore(core.store), buckets, issuer)
     accounts = Accounts(
         config=config,
         tokens=tokens,
         accounts=rows,
         sessions=core.sessions,
-        is_demo=lambda: core.identity.keys.demo,
+        is_demo=lambda: core.keys.demo,
         buckets=buckets,
         erase=core.erase_user,
-        recorder=core.identity.observer.recorder,
-        refused=core.identity.logins.refused,
+        recorder=core.observer.recorder,
+        refused=core.logins.refused,
         factors=factors,
     )
     friends = Friends(
         rows, settings_of(config, AccountSettings).friends, core.service(MessageServices).signals.send
     )
-    people = People(PeopleStore(core.storage.store), rows, accounts, core.sessions)
-    cards = Cards(config, accounts, rows, relations, core.sessions, buckets)
+    people = People(PeopleStore(core.store), rows, accounts, core.sessions, core.presence)
+    cards = Cards(config, accounts, rows, relations, core.presence, buckets)
 
     def guest_deleted(guest: Account) -> None:
         by = Principal("node", key=core.node_name)
         act = Act("accounts.delete", by, guest.app, guest.user, facts={"reason": "unused"}, gone=True)
-        core.identity.observer.acted(act)
+        core.observer.acted(act)
 
-    guests = Guests(config, accounts, rows, core.sessions, buckets, guest_deleted)
+    guests = Guests(config, accounts, rows, core.presence, buckets, guest_deleted)
     smtp, server = settings_of(config, SmtpSettings), config.address
     mails = LinkMails(smtp, config.accounts.rate_seconds, buckets)
     resets = Resets(accounts, rows, mails, mails.buckets(RESET_MAILS), lambda: chat_page_of(core))

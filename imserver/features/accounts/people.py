@@ -20,7 +20,7 @@ from imserver.features.accounts.identifiers import SEPARATORS, candidates
 from imserver.features.accounts.rows import IS_NO_GUEST, AccountStore, accounts_where, reported
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import Needs, Principal
-from imserver.plugin.services import SessionServices
+from imserver.plugin.services import Presence, Sessions
 from imserver.plugin.storage import PooledStatements, RecordEvent, Statements, Store
 from imserver.plugin.wire import id_of
 
@@ -212,7 +212,8 @@ class People(Struct, frozen=True):
     rows: PeopleStore
     all_rows: AccountStore
     accounts: Accounts
-    sessions: SessionServices
+    sessions: Sessions
+    presence: Presence
 
     def find(
         self, by: Principal, text: str, apps: Sequence[str], limit: int
@@ -275,7 +276,7 @@ class People(Struct, frozen=True):
         change = self._store_lock(by, app, user, int(time()) + seconds if seconds else FOR_GOOD, reason)
         left, end = self._bans(app), change.bans_end(now := time()) - now
         users = [each for each in change.users if left.get(each, 0) <= end]
-        closed = self.sessions.sessions.close(app, users, None, seconds or CENTURY, reason)
+        closed = self.sessions.close(app, users, None, seconds or CENTURY, reason)
         return change.account, list(closed.missing)
 
     def unlock(self, by: Principal, app: str, user: str) -> tuple[Account, list[str]]:
@@ -284,7 +285,7 @@ class People(Struct, frozen=True):
         change = self._store_lock(by, app, user, 0, "")
         left, end = self._bans(app), change.bans_end(now := time()) - now
         users = [each for each in change.users if 0 < left.get(each, 0) <= end]
-        return change.account, list(self.sessions.sessions.unban(app, users)) if users else []
+        return change.account, list(self.sessions.unban(app, users)) if users else []
 
     def locked(self, app: str, user: str) -> tuple[int, str] | None:
         """Until when an account is locked, in Unix seconds (0: not by itself), and why. None: it is not, or
@@ -296,7 +297,7 @@ class People(Struct, frozen=True):
 
     def _bans(self, app: str) -> dict[str, float]:
         """User → seconds until the ban of the user ends."""
-        return {user: ban.seconds for user, ban in self.sessions.sessions.bans(app).items()}
+        return {user: ban.seconds for user, ban in self.sessions.bans(app).items()}
 
     def _store_lock(self, by: Principal, app: str, user: str, until: int, reason: str) -> LockChange:
         def may(account: Account) -> bool:

@@ -33,7 +33,7 @@ from imserver.features.accounts.declared import (
 )
 from imserver.features.accounts.rows import AccountStore
 from imserver.plugin.identity import GOCHAT, AccountLookup, BadToken, TokenExpired, token_end
-from imserver.plugin.services import Foundation
+from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.wire import Limit, id_of
 
@@ -145,11 +145,11 @@ class AccountTokens(AccountLookup):
     in demo mode.
     """
 
-    def __init__(self, base: Foundation, accounts: AccountStore) -> None:
+    def __init__(self, base: Core, accounts: AccountStore) -> None:
         self._accounts = accounts
         self._rates, limits = base.sender_rates, settings_of(base.config, SenderLimits)
-        self.bot_messages = base.node.buckets.make(BOT_MESSAGES, limits.bot_rate)
-        self._guest_messages = base.node.buckets.make(GUEST_MESSAGES, limits.guest_rate)
+        self.bot_messages = base.buckets.make(BOT_MESSAGES, limits.bot_rate)
+        self._guest_messages = base.buckets.make(GUEST_MESSAGES, limits.guest_rate)
         self._tenants = base.tenants
         self._keys = base.keys
         self._settings = base.config.jwt

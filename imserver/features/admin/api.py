@@ -91,7 +91,7 @@ class AdminApi(Struct, frozen=True):
 
 routes = Resource(
     "admin",
-    lambda core, api: AdminApi(core.service(AdminParts), core.identity.tenants, core, api),
+    lambda core, api: AdminApi(core.service(AdminParts), core.tenants, core, api),
     hot=False,
     chapter=(
         "What those who answer for a server see and do: search, connections, nodes. Use an "

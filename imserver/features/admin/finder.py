@@ -55,17 +55,17 @@ class LiveConnections:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        core.cluster.queries.add("admin.connection", str, self._find_here)
+        core.queries.add("admin.connection", str, self._find_here)
 
     def find(self, connection_id: str) -> LiveConnection | None:
         """The connection with this id; None: there is none, or its node does not answer."""
-        answer: LiveConnection | None = self._core.sessions.connections.query(
+        answer: LiveConnection | None = self._core.connections.query(
             connection_id, "admin.connection", connection_id, LiveConnection | None
         )
         return answer
 
     def _find_here(self, connection_id: str) -> LiveConnection | None:
-        table = self._core.sessions.table
+        table = self._core.connection_table
         address = table.ids.read(connection_id)
         connection = None if address is None else table.at(address.number)
         if connection is None or connection.app is None:
@@ -80,17 +80,16 @@ class LiveConnections:
 
     def page(self, app: str, after: str | None, limit: int) -> ConnectionPage:
         """The sessions of at most ``limit`` users of an app, behind one."""
-        page = self._core.sessions.presence.page(app, after, limit + 1)
+        page = self._core.presence.page(app, after, limit + 1)
         users = sorted(page.users)
         connections, missing = self._sessions(app, users[:limit])
         missing = list(dict.fromkeys([*page.missing, *missing]))
         return ConnectionPage(page.total, users, connections, missing)
 
     def _sessions(self, app: str, users: list[str]) -> tuple[list[ListedConnection], list[str]]:
-        services = self._core.sessions
-        found = services.presence.sessions(app, users)
+        found = self._core.presence.sessions(app, users)
         ids = [session.connection for sessions in found.sessions for session in sessions][:MOST_SESSIONS]
-        infos = services.connections.about(app, ids)
+        infos = self._core.connections.about(app, ids)
         listed = [view(ListedConnection, each, channels=len(each.channels)) for each in infos if each]
         return listed, list(found.missing)
 
@@ -162,10 +161,10 @@ class Finder:
     def _apps(self, by: Principal, text: str, apps: Sequence[str], _limit: int) -> Iterator[_Hit]:
         if not by.may(Needs.OPERATE):
             return
-        resolve = self._core.identity.tenants.resolve
+        resolve = self._core.tenants.resolve
         names = [
             name
-            for name in self._core.identity.tenants.names()
+            for name in self._core.tenants.names()
             if text.lower() in name.lower() and resolve(name) in apps
         ]
         for name in sorted(names, key=lambda name: (name != text, name)):
@@ -174,11 +173,11 @@ class Finder:
 
     def _users(self, by: Principal, text: str, apps: Sequence[str], _limit: int) -> Iterator[_Hit]:
         """Users who are online, or banned."""
-        online = [app for app in apps if self._core.sessions.hub.is_online(app, text)]
-        others = self._core.cluster.others
+        online = [app for app in apps if self._core.hub.is_online(app, text)]
+        others = self._core.others
         if others is not None and (found := others.registry.find_in_apps(apps, text)) is not None:
             online += [app for app, refs in zip(apps, found, strict=True) if refs]
-        sessions = self._core.sessions.sessions
+        sessions = self._core.sessions
         for app in dict.fromkeys(online):
             yield text, app, text, "online"
         for app in apps:
@@ -196,7 +195,7 @@ class Finder:
         """Channels with subscribers whose name begins with the text."""
         if not by.may(Needs.OPERATE):
             return
-        members = self._core.channels.channels.members
+        members = self._core.channels.members
         before = text[:-1] + (chr(ord(text[-1]) - 1) + "\U0010ffff" if ord(text[-1]) else "")
         for app in apps[:_MOST_APPS_OF_CHANNELS]:
             for each in members.channels(app, before, limit).channels:
@@ -207,8 +206,8 @@ class Finder:
         """Stored keys by id or note."""
         if not by.may(Needs.OWN):
             return
-        text, resolve = text.lower(), self._core.identity.tenants.resolve
-        for row in (*self._core.identity.keys.configured, *self._core.storage.store.keys()):
+        text, resolve = text.lower(), self._core.tenants.resolve
+        for row in (*self._core.keys.configured, *self._core.store.keys()):
             own = set(map(resolve, row.apps))
             is_reached = by.apps is None or (own and own <= by.apps)
             if is_reached and (row.id.lower().startswith(text) or text in row.note.lower()):

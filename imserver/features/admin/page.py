@@ -29,7 +29,7 @@ _TEXTS = ("admin_", "unit_")
 def create_page(core: Core, _api: Api) -> tuple[Blueprint]:
     """The blueprint of the page."""
     blueprint = Blueprint("admin", __name__)
-    blueprint.add_url_rule("/admin", "page", lambda: _page(core.identity.keys.demo), methods=["GET"])
+    blueprint.add_url_rule("/admin", "page", lambda: _page(core.keys.demo), methods=["GET"])
     return (blueprint,)
 
 

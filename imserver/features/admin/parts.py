@@ -79,15 +79,15 @@ class Nodes:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        core.cluster.queries.add("admin.facts", NoneType, lambda _: self._facts())
-        core.cluster.queries.add("admin.drain", Drain, self._drain_here)
+        core.queries.add("admin.facts", NoneType, lambda _: self._facts())
+        core.queries.add("admin.drain", Drain, self._drain_here)
 
     def all(self) -> list[NodeShown]:
         """Every live node, ordered by name."""
         core = self._core
         leases = core.overview.leases()
         own = next(iter(leases))
-        answers, _ = core.cluster.answers("admin.facts", None, NodeFacts)
+        answers, _ = core.ask_others("admin.facts", None, NodeFacts)
         facts: dict[str, NodeFacts] = {own: self._facts(), **answers}
         nodes = []
         for node, lease in sorted(leases.items()):
@@ -116,9 +116,9 @@ class Nodes:
             return False
         if node == next(iter(leases)):
             return self._drain_here(Drain(drained))
-        if core.cluster.others is None:
+        if core.others is None:
             return False
-        answers, _ = core.cluster.others.query("admin.drain", Drain(drained), [leases[node]])
+        answers, _ = core.others.query("admin.drain", Drain(drained), [leases[node]])
         return node in answers
 
     def _drain_here(self, query: Drain) -> bool:

@@ -28,7 +28,7 @@ def metrics() -> tuple[Metric, ...]:
             "imserver_asks_total",
             "counter",
             "Questions asked over HTTP, and what happened to questions. refuse: an answer came too late",
-            lambda core: {event: core.storage.store.part(MessageLog).asks.counts[event] for event in events},
+            lambda core: {event: core.store.part(MessageLog).asks.counts[event] for event in events},
             label="event",
         ),
         Metric(

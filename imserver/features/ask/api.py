@@ -133,7 +133,7 @@ class AskApi(Struct, frozen=True):
     @property
     def log(self) -> MessageLog:
         """The log of all apps."""
-        return self.core.storage.store.part(MessageLog)
+        return self.core.store.part(MessageLog)
 
     def show(self, app: str, user: str, id: int) -> AskShown:
         """A question that the user may read. Switches. Raises ApiProblem."""
@@ -273,7 +273,7 @@ def get(
     """
     principal, headers = call.principal, call.request.headers
     asks_again = wait > 0 and call.credential != ""
-    proof = api.core.identity.authority.proof(principal, headers) if asks_again else ""
+    proof = api.core.authority.proof(principal, headers) if asks_again else ""
     entry = api.parts.waits.wait(call.app, call.user, id, seen, wait, principal.label)
     if proof and not api.core.still_holds(principal.app or call.app, principal.user, proof):
         raise ApiProblem(Problems.TOKEN_INVALID if principal.user else Problems.UNAUTHORIZED)

@@ -204,11 +204,11 @@ class AskParts(Struct, frozen=True):
 
 def build(core: Core) -> FeatureParts:
     """Build them."""
-    store = core.storage.store
+    store = core.store
     watch = core.service(MessageServices).messaging.follower.watch
     waits = Waits(store, watch, lambda: core.node.draining)
-    core.identity.tenants.report_to(waits.forget)
+    core.tenants.report_to(waits.forget)
     deadlines = Deadlines(store)
-    reminders = core.node.buckets.make(ASK_REMINDERS, 1, REMINDER_SECONDS, core.cluster.attempt)
+    reminders = core.buckets.make(ASK_REMINDERS, 1, REMINDER_SECONDS, core.attempt)
     parts = AskParts(waits, deadlines, reminders)
     return FeatureParts((parts,), run=(waits.run, deadlines.run))

@@ -28,7 +28,7 @@ class AuditAnswer(Struct):
 
 routes = Resource(
     "audit",
-    service=lambda core, _: core.storage.store,
+    service=lambda core, _: core.store,
     hot=False,
     chapter="Who has changed what, to whom, when and from where.",
 )

@@ -21,7 +21,7 @@ from imserver.plugin import FeatureParts
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import Act, Needs, Observer, Principal
 from imserver.plugin.runtime import every, retry_pause
-from imserver.plugin.services import Core, Foundation
+from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.storage import Store
 
@@ -158,15 +158,15 @@ class AuditLog(Observer):
             self._log_once(waiting)
 
 
-def answers(base: Foundation) -> tuple[object, ...]:
+def answers(base: Core) -> tuple[object, ...]:
     """Build what hears of acts."""
-    return (AuditLog(base.storage.store, settings_of(base.config, AuditSettings).days),)
+    return (AuditLog(base.store, settings_of(base.config, AuditSettings).days),)
 
 
 def build(core: Core) -> FeatureParts:
     """Join it to the core."""
     audit = core.service(AuditLog)
-    if not core.storage.store.has_database:
+    if not core.store.has_database:
         log.info("there is no database yet: acts are written to the log only, as imserver.audit")
     run = every(600.0, audit.expire, "old acts could not be removed")
     return FeatureParts(run=(run,), stop=audit.stop)

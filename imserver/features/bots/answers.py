@@ -27,15 +27,14 @@ class StreamedAnswers:
     """Lets bots stream answers. Every method may switch and raise StorageUnavailable."""
 
     def __init__(self, core: Core, bots: BotStore, accounts: Accounts) -> None:
-        identity = core.identity
         self._texts = core.service(MessageServices).streams
-        self._store = core.storage.store
+        self._store = core.store
         self._bots = bots
-        self._logins = identity.logins
+        self._logins = core.logins
         self._accounts = accounts
-        self._relations = identity.relations
-        self._mutes, self._rates = identity.mutes, identity.sender_rates
-        self._reviews = identity.reviews
+        self._relations = core.relations
+        self._mutes, self._rates = core.mutes, core.sender_rates
+        self._reviews = core.reviews
         self._pieces = Buckets(BOT_PIECES, PIECES_PER_SECOND)
         self._owners: dict[tuple[str, str], str] = {}
         """App and bot → who pays for its streams: its owner, without one the bot itself."""

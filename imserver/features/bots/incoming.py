@@ -145,7 +145,7 @@ class HookApi(Struct, frozen=True):
 
 def _api(core: Core, api: Api) -> HookApi:
     people = accounts_of(core)
-    return HookApi(bots_of(core).incoming, core.identity.tenants, people.tokens, MessageApi.of(core, api))
+    return HookApi(bots_of(core).incoming, core.tenants, people.tokens, MessageApi.of(core, api))
 
 
 def _read(api: HookApi, call: Call) -> None:

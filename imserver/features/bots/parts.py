@@ -37,7 +37,7 @@ def build(core: Core) -> FeatureParts:
     """Build them, and join them to the core."""
     people = accounts_of(core)
     webhooks = webhooks_of(core)
-    store, rows, hook_rows = core.storage.store, BotStore(core.storage.store), HookStore(core.storage.store)
+    store, rows, hook_rows = core.store, BotStore(core.store), HookStore(core.store)
     requests = PublicRequests(settings_of(core.config, BotSettings).allow_loopback)
     hooks = BotHooks(
         store=store,
@@ -46,7 +46,7 @@ def build(core: Core) -> FeatureParts:
         requests=requests,
         messaging=core.service(MessageServices).messaging,
         know_bot=people.tokens.know_bot,
-        is_banned=core.sessions.sessions.is_banned,
+        is_banned=core.sessions.is_banned,
         node=lambda: core.node_name,
         tally=webhooks.tally,
     )
@@ -55,14 +55,14 @@ def build(core: Core) -> FeatureParts:
         tokens=people.tokens,
         stored=rows,
         accounts=people.accounts,
-        close_sessions=core.sessions.sessions.close,
+        close_sessions=core.sessions.close,
         store=store,
         hooks=hook_rows,
         requests=requests,
         hook_changed=hooks.log.work.changed,
-        relations=core.identity.relations,
+        relations=core.relations,
     )
-    rate = core.node.buckets.make(HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.cluster.attempt)
+    rate = core.buckets.make(HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.attempt)
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
     answers = StreamedAnswers(core, rows, people.accounts)
     people.tokens.bots = rows.holder

@@ -30,7 +30,7 @@ class UserErasure:
     def __init__(self, core: Core) -> None:
         self._core = core
         self.prove = _proof_of(core)
-        self.may_act_on = core.identity.authority.may_act_on
+        self.may_act_on = core.authority.may_act_on
 
     def erase(self, app: str, user: str) -> None:
         """Erase a user of any kind. Switches. Raises Unavailable."""
@@ -40,14 +40,14 @@ class UserErasure:
     def look(self) -> None:
         """Go on with erasures that were interrupted, and note what other nodes have erased. Switches. Raises
         Unavailable."""
-        for app, user in self._core.storage.erasures.interrupted():
+        for app, user in self._core.user_erasures.interrupted():
             self._core.erase_user(app, user)
             log.info("an interrupted erasure in %s has ended", app)
         self._write_journal()
 
     def _write_journal(self) -> None:
         try:
-            self._core.storage.erasures.write_journal(self._core.node.data.path)
+            self._core.user_erasures.write_journal(self._core.node.folder)
         except OSError as error:
             log.error("the journal of erasures cannot be written: %s", error.strerror)
 

@@ -18,8 +18,8 @@ from imserver.plugin.storage import Erasure, Store
 
 def _build(core: Core) -> FeatureParts:
     per_day = settings_of(core.config, ExportSettings).per_day
-    buckets = core.node.buckets.make(EXPORTS, per_day, DAY_SECONDS, core.cluster.attempt)
-    exports = Exports(core.config, core.storage.store, buckets, core.node.version)
+    buckets = core.buckets.make(EXPORTS, per_day, DAY_SECONDS, core.attempt)
+    exports = Exports(core.config, core.store, buckets, core.node.version)
     return FeatureParts(
         (exports, exports.erasure),
         run=(

@@ -86,7 +86,7 @@ def start(
 
     It is made in the background. While one of the same user or app is under way, the answer shows that.
     """
-    settings, left_out = ({}, []) if user else core.identity.tenants.described(call.app)
+    settings, left_out = ({}, []) if user else core.tenants.described(call.app)
     return shown(core.service(Exports).start(Subject(call.app, user, settings, left_out)))
 
 

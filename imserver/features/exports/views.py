@@ -39,7 +39,7 @@ def _view(core: Core, api: Api, route: Route, own: bool) -> Callable[[], Respons
         try:
             call = api.call_of(endpoint, http_request)
             job = exports.show(call.app, call.input.id, call.user if own else None)
-            proof = core.identity.authority.proof(call.principal, http_request.headers)
+            proof = core.authority.proof(call.principal, http_request.headers)
             size, pieces = exports.open(job)
         except RequestRefused as refused:
             return to_response(refused.answer)

@@ -214,7 +214,7 @@ class GroupApi(Struct, frozen=True):
 
 routes = Resource(
     "groups",
-    service=lambda core, _: GroupApi(groups_of(core), core.identity.tenants),
+    service=lambda core, _: GroupApi(groups_of(core), core.tenants),
     base=GroupChange,
     chapter="Stored member lists with stored messages.",
     hot=False,

@@ -18,16 +18,15 @@ def groups_of(core: Core) -> Groups:
 
 def build(core: Core) -> FeatureParts:
     """Build them."""
-    limits, seconds = settings_of(core.config, GroupLimits), core.config.accounts.rate_seconds
-    creations = core.node.buckets.make(NEW_GROUPS, limits.groups_per_user, seconds, core.cluster.attempt)
+    config = core.config
+    limits, seconds = settings_of(config, GroupLimits), config.accounts.rate_seconds
+    creations = core.buckets.make(NEW_GROUPS, limits.groups_per_user, seconds, core.attempt)
 
-    searches = core.node.buckets.make(SEARCH_TIME, SEARCH_MILLISECONDS, 60.0)
+    searches = core.buckets.make(SEARCH_TIME, SEARCH_MILLISECONDS, 60.0)
 
     def accounts_among(app: str, users: Sequence[str], words: Sequence[str] = ()) -> set[str]:
-        return {account.user for account in core.identity.accounts.those_of(app, users, words)}
+        return {account.user for account in core.accounts.those_of(app, users, words)}
 
-    groups = Groups(
-        core.storage.store, limits.group_members, creations, searches, accounts_among, core.identity.relations
-    )
-    commands = GroupCommands(groups, core.identity.relations, core.identity.mutes.mute_of)
+    groups = Groups(core.store, limits.group_members, creations, searches, accounts_among, core.relations)
+    commands = GroupCommands(groups, core.relations, core.mutes.mute_of)
     return FeatureParts((groups,), commands.rows())

@@ -90,10 +90,10 @@ class Inbox(Struct, frozen=True):
 def build(core: Core) -> FeatureParts:
     """Build them."""
     inbox = Inbox(
-        core.storage.store,
-        ArrangementRows(core.storage.store),
+        core.store,
+        ArrangementRows(core.store),
         core.service(MessageServices).signals.send,
         settings_of(core.config, InboxSettings),
-        core.node.buckets.make(INBOX_CHANGES, CHANGES, CHANGE_SECONDS),
+        core.buckets.make(INBOX_CHANGES, CHANGES, CHANGE_SECONDS),
     )
     return FeatureParts((inbox,), inbox.rows())

@@ -121,13 +121,13 @@ class Invitations:
     def __init__(self, core: Core) -> None:
         people = accounts_of(core)
         self._most = settings_of(core.config, InvitationLimits).invitations
-        self._store = core.storage.store
+        self._store = core.store
         self._rows = InvitationStore(self._store)
         self._accounts = people.accounts
         self._friends = people.friends
         self._guests = people.guests
         self._addresses = people.cards.addresses
-        self._relations = core.identity.relations
+        self._relations = core.relations
         self._groups = groups_of(core)
         self._messaging = core.service(MessageServices).messaging
         self._groups.invite_strangers = self.send

@@ -19,9 +19,9 @@ from imserver.plugin.settings import settings_of
 def build(core: Core) -> FeatureParts:
     """Build the parts on one node."""
     days = settings_of(core.config, KeyUsageSettings).usage_days
-    uses = core.identity.keys.uses
+    uses = core.keys.uses
     uses.wanted = True
-    usage = KeyUsage(core.storage.store, core.identity.tenants, uses.take, core.sessions.ids.birth, days)
+    usage = KeyUsage(core.store, core.tenants, uses.take, core.connection_ids.birth, days)
     return FeatureParts((usage,), run=(usage.run,), stop=usage.store)
 
 

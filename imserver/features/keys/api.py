@@ -110,10 +110,10 @@ class KeysApi(Struct, frozen=True):
     def all(self) -> Iterable[KeyRow]:
         """The keys of the settings, then those of the database. May switch. Raises StorageUnavailable."""
         usage = self.core.service(KeyUsage)
-        for row in self.core.identity.keys.configured:
+        for row in self.core.keys.configured:
             last = usage.last_use(row.id)
             yield replace(row, used=last.time, used_from=last.address)
-        yield from self.core.storage.store.keys()
+        yield from self.core.store.keys()
 
     def sees(self, principal: Principal, row: KeyRow) -> bool:
         """Whether a principal may see and end a key: it reaches all apps, or all that the key reaches."""
@@ -121,7 +121,7 @@ class KeysApi(Struct, frozen=True):
 
     def apps_of(self, row: KeyRow) -> frozenset[str]:
         """The apps of a key, without aliases; empty: all."""
-        return frozenset(map(self.core.identity.tenants.resolve, row.apps))
+        return frozenset(map(self.core.tenants.resolve, row.apps))
 
     def find(self, principal: Principal, id: str) -> KeyRow:
         """The key with this id. Raises ApiProblem if the principal may not see it."""
@@ -225,7 +225,7 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
     or banned, the keys that it made are refused. They end when it loses its role or is deleted. In demo mode
     the first key ends demo mode.
     """
-    principal, tenants = call.principal, api.core.identity.tenants
+    principal, tenants = call.principal, api.core.tenants
     for name in request.apps:
         if principal.apps is None and tenants.find(name) is None:
             raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app `{name}`")
@@ -234,7 +234,7 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
         raise ApiProblem(Problems.FORBIDDEN, "`apps`: name apps that you reach; your key is for them only")
     expires = api.end_of(principal, request.expires_seconds)
     row, secret = KeyRow.make(tuple(dict.fromkeys(request.scopes)), apps, request.note, expires)
-    stored = api.core.storage.store.add_key(replace(row, maker=api.maker_of(principal)), principal.key)
+    stored = api.core.store.add_key(replace(row, maker=api.maker_of(principal)), principal.key)
     if stored is None:
         raise ApiProblem(Problems.FORBIDDEN, "You may make no keys any more")
     _name_act(call, stored)
@@ -251,7 +251,7 @@ def revoke(api: KeysApi, call: Call, id: KeyId) -> KeyShown:
     undone. A key that was revoked before stays as it is.
     """
     row = api.changeable(call.principal, id)
-    api.core.storage.store.revoke_key(row.id)
+    api.core.store.revoke_key(row.id)
     _name_act(call, row)
     return _shown(api.find(call.principal, row.id))
 
@@ -279,7 +279,7 @@ def rotate(
     row = api.changeable(call.principal, id)
     new, secret = KeyRow.make(expires=api.end_of(call.principal, expires_seconds))
     new = replace(new, maker=api.maker_of(call.principal))
-    stored = api.core.storage.store.rotate_key(row.id, new, grace_seconds, call.principal.key)
+    stored = api.core.store.rotate_key(row.id, new, grace_seconds, call.principal.key)
     if stored is None:
         raise ApiProblem.invalid("The key was revoked, or has expired")
     _name_act(call, row)
@@ -309,7 +309,7 @@ def usage(
         if not (minute.isdecimal() and number.isdecimal() and len(minute) < 12 and len(number) < 8):
             raise ApiProblem.invalid("`cursor`: expected `next` of the previous page")
         end, skip = int(minute), int(number)
-    rows = uses_of(api.core.storage.store, row.id, -(-since // MINUTE), end, skip, limit + 1)
+    rows = uses_of(api.core.store, row.id, -(-since // MINUTE), end, skip, limit + 1)
     first = [each.time for each in rows[:limit]]
 
     def continuation(last: KeyUse) -> str:

@@ -225,7 +225,7 @@ routes = Resource(
 
 def _require_enabled(parts: NotificationParts, app: str) -> None:
     """Refuse requests to an app without notifications. Raises ApiProblem."""
-    rules = rules_in(parts.core.identity.tenants, app)
+    rules = rules_in(parts.core.tenants, app)
     if rules is not None and not rules.enabled:
         raise ApiProblem(HTTP_NOTIFICATIONS_OFF)
 
@@ -432,7 +432,7 @@ def update_conversation_wish(
     `mentions`: messages that name the user or everybody. `mute_until` ends a mute by itself. All sessions of
     the user get the change.
     """
-    app, user, store = call.app, call.user, parts.core.storage.store
+    app, user, store = call.app, call.user, parts.core.store
     if not store.has_database or store.part(MessageLog).conversations.member(app, conversation, user) is None:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     rows = parts.rows

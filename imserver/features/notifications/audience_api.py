@@ -113,17 +113,17 @@ def add_audience(parts: NotificationParts, call: Call, request: AudienceAdd) -> 
     counts: quiet hours, previews, and devices that they have switched off. An app has at most 10 audiences
     that have not ended.
     """
-    rules = rules_in(parts.core.identity.tenants, call.app)
+    rules = rules_in(parts.core.tenants, call.app)
     if rules is not None and not rules.enabled:
         raise ApiProblem(HTTP_NOTIFICATIONS_OFF)
-    kind, target = _target(parts.core.storage.store, call.app, request)
+    kind, target = _target(parts.core.store, call.app, request)
     notify = request.notify
     if not (notify.title or notify.text or notify.silent):
         raise ApiProblem.invalid("`notify`: give a `title` or a `text`")
     data = NO_DATA if request.data is UNSET else request.data
     if len(bytes(data)) > DATA_BYTES:
         raise ApiProblem.invalid(f"`data`: more than {DATA_BYTES} bytes")
-    proof = parts.core.identity.authority.proof(call.principal, call.request.headers)
+    proof = parts.core.authority.proof(call.principal, call.request.headers)
     content = AudienceContent(notify, data, proof)
     name = request.key or token_hex(16)
     new = Audience(0, call.app, name, kind, target, content, created=int(time()))

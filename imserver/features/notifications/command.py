@@ -36,7 +36,7 @@ def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Iterato
         return
     settings = settings_of(config, NotificationSettings)
     requests = PublicRequests(settings.allow_loopback)
-    webpush = WebPush(requests, settings, key_for(config, VAPID), config.app.http_url)
+    webpush = WebPush(requests, settings, key_for(config, VAPID), config.address)
     for endpoint in endpoints:
         delivery = delivery_of_test(endpoint, time())
         label = f"notification to {delivery.host}" + (f" ({endpoint.device})" if endpoint.device else "")

@@ -69,18 +69,18 @@ def build(core: Core) -> FeatureParts:
     feeds = webhooks.feeds
     settings = settings_of(core.config, NotificationSettings)
     services = DeviceServices(core.push_services)
-    rows = NotificationRows(core.storage.store, services.host_of)
+    rows = NotificationRows(core.store, services.host_of)
     rows.added, rows.known = feeds.added, feeds.events.known
     lease = DeliveryLease()
     requests = PublicRequests(settings.allow_loopback, connections=settings.requests_per_host)
     key, *before = core.node.keys_for(VAPID)
-    webpush = WebPush(requests, settings, key, core.config.app.http_url, *before)
+    webpush = WebPush(requests, settings, key, core.config.address, *before)
     tokens = ActionTokens(core.node.keys_for("notification tokens"))
-    rules = partial(rules_in, core.identity.tenants)
-    recipients = Recipients(core.storage.store, core.identity.relations, core.sessions.sessions.is_banned)
+    rules = partial(rules_in, core.tenants)
+    recipients = Recipients(core.store, core.relations, core.sessions.is_banned)
 
     notifier = Notifier(
-        store=core.storage.store,
+        store=core.store,
         rows=rows,
         events=feeds.events,
         watch=core.service(MessageServices).messaging.follower.watch,
@@ -97,9 +97,9 @@ def build(core: Core) -> FeatureParts:
     pages = f"{server}/api/v1/notifications"
     mails = Mails(
         rows=rows,
-        store=core.storage.store,
+        store=core.store,
         accounts=accounts_of(core).rows,
-        tenants=core.identity.tenants,
+        tenants=core.tenants,
         smtp=settings_of(core.config, SmtpSettings),
         lease=lease,
         apps=lambda: notifier.apps,
@@ -109,7 +109,7 @@ def build(core: Core) -> FeatureParts:
         site=urlsplit(server).netloc,
         wants=feeds.wants,
         ask_once=accounts_of(core).confirmations.ask_once,
-        is_banned=core.sessions.sessions.is_banned,
+        is_banned=core.sessions.is_banned,
     )
     deliveries = Deliveries(
         rows=rows,
@@ -119,7 +119,7 @@ def build(core: Core) -> FeatureParts:
         lease=lease,
         wants=feeds.wants,
         requests_per_host=settings.requests_per_host,
-        recent=RecentDeliveries(core.cluster),
+        recent=RecentDeliveries(core),
     )
     notifier.on_lease += [deliveries.restart, mails.restart]
     core.service(MessageServices).receipts.on_read.append(notifier.read)
@@ -127,8 +127,8 @@ def build(core: Core) -> FeatureParts:
     pushes = PushNotifications(rows, deliveries.wake, rules)
     webhooks.on_absent.append(pushes.absent)
     audiences = Audiences(
-        store=core.storage.store,
-        rows=AudienceRows(core.storage.store),
+        store=core.store,
+        rows=AudienceRows(core.store),
         pushes=pushes,
         rules_of=rules,
         lease=lease,
@@ -151,7 +151,7 @@ def build(core: Core) -> FeatureParts:
         webpush.close()
         services.close()
 
-    buckets, attempt = core.node.buckets, core.cluster.attempt
+    buckets, attempt = core.buckets, core.attempt
     parts = NotificationParts(
         *(core, rows, notifier, webpush, services, tokens, pushes, audiences, deliveries, mails),
         subscriptions=buckets.make(SUBSCRIPTIONS, SUBSCRIPTION_REQUESTS, AN_HOUR, attempt),

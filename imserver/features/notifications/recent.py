@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from imserver.features.notifications.contract import Delivery
 from imserver.plugin.http import about
-from imserver.plugin.services import ClusterServices
+from imserver.plugin.services import Core
 
 MOST_RECENT: Final = 100
 """Notifications of one app that a node remembers."""
@@ -59,13 +59,13 @@ class ForgetRecentQuery(Struct, frozen=True, array_like=True):
 class RecentDeliveries:
     """Owner of those of this node. :meth:`of` and :meth:`forget` switch."""
 
-    def __init__(self, cluster: ClusterServices) -> None:
+    def __init__(self, core: Core) -> None:
         self._by_app: dict[str, deque[RecentDelivery]] = {}
         self._by_user: dict[tuple[str, str], deque[RecentDelivery]] = {}
         """(app, user) → their last deliveries; the user with the last one of all comes last."""
-        self._cluster = cluster
-        cluster.queries.add(QUERY, RecentQuery, self._here)
-        cluster.queries.add(FORGET, ForgetRecentQuery, self._forget_here)
+        self._ask = core.ask_others
+        core.queries.add(QUERY, RecentQuery, self._here)
+        core.queries.add(FORGET, ForgetRecentQuery, self._forget_here)
 
     def note(self, one: Delivery, outcome: str, problem: str = "") -> None:
         """Note what became of a delivery."""
@@ -83,7 +83,7 @@ class RecentDeliveries:
         """The last deliveries of all nodes, the newest first, and the nodes that did not answer. ``user``: of
         this user; ``""``: of all."""
         query = RecentQuery(app, user, limit)
-        answers, missing = self._cluster.answers(QUERY, query, list[RecentDelivery])
+        answers, missing = self._ask(QUERY, query, list[RecentDelivery])
         deliveries = [*self._here(query), *chain.from_iterable(answers.values())]
         return sorted(deliveries, key=lambda one: -one.time)[:limit], missing
 
@@ -95,7 +95,7 @@ class RecentDeliveries:
         """Forget those to a user, or of an app, on all nodes that answer."""
         query = ForgetRecentQuery(app, user)
         self._forget_here(query)
-        self._cluster.answers(FORGET, query, bool)
+        self._ask(FORGET, query, bool)
 
     def _forget_here(self, query: ForgetRecentQuery) -> bool:
         of_app = self._by_app.pop(query.app, ())

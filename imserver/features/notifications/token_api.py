@@ -126,7 +126,7 @@ class TokenApi(Struct, frozen=True):
 
         Raises ApiProblem.
         """
-        if self.parts.core.identity.tenants.find(app) is None:
+        if self.parts.core.tenants.find(app) is None:
             raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
         call.app, call.user = app, user
         call.act_as(Principal("session", apps=frozenset({app}), user=user))
@@ -186,7 +186,7 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     """
     token = api.parts.tokens.read(ActionToken, request.token)
     api.let_act(token.app, token.user, call)
-    if api.parts.core.sessions.sessions.is_banned(token.app, token.user):
+    if api.parts.core.sessions.is_banned(token.app, token.user):
         raise ApiProblem(Problems.BANNED)
     endpoint = api.parts.rows.endpoints_by_id([token.endpoint]).get(token.endpoint)
     if endpoint is None or (endpoint.app, endpoint.user) != (token.app, token.user):
@@ -257,7 +257,7 @@ def answer_question(api: TokenApi, call: Call) -> HttpResponse:
     """
     token, too_long = _of_question(api, call), ""
     if token is not None and api.question(token.app, token.user, token.message) is not None:
-        if api.parts.core.sessions.sessions.is_banned(token.app, token.user):
+        if api.parts.core.sessions.is_banned(token.app, token.user):
             raise ApiProblem(Problems.BANNED)
         form = call.form()
         value, text = form.get("value", ""), form.get("text", "").strip()

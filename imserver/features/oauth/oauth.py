@@ -206,13 +206,13 @@ class OAuth:
 
     def __init__(self, core: Core) -> None:
         self._base = core.config.address
-        self.root = core.config.app.root
+        self.root = core.config.root
         """The path below which a proxy serves this server."""
-        self._tenants = core.identity.tenants
+        self._tenants = core.tenants
         self._accounts, self._rows = accounts_of(core).accounts, accounts_of(core).rows
-        self._links = LinkStore(core.storage.store)
-        self._values = core.cluster.values
-        self._outgoing = core.network.outgoing
+        self._links = LinkStore(core.store)
+        self._values = core.temporary_values
+        self._outgoing = core.outgoing
         self._providers: dict[tuple[str, str], tuple[ProviderSettings, Provider]] = {}
         self._turns: dict[tuple[str, str], BoundedSemaphore] = {}
         self._problem = RateLimitedLog(log, "app %s: login with %s: %s")

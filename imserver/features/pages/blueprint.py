@@ -145,7 +145,7 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
     pages = Blueprint("pages", __name__, static_folder=None)
     seen = Seen(core)
     additions = additions_of(core)
-    look = Look(settings_of(core.config, ChatSettings), core.config.app.root)
+    look = Look(settings_of(core.config, ChatSettings), core.config.root)
     chat = _Chat(core, seen, additions, look)
     released = _Released(additions)
     gateway = Gateway(core, seen)
@@ -202,11 +202,11 @@ class _Chat:
         self._additions = additions
         self._look = look
         self._features = core.features
-        self._keys = core.identity.keys
-        self._tenants = core.identity.tenants
-        self._logins = core.identity.logins
-        self._page_tokens = core.identity.page_tokens
-        self._authority = core.identity.authority
+        self._keys = core.keys
+        self._tenants = core.tenants
+        self._logins = core.logins
+        self._page_tokens = core.page_tokens
+        self._authority = core.authority
         self._seen = seen
         apps = core.config.apps
         rooms = [name for name in apps if name.isdecimal()]

@@ -74,10 +74,10 @@ class Seen:
     """The addresses of this server in the current request. Stateless."""
 
     def __init__(self, core: Core) -> None:
-        self._trusts = core.network.proxies.trusts
+        self._trusts = core.proxies.trusts
         self._node = core.node
-        self._websocket = parse_configured(core.config.app.websocket_url)
-        self._http = parse_configured(core.config.app.http_url)
+        app = core.config.app
+        self._websocket, self._http = map(parse_configured, (app.websocket_url, app.http_url))
 
     def addresses(self) -> Addresses:
         """The addresses that a page needs."""

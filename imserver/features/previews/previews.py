@@ -105,9 +105,9 @@ class Previews:
 
     def __init__(self, core: Core, requests: PublicRequests) -> None:
         self._core = core
-        self.rows = PreviewRows(core.storage.store)
+        self.rows = PreviewRows(core.store)
         self._uploads: Uploads = core.service(Uploads)
-        make, shared = core.node.buckets.make, core.cluster.attempt
+        make, shared = core.buckets.make, core.attempt
         self._of_senders = make(LINKS_OF_SENDERS, SENDER_LINKS, RATE_SECONDS, shared)
         self._of_apps = make(LINKS_OF_APPS, APP_LINKS, RATE_SECONDS, shared)
         hosts = make(REQUESTS_TO_HOSTS, HOST_REQUESTS, RATE_SECONDS, shared)
@@ -139,7 +139,7 @@ class Previews:
 
     def is_on(self, app: str) -> bool:
         """Whether an app has previews."""
-        return is_on(self._core.identity.tenants.get(app))
+        return is_on(self._core.tenants.get(app))
 
     def wishes(self, app: str, user: str) -> PersonWishes:
         """What a user wants. Raises StorageUnavailable."""
@@ -175,7 +175,7 @@ class Previews:
         return answer
 
     def _readable(self, app: str, user: str, messages: Sequence[int]) -> list[Entry]:
-        entries = self._core.storage.store.part(MessageLog).entries
+        entries = self._core.store.part(MessageLog).entries
         return [entry for entry in entries.readable(app, user, messages) if entry.kind == "message"]
 
     def _links(self, app: str, entries: Sequence[Entry]) -> list[tuple[Entry, str]]:

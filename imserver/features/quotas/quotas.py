@@ -76,8 +76,8 @@ class Quotas:
     """Owner of the quotas of apps, and of where they stop. An app without quotas costs nothing."""
 
     def __init__(self, core: Core) -> None:
-        self.rows = UsageRows(core.storage.store)
-        self._pushes, self._messages = core.node.metrics.pushes, core.node.metrics.stored
+        self.rows = UsageRows(core.store)
+        self._pushes, self._messages = core.metrics.pushes, core.metrics.stored
         self._quotas: dict[str, QuotaSettings] = {}
         self._stored: dict[str, Used] = {}
         """App → the counts of this node that are in the database already; their day is no matter."""
@@ -174,7 +174,7 @@ def _today() -> int:
 
 def build(core: Core) -> FeatureParts:
     """Build the quotas of a node."""
-    quotas, tenants = Quotas(core), core.identity.tenants
+    quotas, tenants = Quotas(core), core.tenants
     tenants.report_to(quotas.deleted, quotas.changed)
 
     def configure(_config: Config) -> None:

@@ -15,7 +15,7 @@ from imserver.plugin import FeatureParts
 from imserver.plugin.http import about
 from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.runtime import network_of
-from imserver.plugin.services import ClusterServices, Core, Foundation
+from imserver.plugin.services import Core
 from imserver.plugin.storage import Erasure
 
 _LIST: Final = "refusals.list"
@@ -48,7 +48,7 @@ class PeopleHooks(Struct, frozen=True):
 
 
 class RatesQuery(Struct, frozen=True, array_like=True):
-    """The rates that refuse somebody, as ``core.node.buckets`` finds them; ``lift``: fill their buckets."""
+    """The rates that refuse somebody, as ``core.buckets`` finds them; ``lift``: fill their buckets."""
 
     app: str
     names: tuple[str | int, ...]
@@ -72,12 +72,12 @@ class Refusals:
     def __init__(self, core: Core, log: RefusalLog, people: PeopleHooks) -> None:
         self._log = log
         self._people = people
-        self._sessions = core.sessions.sessions
-        self._buckets = core.node.buckets
-        self.may_act_on = core.identity.authority.may_act_on
-        self._unlocked = core.identity.authority.unlocked
-        self._cluster: ClusterServices = core.cluster
-        queries = core.cluster.queries
+        self._sessions = core.sessions
+        self._buckets = core.buckets
+        self.may_act_on = core.authority.may_act_on
+        self._unlocked = core.authority.unlocked
+        self._ask = core.ask_others
+        queries = core.queries
         queries.add(_LIST, Wanted, log.select)
         queries.add(_RATES, RatesQuery, self._rates_here)
         queries.add(_FORGET, ForgetQuery, self._forget_here)
@@ -90,7 +90,7 @@ class Refusals:
 
     def select(self, wanted: Wanted) -> tuple[list[RefusalRow], list[str]]:
         """The refusals of all nodes, the latest first, and the nodes that are missing."""
-        lists, missing = self._cluster.answers(_LIST, wanted, list[RefusalRow])
+        lists, missing = self._ask(_LIST, wanted, list[RefusalRow])
         return merged([self._log.select(wanted), *lists.values()]), missing
 
     def find(
@@ -134,7 +134,7 @@ class Refusals:
         """Forget the refusals of a user who was deleted, on all nodes that answer."""
         query = ForgetQuery(app, (user,))
         self._forget_here(query)
-        self._cluster.answers(_FORGET, query, bool)
+        self._ask(_FORGET, query, bool)
 
     def _forget_here(self, query: ForgetQuery) -> bool:
         self._log.forget(query.app, query.names)
@@ -163,7 +163,7 @@ class Refusals:
         """The rates that refuse somebody, on all nodes. Each node fills the buckets that it has counted."""
         if not (query.names or query.networks):
             return [], []
-        lists, missing = self._cluster.answers(_RATES, query, list[Hold])
+        lists, missing = self._ask(_RATES, query, list[Hold])
         holds: dict[tuple[str, str], Hold] = {}
         for hold in chain(*lists.values(), self._rates_here(query, likely=True)):
             before = holds.get((hold.name, hold.who))
@@ -194,7 +194,7 @@ def _words(payer: Hashable) -> str:
     return ", ".join(str(part) for part in payer[1:])
 
 
-def answers(base: Foundation) -> tuple[object, ...]:
+def answers(base: Core) -> tuple[object, ...]:
     """Build what hears of refusals."""
     return (RefusalLog(lambda app: app != "" and base.tenants.get(app) is not None),)
 
@@ -203,7 +203,7 @@ def build(core: Core) -> FeatureParts:
     """Build the rest."""
     log = core.service(RefusalLog)
     refusals = Refusals(core, log, _people(core))
-    core.identity.tenants.report_to(log.forget)
+    core.tenants.report_to(log.forget)
     erasure = Erasure(frozenset(), refusals.forget, log.forget)
     return FeatureParts((refusals, erasure))
 

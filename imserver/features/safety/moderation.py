@@ -41,7 +41,7 @@ class Moderation(Struct, dict=True, eq=False):
     removals: Removals
 
     def __post_init__(self) -> None:
-        self._looks = self.core.node.buckets.make(MESSAGES_LOOKED_AT, LOOKS, LOOK_SECONDS)
+        self._looks = self.core.buckets.make(MESSAGES_LOOKED_AT, LOOKS, LOOK_SECONDS)
 
     # --- messages -------------------------------------------------------------------------------------------
 
@@ -50,8 +50,8 @@ class Moderation(Struct, dict=True, eq=False):
     ) -> Removal:
         """Remove messages for everybody. ``undecided``: until somebody decides; else it is final after a
         minute. Raises ServiceRefused if there are none."""
-        log = self.core.storage.store.part(MessageLog)
-        found = log.entries.find(app, list(messages)) if self.core.storage.store.has_database else []
+        log = self.core.store.part(MessageLog)
+        found = log.entries.find(app, list(messages)) if self.core.store.has_database else []
         found = [each for each in found if each.kind == "message" or log.removals.copy(app, each.id)]
         if not found:
             raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
@@ -69,10 +69,10 @@ class Moderation(Struct, dict=True, eq=False):
     def count(self, by: Principal, app: str, user: str, since: int, until: int) -> list[ConversationCount]:
         """How many messages a user has sent in this time, Unix milliseconds, to each conversation. Raises
         TooManyRequests."""
-        if not self.core.storage.store.has_database:
+        if not self.core.store.has_database:
             return []
         self._pay(by, app, since, until)
-        counts = self.core.storage.store.part(MessageLog).removals.count(app, user, since, until)
+        counts = self.core.store.part(MessageLog).removals.count(app, user, since, until)
         return [ConversationCount(*each) for each in counts.most_common()]
 
     def clear(self, by: Principal, app: str, user: str, since: int, until: int, reason: str) -> Removal:
@@ -104,7 +104,7 @@ class Moderation(Struct, dict=True, eq=False):
         self.check(by, app, user)
         until, *_ = [
             self.mutes.mute(app, each, seconds, reason)
-            for each in self.core.identity.authority.with_programs(app, [user])
+            for each in self.core.authority.with_programs(app, [user])
         ]
         self._notify(app, user, "mute", reason, until)
         self._record(by, app, user, "mute", reason, until=until)
@@ -113,7 +113,7 @@ class Moderation(Struct, dict=True, eq=False):
     def unmute(self, by: Principal, app: str, user: str) -> None:
         """Let a user send again."""
         self.check(by, app, user)
-        for each in self.core.identity.authority.with_programs(app, [user]):
+        for each in self.core.authority.with_programs(app, [user]):
             self.mutes.mute(app, each, 0, "")
         self._record(by, app, user, "unmute", "")
 
@@ -121,8 +121,8 @@ class Moderation(Struct, dict=True, eq=False):
         """End a user's sessions, and refuse logins for a time; 0 seconds: for good. Returns the number of
         sessions that ended."""
         self.check(by, app, user)
-        everybody = self.core.identity.authority.with_programs(app, [user])
-        closed = self.core.sessions.sessions.close(app, everybody, None, seconds or inf, reason).total
+        everybody = self.core.authority.with_programs(app, [user])
+        closed = self.core.sessions.close(app, everybody, None, seconds or inf, reason).total
         until = int(time() + seconds) if seconds else None
         self._record(by, app, user, "ban", reason, until=until)
         return closed
@@ -130,7 +130,7 @@ class Moderation(Struct, dict=True, eq=False):
     def unban(self, by: Principal, app: str, user: str) -> None:
         """Let a user log in again. A lock stays."""
         self.check(by, app, user)
-        self.core.sessions.sessions.unban(app, self.core.identity.authority.unlocked(app, [user]))
+        self.core.sessions.unban(app, self.core.authority.unlocked(app, [user]))
         self._record(by, app, user, "unban", "")
 
     def removed_from_group(self, by: Principal, app: str, user: str, group: int, reason: str) -> None:
@@ -140,11 +140,11 @@ class Moderation(Struct, dict=True, eq=False):
 
     def is_moderator(self, app: str, user: str) -> bool:
         """Whether a user has an account with a role that may moderate."""
-        return any(each.role for each in self.core.identity.accounts.those_of(app, [user]))
+        return any(each.role for each in self.core.accounts.those_of(app, [user]))
 
     def check(self, by: Principal, app: str, *users: str) -> None:
         """Raise ServiceRefused if whoever acts may not act on these users."""
-        if not self.core.identity.authority.may_act_on(by, app, users):
+        if not self.core.authority.may_act_on(by, app, users):
             raise ServiceRefused("the user's role is not below yours", Problems.ROLE_TOO_LOW)
 
     # --- parts ----------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ class Moderation(Struct, dict=True, eq=False):
         """Let who asks pay for the messages of a time, of whoever they are: each of them is looked at."""
         payer = app, by.label
         self._looks.require(payer)
-        self._looks.charge(payer, self.core.storage.store.part(MessageLog).removals.size(app, since, until))
+        self._looks.charge(payer, self.core.store.part(MessageLog).removals.size(app, since, until))
 
     def _notify(self, app: str, user: str, act: str, reason: str, until: int = 0) -> None:
         """Send a user a message of the server about what was done, with its reason. Without a reason only
@@ -177,7 +177,7 @@ class Moderation(Struct, dict=True, eq=False):
 
     def _record(self, by: Principal, app: str, user: str, act: str, reason: str, **facts: Any) -> None:
         """Store the event for the app's back end."""
-        record = self.core.identity.observer.recorder(app, "moderation")
+        record = self.core.observer.recorder(app, "moderation")
         if record is not None:
             body = {"user": user, "act": act, "by": by.label, "reason": reason, **facts}
-            self.core.storage.store.write(lambda sql: record(sql, app, user, body))
+            self.core.store.write(lambda sql: record(sql, app, user, body))

@@ -56,9 +56,9 @@ class Mutes:
     """Tells the core who is muted. It owns what this node knows."""
 
     def __init__(self, core: Core) -> None:
-        self.rows = MuteRows(core.storage.store)
-        self._users = core.identity.mutes
-        self._node_messages = core.cluster.node_messages
+        self.rows = MuteRows(core.store)
+        self._users = core.mutes
+        self._node_messages = core.node_messages
         self._known = 0
         """Changes before this Unix second are known."""
         if self._node_messages is not None:

@@ -37,7 +37,7 @@ class SafetyParts(Struct, frozen=True):
 
 def build(core: Core) -> FeatureParts:
     """Build them."""
-    mutes, removals = Mutes(core), Removals(core.storage.store)
+    mutes, removals = Mutes(core), Removals(core.store)
     reports = Reports(core, _owners_of(core))
     parts = SafetyParts(Moderation(core, mutes, removals), removals, reports, _remover(core))
     return FeatureParts(
@@ -60,7 +60,7 @@ def _owners_of(core: Core) -> Callable[[str], list[str]]:
         return lambda app: []
     from imserver.features.accounts.people import PeopleFilter, PeopleStore
 
-    store, every = PeopleStore(core.storage.store), (0, Limit.ID, _MOST_OWNERS, 0)
+    store, every = PeopleStore(core.store), (0, Limit.ID, _MOST_OWNERS, 0)
     return lambda app: [each.user for each in store.page(PeopleFilter(app, role="owner"), *every)]
 
 

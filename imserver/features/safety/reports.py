@@ -102,9 +102,10 @@ class Reports(Store.Rows):
     """
 
     def __init__(self, core: Core, owners_of: Callable[[str], Sequence[str]]) -> None:
-        super().__init__(core.storage.store)
-        self._identity = core.identity
-        self._rates = core.node.buckets.make(USER_REPORTS, REPORTS, REPORT_SECONDS, core.cluster.attempt)
+        super().__init__(core.store)
+        self._tenants = core.tenants
+        self._observer, self._accounts = core.observer, core.accounts
+        self._rates = core.buckets.make(USER_REPORTS, REPORTS, REPORT_SECONDS, core.attempt)
         self._owners_of = owners_of
         url = core.config.address
         self._page = f"{url}/admin" if url and "admin" in core.features else ""
@@ -113,7 +114,7 @@ class Reports(Store.Rows):
 
     def rules_of(self, app: str) -> SafetySettings:
         """The rules of an app."""
-        return rules_of(self._identity.tenants.get(app))
+        return rules_of(self._tenants.get(app))
 
     # --- users ----------------------------------------------------------------------------------------------
 
@@ -137,7 +138,7 @@ class Reports(Store.Rows):
         else:
             self._check_person(app, reporter, user)
         subject = f"message {report.message}" if report.message else f"user {user}"
-        record, now, new = self._identity.observer.recorder(app, "report"), int(time()), token_hex(8)
+        record, now, new = self._observer.recorder(app, "report"), int(time()), token_hex(8)
         recent: set[str] = set()
 
         def work(sql: PooledStatements) -> str | None:
@@ -211,9 +212,9 @@ class Reports(Store.Rows):
         return found[0]
 
     def _check_person(self, app: str, reporter: str, user: str) -> None:
-        tenant = self._identity.tenants.get(app)
+        tenant = self._tenants.get(app)
         needs_account = tenant is not None and tenant.wants_accounts(app)
-        if user == reporter or (needs_account and not self._identity.accounts.those_of(app, [user])):
+        if user == reporter or (needs_account and not self._accounts.those_of(app, [user])):
             raise ServiceRefused(problem=Problems.UNKNOWN_ACCOUNT)
 
     # --- moderators -----------------------------------------------------------------------------------------

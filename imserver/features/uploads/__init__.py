@@ -24,7 +24,7 @@ __all__ = ["FEATURE", "Offer", "Upload", "UploadSettings", "Uploads"]
 def _build(core: Core) -> FeatureParts:
     config = core.config
     settings = settings_of(config, UploadSettings)
-    uploads = Uploads(settings, config.server.data_dir, core.storage.store, core)
+    uploads = Uploads(settings, config.server.data_dir, core.store, core)
     core.node.show(uploads.counters)
     return FeatureParts((uploads, uploads.erasure), stop=uploads.close)
 

@@ -223,7 +223,7 @@ class Uploads:
         self, settings: UploadSettings, data_dir: str, store: Store, core: Core | None = None
     ) -> None:
         self.settings = settings
-        self._identity = None if core is None else core.identity
+        self._core = core
         self._store = store
         self.counters = UploadCounters()
         self._storage = UploadStorage(settings, data_dir)
@@ -233,7 +233,7 @@ class Uploads:
         self._leaving = Transfers(settings)
         self._awaited = 0
         """Bytes of all files that arrive."""
-        buckets = Buckets if core is None else core.node.buckets.make
+        buckets = Buckets if core is None else core.buckets.make
         self._bytes = buckets(UPLOADED_BYTES, settings.daily_address_bytes, _DAY_SECONDS)
         self._swept = float("-inf")
 
@@ -295,8 +295,8 @@ class Uploads:
             raise TransferRefused(problem=HTTP_KIND_REFUSED)
         if not 0 < len(offer.user.encode()) <= UPLOAD_USER_BYTES or "\0" in offer.user:
             raise TransferRefused(f"`user` has 1 to {UPLOAD_USER_BYTES} bytes", Problems.INVALID_REQUEST)
-        if offer.by_user and self._identity is not None:
-            mute = self._identity.mutes.mute_of(offer.app, offer.user)
+        if offer.by_user and self._core is not None:
+            mute = self._core.mutes.mute_of(offer.app, offer.user)
             if mute is not None:
                 raise TransferRefused(mute.text, Problems.MUTED)
 
@@ -414,10 +414,10 @@ class Uploads:
 
     def _review(self, row: Upload) -> None:
         """Ask the back end of the app about a file, if it wants that. Switches. Raises TransferRefused."""
-        if self._identity is None or row.app not in self._identity.reviews.apps:
+        if self._core is None or row.app not in self._core.reviews.apps:
             return
         facts = {"kind": "upload", "sender": row.user, "name": row.name, "type": row.type}
-        decision = self._identity.reviews.decide(row.app, {**facts, "bytes": row.bytes, "sha256": row.sha256})
+        decision = self._core.reviews.decide(row.app, {**facts, "bytes": row.bytes, "sha256": row.sha256})
         if decision.action == "reject":
             raise TransferRefused(decision.reason, Problems.REJECTED)
         if decision.action == "undecided":

@@ -18,7 +18,7 @@ from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import Holder
 from imserver.plugin.messages import Conversation, ConversationSummary, Entry, MessageLog
 from imserver.plugin.runtime import steady_time
-from imserver.plugin.services import SessionServices
+from imserver.plugin.services import Presence
 from imserver.plugin.storage import Store
 
 GATHER_SECONDS: Final = 0.1
@@ -45,7 +45,7 @@ class Absences(Struct, frozen=True):
     """
 
     feeds: Feeds
-    sessions: SessionServices
+    presence: Presence
     is_registry_up: Callable[[], bool]
     store: Store
     accounts_of: Callable[[str, Sequence[str]], Iterable[Holder]]
@@ -125,7 +125,7 @@ class Absences(Struct, frozen=True):
         users = list(dict.fromkeys(user for user, _ in found))
         if not users:
             return []
-        online = self.sessions.presence.are_online(app, users)
+        online = self.presence.are_online(app, users)
         offline = {user for user, here in zip(users, online, strict=True) if not here}
         due = int((steady_time() + feed.receiver.absent_seconds) * 1000)
         return [
@@ -140,7 +140,7 @@ class Absences(Struct, frozen=True):
         self, app: str, due: Sequence[Absence]
     ) -> tuple[list[tuple[Absence, NewEvent]], list[Absence]]:
         users = [each.user for each in due]
-        online = self.sessions.presence.online(app, users)
+        online = self.presence.online(app, users)
         if online.missing:  # tried again: nobody is reported who may be online
             raise StorageUnavailable(f"nodes do not answer: {', '.join(online.missing)}")
         bots = {account.user for account in self.accounts_of(app, users) if account.bot}

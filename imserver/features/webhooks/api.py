@@ -111,7 +111,7 @@ class EventApi(Struct, frozen=True):
         feeds = self.webhooks.feeds.feeds
         named = [app for app in apps if app in feeds]
         receivers = {app: feeds[app].receiver for app in named}
-        answers, missing = self.core.cluster.answers(QUERY, named, list[NodePart])
+        answers, missing = self.core.ask_others(QUERY, named, list[NodePart])
         parts: list[list[NodePart]] = [self.webhooks.parts_of(named), *answers.values()]
         counts = self._counts(named)
         states = []
@@ -150,7 +150,7 @@ class EventApi(Struct, frozen=True):
             counts: dict[str, dict[int, int]] = {app: dict(sql.query(statement, (app,))) for app in apps}
             return {app: (of_app.get(0, 0), of_app.get(1, 0)) for app, of_app in counts.items()}
 
-        return self.core.storage.store.read_or({}, work)
+        return self.core.store.read_or({}, work)
 
 
 routes = Resource("events", lambda core, _: EventApi(webhooks_of(core), core), hot=False)
@@ -203,7 +203,7 @@ def dead(api: EventApi, call: Call, app: App, cursor: PageCursor = "", limit: Pa
     behind = read_cursor(cursor)
     number = 0 if behind is None else _number("cursor", behind)
     shown_of = _head_of if call.principal.staff else msgspec.Raw
-    retries = dead_events.list_retries(api.core.storage.store, call.app, True, number, limit + 1)
+    retries = dead_events.list_retries(api.core.store, call.app, True, number, limit + 1)
     rows, following = page_and_cursor(
         retries, limit, lambda row: str(row.number), size_of=lambda row: len(row.body)
     )
@@ -221,7 +221,7 @@ def replay(
     id: Annotated[str, about("The `id` of the event; empty: all dead events.", max_length=64)] = "",
 ) -> ReplayAnswer:
     """Send dead events again, for up to three days."""
-    return ReplayAnswer(dead_events.replay_dead(api.core.storage.store, call.app, id))
+    return ReplayAnswer(dead_events.replay_dead(api.core.store, call.app, id))
 
 
 def _head_of(body: bytes) -> dict[str, Any]:
@@ -272,13 +272,13 @@ def set_address(
 
     Its secret and its other settings stay. What waits goes to the new address, at once.
     """
-    tenant = api.core.identity.tenants.find(call.app)
+    tenant = api.core.tenants.find(call.app)
     if tenant is None:
         raise ApiProblem(Problems.UNKNOWN_APP)
     if tenant.configured:
         raise ApiProblem(Problems.APP_CONFIGURED)
     before = {name: value for name, value in asdict(tenant.webhook).items() if value != ""}
-    api.core.identity.tenants.change(call.app, {"webhook": {**before, "url": url}})
+    api.core.tenants.change(call.app, {"webhook": {**before, "url": url}})
     states, _ = api.states([call.app])
     if not states:
         raise ApiProblem.invalid("The app has no secret to sign with")

@@ -19,7 +19,7 @@ from imserver.features.webhooks.webhooks import QUERY, Webhooks
 from imserver.plugin import FeatureParts
 from imserver.plugin.identity import AppSecrets, Tenant, Tenants
 from imserver.plugin.runtime import every
-from imserver.plugin.services import ChannelServices, Core, Foundation
+from imserver.plugin.services import Channels, Core
 from imserver.plugin.settings import Config, TenantSettings
 from imserver.plugin.storage import Erasure, PooledStatements, Store, text_of
 from imserver.plugin.wire import Connection
@@ -69,9 +69,9 @@ class Occupancy:
     """
 
     def __init__(
-        self, channels: ChannelServices, connection_id: Callable[[Connection], str], webhooks: Webhooks
+        self, channels: Channels, connection_id: Callable[[Connection], str], webhooks: Webhooks
     ) -> None:
-        self._channels = channels.channels
+        self._channels = channels
         self._connection_id = connection_id
         self._webhooks = webhooks
         self._empty: dict[tuple[str, str], gevent.Greenlet[..., None]] = {}
@@ -165,37 +165,35 @@ def webhooks_of(core: Core) -> Webhooks:
     return core.service(Webhooks)
 
 
-def answers(base: Foundation) -> tuple[object, ...]:
+def answers(base: Core) -> tuple[object, ...]:
     """Build what answers the questions of the core, before there are logins."""
-    registry = base.cluster.registry
-    webhooks = Webhooks(
-        base.network.outgoing, base.table.id_of, lambda: registry.lease.node, base.storage.store
-    )
+    registry = base.registry
+    webhooks = Webhooks(base.outgoing, base.connection_table.id_of, lambda: registry.lease.node, base.store)
     return webhooks, webhooks.reviews, webhooks.back_ends
 
 
 def build(core: Core) -> FeatureParts:
     """Build what uses the services of the core."""
-    webhooks = webhooks_of(core)
-    core.cluster.queries.add(QUERY, list[str], webhooks.parts_of)
-    apps = follow_apps(core.identity.tenants, webhooks)
-    Occupancy(core.channels, core.sessions.table.id_of, webhooks)
+    webhooks, config = webhooks_of(core), core.config
+    core.queries.add(QUERY, list[str], webhooks.parts_of)
+    apps = follow_apps(core.tenants, webhooks)
+    Occupancy(core.channels, core.connection_table.id_of, webhooks)
     if "messages" in core.features:
         # Imported here: a node without stored messages saves the memory.
         from imserver.features.webhooks.absences import Absences
         from imserver.plugin.messages import MessageLog, MessageServices
 
-        store, accounts = core.storage.store, core.identity.accounts
+        store, accounts = core.store, core.accounts
         webhooks.feeds.log = store.part(MessageLog)
-        is_up, those_of = core.cluster.registry.healthy, accounts.those_of
-        webhooks.feeds.notifier = Absences(webhooks.feeds, core.sessions, is_up, store, those_of).consumer
+        is_up, those_of = core.registry.healthy, accounts.those_of
+        webhooks.feeds.notifier = Absences(webhooks.feeds, core.presence, is_up, store, those_of).consumer
         core.service(MessageServices).observers.append(webhooks)
     return FeatureParts(
-        (Erasure(frozenset(), partial(erase_user, core.storage.store), lambda _: None),),
+        (Erasure(frozenset(), partial(erase_user, core.store), lambda _: None),),
         configure=apps.configure,
         run=(
             webhooks.feeds.run,
-            every(core.config.storage.expire_seconds, webhooks.expire, "events could not be expired"),
+            every(config.storage.expire_seconds, webhooks.expire, "events could not be expired"),
         ),
         stop=lambda: webhooks.stop(_LAST_SECONDS),
     )

@@ -190,8 +190,8 @@ class MessageApi(Struct, frozen=True):
     def of(core: Core, api: Api) -> MessageApi:
         """Make it for a node."""
         services = core.service(MessageServices)
-        of_messages = core.storage.store, services.messaging, services.receipts
-        return MessageApi(*of_messages, api.rates, api.limits, core.identity.logins.wants_account)
+        of_messages = core.store, services.messaging, services.receipts
+        return MessageApi(*of_messages, api.rates, api.limits, core.logins.wants_account)
 
     def send(
         self, call: Call, request: SendRequest, more: Mapping[str, Any] = MappingProxyType({})

@@ -76,12 +76,12 @@ class AiChat:
         self._core = core
         self._settings = settings_of(core.config, AiChatSettings)
         self._messaging, self._texts = services.messaging, services.streams
-        self._starts, self._log = services.stream_starts, core.storage.store.part(MessageLog)
-        self._rate = Buckets(MESSAGES, core.config.limits.messages_per_second)
-        self._message_bytes = core.config.limits.message_bytes
+        self._starts, self._log = services.stream_starts, core.store.part(MessageLog)
+        self._rate = Buckets(MESSAGES, core.limits.messages_per_second)
+        self._message_bytes = core.limits.message_bytes
         self._ui = Form(ui_line, ChunkedEncoding(UI), StreamEncoding(UI))
         self._ag_ui = Form(ag_ui_line, ChunkedEncoding(AG_UI), StreamEncoding(AG_UI))
-        core.cluster.queries.add(_OPEN_QUERY, OpenQuery, self._open_here)
+        core.queries.add(_OPEN_QUERY, OpenQuery, self._open_here)
 
     def paths(self, _serve: object) -> dict[str, StreamPath]:
         """Path of a stream → how it is served."""
@@ -156,7 +156,7 @@ class AiChat:
         switch."""
         while answer.connection.is_open and not answer.begun:
             has_stream = bool(set(self._open_streams(principal, chat)) - answer.skipped)
-            if not has_stream and not self._core.sessions.presence.is_online((principal.app,), chat.bot):
+            if not has_stream and not self._core.presence.is_online((principal.app,), chat.bot):
                 self._give_up(answer, "the bot does not answer")
                 return
             gevent.sleep(SILENT_SECONDS)
@@ -192,7 +192,7 @@ class AiChat:
         May switch."""
         app, user = principal.app, principal.user
         start = None if stored is not None else self._starts.start(app, user, cursor)
-        sessions = self._core.sessions.sessions
+        sessions = self._core.sessions
         token = str(head.headers.get("authorization", "")).partition(" ")[2].strip()
         # Each stream is a device of its own: a second one does not end the first.
         device = f"{NAME}-{uuid4().hex[:12]}"
@@ -215,7 +215,7 @@ class AiChat:
         """The open streams of a bot in a chat on all nodes, the oldest first. May switch."""
         query = OpenQuery(principal.app, chat.place(principal.user), chat.bot)
         streams = set(self._open_here(query))
-        if (others := self._core.cluster.others) is not None:
+        if (others := self._core.others) is not None:
             for some in others.answers(_OPEN_QUERY, query, list[tuple[int, str]]):
                 streams.update(some)
         return [id for _, id in sorted(streams)]
@@ -255,7 +255,7 @@ class AiChat:
 
     def _check_bot(self, principal: Principal, chat: Chat) -> None:
         """Refuse a chat with who is no bot. May switch. Raises ApiProblem."""
-        if not any(each.bot for each in self._core.identity.accounts.those_of(principal.app, [chat.bot])):
+        if not any(each.bot for each in self._core.accounts.those_of(principal.app, [chat.bot])):
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no bot {chat.bot}")
 
     def _check_member(self, principal: Principal, chat: Chat) -> None:
@@ -301,18 +301,18 @@ class AiChat:
 
     def _user_of(self, headers: Any, host: str) -> Principal:
         """Who makes a request for a stream. May switch. Raises ApiProblem and Unavailable."""
-        return self._checked(self._core.identity.authority.identify(Needs.ADMIN_OR_USER, headers, host))
+        return self._checked(self._core.authority.identify(Needs.ADMIN_OR_USER, headers, host))
 
     def _checked(self, principal: Principal) -> Principal:
         """The user of the app that has the chats, who is not banned. Raises ApiProblem."""
-        tenants = self._core.identity.tenants
+        tenants = self._core.tenants
         if (tenants.find(app := tenants.resolve(self._settings.app))) is None:
             raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app {app} (setting ai_chat.app)")
         if not principal.user or principal.kind == "page":
             raise ApiProblem(Problems.TOKEN_INVALID)
         if not principal.may(Needs.ADMIN_OR_USER, app):
             raise ApiProblem(Problems.FORBIDDEN)
-        if ban := self._core.sessions.sessions.ban_of(app, principal.user):
+        if ban := self._core.sessions.ban_of(app, principal.user):
             raise ApiProblem(Problems.BANNED, ban.text)
         return principal
 

@@ -119,7 +119,7 @@ def place_of(turn: Turn) -> tuple[int, bool]:
     cursor = turn.params.get("cursor")
     if cursor is not None and not (isinstance(cursor, str) and cursor.isdecimal()):
         raise McpError(Code.BAD_PARAMS, "cursor: it is none of this server")
-    extent = turn.core.storage.store.part(MessageLog).entries.extent(turn.app)
+    extent = turn.core.store.part(MessageLog).entries.extent(turn.app)
     position = extent.head if cursor is None else id_of(cursor)
     if cursor is None or extent.continues(position):
         return position, False
@@ -134,7 +134,7 @@ def poll(turn: Turn) -> dict[str, Any]:
     if not isinstance(limit, int) or limit < 1:
         raise McpError(Code.BAD_PARAMS, "maxEvents: expected a number from 1")
     position, truncated = place_of(turn)
-    log = turn.core.storage.store.part(MessageLog).entries
+    log = turn.core.store.part(MessageLog).entries
     entries, more = log.sync(turn.app, user, position, min(limit, PAGE))
     events = [subscription.occurrence(each) for each in entries if subscription.has(each, user)]
     cursor = entries[-1].id if entries else position
@@ -177,7 +177,7 @@ class Followers:
         until, proof = monotonic() + STREAM_SECONDS, turn.proof()
         self._followers[turn.stream] = Follower(turn, position, tell, until, proof)
         if turn.principal.kind == "key":
-            self._core.identity.keys.hold(turn.principal.key, turn.stream)
+            self._core.keys.hold(turn.principal.key, turn.stream)
         self.wake()
 
     def ended(self, stream: Any, _code: int) -> None:
@@ -187,8 +187,8 @@ class Followers:
     def look(self, heads: Mapping[str, int], readers: Mapping[str, Collection[str]]) -> None:
         """Send what is new. ``heads``: app → its newest entry. ``readers``: app → the bots that may read
         something new, among others. May switch. Raises StorageUnavailable."""
-        log = self._core.storage.store.part(MessageLog).entries
-        is_banned = self._core.sessions.sessions.is_banned
+        log = self._core.store.part(MessageLog).entries
+        is_banned = self._core.sessions.is_banned
         for follower in list(self._followers.values()):
             turn, app, user, more = follower.turn, follower.turn.app, follower.turn.user, True
             if monotonic() > follower.until or is_banned(app, user):
@@ -227,7 +227,7 @@ def listen(followers: Followers, turn: Turn) -> None:
             lines.append(notification("notifications/resources/list_changed", meta))
         return lines
 
-    head = turn.core.storage.store.part(MessageLog).entries.head(turn.app)
+    head = turn.core.store.part(MessageLog).entries.head(turn.app)
     if not turn.begin():
         raise McpError(Code.INVALID_REQUEST, "The client does not accept `text/event-stream`")
     followers.add(turn, head, tell)

@@ -49,13 +49,13 @@ class EventHooks:
     """The webhooks of events. Streams are told by the same look for what is new."""
 
     def __init__(self, core: Core, followers: Followers, allow_loopback: bool) -> None:
-        self.rows = Hooks(core.storage.store)
+        self.rows = Hooks(core.store)
         self._requests = PublicRequests(allow_loopback)
         self._core = core
         self.log = LogHooks(
             name="events of MCP",
             lease_name="\x01mcp",
-            store=core.storage.store,
+            store=core.store,
             events=webhooks_of(core).feeds.events,
             messaging=core.service(MessageServices).messaging,
             node=lambda: core.node_name,
@@ -153,7 +153,7 @@ class EventHooks:
 
     def hooks(self) -> dict[str, Hook]:
         """Those of users who may log in."""
-        is_banned = self._core.sessions.sessions.is_banned
+        is_banned = self._core.sessions.is_banned
         return {each.id: each for each in self.rows.all(int(time())) if not is_banned(each.app, each.user)}
 
     def wants(self, hook: Hook, entry: Entry) -> bool | None:
@@ -163,7 +163,7 @@ class EventHooks:
             return False
         app, user, proof = hook.app, hook.user, hook.what.proof
         holds = self._core.still_holds(app, user, proof)
-        waits = proof.startswith("key:") or self._core.sessions.sessions.is_banned(app, user)
+        waits = proof.startswith("key:") or self._core.sessions.is_banned(app, user)
         if not holds and not waits:
             self.rows.remove_same(hook)
             self.log.work.changed()

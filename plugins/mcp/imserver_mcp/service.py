@@ -74,7 +74,7 @@ class Mcp:
         self.settings = settings_of(core.config, McpSettings)
         self.followers = events.Followers(core)
         self.hooks = EventHooks(core, self.followers, self.settings.allow_loopback)
-        self._yeses = core.node.buckets.make(USED, 1, 2 * protocol.STATE_SECONDS, core.cluster.attempt)
+        self._yeses = core.buckets.make(USED, 1, 2 * protocol.STATE_SECONDS, core.attempt)
         self._style = replace(STYLE, refuse=partial(_refuse, base=core.config.address))
         self._offers = [Offer(tools=TOOLS, sources=(resources.SOURCE,))]
         self._info = {"name": "imserver", "title": "imserver", "version": core.node.version}

@@ -104,7 +104,7 @@ def _unread(turn: Turn, one: int, before: int) -> Iterator[tuple[dict[str, Any] 
     of the next page. May switch. Raises RouteRefused."""
     limit = 1 if one else 200
     if one:
-        row = turn.core.storage.store.part(MessageLog).conversations.get(turn.app, one)
+        row = turn.core.store.part(MessageLog).conversations.get(turn.app, one)
         before = 1 if row is None else row.last_id + 1
     for _ in range(PAGES):
         page = turn.run("GET", "/conversations", before=before, limit=limit)
@@ -214,7 +214,7 @@ def put_question(turn: Turn, question: dict[str, Any], id: int | None) -> Any:
 def permission(turn: Turn, tool: Tool, arguments: dict[str, Any], yeses: Buckets) -> str | InputRequired:
     """Why a tool may not run now; ``""``: it may. Asks a person if the app wants that. ``yeses``: the yeses
     of people that were used. Switches. Raises RouteRefused."""
-    tenant, state = turn.core.identity.tenants.find(turn.app), turn.state
+    tenant, state = turn.core.tenants.find(turn.app), turn.state
     rules = None if tenant is None else rules_of(tenant)
     if rules is None or tool.name not in rules.confirm:
         return ""
@@ -244,7 +244,7 @@ def _owner_of(turn: Turn) -> str:
         return ""
     from imserver.features.bots import BotStore
 
-    rows = BotStore(turn.core.storage.store).get(turn.app, [id_of(turn.user)])
+    rows = BotStore(turn.core.store).get(turn.app, [id_of(turn.user)])
     return str(rows[0].owner) if rows and rows[0].owner else ""
 
 

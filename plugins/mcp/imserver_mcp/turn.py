@@ -95,7 +95,7 @@ class Turn:
 
     def proof(self) -> str:
         """What :meth:`Core.still_holds` asks again. May switch. Raises StorageUnavailable."""
-        return self.core.identity.authority.proof(self.principal, self.request.headers)
+        return self.core.authority.proof(self.principal, self.request.headers)
 
     def has_route(self, method: str, path: str) -> bool:
         """Whether a route of ``/api/v1`` is there: its feature may be absent."""

@@ -39,13 +39,13 @@ class Ntfy:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._settings = settings_of(core.config, NtfySettings)
-        self._channels, self._commands = core.channels.channels, core.channels.commands
+        self._channels, self._commands = core.channels, core.channel_commands
         self._encodings = {codec: StreamEncoding(codec) for codec in STREAMS.values()}
 
     def app(self) -> str:
         """The app of the topics. Raises ApiProblem if there is none."""
-        app = self._core.identity.tenants.resolve(self._settings.app)
-        if self._core.identity.tenants.find(app) is None:
+        app = self._core.tenants.resolve(self._settings.app)
+        if self._core.tenants.find(app) is None:
             raise bad(40401, f"there is no app {self._settings.app} (setting ntfy.app)")
         return app
 
@@ -53,7 +53,7 @@ class Ntfy:
         """The maker of a request, and its key or token. May switch. Raises ApiProblem and Unavailable."""
         credential = parameters.credential()
         bearer = {"authorization": f"Bearer {credential}"} if credential else {}
-        return self._core.identity.authority.identify(Needs.ANYONE_OR_PUSH, bearer, host), credential
+        return self._core.authority.identify(Needs.ANYONE_OR_PUSH, bearer, host), credential
 
     def check(self, principal: Principal, app: str, channels: tuple[str, ...]) -> None:
         """Refuse who may not subscribe. May switch. Raises ApiProblem."""
@@ -119,7 +119,7 @@ class Ntfy:
             options = [self._channels.options.of(app, each) for each in wish.channels]
             if wish.since is not None and not all(each.has_history for each in options):
                 raise bad(40008, "the topic keeps no messages: its channel has no history")
-            if not self._core.sessions.sessions.begin_for(connection, app, principal, token, NAME, NAME):
+            if not self._core.sessions.begin_for(connection, app, principal, token, NAME, NAME):
                 return
         except (ApiProblem, Unavailable) as error:
             problem = error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
@@ -134,7 +134,7 @@ class Ntfy:
                 self._encodings[codec], stream_head(log, head, host, codec.content_type, principal.label)
             )
         if principal.kind == "key":
-            self._core.identity.keys.hold(principal.key, connection)
+            self._core.keys.hold(principal.key, connection)
         connection.dialect_state = wish
         try:
             self._deliver(connection, app, wish, codec)
@@ -171,7 +171,7 @@ class Ntfy:
         for channel, found in joined:
             send(found.publications)
             self._channels.subscriptions.answered(connection, channel, found)
-            self._core.channels.consent.confirm_member(connection, channel)
+            self._core.consent.confirm_member(connection, channel)
         if wish.poll:
             connection.close(CloseCode.NORMAL)
 

@@ -240,10 +240,9 @@ def test_all_nodes_await_a_user_also_those_of_an_older_version(node: Harness) ->
     messages = NodeMessages(registry)
     messages.attach(SimpleNamespace(send=lambda _lease, data: sent.append(data)))  # type: ignore[arg-type]
     rerouting = SimpleNamespace(report_to=Mock())
-    push: Any = SimpleNamespace(reach=node.reach, pending=node.pending, rerouting=rerouting)
+    core = node.core(reach=node.reach, pending=node.pending, rerouting=rerouting, node_messages=messages)
     messaging: Any = SimpleNamespace(catch_up=node.catch_up, ack_tracker=node.ack_tracker)
-    cluster: Any = SimpleNamespace(node_messages=messages)
-    of_node = ActionAcks(push, messaging, cluster, lambda: node.now)
+    of_node = ActionAcks(core, messaging, lambda: node.now)
     of_node.await_user(APP, "ann")
     assert sent == [encode(["w", APP, "ann"])]
     messages.received(2, [encode(["w", APP, "bob"])])

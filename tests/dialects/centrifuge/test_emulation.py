@@ -40,8 +40,7 @@ class Room(Harness):
         self.session = self.table.secret_of(self.stream)
 
     def emulation_with(self, queries: NodeQueries, others: Any = None) -> Emulation:
-        cluster: Any = SimpleNamespace(queries=queries, others=others)
-        return Emulation(self.session_services(), cluster)
+        return Emulation(self.core(queries=queries, others=others))
 
     def _serve(self, _connection: Connection, payload: bytes, _text: bool) -> None:
         self.gate.wait()

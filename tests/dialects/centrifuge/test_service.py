@@ -13,7 +13,6 @@ from imserver.auth.rules import ALLOWED
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.consent import ChannelConsent
 from imserver.channels.members import ChannelRefused
-from imserver.cluster.nodes import NodeQueries
 from imserver.config.settings import Config
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.declared import CentrifugeSettings
@@ -53,12 +52,12 @@ class CentrifugeHarness(Harness):
         consent = ChannelConsent(back_ends, Mock(hooks={}), self.channels, MutedUsers())
         commands = ChannelCommands(self.channels, logins, consent, {}, self.table)
         config = Config(of_features=(("centrifuge", CentrifugeSettings(app="101")),))
-        core: Any = SimpleNamespace(
-            sessions=self.session_services(),
-            channels=self.channel_services(consent, commands),
-            cluster=SimpleNamespace(queries=NodeQueries()),
-            identity=Mock(logins=logins, back_ends=back_ends, **{"tenants.get": lambda _app: None}),
-            network=SimpleNamespace(dispatcher=self.dispatcher),
+        core = self.core(
+            consent=consent,
+            channel_commands=commands,
+            logins=logins,
+            back_ends=back_ends,
+            tenants=SimpleNamespace(get=lambda _app: None),
             node=SimpleNamespace(version="1.0.0"),
             config=config,
         )

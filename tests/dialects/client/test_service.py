@@ -82,12 +82,10 @@ class ClientHarness(Harness):
         super().__init__(notice_members=notice_members)
         self.directory = Directory()
         self.queries = NodeQueries()
-        core: Any = SimpleNamespace(
-            sessions=self.session_services(),
-            channels=self.channel_services(),
-            cluster=SimpleNamespace(queries=self.queries),
-            identity=SimpleNamespace(tenants=self.directory, logins=self.directory),
-            node=SimpleNamespace(metrics=self.metrics),
+        core = self.core(
+            queries=self.queries,
+            tenants=self.directory,
+            logins=self.directory,
             config=SimpleNamespace(hub=SimpleNamespace(notice_members=notice_members)),
         )
         self.clients_service = ClientService(core)

@@ -141,10 +141,9 @@ class Harness(Node):
         self.logins = FakeLogins()
         self.sweep = Sweep(self.context, self.metrics, 360, 0, 0, 20)
         self.uplink = ProtobufUplink(self.messaging, self.store)
-        core: Any = SimpleNamespace(
+        core = self.core(
             codec=lambda codec: codec,
-            sessions=self.session_services(),
-            identity=SimpleNamespace(logins=self.logins),
+            logins=self.logins,
             network=SimpleNamespace(sweep=self.sweep),
             config=Config(),
         )

@@ -25,7 +25,7 @@ class Hooks(PusherHooks):
 def apps_of(*apps: PusherApp) -> PusherApps:
     """These apps."""
     tenants: Any = SimpleNamespace(report_to=Mock(), all=list)
-    found = PusherApps(tenants, Hooks(), lambda _app, _names: None)
+    found = PusherApps(tenants, Hooks(), Mock())
     for app in apps:
         found.set(app.app, app)
     return found

@@ -24,7 +24,7 @@ def test_a_back_end_receives_which_channels_have_subscribers_but_not_those_of_th
         webhooks = Webhooks(back_end, harness.table.id_of, lambda: "node:1", AwayStore())  # type: ignore[arg-type]
         hooks = PusherHooks(webhooks)
         hooks.queues.set(APP, PusherReceiver(APP, "http://back.end", b"s", frozenset(), key="k"))
-        Occupancy(harness.channel_services(), harness.table.id_of, webhooks)
+        Occupancy(harness.channels, harness.table.id_of, webhooks)
         ann, _ = harness.login(APP, "ann")
         bob, _ = harness.login(APP, "bob")
         harness.channels.subscriptions.join(APP, NEWS, ann)

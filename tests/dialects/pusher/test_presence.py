@@ -29,7 +29,7 @@ class PusherHarness(Harness):
         self.sent: list[tuple[str, str]] = []
         """Webhooks about members: event, user."""
         self.pusher = PusherService(
-            Mock(sessions=self.session_services(), channels=self.channel_services()),
+            self.core(logins=Mock(), consent=Mock(), channel_commands=Mock()),
             apps_of(SHOP),
             Hooks(lambda name, facts: self.sent.append((name, facts["user_id"]))),
         )

@@ -25,11 +25,11 @@ def test_no_token_is_an_accounts(tmp_path: Path) -> None:
     node = Harness(config(tmp_path, features=("messages",)))
     parts = node.node.core
     assert node.call("GET", LISTED, None, token, query=app)[0] == 401
-    assert parts.identity.logins.session_of(session) is not None
+    assert parts.logins.session_of(session) is not None
     with pytest.raises(BadToken):
-        parts.identity.accounts.holder(token)
-    assert parts.identity.accounts.those_of("201", [user]) == []
-    assert isinstance(parts.identity.relations, Relations)
+        parts.accounts.holder(token)
+    assert parts.accounts.those_of("201", [user]) == []
+    assert isinstance(parts.relations, Relations)
     node.close()
 
 
@@ -38,17 +38,15 @@ def test_an_app_is_deleted_with_the_accounts_that_it_had(
 ) -> None:
     monkeypatch.setattr(tenants, "sleep", lambda _: None)
     first = Harness(config(tmp_path))
-    first.node.core.identity.tenants.register("shop", account_tokens="required")
+    first.node.core.tenants.register("shop", account_tokens="required")
     people = accounts_of(first.node.core)
     people.accounts.token(people.rows.add(Account(0, "shop", "1"), "no hash"), "phone")
     first.close()
     node = Harness(config(tmp_path, features=()))
     parts = node.node.core
-    assert parts.identity.logins.wants_tokens("shop"), "nobody gets in who has not shown what the app demands"
-    assert parts.storage.store.contents("shop").accounts == 1
-    tenants.delete_app(
-        parts.identity.tenants, parts.storage.store, parts.erasures, "shop", parts.config.storage
-    )
+    assert parts.logins.wants_tokens("shop"), "nobody gets in who has not shown what the app demands"
+    assert parts.store.contents("shop").accounts == 1
+    tenants.delete_app(parts.tenants, parts.store, parts.erasures, "shop", parts.config.storage)
     for table in ("account", "account_device"):
-        assert parts.storage.store.rows(f"SELECT count(*) FROM {table}", ()) == [(0,)]
+        assert parts.store.rows(f"SELECT count(*) FROM {table}", ()) == [(0,)]
     node.close()

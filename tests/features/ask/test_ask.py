@@ -100,7 +100,7 @@ def test_a_deadline_closes_it_and_ends_the_wait(node: Harness, ann: User, bob: U
     }
     entries = bob.get("messages/sync", after=id, limit=200)["messages"]
     assert [each["type"] for each in entries if each.get("about") == id] == ["expire"]
-    assert node.node.core.storage.store.part(MessageLog).asks.due() == ([], None)
+    assert node.node.core.store.part(MessageLog).asks.due() == ([], None)
 
 
 def test_only_the_author_cancels_reminds_and_escalates(
@@ -125,7 +125,7 @@ def test_only_the_author_cancels_reminds_and_escalates(
 def test_who_is_muted_in_the_app_neither_reminds_nor_escalates(node: Harness, ann: User, bob: User) -> None:
     eve = person(node, "eve_muted")
     id = ask(eve, conversation=int(eve.group(ann, bob)), of=[bob.user])["id"]
-    node.node.core.identity.mutes.mute(eve.app, eve.user, int(time()) + 60)
+    node.node.core.mutes.mute(eve.app, eve.user, int(time()) + 60)
     assert eve.refused("asks/remind", id=id) == (403, "muted")
     assert eve.refused("asks/escalate", id=id, of=[ann.user]) == (403, "muted")
 
@@ -161,7 +161,7 @@ def test_what_closes_a_question_is_an_event_of_its_own(node: Harness, ann: User,
         user.post("asks/answer", id=id, value="yes")
     expired = ask(ann, to=bob.user, seconds=1)["id"]
     ann.post("asks/get", id=expired, wait=30)
-    entries = node.node.core.storage.store.part(MessageLog).entries.read(bob.app, id - 1, 100)
+    entries = node.node.core.store.part(MessageLog).entries.read(bob.app, id - 1, 100)
     wanted = frozenset({"message", "ask_closed"})
     events = [json.decode(event.body) for each in entries if (event := of_entry(bob.app, each, "n", wanted))]
     kinds = [(each["event"], each.get("about")) for each in events]

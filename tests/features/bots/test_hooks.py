@@ -268,7 +268,7 @@ def test_an_event_that_comes_again_has_the_same_answer_once(node: Harness, recei
     sender = sender_of(hooks, bot)
     until(lambda: sender.window.position >= first and not sender.consumer.is_unsaved)
     answers["x"] = "second"
-    node.node.core.storage.store.write(
+    node.node.core.store.write(
         lambda sql: sql.execute("UPDATE bot SET hook_entry = 0 WHERE id = %s", (int(bot.user),))
     )
     hooks.log.lease.until = 0.0  # as after a pause that was longer than the lease
@@ -286,7 +286,7 @@ def test_the_entries_of_others_are_not_read_for_each_bot(
     until(lambda: receivers.texts(url) == ["1"])
     sender = sender_of(bots_of(node.node.core).hooks, bot)
     until(lambda: not sender.window.count)
-    log = node.node.core.storage.store.part(MessageLog)
+    log = node.node.core.store.part(MessageLog)
     sync, reads = log.entries.sync, []
 
     def counted(app: str, user: str, after: int, limit: int) -> Any:

@@ -25,14 +25,14 @@ def test_an_account_needs_its_password_and_is_gone(tmp_path: Path) -> None:
     assert accounts_of(node.node.core).accounts.get("201", ann.user) is None
     (row,) = read_journal(tmp_path / JOURNAL)
     assert (row.app, row.name.startswith("deleted:")) == ("201", True)
-    assert row.digest in node.node.core.storage.erasures.digests("201", ann.user)
+    assert row.digest in node.node.core.user_erasures.digests("201", ann.user)
     node.close()
 
 
 def test_the_user_of_a_session_token_needs_nothing_else(tmp_path: Path) -> None:
     apps = {**APPS, "300": TenantSettings(jwt=(JwtSettings("HS256", SECRET),))}
     node = Harness(config(tmp_path, apps=apps))
-    log = node.node.core.storage.store.part(MessageLog)
+    log = node.node.core.store.part(MessageLog)
     log.writer.append("300", [Draft(sender="bob", to_user="ann", body=b"hello")])
     token = node.session("300", "bob")
     answer = node.call("POST", "/api/v1/users/erase/self", {"app": "300"}, token)
@@ -47,29 +47,29 @@ def test_the_user_of_a_session_token_needs_nothing_else(tmp_path: Path) -> None:
 def test_an_interrupted_erasure_goes_on(tmp_path: Path) -> None:
     node = Harness(config(tmp_path, of_features=REGISTRATION))
     core, ann = node.node.core, person(node, "ann")
-    core.storage.erasures.begin("201", ann.user)
-    assert core.storage.erasures.interrupted() == []  # a node has its lease
-    core.storage.store.execute("UPDATE erasure SET leased = 0")
-    assert core.storage.erasures.interrupted() == [("201", ann.user)]
+    core.user_erasures.begin("201", ann.user)
+    assert core.user_erasures.interrupted() == []  # a node has its lease
+    core.store.execute("UPDATE erasure SET leased = 0")
+    assert core.user_erasures.interrupted() == [("201", ann.user)]
     core.erase_user("201", ann.user)
-    assert core.storage.erasures.interrupted() == []
-    assert len(core.storage.erasures.ended()) == 1
+    assert core.user_erasures.interrupted() == []
+    assert len(core.user_erasures.ended()) == 1
     node.close()
 
 
 def test_what_another_node_has_ended_meanwhile_is_erased_all_the_same(tmp_path: Path) -> None:
     node = Harness(config(tmp_path, of_features=REGISTRATION))
     core, ann = node.node.core, person(node, "ann")
-    log = core.storage.store.part(MessageLog)
+    log = core.store.part(MessageLog)
     log.writer.append("201", [Draft(sender=ann.user, to_user="bob", body=b"hello")])
 
     def other_node(app: str, user: str, *_: str) -> None:
-        core.storage.erasures.end(app, user)
+        core.user_erasures.end(app, user)
 
     # The erasure of the feature that joined last is the first one.
     core.join("other", FeatureParts((Erasure(frozenset(), other_node, lambda _: None),)))
     core.erase_user("201", ann.user)
-    (row,) = core.storage.erasures.ended()
+    (row,) = core.user_erasures.ended()
     (first, *_) = log.entries.read("201", 0, 10)
     assert (first.sender, first.body) == (row.name, b"")
     node.close()

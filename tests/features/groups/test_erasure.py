@@ -28,10 +28,7 @@ def test_a_deleted_account_leaves_its_groups_and_takes_its_invitations_with_it(
     first.close()
     node = Harness(config(tmp_path, of_features=REGISTRATION, features=features))
     parts = node.node.core
-    log, before = (
-        parts.storage.store.part(MessageLog),
-        parts.storage.store.part(MessageLog).entries.head("201"),
-    )
+    log, before = (parts.store.part(MessageLog), parts.store.part(MessageLog).entries.head("201"))
     assert ("groups" in parts.features) == (features != ("messages", "accounts"))
     accounts_of(parts).accounts.remove("201", ann.user)
     assert log.conversations.memberships("201", ann.user) == []
@@ -41,6 +38,6 @@ def test_a_deleted_account_leaves_its_groups_and_takes_its_invitations_with_it(
     assert (role.kind, leaving.kind) == ("group", "leave")
     assert [leaving.sender] == json.loads(leaving.meta)["users"]
     assert leaving.sender.startswith("deleted:")
-    rows = parts.storage.store.rows("SELECT member FROM invitation WHERE app = %s", ("201",))
+    rows = parts.store.rows("SELECT member FROM invitation WHERE app = %s", ("201",))
     assert [text_of(user) for (user,) in rows] == [bob.user] * 2
     node.close()

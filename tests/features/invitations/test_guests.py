@@ -161,7 +161,7 @@ def test_a_guest_enters_by_invitation_only_and_gathers_nobody(host: Host) -> Non
 
 
 def test_a_guest_reaches_one_user_after_that_user_has_written(host: Host) -> None:
-    relations, gil, ann = host.node.node.core.identity.relations, host.guest().user, host.ann.user
+    relations, gil, ann = host.node.node.core.relations, host.guest().user, host.ann.user
 
     def reached() -> list[bool]:
         return [relations.may_reach(APP, gil, ann), relations.may_write(APP, gil, ann)]

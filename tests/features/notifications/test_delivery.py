@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from time import monotonic, time
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -17,7 +18,6 @@ from imserver.features.notifications.delivery import Deliveries
 from imserver.features.notifications.device_services import DeviceServices
 from imserver.features.notifications.recent import RecentDeliveries
 from imserver.features.webhooks.consumer import DeliveryLease
-from imserver.plugin.services import ClusterServices
 from imserver.plugin.wire import PushNotice, PushResult
 
 from .device_services import FakeService
@@ -53,7 +53,7 @@ class Bench:
         self.wanted = {"notified", "gone"}
         rows: Any = self.rows
         push: Any = self.push
-        cluster = ClusterServices(nothing := push, NodeQueries(), nothing)
+        core: Any = SimpleNamespace(queries=NodeQueries(), ask_others=lambda *_: ({}, []))
         self.deliveries = Deliveries(
             rows,
             push,
@@ -62,7 +62,7 @@ class Bench:
             self.lease,
             self._wants,
             requests_per_host,
-            RecentDeliveries(cluster),
+            RecentDeliveries(core),
         )
         self.greenlet = gevent.spawn(self.deliveries.run)
 

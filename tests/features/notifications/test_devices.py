@@ -73,7 +73,7 @@ def test_each_notification_has_an_id_of_its_own_also_when_none_waits_any_more(
 ) -> None:
     joe = User(node, node.session("201", "joe"), "joe", "201")
     add(joe, "t-joe")
-    store = node.node.core.storage.store
+    store = node.node.core.store
     for number in range(1, 4):
         joe.post("notifications/test")
         until(lambda: not store.rows("SELECT 1 FROM notify_delivery"))
@@ -127,11 +127,7 @@ def test_a_device_that_was_registered_after_its_end_stays(node: Harness, service
     service.again.add("t-jim")
     id = add(jim, "t-jim")["id"]
     jim.post("notifications/test")
-    until(
-        lambda: (
-            not node.node.core.storage.store.rows("SELECT 1 FROM notify_delivery WHERE endpoint = %s", (id,))
-        )
-    )
+    until(lambda: not node.node.core.store.rows("SELECT 1 FROM notify_delivery WHERE endpoint = %s", (id,)))
     assert [each["id"] for each in jim.get("notifications/endpoints")["endpoints"]] == [id]
 
 
@@ -189,7 +185,7 @@ def test_a_user_who_is_erased_is_in_no_audience_and_no_list_any_more(
     until(lambda: notices(service, "t-lea"))
     recent = {"app": "201", "user": "lea", "limit": 100}
     until(lambda: admin.get("notifications/recent", **recent)["deliveries"])
-    audiences = AudienceRows(core.storage.store)
+    audiences = AudienceRows(core.store)
     target, content = AudienceTarget(("lea", "mia")), AudienceContent(Notify("Sale"))
     stored = audiences.add(Audience(0, "201", "k2", "users", target, content, created=1), 10)
     assert stored is not None

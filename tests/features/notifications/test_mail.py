@@ -78,7 +78,7 @@ class Post:
 
     def __init__(self, node: Harness, sink: Sink) -> None:
         self.node, self.sink = node, sink
-        self.rows = NotificationRows(node.node.core.storage.store)
+        self.rows = NotificationRows(node.node.core.store)
         self.lease = DeliveryLease(inf)
         self.mails = self.restarted()
 
@@ -87,9 +87,9 @@ class Post:
         core = self.node.node.core
         return Mails(
             self.rows,
-            core.storage.store,
+            core.store,
             accounts_of(core).rows,
-            core.identity.tenants,
+            core.tenants,
             replace(settings_of(core.config, SmtpSettings), **smtp),
             self.lease,
             self.rows.apps,
@@ -99,7 +99,7 @@ class Post:
             "im.example.com",
             lambda app, kind: (app, kind) == ("gochat", "notified"),
             accounts_of(core).confirmations.ask_once,
-            core.sessions.sessions.is_banned,
+            core.sessions.is_banned,
         )
 
     def wants(self, user: User, wishes: Wishes = SOON) -> None:
@@ -119,11 +119,11 @@ class Post:
         return self.sink.messages[before:]
 
     def events(self) -> list[StoredEvent]:
-        return EventStore(self.node.node.core.storage.store).read("gochat", 0, 100)
+        return EventStore(self.node.node.core.store).read("gochat", 0, 100)
 
     def hours_pass(self, hours: int) -> None:
         """All that was stored, and mailed, is so much older."""
-        store = self.node.node.core.storage.store
+        store = self.node.node.core.store
         store.execute("UPDATE message SET stored_at = stored_at - %s", (hours * 3600,))
         statement = "UPDATE notify_person SET mailed = mailed - %s WHERE mailed > 0"
         store.execute(statement, (hours * 3_600_000,))
@@ -450,7 +450,7 @@ def test_a_banned_user_gets_no_mail(node: Harness, post: Post) -> None:
     ivo, jil = person(node, "ivo"), person(node, "jil")
     post.wants(ivo)
     say(jil, ivo, "secret")
-    sessions = node.node.core.sessions.sessions
+    sessions = node.node.core.sessions
     sessions.close(ivo.app, [ivo.user], ban_seconds=60)
     assert post.send(ivo) == []
     sessions.unban(ivo.app, [ivo.user])

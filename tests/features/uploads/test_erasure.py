@@ -35,9 +35,9 @@ def test_the_rows_of_a_deleted_account_are_erased(
     harness.close()
     harness = Harness(config(tmp_path, features=features))
     parts = harness.node.core
-    assert parts.storage.store.contents("204").uploads == 1
+    assert parts.store.contents("204").uploads == 1
     accounts_of(parts).accounts.remove("204", account.user)
-    assert parts.storage.store.contents("204").uploads == 0
+    assert parts.store.contents("204").uploads == 0
     harness.close()
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert len(files) == (0 if features is None else 1), "bytes are the feature's"

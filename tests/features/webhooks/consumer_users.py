@@ -212,8 +212,7 @@ class AbsenceNode(FeedNode):
 
     def start(self) -> None:
         super().start()
-        sessions = SimpleNamespace(presence=self)
-        absences = Absences(self.feeds, sessions, lambda: True, self.store, lambda *_: [])  # type: ignore[arg-type]
+        absences = Absences(self.feeds, self, lambda: True, self.store, lambda *_: [])  # type: ignore[arg-type]
         self.feeds.notifier = absences.consumer
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:

@@ -46,10 +46,9 @@ class Harness(Node):
         presence = SimpleNamespace(
             online=self._presence, are_online=lambda *which: self._presence(*which).users
         )
-        sessions = SimpleNamespace(presence=presence)
         self.feeds.notifier = Absences(
             self.feeds,
-            sessions,  # type: ignore[arg-type]
+            presence,  # type: ignore[arg-type]
             lambda: self.registry.healthy(),
             self.store,
             accounts_of,

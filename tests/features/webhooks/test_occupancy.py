@@ -33,7 +33,7 @@ class Notified:
         )
         if events:
             self.webhooks.set(MULTI, Receiver(MULTI, "http://back.end", b"s", frozenset(events)))
-        self.occupancy = Occupancy(node.channel_services(), node.table.id_of, self.webhooks)
+        self.occupancy = Occupancy(node.channels, node.table.id_of, self.webhooks)
 
     @property
     def reports(self) -> list[tuple[str, str, str]]:

@@ -357,7 +357,7 @@ def test_the_settings_that_ask_are_distinguished_from_those_that_notify() -> Non
 )
 def test_old_events_expire_also_without_stored_messages(tmp_path: Path, features: tuple[str, ...]) -> None:
     node = Node(config(tmp_path, features=features, storage=StorageSettings(expire_seconds=0.05)))
-    store = node.node.core.storage.store
+    store = node.node.core.store
     events = EventStore(store)
     events.append([NewEvent("101", "ann", "account", b"{}")])
     store.execute("UPDATE event SET time = time - 400000")
