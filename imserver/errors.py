@@ -381,14 +381,6 @@ class StorageUnavailable(Unavailable, problem=Problems.STORAGE_UNAVAILABLE):
     until: int = 0
 
 
-class ReviewUnavailable(StorageUnavailable, problem=Problems.REVIEW_UNAVAILABLE):
-    """The back end of the app has not reviewed a message in time, so it was not stored."""
-
-
-class TooManyMessages(StorageUnavailable):
-    """A user with a rate (:class:`imserver.auth.rates.SenderRates`) has sent too many; one was not stored."""
-
-
 class QuotaSpent(StorageUnavailable, problem=Problems.TOO_MANY_REQUESTS):
     """An app has used up a quota of a day. ``until``: when the day ends."""
 

@@ -108,20 +108,6 @@ def encode_notify(notify: Notify | bool) -> bytes:
     return encoded
 
 
-def leads_nowhere_else(notify: Notify) -> bool:
-    """Whether a notification names no sender of its own, leads to no other site, and waits where others wait:
-    then nobody is misled or disturbed by who asks for it."""
-    addresses = (notify.url, notify.icon, *(action.url for action in notify.actions))
-    if notify.title or notify.time_sensitive:
-        return False
-    return all(not address or notify.is_path(address) for address in addresses)
-
-
-def in_meta(notify: bytes) -> bytes:
-    """The ``meta`` of a stored message with this field; ``b""`` without one."""
-    return b'{"notify":%b}' % notify if notify else b""
-
-
 # --- push services ------------------------------------------------------------------------------------------
 
 

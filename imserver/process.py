@@ -200,27 +200,6 @@ class DataDirectory:
             )
         self._lock = lock
 
-    def owner(self) -> int:
-        """The process that has taken the lock first, which may have crashed; 0: there is none."""
-        try:
-            text = (self.path / "lock").read_text("ascii").strip()
-        except (OSError, ValueError):
-            return 0
-        return int(text) if text.isdecimal() else 0
-
-    def server_at(self, port: int) -> int:
-        """The server that has the lock and listens on a port, by itself or by a descendant; 0: there is none,
-        or this user may not see it. Only on Linux."""
-        lock, pid = str((self.path / "lock").resolve()), listening_process(port) or 0
-        with suppress(OSError):
-            while pid > 1:
-                if any(os.readlink(file) == lock for file in Path(f"/proc/{pid}/fd").iterdir()):
-                    return pid
-                # The name of the program, in brackets, may have spaces. Behind it are state and parent.
-                fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-                pid = int(fields[1])
-        return 0
-
     def stop(self) -> None:
         """Release the lock."""
         if self._lock >= 0 and self._first:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from imserver import process as lifecycle
 from imserver.config.settings import Config, LimitSettings, RedisSettings, ServerSettings
 from imserver.errors import StartError
+from imserver.operate.doctor import server_at
 from imserver.process import DataDirectory, derive_key, open_private, plan_processes, raise_file_limit
 from tests.processes import running, spawn
 
@@ -301,9 +302,9 @@ def test_each_node_of_a_folder_is_known_by_its_port(tmp_path: Path) -> None:
         assert node.stdin is not None
         assert node.stdout is not None
         port = int(node.stdout.readline())
-        folder = DataDirectory(str(tmp_path), shared=True)
-        assert (folder.server_at(port), folder.server_at(ours.getsockname()[1])) == (node.pid, 0)
+        folder, ports = DataDirectory(str(tmp_path), shared=True), (port, ours.getsockname()[1])
+        assert [server_at(str(tmp_path), each) for each in ports] == [node.pid, 0]
         folder.start()
-        assert (folder.server_at(port), folder.server_at(ours.getsockname()[1])) == (node.pid, os.getpid())
+        assert [server_at(str(tmp_path), each) for each in ports] == [node.pid, os.getpid()]
         folder.stop()
         node.stdin.close()

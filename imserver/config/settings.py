@@ -242,8 +242,7 @@ class WebhookSettings(Struct, frozen=True):
     @property
     def urls(self) -> dict[str, str]:
         """The addresses that are set, by the name of their setting."""
-        names = ("url", "authorise_url", "review_url")
-        return {name: url for name in names if (url := getattr(self, name))}
+        return dict(marked(self, "url"))
 
 
 class BackEndSettings(Struct, frozen=True):
@@ -274,8 +273,7 @@ class BackEndSettings(Struct, frozen=True):
     @property
     def urls(self) -> dict[str, str]:
         """The addresses that are set, by the name of their setting."""
-        names = ("connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc")
-        return {name: url for name in names if (url := getattr(self, name))}
+        return dict(marked(self, "url"))
 
 
 class ChannelSettings(Struct, frozen=True):
@@ -283,83 +281,76 @@ class ChannelSettings(Struct, frozen=True):
 
     subscribe: Annotated[
         Literal["", "nobody", "token", "members", "anybody", "back_end"],
-        Meta(
-            description="Who may subscribe. Empty: holders of a token, in an open app anybody. `members`: "
+        about(
+            "Who may subscribe. Empty: holders of a token, in an open app anybody. `members`: "
             "the members of the group whose id follows the colon of the name. `back_end`: holders of a "
             "token, and others if the back end consents."
         ),
     ] = ""
     publish: Annotated[
         Literal["", "nobody", "subscribers", "anybody", "back_end"],
-        Meta(
-            description="Which clients may publish. Empty: none. `back_end`: any, if the back end consents."
-        ),
+        about("Which clients may publish. Empty: none. `back_end`: any, if the back end consents."),
     ] = ""
     user_limited: Annotated[
         bool,
-        Meta(
-            description="Whether the users whose ids follow the last `#` of a name, as in `news#1,2`, may "
+        about(
+            "Whether the users whose ids follow the last `#` of a name, as in `news#1,2`, may "
             "subscribe without a token."
         ),
     ] = False
     anonymous: Annotated[
         bool,
-        Meta(
-            description="Whether clients without a user may do what `anybody` and `subscribers` may. Tokens "
+        about(
+            "Whether clients without a user may do what `anybody` and `subscribers` may. Tokens "
             "and the back end decide without it."
         ),
     ] = True
     presence: Annotated[
-        bool, Meta(description="Whether `read_presence` and your back end may ask who is subscribed.")
+        bool, about("Whether `read_presence` and your back end may ask who is subscribed.")
     ] = False
     read_presence: Annotated[
-        Literal["nobody", "subscribers", "anybody"], Meta(description="Which clients may ask that.")
+        Literal["nobody", "subscribers", "anybody"], about("Which clients may ask that.")
     ] = "subscribers"
     join_leave: Annotated[
-        bool, Meta(description="Whether subscribers are notified when others subscribe and leave.")
+        bool, about("Whether subscribers are notified when others subscribe and leave.")
     ] = False
     history: Annotated[
         Literal["", "log"],
-        Meta(
-            description="`log`: the message log has all publications, and `history_size` is 0. Empty: "
+        about(
+            "`log`: the message log has all publications, and `history_size` is 0. Empty: "
             "`history_size` and `history_seconds` say it."
         ),
     ] = ""
     history_size: Annotated[
-        int, Meta(ge=0, le=100_000, description="The number of publications to retain; 0: no history.")
+        int, about("The number of publications to retain; 0: no history.", ge=0, le=100_000)
     ] = 0
     history_seconds: Annotated[
-        float, Meta(ge=0, le=31_536_000, description="How long they stay after the last publication.")
+        float, about("How long they stay after the last publication.", ge=0, le=31_536_000)
     ] = 0.0
     read_history: Annotated[
         Literal["nobody", "subscribers", "anybody"],
-        Meta(
-            description="Which clients may read the history. `nobody`: clients recover what they missed only "
+        about(
+            "Which clients may read the history. `nobody`: clients recover what they missed only "
             "with `recovery`."
         ),
     ] = "subscribers"
     recovery: Annotated[
-        bool, Meta(description="Whether clients receive what they missed even if they did not ask for it.")
+        bool, about("Whether clients receive what they missed even if they did not ask for it.")
     ] = False
     recovery_mode: Annotated[
         Literal["stream", "cache"],
-        Meta(
-            description="What clients receive that come back: all that they missed, or (`cache`) the newest "
-            "publication."
+        about(
+            "What clients receive that come back: all that they missed, or (`cache`) the newest publication."
         ),
     ] = "stream"
     delta: Annotated[
         bool,
-        Meta(
-            description="Whether clients that can read them receive the differences between publications "
-            "(fossil)."
-        ),
+        about("Whether clients that can read them receive the differences between publications (fossil)."),
     ] = False
-    max_subscribers: Annotated[Count, Meta(description="The most subscribers of a channel; 0: no limit.")] = 0
-    max_bytes: Annotated[Count, Meta(description="The longest message; 0: no limit of its own.")] = 0
+    max_subscribers: Annotated[Count, about("The most subscribers of a channel; 0: no limit.")] = 0
+    max_bytes: Annotated[Count, about("The longest message; 0: no limit of its own.")] = 0
     publications_per_second: Annotated[
-        Count,
-        Meta(description="The most publications of one connection to the namespace per second; 0: no limit."),
+        Count, about("The most publications of one connection to the namespace per second; 0: no limit.")
     ] = 0
 
     @property
@@ -387,7 +378,7 @@ class TenantSettings(Struct, frozen=True):
     """
 
     login_policy: Annotated[
-        Literal["", "newest", "multi", "single", "refuse"],
+        Literal["", LoginPolicy],
         about(
             "What happens when a user logs in again. `newest`: only the latest session receives "
             "messages for the user. `multi`: all sessions do. `single`: the older session on the same "
@@ -439,7 +430,7 @@ class TenantSettings(Struct, frozen=True):
         AppCount, about("The maximum number of sessions on a node; 0: no limit.", by_key=True)
     ] = 0
     messages_per_second: Annotated[
-        Annotated[float, Meta(ge=0, le=_LONGEST_SECONDS)],
+        Seconds,
         about(
             "The maximum number of messages and commands per second of a connection; 0: no limit.",
             by_key=True,

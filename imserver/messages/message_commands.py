@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.core.services import Services
-from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
+from imserver.errors import StorageUnavailable
 from imserver.http.wire import view
 from imserver.messages.acks import AckingLogSubscription
 from imserver.messages.catch_up import CatchUp
@@ -48,7 +48,7 @@ from imserver.messages.log.threads import Thread, ThreadState
 from imserver.messages.log_subscriptions import PendingLogSubscription
 from imserver.messages.message_search import MessageSearch
 from imserver.messages.messaging import Messaging, RefusedView, facts_of
-from imserver.messages.model import Ask, EntryView, Message
+from imserver.messages.model import Ask, EntryView, Message, ReviewUnavailable, TooManyMessages
 from imserver.messages.receipts import MarksAnswer, Receipts, Signals, ToFollowers
 from imserver.model import Answer, Login, LogSubscription, Reply, Resume, Signal
 from imserver.sessions.sessions import Sessions

@@ -15,7 +15,6 @@ from imserver import errors
 from imserver.auth.questions import ReviewDecision
 from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, read
 from imserver.core.core import Core
-from imserver.errors import ReviewUnavailable, TooManyMessages
 from imserver.messages.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.catch_up import CatchUp
@@ -39,7 +38,7 @@ from imserver.messages.log.contract import (
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.rows import decode_meta
 from imserver.messages.log_subscriptions import LogSubscriptions
-from imserver.messages.model import Ask, Message
+from imserver.messages.model import Ask, Message, ReviewUnavailable, TooManyMessages
 from imserver.messages.open_streams import OpenStreams
 from imserver.messages.stored_channels import ChannelLog
 from imserver.messages.wire import read_send

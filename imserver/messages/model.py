@@ -9,11 +9,20 @@ import msgspec
 from msgspec import Raw, Struct
 
 from imserver.config.declared import about
+from imserver.errors import Problems, StorageUnavailable
 
 NESTED: Final = 400
 """JSON that is nested less deeply is shown as ``data``. Deeper JSON may be shown as text: Python clients read
 at most 1,000 levels, those of the frame and of their own calls among them.
 """
+
+
+class ReviewUnavailable(StorageUnavailable, problem=Problems.REVIEW_UNAVAILABLE):
+    """The back end of the app has not reviewed a message in time, so it was not stored."""
+
+
+class TooManyMessages(StorageUnavailable):
+    """A user with a rate (:class:`imserver.auth.rates.SenderRates`) has sent too many; one was not stored."""
 
 
 class Reaction(Struct, frozen=True):

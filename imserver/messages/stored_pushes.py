@@ -19,7 +19,6 @@ from imserver.errors import HttpProblem, Problems
 from imserver.messages.log.contract import Appended, Draft, Rejected, RejectReason, Stored
 from imserver.messages.messaging import Messaging
 from imserver.model import SYSTEM_PREFIX, YIELD_TARGETS, Limit, Outcome
-from imserver.notify import in_meta
 from imserver.push.idempotency import Claimed, Idempotency, IdReused, Waiting
 from imserver.push.push import nothing_accepted
 from imserver.push.targets import PushToStore, StoredPushes, StoreResult, TargetResult, addressed
@@ -114,7 +113,7 @@ def _drafts(push: PushToStore) -> Iterator[Draft]:
     event, now = push.event, int(time() * 1000)
     kind = "custom" if event.data and event.type == "text" else event.type
     body = event.data or event.text.encode()
-    meta = in_meta(event.notify)
+    meta = b'{"notify":%b}' % event.notify if event.notify else b""
     alone = len(push.targets) == 1
     for number, target in enumerate(map(addressed, push.targets)):
         group = 0 if target.group is UNSET else int(target.group)

@@ -11,6 +11,7 @@ import sqlite3
 import ssl
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from errno import EADDRINUSE
 from http.client import OK, HTTPConnection, HTTPException
 from itertools import chain
@@ -35,7 +36,7 @@ from imserver.node.feature_list import load_features, offered_commands
 from imserver.offline import load_settings, opened, settings_options
 from imserver.operate.database import damage_of, probe
 from imserver.plugin.commands import Finding
-from imserver.process import SPARE_FILES_OF_A_CLUSTER, DataDirectory, cores, plan_processes
+from imserver.process import SPARE_FILES_OF_A_CLUSTER, cores, listening_process, plan_processes
 from imserver.storage.address import database_address
 from imserver.storage.damage import lost_commits
 from imserver.storage.statements import PooledStatements
@@ -136,7 +137,7 @@ def _listen_queues(config: Config) -> Findings:
 
 
 def _ports(config: Config) -> Findings:
-    listeners, data = _listeners(config), DataDirectory(config.server.data_dir)
+    listeners = _listeners(config)
     try:
         check_ports(plan_processes(config)[0])
     except StartError as error:
@@ -159,7 +160,7 @@ def _ports(config: Config) -> Findings:
                     (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
                 ).close()
             except OSError as error:
-                if error.errno == EADDRINUSE and (own := data.server_at(port)):
+                if error.errno == EADDRINUSE and (own := server_at(config.server.data_dir, port)):
                     yield Finding("ok", where, f"the server of this data folder listens (pid {own})")
                     break
                 yield Finding(
@@ -189,7 +190,7 @@ def _ports(config: Config) -> Findings:
 
 def _unix_sockets(config: Config) -> Findings:
     """Whether the server can make its Unix sockets, or has done so."""
-    own = DataDirectory(config.server.data_dir).owner()
+    own = _has_owner(config)
     for number, row in enumerate(config.server.extra_listen):
         if not row.socket:
             continue
@@ -209,10 +210,32 @@ def _unix_sockets(config: Config) -> Findings:
         )
 
 
+def _has_owner(config: Config) -> bool:
+    """Whether a process has taken the lock of the data folder, which may have crashed."""
+    try:
+        return Path(config.server.data_dir, "lock").read_text("ascii").strip().isdecimal()
+    except (OSError, ValueError):
+        return False
+
+
+def server_at(data_dir: str, port: int) -> int:
+    """The server that has the lock of the data folder and listens on a port, by itself or by a descendant; 0:
+    there is none, or this user may not see it. Only on Linux."""
+    lock, pid = str(Path(data_dir, "lock").resolve()), listening_process(port) or 0
+    with suppress(OSError):
+        while pid > 1:
+            if any(os.readlink(file) == lock for file in Path(f"/proc/{pid}/fd").iterdir()):
+                return pid
+            # The name of the program, in brackets, may have spaces. Behind it are state and parent.
+            fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+            pid = int(fields[1])
+    return 0
+
+
 def _server(config: Config) -> Findings:
     """The running server of these settings: its version, and whether it is ready."""
     port = config.app.http_port
-    own = DataDirectory(config.server.data_dir).server_at(port) if port else 0
+    own = server_at(config.server.data_dir, port) if port else 0
     if not own:
         return
     host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.server.host, config.server.host)

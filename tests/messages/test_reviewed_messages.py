@@ -8,9 +8,9 @@ from msgspec import json as fast
 
 from imserver.dialects.action.stored import ActionMessages
 from imserver.dialects.action.wire import ActionDialect, Say
-from imserver.errors import ReviewUnavailable
 from imserver.features.webhooks.reviews import ReviewHook
 from imserver.messages.log.contract import Draft
+from imserver.messages.model import ReviewUnavailable
 from tests.core.back_end import Answer, Post
 from tests.core.messaging_harness import APP, Node
 from tests.dialects.action.test_service import connect, login, received

@@ -16,7 +16,7 @@ from imserver.auth.principal import Needs
 from imserver.config.declared import about
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.core.core import Core
-from imserver.errors import StorageUnavailable, TooManyMessages
+from imserver.errors import StorageUnavailable
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting
 from imserver.http.limits import Limits, Rates
@@ -35,10 +35,11 @@ from imserver.messages.log.annotations import emoji_objection
 from imserver.messages.log.contract import Change, MarkResult, Rejected, RejectReason
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.messaging import Messaging
+from imserver.messages.model import TooManyMessages
 from imserver.messages.receipts import Receipts
 from imserver.messages.services import MessageServices
 from imserver.model import SYSTEM_PREFIX, Limit
-from imserver.notify import Notify, NotifyField, leads_nowhere_else
+from imserver.notify import Notify, NotifyField
 from imserver.storage.store import Store
 
 OwnId = Annotated[
@@ -207,7 +208,7 @@ class MessageApi(Struct, frozen=True):
         if request.notify is not UNSET and not call.is_back_end:
             if call.principal.kind != "bot":
                 raise ApiProblem(errors.Problems.NOT_ALLOWED, "`notify`: only bots and back ends may set it")
-            if isinstance(request.notify, Notify) and not leads_nowhere_else(request.notify):
+            if isinstance(request.notify, Notify) and not _leads_nowhere_else(request.notify):
                 raise ApiProblem(
                     errors.Problems.NOT_ALLOWED,
                     "`notify`: only back ends may set a `title`, `time_sensitive`, and addresses that are no "
@@ -546,3 +547,12 @@ def hide(
     """
     version = api.receipts.hide_from(call.app, call.user, tuple(ids))
     return HiddenAnswer(version)
+
+
+def _leads_nowhere_else(notify: Notify) -> bool:
+    """Whether a notification names no sender of its own, leads to no other site, and waits where others wait:
+    then nobody is misled or disturbed by who asks for it."""
+    addresses = (notify.url, notify.icon, *(action.url for action in notify.actions))
+    if notify.title or notify.time_sensitive:
+        return False
+    return all(not address or notify.is_path(address) for address in addresses)
