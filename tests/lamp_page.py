@@ -7,7 +7,7 @@ from tests.support import ROOT
 
 FEATURE = """
 from pathlib import Path
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import Feature, Parts
 from imserver.plugin.errors import ReplyCode
 from imserver.plugin.messages import MessageServices, ToFollowers
 from imserver.plugin.wire import Command, CommandRow, Fields, Reply, Signal, app_and_user
@@ -27,7 +27,7 @@ def build(core):
         signal = Signal("lamp.switched", user, "", data=b'{"id": %d}' % command.id)
         signals.send(ToFollowers(app, (user,), 0, signal))
         return Reply(ReplyCode.OK, {"by": user})
-    return FeatureParts((Lamp(),), {Switch: CommandRow(switch)})
+    return Parts((Lamp(),), {Switch: CommandRow(switch)})
 
 FEATURE = Feature(
     "lamp", build, uses=("messages",), wire={"cmd": {"switch": lambda data: Switch(Fields.of(data).id("id"))}}

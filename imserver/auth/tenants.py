@@ -52,8 +52,10 @@ log = logging.getLogger(__name__)
 
 class BadTenant(ServiceRefused, ValueError, problem=Problems.INVALID_REQUEST, detail="{}"):
     """An app cannot have this name or these settings, or cannot be deleted. The text is one line with the
-    reason.
+    reason. ``is_full``, until 2.0: its ``problem`` is that there are too many apps.
     """
+
+    is_full = False
 
 
 class UnknownTenant(ServiceRefused, LookupError, problem=Problems.UNKNOWN_APP):
@@ -62,6 +64,8 @@ class UnknownTenant(ServiceRefused, LookupError, problem=Problems.UNKNOWN_APP):
 
 class TooManyTenants(BadTenant, problem=Problems.TOO_MANY_APPS):
     """``limits.registered_apps`` is reached."""
+
+    is_full = True
 
 
 class Tenant(TenantSettings, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.login_tokens import LoginTokens, PageTokens
 from imserver.auth.observer import Denials, Observer, observer_of, report_commands
-from imserver.auth.questions import AccountLookup, BackEnds, NoReviews, Relations, Reviews
+from imserver.auth.questions import AccountLookup, BackEnds, Relations, Reviews
 from imserver.auth.rates import BucketList, MutedUsers, SenderRates
 from imserver.auth.tenants import AppObjection, Tenants
 from imserver.channels.client_commands import ChannelAnswers, ChannelCommands
@@ -65,7 +65,7 @@ S = TypeVar("S")
 _Dialect = TypeVar("_Dialect", bound=Dialect)
 
 
-class FeatureParts(Struct, frozen=True):
+class Parts(Struct, frozen=True):
     """The parts that a feature adds to one node.
 
     ``services``: what its routes and other features use, each found by its type (``core.service``), and each
@@ -124,7 +124,7 @@ class Core(Services):
         self._wires = wires or {}
         self._codecs: dict[Any, Any] = {}
         self.declared = declared
-        self.features: dict[str, FeatureParts] = {}
+        self.features: dict[str, Parts] = {}
         """Name of a feature → its parts."""
         self.metric_rows: list[Callable[[], Iterable[Metric]]] = []
         """Functions that return the metrics of features."""
@@ -215,7 +215,7 @@ class Core(Services):
         self.network.origins.open_dialects.update(row.name for row in dialects if row.any_origin)
         self.logins.bare_dialects.update(row.name for row in dialects if row.bare_tokens)
 
-    def join(self, name: str, feature: FeatureParts) -> None:
+    def join(self, name: str, feature: Parts) -> None:
         """Add the parts of a feature."""
         network = self.network
         self.features[name] = feature

@@ -21,9 +21,9 @@ _BATCH = 1000
 """Number of connections checked between two turns of the loop."""
 _TURN_SECONDS = 0.001
 
-Check = Callable[[Connection], bool | None]
-"""Called for each session of a dialect in each sweep. True: it has also closed it if it was silent for too
-long, so no heartbeat is expected. Never switches."""
+Check = Callable[[Connection], float | None]
+"""Called for each session of a dialect in each sweep. It returns after how many seconds without any traffic
+the session is closed; None: it expects heartbeats. Never switches."""
 
 
 def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:
@@ -70,9 +70,16 @@ class Sweep(Struct, dict=True, eq=False):
         for connection in _paced(self.context.connections):
             dialect = connection.encoding.dialect
             check = self.checks.get(dialect.name)
-            judged = check is not None and connection.app is not None and check(connection)
-            if judged or connection.state >= CLOSING:
+            silent_seconds = None if check is None or connection.app is None else check(connection)
+            if connection.state >= CLOSING:
                 pass
+            elif silent_seconds and connection.user is not None:
+                silent = now - silent_seconds
+                if connection.last_seen < silent:  # its last check is too old: ask the kernel
+                    quiet = quiet_seconds(connection.sock)
+                    connection.last_seen = max(connection.last_seen, monotonic() - quiet)
+                    if connection.last_seen < silent:
+                        self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
             elif dialect.pinged:
                 # Only connections that still have to log in have a last_seen.
                 if 0 < connection.last_seen < (too_late or expired):
@@ -81,15 +88,6 @@ class Sweep(Struct, dict=True, eq=False):
                 self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
             elif connection.user is None and connection.last_seen < too_late:
                 self._close(connection, errors.CloseCode.LOGIN_TIMEOUT)
-
-    def close_silent(self, connection: Connection, seconds: float) -> None:
-        """Close it if nothing passed for so long: in its dialect any traffic is a sign of life."""
-        silent = monotonic() - seconds
-        if connection.last_seen < silent:  # its last check is too old: ask the kernel
-            quiet = quiet_seconds(connection.sock)
-            connection.last_seen = max(connection.last_seen, monotonic() - quiet)
-            if connection.last_seen < silent:
-                self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
 
     def run_pings(self) -> None:
         """Greenlet: ping all clients every ``ping_seconds``; close those that answer no ping within

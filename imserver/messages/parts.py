@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from imserver.clock import every
 from imserver.config.settings import Config, settings_of
-from imserver.core.core import Core, FeatureParts
+from imserver.core.core import Core, Parts
 from imserver.messages.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.catch_up import StreamStarts
@@ -29,7 +29,7 @@ from imserver.storage.store import Store
 from imserver.transport.dispatch import CommandTable
 
 
-def build(core: Core) -> FeatureParts:
+def build(core: Core) -> Parts:
     """Build them, with their commands and the handlers of node messages."""
     services, answers, commands = _make_services(core)
     messaging, positions = services.messaging, services.messaging.positions
@@ -43,7 +43,7 @@ def build(core: Core) -> FeatureParts:
     for streams in (services.streams, services.channel_streams):
         core.draining.report_to(streams.close_all)
         core.tenants.report_to(streams.forget)
-    return FeatureParts(
+    return Parts(
         (services, *answers, _erasure(core.store, positions)),
         commands,
         ended=(catch_up.forget,),

@@ -19,7 +19,7 @@ from imserver.config import load
 from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import CORE as CORE_SETTINGS
 from imserver.config.values import Declarations, Locations, fold
-from imserver.core.core import Core, FeatureParts
+from imserver.core.core import Core, Parts
 from imserver.errors import HTTP_PROBLEMS, HttpProblem, StartError
 from imserver.notify import PushService
 from imserver.plugin import VERSION
@@ -247,7 +247,7 @@ def load_config(
     return load_with_locations(path, environ, overrides)[0]
 
 
-def build_parts(feature: Feature, core: Core) -> FeatureParts:
+def build_parts(feature: Feature, core: Core) -> Parts:
     """Build the parts of a feature. Raises StartError, also if its node messages and queries have names that
     another feature may have."""
     before = _node_names(core)

@@ -1,9 +1,9 @@
 """The face: the only part of the core that features import. Here is the row with which one joins a node."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
-from imserver.core.core import FeatureParts
+from imserver.core.core import Parts
 from imserver.plugin.feature import Feature, FeatureSettings
 
 VERSION: Final = 4
@@ -13,7 +13,14 @@ SINCE: Final[Mapping[str, int]] = {
     **dict.fromkeys(("PushNotice", "PushResult", "PushService", "push_services_of", "Ask"), 3),
     **dict.fromkeys(("AskAnswer", "Holder", "RowsOf", "Runner", "ServiceRefused", "Threads"), 4),
     **dict.fromkeys(("every", "table", "view"), 4),
+    **dict.fromkeys(("AccountLookup", "BackEnds", "Observer", "Parts", "Reviews"), 4),
 }
 """Name of the face → the version since when it exists, for those that are newer than version 1."""
 
-__all__ = ["Feature", "FeatureParts", "FeatureSettings"]
+__all__ = ["Feature", "FeatureSettings", "Parts"]
+
+
+def __getattr__(name: str) -> Any:
+    from imserver.plugin.deprecated import form_of  # for plug-ins that were made for an earlier version
+
+    return form_of(name)

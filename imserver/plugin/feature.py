@@ -11,7 +11,7 @@ from msgspec import Struct
 from imserver.auth.tenants import AppObjection, Tenants
 from imserver.config.settings import Config, Finding
 from imserver.config.values import CORE, Locations, fold
-from imserver.core.core import Core, FeatureParts
+from imserver.core.core import Core, Parts
 from imserver.http.call import Route
 from imserver.http.operation import Operation
 from imserver.notify import PushService
@@ -56,7 +56,7 @@ class Feature(Struct, frozen=True, eq=False):
 
     ``build`` makes its parts from those of the core, once for each node. It may raise ConfigError.
     ``dialects``: served on their paths. ``wire``: dialect → its commands of clients there, which a row of
-    ``FeatureParts.commands`` each runs. ``routes``: the operations are its part of ``/api/v1``, which the
+    ``Parts.commands`` each runs. ``routes``: the operations are its part of ``/api/v1``, which the
     document, batches and the router get; those without a function are answered by its views. Another route
     names the service that its function gets first. ``settings``: those that it declares. ``metrics`` returns
     its rows of the table of metrics, at the first scrape. ``uses``: names of features that it needs, which
@@ -98,7 +98,7 @@ class Feature(Struct, frozen=True, eq=False):
     """
 
     name: str
-    build: Callable[[Core], FeatureParts]
+    build: Callable[[Core], Parts]
     dialects: tuple[Dialect, ...] = ()
     routes: Sequence[Route | Operation] = ()
     views: Callable[[bool], Callable[..., Iterable[Any]]] | None = None

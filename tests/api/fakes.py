@@ -40,7 +40,7 @@ from imserver.messages.services import MessageServices
 from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.node.feature_list import declarations_of, load_features
-from imserver.plugin import FeatureParts
+from imserver.plugin import Parts
 from imserver.process import Secret
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import LocalReach, Pushes
@@ -120,7 +120,7 @@ class FakeNode:
         self.users = {"101": ["马远", "黄帝"], "102": ["马远"], "103": [], "104": [], **online}
         self.sessions = self.hub = self
         self.network = self.messages = self.node = self.status = self.channels = self
-        self.features = {feature.name: FeatureParts() for feature in FEATURES}
+        self.features = {feature.name: Parts() for feature in FEATURES}
         self.of_features: dict[type, Any] = {
             AdminParts: SimpleNamespace(nodes=SimpleNamespace(all=list)),
             AccountParts: SimpleNamespace(

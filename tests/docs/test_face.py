@@ -1,10 +1,13 @@
 """The reference of the face is what the docstrings say, and each name has one."""
 
 import inspect
+from pathlib import Path
+from unittest.mock import Mock, call
 
 import pytest
 
 from imserver.plugin.errors import Problems
+from imserver.plugin.identity import Relations
 from tools import face
 
 
@@ -35,6 +38,23 @@ def test_fields_by_keyword_and_types_of_fields_are_shown() -> None:
     assert "\n- `to_anybody`: " in draft
     request = page.partition("\n### SendRequest\n")[2].partition("\n### ")[0]
     assert "\ntext: " in request  # of the struct from which it inherits
+
+
+def test_rows_of_an_earlier_version_become_those_of_today() -> None:
+    with pytest.warns(DeprecationWarning, match="until 2.0"):
+        from imserver.plugin import Answers, DialectParts, FeatureParts
+    calls, look, dialect = Mock(), Mock(), DialectParts(opened=print, check=print, silent_seconds=7.0)
+    ends = {"prepare": calls.prepare, "reload": calls.reload, "finish": calls.finish, "stop": calls.stop}
+    parts = FeatureParts("service", dialects={"lines": dialect}, page=Path("page"), ended=(look,), **ends)
+    for _ in "at the start", "at SIGHUP":
+        parts.configure("settings")
+    parts.stop()
+    assert calls.mock_calls == [call.prepare(), call.reload("settings"), call.finish(), call.stop()]
+    assert (parts.services[0], parts.services[1].page_folder) == ("service", Path("page"))
+    assert (parts.opened, parts.checks["lines"](look), parts.ended) == ({"lines": print}, 7.0, (look,))
+    relations, given = Answers(relations=calls)
+    assert isinstance(relations, Relations)
+    assert relations.may_reach("shop", "1", "2") is given.may_reach()
 
 
 def test_names_that_went_are_there_until_2_0() -> None:

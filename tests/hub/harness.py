@@ -124,9 +124,7 @@ class Harness(SocketHarness):
             self.context, self.metrics, heartbeat_seconds, login_seconds, ping_seconds, pong_seconds
         )
         for dialect, seconds in (by_traffic or {}).items():
-            self.sweep.checks[dialect] = lambda connection, seconds=seconds: (
-                connection.user is not None and not self.sweep.close_silent(connection, seconds)
-            )
+            self.sweep.checks[dialect] = lambda connection, seconds=seconds: seconds
 
     def _add_channels(self) -> None:
         self.table = ConnectionTable(self.hub, ConnectionIds(Secret(b"s" * 32), 1))

@@ -13,7 +13,7 @@ from imserver import assets
 from imserver.config import load as reading
 from imserver.config.settings import Config, HubSettings, settings_of
 from imserver.config.values import ConfigError, Locations
-from imserver.core.core import FeatureParts
+from imserver.core.core import Parts
 from imserver.errors import StartError
 from imserver.features.groups.declared import GroupLimits
 from imserver.node import feature_list
@@ -256,7 +256,7 @@ class LampOfAppWithoutDefault(Struct, frozen=True):
 
 
 def lamp(**fields: Any) -> Feature:
-    return Feature("lamp", lambda _parts: FeatureParts(), **fields)
+    return Feature("lamp", lambda _parts: Parts(), **fields)
 
 
 @pytest.mark.parametrize(

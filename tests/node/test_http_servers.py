@@ -9,7 +9,7 @@ from imserver.api.v1.table import operations_of
 from imserver.auth.principal import Needs
 from imserver.config.settings import Config
 from imserver.config.values import CORE
-from imserver.core.core import FeatureParts
+from imserver.core.core import Parts
 from imserver.errors import StartError
 from imserver.http.call import Route
 from imserver.node.feature_list import load_core, load_features
@@ -63,6 +63,6 @@ def of_dialect(**attributes: str) -> dict[str, Any]:
     ],
 )
 def test_a_feature_does_not_answer_in_place_of_another(row: dict[str, Any], output: str) -> None:
-    lamp = Feature("lamp", lambda parts: FeatureParts(), **row)
+    lamp = Feature("lamp", lambda parts: Parts(), **row)
     with pytest.raises(StartError, match=f"^the feature 'lamp': {output} already$"):
         refuse_shared((*load_core(), *load_features(Config()), lamp), operations_of(CORE))

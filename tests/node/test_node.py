@@ -14,7 +14,7 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver.config.settings import Config, KeySettings, TenantSettings
-from imserver.core.core import FeatureParts
+from imserver.core.core import Parts
 from imserver.errors import StartError
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.services import MessageServices
@@ -302,7 +302,7 @@ def test_a_feature_finds_the_service_of_another_by_its_type(harness: Harness) ->
     assert core.find(Greeter) is None
     with pytest.raises(LookupError, match="no feature of this node has Greeter"):
         core.service(Greeter)
-    core.join("a feature", FeatureParts((Greeter("hello"),)))
+    core.join("a feature", Parts((Greeter("hello"),)))
     assert core.service(Greeter) is core.find(Greeter)
     assert core.service(Greeter).word == "hello"
 

@@ -18,13 +18,13 @@ from tests.integration.cmd import logged_in
 from tests.support import ROOT, Server, clean_environment, eventually
 
 BELL = """
-from imserver.plugin import Feature, FeatureParts
-FEATURE = Feature("bell", lambda core: FeatureParts(("a bell",)))
+from imserver.plugin import Feature, Parts
+FEATURE = Feature("bell", lambda core: Parts(("a bell",)))
 """
 
 LAMP = '''
 from msgspec import Struct, json
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import Feature, Parts
 from imserver.plugin.http import PROBLEM, HttpResponse, Route
 from imserver.plugin.identity import Needs, Observer
 
@@ -56,7 +56,7 @@ class Lamp(Observer):
             messages.handle(dict.fromkeys(KINDS, lambda message: self.rooms.append(message.room)))
         if ANSWERS:
             core.queries.add("lamp.rooms", str, lambda _: self.rooms)
-        return FeatureParts((self,))
+        return Parts((self,))
 
     def switch(self, call):
         return answer(self.core.node_messages.broadcast(Switched("hall")))

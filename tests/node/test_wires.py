@@ -23,7 +23,7 @@ from tests.node.test_feature_list import offer
 from tests.node.test_node import Harness, Requests
 
 LAMP = """
-from imserver.core.core import FeatureParts
+from imserver.core.core import Parts
 from imserver.plugin.feature import Feature
 from imserver.model import Command, Reply
 from imserver.protocol.forgiving import Fields
@@ -37,7 +37,7 @@ def light(data):
 
 FEATURE = Feature(
     "lamp",
-    lambda core: FeatureParts(
+    lambda core: Parts(
         commands={Light: CommandRow(lambda connection, command: Reply(200, {"on": command.on}))}
     ),
     wire={"cmd": {"light": light}, "centrifuge": {"light": light}, "protobuf": {"64": light}},

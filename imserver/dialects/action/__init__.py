@@ -9,14 +9,14 @@ import msgspec
 from imserver.dialects.action.acks import ActionAcks
 from imserver.dialects.action.service import ActionService
 from imserver.dialects.action.wire import DIALECT
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import Feature, Parts
 from imserver.plugin.errors import ReplyCode, reply_text
 from imserver.plugin.http import Call, HttpResponse, Route, app_of_rooms, room_id
 from imserver.plugin.identity import Needs, Tenants
 from imserver.plugin.services import Core
 
 
-def _build(core: Core) -> FeatureParts:
+def _build(core: Core) -> Parts:
     messaging, messages = None, None
     if "messages" in core.features:
         # They import the messenger.
@@ -29,7 +29,7 @@ def _build(core: Core) -> FeatureParts:
     core.hub.report_to(acks.clear)
     core.tenants.report_to(acks.forget)
     service = ActionService(core, messages, acks)
-    return FeatureParts(commands=service.rows(), opened={DIALECT.name: service.opened}, ended=(acks.ended,))
+    return Parts(commands=service.rows(), opened={DIALECT.name: service.opened}, ended=(acks.ended,))
 
 
 def groups_list(tenants: Tenants, call: Call) -> HttpResponse:

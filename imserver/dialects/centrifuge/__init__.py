@@ -9,11 +9,11 @@ from imserver.dialects.centrifuge.declared import SETTINGS
 from imserver.dialects.centrifuge.service import NAME, CentrifugeAnswers, CentrifugeService
 from imserver.dialects.centrifuge.streams import CentrifugeStreams, Emulation
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import Feature, Parts
 from imserver.plugin.services import Core
 
 
-def _build(core: Core) -> FeatureParts:
+def _build(core: Core) -> Parts:
     messaging = None
     if "messages" in core.features:
         from imserver.plugin.messages import MessageServices  # imports the messenger
@@ -21,7 +21,7 @@ def _build(core: Core) -> FeatureParts:
         messaging = core.service(MessageServices).messaging
     answers = CentrifugeAnswers(core)
     service = CentrifugeService(core, answers, messaging)
-    return FeatureParts(
+    return Parts(
         (Emulation(core), answers),
         service.rows(),
         {NAME: service.opened},

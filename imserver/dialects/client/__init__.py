@@ -5,13 +5,13 @@ from __future__ import annotations
 from imserver.dialects.client import api
 from imserver.dialects.client.service import ClientService
 from imserver.dialects.client.wire import NAME, ClientDialect
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import Feature, Parts
 from imserver.plugin.services import Core
 
 
-def _build(core: Core) -> FeatureParts:
+def _build(core: Core) -> Parts:
     service = ClientService(core)
-    return FeatureParts((service,), opened={NAME: service.opened}, ended=(service.ended,))
+    return Parts((service,), opened={NAME: service.opened}, ended=(service.ended,))
 
 
 FEATURE = Feature(NAME, _build, (ClientDialect(),), api.ROUTES)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from imserver.core.core import Core, FeatureParts
+from imserver.core.core import Core, Parts
 from imserver.dialects.cmd.api import ROUTES
 from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers, CmdDialect
 from imserver.plugin.feature import Feature
 
 
-def _build(core: Core) -> FeatureParts:
-    return FeatureParts((CmdAnswers(core.codec(ChannelCmdDialect())),))
+def _build(core: Core) -> Parts:
+    return Parts((CmdAnswers(core.codec(ChannelCmdDialect())),))
 
 
 FEATURE = Feature("cmd", _build, (CmdDialect(),), ROUTES, uses=("messages?",))

@@ -9,18 +9,18 @@ from imserver.dialects.protobuf.uplink import ProtobufUplink
 from imserver.dialects.protobuf.wire import NAME, PLAIN
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.groups.parts import groups_of
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import Feature, Parts
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core
 
 
-def _build(core: Core) -> FeatureParts:
+def _build(core: Core) -> Parts:
     people = accounts_of(core)
     messaging = core.service(MessageServices).messaging
     uplink = ProtobufUplink(messaging, core.store)
     service = ProtobufService(core, messaging, uplink)
     gochat = api.GoChatApi(core.tenants, people.accounts, people.friends, groups_of(core), core.relations)
-    return FeatureParts((gochat,), service.rows(), checks={NAME: service.check}, ended=(service.ended,))
+    return Parts((gochat,), service.rows(), checks={NAME: service.check}, ended=(service.ended,))
 
 
 FEATURE = Feature(

@@ -149,7 +149,6 @@ class ProtobufService:
         self._sessions = core.sessions
         self._logins = core.logins
         self._catch_up = messaging.catch_up
-        self._sweep = core.network.sweep
         self._silent_seconds = settings_of(core.config, ProtobufSettings).protobuf_silent_seconds
         self._uplink = uplink
         self.deadlines = SyncDeadlines(self._catch_up.release, HOLD_SECONDS)
@@ -248,18 +247,15 @@ class ProtobufService:
             return LoginDecision(ReplyCode.BAD_USER)
         return decision
 
-    def check(self, connection: Connection) -> bool:
-        """Close a session whose token has expired, or which is silent. The sweep calls this for each session.
-        Never switches.
+    def check(self, connection: Connection) -> float:
+        """Close a session whose token has expired. The sweep calls this for each session. Never switches.
 
         A timer per session, as in other dialects, would use more memory than the rest of the session.
         """
         state = connection.dialect_state
         if isinstance(state, ProtobufState) and 0 < state.ends <= time() // 60:
             connection.close(CloseCode.TOKEN_INVALID)
-        elif connection.user is not None:
-            self._sweep.close_silent(connection, self._silent_seconds)
-        return connection.user is not None
+        return self._silent_seconds
 
     # --- catch-up -------------------------------------------------------------------------------------------
 

@@ -10,17 +10,17 @@ from imserver.dialects.pusher.declared import SETTINGS
 from imserver.dialects.pusher.service import NAME, PusherService
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.features.webhooks import webhooks_of
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import Feature, Parts
 from imserver.plugin.services import Core
 
 
-def _build(core: Core) -> FeatureParts:
+def _build(core: Core) -> Parts:
     hooks = PusherHooks(webhooks_of(core))
     apps = PusherApps(core.tenants, hooks, core.channels)
     core.logins.add_entrance(entrance)
     service = PusherService(core, apps, hooks)
     core.queries.add("app_connections", str, partial(api.count_connections, core))
-    return FeatureParts(
+    return Parts(
         (api.PusherApi(apps, service, core),),
         service.rows(),
         {NAME: service.opened},

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from imserver.core.core import Core, FeatureParts
+from imserver.core.core import Core, Parts
 from imserver.dialects.sse.api import NAME, PATH, EventStreams, SseDialect, routes
 from imserver.plugin.feature import Feature
 from imserver.transport.stream import StreamPath
 
 
-def _build(core: Core) -> FeatureParts:
+def _build(core: Core) -> Parts:
     messenger = None
     if "messages" in core.features:
         from imserver.plugin.messages import MessageServices  # imports the messenger
 
         messenger = core.service(MessageServices)
     streams = EventStreams(core, messenger)
-    return FeatureParts(streams=lambda _: {PATH: StreamPath("GET", streams.open, streams.refuse)})
+    return Parts(streams=lambda _: {PATH: StreamPath("GET", streams.open, streams.refuse)})
 
 
 # This row gives the dialect its name in settings. It has no WebSocket path, and a codec for each app.

@@ -25,7 +25,7 @@ from imserver.features.accounts.relations import AccountRelations
 from imserver.features.accounts.resets import Resets
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.tokens import AccountTokens
-from imserver.plugin import FeatureParts
+from imserver.plugin import Parts
 from imserver.plugin.identity import Act, Principal
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.runtime import every
@@ -83,7 +83,7 @@ def erasing(_config: Config, store: Store) -> Iterator[Erasure]:
     yield Erasure(frozenset(), erase_user, lambda _: None, rows.programs_of)
 
 
-def build(core: Core) -> FeatureParts:
+def build(core: Core) -> Parts:
     """Build the rest, and join it to the core."""
     config, rows = core.config, AccountStore(core.store)
     tokens, relations = core.service(AccountTokens), core.service(AccountRelations)
@@ -130,7 +130,7 @@ def build(core: Core) -> FeatureParts:
     parts = AccountParts(
         rows, tokens, accounts, friends, people, guests, cards, mails, resets, confirmations, last_seen
     )
-    return FeatureParts(
+    return Parts(
         (parts, people, Erasure(frozenset(), accounts.erase, lambda _: None, rows.programs_of)),
         ended=(last_seen.ended,),
         run=(every(3600.0, lambda: guests.expire(int(time())), "unused guests could not be deleted"),)

@@ -12,7 +12,7 @@ import gevent
 from msgspec import Struct
 
 from imserver.features.admin.finder import Finder, LiveConnections
-from imserver.plugin import FeatureParts
+from imserver.plugin import Parts
 from imserver.plugin.http import about, view
 from imserver.plugin.services import Core
 
@@ -157,7 +157,7 @@ class AdminParts(Struct, frozen=True):
     nodes: Nodes
 
 
-def build(core: Core) -> FeatureParts:
+def build(core: Core) -> Parts:
     """Build them."""
     live = LiveConnections(core)
-    return FeatureParts((AdminParts(Finder(core, live), live, Nodes(core)),))
+    return Parts((AdminParts(Finder(core, live), live, Nodes(core)),))

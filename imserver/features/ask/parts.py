@@ -22,7 +22,7 @@ from gevent.event import Event as Signal
 from msgspec import Struct
 
 from imserver.features.ask.declared import ASK_REMINDERS, REMINDER_SECONDS
-from imserver.plugin import FeatureParts
+from imserver.plugin import Parts
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import Buckets
 from imserver.plugin.messages import Entry, MessageLog, MessageServices, Rejected
@@ -202,7 +202,7 @@ class AskParts(Struct, frozen=True):
     reminders: Buckets
 
 
-def build(core: Core) -> FeatureParts:
+def build(core: Core) -> Parts:
     """Build them."""
     store = core.store
     watch = core.service(MessageServices).messaging.follower.watch
@@ -211,4 +211,4 @@ def build(core: Core) -> FeatureParts:
     deadlines = Deadlines(store)
     reminders = core.buckets.make(ASK_REMINDERS, 1, REMINDER_SECONDS, core.attempt)
     parts = AskParts(waits, deadlines, reminders)
-    return FeatureParts((parts,), run=(waits.run, deadlines.run))
+    return Parts((parts,), run=(waits.run, deadlines.run))

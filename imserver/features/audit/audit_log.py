@@ -17,7 +17,7 @@ from msgspec import Struct
 from imserver.features.audit.acts import entry_of, line_of
 from imserver.features.audit.declared import AuditSettings
 from imserver.features.audit.rows import NO_ACTS, ActBatch, AuditQuery, NewAct, append, remove_before, search
-from imserver.plugin import FeatureParts
+from imserver.plugin import Parts
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import Act, Needs, Observer, Principal
 from imserver.plugin.runtime import every, retry_pause
@@ -163,10 +163,10 @@ def answers(base: Core) -> tuple[object, ...]:
     return (AuditLog(base.store, settings_of(base.config, AuditSettings).days),)
 
 
-def build(core: Core) -> FeatureParts:
+def build(core: Core) -> Parts:
     """Join it to the core."""
     audit = core.service(AuditLog)
     if not core.store.has_database:
         log.info("there is no database yet: acts are written to the log only, as imserver.audit")
     run = every(600.0, audit.expire, "old acts could not be removed")
-    return FeatureParts(run=(run,), stop=audit.stop)
+    return Parts(run=(run,), stop=audit.stop)

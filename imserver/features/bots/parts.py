@@ -12,7 +12,7 @@ from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.rows import BotStore, HookStore
 from imserver.features.groups.parts import groups_of
 from imserver.features.webhooks import webhooks_of
-from imserver.plugin import FeatureParts
+from imserver.plugin import Parts
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.runtime import PublicRequests
 from imserver.plugin.services import Core
@@ -33,7 +33,7 @@ def bots_of(core: Core) -> BotParts:
     return core.service(BotParts)
 
 
-def build(core: Core) -> FeatureParts:
+def build(core: Core) -> Parts:
     """Build them, and join them to the core."""
     people = accounts_of(core)
     webhooks = webhooks_of(core)
@@ -66,7 +66,7 @@ def build(core: Core) -> FeatureParts:
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
     answers = StreamedAnswers(core, rows, people.accounts)
     people.tokens.bots = rows.holder
-    return FeatureParts(
+    return Parts(
         (BotParts(bots, incoming, hooks, answers),),
         {**AnswerCommands(answers).rows(), **bots.rows()},
         run=(hooks.log.work.run,),

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from msgspec import Struct
 
-from imserver.plugin import FeatureParts
+from imserver.plugin import Parts
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about
 from imserver.plugin.identity import Needs
@@ -52,11 +52,11 @@ class UserErasure:
             log.error("the journal of erasures cannot be written: %s", error.strerror)
 
 
-def build(core: Core) -> FeatureParts:
+def build(core: Core) -> Parts:
     """Build them."""
     erasure = UserErasure(core)
     run = every(60.0, erasure.look, "erasures could not go on")
-    return FeatureParts((erasure,), run=(run,))
+    return Parts((erasure,), run=(run,))
 
 
 def _proof_of(core: Core) -> Proof:

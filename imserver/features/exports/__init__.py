@@ -9,18 +9,18 @@ from typing import Any
 from imserver.features.exports import api
 from imserver.features.exports.declared import DAY_SECONDS, EXPORTS, SETTINGS, TABLES, ExportSettings
 from imserver.features.exports.exports import Exports
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import Feature, Parts
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Erasure, Store
 
 
-def _build(core: Core) -> FeatureParts:
+def _build(core: Core) -> Parts:
     per_day = settings_of(core.config, ExportSettings).per_day
     buckets = core.buckets.make(EXPORTS, per_day, DAY_SECONDS, core.attempt)
     exports = Exports(core.config, core.store, buckets, core.node.version)
-    return FeatureParts(
+    return Parts(
         (exports, exports.erasure),
         run=(
             *(runner.run for runner in exports.runners),

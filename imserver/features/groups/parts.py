@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from imserver.features.groups.declared import NEW_GROUPS, SEARCH_MILLISECONDS, SEARCH_TIME, GroupLimits
 from imserver.features.groups.groups import GroupCommands, Groups
-from imserver.plugin import FeatureParts
+from imserver.plugin import Parts
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 
@@ -16,7 +16,7 @@ def groups_of(core: Core) -> Groups:
     return core.service(Groups)
 
 
-def build(core: Core) -> FeatureParts:
+def build(core: Core) -> Parts:
     """Build them."""
     config = core.config
     limits, seconds = settings_of(config, GroupLimits), config.accounts.rate_seconds
@@ -29,4 +29,4 @@ def build(core: Core) -> FeatureParts:
 
     groups = Groups(core.store, limits.group_members, creations, searches, accounts_among, core.relations)
     commands = GroupCommands(groups, core.relations, core.mutes.mute_of)
-    return FeatureParts((groups,), commands.rows())
+    return Parts((groups,), commands.rows())

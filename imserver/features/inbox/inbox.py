@@ -10,7 +10,7 @@ from msgspec import Struct
 from imserver.features.inbox.declared import CHANGE_SECONDS, CHANGES, INBOX_CHANGES, InboxSettings
 from imserver.features.inbox.rows import Arrangement, ArrangementRefused, ArrangementRows
 from imserver.features.inbox.wire import Arrange, AskArrangements
-from imserver.plugin import FeatureParts
+from imserver.plugin import Parts
 from imserver.plugin.errors import Problems, ReplyCode
 from imserver.plugin.identity import Buckets
 from imserver.plugin.messages import MessageLog, MessageServices, RefusedView, ToFollowers
@@ -87,7 +87,7 @@ class Inbox(Struct, frozen=True):
         return Reply(ReplyCode.OK, page)
 
 
-def build(core: Core) -> FeatureParts:
+def build(core: Core) -> Parts:
     """Build them."""
     inbox = Inbox(
         core.store,
@@ -96,4 +96,4 @@ def build(core: Core) -> FeatureParts:
         settings_of(core.config, InboxSettings),
         core.buckets.make(INBOX_CHANGES, CHANGES, CHANGE_SECONDS),
     )
-    return FeatureParts((inbox,), inbox.rows())
+    return Parts((inbox,), inbox.rows())

@@ -7,7 +7,7 @@ from typing import Any
 from imserver.features.invitations import api
 from imserver.features.invitations.declared import SETTINGS, TABLES
 from imserver.features.invitations.invitations import Invitations
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import Feature, Parts
 
 
 def _commands() -> dict[str, Any]:
@@ -18,7 +18,7 @@ def _commands() -> dict[str, Any]:
 
 FEATURE = Feature(
     "invitations",
-    lambda core: FeatureParts((Invitations(core),)),
+    lambda core: Parts((Invitations(core),)),
     routes=api.routes.rows,
     uses=("messages", "accounts", "groups"),
     settings=SETTINGS,

@@ -11,18 +11,18 @@ from typing import Any
 from imserver.features.keys import api
 from imserver.features.keys.declared import SETTINGS, TABLES, KeyUsageSettings
 from imserver.features.keys.usage import KeyUsage
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import Feature, Parts
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 
 
-def build(core: Core) -> FeatureParts:
+def build(core: Core) -> Parts:
     """Build the parts on one node."""
     days = settings_of(core.config, KeyUsageSettings).usage_days
     uses = core.keys.uses
     uses.wanted = True
     usage = KeyUsage(core.store, core.tenants, uses.take, core.connection_ids.birth, days)
-    return FeatureParts((usage,), run=(usage.run,), stop=usage.store)
+    return Parts((usage,), run=(usage.run,), stop=usage.store)
 
 
 def _commands() -> dict[str, Any]:

@@ -32,7 +32,7 @@ from imserver.features.notifications.tokens import ActionTokens
 from imserver.features.notifications.webpush import WebPush
 from imserver.features.webhooks import webhooks_of
 from imserver.features.webhooks.consumer import DeliveryLease
-from imserver.plugin import FeatureParts
+from imserver.plugin import Parts
 from imserver.plugin.identity import GOCHAT, Buckets
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.runtime import PublicRequests
@@ -63,7 +63,7 @@ def notifications_of(core: Core) -> NotificationParts:
     return core.service(NotificationParts)
 
 
-def build(core: Core) -> FeatureParts:
+def build(core: Core) -> Parts:
     """Build them, and join them to the core."""
     webhooks = webhooks_of(core)
     feeds = webhooks.feeds
@@ -157,7 +157,7 @@ def build(core: Core) -> FeatureParts:
         subscriptions=buckets.make(SUBSCRIPTIONS, SUBSCRIPTION_REQUESTS, AN_HOUR, attempt),
         tests=buckets.make(TESTS, TEST_REQUESTS, AN_HOUR, attempt),
     )
-    return FeatureParts(
+    return Parts(
         (parts, Erasure(frozenset(), erase_user, deliveries.recent.forget)),
         run=(notifier.work.run, deliveries.run),
         stop=stop,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from imserver.features.oauth import api
 from imserver.features.oauth.declared import SETTINGS, TABLES
 from imserver.features.oauth.oauth import OAuth
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import Feature, Parts
 
 FEATURE = Feature(
     "oauth",
-    lambda core: FeatureParts((OAuth(core),)),
+    lambda core: Parts((OAuth(core),)),
     routes=(*api.ROUTES, *api.routes.rows),
     uses=("pages", "accounts"),
     settings=SETTINGS,

@@ -7,13 +7,13 @@ from typing import Any
 
 from imserver.features.pages import address, declared
 from imserver.features.pages.additions import additions_of
-from imserver.plugin import Feature, FeatureParts, FeatureSettings
+from imserver.plugin import Feature, FeatureSettings, Parts
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, Locations
 
 
-def _build(core: Core) -> FeatureParts:
-    return FeatureParts(configure=lambda config: additions_of(core))  # which checks the words
+def _build(core: Core) -> Parts:
+    return Parts(configure=lambda config: additions_of(core))  # which checks the words
 
 
 def _views(forks: bool) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from imserver.features.previews.api import routes
 from imserver.features.previews.declared import SETTINGS, TABLES, PreviewSettings
 from imserver.features.previews.previews import Previews
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import Feature, Parts
 from imserver.plugin.runtime import PublicRequests, every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from imserver.plugin.metrics import Metric
 
 
-def _build(core: Core) -> FeatureParts:
+def _build(core: Core) -> Parts:
     loopback = settings_of(core.config, PreviewSettings).allow_loopback
     previews = Previews(core, PublicRequests(loopback, pages=True))
-    return FeatureParts(
+    return Parts(
         (previews,),
         configure=previews.configure,
         run=(every(600.0, previews.sweep, "old previews could not be deleted"),),

@@ -17,7 +17,7 @@ from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
 from imserver.features.quotas.declared import QuotaSettings, quotas_of
-from imserver.plugin import FeatureParts
+from imserver.plugin import Parts
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.http import Call, Resource, about
 from imserver.plugin.identity import Needs, Tenant
@@ -172,7 +172,7 @@ def _today() -> int:
     return int(time()) // _DAY
 
 
-def build(core: Core) -> FeatureParts:
+def build(core: Core) -> Parts:
     """Build the quotas of a node."""
     quotas, tenants = Quotas(core), core.tenants
     tenants.report_to(quotas.deleted, quotas.changed)
@@ -185,7 +185,7 @@ def build(core: Core) -> FeatureParts:
         except StorageUnavailable as error:
             log.warning("what apps have used today is not known yet: %s", error)
 
-    return FeatureParts((quotas,), configure=configure, run=(quotas.run,), stop=quotas.finish)
+    return Parts((quotas,), configure=configure, run=(quotas.run,), stop=quotas.finish)
 
 
 class AppUsageOfDay(Struct):

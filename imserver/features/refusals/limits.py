@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.features.refusals.log import RefusalLog, RefusalRow, Wanted, merged
-from imserver.plugin import FeatureParts
+from imserver.plugin import Parts
 from imserver.plugin.http import about
 from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.runtime import network_of
@@ -199,13 +199,13 @@ def answers(base: Core) -> tuple[object, ...]:
     return (RefusalLog(lambda app: app != "" and base.tenants.get(app) is not None),)
 
 
-def build(core: Core) -> FeatureParts:
+def build(core: Core) -> Parts:
     """Build the rest."""
     log = core.service(RefusalLog)
     refusals = Refusals(core, log, _people(core))
     core.tenants.report_to(log.forget)
     erasure = Erasure(frozenset(), refusals.forget, log.forget)
-    return FeatureParts((refusals, erasure))
+    return Parts((refusals, erasure))
 
 
 def _people(core: Core) -> PeopleHooks:

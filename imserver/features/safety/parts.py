@@ -13,7 +13,7 @@ from imserver.features.safety.moderation import Moderation
 from imserver.features.safety.mutes import Mutes
 from imserver.features.safety.removals import Removals
 from imserver.features.safety.reports import Reports, commands_of
-from imserver.plugin import FeatureParts
+from imserver.plugin import Parts
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
@@ -35,12 +35,12 @@ class SafetyParts(Struct, frozen=True):
     remove: Remove | None
 
 
-def build(core: Core) -> FeatureParts:
+def build(core: Core) -> Parts:
     """Build them."""
     mutes, removals = Mutes(core), Removals(core.store)
     reports = Reports(core, _owners_of(core))
     parts = SafetyParts(Moderation(core, mutes, removals), removals, reports, _remover(core))
-    return FeatureParts(
+    return Parts(
         (parts,),
         commands_of(reports),
         configure=lambda config: mutes.load(),

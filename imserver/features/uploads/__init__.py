@@ -10,7 +10,7 @@ from imserver.features.uploads.api import OPERATIONS
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.declared import SETTINGS, TABLES, UploadSettings
 from imserver.features.uploads.uploads import Offer, Uploads
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import Feature, Parts
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Erasure, Store
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 __all__ = ["FEATURE", "Offer", "Upload", "UploadSettings", "Uploads"]
 
 
-def _build(core: Core) -> FeatureParts:
+def _build(core: Core) -> Parts:
     config = core.config
     settings = settings_of(config, UploadSettings)
     uploads = Uploads(settings, config.server.data_dir, core.store, core)
     core.node.show(uploads.counters)
-    return FeatureParts((uploads, uploads.erasure), stop=uploads.close)
+    return Parts((uploads, uploads.erasure), stop=uploads.close)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from imserver.features.webhooks.declared import secret_of
 from imserver.features.webhooks.requests import AuthoriseHook, Receiver
 from imserver.features.webhooks.reviews import ReviewHook
 from imserver.features.webhooks.webhooks import QUERY, Webhooks
-from imserver.plugin import FeatureParts
+from imserver.plugin import Parts
 from imserver.plugin.identity import AppSecrets, Tenant, Tenants
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Channels, Core
@@ -172,7 +172,7 @@ def answers(base: Core) -> tuple[object, ...]:
     return webhooks, webhooks.reviews, webhooks.back_ends
 
 
-def build(core: Core) -> FeatureParts:
+def build(core: Core) -> Parts:
     """Build what uses the services of the core."""
     webhooks, config = webhooks_of(core), core.config
     core.queries.add(QUERY, list[str], webhooks.parts_of)
@@ -188,7 +188,7 @@ def build(core: Core) -> FeatureParts:
         is_up, those_of = core.registry.healthy, accounts.those_of
         webhooks.feeds.notifier = Absences(webhooks.feeds, core.presence, is_up, store, those_of).consumer
         core.service(MessageServices).observers.append(webhooks)
-    return FeatureParts(
+    return Parts(
         (Erasure(frozenset(), partial(erase_user, core.store), lambda _: None),),
         configure=apps.configure,
         run=(

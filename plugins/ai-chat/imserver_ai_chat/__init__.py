@@ -11,7 +11,7 @@ import gevent
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from imserver.plugin import Feature, FeatureParts, FeatureSettings
+from imserver.plugin import Feature, FeatureSettings, Parts
 from imserver.plugin.errors import CloseCode, Problems, StorageUnavailable, Unavailable
 from imserver.plugin.http import PROBLEM, ApiProblem, Call, HttpResponse, Route, stream_head, stream_refused
 from imserver.plugin.identity import Buckets, Needs, Principal, Rate, TooManyRequests
@@ -341,9 +341,9 @@ def _route(method: str, path: str, function: Callable[[AiChat, Call], HttpRespon
     return Route(method, f"{PATH}{path}", need, function, hot=True, limited=True, **more)
 
 
-def _build(core: Core) -> FeatureParts:
+def _build(core: Core) -> Parts:
     ai_chat = AiChat(core)
-    return FeatureParts((ai_chat,), streams=ai_chat.paths)
+    return Parts((ai_chat,), streams=ai_chat.paths)
 
 
 ROUTES: Final = (

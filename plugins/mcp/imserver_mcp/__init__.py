@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import Feature, Parts
 from imserver.plugin.services import Core
 
 from .declared import SETTINGS, STEPS, TABLES
@@ -18,10 +18,10 @@ from .turn import NAME, InputRequired, Turn
 __all__ = ["FEATURE", "Content", "InputRequired", "Mcp", "Offer", "Source", "Tool", "Turn"]
 
 
-def _build(core: Core) -> FeatureParts:
+def _build(core: Core) -> Parts:
     mcp = Mcp(core)
     ended, run, stop = (mcp.followers.ended,), (mcp.hooks.log.work.run,), mcp.hooks.stop
-    return FeatureParts((mcp,), ended=ended, streams=mcp.paths, run=run, stop=stop)
+    return Parts((mcp,), ended=ended, streams=mcp.paths, run=run, stop=stop)
 
 
 FEATURE: Final = Feature(

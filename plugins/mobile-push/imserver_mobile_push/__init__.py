@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import Feature, Parts
 from imserver.plugin.identity import Tenants
 from imserver.plugin.runtime import Outgoing
 from imserver.plugin.settings import Config, settings_of
@@ -33,7 +33,7 @@ def services_of(config: Config, tenants: Tenants) -> tuple[MobileService, ...]:
 
 FEATURE: Final = Feature(
     "mobile_push",
-    lambda _core: FeatureParts(),
+    lambda _core: Parts(),
     uses=("notifications",),
     settings=SETTINGS,
     push_services=services_of,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from imserver.plugin import Feature, FeatureParts, FeatureSettings
+from imserver.plugin import Feature, FeatureSettings, Parts
 from imserver.plugin.errors import CloseCode, Unavailable
 from imserver.plugin.http import ApiProblem, Call, HttpResponse, Route, stream_head, stream_refused
 from imserver.plugin.identity import Needs, Principal
@@ -206,9 +206,9 @@ def _route(method: str, path: str, function: Callable[[Ntfy, Call], HttpResponse
     return Route(method, f"/ntfy{path}", Needs.ANYONE_OR_PUSH, function, hot=True, limited=True, **more)
 
 
-def _build(core: Core) -> FeatureParts:
+def _build(core: Core) -> Parts:
     ntfy = Ntfy(core)
-    return FeatureParts((ntfy,), opened={NAME: partial(ntfy.serve, FRAMES)}, streams=ntfy.paths)
+    return Parts((ntfy,), opened={NAME: partial(ntfy.serve, FRAMES)}, streams=ntfy.paths)
 
 
 ROUTES: Final = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import Feature, Parts
 
 
 def _commands() -> dict[str, Any]:
@@ -14,5 +14,5 @@ def _commands() -> dict[str, Any]:
 
 
 FEATURE: Final = Feature(
-    "slack", lambda _core: FeatureParts(), uses=("messages", "accounts", "uploads"), commands=_commands
+    "slack", lambda _core: Parts(), uses=("messages", "accounts", "uploads"), commands=_commands
 )

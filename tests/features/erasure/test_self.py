@@ -6,7 +6,7 @@ from imserver.config.settings import JwtSettings, TenantSettings
 from imserver.features.accounts.parts import accounts_of
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
-from imserver.plugin import FeatureParts
+from imserver.plugin import Parts
 from imserver.plugin.storage import Erasure
 from imserver.storage.erasures import JOURNAL, read_journal
 from tests.features import sections
@@ -67,7 +67,7 @@ def test_what_another_node_has_ended_meanwhile_is_erased_all_the_same(tmp_path: 
         core.user_erasures.end(app, user)
 
     # The erasure of the feature that joined last is the first one.
-    core.join("other", FeatureParts((Erasure(frozenset(), other_node, lambda _: None),)))
+    core.join("other", Parts((Erasure(frozenset(), other_node, lambda _: None),)))
     core.erase_user("201", ann.user)
     (row,) = core.user_erasures.ended()
     (first, *_) = log.entries.read("201", 0, 10)

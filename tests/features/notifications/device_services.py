@@ -2,7 +2,7 @@
 
 import gevent
 
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import Feature, Parts
 from imserver.plugin.wire import PushNotice, PushResult
 
 TAKEN = PushResult("taken", 200)
@@ -45,7 +45,5 @@ class FakeService:
 
 
 SERVICE = FakeService()
-FEATURE = Feature(
-    "fakepush", lambda _core: FeatureParts(), push_services=lambda _config, _tenants: (SERVICE,)
-)
+FEATURE = Feature("fakepush", lambda _core: Parts(), push_services=lambda _config, _tenants: (SERVICE,))
 """A feature of another distribution that brings a push service."""
