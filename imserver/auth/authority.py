@@ -86,7 +86,7 @@ class KeyUses:
     """What keys did since :meth:`take`: key, route, app, address → numbers of answered and refused requests.
 
     Owner of these numbers. They are bounded: beyond :data:`MAX_USES` rows a request counts for its key alone.
-    Nobody counts until a feature has said that it takes them (``wanted``). Never switches.
+    Nobody counts before the first :meth:`take` (``wanted``). Never switches.
     """
 
     def __init__(self) -> None:
@@ -108,6 +108,7 @@ class KeyUses:
 
     def take(self) -> dict[KeyUse, tuple[int, int]]:
         """The numbers so far, answered and refused; counting begins anew."""
+        self.wanted = True
         answered, self._answered = self._answered, {}
         refused, self._refused = self._refused, {}
         return {use: (answered.get(use, 0), refused.get(use, 0)) for use in (answered | refused)}

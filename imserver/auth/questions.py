@@ -241,10 +241,24 @@ class Reviews:
     nobody reviews: what an app lets a back end review stays undecided.
 
     An app without reviews costs one look-up in :attr:`apps`; only the apps there may be asked about.
+    ``tenants``: the apps; None in commands, which send nothing.
     """
 
     apps: Container[str]
     """The apps whose messages are reviewed."""
+
+    def __init__(self, tenants: Tenants | None = None) -> None:
+        names: set[str] = set()
+        self.apps = names
+
+        def learn(tenant: Tenant) -> None:
+            change = names.add if tenant.webhook.review_url else names.discard
+            change(tenant.name)
+
+        if tenants is not None:
+            for tenant in tenants.all():
+                learn(tenant)
+            tenants.report_to(names.discard, learn)
 
     def decide(self, app: str, facts: Mapping[str, Any]) -> ReviewDecision:
         """Ask about a message and wait for the decision. Switches."""
@@ -263,22 +277,3 @@ class Reviews:
         """Allow something that is not reviewed, after all earlier messages of ``connection`` have their
         decisions. Never switches."""
         then(ALLOWED)
-
-
-class NoReviews(Reviews):
-    """Nobody reviews: messages of apps whose settings name a reviewer stay undecided; others are allowed.
-
-    ``tenants``: the apps; None in commands, which send nothing.
-    """
-
-    def __init__(self, tenants: Tenants | None = None) -> None:
-        self.apps: set[str] = set()
-        if tenants is None:
-            return
-        for tenant in tenants.all():
-            self._learn(tenant)
-        tenants.report_to(self.apps.discard, self._learn)
-
-    def _learn(self, tenant: Tenant) -> None:
-        change = self.apps.add if tenant.webhook.review_url else self.apps.discard
-        change(tenant.name)

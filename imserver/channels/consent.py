@@ -81,7 +81,7 @@ class ChannelConsent(Struct, eq=False):
             is_member = user != "" and channel == f"{USER_CHANNEL}{user}"
         else:
             try:
-                group, groups = group_in(channel), self.channels.options.groups
+                group, groups = group_in(channel), self.channels.histories.stored
                 is_member = user != "" and group > 0 and groups.is_member(app, group, user)
             except StorageUnavailable:
                 raise ChannelRefused("unavailable") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -33,13 +33,23 @@ class Published(Struct, frozen=True):
     position: Position | None = None
 
 
-class StoredHistory(Protocol):
-    """The history of stored channels. It delivers their publications, and what else it has for members of
-    channels, on each node. Calls may switch, and raise :class:`ChannelRefused`: ``unavailable``, or
-    ``not_available`` (this node has no such history).
+class StoredHistory:
+    """The history of stored channels, and the members of groups. It delivers publications of stored channels,
+    and what else it has for members of channels, on each node. Calls may switch, and raise
+    :class:`ChannelRefused`: ``unavailable``, or ``not_available`` (this node has no such history).
 
-    Without the messenger there are no stored channels.
+    Members of a group receive pushes to it, and may subscribe to channels whose names have its id. Questions
+    about them may switch, and raise StorageUnavailable. Without the messenger there are no stored channels
+    and no groups.
     """
+
+    def is_member(self, app: str, group: int, user: str) -> bool:
+        """Whether a user is a member of a group."""
+        return False
+
+    def members(self, app: str, group: int, after: str, limit: int) -> Sequence[str]:
+        """The first ``limit`` members of a group after this one, in the order of their ids."""
+        return ()
 
     def follow(self, app: str) -> int:
         """Deliver to the channels of an app from now on. Returns the offset of the last delivered
@@ -78,10 +88,6 @@ class StoredHistory(Protocol):
         raise _absent()
 
 
-class NoStoredHistory(StoredHistory):
-    """Of a node without the messenger."""
-
-
 def _absent() -> ChannelRefused:
     return ChannelRefused(
         "not_available", "the channel is stored in the message log, which this node does not have"
@@ -95,11 +101,7 @@ class ChannelHistories:
     def __init__(self, options: ChannelOptions, history: ChannelHistory) -> None:
         self._options = options
         self._history = history
-        self.stored: StoredHistory = NoStoredHistory()
-
-    def store_in(self, stored: StoredHistory) -> None:
-        """From now on ask it for the histories of stored channels."""
-        self.stored = stored
+        self.stored = StoredHistory()
 
     def retain(self, app: str, what: Publication, options: ChannelSettings, key: str) -> Publication:
         """Store a publication to a channel with a history. On a lone node this never switches, so numbers

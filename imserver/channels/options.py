@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from msgspec.structs import replace
@@ -39,20 +39,6 @@ def check_known(options: ChannelSettings) -> None:
         raise ChannelRefused("unknown", "the app has no channels of this namespace")
 
 
-class MembersOfGroups:
-    """The members of groups: they receive pushes to their group, and may subscribe to channels whose names
-    have its id. Both methods may switch, and raise StorageUnavailable. Without the messenger there are no
-    groups."""
-
-    def is_member(self, app: str, group: int, user: str) -> bool:
-        """Whether a user is a member of a group."""
-        return False
-
-    def members(self, app: str, group: int, after: str, limit: int) -> Sequence[str]:
-        """The first ``limit`` members of a group after this one, in the order of their ids."""
-        return ()
-
-
 class ChannelOptions:
     """The options of the channels of all apps. Never switches. ``settings``: app → its settings.
     ``history_apps``: see :class:`imserver.auth.tenants.Tenants`."""
@@ -64,8 +50,6 @@ class ChannelOptions:
         self.history_apps = history_apps
         self.names: dict[str, ChannelNames] = {}
         """App → meaning of the names of its channels, besides its settings. Others call :meth:`set_names`."""
-        self.groups: MembersOfGroups = MembersOfGroups()
-        """Who is in the group that a name has."""
 
     def set_names(self, app: str, names: ChannelNames | None) -> None:
         """Set what the names of the channels of an app mean; None: nothing besides its settings. Never

@@ -19,8 +19,8 @@ from imserver.auth.tenants import AppObjection, Tenants
 from imserver.channels.client_commands import ChannelAnswers, ChannelCommands
 from imserver.channels.connections import Connections
 from imserver.channels.consent import ChannelConsent
+from imserver.channels.histories import StoredHistory
 from imserver.channels.members import ChannelMembers, NodeParts
-from imserver.channels.options import MembersOfGroups
 from imserver.channels.subscriptions import build_channels
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries, Overview, StateQuery
@@ -229,8 +229,8 @@ class Core(Services):
 
     def _ask(self, service: object) -> None:
         """From now on ask a service of a feature what it answers."""
-        if isinstance(service, MembersOfGroups):
-            self.channels.options.groups = service
+        if isinstance(service, StoredHistory):
+            self.channels.histories.stored = service
         if isinstance(service, StoredPushes):
             self.publishing.stored_pushes = service
         if isinstance(service, ChannelAnswers):
@@ -345,7 +345,7 @@ class Core(Services):
             self._services += answers(self)
         self.accounts = accounts = next(iter(self.all_of(AccountLookup)), AccountLookup())
         self.relations = next(iter(self.all_of(Relations)), Relations())
-        self.reviews = next(iter(self.all_of(Reviews)), None) or NoReviews(tenants)
+        self.reviews = next(iter(self.all_of(Reviews)), None) or Reviews(tenants)
         self.back_ends = next(iter(self.all_of(BackEnds)), BackEnds())
         self.observer = observer_of(self.all_of(Observer))
         self.page_tokens = PageTokens(self.config, secret)

@@ -12,9 +12,8 @@ from gevent.event import AsyncResult
 from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver.channels.histories import Published
+from imserver.channels.histories import Published, StoredHistory
 from imserver.channels.members import INSUFFICIENT_STATE, ChannelRefused, Publication, group_in
-from imserver.channels.options import MembersOfGroups
 from imserver.channels.subscriptions import Channels
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
@@ -55,7 +54,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Meta).decode
 
 
-class ChannelLog(MembersOfGroups):
+class ChannelLog(StoredHistory):
     """The history of stored channels. Their offsets are ids of the log, which have gaps.
 
     It delivers entries of the log to members of channels on this node: publications, the stored messages to
@@ -76,7 +75,6 @@ class ChannelLog(MembersOfGroups):
         self.channels: dict[str, set[str]] = {}
         """App → its channels here that need its log: stored channels, rooms whose messages are stored, and
         channels of groups. Read-only for others."""
-        channels.histories.store_in(self)
 
     # --- which channels need the log ------------------------------------------------------------------------
 
@@ -94,7 +92,6 @@ class ChannelLog(MembersOfGroups):
     def follow_channel(
         self, app: str, channel: str, options: ChannelSettings, members: Collection[Connection]
     ) -> None:
-        """See :class:`imserver.channels.histories.StoredHistory`."""
         is_stored = options.history or self._channels.options.stores_conversations(app)
         of_group = options.subscribe == "members" and group_in(channel) > 0  # the log says who leaves
         if (is_stored or of_group) and not all(map(follows_log_itself, members)):
@@ -102,7 +99,6 @@ class ChannelLog(MembersOfGroups):
             self.channels.setdefault(app, set()).add(channel)
 
     def check_channel(self, local: LocalChannel, options: ChannelSettings) -> None:
-        """See :class:`imserver.channels.histories.StoredHistory`."""
         app = local.app.name
         if local.name not in self.channels.get(app, ()):
             self.follow_channel(app, local.name, options, local.members)

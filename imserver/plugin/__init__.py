@@ -23,4 +23,4 @@ __all__ = ["Feature", "FeatureSettings", "Parts"]
 def __getattr__(name: str) -> Any:
     from imserver.plugin.deprecated import form_of  # for plug-ins that were made for an earlier version
 
-    return form_of(name)
+    return form_of(__name__, name)

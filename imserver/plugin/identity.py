@@ -1,9 +1,7 @@
 """The face: who acts, what they may do, and how often."""
 
-import warnings
-from typing import Any, Final
+from typing import Any
 
-from imserver.auth import login, observer, tenants
 from imserver.auth.issuers import Issuer
 from imserver.auth.observer import Act, Denial, Observer
 from imserver.auth.principal import BadSignature, Need, Needs, Principal
@@ -64,17 +62,7 @@ __all__ = [
 ]
 
 
-_DEPRECATED: Final = {
-    "BadTenant": (tenants.BadTenant, "imserver.plugin.errors.ServiceRefused"),
-    "Logins": (login.Logins, "core.identity"),
-    "NoObserver": (observer.Observer, "Observer"),
-}
-"""Name of an earlier version, until 2.0 → what it is, and what to use."""
-
-
 def __getattr__(name: str) -> Any:
-    if name not in _DEPRECATED:
-        raise AttributeError(name)
-    kind, instead = _DEPRECATED[name]
-    warnings.warn(f"{__name__}.{name} is deprecated: use {instead}", DeprecationWarning, stacklevel=2)
-    return kind
+    from imserver.plugin.deprecated import form_of  # for plug-ins that were made for an earlier version
+
+    return form_of(__name__, name)

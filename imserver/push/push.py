@@ -448,7 +448,7 @@ class Publishing(Struct, dict=True, eq=False):
         event = replace(event, channel=ChannelPart(f"group:{group}"))
         while True:
             try:
-                members = self.channels.options.groups.members(app, group, after, _MEMBERS)
+                members = self.channels.histories.stored.members(app, group, after, _MEMBERS)
             except StorageUnavailable:
                 outcomes.add(Outcome.FAILED)
                 break

@@ -235,6 +235,9 @@ class FakeNode:
     def service(self, kind: type) -> Any:
         return self.of_features.get(kind, SimpleNamespace())
 
+    def answers(self, _kind: str, _query: object, _answer: object) -> tuple[dict[str, Any], list[str]]:
+        return {}, []
+
     def user_names(self, app: str) -> list[str]:
         return self.users.get(app, [])
 

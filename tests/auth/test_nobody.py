@@ -7,14 +7,7 @@ from typing import Any
 import pytest
 
 from imserver.auth.observer import Observer, observer_of
-from imserver.auth.questions import (
-    ALLOWED,
-    UNDECIDED,
-    BackEnds,
-    BackEndUnavailable,
-    NoReviews,
-    ReviewDecision,
-)
+from imserver.auth.questions import ALLOWED, UNDECIDED, BackEnds, BackEndUnavailable, ReviewDecision, Reviews
 from imserver.config.settings import TenantSettings, WebhookSettings
 from imserver.model import Event
 
@@ -22,7 +15,7 @@ CONNECTION: Any = SimpleNamespace()
 
 
 def test_nobody_reviews() -> None:
-    reviews, decisions = NoReviews(), list[ReviewDecision]()
+    reviews, decisions = Reviews(), list[ReviewDecision]()
     assert "101" not in reviews.apps
     assert reviews.decide("101", {}) == UNDECIDED
     reviews.review("101", {}, decisions.append, CONNECTION)

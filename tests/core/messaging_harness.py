@@ -46,6 +46,7 @@ class Node(Harness):
             relations=Relations(),
         )
         self.channel_log = ChannelLog(self.store, self.metrics, self.hub, self.table, self.channels)
+        self.channels.histories.stored = self.channel_log
         self.messaging = Messaging(core, self.positions, self.ack_tracker, self.channel_log)
         self.channel_log.follow_log = self.messaging.follower.follow
         self.log.listen(self.messaging)

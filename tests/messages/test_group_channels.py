@@ -46,7 +46,6 @@ def test_who_leaves_while_subscribing_does_not_stay_subscribed(failure: bool) ->
         group = node.log.create(APP, "ann", ["ann", "bob"])
         ann, bob = node.speaker("ann"), node.speaker("bob")
         consent = Consent(Mock(), Mock(hooks={}), node.channels, MutedUsers())
-        node.channels.options.groups = node.channel_log
         channel = f"group:{group}"
 
         def fail(*_arguments: object) -> None:

@@ -6,9 +6,8 @@ from unittest.mock import Mock
 import msgspec
 import pytest
 
-from imserver.channels.histories import Published
+from imserver.channels.histories import Published, StoredHistory
 from imserver.channels.members import ChannelRefused
-from imserver.channels.options import MembersOfGroups
 from imserver.cluster.history import Position
 from imserver.errors import Problems
 from imserver.messages.log.contract import Draft
@@ -31,9 +30,9 @@ class Harness:
 
     def __init__(self) -> None:
         self.users = {"ann", "bob"}
-        self.options = self.publishing = self
+        self.options = self.publishing = self.histories = self
         self.history_apps: set[str] = set()
-        self.groups = MembersOfGroups()
+        self.stored = StoredHistory()
         self.received: list[tuple[str, ...]] = []
         self.texts: list[str] = []
         """Texts of the pushes to users."""
@@ -113,7 +112,7 @@ def test_the_channels_of_users_and_groups_reach_their_sessions(harness: Harness)
     group = log.groups.create("101", "ann", ["bob", "eve", "zoe"])
     targets = [Target(channel=f"group:{group}"), Target(channel="user:ann"), Target(group=str(group))]
     publishing = publishing_of(harness)
-    harness.options.groups = ChannelLog(harness.store, Mock(), Mock(), Mock(), Mock())
+    harness.histories.stored = ChannelLog(harness.store, Mock(), Mock(), Mock(), Mock())
     assert publishing.to_targets("101", targets, HELLO, ("eve",)) == [SENT, SENT, SENT]
     everybody = ("users", "101", "ann", "bob", "zoe")
     assert harness.received == [everybody, ("users", "101", "ann"), everybody]

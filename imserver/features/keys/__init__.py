@@ -20,7 +20,7 @@ def build(core: Core) -> Parts:
     """Build the parts on one node."""
     days = settings_of(core.config, KeyUsageSettings).usage_days
     uses = core.keys.uses
-    uses.wanted = True
+    uses.take()  # counting begins
     usage = KeyUsage(core.store, core.tenants, uses.take, core.connection_ids.birth, days)
     return Parts((usage,), run=(usage.run,), stop=usage.store)
 

@@ -115,14 +115,21 @@ class Receiver(Struct, frozen=True):
         """The body with these events, which are JSON separated by commas."""
         return b'{"events":[%b]}' % events
 
+    def post(self, outgoing: Outgoing, body: bytes, delivery: str) -> int:
+        """Send a signed body. Returns the status of the answer. Other forms of webhooks sign otherwise.
+
+        Waits and raises like :meth:`Outgoing.post`.
+        """
+        return outgoing.post(self.url, self.secret, body, int(time()), delivery, POST_SECONDS)[0]
+
     def attempt(
         self, outgoing: Outgoing, body: bytes, delivery: str, answers: LastAnswers, events: int
     ) -> PostProblem | None:
-        """Send a signed body, and note the answer. ``delivery`` is the same each time. Returns why it failed,
-        None if the receiver has taken it. Waits like :meth:`Outgoing.post`."""
+        """As :meth:`post`, and note the answer. ``delivery`` is the same each time. Returns why it failed,
+        None if the receiver has taken it."""
         problem, status, began = None, 0, monotonic()
         try:
-            status, _ = outgoing.post(self.url, self.secret, body, int(time()), delivery, POST_SECONDS)
+            status = self.post(outgoing, body, delivery)
             if not 200 <= status < 300:
                 problem = PostProblem(status, f"it answered with status {status}")
         except Unreachable as error:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -141,12 +140,7 @@ class Harness(Node):
         self.logins = FakeLogins()
         self.sweep = Sweep(self.context, self.metrics, 360, 0, 0, 20)
         self.uplink = ProtobufUplink(self.messaging, self.store)
-        core = self.core(
-            codec=lambda codec: codec,
-            logins=self.logins,
-            network=SimpleNamespace(sweep=self.sweep),
-            config=Config(),
-        )
+        core = self.core(codec=lambda codec: codec, logins=self.logins, config=Config())
         self.protobuf_service = ProtobufService(core, self.messaging, self.uplink)
         self.sweep.checks[NAME] = self.protobuf_service.check
         self._make_dispatcher(self.protobuf_service.rows())
