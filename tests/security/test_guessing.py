@@ -56,7 +56,8 @@ def accounts(tmp_path: Path) -> Any:
     config, account_store = Config(of_features=of_features, apps=apps), AccountStore(store)
     base: Any = SimpleNamespace(
         config=config,
-        node=SimpleNamespace(keys_for=lambda purpose: (bytes(32),), buckets=BucketList()),
+        node=SimpleNamespace(keys_for=lambda purpose: (bytes(32),)),
+        buckets=BucketList(),
         sender_rates=SenderRates(),
         tenants=Tenants(config, store, None, objection),
         keys=SimpleNamespace(demo=True),
@@ -69,8 +70,8 @@ def accounts(tmp_path: Path) -> Any:
         sessions=Mock(**{"ban_of.return_value": None}),
         is_demo=lambda: True,
         buckets=Buckets,
-        erase=Mock(),
-        recorder=Mock(return_value=None),
+        erase_user=Mock(),
+        recorder_of=Mock(return_value=None),
         refused=Mock(),
         factors=Factors(FactorStore(store), Buckets),
     )
@@ -158,7 +159,7 @@ def test_a_token_of_one_account_opens_no_other_and_is_counted_by_address(account
 
 
 def test_a_token_that_anybody_can_sign_proves_no_device(accounts: Accounts) -> None:
-    accounts._tokens._settings = AccountTokenSettings(PUBLIC_SIGN_KEY)
+    accounts.tokens._settings = AccountTokenSettings(PUBLIC_SIGN_KEY)
     forged = accounts.token(accounts.login("gochat", "1", PASSWORD, "192.0.2.1")).token
     fail_from(accounts, "192.0.2.1")
     with pytest.raises(TooManyRequests):
@@ -230,8 +231,8 @@ def test_a_login_with_a_password_that_is_refused_is_reported_with_its_reason(acc
     with pytest.raises(NoAccounts):
         accounts.login("nowhere", "1", PASSWORD, "192.0.2.2")
     reasons = ["password"] * 3 + ["attempts", "closed"]
-    assert [each.args[0] for each in accounts._refused.call_args_list] == reasons  # type: ignore[attr-defined]
-    assert "1" not in accounts._refused.call_args_list[0].args, "identifiers are personal"  # type: ignore[attr-defined]
+    assert [each.args[0] for each in accounts.refused.call_args_list] == reasons  # type: ignore[attr-defined]
+    assert "1" not in accounts.refused.call_args_list[0].args, "identifiers are personal"  # type: ignore[attr-defined]
 
 
 def test_probing_for_phone_numbers_is_limited_per_network(accounts: Accounts) -> None:

@@ -171,38 +171,31 @@ def _payer(app: str, device: KnownDevice) -> tuple[str, int, int]:
     return app, device.account, device.login
 
 
-class Accounts:
+class Accounts(Struct, dict=True, eq=False):
     """Registers accounts and checks logins. Every method may switch and raise StorageUnavailable.
 
     ``sessions``: where they are closed, and who is banned. ``is_demo``: whether the
     server is in demo mode; then anybody may register, unless ``accounts.registration`` says otherwise.
-    ``erase`` erases a user wholly, :meth:`erase` with the rest. ``recorder`` returns what stores events
-    of a kind, ``refused`` counts refused logins.
+    ``erase_user`` erases a user wholly, :meth:`erase` with the rest. ``recorder_of`` returns what stores
+    events of a kind, ``refused`` counts refused logins.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        tokens: AccountTokens,
-        accounts: AccountStore,
-        sessions: Sessions,
-        is_demo: Callable[[], bool],
-        buckets: MakeBuckets,
-        erase: Erase,
-        recorder: Callable[[str, str], RecordEvent | None],
-        refused: Callable[..., object],
-        factors: Factors,
-    ) -> None:
-        settings = settings_of(config, AccountSettings)
-        self.factors = factors
-        self._refused = refused
-        self._tokens = tokens
-        self._accounts = accounts
-        self._sessions = sessions
+    config: Config
+    tokens: AccountTokens
+    rows: AccountStore
+    sessions: Sessions
+    is_demo: Callable[[], bool]
+    buckets: MakeBuckets
+    erase_user: Erase
+    recorder_of: Callable[[str, str], RecordEvent | None]
+    refused: Callable[..., object]
+    factors: Factors
+
+    def __post_init__(self) -> None:
+        config, settings, buckets = self.config, settings_of(self.config, AccountSettings), self.buckets
         self.on_logout: list[Callable[[str, str, int | None], object]] = []
         """Called with app, user and the login that has ended (None: all). They may switch, and raise
         StorageUnavailable."""
-        self._is_demo = is_demo
         self._devices = settings.devices
         rate, failing = config.accounts.rate_seconds, settings.failure_seconds
         self._registrations = buckets(REGISTRATIONS, settings.registrations_per_address, rate)
@@ -215,17 +208,15 @@ class Accounts:
         self._by_address = buckets(FAILURES_OF_ADDRESS, settings.failures_per_address, failing)
         self._by_device = buckets(FAILURES_OF_DEVICE, settings.failures, failing)
         self._seconds = int(config.jwt.expire_time * 3600)
-        self._erase_user = erase
-        self._recorder = recorder
 
     @property
     def registration_is_open(self) -> bool:
         """Whether anybody may register, in apps with accounts."""
-        return self._is_demo() if self._registration is None else self._registration
+        return self.is_demo() if self._registration is None else self._registration
 
     def recorder(self, app: str) -> RecordEvent | None:
         """The function that stores events about accounts of an app; None: nobody wants them."""
-        return self._recorder(app, "account")
+        return self.recorder_of(app, "account")
 
     # --- registering and logging in -------------------------------------------------------------------------
 
@@ -266,7 +257,7 @@ class Accounts:
             name=given["name"],
             email_confirmed=email_confirmed,
         )
-        return self._accounts.add(new, hashed, self.recorder(app))
+        return self.rows.add(new, hashed, self.recorder(app))
 
     def checked_registration(
         self, app: str, wanted: dict[Identifier, str], password: str, address: str
@@ -290,9 +281,9 @@ class Accounts:
 
         Raises NoAccounts.
         """
-        if not self._tokens.wanted_in(app):
+        if not self.tokens.wanted_in(app):
             raise NoAccounts(app)
-        return self._tokens.rules_of(app)
+        return self.tokens.rules_of(app)
 
     def _require_passwords(self, app: str) -> None:
         """Raise NoAccounts or PasswordsOff if nobody logs in to an app with a password."""
@@ -309,7 +300,7 @@ class Accounts:
     def require_free(self, app: str, given: dict[Identifier, str], own: int) -> None:
         """Raise Taken if another account than ``own`` could log in with one of these identifiers."""
         for text in filter(None, given.values()):
-            row = self._accounts.by_login(app, *candidates(text))
+            row = self.rows.by_login(app, *candidates(text))
             if row is not None and row[0].id != own:
                 raise Taken("identifier")
 
@@ -328,7 +319,7 @@ class Accounts:
             if not may_be_login(login, password):
                 raise WrongLogin
             names = candidates(login)
-            row = self._accounts.by_login(app, *names)
+            row = self.rows.by_login(app, *names)
             attempt.account = "" if row is None else row[0].user
             account = self._verified(app, row, names[0][1], password, address, device)
             self._require_welcome(account)
@@ -350,7 +341,7 @@ class Accounts:
                 limit, until = error.limit, time() + error.seconds
             elif isinstance(error, AccountLocked):
                 limit, until = "" if isinstance(error, UserBanned) else "lock", error.until
-            self._refused(error.login, app, "", address, account=attempt.account, limit=limit, until=until)
+            self.refused(error.login, app, "", address, account=attempt.account, limit=limit, until=until)
             raise
 
     def _charge(self, app: str, address: str, earlier: str) -> KnownDevice | None:
@@ -358,7 +349,7 @@ class Accounts:
 
         Returns the device, which may be one of another account. Raises TooManyRequests.
         """
-        device = self._tokens.device_of(earlier)
+        device = self.tokens.device_of(earlier)
         self._logins.require(by_address(app, address) if device is None else _payer(app, device))
         return device
 
@@ -408,14 +399,14 @@ class Accounts:
         own[0].forget(own[1])
         account, hashed = found
         if self._passwords.is_weak(hashed):
-            self._accounts.set_password(account.id, hashed, self._passwords.hash(password))
+            self.rows.set_password(account.id, hashed, self._passwords.hash(password))
         return account
 
     def _require_welcome(self, account: Account) -> None:
         """Raise AccountLocked or UserBanned if a login to an account is refused."""
         if account.is_locked(time()):
             raise AccountLocked(account)
-        if ban := self._sessions.ban_of(account.app, account.user):
+        if ban := self.sessions.ban_of(account.app, account.user):
             raise UserBanned(ban.text, ban.until)
 
     def token(self, account: Account, device: str = "", seconds: int = 0) -> FullSession:
@@ -425,7 +416,7 @@ class Accounts:
         Raises BadField, and WrongLogin if the account has ended its sessions since, or is deleted.
         """
         login = self._new_login(device, seconds)
-        if not self._accounts.add_device(account.id, account.version, login, self._devices):
+        if not self.rows.add_device(account.id, account.version, login, self._devices):
             raise WrongLogin
         return self._session(account, login)
 
@@ -435,7 +426,7 @@ class Accounts:
         return Device(randbits(_DEVICE_BITS) | 1, device, now, now + (seconds or self._seconds))
 
     def _session(self, account: Account, login: Device) -> FullSession:
-        token = self._tokens.make(account.id, account.version, login.expires_at, login.id)
+        token = self.tokens.make(account.id, account.version, login.expires_at, login.id)
         return FullSession(account, token, login.expires_at, login.name, login.id)
 
     def charge_provider_login(self, app: str, address: str) -> None:
@@ -458,7 +449,7 @@ class Accounts:
         Raises BadField, AccountLocked and UserBanned.
         """
         login = self._new_login(device)
-        row = self._accounts.log_in_linked(app, providers, subjects, login, self._devices)
+        row = self.rows.log_in_linked(app, providers, subjects, login, self._devices)
         if row is None:
             return None
         self._require_welcome(row[0])
@@ -492,7 +483,7 @@ class Accounts:
 
         Raises UnknownAccount, FactorRequired, WrongCode and TooManyRequests.
         """
-        account, device = self.known(app, user), self._tokens.device_of(token)
+        account, device = self.known(app, user), self.tokens.device_of(token)
         self.factors.require(account, code, device if device and device.account == account.id else None)
         return account
 
@@ -509,7 +500,7 @@ class Accounts:
 
     def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
         """The existing accounts of these users, in the order of their ids."""
-        return self._tokens.those_of(app, users)
+        return self.tokens.those_of(app, users)
 
     # --- changing -------------------------------------------------------------------------------------------
 
@@ -523,7 +514,7 @@ class Accounts:
         _check(fields.get("status", ""), "status", 0, STATUS_CHARACTERS)
         if {"status", "away"} & fields.keys():
             fields = {"status_until": 0, **fields}
-        changed = self._accounts.change(app, id_of(user), fields, self.recorder(app))
+        changed = self.rows.change(app, id_of(user), fields, self.recorder(app))
         if changed is None:
             raise self.unknown(app, user)
         return changed
@@ -554,7 +545,7 @@ class Accounts:
             self.confirmed(app, user, password, address, token)
         self.require_free(app, fields, account.id)
         changes: dict[Any, Any] = {**fields, "email_confirmed": email_confirmed}
-        changed = self._accounts.change(app, account.id, changes, self.recorder(app))
+        changed = self.rows.change(app, account.id, changes, self.recorder(app))
         if changed is None:
             raise UnknownAccount(user)
         return changed
@@ -575,7 +566,7 @@ class Accounts:
             if self._passwords.is_weak(before):  # the login has replaced the hash
                 before = self._known(app, user)[1]
         hashed = self._passwords.hash(new)
-        while not self._accounts.set_password(
+        while not self.rows.set_password(
             account.id, before, hashed, ends_sessions=True, record=self.recorder(app)
         ):
             # The password was changed meanwhile: only a back end may continue without the old one.
@@ -596,12 +587,12 @@ class Accounts:
 
     def with_login(self, app: str, login: str) -> Account | None:
         """The account with this identifier, for operators: no answer to others says whether it exists."""
-        row = self._accounts.by_login(app, *candidates(login)) if self._tokens.wanted_in(app) else None
+        row = self.rows.by_login(app, *candidates(login)) if self.tokens.wanted_in(app) else None
         return None if row is None else row[0]
 
     def may_reset(self, app: str, login: str) -> Account | None:
         """The account with this identifier, if it has a password to reset and an e-mail address."""
-        row = self._accounts.by_login(app, *candidates(login))
+        row = self.rows.by_login(app, *candidates(login))
         return row[0] if row is not None and row[1] and row[0].email else None
 
     def reset_password(self, app: str, code: str, password: str, address: str) -> str:
@@ -614,11 +605,11 @@ class Accounts:
         check_password(password)
         self.charge_reset(app, address)
         code_hash = secret_hash(code)
-        id = self._accounts.reset_of(app, code_hash, int(time()))
+        id = self.rows.reset_of(app, code_hash, int(time()))
         if not id:
             raise ServiceRefused(problem=HTTP_UNKNOWN_RESET)
         hashed = self._passwords.hash(password)
-        if not self._accounts.use_reset(app, code_hash, int(time()), hashed, self.recorder(app)):
+        if not self.rows.use_reset(app, code_hash, int(time()), hashed, self.recorder(app)):
             raise ServiceRefused(problem=HTTP_UNKNOWN_RESET)
         self.logged_out(app, str(id))
         return str(id)
@@ -638,25 +629,25 @@ class Accounts:
 
     def _found(self, app: str, user: str) -> tuple[Account, str] | None:
         id = id_of(user)
-        return self._accounts.by_id(app, id) if id else None
+        return self.rows.by_id(app, id) if id else None
 
     def log_out(self, app: str, user: str) -> None:
         """End all sessions of an account: invalidate tokens, close connections. Raises NoAccounts and
         UnknownAccount."""
-        if not self._accounts.end_sessions(app, id_of(user), self.recorder(app)):
+        if not self.rows.end_sessions(app, id_of(user), self.recorder(app)):
             raise self.unknown(app, user)
         self.logged_out(app, user)
 
     def logged_out(self, app: str, user: str, login: Device | None = None) -> None:
         """A login has ended; None: all."""
-        self._sessions.close(app, [user], login.name if login is not None and login.name else None)
+        self.sessions.close(app, [user], login.name if login is not None and login.name else None)
         for end in self.on_logout:
             end(app, user, None if login is None else login.id)
 
     def devices(self, app: str, user: str) -> list[Device]:
         """The logins of an account that have not ended, the newest first. Raises UnknownAccount."""
         account = self.known(app, user)
-        return self._accounts.devices(account.id, int(time()))
+        return self.rows.devices(account.id, int(time()))
 
     def log_out_device(self, app: str, user: str, device: int) -> None:
         """End one login: invalidate its token, and close connections on devices of its name. For a login
@@ -665,7 +656,7 @@ class Accounts:
         Raises UnknownAccount, and ServiceRefused if there is no such device.
         """
         account = self.known(app, user)
-        ended = self._accounts.remove_device(account.id, device)
+        ended = self.rows.remove_device(account.id, device)
         if ended is None:
             raise ServiceRefused(problem=HTTP_UNKNOWN_DEVICE)
         self.logged_out(app, user, ended)
@@ -673,12 +664,12 @@ class Accounts:
     def remove(self, app: str, user: str, *, keeps_messages: bool = False) -> None:
         """Delete an account with all of its data, but with ``keeps_messages`` what it wrote stays with the
         others. Raises NoAccounts and UnknownAccount."""
-        self._erase_user(app, self.known(app, user).user, keeps_messages=keeps_messages)
+        self.erase_user(app, self.known(app, user).user, keeps_messages=keeps_messages)
 
     def erase(self, app: str, user: str, _name: str) -> None:
         """Delete the row of an account."""
         if id := id_of(user):
-            self._accounts.remove(app, id, self.recorder(app))
+            self.rows.remove(app, id, self.recorder(app))
 
     def close(self) -> None:
         """Stop the threads that hash."""

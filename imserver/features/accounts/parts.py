@@ -93,12 +93,12 @@ def build(core: Core) -> Parts:
     accounts = Accounts(
         config=config,
         tokens=tokens,
-        accounts=rows,
+        rows=rows,
         sessions=core.sessions,
         is_demo=lambda: core.keys.demo,
         buckets=buckets,
-        erase=core.erase_user,
-        recorder=core.observer.recorder,
+        erase_user=core.erase_user,
+        recorder_of=core.observer.recorder,
         refused=core.logins.refused,
         factors=factors,
     )

@@ -23,18 +23,15 @@ MOST_STREAMS: Final = 100
 _MOST_OWNERS: Final = 10_000
 
 
-class StreamedAnswers:
+class StreamedAnswers(msgspec.Struct, dict=True, eq=False):
     """Lets bots stream answers. Every method may switch and raise StorageUnavailable."""
 
-    def __init__(self, core: Core, bots: BotStore, accounts: Accounts) -> None:
-        self._texts = core.service(MessageServices).streams
-        self._store = core.store
-        self._bots = bots
-        self._logins = core.logins
-        self._accounts = accounts
-        self._relations = core.relations
-        self._mutes, self._rates = core.mutes, core.sender_rates
-        self._reviews = core.reviews
+    core: Core
+    bots: BotStore
+    accounts: Accounts
+
+    def __post_init__(self) -> None:
+        self._texts = self.core.service(MessageServices).streams
         self._pieces = Buckets(BOT_PIECES, PIECES_PER_SECOND)
         self._owners: dict[tuple[str, str], str] = {}
         """App and bot → who pays for its streams: its owner, without one the bot itself."""
@@ -65,34 +62,34 @@ class StreamedAnswers:
         owner = self._owner_of(app, user)
         if not owner:
             return Rejected(RejectReason.NOT_BOT, "only bots stream answers")
-        if not is_back_end and (mute := self._mutes.mute_of(app, user)) is not None:
+        if not is_back_end and (mute := self.core.mutes.mute_of(app, user)) is not None:
             return Rejected(RejectReason.MUTED, mute.text, mute.until)
-        if not is_back_end and app in self._reviews.apps:
+        if not is_back_end and app in self.core.reviews.apps:
             return Rejected(
                 RejectReason.REJECTED, "messages are reviewed here, so only a back end streams them"
             )
         peer = self._peer(app, user, conversation) if conversation else to
         if isinstance(peer, Rejected):
             return peer
-        if peer and not self._relations.may_write(app, user, peer):
+        if peer and not self.core.relations.may_write(app, user, peer):
             return Rejected(RejectReason.BLOCKED)
         if (
             to
-            and self._logins.wants_account(app, not is_back_end)
-            and not self._accounts.those_of(app, [to])
-            and self._store.part(MessageLog).conversations.between(app, user, to) is None
+            and self.core.logins.wants_account(app, not is_back_end)
+            and not self.accounts.those_of(app, [to])
+            and self.core.store.part(MessageLog).conversations.between(app, user, to) is None
         ):  # the first message to somebody who is no account
             return Rejected(RejectReason.UNKNOWN_ACCOUNT)
         if not is_back_end:
             if self._texts.count_of(app, user) >= MOST_STREAMS:
                 raise ChannelRefused("full", f"the bot has {MOST_STREAMS} open streams on this node")
-            if not self._rates.take(app, user):
+            if not self.core.sender_rates.take(app, user):
                 raise TooManyRequests(1)
         return self._texts.open_text(app, user, peer, conversation, text, type, owner, thread, stoppers)
 
     def _owner_of(self, app: str, bot: str) -> str:
         """Who pays for the streams of a bot (``""``: it is no bot). It never changes, and is remembered."""
-        rows = self._bots.get(app, [id_of(bot)])
+        rows = self.bots.get(app, [id_of(bot)])
         owner = (str(rows[0].owner) if rows[0].owner else bot) if rows else ""
         if len(self._owners) >= _MOST_OWNERS:
             del self._owners[next(iter(self._owners))]
@@ -101,11 +98,8 @@ class StreamedAnswers:
 
     def _peer(self, app: str, user: str, conversation: int) -> str | Rejected:
         """The other user of a conversation; ``""``: it is a group."""
-        log = self._store.part(MessageLog)
-        found, own = (
-            log.conversations.get(app, conversation),
-            log.conversations.member(app, conversation, user),
-        )
+        stored = self.core.store.part(MessageLog).conversations
+        found, own = stored.get(app, conversation), stored.member(app, conversation, user)
         if found is None or own is None:
             return Rejected(RejectReason.UNKNOWN_CONVERSATION)
         if own.muted_until > time():

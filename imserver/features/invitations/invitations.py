@@ -119,14 +119,10 @@ class Invitations:
     """
 
     def __init__(self, core: Core) -> None:
-        people = accounts_of(core)
+        self._people = accounts_of(core)
         self._most = settings_of(core.config, InvitationLimits).invitations
         self._store = core.store
         self._rows = InvitationStore(self._store)
-        self._accounts = people.accounts
-        self._friends = people.friends
-        self._guests = people.guests
-        self._addresses = people.cards.addresses
         self._relations = core.relations
         self._groups = groups_of(core)
         self._messaging = core.service(MessageServices).messaging
@@ -142,11 +138,11 @@ class Invitations:
         TooManyInvitations.
         """
         if guests:
-            self._guests.require_guests(app)
+            self._people.guests.require_guests(app)
         if group:
             self._groups.check_inviting(app, group, by)
         else:
-            self._accounts.known(app, by)
+            self._people.accounts.known(app, by)
         now = int(time())
         code, expires_at = token_urlsafe(CODE_BYTES), now + seconds if seconds else 0
         invitation = InvitationShown(code, str(group or ""), by, now, expires_at, 0, uses, guests)
@@ -214,9 +210,9 @@ class Invitations:
 
     def preview(self, app: str, code: str, address: str) -> InvitationPreview:
         """The target of an invitation. Raises UnknownInvitation and TooManyRequests."""
-        self._addresses.require(by_address(app, address))
+        self._people.cards.addresses.require(by_address(app, address))
         row = self._valid(app, code)
-        maker = self._accounts.get(app, row.user)
+        maker = self._people.accounts.get(app, row.user)
         name = avatar = description = ""
         members = 0
         if row.group:
@@ -243,7 +239,7 @@ class Invitations:
         ``by_user``: the user asks, not a back end. Raises UnknownInvitation, UnknownAccount, Blocked,
         TooManyRequests, TooManyMembers, and ServiceRefused for too many friends.
         """
-        self._accounts.known(app, user)
+        self._people.accounts.known(app, user)
         invitation = self._valid(app, code)
         message = self._message(app, invitation)
         if message is not None and (user not in message.members or user == invitation.user):
@@ -278,23 +274,23 @@ class Invitations:
         TooManyRequests and
         TooManyMembers.
         """
-        self._addresses.require(by_address(app, address))
+        self._people.cards.addresses.require(by_address(app, address))
         invitation = self._valid(app, code)
         if not (invitation.guests and invitation.group):
             raise UnknownInvitation(code)
-        session = self._guests.add(app, nickname, device, address)
+        session = self._people.guests.add(app, nickname, device, address)
         user = session.account.user
         try:
             return session, self.accept(app, user, code, by_user=False)
         except Exception:
-            self._accounts.remove(app, user)
+            self._people.accounts.remove(app, user)
             raise
 
     def _befriend(
         self, app: str, user: str, found: InvitationShown, condition: Condition
     ) -> Literal["friends", "already"]:
         try:
-            result = self._friends.change(app, user, found.user, changes.add, condition)
+            result = self._people.friends.change(app, user, found.user, changes.add, condition)
         except Oneself:
             return "already"
         if result is FriendResult.AWAY:

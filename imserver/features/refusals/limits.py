@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Iterator
 from itertools import chain
 from time import time
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -64,21 +64,18 @@ class ForgetQuery(Struct, frozen=True, array_like=True):
     names: tuple[str, ...]
 
 
-class Refusals:
+class Refusals(Struct, dict=True, eq=False):
     """The refusals and limits of all nodes. Everything may switch. ``missing``: nodes that did not answer."""
 
-    finds: Final = "request"
+    finds: ClassVar = "request"
+    core: Core
+    log: RefusalLog
+    people: PeopleHooks
 
-    def __init__(self, core: Core, log: RefusalLog, people: PeopleHooks) -> None:
-        self._log = log
-        self._people = people
-        self._sessions = core.sessions
-        self._buckets = core.buckets
-        self.may_act_on = core.authority.may_act_on
-        self._unlocked = core.authority.unlocked
-        self._ask = core.ask_others
-        queries = core.queries
-        queries.add(_LIST, Wanted, log.select)
+    def __post_init__(self) -> None:
+        self.may_act_on = self.core.authority.may_act_on
+        queries = self.core.queries
+        queries.add(_LIST, Wanted, self.log.select)
         queries.add(_RATES, RatesQuery, self._rates_here)
         queries.add(_FORGET, ForgetQuery, self._forget_here)
 
@@ -86,12 +83,12 @@ class Refusals:
         """The ids under which somebody is known: what an operator has typed, and the id of its account."""
         if not user:
             return frozenset()
-        return frozenset(filter(None, (user, self._people.find(app, user) if app else "")))
+        return frozenset(filter(None, (user, self.people.find(app, user) if app else "")))
 
     def select(self, wanted: Wanted) -> tuple[list[RefusalRow], list[str]]:
         """The refusals of all nodes, the latest first, and the nodes that are missing."""
-        lists, missing = self._ask(_LIST, wanted, list[RefusalRow])
-        return merged([self._log.select(wanted), *lists.values()]), missing
+        lists, missing = self.core.ask_others(_LIST, wanted, list[RefusalRow])
+        return merged([self.log.select(wanted), *lists.values()]), missing
 
     def find(
         self, by: Principal, text: str, apps: Collection[str], _limit: int
@@ -122,11 +119,11 @@ class Refusals:
         holds = self._bans_and_locks(app, names)
         # A lock has made the ban of its account: who may not end the one leaves the other.
         stay = {
-            hold.who for hold in holds if hold.kind == "lock" and not self._people.unlock(by, app, hold.who)
+            hold.who for hold in holds if hold.kind == "lock" and not self.people.unlock(by, app, hold.who)
         }
         lifted = [hold for hold in holds if hold.who not in stay]
         if banned := [hold.who for hold in lifted if hold.kind == "ban"]:
-            self._sessions.unban(app, self._unlocked(app, banned))
+            self.core.sessions.unban(app, self.core.authority.unlocked(app, banned))
         rates, missing = self._rates(replace(query, lift=True))
         return [*lifted, *rates], missing
 
@@ -134,18 +131,18 @@ class Refusals:
         """Forget the refusals of a user who was deleted, on all nodes that answer."""
         query = ForgetQuery(app, (user,))
         self._forget_here(query)
-        self._ask(_FORGET, query, bool)
+        self.core.ask_others(_FORGET, query, bool)
 
     def _forget_here(self, query: ForgetQuery) -> bool:
-        self._log.forget(query.app, query.names)
+        self.log.forget(query.app, query.names)
         return True
 
     def _bans_and_locks(self, app: str, names: Collection[str]) -> list[Hold]:
         holds = []
         for name in sorted(names):
-            if until := self._sessions.banned_until(app, name):
+            if until := self.core.sessions.banned_until(app, name):
                 holds.append(Hold("ban", "ban", name, until, ""))
-            lock = self._people.locked(app, name)
+            lock = self.people.locked(app, name)
             if lock is not None:
                 holds.append(Hold("lock", "lock", name, *lock))
         return holds
@@ -163,7 +160,7 @@ class Refusals:
         """The rates that refuse somebody, on all nodes. Each node fills the buckets that it has counted."""
         if not (query.names or query.networks):
             return [], []
-        lists, missing = self._ask(_RATES, query, list[Hold])
+        lists, missing = self.core.ask_others(_RATES, query, list[Hold])
         holds: dict[tuple[str, str], Hold] = {}
         for hold in chain(*lists.values(), self._rates_here(query, likely=True)):
             before = holds.get((hold.name, hold.who))
@@ -173,7 +170,7 @@ class Refusals:
 
     def _rates_here(self, query: RatesQuery, likely: bool = False) -> list[Hold]:
         holds, now = [], time()
-        rows = self._buckets.find(
+        rows = self.core.buckets.find(
             query.app, query.names, query.networks, everywhere=query.everywhere, likely=likely
         )
         for buckets, payer in list(rows):
