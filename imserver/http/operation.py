@@ -8,7 +8,6 @@ the document.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, get_type_hints
 
 import msgspec
@@ -255,10 +254,8 @@ class Resource(Generic[S]):
                 shape = types[fields[0]]
                 if not (isinstance(shape, type) and issubclass(shape, Struct)):
                     name, text = schema or (f"{path.title().replace('/', '')}Query", "")
-                    shape, run = (
-                        _shape_of(name, text, fields, function, types, base),
-                        _spread(function, fields),
-                    )
+                    shape = _shape_of(name, text, fields, function, types, base)
+                    run = _spread(function, fields)
                 row["query" if method == "GET" else "body"] = shape
                 row.update(returns=True, refusals=self._refusals)
             self._add(method, path, need, run, function.__doc__ or "", row)
@@ -315,7 +312,6 @@ def _shape_of(
 def _spread(function: Any, names: Sequence[str]) -> Any:
     """The function as one of a shape, whose fields it gets as parameters."""
 
-    @wraps(function)
     def run(service: Any, call: Any, shape: Any) -> Any:
         return function(service, call, **{name: getattr(shape, name) for name in names})
 
