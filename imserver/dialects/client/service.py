@@ -63,7 +63,7 @@ class ClientService:
         self._tenants = core.tenants
         self._logins = core.logins
         self._login_counts = core.metrics.logins
-        self._notice_members = core.config.hub.notice_members
+        self._notice_members = core.fanout.notice_members
         self._channels.members.report_to(left=self._left)
         self._connections.report_to(self._joined)
         core.queries.add("unbind", Unbind, self._unbind_here)
