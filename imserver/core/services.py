@@ -134,6 +134,10 @@ class NetworkServices(Struct, frozen=True):
     opened: dict[str, Opened]
     ended: list[OnEnded]
 
+    def report_to(self, ponged: Callable[[Connection, bytes], object]) -> None:
+        """From now on call this, and nothing else, with each pong that has data, and the data."""
+        self.context.ponged = ponged
+
 
 class Services:
     """The services of a node below its HTTP API. Each owns its state."""

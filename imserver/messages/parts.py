@@ -36,7 +36,7 @@ def build(core: Core) -> Parts:
     catch_up = messaging.catch_up
     config = core.config
     expire_seconds = config.storage.expire_seconds
-    core.network.context.report_to(catch_up.ponged)
+    core.network.report_to(catch_up.ponged)
     core.hub.report_to(catch_up.forget)
     if core.member is not None:
         core.member.report_to(messaging.learn)

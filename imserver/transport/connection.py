@@ -169,10 +169,6 @@ class ConnectionContext:
         self.closing: dict[Connection, float] = {}
         """Connections in a close handshake → monotonic time at which TCP is ended."""
 
-    def report_to(self, ponged: Callable[[Connection, bytes], object]) -> None:
-        """From now on call this, and nothing else, with each pong that has data, and the data."""
-        self.ponged = ponged
-
     def expire(self) -> None:
         """End TCP of connections whose close handshake has timed out. Called once per second."""
         now = monotonic()
