@@ -6,7 +6,7 @@ feature shows it, on devices that push services reach. Other features bring thes
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol, runtime_checkable
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -164,9 +164,10 @@ class PushResult(Struct, frozen=True):
     gone_since: int = 0
 
 
+@runtime_checkable
 class PushService(Protocol):
-    """A service that reaches the devices of an application. A feature brings it in
-    ``Feature.push_services``. A device is an endpoint with the address ``name:token``."""
+    """A service that reaches the devices of an application. A feature brings it among its answers, and in
+    ``Feature.offline``. A device is an endpoint with the address ``name:token``."""
 
     @property
     def name(self) -> str:

@@ -6,35 +6,29 @@ import logging
 import os
 import pwd
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from importlib import import_module
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import click
 
-from imserver.auth.observer import Act
+from imserver.auth.observer import Act, Observer
 from imserver.auth.principal import ALL_SCOPES, Principal
 from imserver.auth.tenants import BadTenant, Tenants, UnknownTenant
 from imserver.config.settings import Config
 from imserver.config.values import ConfigError
 from imserver.errors import ImserverError, StartError, StorageUnavailable
-from imserver.node.feature_list import (
-    declarations_of,
-    load_config,
-    load_features,
-    make_push_services,
-    objection_of,
-    tables_of,
-)
-from imserver.notify import PushService
+from imserver.node.feature_list import declarations_of, load_config, load_features, objection_of, tables_of
+from imserver.plugin.feature import Feature
 from imserver.process import DataDirectory
 from imserver.storage.store import Store
 from imserver.terminal import fail
 
 Command = TypeVar("Command", bound=Any)
+S = TypeVar("S")
 
 
 def settings_options(command: Command) -> Command:
@@ -66,7 +60,7 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
         features = load_features(settings)
         tables = tables_of(features)
         store = Store(settings.storage, settings.server.data_dir, threaded=False, tables=tables)
-        tenants = Tenants(settings, store, None, objection_of(features), declarations_of(features))
+        tenants = _tenants_of(settings, store, features)
         store.start()
         yield settings, store, tenants
         if folder.exists() and not existed:
@@ -109,13 +103,32 @@ def record_act(
     The command is done: what goes wrong here is said, and does not end it.
     """
     act = Act(name, Principal("command", ALL_SCOPES, None, key=_system_user()), app, user, facts=facts)
-    for feature in load_features(settings):
-        if feature.acts is not None:
-            module, attribute = feature.acts
+    with offline_parts(settings, store, Observer) as observers:
+        for feature, observer in observers:
             try:
-                getattr(import_module(module), attribute)(store, act)
+                observer.acted(act)
             except ImserverError as error:
-                click.echo(f"imserver: the {feature.name} log lacks this act ({name}): {error}", err=True)
+                click.echo(f"imserver: the {feature} log lacks this act ({name}): {error}", err=True)
+
+
+@contextmanager
+def offline_parts(settings: Config, store: Store, kind: type[S]) -> Iterator[list[tuple[str, S]]]:
+    """What features are in a command (:attr:`imserver.plugin.feature.Feature.offline`), of this kind: the
+    name of the feature, and the object. Raises StartError."""
+    features = load_features(settings)
+    tenants = cache(lambda: _tenants_of(settings, store, features))
+    with ExitStack() as stack:
+        yield [
+            (feature.name, part)
+            for feature in features
+            if feature.offline is not None
+            for part in stack.enter_context(feature.offline(settings, store, tenants))
+            if isinstance(part, kind)
+        ]
+
+
+def _tenants_of(settings: Config, store: Store, features: tuple[Feature, ...]) -> Tenants:
+    return Tenants(settings, store, None, objection_of(features), declarations_of(features))
 
 
 def _system_user() -> str:
@@ -129,12 +142,6 @@ def _system_user() -> str:
 def key_for(settings: Config, purpose: str) -> bytes:
     """The key for one purpose, as the nodes of these settings derive it. Raises StartError."""
     return DataDirectory(settings.server.data_dir).secrets(settings.server).keys(purpose)[0]
-
-
-def push_services_of(settings: Config, tenants: Tenants) -> tuple[PushService, ...]:
-    """The push services that the features of these settings bring, for this command, which closes them.
-    Raises StartError."""
-    return make_push_services(load_features(settings), settings, tenants)
 
 
 def day(seconds: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from contextlib import ExitStack
 from typing import Any, get_origin
 
 import click
@@ -15,8 +14,8 @@ from imserver.config.load import dump, read_value
 from imserver.config.settings import JwtSettings
 from imserver.config.values import fold
 from imserver.errors import Unavailable
-from imserver.node.feature_list import load_features
-from imserver.offline import opened, record_act, settings_options
+from imserver.offline import offline_parts, opened, record_act, settings_options
+from imserver.storage.contract import Erasure
 from imserver.terminal import GroupWithFeatures, fail, read_text, table
 
 
@@ -115,11 +114,9 @@ def delete(path: str | None, data_dir: str | None, yes: bool, name: str) -> None
                 typed = ""
             if typed != name:
                 fail("nothing was deleted; confirm with the name of the app, or give --yes")
-        with ExitStack() as stack:
-            erasing = (feature.erasing for feature in load_features(settings) if feature.erasing is not None)
-            erasures = [stack.enter_context(each(settings, store)) for each in erasing]
+        with offline_parts(settings, store, Erasure) as parts:
             try:
-                delete_app(tenants, store, erasures, name, settings.storage)
+                delete_app(tenants, store, [erasure for _, erasure in parts], name, settings.storage)
             except Unavailable as error:
                 fail(f"{error}: not everything is deleted, try again later")
         record_act(settings, store, "apps.delete", name)

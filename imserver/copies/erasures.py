@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from imserver.config.settings import Config
 from imserver.node.feature_list import load_features, tables_of
+from imserver.offline import offline_parts
 from imserver.process import DataDirectory
 from imserver.storage.app_rows import tables_of_others
 from imserver.storage.contract import Erasure, programs_of
@@ -41,12 +42,10 @@ def erase_again(settings: Config, store: Store, rows: Iterable[ErasureRow]) -> i
     keys = DataDirectory(settings.server.data_dir).secrets(settings.server).keys(PURPOSE)
     erasures = Erasures(store, lambda: keys)
     names = {row.name for row in erasures.ended()}
-    features = load_features(settings)
     missing = [row for row in {row.name: row for row in rows}.values() if row.name not in names]
-    users = _whose(erasures, store, missing, tables_of(features).of_server())
-    with ExitStack() as stack:
-        erasing = [feature.erasing for feature in features if feature.erasing is not None]
-        parts = [stack.enter_context(each(settings, store)) for each in reversed(erasing)]
+    users = _whose(erasures, store, missing, tables_of(load_features(settings)).of_server())
+    with offline_parts(settings, store, Erasure) as named:
+        parts = [erasure for _, erasure in reversed(named)]
         for row, user in users:
             erasures.repeat(row, user)
             for program in programs_of(parts, row.app, user):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,9 +19,10 @@ from imserver.copies.archive import BackupArchive, FeatureFile, write
 from imserver.copies.progress import Progress
 from imserver.errors import ImserverError, StartError
 from imserver.node.feature_list import load_features, numbers_of_server, tables_of
-from imserver.plugin.feature import Feature
+from imserver.offline import offline_parts
 from imserver.process import open_private, write_all
 from imserver.storage.address import DatabaseAddress, database_address
+from imserver.storage.contract import ArchivedFiles
 from imserver.storage.store import Store
 from imserver.storage.tables import StoreTables
 from imserver.threads import synchronise
@@ -59,19 +60,25 @@ def backup(settings: Config, address: DatabaseAddress, file: Path, without: Sequ
         paths = {name: path for name, path in _paths(settings).items() if path and path.exists()}
         secrets = {name: path.read_bytes().decode("latin-1") for name, path in paths.items()}
         try:
-            with started_store(settings.storage, settings.server.data_dir, tables_of(features)) as store:
-                count = write(file, copy, secrets, _read_files(settings, store, features))
+            folder, tables = settings.server.data_dir, tables_of(features)
+            with (
+                started_store(settings.storage, folder, tables) as store,
+                offline_parts(settings, store, ArchivedFiles) as parts,
+            ):
+                count = write(file, copy, secrets, _read_files(parts))
         except ImserverError as error:
             raise StartError(str(error)) from None
     return f"copied the database, {len(secrets)} secrets and {count} files to {file}"
 
 
-def _read_files(settings: Config, store: Store, features: Sequence[Feature]) -> Iterator[FeatureFile]:
-    for feature in features:
-        if feature.files is not None:
-            module, read, _ = feature.files
-            for name, size, pieces in getattr(import_module(module), read)(settings, store):
-                yield FeatureFile(feature.name, name, size, pieces)
+def _read_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> Iterator[FeatureFile]:
+    for feature, part in parts:
+        for name, size, pieces in part.read("", ""):
+            try:
+                first = next(pieces, b"")
+            except FileNotFoundError:  # deleted since its row was read
+                continue
+            yield FeatureFile(feature, name, size, chain((first,), pieces))
 
 
 def restore(
@@ -105,15 +112,17 @@ def restore(
             replaced = f"restored {address.shown}"
     done = [replaced, *_put_secrets(settings, archive.head.secrets)]
     try:
-        with started_store(settings.storage, settings.server.data_dir, tables) as store:
-            for feature in features:
-                if feature.files is not None:
-                    module, _, write_back = feature.files
-                    files = archive.files(feature.name)
-                    count = getattr(import_module(module), write_back)(settings, store, files)
-                    done.append(f"restored {count} files of {feature.name}")
-                    if left := archive.features[feature.name] - count:
-                        done.append(f"left out {left} files of {feature.name}: damaged, or without a row")
+        with (
+            started_store(settings.storage, settings.server.data_dir, tables) as store,
+            offline_parts(settings, store, ArchivedFiles) as parts,
+        ):
+            for name, part in parts:
+                if type(part).write is ArchivedFiles.write:
+                    continue
+                count = sum(part.write("", *file) for file in archive.files(name))
+                done.append(f"restored {count} files of {name}")
+                if left := archive.features[name] - count:
+                    done.append(f"left out {left} files of {name}: damaged, or without a row")
     except ImserverError as error:
         first = "" if address.file is not None else "empty the database, then "
         raise StartError(f"{error}; {first}run the same command again") from None

@@ -36,7 +36,6 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.logging import RequestLog
 from imserver.metrics import Metrics
-from imserver.notify import PushService
 from imserver.process import Secret
 from imserver.protocol.dialect import Dialect, Readers
 from imserver.push.idempotency import Idempotency
@@ -133,8 +132,6 @@ class Core(Services):
         self.buckets, self.metrics = BucketList(), Metrics()
         self.store = Store(config.storage, config.server.data_dir, tables=tables)
         self.user_erasures = Erasures(self.store, lambda: self.node.keys_for(PURPOSE))
-        self.push_services: tuple[PushService, ...] = ()
-        """Those that features bring."""
 
     @property
     def node_name(self) -> str:

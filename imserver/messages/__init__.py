@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from imserver.messages.api import conversations, messages, streamed
 from imserver.messages.declared import SETTINGS, TABLES
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.parts import build, erasing
+from imserver.messages.parts import build, offline
 from imserver.messages.wire import MESSAGE_COMMANDS
 from imserver.plugin.feature import Feature
 
@@ -67,7 +67,7 @@ FEATURE = Feature(
     wire={"cmd": MESSAGE_COMMANDS, "centrifuge": MESSAGE_COMMANDS},
     settings=SETTINGS,
     metrics=metrics,
-    erasing=erasing,
+    offline=offline,
     tables=TABLES,
     commands=_commands,
     routes=(

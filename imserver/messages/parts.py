@@ -62,9 +62,9 @@ def build(core: Core) -> Parts:
 
 
 @contextmanager
-def erasing(_config: Config, store: Store) -> Iterator[Erasure]:
+def offline(_config: Config, store: Store, _tenants: object) -> Iterator[tuple[Erasure]]:
     """The erasure of users from the log in a command."""
-    yield _erasure(store, ActionPositions(store))
+    yield (_erasure(store, ActionPositions(store)),)
 
 
 def _erasure(store: Store, positions: ActionPositions) -> Erasure:

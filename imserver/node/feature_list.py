@@ -14,14 +14,13 @@ from typing import Any, Final
 from msgspec.structs import fields
 
 from imserver.auth import rules
-from imserver.auth.tenants import AppObjection, Tenants
+from imserver.auth.tenants import AppObjection
 from imserver.config import load
 from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import CORE as CORE_SETTINGS
 from imserver.config.values import Declarations, Locations, fold
 from imserver.core.core import Core, Parts
 from imserver.errors import HTTP_PROBLEMS, HttpProblem, StartError
-from imserver.notify import PushService
 from imserver.plugin import VERSION
 from imserver.plugin.feature import Feature, FeatureSettings
 from imserver.storage.numbers import GivenNumbers
@@ -63,8 +62,6 @@ whose parameter (``chosen_by``) a client names serves it."""
 
 ALL: Final = "all"
 """Stands for all features of this server in the setting ``features``."""
-WEB: Final = ("http", "https")
-"""The schemes of addresses of Web Push. No push service of a feature has such a name."""
 GROUP: Final = "imserver.features"
 """The entry points of features of other distributions: name of the feature → its ``FEATURE``."""
 
@@ -140,20 +137,6 @@ def _load_other(name: str) -> Feature:
                 f"begins with {start}"
             )
     return feature
-
-
-def make_push_services(
-    features: Iterable[Feature], config: Config, tenants: Tenants
-) -> tuple[PushService, ...]:
-    """Make the push services that features bring. Raises StartError."""
-    services: dict[str, PushService] = {}
-    for feature in features:
-        for service in () if feature.push_services is None else feature.push_services(config, tenants):
-            if service.name in services or service.name in WEB:
-                text = f"there is a push service {service.name!r} already"
-                raise StartError(f"the feature {feature.name!r}: {text}")
-            services[service.name] = service
-    return tuple(services.values())
 
 
 def offered_commands() -> Iterator[Mapping[str, Any] | Exception]:
@@ -273,12 +256,7 @@ def tables_of(features: Sequence[Feature]) -> StoreTables:
     """The tables of a node with these features."""
     own = set(map(_name, FEATURES))
     others = (feature.stored for feature in features if feature.name not in own and feature.tables)
-    return StoreTables(
-        partial(tables_of_server, tuple(features)),
-        tuple(others),
-        tuple(each.exports for each in features if each.exports is not None),
-        tuple(each.imports for each in features if each.imports is not None),
-    )
+    return StoreTables(partial(tables_of_server, tuple(features)), tuple(others))
 
 
 @cache

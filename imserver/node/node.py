@@ -28,7 +28,6 @@ from imserver.node.feature_list import (
     build_parts,
     declarations_of,
     load_features,
-    make_push_services,
     objection_of,
     tables_of,
     with_core,
@@ -199,7 +198,6 @@ class Node:
         """Build all parts and read stored data. Raises StartError."""
         core = self.core
         core.build()
-        core.push_services = make_push_services(self._features, core.config, core.tenants)
         for feature in self._features:
             core.learn_dialects(feature.dialects)
             core.join(feature.name, build_parts(feature, core))

@@ -14,14 +14,15 @@ from imserver.config.values import CORE, Locations, fold
 from imserver.core.core import Core, Parts
 from imserver.http.call import Route
 from imserver.http.operation import Operation
-from imserver.notify import PushService
 from imserver.protocol.dialect import Dialect, Readers
-from imserver.storage.contract import Erasure
 from imserver.storage.store import Store
 from imserver.storage.tables import FeatureTables, Migration, Table
 
 if TYPE_CHECKING:
     from imserver.metric_table import Metric
+
+
+Offline = Callable[[Config, Store, Callable[[], Tenants]], AbstractContextManager[tuple[object, ...]]]
 
 
 class FeatureSettings(Struct, frozen=True):
@@ -73,27 +74,14 @@ class Feature(Struct, frozen=True, eq=False):
     apps and the value of the option, and yields findings (:class:`imserver.plugin.commands.Finding`). The
     first line of its docstring is the help. ``"doctor"`` is a function that gets statements which read the
     database, and yields findings about the feature's rows. Settings need not name the feature.
-    ``acts``: module and attribute of a function that commands call with the store and each
-    :class:`imserver.auth.observer.Act` that they have done there, where no node runs. It may raise
-    ImserverError.
-    ``exports``: module and attribute of a function that yields what an archive of an app, or of a user, has
-    of the feature besides its rows. It gets the settings, the store, the app and the user (``""``: of the
-    whole app), and yields the name of each file and an iterator of its bytes, which may raise
-    FileNotFoundError before the first: the archive goes without it. Names are always the same, and those of
-    files of one kind have a folder.
-    ``imports``: module and attribute of a function that gets the settings, the store and the app, and returns
-    a context with a function. That gets the name and the path of each such file, and says whether it has
-    stored it; it may be called again.
-    ``erasing``: the context with its :class:`Erasure` in a command, where no node runs.
-    ``files``: a module, and two functions in it, for archives that commands make and put back
-    (``imserver backup --everything``). Both get the settings and the store. The first yields name, size and
-    pieces of each file that the feature has besides its rows. The second also gets names and open files, of
-    which it reads each before the next, and returns how many it has stored. They may raise ImserverError.
+    ``offline(config, store, tenants)`` is a context with what the feature is in a command, where no node
+    runs: objects of :class:`imserver.storage.contract.Erasure`, ``ArchivedFiles`` there,
+    :class:`imserver.auth.observer.Observer` (it hears of acts, and may raise ImserverError) and
+    :class:`imserver.notify.PushService`. In a node they are among its answers and services. ``tenants()`` are
+    the apps. Commands that need none of these enter it, too: what costs much is made at its first use.
     ``tables``: its tables, in the order of their deletion, then the steps that make them if the feature is of
     another distribution, numbered from 1. A feature of this server has its tables in a module ``declared``,
     which imports nothing else of it: nodes without the feature read it, too.
-    ``push_services`` makes those by which notifications reach devices, from the settings and the apps: for a
-    node, and for a command, where no node runs. They are closed at its end.
     Everything is called in the order of the list of features.
     """
 
@@ -103,18 +91,13 @@ class Feature(Struct, frozen=True, eq=False):
     routes: Sequence[Route | Operation] = ()
     views: Callable[[bool], Callable[..., Iterable[Any]]] | None = None
     metrics: Callable[[], Iterable[Metric]] = tuple
-    erasing: Callable[[Config, Store], AbstractContextManager[Erasure]] | None = None
-    files: tuple[str, str, str] | None = None
     uses: tuple[str, ...] = ()
     settings: FeatureSettings = FeatureSettings()
     commands: Callable[[], Mapping[str, Any]] = dict
-    acts: tuple[str, str] | None = None
-    exports: tuple[str, str] | None = None
-    imports: tuple[str, str] | None = None
     answers: Callable[[Core], tuple[object, ...]] | None = None
     wire: Mapping[str, Readers] = {}
     tables: tuple[Table | Migration, ...] = ()
-    push_services: Callable[[Config, Tenants], tuple[PushService, ...]] | None = None
+    offline: Offline | None = None
 
     @property
     def operations(self) -> tuple[Operation, ...]:

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any
 
 from imserver.plugin.runner import Runner
-from imserver.storage.contract import Erasure, KeyRow, RecordEvent
+from imserver.storage.contract import ArchivedFiles, Erasure, KeyRow, RecordEvent
 from imserver.storage.statements import (
     Condition,
     PooledStatements,
@@ -20,6 +20,7 @@ from imserver.storage.store import Store
 from imserver.storage.tables import Reason, Table
 
 __all__ = [
+    "ArchivedFiles",
     "Condition",
     "Erasure",
     "KeyRow",

@@ -5,10 +5,10 @@ Importing this loads no database driver.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from secrets import token_hex, token_urlsafe
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
+from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 from msgspec import Struct
 
@@ -123,6 +123,24 @@ class Erasure(Struct, frozen=True):
     user: Callable[[str, str, str], object]
     app: Callable[[str], object]
     programs: Callable[[str, str], Iterable[str]] = lambda _app, _user: ()
+
+
+class ArchivedFiles:
+    """The files of a feature in archives: what it has besides rows. This one has none.
+
+    They are those of a user, of a whole app (``user`` is ``""``), or of the server (``app`` is ``""``:
+    ``imserver backup --everything``). The functions may raise ImserverError.
+    """
+
+    def read(self, app: str, user: str) -> Iterator[tuple[str, int, Iterator[bytes]]]:
+        """Name, bytes (0: unknown) and pieces of each file. Names are always the same, and those of files of
+        one kind have a folder. An iterator of pieces may raise FileNotFoundError before the first: the
+        archive goes without the file."""
+        return iter(())
+
+    def write(self, app: str, name: str, content: IO[bytes]) -> bool:
+        """Store such a file, whose rows are there, also if it is there. Returns whether it was stored."""
+        return False
 
 
 def programs_of(erasures: Iterable[Erasure], app: str, user: str) -> list[str]:

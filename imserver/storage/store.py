@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
 from copy import deepcopy
 from functools import partial, wraps
-from importlib import import_module
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
@@ -22,7 +21,7 @@ from msgspec import json
 from msgspec.structs import replace
 
 from imserver.clock import until_beat
-from imserver.config.settings import MAX_USER_BYTES, Config, StorageSettings
+from imserver.config.settings import MAX_USER_BYTES, StorageSettings
 from imserver.errors import StartError, StorageUnavailable
 from imserver.storage import app_rows
 from imserver.storage.address import DEFAULT_FILE, database_address
@@ -498,23 +497,6 @@ class Store:
         """The rows of a user, as :meth:`rows_of_app`."""
         if self.has_database:
             yield from app_rows.read_rows(self.read, self._tables.of_server(), app, user, position)
-
-    def files_of(self, config: Config, app: str, user: str) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """What features have of a user, or of the whole app (``""``), besides rows: names of files and their
-        bytes. Raises Unavailable."""
-        for module, attribute in self._tables.exports:
-            yield from getattr(import_module(module), attribute)(config, self, app, user)
-
-    @contextmanager
-    def importing_files(self, config: Config, app: str) -> Iterator[Callable[[str, str], bool]]:
-        """A context with a function that stores such files of an app, by name and path. It returns whether a
-        feature has taken the file. Raises Unavailable."""
-        with ExitStack() as stack:
-            takers = [
-                stack.enter_context(getattr(import_module(module), attribute)(config, self, app))
-                for module, attribute in self._tables.imports
-            ]
-            yield lambda name, path: any(take(name, path) for take in takers)
 
     def names_of(self, app: str, users: Sequence[str]) -> dict[str, str]:
         """User → the display name or user name of the account, for those who are accounts of the app with

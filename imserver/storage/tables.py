@@ -183,13 +183,10 @@ CORE_TABLES: Final = (
 class StoreTables(Struct, frozen=True):
     """The tables of a store. ``of_server()``: those of the core and of all features of this server, also of
     those that the node does not have, in the order of their deletion. ``of_others``: of features of other
-    distributions that the node has. ``exports`` and ``imports``: what features have besides rows, see
-    :class:`imserver.plugin.feature.Feature`."""
+    distributions that the node has."""
 
     of_server: Callable[[], Sequence[Table]] = lambda: CORE_TABLES
     of_others: tuple[FeatureTables, ...] = ()
-    exports: tuple[tuple[str, str], ...] = ()
-    imports: tuple[tuple[str, str], ...] = ()
 
 
 OF_CORE: Final = StoreTables()

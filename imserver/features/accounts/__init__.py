@@ -33,7 +33,7 @@ def _commands() -> dict[str, Any]:
 FEATURE = Feature(
     "accounts",
     parts.build,
-    erasing=parts.erasing,
+    offline=parts.offline,
     routes=(
         *api.routes.rows,
         *factors_api.routes.rows,

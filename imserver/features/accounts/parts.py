@@ -73,14 +73,14 @@ def answers(base: Core) -> tuple[object, ...]:
 
 
 @contextmanager
-def erasing(_config: Config, store: Store) -> Iterator[Erasure]:
+def offline(_config: Config, store: Store, _tenants: object) -> Iterator[tuple[Erasure]]:
     """The erasure of accounts in a command."""
     rows = AccountStore(store)
 
     def erase_user(app: str, user: str, _name: str) -> None:
         rows.remove(app, id_of(user))
 
-    yield Erasure(frozenset(), erase_user, lambda _: None, rows.programs_of)
+    yield (Erasure(frozenset(), erase_user, lambda _: None, rows.programs_of),)
 
 
 def build(core: Core) -> Parts:

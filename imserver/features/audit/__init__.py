@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from imserver.features.audit import api
-from imserver.features.audit.audit_log import AuditLog, answers, build
+from imserver.features.audit.audit_log import AuditLog, answers, build, offline
 from imserver.features.audit.declared import SETTINGS, TABLES
 from imserver.plugin import Feature
 
@@ -55,6 +55,5 @@ FEATURE = Feature(
     settings=SETTINGS,
     tables=TABLES,
     commands=_commands,
-    exports=("imserver.features.audit.rows", "read"),
-    acts=("imserver.features.audit.rows", "store_act"),
+    offline=offline,
 )

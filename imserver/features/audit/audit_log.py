@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from time import monotonic
@@ -16,14 +17,24 @@ from msgspec import Struct
 
 from imserver.features.audit.acts import entry_of, line_of
 from imserver.features.audit.declared import AuditSettings
-from imserver.features.audit.rows import NO_ACTS, ActBatch, AuditQuery, NewAct, append, remove_before, search
+from imserver.features.audit.rows import (
+    NO_ACTS,
+    ActBatch,
+    AuditQuery,
+    NewAct,
+    append,
+    lines_of,
+    remove_before,
+    search,
+    store_act,
+)
 from imserver.plugin import Parts
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import Act, Needs, Observer, Principal
 from imserver.plugin.runtime import every, retry_pause
 from imserver.plugin.services import Core
-from imserver.plugin.settings import settings_of
-from imserver.plugin.storage import Store
+from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.storage import ArchivedFiles, Store
 
 log = logging.getLogger(__name__)
 lines = logging.getLogger("imserver.audit")
@@ -44,7 +55,7 @@ class _Waiting(Struct):
     is_logged: bool = False
 
 
-class AuditLog(Observer):
+class AuditLog(Observer, ArchivedFiles):
     """Appends acts to the chain in the database. Owner of the acts that wait.
 
     ``days``: after so many an act is removed; 0: never.
@@ -156,6 +167,25 @@ class AuditLog(Observer):
             self._writer.join(LAST_SECONDS)
         for waiting in self._queue:
             self._log_once(waiting)
+
+    def read(self, app: str, user: str) -> Iterator[tuple[str, int, Iterator[bytes]]]:
+        """The acts of an app or a user; those of the server stand in its rows."""
+        if app:
+            yield "audit.jsonl", 0, lines_of(self._store, app, user)
+
+
+class CommandAudit(AuditLog):
+    """The same in a command, where nothing waits."""
+
+    def acted(self, act: Act) -> None:
+        """Append the act now. Raises StorageUnavailable."""
+        store_act(self._store, act)
+
+
+@contextmanager
+def offline(_config: Config, store: Store, _tenants: object) -> Iterator[tuple[AuditLog]]:
+    """What a command has of it."""
+    yield (CommandAudit(store, 0),)
 
 
 def answers(base: Core) -> tuple[object, ...]:

@@ -16,7 +16,6 @@ from imserver.features.audit.chain import ActMaker, ActShown, AuditRow, Entry, N
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.http import about
 from imserver.plugin.identity import Act
-from imserver.plugin.settings import Config
 from imserver.plugin.storage import PooledStatements, Row, RowsOf, Store, marks_of, text_of
 
 _OF_ACTS: Final = RowsOf(Entry, "audit")
@@ -289,14 +288,10 @@ def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
     return text, values
 
 
-def read(_config: Config, store: Store, app: str, user: str) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """The file of an archive with acts, the newest first: those in an app, or those that a user has done or
-    that concern the user, who does not learn who else has done something, from where, and to whom besides."""
-    yield "audit.jsonl", _lines(store, AuditQuery(app=app, user=user, limit=_EXPORTED_AT_ONCE))
-
-
-def _lines(store: Store, wanted: AuditQuery) -> Iterator[bytes]:
-    last = -1
+def lines_of(store: Store, app: str, user: str) -> Iterator[bytes]:
+    """Acts as lines, the newest first: those in an app, or those that a user has done or that concern the
+    user, who does not learn who else has done something, from where, and to whom besides."""
+    wanted, last = AuditQuery(app=app, user=user, limit=_EXPORTED_AT_ONCE), -1
     while last:
         page = replace(wanted, after=max(last, 0))
         acts, last = store.read_or((NO_ACTS, 0), partial(search, page))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 from imserver.features.exports import api
@@ -13,13 +14,14 @@ from imserver.plugin import Feature, Parts
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
-from imserver.plugin.storage import Erasure, Store
+from imserver.plugin.storage import ArchivedFiles, Erasure, Store
 
 
 def _build(core: Core) -> Parts:
     per_day = settings_of(core.config, ExportSettings).per_day
     buckets = core.buckets.make(EXPORTS, per_day, DAY_SECONDS, core.attempt)
-    exports = Exports(core.config, core.store, buckets, core.node.version)
+    archived = partial(core.all_of, ArchivedFiles)
+    exports = Exports(core.config, core.store, buckets, core.node.version, archived)
     return Parts(
         (exports, exports.erasure),
         run=(
@@ -31,9 +33,9 @@ def _build(core: Core) -> Parts:
 
 
 @contextmanager
-def _erasing(config: Config, store: Store) -> Iterator[Erasure]:
+def _offline(config: Config, store: Store, _tenants: object) -> Iterator[tuple[Erasure]]:
     with closing(Exports(config, store)) as exports:
-        yield exports.erasure
+        yield (exports.erasure,)
 
 
 def _views(_forks: bool) -> Callable[..., Any]:
@@ -53,7 +55,7 @@ FEATURE = Feature(
     _build,
     routes=api.routes.rows,
     views=_views,
-    erasing=_erasing,
+    offline=_offline,
     uses=("messages?", "audit?", "uploads?"),
     settings=SETTINGS,
     tables=TABLES,

@@ -15,8 +15,9 @@ from imserver.features.exports.archive import ArchiveState
 from imserver.features.exports.contents import ArchiveMaker
 from imserver.features.exports.importing import Archive, BadArchive, Import
 from imserver.features.exports.rows import Subject
-from imserver.plugin.commands import fail, opened, record_act, settings_options
+from imserver.plugin.commands import fail, offline_parts, opened, record_act, settings_options
 from imserver.plugin.errors import ImserverError
+from imserver.plugin.storage import ArchivedFiles
 
 
 @click.command(short_help="Write all data of an app or a user to a file.")
@@ -31,11 +32,14 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
     app, _, user = target.partition("/")
     if file.exists():
         fail(f"{file} exists already")
-    with opened(path, data_dir) as (config, store, tenants):
+    with (
+        opened(path, data_dir) as (config, store, tenants),
+        offline_parts(config, store, ArchivedFiles) as parts,
+    ):
         settings, left_out = tenants.described(app)
         subject = Subject(tenants.resolve(app), user, *(({}, []) if user else (settings, left_out)))
         folder = file.with_name(f"{file.name}.part")
-        maker = ArchiveMaker(config, store, subject, folder, call, __version__)
+        maker = ArchiveMaker([each for _, each in parts], store, subject, folder, call, __version__)
         try:
             whole = maker.make(_ProgressLines())
         except (OSError, ImserverError) as error:
@@ -74,10 +78,15 @@ def import_app(path: str | None, data_dir: str | None, app: str, file: Path) -> 
         archive = Archive(file)
     except BadArchive as error:
         fail(error)
-    with closing(archive), opened(path, data_dir) as (config, store, tenants):
+    with (
+        closing(archive),
+        opened(path, data_dir) as (config, store, tenants),
+        offline_parts(config, store, ArchivedFiles) as parts,
+    ):
         store.database_id()  # makes a database if there is none
         name = tenants.resolve(app or archive.manifest.app)
-        job = Import(config, store, tenants, archive, name, lambda text: click.echo(text, err=True))
+        archived = [each for _, each in parts]
+        job = Import(archived, store, tenants, archive, name, lambda text: click.echo(text, err=True))
         try:
             job.run()
         except ImserverError as error:

@@ -19,8 +19,7 @@ from msgspec import Struct
 from imserver.features.exports import offline_page
 from imserver.features.exports.archive import CHECKSUMS, ArchiveState, ArchiveWriter, lines_of
 from imserver.features.exports.rows import Subject
-from imserver.plugin.settings import Config
-from imserver.plugin.storage import Row, Store
+from imserver.plugin.storage import ArchivedFiles, Row, Store
 
 if TYPE_CHECKING:
     from imserver.plugin.messages import Conversation, Message, MessageLog
@@ -66,13 +65,19 @@ class Manifest(Struct, kw_only=True):
 
 
 class ArchiveMaker:
-    """Makes one archive. ``run`` and ``proceed``: see :data:`Run` and :data:`Proceed`. ``release``: that of
-    the server."""
+    """Makes one archive. ``archived``: the files of features. ``run`` and ``proceed``: see :data:`Run` and
+    :data:`Proceed`. ``release``: that of the server."""
 
     def __init__(
-        self, config: Config, store: Store, subject: Subject, folder: Path, run: Run, release: str
+        self,
+        archived: Iterable[ArchivedFiles],
+        store: Store,
+        subject: Subject,
+        folder: Path,
+        run: Run,
+        release: str,
     ) -> None:
-        self._config = config
+        self._archived = archived
         self._store = store
         self._subject = subject
         self._run = run
@@ -182,10 +187,10 @@ class ArchiveMaker:
     def _files(self) -> None:
         """What features have besides rows."""
         subject, state = self._subject, self._writer.state
-        for name, content in self._store.files_of(self._config, subject.app, subject.user):
+        files = (each.read(subject.app, subject.user) for each in self._archived)
+        for name, _, pieces in chain.from_iterable(files):
             if name in self._there:
                 continue
-            pieces = iter(content)
             try:
                 first = next(pieces, b"")
             except FileNotFoundError:

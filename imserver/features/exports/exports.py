@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from secrets import token_hex
 from time import time
@@ -23,7 +23,7 @@ from imserver.plugin.errors import HttpProblem, ServiceRefused, Unavailable
 from imserver.plugin.identity import Buckets
 from imserver.plugin.runtime import Threads
 from imserver.plugin.settings import Config, settings_of
-from imserver.plugin.storage import Erasure, Runner, Store
+from imserver.plugin.storage import ArchivedFiles, Erasure, Runner, Store
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +49,14 @@ class Exports:
     page_folder: Final = Path(__file__).parent / "page"
 
     def __init__(
-        self, config: Config, store: Store, buckets: Buckets | None = None, release: str = ""
+        self,
+        config: Config,
+        store: Store,
+        buckets: Buckets | None = None,
+        release: str = "",
+        archived: Callable[[], Iterable[ArchivedFiles]] = tuple,
     ) -> None:
-        self._config = config
+        self._archived = archived
         self._settings = settings_of(config, ExportSettings)
         self._store = store
         self._rows = JobRows(store)
@@ -149,7 +154,7 @@ class Exports:
         from imserver.features.exports.contents import ArchiveMaker  # on first use: its page takes 0.5 MB
 
         maker = ArchiveMaker(
-            self._config,
+            self._archived(),
             self._store,
             msgspec.json.decode(job.subject, type=Subject),
             self._root / job.id,

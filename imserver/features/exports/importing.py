@@ -7,7 +7,7 @@ nothing is stored twice. Until everything is there, the app does not exist, or h
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -22,8 +22,7 @@ from imserver.features.exports.contents import FORMAT, VERSION, Manifest
 from imserver.features.exports.rows import ImportProgress, begin_import, give_up, go_on, progress_of
 from imserver.plugin.errors import ImserverError, Unavailable
 from imserver.plugin.identity import Tenants
-from imserver.plugin.settings import Config
-from imserver.plugin.storage import PooledStatements, Row, Store
+from imserver.plugin.storage import ArchivedFiles, PooledStatements, Row, Store
 
 AT_ONCE: Final = 1000
 """Rows of one transaction."""
@@ -121,9 +120,15 @@ class Import:
     """Imports one archive into one app. ``report``: called with what it does."""
 
     def __init__(
-        self, config: Config, store: Store, tenants: Tenants, archive: Archive, app: str, report: Report
+        self,
+        archived: Collection[ArchivedFiles],
+        store: Store,
+        tenants: Tenants,
+        archive: Archive,
+        app: str,
+        report: Report,
     ) -> None:
-        self._config = config
+        self._archived = archived
         self._store = store
         self._tenants = tenants
         self._archive = archive
@@ -152,12 +157,11 @@ class Import:
             self._report(f"goes on behind {there.entry} entries")
             self._progress = there
         try:
-            with self._store.importing_files(self._config, self._app) as take:
-                for number, entry in enumerate(self._archive.entries()):
-                    if entry.name.startswith(_ROWS):
-                        self._take_rows(number, entry)
-                    elif number >= self._progress.entry:
-                        self._take_file(number, entry, take)
+            for number, entry in enumerate(self._archive.entries()):
+                if entry.name.startswith(_ROWS):
+                    self._take_rows(number, entry)
+                elif number >= self._progress.entry:
+                    self._take_file(number, entry)
             self._finish()
         except Unavailable:
             raise  # the same command goes on
@@ -268,13 +272,14 @@ class Import:
             raise BadArchive(f"another process imports into the app {self._app}")
         self._rows.add(sql, table, columns, rows)
 
-    def _take_file(self, number: int, entry: EntryChecksum, take: Callable[[str, str], bool]) -> None:
+    def _take_file(self, number: int, entry: EntryChecksum) -> None:
         handle, path = mkstemp(prefix="imserver-")
         try:
             with open(handle, "wb") as file:
                 for piece in self._archive.pieces(entry.name):
                     file.write(piece)
-            take(entry.name, path)
+            with open(path, "rb") as content:
+                any(each.write(self._app, entry.name, content) for each in self._archived)
         finally:
             Path(path).unlink(missing_ok=True)
         after = ImportProgress(self._archive.digest, number + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from time import perf_counter, time
 
 from imserver.features.accounts.declared import SmtpSettings
@@ -12,11 +13,12 @@ from imserver.features.notifications.device_services import DeviceServices, noti
 from imserver.features.notifications.pushes import delivery_of_test
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.webpush import WebPush
-from imserver.plugin.commands import Finding, key_for, push_services_of
+from imserver.plugin.commands import Finding, key_for, offline_parts
 from imserver.plugin.identity import Tenants
 from imserver.plugin.runtime import PublicRequests
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Store
+from imserver.plugin.wire import PushService
 
 _MENDS = {
     "gone": "the device has to subscribe again; the server removes the endpoint with the next notification",
@@ -27,9 +29,18 @@ _MENDS = {
 
 def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Iterator[Finding]:
     """Send a test to the endpoints of a user."""
+    with (
+        offline_parts(config, store, PushService) as parts,  # type: ignore[type-abstract]
+        closing(DeviceServices(service for _, service in parts)) as services,
+    ):
+        yield from _notify(config, store, services, tenants, user)
+
+
+def _notify(
+    config: Config, store: Store, services: DeviceServices, tenants: Tenants, user: str
+) -> Iterator[Finding]:
     app, _, name = user.partition("/")
     app = tenants.resolve(app)
-    services = DeviceServices(push_services_of(config, tenants))
     endpoints = NotificationRows(store, services.host_of).endpoints(app, [name]).get(name, ())
     if not endpoints:
         yield Finding("fail", f"notification to {user}", "the user has no endpoint", "nothing was sent")
@@ -56,7 +67,6 @@ def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Iterato
             text = result.problem or f"the endpoint is gone (status {result.status})"
             yield Finding("fail", label, text, "the device shows nothing", _MENDS[result.outcome])
     webpush.close()
-    services.close()
 
 
 def mail(config: Config, _store: Store, _tenants: Tenants, address: str) -> Iterator[Finding]:

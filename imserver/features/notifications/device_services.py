@@ -11,6 +11,7 @@ import msgspec
 
 from imserver.features.notifications.content import host_of
 from imserver.features.notifications.contract import Delivery, Shown
+from imserver.plugin.settings import ConfigError
 from imserver.plugin.wire import PushNotice, PushResult, PushService
 
 WEB: Final = ("http", "https")
@@ -42,10 +43,15 @@ class NoService:
 
 
 class DeviceServices:
-    """The push services of devices that are no browsers. ``services``: those that features bring."""
+    """The push services of devices that are no browsers. ``services``: those that features bring. Raises
+    ConfigError if two have one name."""
 
     def __init__(self, services: Iterable[PushService] = ()) -> None:
-        self.by_name = {service.name: service for service in services}
+        self.by_name: dict[str, PushService] = {}
+        for service in services:
+            if service.name in self.by_name or service.name in WEB:
+                raise ConfigError(f"there is a push service {service.name!r} already")
+            self.by_name[service.name] = service
 
     def find(self, url: str) -> tuple[PushService, str] | None:
         """The push service of an endpoint and the token there; None: it is one of Web Push."""

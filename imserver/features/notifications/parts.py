@@ -39,6 +39,7 @@ from imserver.plugin.runtime import PublicRequests
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.storage import Erasure
+from imserver.plugin.wire import PushService
 
 
 class NotificationParts(Struct, frozen=True):
@@ -68,7 +69,7 @@ def build(core: Core) -> Parts:
     webhooks = webhooks_of(core)
     feeds = webhooks.feeds
     settings = settings_of(core.config, NotificationSettings)
-    services = DeviceServices(core.push_services)
+    services = DeviceServices(core.all_of(PushService))  # type: ignore[type-abstract]
     rows = NotificationRows(core.store, services.host_of)
     rows.added, rows.known = feeds.added, feeds.events.known
     lease = DeliveryLease()

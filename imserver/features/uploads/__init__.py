@@ -7,13 +7,14 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from imserver.features.uploads.api import OPERATIONS
+from imserver.features.uploads.archive import UploadFiles
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.declared import SETTINGS, TABLES, UploadSettings
 from imserver.features.uploads.uploads import Offer, Uploads
 from imserver.plugin import Feature, Parts
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
-from imserver.plugin.storage import Erasure, Store
+from imserver.plugin.storage import Store
 
 if TYPE_CHECKING:
     from imserver.plugin.metrics import Metric
@@ -26,14 +27,15 @@ def _build(core: Core) -> Parts:
     settings = settings_of(config, UploadSettings)
     uploads = Uploads(settings, config.server.data_dir, core.store, core)
     core.node.show(uploads.counters)
-    return Parts((uploads, uploads.erasure), stop=uploads.close)
+    files = UploadFiles(uploads.storage, core.store)
+    return Parts((uploads, uploads.erasure, files), stop=uploads.close)
 
 
 @contextmanager
-def _erasing(config: Config, store: Store) -> Iterator[Erasure]:
+def _offline(config: Config, store: Store, _tenants: object) -> Iterator[tuple[object, ...]]:
     settings = settings_of(config, UploadSettings)
     with closing(Uploads(settings, config.server.data_dir, store)) as uploads:
-        yield uploads.erasure
+        yield uploads.erasure, UploadFiles(uploads.storage, store)
 
 
 def _views(_forks: bool) -> Callable[..., Any]:
@@ -74,11 +76,8 @@ FEATURE = Feature(
     routes=OPERATIONS,
     views=_views,
     metrics=metrics,
-    erasing=_erasing,
-    files=("imserver.features.uploads.archive", "read_files", "write_files"),
+    offline=_offline,
     commands=_commands,
     settings=SETTINGS,
     tables=TABLES,
-    exports=("imserver.features.uploads.archive", "read"),
-    imports=("imserver.features.uploads.archive", "write"),
 )

@@ -226,8 +226,8 @@ class Uploads:
         self._core = core
         self._store = store
         self.counters = UploadCounters()
-        self._storage = UploadStorage(settings, data_dir)
-        self.files = self._storage.files
+        self.storage = UploadStorage(settings, data_dir)
+        self.files = self.storage.files
         self._pictures = PictureWorker(settings.thumbnail_pixels)
         self._arriving = Transfers(settings)
         self._leaving = Transfers(settings)
@@ -274,7 +274,7 @@ class Uploads:
 
     def incoming(self) -> Path:
         """The folder of files that arrive. Files of a former day in it are removed from time to time."""
-        folder = self._storage.directory.incoming()
+        folder = self.storage.directory.incoming()
         now = monotonic()
         if now - self._swept > _SWEEP_SECONDS:
             self._swept = now
@@ -283,7 +283,7 @@ class Uploads:
 
     def discard(self, path: Path) -> None:
         """Delete the temporary files of an upload."""
-        self._storage.discard(path)
+        self.storage.discard(path)
 
     def check(self, offer: Offer) -> None:
         """Refuse an offer that is invalid by itself."""
@@ -325,13 +325,13 @@ class Uploads:
 
     def check_disk(self) -> None:
         """Refuse more bytes if the disk is nearly full."""
-        if self._storage.directory.free_bytes() - self._awaited < self.settings.min_free_bytes:
+        if self.storage.directory.free_bytes() - self._awaited < self.settings.min_free_bytes:
             log.error("the disk of the folder of uploads is full")
             raise TransferRefused(problem=HTTP_DISK_FULL)
 
     def _sweep(self) -> None:
         try:
-            removed = self._storage.directory.sweep()
+            removed = self.storage.directory.sweep()
         except OSError as error:
             log.warning("the folder of uploads could not be cleaned: %s", error)
             return
@@ -357,7 +357,7 @@ class Uploads:
             bytes=offer.length,
             sha256=sha256,
             created=int(time() * 1000),
-            store_name=self._storage.current,
+            store_name=self.storage.current,
         )
         source = path
         if media.kind == "picture":
@@ -403,7 +403,7 @@ class Uploads:
                 bytes=self.on_disk(target.stat).st_size,
                 sha256=self.on_disk(_sha256_of, target),
                 created=int(time() * 1000),
-                store_name=self._storage.current,
+                store_name=self.storage.current,
                 width=max(round(picture.width * scale), 1),
                 height=max(round(picture.height * scale), 1),
             )
@@ -471,7 +471,7 @@ class Uploads:
 
     def on_disk(self, function: Callable[..., T], *arguments: object) -> T:
         """Access the folder of uploads in a thread. Raises MediaUnavailable."""
-        return self._storage.directory.do(function, *arguments)
+        return self.storage.directory.do(function, *arguments)
 
     def _demand(self, media: MediaType, offer: Offer) -> None:
         """Refuse content of a kind that is not accepted or not offered, or that is too large for its kind."""
@@ -506,15 +506,15 @@ class Uploads:
         """Move a file to its storage, and commit its row."""
         quota, app_quota = self.settings.quota_bytes, self.settings.quota_app_bytes
         try:
-            self._storage.put(row, path, thumbnail)
+            self.storage.put(row, path, thumbnail)
             stored = self._store.write(lambda sql: upload_rows.add(sql, row, quota, app_quota))
         except StorageUnavailable:
             raise  # the row may have been committed, so its bytes must stay
         except BaseException:
-            self._storage.remove(row)
+            self.storage.remove(row)
             raise
         if not stored:
-            self._storage.remove(row)
+            self.storage.remove(row)
             raise TransferRefused(problem=HTTP_QUOTA_EXCEEDED)
         self.counters.uploads += 1
         self.counters.upload_bytes += row.bytes
@@ -534,7 +534,7 @@ class Uploads:
         """
         transfer = self._leaving.begin(None, address)
         try:
-            pieces = self._storage.of(row).get(name_of(row, thumbnail), first, last)
+            pieces = self.storage.of(row).get(name_of(row, thumbnail), first, last)
         except FileNotFoundError:
             self._leaving.free(transfer)
             log.error("the file %s is not where it was stored", row.id)
@@ -563,7 +563,7 @@ class Uploads:
         row = self._forget(name)
         if row is None:
             return False
-        self._storage.remove(row)
+        self.storage.remove(row)
         return True
 
     def _forget(self, name: str) -> Upload | None:
@@ -575,7 +575,7 @@ class Uploads:
 
         The bytes are deleted before the row, so that a failed deletion can be repeated.
         """
-        self._storage.directory.forget_unfinished(app, user)
+        self.storage.directory.forget_unfinished(app, user)
         removed = 0
         while rows := self.page(app, user, (0, ""), _FORGOTTEN_AT_ONCE):
             removed += self._forget_all(rows)
@@ -585,7 +585,7 @@ class Uploads:
         """Delete all files of a deleted app, until it is created anew; see :meth:`forget`."""
         some = partial(upload_rows.some_of_app, app, _FORGOTTEN_AT_ONCE)
         if self._store.is_deleted(app):
-            self._storage.directory.forget_unfinished(app)
+            self.storage.directory.forget_unfinished(app)
         removed = 0
         while rows := self._store.read_of_deleted(app, some):
             removed += self._forget_all(rows)
@@ -594,7 +594,7 @@ class Uploads:
     def _forget_all(self, rows: list[Upload]) -> int:
         removed = 0
         for row in rows:
-            self._storage.delete(row)
+            self.storage.delete(row)
             removed += self._forget(row.id) is not None
         return removed
 
@@ -606,7 +606,7 @@ class Uploads:
     def close(self) -> None:
         """Stop threads and close connections."""
         self._pictures.close()
-        self._storage.close()
+        self.storage.close()
 
 
 def _compared(pieces: Iterator[bytes], row: Upload) -> Iterator[bytes]:

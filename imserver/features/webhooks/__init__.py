@@ -8,7 +8,7 @@ from imserver.features.webhooks import api, metrics, parts
 from imserver.features.webhooks.consumer import Failure
 from imserver.features.webhooks.declared import SETTINGS, TABLES
 from imserver.features.webhooks.log_window import HookSender, LogHook, LogHooks
-from imserver.features.webhooks.parts import erasing, webhooks_of
+from imserver.features.webhooks.parts import offline, webhooks_of
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.plugin import Feature
 
@@ -28,7 +28,7 @@ FEATURE = Feature(
     routes=api.routes.rows,
     metrics=metrics.rows,
     answers=parts.answers,
-    erasing=erasing,
+    offline=offline,
     tables=TABLES,
     uses=("messages?",),
     commands=_commands,

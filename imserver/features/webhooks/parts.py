@@ -51,9 +51,9 @@ def erase_user(store: Store, app: str, user: str, name: str) -> None:
 
 
 @contextmanager
-def erasing(_config: Config, store: Store) -> Iterator[Erasure]:
+def offline(_config: Config, store: Store, _tenants: object) -> Iterator[tuple[Erasure]]:
     """The same in a command."""
-    yield Erasure(frozenset(), partial(erase_user, store), lambda _: None)
+    yield (Erasure(frozenset(), partial(erase_user, store), lambda _: None),)
 
 
 VACATED_SECONDS: Final = 3.0

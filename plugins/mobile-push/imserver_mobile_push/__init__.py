@@ -6,6 +6,8 @@ them. This one hands them over.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from imserver.plugin import Feature, Parts
@@ -31,10 +33,19 @@ def services_of(config: Config, tenants: Tenants) -> tuple[MobileService, ...]:
     )
 
 
+@contextmanager
+def offline(
+    config: Config, _store: object, tenants: Callable[[], Tenants]
+) -> Iterator[tuple[MobileService, ...]]:
+    """The same in a command."""
+    yield services_of(config, tenants())
+
+
 FEATURE: Final = Feature(
     "mobile_push",
     lambda _core: Parts(),
     uses=("notifications",),
     settings=SETTINGS,
-    push_services=services_of,
+    answers=lambda base: services_of(base.config, base.tenants),
+    offline=offline,
 )

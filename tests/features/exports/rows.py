@@ -18,6 +18,8 @@ from imserver.features.exports.rows import Subject
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import load_features, objection_of, tables_of, tables_of_server
+from imserver.offline import offline_parts
+from imserver.storage.contract import ArchivedFiles
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
 from imserver.storage.tables import OF_LOGS, Table
@@ -93,10 +95,13 @@ class Storage:
         """Make an archive."""
         settings, left_out = ({}, []) if user else self.tenants.described(app)
         subject = Subject(app, user, settings, left_out)
-        maker = ArchiveMaker(
-            self.config, self.store, subject, self.folder / name, lambda function, *rest: function(*rest), "1"
-        )
-        return maker.make(proceed)
+        folder = self.folder / name
+        with offline_parts(self.config, self.store, ArchivedFiles) as parts:
+            archived = [each for _, each in parts]
+            maker = ArchiveMaker(
+                archived, self.store, subject, folder, lambda function, *rest: function(*rest), "1"
+            )
+            return maker.make(proceed)
 
 
 def messages(store: Store, number: int) -> None:

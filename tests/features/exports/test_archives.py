@@ -23,6 +23,8 @@ from imserver.messages.log.asks import AskChange
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import tables_of_server
+from imserver.offline import offline_parts
+from imserver.storage.contract import ArchivedFiles
 from imserver.storage.tables import Reason
 
 from .rows import Storage, content_of, exported_of_app, fill, messages, tables_in
@@ -68,8 +70,12 @@ def put_file(storage: Storage, user: str, id: str, content: bytes) -> Path:
 def run_import(
     storage: Storage, path: Path, app: str = "shop", report: Callable[[str], object] = len
 ) -> Import:
-    with closing(Archive(path)) as archive:
-        job = Import(storage.config, storage.store, storage.tenants, archive, app, report)
+    with (
+        closing(Archive(path)) as archive,
+        offline_parts(storage.config, storage.store, ArchivedFiles) as parts,
+    ):
+        archived = [each for _, each in parts]
+        job = Import(archived, storage.store, storage.tenants, archive, app, report)
         job.run()
     return job
 

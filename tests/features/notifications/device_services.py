@@ -1,5 +1,7 @@
 """Push services of applications, in memory."""
 
+from contextlib import nullcontext
+
 import gevent
 
 from imserver.plugin import Feature, Parts
@@ -45,5 +47,10 @@ class FakeService:
 
 
 SERVICE = FakeService()
-FEATURE = Feature("fakepush", lambda _core: Parts(), push_services=lambda _config, _tenants: (SERVICE,))
+FEATURE = Feature(
+    "fakepush",
+    lambda _core: Parts(),
+    answers=lambda _base: (SERVICE,),
+    offline=lambda *_: nullcontext((SERVICE,)),
+)
 """A feature of another distribution that brings a push service."""

@@ -315,7 +315,7 @@ def test_an_upload_expires_a_day_after_its_last_request(
                 os.utime(path.with_suffix(suffix), (long_ago, long_ago))
     assert refusal(lambda: offset_of(parts, names[0])) is HTTP_UNKNOWN_UPLOAD
     # The first upload has started a sweep of its own, which may remove a file before this one does.
-    uploads._storage.directory.sweep()
+    uploads.storage.directory.sweep()
     left = {path.name for path in root.rglob("*") if path.is_file()}
     assert left == {names[1], f"{names[1]}.json", f"{names[1]}.sure"}, (
         "a request has come for the second upload"
