@@ -311,14 +311,14 @@ class Store:
     def reading(
         method: Callable[Concatenate[S, PooledStatements, A], T], /
     ) -> Callable[Concatenate[S, A], T]:
-        """A decorator: the method is the work of :meth:`read` in ``self._store``."""
+        """A decorator: the method, of a ``Store.Rows``, is the work of :meth:`read` in its store."""
         return _transaction(Store.read)(method)
 
     @staticmethod
     def writing(
         method: Callable[Concatenate[S, PooledStatements, A], T], /
     ) -> Callable[Concatenate[S, A], T]:
-        """A decorator: the method is the work of :meth:`write` in ``self._store``."""
+        """A decorator: the method, of a ``Store.Rows``, is the work of :meth:`write` in its store."""
         return _transaction(Store.write)(method)
 
     @staticmethod

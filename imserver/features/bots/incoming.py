@@ -11,7 +11,6 @@ from msgspec import Raw, Struct
 
 from imserver.features.accounts.api import Avatar, Nickname
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.tokens import AccountTokens
 from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.bots import IncomingHooks, UnknownHook
 from imserver.features.bots.declared import HTTP_TOO_MANY_BOTS
@@ -19,8 +18,8 @@ from imserver.features.bots.parts import bots_of
 from imserver.features.groups.api import GroupChange, GroupId
 from imserver.features.groups.groups import TooManyMembers, UnknownGroup
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import PROBLEM, Acting, Api, ApiProblem, Call, HttpResponse, Resource, Route, about
-from imserver.plugin.identity import Needs, Principal, Tenants
+from imserver.plugin.http import PROBLEM, Acting, ApiProblem, Call, HttpResponse, Resource, Route, about
+from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.messages import MessageApi, SendRequest
 from imserver.plugin.services import Core
 from imserver.plugin.wire import id_of
@@ -137,21 +136,14 @@ def _of_block(value: Any, depth: int) -> str:
 class HookApi(Struct, frozen=True):
     """The services of the route that takes messages."""
 
-    incoming: IncomingHooks
-    tenants: Tenants
-    tokens: AccountTokens
+    core: Core
     messages: MessageApi
-
-
-def _api(core: Core, api: Api) -> HookApi:
-    people = accounts_of(core)
-    return HookApi(bots_of(core).incoming, core.tenants, people.tokens, MessageApi.of(core, api))
 
 
 def _read(api: HookApi, call: Call) -> None:
     """Find the webhook of a request: its bot acts."""
     request = call.request
-    hook = api.incoming.with_token(request.path.removeprefix(PATH), request.host)
+    hook = bots_of(api.core).incoming.with_token(request.path.removeprefix(PATH), request.host)
     body, kind = call.body, request.headers.get("content-type", "")
     # curl calls JSON a form, too.
     if kind.startswith("application/x-www-form-urlencoded") and not body.lstrip().startswith(b"{"):
@@ -171,8 +163,8 @@ def _read(api: HookApi, call: Call) -> None:
             taken.setdefault("mentions", ["all"])
     call.input = call.decode_json(_message, msgspec.json.encode(taken))
     call.input.conversation = hook.group
-    call.app, call.user = api.tenants.resolve(hook.app), str(hook.id)
-    api.tokens.know_bot(call.app, call.user)
+    call.app, call.user = api.core.tenants.resolve(hook.app), str(hook.id)
+    accounts_of(api.core).tokens.know_bot(call.app, call.user)
     call.act_as(Principal("bot", apps=frozenset({call.app}), user=call.user))
 
 
@@ -183,7 +175,12 @@ def post(api: HookApi, call: Call) -> HttpResponse:
 
 ROUTES: Final = (
     Route(
-        "POST", f"{PATH}*", Needs.ANYONE, post, app="known", hot=True, read=_read, style=PROBLEM, service=_api
+        *("POST", f"{PATH}*", Needs.ANYONE, post),
+        app="known",
+        hot=True,
+        read=_read,
+        style=PROBLEM,
+        service=lambda core, api: HookApi(core, MessageApi.of(core, api)),
     ),
 )
 
