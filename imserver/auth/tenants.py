@@ -122,13 +122,14 @@ class Tenants:
         store.on_changes.append(self._learn)
 
     def report_to(
-        self, deleted: Callable[[str], object], changed: Callable[[Tenant], object] | None = None
+        self,
+        deleted: Callable[[str], object] | None = None,
+        changed: Callable[[Tenant], object] | None = None,
     ) -> None:
         """From now on call these functions, which must not switch: with the name of each deleted app, after
         nothing finds it any more, and with each new or changed app, after it is in effect."""
-        self._on_delete.append(deleted)
-        if changed is not None:
-            self._on_change.append(changed)
+        self._on_delete += filter(None, (deleted,))
+        self._on_change += filter(None, (changed,))
 
     def reload(self, config: Config) -> None:
         """Replace the configured apps by those of ``config``. Sessions stay logged in."""

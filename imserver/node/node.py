@@ -206,7 +206,7 @@ class Node:
         self.servers = Servers(core, self._features, self._create_application)
         core.store.on_changes.append(self.learn_keys)
         core.store.on_changes.append(core.sessions.learn)
-        core.tenants.report_to(lambda app: None, self._learn_app)
+        core.tenants.report_to(changed=self._learn_app)
         rates = LastingRates(core.buckets, core.node.data.path, core.node.key_for)
         self._rates = () if core.config.clustered else (rates,)
         self._stages = self._make_stages()

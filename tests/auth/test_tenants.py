@@ -40,7 +40,7 @@ class Node:
             config, self.store, self.hub, objection_of(features), declarations_of(features)
         )
         self.heard: list[Tenant] = []
-        self.tenants.report_to(lambda app: None, self.heard.append)
+        self.tenants.report_to(changed=self.heard.append)
         self.store.start()
 
 
@@ -366,8 +366,8 @@ def test_a_listener_that_fails_for_an_app_does_not_stop_other_listeners(
         if tenant.name == "bad":
             raise ValueError("no")
 
-    one.tenants.report_to(lambda app: None, fail)
-    one.tenants.report_to(lambda app: None, one.heard.append)
+    one.tenants.report_to(changed=fail)
+    one.tenants.report_to(changed=one.heard.append)
     assert one.tenants.register("bad")
     assert one.tenants.register("good")
     assert [tenant.name for tenant in one.heard] == ["bad", "bad", "good", "good"]
