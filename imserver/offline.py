@@ -23,7 +23,6 @@ from imserver.config.values import ConfigError
 from imserver.errors import ImserverError, StartError, StorageUnavailable
 from imserver.node.feature_list import declarations_of, load_config, load_features, objection_of, tables_of
 from imserver.plugin.feature import Feature
-from imserver.process import DataDirectory
 from imserver.storage.store import Store
 from imserver.terminal import fail
 
@@ -137,11 +136,6 @@ def _system_user() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
-
-
-def key_for(settings: Config, purpose: str) -> bytes:
-    """The key for one purpose, as the nodes of these settings derive it. Raises StartError."""
-    return DataDirectory(settings.server.data_dir).secrets(settings.server).keys(purpose)[0]
 
 
 def day(seconds: int) -> str:

@@ -26,7 +26,6 @@ from msgspec import Struct
 from imserver.clock import is_long_turn, serve_others
 from imserver.errors import Problems, ServiceRefused
 from imserver.process import open_private, write_all
-from imserver.transport.proxies import is_loopback, network_of
 
 log: Final = logging.getLogger(__name__)
 
@@ -373,14 +372,6 @@ class SenderRates:
         """Count one message of a user. False: there were too many."""
         buckets = self.known.get((app, user))
         return buckets is None or buckets.take((app, user))
-
-
-def by_address(app: str, address: str) -> tuple[str, str] | None:
-    """Who pays for requests from an address to an app (``""``: to all apps). None: nobody, for this machine.
-
-    What the users of one app do does not count for those of another behind the same address.
-    """
-    return None if not address or is_loopback(address) else (app, network_of(address))
 
 
 class LastingRates:

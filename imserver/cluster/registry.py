@@ -20,9 +20,7 @@ from typing import Final, Literal
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from imserver.config.settings import Config
 from imserver.metrics import Histogram
-from imserver.transport.proxies import is_here
 
 MAX_VALUES: Final = 100_000
 """Limit of the temporary values in memory. Beyond it the oldest are dropped."""
@@ -209,14 +207,6 @@ def advertised_address(advertise: str, only_local: bool) -> str:
     ``only_local``: this machine's other programs only, so loopback.
     """
     return advertise or ("127.0.0.1" if only_local else own_address())
-
-
-def on_several_machines(config: Config) -> bool:
-    """Whether the settings are for nodes on several machines; nothing is resolved."""
-    from imserver.cluster.redis.connection import address_of  # a node alone saves hiredis
-
-    only_here = is_here(config.cluster.advertise or "127.0.0.1")
-    return config.clustered and not (only_here and address_of(config.redis).is_local)
 
 
 def node_name(advertise: str, rpc_port: int) -> str:

@@ -64,10 +64,3 @@ class Acting(Struct, forbid_unknown_fields=True):
 
     app: AccountApp = GOCHAT
     user: Behalf = ""
-
-
-class ActingPage(Acting):
-    """The user who acts, and a page of the list."""
-
-    cursor: PageCursor = ""
-    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=1000)] = 100

@@ -12,7 +12,6 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.core.services import Services
 from imserver.errors import StorageUnavailable
-from imserver.http.wire import view
 from imserver.messages.acks import AckingLogSubscription
 from imserver.messages.catch_up import CatchUp
 from imserver.messages.commands import (
@@ -51,9 +50,11 @@ from imserver.messages.messaging import Messaging, RefusedView, facts_of
 from imserver.messages.model import Ask, EntryView, Message, ReviewUnavailable, TooManyMessages
 from imserver.messages.receipts import MarksAnswer, Receipts, Signals, ToFollowers
 from imserver.model import Answer, Login, LogSubscription, Reply, Resume, Signal
+from imserver.plugin.http import view
+from imserver.plugin.wire import app_and_user
 from imserver.sessions.sessions import Sessions
 from imserver.storage.store import Store
-from imserver.transport.connection import Connection, app_and_user
+from imserver.transport.connection import Connection
 from imserver.transport.dispatch import CommandRow, CommandTable
 
 _OK: Final = Reply(errors.ReplyCode.OK)

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from imserver.cluster.redis.connection import address_of
-from imserver.cluster.registry import on_several_machines
 from imserver.config.declared import marked
 from imserver.config.settings import Config, Finding, TenantSettings
 from imserver.config.values import Locations, short_sign_key
 from imserver.node.feature_list import load_features
+from imserver.plugin.settings import on_several_machines
 from imserver.storage.address import database_address
 from imserver.transport.proxies import is_here
 

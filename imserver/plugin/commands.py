@@ -8,10 +8,10 @@ import click
 import msgspec
 from msgspec import Struct
 
+from imserver.config.settings import Config
 from imserver.config.yaml import read_yaml, write_yaml
 from imserver.offline import (
     Command,
-    key_for,
     key_of_settings,
     offline_parts,
     opened,
@@ -19,6 +19,7 @@ from imserver.offline import (
     settings_options,
     url_of_settings,
 )
+from imserver.process import DataDirectory
 from imserver.terminal import fail, read_key, request_json, server_address, table
 
 __all__ = [
@@ -80,3 +81,8 @@ class ServerApi:
             hint = "" if status != 401 or self._key else ": set IMSERVER_KEY, or give --key-file"
             fail(f"{problem.get('code', f'HTTP {status}')}: {problem.get('message', '')}{hint}".rstrip(": "))
         return answer
+
+
+def key_for(settings: Config, purpose: str) -> bytes:
+    """The key for one purpose, as the nodes of these settings derive it. Raises StartError."""
+    return DataDirectory(settings.server.data_dir).secrets(settings.server).keys(purpose)[0]

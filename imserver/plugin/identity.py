@@ -19,11 +19,12 @@ from imserver.auth.questions import (
     ReviewDecision,
     Reviews,
 )
-from imserver.auth.rates import Buckets, Rate, TooManyRequests, by_address
+from imserver.auth.rates import Buckets, Rate, TooManyRequests
 from imserver.auth.rules import LoginDecision
 from imserver.auth.tenants import Tenant, Tenants
 from imserver.auth.tokens import BadKey, BadToken, TokenExpired, UnverifiedClaims, token_end
 from imserver.plugin.app_secrets import AppSecrets
+from imserver.transport.proxies import is_loopback, network_of
 
 __all__ = [
     "GOCHAT",
@@ -66,3 +67,11 @@ def __getattr__(name: str) -> Any:
     from imserver.plugin.deprecated import form_of  # for plug-ins that were made for an earlier version
 
     return form_of(__name__, name)
+
+
+def by_address(app: str, address: str) -> tuple[str, str] | None:
+    """Who pays for requests from an address to an app (``""``: to all apps). None: nobody, for this machine.
+
+    What the users of one app do does not count for those of another behind the same address.
+    """
+    return None if not address or is_loopback(address) else (app, network_of(address))

@@ -1,5 +1,7 @@
 """The face: dialects, commands, events and connections."""
 
+from importlib import import_module
+
 from imserver.hub.fanout import AckedState
 from imserver.model import (
     AskHistory,
@@ -23,10 +25,10 @@ from imserver.model import (
     id_of,
 )
 from imserver.notify import Notify, PushNotice, PushResult, PushService
-from imserver.protocol.dialect import Dialect, LateModule, Readers
+from imserver.protocol.dialect import Dialect, Readers
 from imserver.protocol.forgiving import Fields, Partial, Refused, has_nul, well_formed, without_nulls
 from imserver.protocol.publications import on_one_line, payload_of
-from imserver.transport.connection import Connection, app_and_user
+from imserver.transport.connection import Connection
 from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.transport.gate import Head, host_of
 from imserver.transport.stream import Stream, StreamEncoding, StreamPath
@@ -77,3 +79,24 @@ __all__ = [
     "well_formed",
     "without_nulls",
 ]
+
+
+class LateModule:
+    """Stand-in for a module that is imported when one of its names is first used, for a codec with a
+    large library."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> object:
+        module = import_module(self._name)
+        vars(self).update(vars(module))
+        return getattr(module, name)
+
+
+def app_and_user(connection: Connection) -> tuple[str, str]:
+    """App and user of a connection that has logged in."""
+    app, user = connection.app, connection.user
+    assert app is not None
+    assert user is not None
+    return app, user

@@ -7,7 +7,6 @@ Every dialect must pass the suite ``CodecContract`` of ``imserver.plugin.testing
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from typing import Any, Self
 
 from imserver.errors import StartError
@@ -171,16 +170,3 @@ class PublisherDialect(Dialect):
     path = "/api/v1/publisher"
     any_origin = True
     pinged = True
-
-
-class LateModule:
-    """Stand-in for a module that is imported when one of its names is first used, for a codec with a
-    large library."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __getattr__(self, name: str) -> object:
-        module = import_module(self._name)
-        vars(self).update(vars(module))
-        return getattr(module, name)

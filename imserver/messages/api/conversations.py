@@ -17,7 +17,6 @@ from imserver.http.field import Acting
 from imserver.http.form import read_cursor
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
-from imserver.http.wire import page_and_cursor, view
 from imserver.messages.commands import NO_FILTER, Search, SearchFilter
 from imserver.messages.log.contract import ConversationSummary, Entry, newest_page, oldest_page
 from imserver.messages.log.threads import Thread, ThreadState
@@ -26,6 +25,7 @@ from imserver.messages.model import Reaction
 from imserver.messages.receipts import MarksAnswer, ReceiptShown
 from imserver.messages.services import MessageServices
 from imserver.model import Limit
+from imserver.plugin.http import page_and_cursor, view
 
 ConversationId = Annotated[int, about("The conversation. A group has the same id.", ge=1, le=Limit.ID)]
 """The type of a field: the id of a conversation."""
