@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import click
 
-from imserver import assets, errors
+from imserver import assets
 from imserver.config.load import dump, settings_file
 from imserver.config.settings import Config
+from imserver.errors import CLOSE, REPLY_TEXT, ReplyCode, StartError
 from imserver.terminal import fail, given_once, read_key, request_json, server_address, table
 from imserver.version import full_version
 
@@ -215,7 +216,7 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
             address_of(settings.redis)
         make_engine(database_address(settings.storage, settings.server.data_dir), settings.storage).dispose()
         http_servers.refuse_open_demo(settings)
-    except errors.StartError as error:
+    except StartError as error:
         fail(error)
     for warning in settings.warnings:
         click.echo(f"warning: {warning}", err=True)
@@ -235,7 +236,7 @@ def _manual(path: str | None) -> str:
 
     try:
         features = feature_list.load_features(feature_list.load_config(path))
-    except errors.StartError as error:
+    except StartError as error:
         fail(error)
     return manual_of(text, feature_list.declarations_of(features))
 
@@ -263,9 +264,9 @@ def codes() -> None:
     closes = {True: "reconnect", False: "stay away"}.__getitem__
     temporary = {True: "yes", False: "no"}.__getitem__
     click.echo("WebSocket close codes\n")
-    click.echo(table("code, name, client may: reconnect, meaning", errors.CLOSE.values(), reconnect=closes))
+    click.echo(table("code, name, client may: reconnect, meaning", CLOSE.values(), reconnect=closes))
     click.echo("\nReply codes of the cmd dialect and its HTTP API\n")
-    for code, text in (("code", "text"), *errors.REPLY_TEXT.items()):
+    for code, text in (("code", "text"), *REPLY_TEXT.items()):
         click.echo(f"{code:<4}  {text}")
     click.echo("\nHTTP problems outside the dialects' routes\n")
     problems = problems_of(load_features(Config()))
@@ -302,9 +303,9 @@ def status(option: str | None, key_file: str | None, debug: bool, url: str | Non
     click.echo(f"health  {'ok' if health == 200 else f'HTTP {health}'}")
     click.echo(f"ready   {_readiness(ready)}")
     click.echo(json.dumps(state, ensure_ascii=False, indent=2))
-    if state.get("code") == errors.ReplyCode.UNAUTHORIZED:
+    if state.get("code") == ReplyCode.UNAUTHORIZED:
         fail("this server requires an API key with the scope admin: set IMSERVER_KEY, or give --key-file")
-    if health != 200 or state_status != 200 or state.get("code") != errors.ReplyCode.OK:
+    if health != 200 or state_status != 200 or state.get("code") != ReplyCode.OK:
         sys.exit(1)
 
 

@@ -17,8 +17,8 @@ from typing import Any, Final
 import gevent
 from gevent.lock import BoundedSemaphore
 
-from imserver import errors
 from imserver.api.v1.table import routes_at, unread_body_limit
+from imserver.errors import HttpProblem, Problems
 from imserver.logging import open_logs
 from imserver.node import feature_list
 from imserver.node.flask_app import create_app
@@ -86,7 +86,7 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     return answer
 
 
-def _refuse(problem: errors.HttpProblem, headers: Headers = ()) -> HttpResponse:
+def _refuse(problem: HttpProblem, headers: Headers = ()) -> HttpResponse:
     return HttpResponse(problem.status, problem_body(problem), headers=(_JSON, *headers))
 
 
@@ -105,7 +105,7 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
     if node.servers.is_streamed(method, path) or (length == "0" and not chunked):
         return None
     if not (length.isascii() and length.isdecimal()):
-        return _refuse(errors.Problems.BAD_REQUEST)
+        return _refuse(Problems.BAD_REQUEST)
     api = node.servers.api
     client = node.core.network.gate.proxies.client(head.host, headers.get("x-forwarded-for", ""))
     limit = unread_body_limit(api, method, path, headers, client)
@@ -113,9 +113,9 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
     try:
         body = None if int(length) > limit else _read_body(stream, limit)
     except TimeoutError:
-        refusal = _refuse(errors.Problems.TIMEOUT)
+        refusal = _refuse(Problems.TIMEOUT)
     except (OSError, ValueError):  # the client has disconnected, or its chunks are invalid
-        refusal = _refuse(errors.Problems.BAD_REQUEST)
+        refusal = _refuse(Problems.BAD_REQUEST)
     else:
         if body is not None:
             for name in ("HTTP_TRANSFER_ENCODING", "wsgi.input_terminated"):
@@ -148,7 +148,7 @@ def _too_large(node: Node, request: HttpRequest) -> HttpResponse:
     """The error in the style of the route."""
     route = row_of(routes_at(node.servers.api), request.method, request.path)
     if route is None:
-        return _refuse(errors.Problems.BODY_TOO_LARGE)
+        return _refuse(Problems.BODY_TOO_LARGE)
     response = route(request)
     headers: Mapping[str, str] = dict(HEADER_LIST) | dict(response.headers)
     if response.content_type:

@@ -12,7 +12,6 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from imserver import errors
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.login_tokens import LoginTokens
 from imserver.auth.observer import Denial, Observer
@@ -36,6 +35,7 @@ from imserver.auth.rules import (
 from imserver.auth.tenants import Tenant, Tenants
 from imserver.auth.tokens import BadKey, BadToken, Claims, Key, TokenExpired, app_named_by, unverified
 from imserver.config.settings import MAX_USER_BYTES, ORIGINAL_USER_BYTES
+from imserver.errors import IssuerUnavailable, LoginRefusal, StartError, StorageUnavailable
 from imserver.logging import OncePerMinute
 from imserver.metrics import OTHER, Metrics
 from imserver.model import ACTION_PREFIX, ERASED
@@ -151,7 +151,7 @@ class Logins(Struct, dict=True, eq=False):
         except BadToken as bad:
             self.refused("token", app, user, request.peer, f"{bad}; imserver token check explains more")
             return TOKEN_EXPIRED if isinstance(bad, TokenExpired) else BAD_TOKEN
-        except (errors.StorageUnavailable, errors.IssuerUnavailable) as unavailable:
+        except (StorageUnavailable, IssuerUnavailable) as unavailable:
             self.refused("undecided", app, user, request.peer, str(unavailable))
             return UNDECIDED
         if self._quota.full(rule.name, rule.tenant.max_connections, request):
@@ -341,7 +341,7 @@ class Logins(Struct, dict=True, eq=False):
         return BAD_ORIGIN
 
     def _denied(
-        self, reason: errors.LoginRefusal, decision: LoginDecision, app: str, user: str, request: LoginRequest
+        self, reason: LoginRefusal, decision: LoginDecision, app: str, user: str, request: LoginRequest
     ) -> LoginDecision:
         self.refused(reason, app, user, request.peer)
         return decision
@@ -352,7 +352,7 @@ class Logins(Struct, dict=True, eq=False):
 
     def refused(
         self,
-        reason: errors.LoginRefusal,
+        reason: LoginRefusal,
         app: str,
         user: str,
         peer: str,
@@ -445,7 +445,7 @@ class Logins(Struct, dict=True, eq=False):
             try:
                 self._take(self._rule(tenant, self.tokens.keys_of(tenant)))
             except BadKey as bad:
-                raise errors.StartError(f"apps.{tenant.name}.{bad}") from None
+                raise StartError(f"apps.{tenant.name}.{bad}") from None
         self._update_gate()
 
     def reload(self) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from weakref import ref
 
-from imserver import errors
 from imserver.auth.rates import MESSAGES, Buckets
+from imserver.errors import CloseCode
 from imserver.model import BadFrame
 from imserver.protocol.dialect import Dialect
 from imserver.transport.connection import Connection, Encoding, Serve
@@ -56,7 +56,7 @@ def limited(serve: Serve, per_second: float) -> Serve:
         if buckets.take(ref(connection), _requests_in(connection, payload)):
             serve(connection, payload, text)
         else:
-            connection.close(errors.CloseCode.RATE_LIMIT)
+            connection.close(CloseCode.RATE_LIMIT)
 
     return serve_within_limit
 
@@ -177,6 +177,6 @@ class Expiry:
                     continue  # ended earlier
                 del self.ends[connection]
                 if connection.is_open:
-                    connection.close(errors.CloseCode.TOKEN_INVALID)
+                    connection.close(CloseCode.TOKEN_INVALID)
                     closed += 1
         return closed

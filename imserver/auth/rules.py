@@ -7,13 +7,12 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from imserver import errors
 from imserver.auth.quotas import LimitedEncoding
 from imserver.auth.tenants import AppObjection, Tenant
 from imserver.auth.tokens import BadKey, Claims, Key, load_keys
 from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import Locations
-from imserver.errors import StartError
+from imserver.errors import CloseCode, ReplyCode, StartError
 from imserver.model import SYSTEM_PREFIX
 from imserver.process import Secret
 from imserver.transport.connection import Connection, Encoding
@@ -31,7 +30,7 @@ class LoginDecision(Struct, frozen=True, gc=False):
     (None: nobody verified it). ``expired``: the token is genuine, and its client needs another one.
     """
 
-    code: int = errors.ReplyCode.OK
+    code: int = ReplyCode.OK
     close: int = 0
     final: bool = False
     expires_at: int = 0
@@ -43,22 +42,18 @@ class LoginDecision(Struct, frozen=True, gc=False):
     @property
     def ok(self) -> bool:
         """Whether the login is allowed."""
-        return self.code == errors.ReplyCode.OK
+        return self.code == ReplyCode.OK
 
 
 ALLOWED: Final = LoginDecision()
-UNKNOWN_APP: Final = LoginDecision(errors.ReplyCode.UNAUTHORIZED, errors.CloseCode.NOT_ALLOWED)
-NOT_ALLOWED: Final = LoginDecision(errors.ReplyCode.UNAUTHORIZED, errors.CloseCode.NOT_ALLOWED)
-WRONG_DIALECT: Final = LoginDecision(
-    errors.ReplyCode.UNAUTHORIZED, errors.CloseCode.WRONG_DIALECT, final=True
-)
-BAD_ORIGIN: Final = LoginDecision(errors.ReplyCode.UNAUTHORIZED, errors.CloseCode.NOT_ALLOWED, final=True)
-BAD_TOKEN: Final = LoginDecision(errors.ReplyCode.UNAUTHORIZED, errors.CloseCode.TOKEN_INVALID)
-TOKEN_EXPIRED: Final = LoginDecision(
-    errors.ReplyCode.UNAUTHORIZED, errors.CloseCode.TOKEN_INVALID, expired=True
-)
-APP_FULL: Final = LoginDecision(errors.ReplyCode.FAILED, errors.CloseCode.NODE_FULL, final=True)
-UNDECIDED: Final = LoginDecision(errors.ReplyCode.SYSTEM, errors.CloseCode.INTERNAL_ERROR)
+UNKNOWN_APP: Final = LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.NOT_ALLOWED)
+NOT_ALLOWED: Final = LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.NOT_ALLOWED)
+WRONG_DIALECT: Final = LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.WRONG_DIALECT, final=True)
+BAD_ORIGIN: Final = LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.NOT_ALLOWED, final=True)
+BAD_TOKEN: Final = LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.TOKEN_INVALID)
+TOKEN_EXPIRED: Final = LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.TOKEN_INVALID, expired=True)
+APP_FULL: Final = LoginDecision(ReplyCode.FAILED, CloseCode.NODE_FULL, final=True)
+UNDECIDED: Final = LoginDecision(ReplyCode.SYSTEM, CloseCode.INTERNAL_ERROR)
 """The back end did not answer in time."""
 
 

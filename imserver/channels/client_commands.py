@@ -7,9 +7,8 @@ from collections.abc import Hashable, Sequence
 from typing import ClassVar, Final, Literal
 from weakref import ref
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
-from imserver import errors
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.login import Logins
 from imserver.auth.principal import BAD_TOKEN, Needs, Principal
@@ -22,7 +21,7 @@ from imserver.channels.options import check_known
 from imserver.channels.subscriptions import Channels, Subscribed
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
-from imserver.errors import IssuerUnavailable
+from imserver.errors import IssuerUnavailable, ReplyCode
 from imserver.hub.hub import USER_CHANNEL
 from imserver.model import (
     Answer,
@@ -42,7 +41,7 @@ from imserver.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
 from imserver.transport.dispatch import CommandRow, CommandTable
 
-_OK: Final = Reply(errors.ReplyCode.OK)
+_OK: Final = Reply(ReplyCode.OK)
 _NO_CLAIMS: Final = ChannelClaims()
 
 
@@ -101,7 +100,7 @@ class ChannelAnswers(ABC):
         newest one."""
 
 
-class ChannelCommands(Struct, dict=True, eq=False):
+class ChannelCommands(Struct, eq=False):
     """Carries out the commands on channels. ``answers``: dialect → how it answers."""
 
     channels: Channels
@@ -109,11 +108,9 @@ class ChannelCommands(Struct, dict=True, eq=False):
     consent: ChannelConsent
     answers: dict[str, ChannelAnswers]
     table: ConnectionTable
-
-    def __post_init__(self) -> None:
-        self._pages: dict[tuple[Dialect, str, AskHistory], tuple[HistoryPage, Raw]] = {}
-        """Pages of histories as they were last sent, by codec, app and command; the oldest first."""
-        self._pages_bytes = 0
+    _pages: dict[tuple[Dialect, str, AskHistory], tuple[HistoryPage, Raw]] = field(default_factory=dict)
+    """Pages of histories as they were last sent, by codec, app and command; the oldest first."""
+    _pages_bytes: int = 0
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -370,7 +367,7 @@ class ChannelCommands(Struct, dict=True, eq=False):
             )
         except ChannelRefused as refused:
             return self._of(connection).refused(refused)
-        return Reply(errors.ReplyCode.OK, self._encoded(connection, command, page))
+        return Reply(ReplyCode.OK, self._encoded(connection, command, page))
 
     def _encoded(self, connection: Connection, command: AskHistory, page: HistoryPage) -> Raw:
         """A page of a history for a client. Many often ask for the same one at once: it is encoded once."""

@@ -9,7 +9,6 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
 
-from imserver import errors
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.questions import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable, Reviews
 from imserver.auth.rates import MutedUsers
@@ -22,7 +21,7 @@ from imserver.channels.members import (
     group_in,
 )
 from imserver.channels.subscriptions import Channels
-from imserver.errors import StorageUnavailable
+from imserver.errors import ClientError, ReplyCode, StorageUnavailable
 from imserver.hub.hub import USER_CHANNEL
 from imserver.model import ChannelPart, Event
 from imserver.protocol.forgiving import Partial
@@ -137,7 +136,7 @@ class ChannelConsent(Struct, eq=False):
         """The publication of a client event after the back end's review."""
         app, user = connection.app or "", connection.user
         if user and (mute := self.mutes.mute_of(app, user)) is not None:
-            error = errors.ClientError(errors.ReplyCode.REJECTED, mute.text)
+            error = ClientError(ReplyCode.REJECTED, mute.text)
             raise ChannelRefused("denied", mute.text, error)
         if app not in self.reviews.apps:
             return event
@@ -153,7 +152,7 @@ class ChannelConsent(Struct, eq=False):
             raise ChannelRefused("unavailable", "the back end has not reviewed it in time")
         if decision.action == "reject":
             reason = decision.reason or "the back end has rejected it"
-            error = errors.ClientError(errors.ReplyCode.REJECTED, reason)
+            error = ClientError(ReplyCode.REJECTED, reason)
             raise ChannelRefused("denied", reason, error)
         if not connection.is_open or (connection.app, connection.user) != (app, user):
             raise ChannelRefused("ended")

@@ -13,7 +13,7 @@ from typing import Final, Literal, Protocol
 
 import gevent
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from imserver.channels.registrar import Registrar
 from imserver.clock import is_long_turn, serve_others
@@ -271,7 +271,7 @@ class NodeParts(Struct, frozen=True):
     history_apps: Collection[str] = ()
 
 
-class ChannelMembers:
+class ChannelMembers(Struct, eq=False):
     """Who is subscribed to channels: the members on this node, and lists and numbers of those on all nodes.
     Owner of the queue of ended connections.
 
@@ -280,23 +280,16 @@ class ChannelMembers:
     without a cluster.
     """
 
-    def __init__(
-        self, here: NodeParts, others: OtherNodes | None = None, registrar: Registrar | None = None
-    ) -> None:
-        self.membership = ChannelMembership()
-        self.on_left: list[Callable[[Connection, tuple[str, ...]], object]] = []
-        """See :meth:`report_to`."""
-        self._on_joined: list[OnMember] = []
-        self._on_parted: list[OnMember] = []
-        self._hub = here.hub
-        self._fanout = here.fanout
-        self._connections = here.table
-        self._birth = here.table.ids.birth
-        self._settings = here.settings
-        self._others = others
-        self._registrar = registrar
-        self._left: deque[tuple[Connection, tuple[str, ...]]] = deque()
-        self._leavers = 0
+    here: NodeParts
+    others: OtherNodes | None = None
+    registrar: Registrar | None = None
+    membership: ChannelMembership = field(default_factory=ChannelMembership)
+    on_left: list[Callable[[Connection, tuple[str, ...]], object]] = field(default_factory=list)
+    """See :meth:`report_to`."""
+    _on_joined: list[OnMember] = field(default_factory=list)
+    _on_parted: list[OnMember] = field(default_factory=list)
+    _left: deque[tuple[Connection, tuple[str, ...]]] = field(default_factory=deque)
+    _leavers: int = 0
 
     # --- on this node ---------------------------------------------------------------------------------------
 
@@ -306,7 +299,7 @@ class ChannelMembers:
         None: it was a member before, or is not in service in this app. Raises :class:`ChannelRefused`, with a
         text for the caller.
         """
-        hub_app = self._hub.apps.get(app)
+        hub_app = self.here.hub.apps.get(app)
         if hub_app is None:
             return None
         if len(connection.channels) >= MAX_CHANNELS_OF_A_CONNECTION and not self.has(connection, channel):
@@ -315,7 +308,7 @@ class ChannelMembers:
             )
         if channel not in hub_app.channels:
             check_name(channel)
-            settings = self._settings(app)
+            settings = self.here.settings(app)
             limit = 0 if settings is None else settings.max_channels
             if limit and len(hub_app.channels) >= limit:
                 raise ChannelRefused("full", f"the app has {limit} channels on this node, which is its limit")
@@ -340,8 +333,8 @@ class ChannelMembers:
         """
         self._on_joined += filter(None, (joined,))
         self._on_parted += filter(None, (parted,))
-        if emptied is not None and self._registrar is not None:
-            self._registrar.on_empty.append(emptied)
+        if emptied is not None and self.registrar is not None:
+            self.registrar.on_empty.append(emptied)
         elif emptied is not None:
             self._on_parted.append(
                 lambda connection, channel, is_last: is_last and emptied(connection.app or "", channel)
@@ -352,27 +345,27 @@ class ChannelMembers:
         """Let the registry and the listeners know a new member. Publications that begin after the return
         reach it, from any node. May switch."""
         is_first = len(channel.members) == 1
-        if self._registrar is not None:
-            is_first = self._registrar.joined(channel.app.name, channel.name, new=True) and is_first
+        if self.registrar is not None:
+            is_first = self.registrar.joined(channel.app.name, channel.name, new=True) and is_first
         for listener in self._on_joined:
             listener(connection, channel.name, is_first)
 
     def await_report(self, connection: Connection, channel: str) -> None:
         """Return when the registry knows the channel of a connection that was a member before. May switch."""
-        if self._registrar is not None and self.has(connection, channel):
-            self._registrar.joined(connection.app or "", channel, new=False)
+        if self.registrar is not None and self.has(connection, channel):
+            self.registrar.joined(connection.app or "", channel, new=False)
 
     def leave(self, app: str, channel: str, connection: Connection) -> bool:
         """Take a connection out of a channel. Return whether it was a member. Never switches."""
-        local = self._hub.channel(app, channel)
+        local = self.here.hub.channel(app, channel)
         if local is None or not self.membership.leave(local.app, channel, connection):
             return False
         self._parted(connection, local)
         return True
 
     def _parted(self, connection: Connection, channel: LocalChannel) -> None:
-        if self._registrar is not None:
-            self._registrar.changed(channel.app.name, channel.name)
+        if self.registrar is not None:
+            self.registrar.changed(channel.app.name, channel.name)
         for listener in self._on_parted:
             listener(connection, channel.name, not channel.members)
 
@@ -389,7 +382,7 @@ class ChannelMembers:
 
     def has(self, connection: Connection, channel: str) -> bool:
         """Whether a connection is a member of a channel. Never switches."""
-        local = self._hub.channel(connection.app or "", channel)
+        local = self.here.hub.channel(connection.app or "", channel)
         return local is not None and connection in local.members
 
     def ended(self, connection: Connection, _code: int) -> None:
@@ -439,7 +432,7 @@ class ChannelMembers:
         elif self.remove(connection, channel):
             reason = INSUFFICIENT if begins_again else "server unsubscribe"
             event = Event("unsubscribed", "", reason, code=code, channel=ChannelPart(channel))
-            self._fanout.to_connection(connection, event)
+            self.here.fanout.to_connection(connection, event)
 
     # --- on all nodes ---------------------------------------------------------------------------------------
 
@@ -452,9 +445,9 @@ class ChannelMembers:
     def _find(self, app: str, channel: str) -> dict[int, int] | None:
         """The nodes with members of a channel and their numbers, by node epoch. None: the registry does not
         answer."""
-        if self._others is None or not self._others.node_messages.peers():
+        if self.others is None or not self.others.node_messages.peers():
             return {}
-        channels = self._others.registry.find_channels(app, [channel])
+        channels = self.others.registry.find_channels(app, [channel])
         return None if channels is None else channels[0]
 
     def page(self, app: str, channel: str, after: str = "", limit: int = 1000) -> MemberPage:
@@ -463,79 +456,77 @@ class ChannelMembers:
         limit = min(limit, PAGE_BYTES // _MEMBER_BYTES)
         query = ChannelMembersQuery(app, channel, after, limit + 1)
         shares, missing = [self._members_here(query)], list[str]()
-        if self._others is not None:
+        if self.others is not None:
             nodes = self._nodes_in(self._find(app, channel))
-            answers, missing = self._others.query("channel_members", query, nodes)
+            answers, missing = self.others.query("channel_members", query, nodes)
             shares += read(answers, MembersHere).values()
         return page_of(shares, limit, tuple(missing))
 
     def _nodes_in(self, found: dict[int, int] | None) -> list[Lease]:
         """The other live nodes that :meth:`_find` has found. None: all of them."""
-        peers = [] if self._others is None else self._others.node_messages.peers()
+        peers = [] if self.others is None else self.others.node_messages.peers()
         return peers if found is None else [lease for lease in peers if lease.epoch in found]
 
     def _members_here(self, query: ChannelMembersQuery) -> MembersHere:
-        local = self._hub.channel(query.app, query.channel)
+        local = self.here.hub.channel(query.app, query.channel)
         if local is None:
-            return MembersHere(0, [], self._birth)
+            return MembersHere(0, [], self.here.table.ids.birth)
         after, total = read_cursor(query.after), len(local.members)
         behind = (
             (connection, joined)
             for connection, joined in local.members.items()
-            if (joined, self._birth) > after
+            if (joined, self.here.table.ids.birth) > after
         )
         members = []
         for number, (connection, joined) in enumerate([*islice(behind, query.limit)], 1):
             infos = [info.decode() for info in infos_of(connection, query.channel)]
             device, dialect = connection.device, connection.encoding.dialect.name
-            id, user = self._connections.id_of(connection), connection.user or ""
+            id, user = self.here.table.id_of(connection), connection.user or ""
             members.append(ChannelMember(id, user, device, dialect, joined, *infos))
             if not number % YIELD_MEMBERS and is_long_turn():
                 serve_others()
-        return MembersHere(total, members, self._birth)
+        return MembersHere(total, members, self.here.table.ids.birth)
 
     def count_users(self, app: str, channel: str, most: int) -> tuple[int, int]:
         """The numbers of connections and of users in a channel. Connections without a user are one.
 
         Above ``most`` connections, each counts as a user. Users on several nodes are looked up there.
         """
-        found, local = self._find(app, channel), self._hub.channel(app, channel)
+        found, local = self._find(app, channel), self.here.hub.channel(app, channel)
         nodes = self._nodes_in(found)
         here = 0 if local is None else len(local.members)
         count = here + sum((found or {}).get(lease.epoch, 0) for lease in nodes)
         if count > most:
             return count, count
-        if self._others is None or not nodes:
+        if self.others is None or not nodes:
             return here, 0 if local is None else self.membership.users_of(local)
         query = ChannelUsersQuery(app, channel)
         # Nodes of older versions do not name their features so, and do not know this query.
         older = [lease for lease in nodes if not lease.feature_names]
-        answers, _ = self._others.query(
-            "channel_users", query, [each for each in nodes if each.feature_names]
-        )
-        pages, _ = self._others.query("channel_members", ChannelMembersQuery(app, channel, "", most), older)
+        answers, _ = self.others.query("channel_users", query, [each for each in nodes if each.feature_names])
+        pages, _ = self.others.query("channel_members", ChannelMembersQuery(app, channel, "", most), older)
         shares = [self._users_here(query), *read(answers, UsersHere).values()]
         for page in read(pages, MembersHere).values():
             shares.append(UsersHere(page.total, [member.user for member in page.members]))
         return sum(share.total for share in shares), len({user for share in shares for user in share.users})
 
     def _users_here(self, query: ChannelUsersQuery) -> UsersHere:
-        local = self._hub.channel(query.app, query.channel)
+        local = self.here.hub.channel(query.app, query.channel)
         members = {} if local is None else local.members
         return UsersHere(len(members), [*{connection.user or "" for connection in members}])
 
     def count(self, app: str, channel: str) -> int:
         """The number of connections in a channel. Numbers of other nodes are about a second old."""
-        own = 0 if self._others is None else self._others.node_messages.own_epoch
+        own = 0 if self.others is None else self.others.node_messages.own_epoch
         nodes = self._find(app, channel) or {}
         elsewhere = sum(members for node_epoch, members in nodes.items() if node_epoch != own)
-        return self._hub.member_count(app, channel) + elsewhere
+        return self.here.hub.member_count(app, channel) + elsewhere
 
     def channels(self, app: str, after: str = "", limit: int = 1000) -> ChannelPage:
         """Channels of an app in the order of names, after the name ``after``."""
         query = ChannelNamesQuery(app, after, limit + 1)
         own = self._page_here(query)
-        answers, missing = ({}, []) if self._others is None else self._others.query("channel_names", query)
+        answers, missing = ({}, []) if self.others is None else self.others.query("channel_names", query)
         total, members = own.total, {each.channel: each.members for each in own.channels}
         for answer in read(answers, ChannelNamesAnswer).values():
             total += answer.total
@@ -549,7 +540,7 @@ class ChannelMembers:
         return ChannelPage(total, counts, more, tuple(missing))
 
     def _page_here(self, query: ChannelNamesQuery) -> ChannelNamesAnswer:
-        hub_app = self._hub.apps.get(query.app)
+        hub_app = self.here.hub.apps.get(query.app)
         if hub_app is None:
             return ChannelNamesAnswer(0, [])
         names = nsmallest(query.limit, (name for name in hub_app.channels if name > query.after))

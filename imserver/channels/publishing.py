@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import gevent
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct, field
 from msgspec.structs import replace
 
 from imserver.auth.rates import NOTICES, PUBLICATIONS, Buckets
@@ -35,20 +35,18 @@ MembersOfNodes = Mapping[int, int]
 _NOWHERE: Final[MembersOfNodes] = {}
 
 
-class ChannelNodes:
+class ChannelNodes(Struct, eq=False):
     """Sends publications to the other nodes that have subscribers. Owner of the publishing turns.
 
     While the registry does not answer, and for a while after, publications go to all live nodes.
     """
 
-    def __init__(self, others: OtherNodes, registrar: Registrar) -> None:
-        self._registry = others.registry
-        self._node_messages = others.node_messages
-        self._registrar = registrar
-        self._turns: dict[tuple[str, str], deque[object]] = {}
-        """Channel → the publishers that have asked the registry for its nodes, in their order."""
-        self._unsettled: dict[int, float] = {}
-        """Epochs of nodes that could not report a channel to the registry, and until when that counts."""
+    others: OtherNodes
+    registrar: Registrar
+    _turns: dict[tuple[str, str], deque[object]] = field(default_factory=dict)
+    """Channel → the publishers that have asked the registry for its nodes, in their order."""
+    _unsettled: dict[int, float] = field(default_factory=dict)
+    """Epochs of nodes that could not report a channel to the registry, and until when that counts."""
 
     @contextmanager
     def turn(self, app: str, channels: Sequence[str]) -> Iterator[Mapping[str, MembersOfNodes | None]]:
@@ -56,14 +54,14 @@ class ChannelNodes:
         registry does not answer. May switch before the turn.
         """
         names = dict.fromkeys(channels)
-        if len(self._registry.leases()) <= 1 and not any((app, each) in self._turns for each in names):
+        if len(self.others.registry.leases()) <= 1 and not any((app, each) in self._turns for each in names):
             yield dict.fromkeys(names, _NOWHERE)
             return
         ticket = object()
         for channel in names:
             self._turns.setdefault((app, channel), deque()).append(ticket)
         try:
-            found = self._registry.find_channels(app, list(names))
+            found = self.others.registry.find_channels(app, list(names))
             nodes: dict[str, MembersOfNodes | None] = dict.fromkeys(names)
             nodes.update(zip(names, found or (), strict=False))
             for channel in names:
@@ -79,7 +77,7 @@ class ChannelNodes:
 
     def members_elsewhere(self, nodes: MembersOfNodes | None) -> int:
         """How many of these members are on other nodes. Never switches."""
-        own = self._node_messages.own_epoch
+        own = self.others.node_messages.own_epoch
         return sum(members for epoch, members in (nodes or {}).items() if epoch != own)
 
     def send(
@@ -89,21 +87,21 @@ class ChannelNodes:
 
         ``reached``: this node has members. Returns the number of nodes that get it, and of those that do not.
         """
-        receivers = self._receivers(app, what.channel, nodes, reached) - {self._node_messages.own_epoch}
+        receivers = self._receivers(app, what.channel, nodes, reached) - {self.others.node_messages.own_epoch}
         if not receivers:
             return 0, 0
         skipped = what.except_connection
         if isinstance(skipped, Connection):
             skipped = ""
         item = ToChannel(app, what.channel, what.event, what.except_users, skipped or "")
-        sent = self._node_messages.send_each(receivers, item)
+        sent = self.others.node_messages.send_each(receivers, item)
         return sent, len(receivers) - sent
 
     def _receivers(self, app: str, channel: str, nodes: MembersOfNodes | None, reached: bool) -> set[int]:
         """The epochs of the nodes that must get a publication."""
-        leases, own = self._registry.leases(), self._node_messages.own_epoch
+        leases, own = self.others.registry.leases(), self.others.node_messages.own_epoch
         # If the registry has lost this node, it may have lost others too.
-        if nodes is None or (own not in nodes and reached and self._registrar.is_reported(app, channel)):
+        if nodes is None or (own not in nodes and reached and self.registrar.is_reported(app, channel)):
             return {epoch for epoch, lease in leases.items() if lease.birth}
         if self._unsettled:
             now = monotonic()
@@ -117,31 +115,20 @@ class ChannelNodes:
         self._unsettled[epoch] = monotonic() + 10.0
 
 
-class ChannelPublishing:
+class ChannelPublishing(Struct, eq=False):
     """Publishes to channels on all nodes. ``nodes``: the other nodes; None without a cluster."""
 
-    def __init__(
-        self,
-        here: NodeParts,
-        options: ChannelOptions,
-        histories: ChannelHistories,
-        ordered: OrderedDelivery,
-        nodes: ChannelNodes | None,
-    ) -> None:
-        self._hub = here.hub
-        self._fanout = here.fanout
-        self._metrics = here.metrics
-        self._connections = here.table
-        self._options = options
-        self._histories = histories
-        self._ordered = ordered
-        self._nodes = nodes
-        self._publications = Buckets(PUBLICATIONS)
+    here: NodeParts
+    options: ChannelOptions
+    histories: ChannelHistories
+    ordered: OrderedDelivery
+    nodes: ChannelNodes | None
+    _publications: Buckets = field(default_factory=lambda: Buckets(PUBLICATIONS))
 
     def count_publication(self, payer: Hashable, app: str, channel: str, limit: int) -> bool:
         """Count a publication of a client. False: there were more than ``limit`` in a second. Never
         switches."""
-        return self._publications.take((payer, self._options.namespace(app, channel)), number=limit)
+        return self._publications.take((payer, self.options.namespace(app, channel)), number=limit)
 
     def publish(
         self,
@@ -164,7 +151,7 @@ class ChannelPublishing:
             event = replace(event, channel=ChannelPart(channel))
         what = Publication(channel, event, except_users, except_connection, at_most)
         try:
-            return self._publish(app, what, self._options.of(app, channel), key).outcome
+            return self._publish(app, what, self.options.of(app, channel), key).outcome
         except ChannelRefused as refused:
             return refused.outcome
 
@@ -186,7 +173,7 @@ class ChannelPublishing:
         is too long), or ``unavailable`` (the history or the nodes of all subscribers do not answer; nobody
         receives it, unless it is in the history although the answer was lost).
         """
-        options = self._options.of(app, channel)
+        options = self.options.of(app, channel)
         limit = options.max_bytes
         if limit and len(event.data or event.text.encode()) > limit:
             raise ChannelRefused("limit", f"a publication to the channel has at most {limit} bytes")
@@ -198,7 +185,7 @@ class ChannelPublishing:
     def require_quota(self, app: str) -> None:
         """Refuse a client if the app has used up its quota of pushes. Raises :class:`ChannelRefused`."""
         try:
-            self._metrics.pushes.require(app)
+            self.here.metrics.pushes.require(app)
         except QuotaSpent as spent:
             raise ChannelRefused("rate", str(spent)) from None
 
@@ -211,8 +198,8 @@ class ChannelPublishing:
         if with_history and options.history and what.event.kind == "msg":
             return self._append(app, what, key)
         if with_history and options.history_size and what.event.kind != "stream":
-            what = self._histories.retain(app, what, options, key)
-        outcome = self._send_here(app, what) if self._nodes is None else self.publish_each(app, (what,))[0]
+            what = self.histories.retain(app, what, options, key)
+        outcome = self._send_here(app, what) if self.nodes is None else self.publish_each(app, (what,))[0]
         channel_part = what.event.channel
         if channel_part is None or not channel_part.offset:
             if outcome is Outcome.FAILED:
@@ -225,15 +212,15 @@ class ChannelPublishing:
     def _append(self, app: str, what: Publication, key: str) -> Published:
         """Store a publication in the log, from where it is delivered. Switches."""
         if isinstance(what.except_connection, Connection):
-            what = replace(what, except_connection=self._connections.id_of(what.except_connection))
-        (published,) = self._histories.stored.append_each(app, (what,), key)
-        self._metrics.pushes[app] += 1
+            what = replace(what, except_connection=self.here.table.id_of(what.except_connection))
+        (published,) = self.histories.stored.append_each(app, (what,), key)
+        self.here.metrics.pushes[app] += 1
         return published
 
     def publish_each(self, app: str, publications: Sequence[Publication]) -> list[Outcome]:
         """Send many publications, in their order, with one query to the registry, past the history; see
         :meth:`publish`."""
-        nodes = self._nodes
+        nodes = self.nodes
         outcomes = []
         if nodes is None:
             for number, each in enumerate(publications, 1):
@@ -250,18 +237,18 @@ class ChannelPublishing:
 
     def publish_soon(self, app: str, what: Publication) -> None:
         """Send a publication past the history: at once, in a cluster in a greenlet. Never switches."""
-        if self._nodes is None:
+        if self.nodes is None:
             self._send_here(app, what)
         else:
             gevent.spawn(self.publish_each, app, (what,))
 
     def _send_here(self, app: str, what: Publication) -> Outcome:
         """Deliver a publication on a node alone. Never switches."""
-        if what.at_most is not None and self._hub.member_count(app, what.channel) > what.at_most:
+        if what.at_most is not None and self.here.hub.member_count(app, what.channel) > what.at_most:
             return Outcome.NOT_SENT
         if not self.deliver(app, what):
             return Outcome.NOT_SENT
-        self._metrics.pushes[app] += 1
+        self.here.metrics.pushes[app] += 1
         return Outcome.SENT
 
     def _send_to(
@@ -269,14 +256,14 @@ class ChannelPublishing:
     ) -> Outcome:
         """Deliver a publication here, and send it to the others of the nodes ``found``. Never switches."""
         if what.at_most is not None:
-            members = self._hub.member_count(app, what.channel) + nodes.members_elsewhere(found)
+            members = self.here.hub.member_count(app, what.channel) + nodes.members_elsewhere(found)
             if members > what.at_most:
                 return Outcome.NOT_SENT
         reached = self.deliver(app, what)
         sent, missed = nodes.send(app, what, found, reached > 0)
         if not (reached or sent):
             return Outcome.FAILED if missed else Outcome.NOT_SENT
-        self._metrics.pushes[app] += 1
+        self.here.metrics.pushes[app] += 1
         return Outcome.PARTLY if missed else Outcome.SENT
 
     def received(self, item: ToChannel) -> None:
@@ -287,34 +274,31 @@ class ChannelPublishing:
     def deliver(self, app: str, what: Publication) -> int:
         """Deliver to the members on this node: publications with an offset in its order. Returns the number
         of members reached. Never switches."""
-        hub_app = self._hub.apps.get(app)
+        hub_app = self.here.hub.apps.get(app)
         local = None if hub_app is None else hub_app.channels.get(what.channel)
         if local is None:
             return 0
         part = what.event.channel
-        if part is not None and part.stream and not self._ordered.accept_stream(app, what.event):
+        if part is not None and part.stream and not self.ordered.accept_stream(app, what.event):
             return 0
         skipped = what.except_connection
         if isinstance(skipped, str):
-            skipped = self._connections.find(app, skipped)
+            skipped = self.here.table.find(app, skipped)
             what = replace(what, except_connection=skipped)
         if local.position is None:
-            return self._fanout.to_channel(local, what.event, what.except_users, skipped)
-        self._ordered.deliver(local, local.position, what)
+            return self.here.fanout.to_channel(local, what.event, what.except_users, skipped)
+        self.ordered.deliver(local, local.position, what)
         return len(local.members)
 
 
-class ChannelNotices:
+class ChannelNotices(Struct, eq=False):
     """Sends notices to the members of a channel: who subscribes and who leaves. Counts them for those who
     cause them."""
 
-    def __init__(self, here: NodeParts, options: ChannelOptions, publishing: ChannelPublishing) -> None:
-        self._hub = here.hub
-        self._fanout = here.fanout
-        self._connections = here.table
-        self._options = options
-        self._publishing = publishing
-        self._notices = Buckets(NOTICES)
+    here: NodeParts
+    options: ChannelOptions
+    publishing: ChannelPublishing
+    _notices: Buckets = field(default_factory=lambda: Buckets(NOTICES))
 
     def charge(self, connection: Connection, *channels: str) -> None:
         """Count the notices that the others of these channels get when a client subscribes, and later leaves.
@@ -323,15 +307,15 @@ class ChannelNotices:
         Never switches.
         """
         size = sum(2 * len(self.info_of(connection, channel)) for channel in channels)
-        payer = connection.user or self._connections.id_of(connection)
-        limit = self._fanout.notice_bytes  # a larger size counts as that
+        payer = connection.user or self.here.table.id_of(connection)
+        limit = self.here.fanout.notice_bytes  # a larger size counts as that
         if size and not self._notices.take((connection.app or "", payer), min(size, limit), limit):
             raise ChannelRefused("rate", "the user subscribes too often; try again in a second")
 
     def is_announced(self, app: str, channel: str) -> bool:
         """Whether the others of a channel get a notice when somebody subscribes or leaves."""
-        members = self._hub.member_count(app, channel)
-        return members <= self._fanout.notice_members and self._options.of(app, channel).join_leave
+        members = self.here.hub.member_count(app, channel)
+        return members <= self.here.fanout.notice_members and self.options.of(app, channel).join_leave
 
     def info_of(self, connection: Connection, channel: str) -> bytes:
         """JSON about a connection for others in a channel. Never switches.
@@ -339,7 +323,7 @@ class ChannelNotices:
         ``user``, ``client`` (the id of the connection), ``conn_info`` and ``chan_info`` (if it has them).
         """
         info, channel_info = infos_of(connection, channel)
-        client = self._connections.id_of(connection)
+        client = self.here.table.id_of(connection)
         about: dict[str, str | Raw] = {"user": connection.user or "", "client": client}
         if info:
             about["conn_info"] = Raw(info)
@@ -361,7 +345,7 @@ class ChannelNotices:
         state = connection.dialect_state
         to_itself = kind == "join" and state is not None and state.receives_own_joins()
         notice = Publication(channel, event, except_connection=None if to_itself else connection)
-        self._publishing.publish_soon(app, notice)
+        self.publishing.publish_soon(app, notice)
 
     def announce_leaves(self, connection: Connection, channels: tuple[str, ...]) -> None:
         """Send a notice about a subscriber who has left these channels without being asked. Never

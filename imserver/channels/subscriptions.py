@@ -82,8 +82,6 @@ class ChannelSubscriptions(Struct, dict=True, eq=False):
     notices: ChannelNotices
 
     def __post_init__(self) -> None:
-        self._hub = self.here.hub
-        self._fanout = self.here.fanout
         self.members.report_to(parted=self._parted)
 
     def join(self, app: str, channel: str, connection: Connection) -> bool:
@@ -113,7 +111,7 @@ class ChannelSubscriptions(Struct, dict=True, eq=False):
             check_known(wish.options)
             local = self.members.enter(app, channel, wish.connection)
         finally:
-            if local is None and self._hub.channel(app, channel) is None:
+            if local is None and self.here.hub.channel(app, channel) is None:
                 stored.forget_channel(app, channel)
         return local
 
@@ -279,13 +277,13 @@ class ChannelSubscriptions(Struct, dict=True, eq=False):
         else:
             answer(Position(position.epoch, since.offset))
             for event in found.publications:
-                self._fanout.to_connection(connection, event)
+                self.here.fanout.to_connection(connection, event)
         self.ordered.release(local, connection, position, options.history != "")
         return True
 
     def _abandon(self, app: str, channel: str) -> None:
         """A subscription was refused: nobody may wait for the position of its channel. Never switches."""
-        local = self._hub.channel(app, channel)
+        local = self.here.hub.channel(app, channel)
         if local is not None:
             self.ordered.abandon(local)
 
@@ -308,7 +306,7 @@ class ChannelSubscriptions(Struct, dict=True, eq=False):
 
     def check_positions(self) -> None:
         """Compare the positions of this node with the newest ones of the shared history. May switch."""
-        for app in tuple(self._hub.apps.values()):
+        for app in tuple(self.here.hub.apps.values()):
             here = []
             for local in tuple(app.channels.values()):
                 options = self.options.of(app.name, local.name)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Union, get_arg
 
 import gevent
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from imserver.cluster.registry import Lease, SoloRegistry
 from imserver.cluster.rpc.counters import PeerUnavailable, UnknownQuery
@@ -318,7 +318,7 @@ def read(answers: Mapping[str, bytes], kind: type) -> dict[str, Any]:
     return found
 
 
-class OtherNodes(Struct, dict=True, eq=False):
+class OtherNodes(Struct, eq=False):
     """Queries other nodes for the services. Owner of the table of births of live nodes.
 
     ``seconds``: time limit of an answer.
@@ -329,11 +329,11 @@ class OtherNodes(Struct, dict=True, eq=False):
     rpc: Rpc
     queries: NodeQueries
     seconds: float
+    _births: dict[int, Lease] = field(default_factory=dict)
+    _leases: Mapping[int, Lease] | None = None
+    """The leases from which ``_births`` was made."""
 
     def __post_init__(self) -> None:
-        self._births: dict[int, Lease] = {}
-        self._leases: Mapping[int, Lease] | None = None
-        """The leases from which ``_births`` was made."""
         self.queries.add("behind", FencedQuery, self._answer_behind)
 
     def query(

@@ -12,9 +12,9 @@ import gevent
 from gevent.hub import get_hub
 from msgspec import Struct
 
-from imserver import errors
 from imserver.config.settings import Config
 from imserver.core.services import NetworkServices, NodeState, OnEnded
+from imserver.errors import CloseCode
 from imserver.hub.expiry import Sweep
 from imserver.metrics import Metrics
 from imserver.process import connection_limit, openable_files
@@ -169,7 +169,7 @@ class Draining(Struct, frozen=True):
                 gevent.sleep(pause)
                 if not goes_on():
                     return
-            connection.close(errors.CloseCode.GOING_AWAY)
+            connection.close(CloseCode.GOING_AWAY)
 
 
 def wait_while(condition: Callable[[], Any], seconds: float) -> None:

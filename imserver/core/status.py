@@ -40,7 +40,7 @@ class Unready(Struct, frozen=True, omit_defaults=True):
     since: int = 0
 
 
-class NodeStatus(Struct, dict=True, eq=False):
+class NodeStatus(Struct, eq=False):
     """Reads the state of the node off its services. Never switches.
 
     Owner of the time since when this node is not ready.
@@ -56,10 +56,8 @@ class NodeStatus(Struct, dict=True, eq=False):
     hub: Hub
     idempotency: Idempotency
     database: DatabaseCheck | None
-
-    def __post_init__(self) -> None:
-        self._reason = ""
-        self._since = 0
+    _reason: str = ""
+    _since: int = 0
 
     def ready(self) -> bool:
         """Whether this node can serve clients."""

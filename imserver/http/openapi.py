@@ -18,9 +18,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from imserver import __version__, errors
+from imserver import __version__
 from imserver.auth.principal import Need, Needs
-from imserver.errors import HttpProblem
+from imserver.errors import HttpProblem, Problems
 from imserver.http.operation import JSON, PREFIX, Header, Operation
 
 TAGS: Final = {
@@ -45,12 +45,8 @@ RATE_HEADERS: Final = (
     Header("RateLimit-Remaining", "The number of requests left.", "integer", 999),
     Header("RateLimit-Reset", "Seconds until the full number is available again.", "integer", 1),
 )
-_ALWAYS: Final = (errors.Problems.BAD_REQUEST, errors.Problems.INTERNAL_ERROR, errors.Problems.BUSY)
-_WITH_BODY: Final = (
-    errors.Problems.INVALID_REQUEST,
-    errors.Problems.BODY_TOO_LARGE,
-    errors.Problems.UNKNOWN_ENCODING,
-)
+_ALWAYS: Final = (Problems.BAD_REQUEST, Problems.INTERNAL_ERROR, Problems.BUSY)
+_WITH_BODY: Final = (Problems.INVALID_REQUEST, Problems.BODY_TOO_LARGE, Problems.UNKNOWN_ENCODING)
 
 
 class Problem(Struct):
@@ -287,14 +283,14 @@ def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
     """All refusals of a route."""
     common = [*_ALWAYS, *(_WITH_BODY if row.body is not None else ())]
     if row.limited:
-        common.append(errors.Problems.TOO_MANY_REQUESTS)
+        common.append(Problems.TOO_MANY_REQUESTS)
     if row.scope:
-        common.append(errors.Problems.UNAUTHORIZED)
+        common.append(Problems.UNAUTHORIZED)
         if row.need is not Needs.ANY_KEY:
-            common.append(errors.Problems.FORBIDDEN)
+            common.append(Problems.FORBIDDEN)
     users = row.need.users
     if "session" in users or ("nobody" not in users and users & {"account", "bot"}):
-        common.append(errors.Problems.ISSUER_UNAVAILABLE)
+        common.append(Problems.ISSUER_UNAVAILABLE)
     return tuple(dict.fromkeys((*row.shared_problems, *row.problems, *common)))
 
 

@@ -9,9 +9,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from imserver import errors
 from imserver.auth.principal import Principal
 from imserver.auth.tenants import Tenants
+from imserver.errors import Problems
 from imserver.http.form import BadBody, cursor_of, parse_pairs, read_cursor
 from imserver.http.limits import Limits
 from imserver.http.reply import ApiProblem
@@ -62,7 +62,7 @@ def inflate(body: bytes, limit: int) -> bytes:
     except zlib.error:
         raise ApiProblem.invalid("The body is not gzip") from None
     if len(content) > limit:
-        raise ApiProblem(errors.Problems.BODY_TOO_LARGE)
+        raise ApiProblem(Problems.BODY_TOO_LARGE)
     if not inflater.eof or inflater.unused_data:
         raise ApiProblem.invalid("The body is not gzip")
     return content
@@ -123,4 +123,4 @@ def reached(tenants: Tenants, principal: Principal) -> list[str]:
 def require_few(limits: Limits, *named: Sized) -> None:
     """Refuse a request with more targets than ``limits.batch_targets``."""
     if sum(len(each) for each in named) > limits.batch_targets:
-        raise ApiProblem(errors.Problems.TOO_MANY_TARGETS)
+        raise ApiProblem(Problems.TOO_MANY_TARGETS)

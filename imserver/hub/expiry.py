@@ -11,8 +11,8 @@ from typing import Final
 import gevent
 from msgspec import Struct
 
-from imserver import errors
 from imserver.clock import until_beat
+from imserver.errors import CloseCode
 from imserver.metrics import Metrics
 from imserver.transport.connection import Connection, ConnectionContext, quiet_seconds
 from imserver.transport.states import CLOSING
@@ -79,15 +79,15 @@ class Sweep(Struct, dict=True, eq=False):
                     quiet = quiet_seconds(connection.sock)
                     connection.last_seen = max(connection.last_seen, monotonic() - quiet)
                     if connection.last_seen < silent:
-                        self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
+                        self._close(connection, CloseCode.HEARTBEAT_EXPIRED)
             elif dialect.pinged:
                 # Only connections that still have to log in have a last_seen.
                 if 0 < connection.last_seen < (too_late or expired):
-                    self._close(connection, errors.CloseCode.LOGIN_TIMEOUT)
+                    self._close(connection, CloseCode.LOGIN_TIMEOUT)
             elif connection.last_seen < expired:
-                self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
+                self._close(connection, CloseCode.HEARTBEAT_EXPIRED)
             elif connection.user is None and connection.last_seen < too_late:
-                self._close(connection, errors.CloseCode.LOGIN_TIMEOUT)
+                self._close(connection, CloseCode.LOGIN_TIMEOUT)
 
     def run_pings(self) -> None:
         """Greenlet: ping all clients every ``ping_seconds``; close those that answer no ping within
@@ -102,7 +102,7 @@ class Sweep(Struct, dict=True, eq=False):
                 ended = ends.popleft()
                 for connection in _paced(self.context.connections):
                     if 0 < connection.pinged_at <= ended and not connection.encoding.dialect.pinged:
-                        self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
+                        self._close(connection, CloseCode.HEARTBEAT_EXPIRED)
                 continue
             next_round = monotonic() + self.ping_seconds
             for connection in _paced(self.context.connections):
@@ -157,7 +157,7 @@ class Pings:
                 connection.send_frame(connection.encoding.ping_frame)
             else:
                 self._metrics.swept += 1
-                connection.close(errors.CloseCode.HEARTBEAT_EXPIRED)
+                connection.close(CloseCode.HEARTBEAT_EXPIRED)
             if not number % _PING_BATCH:
                 gevent.sleep(_TURN_SECONDS)
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import ClassVar, Final
 
-from imserver import errors
+from imserver.errors import CloseCode
 from imserver.messages.model import Message
 from imserver.metrics import Metrics
 from imserver.model import Event, LogSubscription
@@ -278,7 +278,7 @@ class AckTracker:
             else:
                 acks.state = ACK_TRANSITIONS[acks.state][LATE]
                 if acks.state is EXPIRED:
-                    connection.close(errors.CloseCode.ACK_TIMEOUT)
+                    connection.close(CloseCode.ACK_TIMEOUT)
                 elif isinstance(acks, Unacked):
                     self._resend(connection, acks)
                 else:
@@ -299,11 +299,11 @@ class AckTracker:
         full, self.full = self.full, []
         for connection, unacked in full:
             if unacked.state is FULL:
-                connection.close(errors.CloseCode.ACK_TIMEOUT)
+                connection.close(CloseCode.ACK_TIMEOUT)
         if self.bytes > self._limit_bytes:
             rows = [row for slot in self._slots for row in slot]
             sizes = {connection: acks.bytes for connection, acks, _ in rows if isinstance(acks, Unacked)}
             for connection in sorted(sizes, key=lambda each: sizes[each], reverse=True):
-                connection.close(errors.CloseCode.ACK_TIMEOUT)
+                connection.close(CloseCode.ACK_TIMEOUT)
                 if self.bytes <= self._limit_bytes:
                     break

@@ -13,8 +13,7 @@ from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore as Lock
 from msgspec import Struct
 
-from imserver import errors
-from imserver.errors import StorageUnavailable
+from imserver.errors import CloseCode, StorageUnavailable
 from imserver.messages.acks import (
     ACK_SECONDS,
     ACK_TRANSITIONS,
@@ -397,7 +396,7 @@ class CatchUp(Struct, dict=True, eq=False):
                 continue
             except Exception:
                 log.exception("entries could not be sent again", extra={"connection": connection.peer})
-            connection.close(errors.CloseCode.ACK_TIMEOUT)
+            connection.close(CloseCode.ACK_TIMEOUT)
 
     def resend(self, connection: Connection, after: int, limit: int) -> bool:
         """Send a live connection again what its user may read after an id; False if that is more than
@@ -490,4 +489,4 @@ class StreamStarts(Struct, frozen=True, eq=False):
             self.catch_up.send_missed(stream, first[-1].id if first else cursor)
         except StorageUnavailable:
             # The client reconnects with the last id that it has.
-            stream.close(errors.CloseCode.INTERNAL_ERROR)
+            stream.close(CloseCode.INTERNAL_ERROR)

@@ -23,9 +23,8 @@ import gevent
 from gevent.event import Event as Signal
 from msgspec import Struct, field
 
-from imserver import errors
 from imserver.clock import until_beat
-from imserver.errors import StorageUnavailable
+from imserver.errors import CloseCode, StorageUnavailable
 from imserver.hub.fanout import Fanout, FrameSource, Part, frame_for, framed, named
 from imserver.hub.hub import Hub
 from imserver.messages.acks import AckingLogSubscription, AckTracker, PongLogSubscription
@@ -117,29 +116,19 @@ def _for_each(encoding: Encoding, message: Message) -> FrameSource:
     return lambda connection: b"" if connection.user == sender else named_frame(connection)
 
 
-class Deliverer:
+class Deliverer(Struct, eq=False):
     """Owner of the results of drafts that wait for their place in the log. Never switches."""
 
-    def __init__(
-        self,
-        hub: Hub,
-        fanout: Fanout,
-        log_subscriptions: LogSubscriptions,
-        ack_tracker: AckTracker,
-        channel_log: ChannelLog,
-        streams: OpenStreams,
-    ) -> None:
-        self._hub = hub
-        self._fanout = fanout
-        self._log_subscriptions = log_subscriptions
-        self._followers = log_subscriptions.followers
-        self._ack_tracker = ack_tracker
-        self._channel_log = channel_log
-        self._streams = streams
-        self.widest: dict[str, int] = {}
-        """App → the largest number of connections that received one message since the last batch."""
-        self.results: dict[str, dict[int, list[AppendRequest]]] = {}
-        """App → id of an entry → the drafts whose results wait for it."""
+    hub: Hub
+    fanout: Fanout
+    log_subscriptions: LogSubscriptions
+    ack_tracker: AckTracker
+    channel_log: ChannelLog
+    streams: OpenStreams
+    widest: dict[str, int] = field(default_factory=dict)
+    """App → the largest number of connections that received one message since the last batch."""
+    results: dict[str, dict[int, list[AppendRequest]]] = field(default_factory=dict)
+    """App → id of an entry → the drafts whose results wait for it."""
 
     def settle_in_order(self, request: AppendRequest, result: Appended) -> None:
         """Pass on the result of a draft when its entry is delivered."""
@@ -149,7 +138,7 @@ class Deliverer:
     def is_wanted(self, app: str) -> bool:
         """Whether the entries of an app are to be delivered here: there are subscriptions, stored channels
         with subscribers, or results that wait."""
-        return app in self._log_subscriptions.by_app or app in self.results or self._channel_log.follows(app)
+        return app in self.log_subscriptions.by_app or app in self.results or self.channel_log.follows(app)
 
     def settle(self, request: AppendRequest, result: Stored) -> None:
         """Pass on the result of a draft; if its sender's cursor has not caught up yet, once it has."""
@@ -166,7 +155,7 @@ class Deliverer:
             assert connection is not None
             log_subscription.backlog = hold_ack(log_subscription.backlog, lambda: done(result))
             if type(log_subscription.backlog) is tuple and len(log_subscription.backlog) > MAX_BACKLOG:
-                connection.abandon(errors.CloseCode.SLOW_READER)
+                connection.abandon(CloseCode.SLOW_READER)
             return
         try:
             done(result)
@@ -177,8 +166,8 @@ class Deliverer:
         """Deliver entries to their receivers here, and results to their senders. ``entries`` are all that
         concern this node up to ``position``."""
         begin, results = 0, self.results.get(app, {})
-        subscribed = app in self._log_subscriptions.by_app
-        if app in self._channel_log.channels:
+        subscribed = app in self.log_subscriptions.by_app
+        if app in self.channel_log.channels:
             self._deliver_to_channels(app, entries)
         while begin < len(entries):
             end = _end_of_window(entries, begin)
@@ -197,10 +186,10 @@ class Deliverer:
         for entry in entries:
             try:
                 if entry.room:
-                    reached = self._channel_log.deliver(app, entry)
+                    reached = self.channel_log.deliver(app, entry)
                     self.widest[app] = max(self.widest.get(app, 0), reached)
                 elif entry.kind == "leave":
-                    self._channel_log.members_left(app, entry.conversation, users_of(entry))
+                    self.channel_log.members_left(app, entry.conversation, users_of(entry))
             except Exception:  # one entry that fails must not hide the others
                 log.exception("entry %d of %s could not be delivered to channels", entry.id, app)
 
@@ -236,8 +225,10 @@ class Deliverer:
         if messages:
             run = MessageRun(messages)
             special = {each.connection for own in mine for each in own if each.connection is not None}
-            if self._followers.bots:
-                special.update(*[self._followers.bots.get((app, number), ()) for number in indexes])
+            if self.log_subscriptions.followers.bots:
+                special.update(
+                    *[self.log_subscriptions.followers.bots.get((app, number), ()) for number in indexes]
+                )
             if len(indexes) > 1:
                 special |= _receivers_of_several([receivers[number] for number in indexes])
             for number, some in indexes.items():
@@ -247,14 +238,14 @@ class Deliverer:
             self._settle_all(mine)
         if first.kind == "leave":
             for user in users_of(first):
-                self._log_subscriptions.memberships_changed(app, user)
+                self.log_subscriptions.memberships_changed(app, user)
                 for each in self._subscribed(app, user):
-                    self._followers.leave(app, each, first.conversation)
+                    self.log_subscriptions.followers.leave(app, each, first.conversation)
 
     def _receivers(self, app: str, entry: Entry) -> Collection[Connection]:
         if not (entry.members or entry.room):
-            return self._followers.members(app, entry.conversation)
-        hub_app = self._hub.apps.get(app)
+            return self.log_subscriptions.followers.members(app, entry.conversation)
+        hub_app = self.hub.apps.get(app)
         if hub_app is None:
             return []
         if entry.members:
@@ -304,7 +295,7 @@ class Deliverer:
     ) -> None:
         """Deliver to each of these receivers, and results to senders in the places of their entries."""
         waiting: dict[Connection, list[int]] = {}
-        some_bots = self._followers.bots
+        some_bots = self.log_subscriptions.followers.bots
         index = 0
         for entry, own in zip(entries, mine, strict=True):
             special = receivers.get(entry.conversation)
@@ -336,15 +327,15 @@ class Deliverer:
     def _joined(self, app: str, entry: Entry) -> None:
         bots = bots_of(entry)
         for user in users_of(entry):
-            self._log_subscriptions.memberships_changed(app, user)
+            self.log_subscriptions.memberships_changed(app, user)
             for each in self._subscribed(app, user):
-                self._followers.enter(app, each, entry.conversation, user in bots)
+                self.log_subscriptions.followers.enter(app, each, entry.conversation, user in bots)
 
     def lose(self, app: str) -> None:
         """The database has lost entries that were delivered here. Let clients come back with their cursors,
         which say whether they begin anew; end subscriptions to stored channels. May switch."""
-        self._channel_log.lose(app)
-        hub_app = self._hub.apps.get(app)
+        self.channel_log.lose(app)
+        hub_app = self.hub.apps.get(app)
         sessions = (
             [] if hub_app is None else [each for user in hub_app.users for each in hub_app.sessions_of(user)]
         )
@@ -352,10 +343,10 @@ class Deliverer:
             if index % _CLOSED_AT_ONCE == _CLOSED_AT_ONCE - 1:
                 gevent.sleep(0)
             if connection.log_subscription is not None:
-                connection.close(errors.CloseCode.GOING_AWAY)
+                connection.close(CloseCode.GOING_AWAY)
 
     def _subscribed(self, app: str, user: str) -> list[Connection]:
-        return [each for each in self._hub.sessions_of(app, user) if each.log_subscription is not None]
+        return [each for each in self.hub.sessions_of(app, user) if each.log_subscription is not None]
 
     def send(self, connection: Connection, messages: Sequence[Message]) -> None:
         """Send stored messages to one connection."""
@@ -365,23 +356,23 @@ class Deliverer:
     def send_streams(self, connection: Connection) -> None:
         """Send a connection that has caught up each streamed answer so far of its conversations, as its
         outbox becomes empty."""
-        if not self._streams.by_channel:
+        if not self.streams.by_channel:
             return
         app, user, log_subscription = connection.app or "", connection.user or "", connection.log_subscription
-        streams = dict(self._streams.of_sender(app, user))
-        streams.update(self._streams.of(app, f"user:{user}"))
+        streams = dict(self.streams.of_sender(app, user))
+        streams.update(self.streams.of(app, f"user:{user}"))
         for group in () if log_subscription is None else log_subscription.groups:
-            if connection not in self._followers.bots.get((app, group), ()):
-                streams.update(self._streams.of(app, f"group:{group}"))
+            if connection not in self.log_subscriptions.followers.bots.get((app, group), ()):
+                streams.update(self.streams.of(app, f"group:{group}"))
         for stream in streams.values():
             self.send_stream(stream, (connection,))
 
     def send_stream(self, stream: OpenStream, connections: Collection[Connection]) -> None:
         """Send connections a streamed answer so far, as their outboxes become empty."""
-        self._streams.late.add(connections, stream, partial(self._send_so_far, stream.app, stream.channel))
+        self.streams.late.add(connections, stream, partial(self._send_so_far, stream.app, stream.channel))
 
     def _send_so_far(self, app: str, channel: str, id: str, connections: list[Connection]) -> None:
-        stream, known = self._streams.of(app, channel).get(id), self._hub.apps.get(app)
+        stream, known = self.streams.of(app, channel).get(id), self.hub.apps.get(app)
         if stream is None or known is None:
             return
         kind, _, name = channel.partition(":")
@@ -394,18 +385,18 @@ class Deliverer:
             and each.log_subscription.live
             and (group in each.log_subscription.groups if group else each.user in users)
         ]
-        self._fanout.to_some(known, receivers, stream.so_far())
+        self.fanout.to_some(known, receivers, stream.so_far())
 
     def _push(
         self, app: str, connections: Collection[Connection], run: MessageRun, indexes: Sequence[int]
     ) -> None:
         for some in _frames(run.messages, indexes) if len(indexes) > 1 else (indexes,):
-            self._fanout.messages(self._hub.apps[app], connections, Part(run, some))
-        if self._log_subscriptions.acking:
+            self.fanout.messages(self.hub.apps[app], connections, Part(run, some))
+        if self.log_subscriptions.acking:
             for each in connections:
                 log_subscription = each.log_subscription
                 if isinstance(log_subscription, AckingLogSubscription):
-                    self._ack_tracker.delivered(each, log_subscription, run.messages[indexes[-1]].id)
+                    self.ack_tracker.delivered(each, log_subscription, run.messages[indexes[-1]].id)
 
 
 def _end_of_window(entries: Sequence[Entry], begin: int) -> int:

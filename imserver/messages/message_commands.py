@@ -9,9 +9,8 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
 from msgspec.structs import replace
 
-from imserver import errors
 from imserver.core.services import Services
-from imserver.errors import StorageUnavailable
+from imserver.errors import ReplyCode, StorageUnavailable
 from imserver.messages.acks import AckingLogSubscription
 from imserver.messages.catch_up import CatchUp
 from imserver.messages.commands import (
@@ -57,7 +56,7 @@ from imserver.storage.store import Store
 from imserver.transport.connection import Connection
 from imserver.transport.dispatch import CommandRow, CommandTable
 
-_OK: Final = Reply(errors.ReplyCode.OK)
+_OK: Final = Reply(ReplyCode.OK)
 
 
 class EntryPage(Struct):
@@ -158,19 +157,19 @@ class MessageCommands(Struct, dict=True, eq=False):
         """Log in with a cursor: what was missed follows the reply, or the client has to sync. May switch."""
         login = Login(command.app, command.user, command.token, command.device)
         code = self.sessions.login(connection, login)
-        if code != errors.ReplyCode.OK:
+        if code != ReplyCode.OK:
             return Reply(code)
         if connection.log_subscription is not None:
             return _OK
 
         def resumed(recovered: bool, _begin_anew: bool) -> None:
-            answer(Reply(errors.ReplyCode.OK, Resumed(recovered)))
+            answer(Reply(ReplyCode.OK, Resumed(recovered)))
 
         try:
             self._catch_up.resume(connection, command.cursor, command.acks, resumed)
         except StorageUnavailable:
             self._catch_up.put_off(connection, PendingLogSubscription(acks=command.acks))
-            return Reply(errors.ReplyCode.OK, Resumed(False))
+            return Reply(ReplyCode.OK, Resumed(False))
         return None
 
     def sync(self, connection: Connection, command: Sync, answer: Answer) -> Reply | None:
@@ -188,10 +187,10 @@ class MessageCommands(Struct, dict=True, eq=False):
             # Another session of the user is addressed, so nothing will be pushed here.
             entries, more = oldest_page(*self._catch_up.page(app, user, command.after, command.limit))
             anew = self._catch_up.must_begin_anew(connection, command.after)
-            return Reply(errors.ReplyCode.OK, _page(entries, more, anew, marks))
+            return Reply(ReplyCode.OK, _page(entries, more, anew, marks))
 
         def give(messages: list[Message], more: bool, anew: bool) -> bool:
-            answer(Reply(errors.ReplyCode.OK, _page(messages, more, anew, marks)))
+            answer(Reply(ReplyCode.OK, _page(messages, more, anew, marks)))
             return not more
 
         self._catch_up.sync(connection, command.after, command.limit, give, checks=True)
@@ -212,14 +211,14 @@ class MessageCommands(Struct, dict=True, eq=False):
             entries, more = oldest_page(*read)
         else:
             entries, more = newest_page(*stored.entries.history(app, user, conversation, before, limit))
-        return Reply(errors.ReplyCode.OK, _page(entries, more, False))
+        return Reply(ReplyCode.OK, _page(entries, more, False))
 
     def conversations(self, connection: Connection, command: Conversations) -> Reply:
         """The user's conversations. Switches."""
         app, user = app_and_user(connection)
         summaries, more = self._log.conversations.page(app, user, command.before, command.limit)
         return Reply(
-            errors.ReplyCode.OK, ConversationPage([conversation_view(each, user) for each in summaries], more)
+            ReplyCode.OK, ConversationPage([conversation_view(each, user) for each in summaries], more)
         )
 
     def search(self, connection: Connection, command: Search) -> Reply:
@@ -256,7 +255,7 @@ class MessageCommands(Struct, dict=True, eq=False):
         """The pinned messages of a conversation. Switches."""
         app, user = app_and_user(connection)
         entries, before = self._log.entries.pins(app, user, command.conversation, command.before)
-        return Reply(errors.ReplyCode.OK, PinsView([entry.view() for entry in entries], before))
+        return Reply(ReplyCode.OK, PinsView([entry.view() for entry in entries], before))
 
     def _change(self, mute: Rejected | None, change: Callable[[MessageLog], Change | Rejected]) -> Reply:
         # A change would create the database.
@@ -266,12 +265,12 @@ class MessageCommands(Struct, dict=True, eq=False):
             return Reply(result.reply_code, RefusedView.of(result), result.reason)
         entry = result.entry
         position = (entry.id, entry.seq) if entry else ()
-        return Reply(errors.ReplyCode.OK, AnnotatedView(result.conversation, *position))
+        return Reply(ReplyCode.OK, AnnotatedView(result.conversation, *position))
 
 
 def _search_page(entries: list[Entry], before: int) -> Reply:
     messages = [entry.view() for entry in entries]
-    return Reply(errors.ReplyCode.OK, SearchPage(messages, before > 0, before))
+    return Reply(ReplyCode.OK, SearchPage(messages, before > 0, before))
 
 
 def _page(
@@ -326,7 +325,7 @@ class AskCommands:
         view = AnsweredView(result.conversation, result.ask)
         if result.entry is not None:
             view.id, view.seq = result.entry.id, result.entry.seq
-        return Reply(errors.ReplyCode.OK, view)
+        return Reply(ReplyCode.OK, view)
 
     def answer(
         self, app: str, user: str, message: int, value: str = "", text: str = "", by_user: bool = True
@@ -454,11 +453,11 @@ class ThreadCommands:
             return _UNKNOWN
         messages = [entry.view() for entry in page.entries]
         answer = ThreadPageView(ThreadView.of(page.thread), messages, page.before > 0, page.before)
-        return Reply(errors.ReplyCode.OK, answer)
+        return Reply(ReplyCode.OK, answer)
 
     def _list(self, connection: Connection, command: AskThreads) -> Reply:
         threads, more = self.list(*app_and_user(connection), command.before, command.limit)
-        return Reply(errors.ReplyCode.OK, ThreadList([ThreadView.of(each) for each in threads], more))
+        return Reply(ReplyCode.OK, ThreadList([ThreadView.of(each) for each in threads], more))
 
     def _follow(self, connection: Connection, command: FollowThread) -> Reply:
         app, user = app_and_user(connection)
@@ -470,7 +469,7 @@ class ThreadCommands:
 
 
 def _answer(thread: Thread | None) -> Reply:
-    return _UNKNOWN if thread is None else Reply(errors.ReplyCode.OK, ThreadView.of(thread))
+    return _UNKNOWN if thread is None else Reply(ReplyCode.OK, ThreadView.of(thread))
 
 
-_UNKNOWN = Reply(errors.ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))
+_UNKNOWN = Reply(ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))

@@ -11,10 +11,10 @@ from gevent.event import AsyncResult
 from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver import errors
 from imserver.auth.questions import ReviewDecision
 from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, read
 from imserver.core.core import Core
+from imserver.errors import ReplyCode
 from imserver.messages.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.catch_up import CatchUp
@@ -169,7 +169,7 @@ class Messaging:
         """Store a message, a recall or an edit; answered after the commit. May switch."""
         app, user = app_and_user(connection)
         if command.to == user:
-            return Reply(errors.ReplyCode.BAD_PARAMETER)
+            return Reply(ReplyCode.BAD_PARAMETER)
         if command.kind == "press":
             change = self.answer(app, user, command.about, command.body.decode())
             if isinstance(change, Rejected):
@@ -177,12 +177,12 @@ class Messaging:
             if change is not None:
                 at = (change.entry.id, change.entry.seq) if change.entry else (0, 0)
                 view = StoredView(at[0], change.conversation, at[1], repeated=change.entry is None)
-                return Reply(errors.ReplyCode.OK, view)
+                return Reply(ReplyCode.OK, view)
         draft = self.draft_of(app, user, command)
         if draft is None:
             if command.kind not in ("forward", "press"):
-                return Reply(errors.ReplyCode.UNAUTHORIZED)
-            return Reply(errors.ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))
+                return Reply(ReplyCode.UNAUTHORIZED)
+            return Reply(ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))
         self.send_of_user(app, draft, lambda result: answer(_reply_to(command, result)), connection)
         return None
 
@@ -349,14 +349,14 @@ def _reply_to(command: Send, result: Stored) -> Reply:
         if entry.kind == command.kind and (entry.body, entry.type) != (command.body, command.type):
             stored = entry.view()
             view.replaced = ReplacedView(stored.type, stored.text, stored.data, stored.base64)
-        return Reply(errors.ReplyCode.OK, view)
+        return Reply(ReplyCode.OK, view)
     if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
-        return Reply(errors.ReplyCode.UNAUTHORIZED, ReasonView(result.detail), result.reason)
+        return Reply(ReplyCode.UNAUTHORIZED, ReasonView(result.detail), result.reason)
     if isinstance(result, Rejected):
         return Reply(result.reply_code, RefusedView.of(result), result.reason)
     if result.until:
-        return Reply(errors.ReplyCode.NOT_STORED, ReasonView(str(result), result.until))
-    return Reply(errors.ReplyCode.NOT_STORED, None, "rate" if isinstance(result, TooManyMessages) else "")
+        return Reply(ReplyCode.NOT_STORED, ReasonView(str(result), result.until))
+    return Reply(ReplyCode.NOT_STORED, None, "rate" if isinstance(result, TooManyMessages) else "")
 
 
 def _broadcast(nodes: NodeMessages, commit: Commit) -> None:

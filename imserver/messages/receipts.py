@@ -13,9 +13,9 @@ from typing import Annotated, Final
 
 from msgspec import Struct
 
-from imserver import errors
 from imserver.config.declared import about
 from imserver.core.services import Services
+from imserver.errors import ReplyCode
 from imserver.hub.hub import App
 from imserver.messages.commands import AskMarks, AskReceipts, CountReceipts, Hide, Read, Received, Typing
 from imserver.messages.log.contract import MarkResult, ReceiptCount
@@ -35,7 +35,7 @@ GROUP_SECONDS: Final = 0.2
 _MOST_REMEMBERED: Final = 10_000
 """Places whose last notice is remembered; beyond it the oldest are forgotten."""
 
-_OK: Final = Reply(errors.ReplyCode.OK)
+_OK: Final = Reply(ReplyCode.OK)
 
 
 class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
@@ -135,7 +135,7 @@ class Signals(Struct, dict=True, eq=False):
         does not receive it."""
         app, user = app_and_user(connection)
         if command.to == user:
-            return Reply(errors.ReplyCode.BAD_PARAMETER)
+            return Reply(ReplyCode.BAD_PARAMETER)
         if command.to:
             self._typing_to(app, user, command.to, 0)
             return _OK
@@ -146,7 +146,7 @@ class Signals(Struct, dict=True, eq=False):
             is_member = conversations.member(app, group, user) is not None
             conversation = conversations.get(app, group) if is_member else None
             if conversation is None:
-                return Reply(errors.ReplyCode.UNAUTHORIZED)
+                return Reply(ReplyCode.UNAUTHORIZED)
             if conversation.members:
                 peer = next((each for each in conversation.members if each != user), user)
                 self._typing_to(app, user, peer, group)
@@ -278,7 +278,7 @@ class Receipts:
     def _note(self, connection: Connection, conversation: int, read: int = 0, received: int = 0) -> Reply:
         where = *app_and_user(connection), conversation
         result = self.note(*where, read=read, received=received, besides=connection)
-        return Reply(errors.ReplyCode.NO_DATA) if result is None else _OK
+        return Reply(ReplyCode.NO_DATA) if result is None else _OK
 
     def hide(self, connection: Connection, command: Hide) -> Reply:
         """Do not show entries to this user any more. Switches."""
@@ -304,17 +304,17 @@ class Receipts:
         stored = self._log.marks
         rows = stored.receipts(app, user, conversation, command.after, limit + 1, command.message)
         receipts = [ReceiptShown(row.user, row.read, row.received) for row in rows[:limit]]
-        return Reply(errors.ReplyCode.OK, ReceiptPage(receipts, len(rows) > limit))
+        return Reply(ReplyCode.OK, ReceiptPage(receipts, len(rows) > limit))
 
     def count(self, connection: Connection, command: CountReceipts) -> Reply:
         """How many of the other members have received and read these messages. Switches."""
         app, user = app_and_user(connection)
         counts = self._log.marks.count_receipts(app, user, command.conversation, command.ids)
-        return Reply(errors.ReplyCode.OK, ReceiptCounts(counts))
+        return Reply(ReplyCode.OK, ReceiptCounts(counts))
 
     def ask_marks(self, connection: Connection, command: AskMarks) -> Reply:
         """The marks of the user from all devices. Switches."""
-        return Reply(errors.ReplyCode.OK, self.marks(*app_and_user(connection), command.version))
+        return Reply(ReplyCode.OK, self.marks(*app_and_user(connection), command.version))
 
     def marks(self, app: str, user: str, after: int) -> MarksAnswer:
         """A user's marks that are newer than a version. Switches; raises StorageUnavailable."""

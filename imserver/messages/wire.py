@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
-from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
+from imserver.errors import ReplyCode
 from imserver.messages.commands import (
     NO_FILTER,
     Ack,
@@ -53,7 +53,7 @@ def _content(fields: Fields) -> tuple[str, bytes]:
     """Type and bytes of a message, which is not empty."""
     kind, body = fields.content()
     if not body or fields.values.get("data") == "":
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        raise Refused(ReplyCode.BAD_PARAMETER)
     return kind, body
 
 
@@ -67,7 +67,7 @@ def _meta(fields: Fields, is_new: bool = False) -> bytes:
     if is_new and fields.flag("exclusive"):
         options = list(chain.from_iterable(meta.get("buttons", ())))
         if exclusive_objection(len(options)):
-            raise Refused(errors.ReplyCode.BAD_PARAMETER)
+            raise Refused(ReplyCode.BAD_PARAMETER)
         meta["ask"] = {"options": options}
     return _encode(meta) if meta else b""
 
@@ -78,10 +78,10 @@ def _mentions(mentions: Any) -> list[str]:
         or len(mentions) > Limit.MENTIONS
         or not all(isinstance(user, str) for user in mentions)
     ):
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        raise Refused(ReplyCode.BAD_PARAMETER)
     users = [well_formed(user) for user in mentions]
     if any(len(user.encode()) > MAX_USER_BYTES for user in users) or mentions_objection(users):
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        raise Refused(ReplyCode.BAD_PARAMETER)
     return users
 
 
@@ -90,12 +90,12 @@ def _buttons(rows: Any) -> list[list[dict[str, str]]]:
     try:
         found = msgspec.convert(rows, list[list[_Button]])
     except (ValueError, RecursionError):
-        raise Refused(errors.ReplyCode.BAD_PARAMETER) from None
+        raise Refused(ReplyCode.BAD_PARAMETER) from None
     buttons = [
         [{"text": well_formed(one.text), "value": well_formed(one.value)} for one in row] for row in found
     ]
     if buttons_objection(buttons):
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        raise Refused(ReplyCode.BAD_PARAMETER)
     return buttons
 
 
@@ -150,12 +150,12 @@ def _send_anything(data: bytes) -> Send:
     if "forward" in fields.values:
         copied = ("text", "data", "type", "replyto", "mentions", "buttons", "exclusive", "thread", "also")
         if any(name in fields.values for name in copied):
-            raise Refused(errors.ReplyCode.BAD_PARAMETER)
+            raise Refused(ReplyCode.BAD_PARAMETER)
         return Send(to, conversation, "forward", id=client_id, about=fields.needed_id("forward"))
     kind, body = _content(fields)
     about, thread, also = fields.id("replyto"), fields.id("thread"), fields.flag("also")
     if also and not thread:
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        raise Refused(ReplyCode.BAD_PARAMETER)
     return Send(to, conversation, "message", kind, body, client_id, about, _meta(fields, True), thread, also)
 
 
@@ -179,7 +179,7 @@ def _answer(fields: Fields) -> AnswerAsk:
     value, text = fields.short_text("value", Limit.BUTTON), fields.text("text")
     _client_id(fields)  # the user and the answer say that it repeats
     if bool(value) == bool(text) or len(text) > Limit.ANSWER_CHARACTERS:
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        raise Refused(ReplyCode.BAD_PARAMETER)
     return AnswerAsk(fields.needed_id("id"), value, text)
 
 
@@ -187,10 +187,10 @@ def _types(fields: Fields) -> tuple[str, ...]:
     """``types`` of content. Raises :class:`Refused` 1001."""
     types = fields.values.get("types", [])
     if not isinstance(types, list) or len(types) > Limit.TYPES:
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        raise Refused(ReplyCode.BAD_PARAMETER)
     names = tuple([Fields({"type": each}).short_text("type", Limit.TYPE_BYTES) for each in types])
     if not all(names):
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        raise Refused(ReplyCode.BAD_PARAMETER)
     return names
 
 
@@ -202,7 +202,7 @@ def _id_or_none(fields: Fields, key: str) -> int:
 def _history(fields: Fields) -> History:
     names, after = _types(fields), _id_or_none(fields, "after")
     if names and after >= 0:
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        raise Refused(ReplyCode.BAD_PARAMETER)
     conversation, before = fields.needed_id("conversation"), fields.id("before")
     return History(conversation, before, fields.limit(), after, names)
 
@@ -211,7 +211,7 @@ def _ids(fields: Fields, most: int) -> tuple[int, ...]:
     """``ids``, at least one. Raises :class:`Refused` 1001."""
     ids = fields.values.get("ids")
     if not isinstance(ids, list) or not 0 < len(ids) <= most:
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        raise Refused(ReplyCode.BAD_PARAMETER)
     return tuple([Fields({"id": each}).needed_id("id") for each in ids])
 
 
@@ -225,7 +225,7 @@ def _search(fields: Fields) -> Search:
         fields.id("until"),
     )
     if not text.strip() and (text or filter == NO_FILTER):
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        raise Refused(ReplyCode.BAD_PARAMETER)
     return Search(text, fields.id("conversation"), fields.id("before"), fields.limit(), filter)
 
 

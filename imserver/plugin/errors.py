@@ -3,12 +3,12 @@
 import warnings
 from typing import Any
 
-from imserver import errors
 from imserver.errors import (
     ClientError,
     CloseCode,
     HttpProblem,
     ImserverError,
+    LoginRefusal,
     Problems,
     ReplyCode,
     ServiceRefused,
@@ -36,4 +36,4 @@ def __getattr__(name: str) -> Any:
     if name != "LoginRefusal":
         raise AttributeError(name)
     warnings.warn(f"{__name__}.{name} is deprecated: give a name", DeprecationWarning, stacklevel=2)
-    return errors.LoginRefusal
+    return LoginRefusal

@@ -23,8 +23,8 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from imserver import errors
 from imserver.config.settings import StorageSettings
+from imserver.errors import REPLY_TEXT, ReplyCode
 from imserver.model import BadFrame, Command, Event, Reply, Request
 from imserver.plugin.feature import Feature
 from imserver.protocol.dialect import Dialect
@@ -338,7 +338,7 @@ class CodecContract:
         assert type(request.name) is str
         assert (request.command is None) == (request.code != 0)
         assert isinstance(request.command, Command | None)
-        self.check_payload(self.dialect.encode_reply(request, Reply(request.code or errors.ReplyCode.OK)))
+        self.check_payload(self.dialect.encode_reply(request, Reply(request.code or ReplyCode.OK)))
 
     # --- tests ----------------------------------------------------------------------------------------------
 
@@ -383,7 +383,7 @@ class CodecContract:
 
     def test_any_request_can_be_answered(self) -> None:
         dice = random.Random(0)
-        codes = [*errors.REPLY_TEXT, 7]
+        codes = [*REPLY_TEXT, 7]
         for text in _texts(dice):
             for data in (None, text):
                 code = dice.choice(codes)
@@ -480,7 +480,7 @@ def check_absent(node: NodeProcess, feature: Feature) -> None:
         for name in feature.wire.get("cmd", ()):
             client.send(json.dumps({"seq": "1", "cmd": name, "data": {}}))
             answer = json.loads(client.recv(REQUEST_SECONDS))
-            assert answer["response"]["code"] == errors.ReplyCode.NO_ROUTE, name
+            assert answer["response"]["code"] == ReplyCode.NO_ROUTE, name
     for dialect in feature.dialects:
         if dialect.path and not dialect.chosen_by:  # else the path is that of other dialects, too
             assert upgrade_status(node, dialect.path.replace("*", "x")) == 404, dialect.name

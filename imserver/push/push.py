@@ -235,19 +235,17 @@ def _id_of_user(user: str, msg_id: str) -> str:
     return f"{user}\0{msg_id}" if msg_id else ""
 
 
-class LocalReach:
+class LocalReach(Struct, eq=False):
     """See :class:`Reach`; on a node without a cluster."""
 
-    def __init__(self, ids: Idempotency, fanout: Fanout, metrics: Metrics) -> None:
-        self._ids = ids
-        self._to_sessions = fanout.to_sessions
-        self._to_app = fanout.to_app
-        self._metrics = metrics
+    ids: Idempotency
+    fanout: Fanout
+    metrics: Metrics
 
     def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
-        if not self._to_sessions(app, user, event, device):
+        if not self.fanout.to_sessions(app, user, event, device):
             return _NOT_SENT
-        self._metrics.pushes[app] += 1
+        self.metrics.pushes[app] += 1
         return _SENT
 
     to_user_once = to_user  # no other node has accepted its id
@@ -261,17 +259,17 @@ class LocalReach:
         outcomes: list[Outcome] | None = None,
     ) -> list[Outcome]:
         # Names are looked up once per call, not once per user. So in to_each_once().
-        to_sessions = self._to_sessions
+        to_sessions = self.fanout.to_sessions
         found: list[Outcome] = [] if outcomes is None else outcomes
         for user, event in zip(users, events, strict=False):
             found.append(_SENT if user and to_sessions(app, user, event, device) else _NOT_SENT)
             if not len(found) % _YIELD_PUSHES:
                 serve_others()
-        self._metrics.pushes[app] += found.count(_SENT)
+        self.metrics.pushes[app] += found.count(_SENT)
         return found
 
     def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
-        claim, settle, to_sessions = self._ids.claim, self._ids.settle, self._to_sessions
+        claim, settle, to_sessions = self.ids.claim, self.ids.settle, self.fanout.to_sessions
         outcomes = []
         for push in pushes:
             user, msg_id = push.user, push.msg_id
@@ -287,15 +285,15 @@ class LocalReach:
             outcomes.append(_SENT if sent else _NOT_SENT)
             if not len(outcomes) % _YIELD_PUSHES:
                 serve_others()
-        self._metrics.pushes[app] += outcomes.count(_SENT)
+        self.metrics.pushes[app] += outcomes.count(_SENT)
         return outcomes, ()
 
     def to_app(
         self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
     ) -> Outcome:
-        if not self._to_app(app, event, except_user, except_users):
+        if not self.fanout.to_app(app, event, except_user, except_users):
             return _NOT_SENT
-        self._metrics.pushes[app] += 1
+        self.metrics.pushes[app] += 1
         return _SENT
 
 

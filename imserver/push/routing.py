@@ -250,7 +250,7 @@ RETURN_SECONDS: Final = 3.0
 """How long pushes to a node that drains wait for users whom it has closed to come back elsewhere."""
 
 
-class Rerouting(Struct, dict=True, eq=False):
+class Rerouting(Struct, eq=False):
     """Delivers pushes of other nodes, and reroutes pushes whose user has moved. Owner of one queue per user.
 
     Between the lookup and the arrival of a push, its user may have logged in on another node, or a login here
@@ -263,17 +263,15 @@ class Rerouting(Struct, dict=True, eq=False):
     fanout: Fanout
     sessions: ClusterSessions
     reorder_guard: ReorderGuard
-
-    def __post_init__(self) -> None:
-        self._queues: dict[tuple[str, str], deque[ToUser]] = {}
-        self._count = 0
-        self.rerouted = 0
-        """Pushes sent on to the node to which their user had moved."""
-        self.unreached = 0
-        """Pushes accepted by a node that reached nobody, overtaken ones included."""
-        self._on_unreached: list[Callable[[str, str, Event], object]] = []
-        self.patience = 0.0
-        """How many seconds a push waits for a user who is nowhere: :data:`RETURN_SECONDS` while this node
+    _queues: dict[tuple[str, str], deque[ToUser]] = field(default_factory=dict)
+    _count: int = 0
+    rerouted: int = 0
+    """Pushes sent on to the node to which their user had moved."""
+    unreached: int = 0
+    """Pushes accepted by a node that reached nobody, overtaken ones included."""
+    _on_unreached: list[Callable[[str, str, Event], object]] = field(default_factory=list)
+    patience: float = 0.0
+    """How many seconds a push waits for a user who is nowhere: :data:`RETURN_SECONDS` while this node
         drains. Set by :class:`imserver.core.network.Draining`."""
 
     def report_to(self, unreached: Callable[[str, str, Event], object]) -> None:

@@ -12,11 +12,11 @@ import gevent
 from gevent.pool import Group
 from msgspec import Struct
 
-from imserver import errors
 from imserver.auth.login import Logins
 from imserver.cluster.nodes import NodeMessages, NodeQueries, Notice, OtherNodes, Replaced, encode, read
 from imserver.cluster.registry import Lease, Session, SessionRef, SessionRegistration
 from imserver.cluster.rpc.counters import PeerBusy, PeerUnavailable
+from imserver.errors import CloseCode, ReplyCode
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
@@ -165,12 +165,12 @@ class ClusterSessions(Sessions):
         registration, replaced = self._register(session, login)
         if connection.state >= CLOSING:
             self._departures.add(session, False)
-            raise SessionRefused(errors.ReplyCode.FAILED, "registry")
+            raise SessionRefused(ReplyCode.FAILED, "registry")
         connection.session = session
         if registration is not None:
             self._notify_replaced(login.app, login.user, registration.replaced)
         if replaced and app.policy != "newest":
-            raise SessionRefused(errors.ReplyCode.FAILED, "registry", errors.CloseCode.REPLACED)
+            raise SessionRefused(ReplyCode.FAILED, "registry", CloseCode.REPLACED)
         if replaced or (login.user in app.users and not self._is_newest_here(app, connection, login.user)):
             self._hub.attach(app, connection, login.user, login.device)
             return
@@ -198,7 +198,7 @@ class ClusterSessions(Sessions):
                 registration = self._registry.register(session, registration.others)
         except PeerBusy:
             # Nobody knows whether the older session is alive. The client may try again.
-            raise SessionRefused(errors.ReplyCode.SYSTEM, "registry") from None
+            raise SessionRefused(ReplyCode.SYSTEM, "registry") from None
         finally:
             replaced = waiting.pop(session.id)
             if not waiting:
@@ -206,9 +206,9 @@ class ClusterSessions(Sessions):
         if registration is None and self._require_registry:
             # It may be registered: possibly only the answer was lost.
             self._departures.add(session, False)
-            raise SessionRefused(errors.ReplyCode.SYSTEM, "registry")
+            raise SessionRefused(ReplyCode.SYSTEM, "registry")
         if registration is not None and registration.refused:
-            raise SessionRefused(errors.ReplyCode.FAILED, "registry", errors.CloseCode.REFUSED)
+            raise SessionRefused(ReplyCode.FAILED, "registry", CloseCode.REFUSED)
         return registration, replaced
 
     def is_beginning(self, app: str, user: str) -> bool:
@@ -299,7 +299,7 @@ class ClusterSessions(Sessions):
         hub_app = self._hub.apps[app]
         self._hub.forget(connection)
         if hub_app.policy in ("single", "refuse"):
-            connection.close(errors.CloseCode.REPLACED)
+            connection.close(CloseCode.REPLACED)
 
     def _find(self, app: str, user: str, session_id: int) -> Connection | None:
         for connection in self._hub.sessions_of(app, user):
@@ -403,6 +403,6 @@ class ClusterSessions(Sessions):
         if registration.superseded or registration.refused:
             self._hub.forget(connection)
             if session.policy in ("single", "refuse"):
-                connection.close(errors.CloseCode.REPLACED)
+                connection.close(CloseCode.REPLACED)
         else:
             self._notify_replaced(session.app, session.user, registration.replaced)

@@ -14,13 +14,12 @@ import gevent
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.principal import Principal
 from imserver.auth.rates import LOGIN_NOTICES, Buckets
 from imserver.auth.rules import LoginDecision
 from imserver.cluster.nodes import NodeQueries, OtherNodes, read
-from imserver.errors import StorageUnavailable
+from imserver.errors import CloseCode, LoginRefusal, ReplyCode, StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
@@ -34,8 +33,8 @@ from imserver.transport.states import CLOSING, UNADDRESSED
 
 log = logging.getLogger(__name__)
 
-_OK: Final = Reply(errors.ReplyCode.OK)
-_PONG: Final = Reply(errors.ReplyCode.OK, "pong")
+_OK: Final = Reply(ReplyCode.OK)
+_PONG: Final = Reply(ReplyCode.OK, "pong")
 ENTER_TEXT = "哈喽~"
 EXIT_TEXT = "用户已经离开~"
 ALIVE_SECONDS = 3
@@ -53,9 +52,9 @@ MAX_KICKS: Final = 10_000
 
 def close_code_of(code: int) -> int:
     """The close code of a connection that opens with a login, by the reply code of that login."""
-    if code == errors.ReplyCode.UNAUTHORIZED:
-        return errors.CloseCode.NOT_ALLOWED
-    return errors.CloseCode.REFUSED if code == errors.ReplyCode.FAILED else errors.CloseCode.INTERNAL_ERROR
+    if code == ReplyCode.UNAUTHORIZED:
+        return CloseCode.NOT_ALLOWED
+    return CloseCode.REFUSED if code == ReplyCode.FAILED else CloseCode.INTERNAL_ERROR
 
 
 class Ban(Struct, frozen=True):
@@ -168,12 +167,7 @@ class SessionRefused(Exception):
     """
 
     def __init__(
-        self,
-        code: int,
-        reason: errors.LoginRefusal | None = None,
-        close: int = 0,
-        until: float = 0,
-        text: str = "",
+        self, code: int, reason: LoginRefusal | None = None, close: int = 0, until: float = 0, text: str = ""
     ) -> None:
         super().__init__(code)
         self.text = text
@@ -185,7 +179,7 @@ class SessionRefused(Exception):
 
 def _banned(ban: Ban) -> SessionRefused:
     until = time() + ban.seconds
-    return SessionRefused(errors.ReplyCode.UNAUTHORIZED, "banned", errors.CloseCode.BANNED, until, ban.text)
+    return SessionRefused(ReplyCode.UNAUTHORIZED, "banned", CloseCode.BANNED, until, ban.text)
 
 
 def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
@@ -225,7 +219,7 @@ class Sessions:
             if log.isEnabledFor(logging.DEBUG):
                 ids = {"connection": connection.peer}
                 log.debug("login of %r in %r: %d", command.user, command.app, code, extra=ids)
-            return _OK if code == errors.ReplyCode.OK else Reply(code)
+            return _OK if code == ReplyCode.OK else Reply(code)
 
         def heartbeat(connection: Connection, _command: Heartbeat) -> Reply:
             self.heartbeat(connection)
@@ -258,7 +252,7 @@ class Sessions:
             login = replace(login, app=name)
         try:
             if not self._logins.takes_user(name, login.user):
-                raise SessionRefused(errors.ReplyCode.BAD_USER, "user")
+                raise SessionRefused(ReplyCode.BAD_USER, "user")
             app = self._app(name)
             if connection.user is not None and not again:
                 self._renew(connection, login)
@@ -266,7 +260,7 @@ class Sessions:
                 self._log_in(app, connection, login, decision, kicks)
         except SessionRefused as refused:
             return self._refuse(connection, login, refused)
-        return errors.ReplyCode.OK
+        return ReplyCode.OK
 
     def _log_in(
         self, app: App, connection: Connection, login: Login, decision: LoginDecision | None, kicks: int
@@ -276,23 +270,23 @@ class Sessions:
         """
         if decision is None:
             decision = self._check(connection, login)
-        if decision.code != errors.ReplyCode.OK:
+        if decision.code != ReplyCode.OK:
             raise SessionRefused(decision.code, None, decision.close if decision.final else 0)
         if decision.device:
             login = replace(login, device=decision.device)
         replaced = self._apply_policy(app, connection, login)
         if connection.state >= CLOSING:
-            raise SessionRefused(errors.ReplyCode.FAILED, "gone")
+            raise SessionRefused(ReplyCode.FAILED, "gone")
         if connection.user:
             if not self._may_change_user(app, connection, login.user):
-                raise SessionRefused(errors.ReplyCode.NOT_STORED, "rate")
+                raise SessionRefused(ReplyCode.NOT_STORED, "rate")
             self.leave(connection, (app.name, login.user))
         self._begin(app, connection, login)
         if kicks != self.kicks.count:
             self._check_kicks(login, kicks)
         self._logins.began(connection, decision)
         for older in replaced:
-            older.close(errors.CloseCode.REPLACED)
+            older.close(CloseCode.REPLACED)
 
     def _apply_policy(self, app: App, connection: Connection, login: Login) -> Collection[Connection]:
         """The older sessions that a login replaces. Waits under ``refuse``. Raises SessionRefused if one of
@@ -308,7 +302,7 @@ class Sessions:
             # Sessions that began during the wait count as alive.
             rivals, old = _rivals(app, login, connection), rivals
             if alive or any(rival not in old for rival in rivals):
-                raise SessionRefused(errors.ReplyCode.FAILED, "policy", errors.CloseCode.REFUSED)
+                raise SessionRefused(ReplyCode.FAILED, "policy", CloseCode.REFUSED)
             if ban := self.ban_of(login.app, login.user):
                 raise _banned(ban)
         return rivals
@@ -319,9 +313,9 @@ class Sessions:
         if self.kicks.since(kicks, login.app, login.user, login.device):
             if ban := self.ban_of(login.app, login.user):
                 raise _banned(ban)
-            raise SessionRefused(errors.ReplyCode.UNAUTHORIZED, "kicked", errors.CloseCode.KICKED)
+            raise SessionRefused(ReplyCode.UNAUTHORIZED, "kicked", CloseCode.KICKED)
         if self.kicks.app_deleted_since(kicks, login.app):
-            raise SessionRefused(errors.ReplyCode.UNAUTHORIZED, "deleted", errors.CloseCode.APP_DELETED)
+            raise SessionRefused(ReplyCode.UNAUTHORIZED, "deleted", CloseCode.APP_DELETED)
 
     def begin_without_user(
         self, connection: Connection, app: str, decision: LoginDecision, kicks: int | None = None
@@ -334,15 +328,15 @@ class Sessions:
         try:
             known = self._app(app)
             if kicks is not None and self.kicks.app_deleted_since(kicks, app):
-                raise SessionRefused(errors.ReplyCode.UNAUTHORIZED, "deleted", errors.CloseCode.APP_DELETED)
+                raise SessionRefused(ReplyCode.UNAUTHORIZED, "deleted", CloseCode.APP_DELETED)
             if connection.state >= CLOSING:
-                raise SessionRefused(errors.ReplyCode.FAILED, "gone")
+                raise SessionRefused(ReplyCode.FAILED, "gone")
         except SessionRefused as refused:
             return self._refuse(connection, Login(app, ""), refused)
         self._hub.attach(known, connection, "", "")
         self._metrics.logins[app] += 1
         self._logins.began(connection, decision)
-        return errors.ReplyCode.OK
+        return ReplyCode.OK
 
     def begin_for(
         self,
@@ -371,7 +365,7 @@ class Sessions:
             code = self.login(connection, Login(app, principal.user, token, device), False, decision, kicks)
         else:
             code = self.begin_without_user(connection, app, decision, kicks)
-        if code != errors.ReplyCode.OK:
+        if code != ReplyCode.OK:
             connection.close(close_code_of(code))
         return connection.is_open
 
@@ -394,12 +388,12 @@ class Sessions:
         """
         same = (connection.app, connection.user) == (login.app, login.user)
         if not (same and self._logins.holds_token(connection)):
-            raise SessionRefused(errors.ReplyCode.FAILED, "again")
+            raise SessionRefused(ReplyCode.FAILED, "again")
         decision = self._check(connection, login)
         if not decision.ok:
             raise SessionRefused(decision.code)
         if not connection.is_open:
-            raise SessionRefused(errors.ReplyCode.FAILED, "gone")
+            raise SessionRefused(ReplyCode.FAILED, "gone")
         self._logins.began(connection, decision)
         self.heartbeat(connection)
 
@@ -533,7 +527,7 @@ class Sessions:
             [c for c in app.sessions_of(user) if query.device is None or is_of_device(c.device, query.device)]
             for user in query.users
         ]
-        code = errors.CloseCode.BANNED if query.ban_seconds > 0 else errors.CloseCode.KICKED
+        code = CloseCode.BANNED if query.ban_seconds > 0 else CloseCode.KICKED
         closed = [len(each) for each in victims]
         for connection in [*self._older(app, query, closed), *chain.from_iterable(victims)]:
             ban = self.ban_of(query.app, connection.user or "") if query.ban_seconds > 0 else None
@@ -546,7 +540,7 @@ class Sessions:
         for user in [user for name, user in self._bans if name == app]:
             del self._bans[app, user]
         for connection in self._hub.retire(app):
-            connection.close(errors.CloseCode.APP_DELETED)
+            connection.close(CloseCode.APP_DELETED)
 
     def _older(self, app: App, query: CloseSessions, closed: Sequence[int]) -> Collection[Connection]:
         """Connections of these users that are served but not addressed. They exist under ``newest``."""
@@ -596,7 +590,7 @@ class Sessions:
         """An app of this node. Raises SessionRefused if there is none of this name."""
         app = self._hub.apps.get(name)
         if app is None:
-            raise SessionRefused(errors.ReplyCode.UNAUTHORIZED, "app")
+            raise SessionRefused(ReplyCode.UNAUTHORIZED, "app")
         return app
 
     def _refuse(self, connection: Connection, login: Login, refused: SessionRefused) -> int:

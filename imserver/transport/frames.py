@@ -7,7 +7,7 @@ import zlib
 from enum import IntEnum
 from typing import NamedTuple
 
-from imserver import errors
+from imserver.errors import CloseCode
 
 
 class Opcode(IntEnum):
@@ -50,7 +50,7 @@ def encode(payload: bytes, opcode: int = Opcode.TEXT, rsv1: bool = False) -> byt
 
 def encode_close(code: int, reason: str = "") -> bytes:
     """Encode a close frame. Code 1005 makes one without a body (RFC 6455 section 7.4.1)."""
-    if code == errors.CloseCode.NO_CODE:
+    if code == CloseCode.NO_CODE:
         return b"\x88\x00"
     cut = reason.encode()[: SMALL_BYTES - 2].decode(errors="ignore")  # drop a character that is cut
     return encode(struct.pack("!H", code) + cut.encode(), Opcode.CLOSE)

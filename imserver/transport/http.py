@@ -18,8 +18,8 @@ import gevent
 from gevent.event import Event
 from msgspec import Struct
 
-from imserver import errors
 from imserver.clock import is_long_turn, serve_others
+from imserver.errors import HttpProblem, Problems
 from imserver.metrics import Metrics
 from imserver.transport.connection import ConnectionContext
 from imserver.transport.gate import Head, Refusal
@@ -437,7 +437,7 @@ class HttpConnection(Writer):
     def _hand_over(self, data: bytes) -> None:
         """Let the application answer. The connection comes back afterwards."""
         if self._front.hand_over.full:
-            self.refuse(errors.Problems.BUSY)
+            self.refuse(Problems.BUSY)
         else:
             self._leave()
             self._front.metrics.http_handed_over += 1
@@ -507,7 +507,7 @@ class HttpConnection(Writer):
         if not keep_alive and self.is_open:
             self.state = CONNECTION_TRANSITIONS[self.state][CLOSE]
 
-    def refuse(self, problem: errors.HttpProblem, headers: tuple[tuple[str, str], ...] = ()) -> None:
+    def refuse(self, problem: HttpProblem, headers: tuple[tuple[str, str], ...] = ()) -> None:
         """Answer with an error body and end the connection."""
         self._front.metrics.http_refused += 1
         self._buffer, self._body = b"", None
@@ -540,7 +540,7 @@ class HttpConnection(Writer):
         if self.outbox is not None:
             return
         if self.is_open and (self._buffer or self._body is not None):
-            self.refuse(errors.Problems.TIMEOUT)
+            self.refuse(Problems.TIMEOUT)
         else:
             self.lost()
 

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from time import monotonic
 from typing import Any
 
-from imserver import errors
+from imserver.errors import CloseCode
 from imserver.transport.poller import Parked, Poller
 from imserver.transport.states import CLOSED, CLOSING, ConnectionState
 
@@ -159,7 +159,7 @@ class Budget:
         """Close the largest holders until the limit holds. Returns their number."""
         closed = 0
         while self.total > self.limit and self.sizes:
-            max(self.sizes, key=self.sizes.__getitem__).abandon(errors.CloseCode.SLOW_READER)
+            max(self.sizes, key=self.sizes.__getitem__).abandon(CloseCode.SLOW_READER)
             closed += 1
         return closed
 
@@ -411,4 +411,4 @@ class Flusher:
 
     def _too_slow(self, connection: Writer) -> None:
         self.slow_readers += 1
-        connection.abandon(errors.CloseCode.SLOW_READER)
+        connection.abandon(CloseCode.SLOW_READER)

@@ -17,7 +17,7 @@ from websockets.frames import Close, Frame
 from websockets.headers import build_extension, parse_extension
 from websockets.streams import StreamReader
 
-from imserver import errors
+from imserver.errors import CloseCode
 from imserver.transport.frames import SMALL_BYTES, FrameMessage, Opcode, Violation
 
 _FACTORY: Final = ServerPerMessageDeflateFactory(
@@ -91,9 +91,9 @@ class MessageParser:
             try:
                 message = self._run.send(None)
             except PayloadTooBig as exc:
-                raise Violation(errors.CloseCode.TOO_BIG, "message too big") from exc
+                raise Violation(CloseCode.TOO_BIG, "message too big") from exc
             except ProtocolError as exc:
-                raise Violation(errors.CloseCode.PROTOCOL_ERROR, str(exc)) from exc
+                raise Violation(CloseCode.PROTOCOL_ERROR, str(exc)) from exc
             if message is None:
                 return
             yield message
@@ -129,18 +129,18 @@ class MessageParser:
             return FrameMessage(opcode, data)
         if opcode == Opcode.CONT:
             if self._fragments is None:
-                raise Violation(errors.CloseCode.PROTOCOL_ERROR, "unexpected continuation frame")
+                raise Violation(CloseCode.PROTOCOL_ERROR, "unexpected continuation frame")
         elif self._fragments is not None:
-            raise Violation(errors.CloseCode.PROTOCOL_ERROR, "expected a continuation frame")
+            raise Violation(CloseCode.PROTOCOL_ERROR, "expected a continuation frame")
         else:
             self._utf8 = codecs.getincrementaldecoder("utf-8")() if opcode == Opcode.TEXT else None
         if self._size() + len(data) > self._limit:
-            raise Violation(errors.CloseCode.TOO_BIG, "message too big")
+            raise Violation(CloseCode.TOO_BIG, "message too big")
         if self._utf8 is not None:
             try:
                 self._utf8.decode(data, frame.fin)
             except UnicodeDecodeError as exc:
-                raise Violation(errors.CloseCode.BAD_PAYLOAD, "invalid UTF-8") from exc
+                raise Violation(CloseCode.BAD_PAYLOAD, "invalid UTF-8") from exc
         if self._fragments is None:
             if frame.fin:
                 return FrameMessage(opcode, data)
@@ -162,7 +162,7 @@ def read_close(data: bytes) -> int:
     try:
         code: int = Close.parse(data).code
     except ProtocolError as exc:
-        raise Violation(errors.CloseCode.PROTOCOL_ERROR, str(exc)) from exc
+        raise Violation(CloseCode.PROTOCOL_ERROR, str(exc)) from exc
     except UnicodeDecodeError as exc:
-        raise Violation(errors.CloseCode.BAD_PAYLOAD, "invalid UTF-8 in the close reason") from exc
+        raise Violation(CloseCode.BAD_PAYLOAD, "invalid UTF-8 in the close reason") from exc
     return code

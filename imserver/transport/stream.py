@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from imserver import errors
+from imserver.errors import CloseCode
 from imserver.metrics import Metrics
 from imserver.model import DialectState
 from imserver.transport.connection import SMALL_RECEIVE_BYTES, Connection, ConnectionContext, Encoding, Serve
@@ -175,7 +175,7 @@ class Streams(Struct, dict=True, eq=False):
         # Any other value is of an address that a page embeds: six pictures that are streams would take all
         # connections of a browser to this server.
         if head.headers.get("sec-fetch-dest", "empty") not in ("empty", "document"):
-            stream.close(errors.CloseCode.NOT_ALLOWED)
+            stream.close(CloseCode.NOT_ALLOWED)
             return
         option = getattr(_socket, "TCP_USER_TIMEOUT", None)  # Linux ends a connection whose peer is silent
         if option is not None and sock.family != getattr(_socket, "AF_UNIX", None):
@@ -186,7 +186,7 @@ class Streams(Struct, dict=True, eq=False):
             row.open(stream, head)
         except Exception:
             log.exception("opening a stream failed", extra={"connection": stream.peer})
-            stream.close(errors.CloseCode.INTERNAL_ERROR)
+            stream.close(CloseCode.INTERNAL_ERROR)
         finally:
             stream.reading = False
             if stream.masked:

@@ -20,7 +20,7 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 from geventwebsocket.handler import WebSocketHandler
 
-from imserver import errors
+from imserver.errors import CloseCode, HttpProblem, Problems
 from imserver.metrics import Metrics
 from imserver.transport import frames
 from imserver.transport.gate import Gate, Head, Refusal
@@ -92,7 +92,7 @@ def take_socket(handler: Any) -> tuple[_socket.socket, bytes]:
     return sock, rest
 
 
-def objection_to(environ: Mapping[str, Any], gate: Gate) -> errors.HttpProblem | None:
+def objection_to(environ: Mapping[str, Any], gate: Gate) -> HttpProblem | None:
     """The error with which demo mode refuses a request read by another server; see
     :meth:`Origins.objection`."""
     if not gate.origins.demo:
@@ -110,7 +110,7 @@ def adopt_from_environ(environ: Mapping[str, Any], gate: Gate, admitted: Admitte
     if websocket is None:
         return False
     objection = objection_to(environ, gate)
-    code = errors.CloseCode.POLICY if objection is None else errors.CloseCode.NOT_ALLOWED
+    code = CloseCode.POLICY if objection is None else CloseCode.NOT_ALLOWED
     decision = gate.decide(head_of(environ), upgraded=True) if objection is None else Refusal(objection)
     sock, rest = take_socket(websocket.handler)
     if isinstance(decision, Refusal):
@@ -178,7 +178,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             if not reader.await_body(raw, head, body):
                 return False
             if head.upgrade and head.chunked:  # the plain form would hide an empty body from the gate
-                raise BadHead(errors.Problems.BAD_REQUEST, "an upgrade with a body")
+                raise BadHead(Problems.BAD_REQUEST, "an upgrade with a body")
             if body.too_large:
                 self._end(listener.refuse_too_large(head, self.client_address))
                 return False

@@ -15,13 +15,13 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 from msgspec.structs import asdict
 
-from imserver import errors
 from imserver.auth import tenants
 from imserver.auth.principal import Needs
 from imserver.auth.tenants import Tenant, Tenants
 from imserver.config.declared import about, bare, hints_of, marks_of
 from imserver.config.settings import ChannelSettings, LoginPolicy, StorageSettings, TenantSettings
 from imserver.config.values import RENAMED_OF_APPS, Declarations
+from imserver.errors import Problems
 from imserver.http import field
 from imserver.http.call import Call
 from imserver.http.operation import PREFIX, Link, Operation, Resource
@@ -325,12 +325,12 @@ def list_apps(
     return AppsAnswer(len(names), shown, following)
 
 
-@routes.get("/apps/show", Needs.OPERATE, reach="named", problems=(errors.Problems.UNKNOWN_APP,))
+@routes.get("/apps/show", Needs.OPERATE, reach="named", problems=(Problems.UNKNOWN_APP,))
 def show_app(api: AppApi, call: Call, app: field.App) -> AppShown:
     """Show the settings of an app."""
     tenant = api.tenants.find(app)
     if tenant is None:
-        raise ApiProblem(errors.Problems.UNKNOWN_APP)
+        raise ApiProblem(Problems.UNKNOWN_APP)
     return _shown(tenant, api.shapes)
 
 
@@ -340,7 +340,7 @@ def show_app(api: AppApi, call: Call, app: field.App) -> AppShown:
     reach="settings",
     status=201,
     links=(Link("app", "get_apps_show", {"app": "$response.body#/app"}),),
-    problems=(errors.Problems.APP_EXISTS, errors.Problems.TOO_MANY_APPS),
+    problems=(Problems.APP_EXISTS, Problems.TOO_MANY_APPS),
 )
 def create_app(api: AppApi, call: Call, request: AppCreate) -> AppShown:
     """Create an app and store it in the database.
@@ -351,15 +351,12 @@ def create_app(api: AppApi, call: Call, request: AppCreate) -> AppShown:
     created = tenants.register(request.app, **msgspec.to_builtins(request.settings))
     tenant = tenants.find(request.app)
     if not created or tenant is None:
-        raise ApiProblem(errors.Problems.APP_EXISTS)
+        raise ApiProblem(Problems.APP_EXISTS)
     return _shown(tenant, api.shapes)
 
 
 @routes.post(
-    "/apps/set",
-    Needs.OWN,
-    reach="settings",
-    problems=(errors.Problems.UNKNOWN_APP, errors.Problems.APP_CONFIGURED),
+    "/apps/set", Needs.OWN, reach="settings", problems=(Problems.UNKNOWN_APP, Problems.APP_CONFIGURED)
 )
 def set_app(api: AppApi, call: Call, request: AppSet) -> AppShown:
     """Change the settings of an app that was created at run time.
@@ -373,12 +370,12 @@ def set_app(api: AppApi, call: Call, request: AppSet) -> AppShown:
     tenants, fields = api.tenants, msgspec.to_builtins(request.settings)
     if call.principal.staff and (taken := tenants.only_by_key({**dict.fromkeys(request.unset), **fields})):
         raise ApiProblem(
-            errors.Problems.NOT_ALLOWED,
+            Problems.NOT_ALLOWED,
             f"`{taken[0]}`: an API key of scope `admin` changes it, an owner of the app does not",
         )
     tenant = tenants.find(request.app)
     if tenant is not None and tenant.configured:
-        raise ApiProblem(errors.Problems.APP_CONFIGURED)
+        raise ApiProblem(Problems.APP_CONFIGURED)
     return _shown(tenants.change(request.app, fields, tuple(request.unset)), shapes)
 
 
@@ -387,7 +384,7 @@ def set_app(api: AppApi, call: Call, request: AppSet) -> AppShown:
     Needs.ADMIN,
     schema=("AppDelete", "An app that was created at run time, to be deleted."),
     reach="all",
-    problems=(errors.Problems.UNKNOWN_APP, errors.Problems.APP_CONFIGURED, errors.Problems.MEDIA_UNAVAILABLE),
+    problems=(Problems.UNKNOWN_APP, Problems.APP_CONFIGURED, Problems.MEDIA_UNAVAILABLE),
 )
 def delete_app(
     api: AppApi, call: Call, app: field.App, confirm: Annotated[str, about("The name of the app again.")]
@@ -402,7 +399,7 @@ def delete_app(
         raise ApiProblem.invalid("`confirm`: repeat the name of the app")
     tenant = api.tenants.find(app)
     if tenant is not None and tenant.configured:
-        raise ApiProblem(errors.Problems.APP_CONFIGURED)
+        raise ApiProblem(Problems.APP_CONFIGURED)
     found = tenants.delete_app(api.tenants, api.store, api.erasures(), app, api.storage)
     return AppDeleted(app, **msgspec.structs.asdict(found))
 

@@ -8,7 +8,6 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
 
-from imserver import errors
 from imserver.api.v1.push import IDEMPOTENCY_KEY, event_of, key_of
 from imserver.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending
 from imserver.auth.principal import Needs
@@ -19,6 +18,7 @@ from imserver.channels.subscriptions import Channels
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.declared import about
 from imserver.core.core import Core
+from imserver.errors import Problems
 from imserver.http.call import Api, Call
 from imserver.http.field import App, ChannelName
 from imserver.http.limits import Limits
@@ -138,7 +138,7 @@ class Removed(Struct):
 
 def _refused(error: ChannelRefused) -> ApiProblem:
     if error.reason == "unavailable":
-        return ApiProblem(errors.Problems.STORAGE_UNAVAILABLE, "The history of the channel does not answer")
+        return ApiProblem(Problems.STORAGE_UNAVAILABLE, "The history of the channel does not answer")
     return ApiProblem.invalid(str(error))
 
 
@@ -163,7 +163,7 @@ def channel_api(core: Core, api: Api) -> ChannelApi:
 routes = Resource("channels", channel_api, base=ChannelQuery, refusals={ChannelRefused: _refused})
 _PUBLISHES: Final[dict[str, Any]] = {
     "act": "",
-    "problems": (errors.Problems.TOO_MANY_TARGETS, errors.Problems.ID_REUSED, errors.Problems.NOT_ACCEPTED),
+    "problems": (Problems.TOO_MANY_TARGETS, Problems.ID_REUSED, Problems.NOT_ACCEPTED),
     "headers": (IDEMPOTENCY_KEY,),
     "rules": MESSAGE_RULES,
 }
@@ -195,7 +195,7 @@ def _publish(
     """Publish once to each channel for the key of a request, or its id. May switch."""
     event = event_of(api.limits, request)
     if len(request.except_users) > api.limits.batch_targets:
-        raise ApiProblem(errors.Problems.TOO_MANY_TARGETS)
+        raise ApiProblem(Problems.TOO_MANY_TARGETS)
     key, digest = key_of(call) or request.id, 0
     if key:
         content = _members(msgspec.json.encode(request))  # where it goes tells no message from another
@@ -215,7 +215,7 @@ def _publish(
     # IdReused: another message with this id came at the same time.
     outcomes = [Outcome.REFUSED if isinstance(each, IdReused) else each.outcome for each in found]
     if Outcome.FAILED in outcomes and nothing_accepted(outcomes):
-        raise ApiProblem(errors.Problems.NOT_ACCEPTED)
+        raise ApiProblem(Problems.NOT_ACCEPTED)
     results = list[ChannelResult]()
     for channel, outcome, each in zip(channels, outcomes, found, strict=True):
         at = each.position if isinstance(each, Published) else None

@@ -12,13 +12,13 @@ from gevent import get_hub
 from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
-from imserver import errors
 from imserver.api.v1 import apps, channels, presence, publisher, push, subscribers
 from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.auth.authority import bearer, is_token
 from imserver.auth.principal import Needs
 from imserver.config.declared import about
 from imserver.config.values import Declarations
+from imserver.errors import Problems
 from imserver.http.call import Api, Call, Route, answer, with_key
 from imserver.http.operation import PREFIX, Header, Operation, Resource, route_of
 from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers
@@ -71,7 +71,7 @@ _batches = Resource("push", service=lambda _, api: api)
     act="",
     body=BatchRequest,
     answer=BatchAnswer,
-    problems=(errors.Problems.TOO_MANY_TARGETS,),
+    problems=(Problems.TOO_MANY_TARGETS,),
     headers=(
         Header(
             IDEMPOTENCY_KEY.name,
@@ -90,18 +90,18 @@ def batch(api: Api, call: Call) -> HttpResponse:
     content: BatchRequest = call.input
     commands = content.commands
     if len(commands) > api.limits.batch_targets:
-        raise ApiProblem(errors.Problems.TOO_MANY_TARGETS)
+        raise ApiProblem(Problems.TOO_MANY_TARGETS)
     key = key_of(call)
     request = call.request
     api.rates.charge(call.principal, request.host, len(commands) - 1)
-    answers, too_large = BatchAnswers(), _result(PROBLEM.refuse(errors.Problems.ANSWER_TOO_LARGE, request))
+    answers, too_large = BatchAnswers(), _result(PROBLEM.refuse(Problems.ANSWER_TOO_LARGE, request))
     for number, command in enumerate(commands):
         name, body = next(iter(command.items()))
         headers = {"idempotency-key": f"{key}/{number}"} if key else {}
         alone = replace(request, headers=headers, body=bytes(body), query=b"", given_id=request.id)
         endpoint = api.commands.get(name)
         if endpoint is None:
-            finished = PROBLEM.refuse(errors.Problems.NOT_FOUND, alone, f"There is no command `{name[:100]}`")
+            finished = PROBLEM.refuse(Problems.NOT_FOUND, alone, f"There is no command `{name[:100]}`")
         else:
             finished = api.run(endpoint, call.principal, alone)
         answers.add(_result(finished), too_large)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from imserver.cluster.redis.connection import ErrorReply, RedisUnavailable
 from imserver.cluster.redis.pipeline import Command, RedisLink
@@ -78,32 +78,30 @@ class LeaseTable:
         self.version = b"-1"
 
 
-class LeaseKeeper(Struct, dict=True, eq=False):
+class LeaseKeeper(Struct, eq=False):
     """Joins, renews and leaves. Owner of this node's lease and connection; used by one greenlet at a time."""
 
     link: RedisLink
     lease_seconds: float
     renew_seconds: float
     on_replaced: Callable[[Sequence[bytes]], None]
-
-    def __post_init__(self) -> None:
-        self.table = LeaseTable()
-        self.lease = Lease("")
-        self.past_epochs: tuple[int, ...] = ()
-        """The last 16 epochs of this process before the current one, which each login names as dead. The data
+    table: LeaseTable = field(default_factory=LeaseTable)
+    lease: Lease = field(default_factory=lambda: Lease(""))
+    past_epochs: tuple[int, ...] = ()
+    """The last 16 epochs of this process before the current one, which each login names as dead. The data
         of older ones was cleaned up."""
-        self.cleans_up = False
-        """Whether this node does the dead-node cleanup."""
-        self.clock_seconds = 0.0
-        """By how much the clock of this node was ahead of that of Redis at the last refresh, or behind it
+    cleans_up: bool = False
+    """Whether this node does the dead-node cleanup."""
+    clock_seconds: float = 0.0
+    """By how much the clock of this node was ahead of that of Redis at the last refresh, or behind it
         (negative)."""
-        self._redis_ms = 0.0
-        """Milliseconds of Redis's clock at second 0 of :func:`clock`, or a little more."""
-        self._until = 0.0
-        self._renewed_at = 0.0
-        self._listed_at = 0.0
-        self._written = b""
-        self._replaced_seen: Sequence[bytes] = ()
+    _redis_ms: float = 0.0
+    """Milliseconds of Redis's clock at second 0 of :func:`clock`, or a little more."""
+    _until: float = 0.0
+    _renewed_at: float = 0.0
+    _listed_at: float = 0.0
+    _written: bytes = b""
+    _replaced_seen: Sequence[bytes] = ()
 
     def dead_epochs(self) -> str:
         """Epochs whose sessions and channels do not count, in the form for scripts; usually none."""

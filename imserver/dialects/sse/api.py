@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from imserver import errors
 from imserver.auth.authority import bearer, refusal
 from imserver.auth.principal import Needs, Principal
 from imserver.channels.members import MAX_CHANNELS_OF_A_CONNECTION, ChannelRefused
 from imserver.config.declared import about
 from imserver.core.core import Core
+from imserver.errors import CLOSE, CloseCode, Problems, ReplyCode, Unavailable
 from imserver.http import field
 from imserver.http.operation import Header, Resource
 from imserver.http.reply import PROBLEM, ApiProblem, stream_head, stream_refused, stream_request
@@ -75,7 +75,7 @@ class SseDialect(Dialect):
 
     def encode_close(self, code: int, reason: str) -> bytes:
         """Encode the last event: the reason as a WebSocket close code, and whether to reconnect."""
-        row = errors.CLOSE.get(code)
+        row = CLOSE.get(code)
         data = {"code": code, "reason": reason, "reconnect": row is None or row.reconnect}
         return b"event: end\ndata: %b\n\n" % _encode(data)
 
@@ -190,7 +190,7 @@ class EventStreams:
                 by = Principal("session", apps=frozenset({wish.app}), user=user).label
             return stream_head(self._log, head, request.host, f"{_TEXT}; charset=utf-8", by)
 
-        def refuse(why: ApiProblem, code: int = errors.CloseCode.POLICY) -> None:
+        def refuse(why: ApiProblem, code: int = CloseCode.POLICY) -> None:
             stream.refuse(stream_refused(self._log, head, request.host, why, PROBLEM, request.by), code)
 
         try:
@@ -202,8 +202,8 @@ class EventStreams:
             self.begin(stream, wish, channels, answer)
         except ApiProblem as refused:
             refuse(refused)
-        except errors.Unavailable as error:
-            refuse(ApiProblem(error.problem), errors.CloseCode.INTERNAL_ERROR)
+        except Unavailable as error:
+            refuse(ApiProblem(error.problem), CloseCode.INTERNAL_ERROR)
 
     def refuse(self, head: Head, host: str, code: int) -> bytes:
         """The response to a request whose stream is closed before it has begun. ``host``: of the client."""
@@ -216,14 +216,14 @@ class EventStreams:
         app = self._tenants.resolve(query.app)
         if self._tenants.find(app) is None:
             self._logins.refused("app", app, query.user, request.host)
-            raise ApiProblem(errors.Problems.UNKNOWN_APP)
+            raise ApiProblem(Problems.UNKNOWN_APP)
         principal = self._authority.identify(Needs.ANYONE_OR_READ, request.headers, request.host)
         request.by = principal.label
         if principal.kind == "key" and not principal.scopes:
             raise ApiProblem(*refusal(principal, Needs.ANYONE_OR_READ))
         channels = tuple(dict.fromkeys(name for name in query.channels.split(",") if name))
         if channels and not principal.may(Needs.READ, app):
-            raise ApiProblem(errors.Problems.FORBIDDEN, "`channels` needs an API key with the scope read")
+            raise ApiProblem(Problems.FORBIDDEN, "`channels` needs an API key with the scope read")
         if len(channels) > MAX_CHANNELS_OF_A_CONNECTION:
             raise ApiProblem.invalid(f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels")
         if any(len(name.encode()) > Limit.CHANNEL_BYTES for name in channels):
@@ -260,7 +260,7 @@ class EventStreams:
             return
         login = Login(request.app, user, request.token, request.device)
         code = self._sessions.login(stream, login, decision=decision, kicks=kicks)
-        if code != errors.ReplyCode.OK:
+        if code != ReplyCode.OK:
             stream.close(close_code_of(code))
             return
         # Nothing switches between the login and here, so no event can precede the head.
@@ -269,7 +269,7 @@ class EventStreams:
             for channel in channels:
                 self._channels.subscriptions.join(request.app, channel, stream)
         except ChannelRefused as refused:
-            stream.close(errors.CloseCode.NOT_ALLOWED, str(refused))
+            stream.close(CloseCode.NOT_ALLOWED, str(refused))
         if not stream.is_open:
             return
         about: dict[str, object] = {
@@ -311,12 +311,12 @@ routes.elsewhere(
     """,
     query=EventsQuery,
     problems=(
-        errors.Problems.TOKEN_INVALID,
-        errors.Problems.NOT_ALLOWED,
-        errors.Problems.BANNED,
-        errors.Problems.ALREADY_ONLINE,
-        errors.Problems.NODE_FULL,
-        errors.Problems.NOT_READY,
+        Problems.TOKEN_INVALID,
+        Problems.NOT_ALLOWED,
+        Problems.BANNED,
+        Problems.ALREADY_ONLINE,
+        Problems.NODE_FULL,
+        Problems.NOT_READY,
     ),
     headers=(
         Header(

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from imserver import errors
 from imserver.auth.principal import Needs
 from imserver.config.declared import about
 from imserver.config.settings import MAX_USER_BYTES
+from imserver.errors import Problems
 from imserver.http import field
 from imserver.http.call import Call
 from imserver.http.field import Acting
@@ -237,7 +237,7 @@ def conversations(
     return ConversationsAnswer(listed, summaries[-1].position if more else 0)
 
 
-@routes.get("/messages", Needs.ADMIN_OR_MEMBER, problems=(errors.Problems.TOO_MANY_REQUESTS,))
+@routes.get("/messages", Needs.ADMIN_OR_MEMBER, problems=(Problems.TOO_MANY_REQUESTS,))
 def history(
     api: MessageServices,
     call: Call,
@@ -282,7 +282,7 @@ def pins(
     return PinsAnswer([shown_entry(entry) for entry in entries], following)
 
 
-@routes.get("/messages/search", Needs.ADMIN_OR_MEMBER, problems=(errors.Problems.TOO_MANY_REQUESTS,))
+@routes.get("/messages/search", Needs.ADMIN_OR_MEMBER, problems=(Problems.TOO_MANY_REQUESTS,))
 def search(api: MessageServices, call: Call, request: SearchQuery) -> MessagesAnswer:
     """Search messages.
 
@@ -397,7 +397,7 @@ thread_routes = Resource(
     service=lambda core, _: core.service(MessageServices).threads,
     base=Acting,
     hot=False,
-    problems=(errors.Problems.UNKNOWN_MESSAGE,),
+    problems=(Problems.UNKNOWN_MESSAGE,),
 )
 
 
@@ -424,7 +424,7 @@ def get_thread(
     """
     page = threads.page(call.app, call.user, thread, before, limit)
     if page is None:
-        raise ApiProblem(errors.Problems.UNKNOWN_MESSAGE)
+        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
     messages = [shown_entry(entry) for entry in page.entries]
     return view(ThreadAnswer, _shown(page.thread), messages=messages, before=page.before)
 
@@ -462,5 +462,5 @@ def read_thread(threads: ThreadCommands, call: Call, thread: FirstMessage, id: M
 
 def _answer(thread: Thread | None) -> ThreadShown:
     if thread is None:
-        raise ApiProblem(errors.Problems.UNKNOWN_MESSAGE)
+        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
     return _shown(thread)

@@ -9,14 +9,13 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from imserver import errors
 from imserver.api.v1.push import notify_bytes
 from imserver.api.v1.push_request import Data, StoredAt, Text
 from imserver.auth.principal import Needs
 from imserver.config.declared import about
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.core.core import Core
-from imserver.errors import StorageUnavailable
+from imserver.errors import Problems, StorageUnavailable
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting
 from imserver.http.limits import Limits, Rates
@@ -168,13 +167,13 @@ _read_any: Final = msgspec.json.Decoder()
 
 
 _ANNOTATING: Final = (
-    errors.Problems.UNKNOWN_MESSAGE,
-    errors.Problems.MUTED,
-    errors.Problems.NOT_ALLOWED,
-    errors.Problems.TOO_MANY_REQUESTS,
+    Problems.UNKNOWN_MESSAGE,
+    Problems.MUTED,
+    Problems.NOT_ALLOWED,
+    Problems.TOO_MANY_REQUESTS,
 )
-_NOT_CHANGED: Final = (errors.Problems.UNKNOWN_MESSAGE, errors.Problems.TOO_MANY_REQUESTS)
-_NOT_REVIEWED: Final = (errors.Problems.REJECTED, errors.Problems.REVIEW_UNAVAILABLE)
+_NOT_CHANGED: Final = (Problems.UNKNOWN_MESSAGE, Problems.TOO_MANY_REQUESTS)
+_NOT_REVIEWED: Final = (Problems.REJECTED, Problems.REVIEW_UNAVAILABLE)
 
 
 class MessageApi(Struct, frozen=True):
@@ -200,17 +199,17 @@ class MessageApi(Struct, frozen=True):
         """Store and deliver a message of the acting user. ``more``: further fields of its ``meta``. Switches.
         Raises :class:`ApiProblem`."""
         if call.app.startswith(SYSTEM_PREFIX):
-            raise ApiProblem(errors.Problems.STORE_UNAVAILABLE)
+            raise ApiProblem(Problems.STORE_UNAVAILABLE)
         if bool(request.to) == bool(request.conversation):
             raise ApiProblem.invalid("Give one of `to` and `conversation`")
         if request.to == call.user:
             raise ApiProblem.invalid("`to`: the receiver is the sender")
         if request.notify is not UNSET and not call.is_back_end:
             if call.principal.kind != "bot":
-                raise ApiProblem(errors.Problems.NOT_ALLOWED, "`notify`: only bots and back ends may set it")
+                raise ApiProblem(Problems.NOT_ALLOWED, "`notify`: only bots and back ends may set it")
             if isinstance(request.notify, Notify) and not _leads_nowhere_else(request.notify):
                 raise ApiProblem(
-                    errors.Problems.NOT_ALLOWED,
+                    Problems.NOT_ALLOWED,
                     "`notify`: only back ends may set a `title`, `time_sensitive`, and addresses that are no "
                     "path of your page",
                 )
@@ -242,11 +241,7 @@ class MessageApi(Struct, frozen=True):
 
 
 routes = Resource(
-    "conversations",
-    service=MessageApi.of,
-    base=Acting,
-    hot=False,
-    problems=(errors.Problems.UNKNOWN_CONVERSATION,),
+    "conversations", service=MessageApi.of, base=Acting, hot=False, problems=(Problems.UNKNOWN_CONVERSATION,)
 )
 
 
@@ -266,12 +261,12 @@ routes = Resource(
         ]
     },
     problems=(
-        errors.Problems.STORE_UNAVAILABLE,
-        errors.Problems.MUTED,
-        errors.Problems.NOT_ALLOWED,
-        errors.Problems.TOO_MANY_REQUESTS,
-        errors.Problems.UNKNOWN_MESSAGE,
-        errors.Problems.UNKNOWN_ACCOUNT,
+        Problems.STORE_UNAVAILABLE,
+        Problems.MUTED,
+        Problems.NOT_ALLOWED,
+        Problems.TOO_MANY_REQUESTS,
+        Problems.UNKNOWN_MESSAGE,
+        Problems.UNKNOWN_ACCOUNT,
         *_NOT_REVIEWED,
     ),
 )
@@ -363,7 +358,7 @@ def recall(api: MessageApi, call: Call, id: MessageId, client_msg_id: OwnId = ""
     "/messages/edit",
     Needs.ADMIN_OR_MEMBER,
     rules=one_of("text", "data"),
-    problems=(errors.Problems.MUTED, errors.Problems.NOT_ALLOWED, *_NOT_CHANGED, *_NOT_REVIEWED),
+    problems=(Problems.MUTED, Problems.NOT_ALLOWED, *_NOT_CHANGED, *_NOT_REVIEWED),
     user="optional",
 )
 def edit(api: MessageApi, call: Call, request: EditRequest) -> StoredAnswer:
@@ -412,12 +407,12 @@ def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
     """Store a draft; webhooks report those of accounts. Switches. Raises :class:`ApiProblem`."""
     draft = api.messaging.draft_of(call.app, call.user, command)
     if draft is None:
-        raise ApiProblem(errors.Problems.UNKNOWN_MESSAGE)
+        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
     _require_may_write(api, call)
     to_account = api.wants_account(call.app, not call.is_back_end)
     result = api.messaging.store(call.app, draft, by_user=not call.is_back_end, to_account=to_account)
     if isinstance(result, TooManyMessages):
-        raise ApiProblem(errors.Problems.TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
+        raise ApiProblem(Problems.TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
     if isinstance(result, StorageUnavailable):
         raise result
     if isinstance(result, Rejected):
@@ -469,7 +464,7 @@ def react(
     Needs.ADMIN_OR_MEMBER,
     schema=("PinRequest", "The message to pin. A back end that names no `user` may pin any message."),
     voice=True,
-    problems=(*_ANNOTATING, errors.Problems.ROLE_TOO_LOW),
+    problems=(*_ANNOTATING, Problems.ROLE_TOO_LOW),
     user="optional",
 )
 def pin(
@@ -525,7 +520,7 @@ def mark_received(api: MessageApi, call: Call, conversation: ConversationId, id:
 def _mark(api: MessageApi, call: Call, conversation: int, read: int = 0, received: int = 0) -> MarkResult:
     result = api.receipts.note(call.app, call.user, conversation, read=read, received=received)
     if result is None:
-        raise ApiProblem(errors.Problems.UNKNOWN_CONVERSATION)
+        raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     return result
 
 

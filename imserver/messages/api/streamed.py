@@ -9,12 +9,12 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-from imserver import errors
 from imserver.api.v1.channels import HistoryPosition, Tags
 from imserver.api.v1.push_request import Kind
 from imserver.auth.principal import Needs
 from imserver.channels.members import ChannelRefused, encode_tags
 from imserver.config.declared import about
+from imserver.errors import Problems
 from imserver.http.call import Call
 from imserver.http.field import App, ChannelName
 from imserver.http.operation import Resource
@@ -77,8 +77,8 @@ class PieceResult(Struct):
 
 def _refused(error: ChannelRefused) -> ApiProblem:
     if error.reason == "unavailable":
-        return ApiProblem(errors.Problems.NOT_ACCEPTED)
-    problem = errors.Problems.TOO_MANY_STREAMS if error.reason == "full" else errors.Problems.INVALID_REQUEST
+        return ApiProblem(Problems.NOT_ACCEPTED)
+    problem = Problems.TOO_MANY_STREAMS if error.reason == "full" else Problems.INVALID_REQUEST
     return ApiProblem(problem, str(error))
 
 
@@ -129,11 +129,7 @@ routes = Resource(
 
 
 @routes.post(
-    "/channels/stream/open",
-    Needs.PUSH,
-    act="",
-    on_publisher=True,
-    problems=(errors.Problems.TOO_MANY_STREAMS,),
+    "/channels/stream/open", Needs.PUSH, act="", on_publisher=True, problems=(Problems.TOO_MANY_STREAMS,)
 )
 def open_stream(streams: StreamedMessages, call: Call, request: StreamOpenRequest) -> StreamOpened:
     """Open a streamed message.
@@ -154,7 +150,7 @@ def open_stream(streams: StreamedMessages, call: Call, request: StreamOpenReques
     schema=("StreamAppendRequest", "Pieces of one or several streams, in the order of their numbers."),
     act="",
     on_publisher=True,
-    problems=(errors.Problems.NOT_ACCEPTED, errors.Problems.TOO_MANY_REQUESTS),
+    problems=(Problems.NOT_ACCEPTED, Problems.TOO_MANY_REQUESTS),
 )
 def append(streams: StreamedMessages, call: Call, app: App, pieces: StreamAppended.Pieces) -> StreamAppended:
     """Append pieces to streamed messages.
@@ -171,7 +167,7 @@ def append(streams: StreamedMessages, call: Call, app: App, pieces: StreamAppend
     schema=("StreamCloseRequest", "A message that ends."),
     act="",
     on_publisher=True,
-    problems=(errors.Problems.NOT_ACCEPTED,),
+    problems=(Problems.NOT_ACCEPTED,),
 )
 def close(
     streams: StreamedMessages,
