@@ -23,7 +23,6 @@ _GOLDEN: Final = 0.618_033_988_749_895
 _TOO_SOON: Final = 0.25
 """Part of a period that is too short for a pause: a timer that fired early must not fire twice."""
 
-
 _NO_TIME: Final = 1e-9
 _TURN_SECONDS: Final = 0.005
 

@@ -181,7 +181,6 @@ class ReplyCode:
 #: text of any other code
 REPLY_TEXT_UNKNOWN: Final = "未定义错误类型!"
 
-
 _REPLY_OF_STATUS: Final = {
     400: ReplyCode.BAD_PARAMETER,
     403: ReplyCode.UNAUTHORIZED,

@@ -19,7 +19,6 @@ SYSTEM_PREFIX: Final = "system:"
 ACTION_PREFIX: Final = "action:"
 """Prefix of the apps of the action dialect, before an ``appId``."""
 
-
 ERASED: Final = "deleted:"
 """How the name begins that stands in place of the id of an erased user. Nobody logs in under such a name."""
 
@@ -429,7 +428,6 @@ class Outcome(IntEnum):
 
 ACCEPTED: Final = frozenset({Outcome.SENT, Outcome.PARTLY, Outcome.PENDING, Outcome.STORED})
 """Outcomes after which the message id must not be used again."""
-
 
 YIELD_TARGETS: Final = 256
 """Number of targets of a large push after which the event loop runs."""

@@ -25,7 +25,6 @@ def _about(text: str, **limits: Any) -> Meta:
 
 Address = Annotated[str, Meta(max_length=1000, pattern=r"^((https?://|/)[!-~]*)?$")]
 
-
 TtlSeconds = Annotated[
     int,
     _about(

@@ -7,7 +7,7 @@ import pytest
 
 from imserver.config.settings import Config, settings_of
 from imserver.config.values import ConfigError
-from imserver.dialects.protobuf import ProtobufSettings
+from imserver.dialects.protobuf.declared import ProtobufSettings
 from imserver.node.feature_list import load_config
 
 ORIGINAL = """\

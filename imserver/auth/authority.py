@@ -45,7 +45,6 @@ _TOKENS: Final[dict[Kind, str]] = {
 TOKEN_HOLDERS: Final = frozenset({"account", "guest", "bot"})
 """Users whose tokens count in demo mode, too."""
 
-
 Resolve = Callable[[str], str]
 KeyUse = tuple[str, str, str, str]
 """The id of a key, a route as method and pattern of its path, the app (``""``: none), and an address."""
@@ -58,7 +57,6 @@ MAX_APP_CHARACTERS: Final = 255
 """A longer text is the name of no app, and counts as none."""
 OTHER_USES: Final = "other"
 """Stands for the route of what is beyond that."""
-
 
 _MAKER: Final = "The account that made the API key is locked or banned"
 

@@ -63,24 +63,18 @@ HTTP_MESSAGES: Final = Rate("http_messages", "messages over HTTP", "user", _MESS
 PUBLICATIONS: Final = Rate(
     "publications", "publications to a namespace", "connection", "its publications_per_second", "1008"
 )
+_EIGHTH: Final = "an eighth of limits.outbox_bytes per second"
 NOTICES: Final = Rate(
-    "notices",
-    "bytes of the join and leave notices that subscriptions cause",
-    "user",
-    "an eighth of limits.outbox_bytes per second",
-    "1008",
+    "notices", "bytes of the join and leave notices that subscriptions cause", "user", _EIGHTH, "1008"
 )
 LOGIN_NOTICES: Final = Rate(
     "login_notices",
     "bytes of the notices of a connection that logs in as another user",
     "connection",
-    "an eighth of limits.outbox_bytes per second",
+    _EIGHTH,
     "1008",
 )
 REQUESTS: Final = Rate("requests", "requests", "key, user or address", "api.requests_per_second")
-
-RATES: Final = (MESSAGES, HTTP_MESSAGES, PUBLICATIONS, NOTICES, LOGIN_NOTICES, REQUESTS)
-"""The rows of the core."""
 
 
 class TooManyRequests(ServiceRefused, problem=Problems.TOO_MANY_REQUESTS, login="attempts"):

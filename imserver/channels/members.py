@@ -66,7 +66,6 @@ class ChannelNames(Protocol):
 
 OnMember = Callable[[Connection, str, bool], object]
 
-
 Reason = Literal[
     "name",
     "unknown",

@@ -29,7 +29,6 @@ from imserver.transport.connection import Connection
 
 _encode = msgspec.json.Encoder().encode
 
-
 MembersOfNodes = Mapping[int, int]
 """Epoch of a node → how many members of a channel it has."""
 _NOWHERE: Final[MembersOfNodes] = {}

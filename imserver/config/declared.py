@@ -34,7 +34,6 @@ SecretFile = Annotated[str, Meta(extra={"file": True})]
 Url = Annotated[str, Meta(extra={"url": True, "api": {"pattern": "^https?://"}})]
 """The type of a setting: an address to which the server sends requests; empty: to none."""
 
-
 _MARKS: Final = frozenset({"api", "by_feature", "by_key", "ends_demo", "number", "omit", "unique", "url"})
 
 

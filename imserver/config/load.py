@@ -45,7 +45,6 @@ ENVIRONMENT_KEY: Final = "IMSERVER_KEY"
 Declare = Callable[[tuple[str, ...] | None], Declarations]
 """Returns the declarations of the core and of these features (None: all features). Raises StartError."""
 
-
 ReadOther = Callable[[Any, str], tuple[dict[str, Any], Callable[[Config], Iterable[str]]] | None]
 """Reads the text of another server's file, or removes the keys of such files from a YAML document.
 
@@ -100,13 +99,11 @@ def load_with_locations(
         values[DATA_DIR] = _beside(path, values.get(DATA_DIR, Config().server.data_dir), warnings)
     config = _build(values, tuple(warnings), declared, locations)
     check_config(config, locations)
-    if weak := short_sign_key(config):
-        weak = f"{locations.of('jwt.sign_key')}: {weak}"
-        config = msgspec.structs.replace(config, warnings=(*config.warnings, weak))
+    weak = short_sign_key(config)
+    more = [f"{locations.of('jwt.sign_key')}: {weak}"] if weak else []
     if original is not None:
-        warned = (*config.warnings, *original[1](config))
-        config = msgspec.structs.replace(config, warnings=warned)
-    return config, locations
+        more += original[1](config)
+    return msgspec.structs.replace(config, warnings=(*config.warnings, *more)), locations
 
 
 def _declare(

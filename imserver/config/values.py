@@ -392,10 +392,8 @@ def _check_type(hint: Any, value: Any, name: str, locations: Locations) -> None:
 _SECRETS: Final = ("key", "secret", "password")
 """How the names of settings end whose values are not shown."""
 
-
 CORE: Final = Declarations()
 """The settings of a node without features."""
-
 
 APP_CHARACTERS: Final = 191
 APP_BYTES: Final = 500

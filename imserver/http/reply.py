@@ -31,7 +31,6 @@ from imserver.transport.http1 import (
 
 _encode = msgspec.json.Encoder().encode
 
-
 MAX_BATCH_BYTES: Final = 4 << 20
 """The most bytes of the answers to the commands of one request."""
 

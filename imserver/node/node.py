@@ -250,11 +250,6 @@ class Node:
         """Return when :meth:`stop` is done."""
         self._stopped.wait()
 
-    @property
-    def addresses(self) -> dict[str, str]:
-        """The addresses of the servers for display."""
-        return self.servers.addresses
-
     # --- once per second ------------------------------------------------------------------------------------
 
     def _tick(self) -> None:

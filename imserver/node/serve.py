@@ -38,7 +38,9 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
     :class:`StartError` with a one-line message if the server cannot start.
     """
     refuse_open_demo(config)
-    serve(config, read_config, lambda node: announce(banner(config, node.addresses, banner_notes(node))))
+    serve(
+        config, read_config, lambda node: announce(banner(config, node.servers.addresses, banner_notes(node)))
+    )
 
 
 def serve(
@@ -72,7 +74,7 @@ def serve(
         for name in sorted({app for key in config.api.keys for app in key.apps}):
             if node.core.tenants.get(name) is None:
                 _log.warning("api.keys: a key is for the app %s, which does not exist", name)
-        _log.info("started at %s", ", ".join(node.addresses.values()))
+        _log.info("started at %s", ", ".join(node.servers.addresses.values()))
         node.serve_forever()
         if signals.drain is not None:
             signals.drain.get()

@@ -21,7 +21,6 @@ Reader = Callable[[bytes], Command]
 Readers = Mapping[str, Reader]
 """Name of a command in a dialect → its reader."""
 
-
 StoredMessage = Any
 """A message of the log. The messenger makes it, and gives it to dialects; the gateway does not read it."""
 

@@ -52,7 +52,6 @@ def parse(payload: bytes) -> Any:
 CONTENT: Final = frozenset({"text", "data", "message"})
 """Keys of message content, which is stored as bytes and may contain anything."""
 
-
 BACKSLASH: Final = ord("\\")
 """Without it a document has no U+0000. To look for it takes a third of the time of :func:`has_nul`."""
 

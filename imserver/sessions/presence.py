@@ -19,7 +19,6 @@ NAMED_CHANNELS: Final = 10_000
 BATCH_USERS: Final = 1000
 """Users whose sessions are queried together."""
 
-
 ConnectionId = Annotated[str, about("The id of a connection, from presence or channels.", min_length=1)]
 Device = Annotated[str, about("The name that the client gave its device; empty: none.")]
 Dialect = Annotated[str, about("The dialect of the connection: `cmd`, `client`, …")]

@@ -39,7 +39,6 @@ _DEADLOCK_STATES: Final = ("40P01", "40001")
 """PostgreSQL states that allow a retry: deadlock and serialization failure."""
 _MYSQL_DEADLOCK: Final = 1213
 
-
 _ERASING: Final = "secure_delete=ON"
 """SQLite writes zeros over what is deleted."""
 

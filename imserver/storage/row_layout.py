@@ -142,7 +142,6 @@ def layout_of(
 BASE64: Final = "base64"
 """The only name in an object that stands for bytes that are no text."""
 
-
 _NUMBERS: Final = 1 << 53
 """More rows than a table ever gets: an id above leaves none to those that come after it."""
 

@@ -118,7 +118,6 @@ class Table(Struct, frozen=True, kw_only=True):
 CONDITIONS_OF_APP: Final = (OF_APP, OF_LOGS, Table.OF_ACCOUNTS)
 """What ``of_app`` may be where a table has rows of users."""
 
-
 _decode: Final = json.Decoder(tuple[Table, ...]).decode
 
 

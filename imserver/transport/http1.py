@@ -203,7 +203,6 @@ _HOST: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 """The characters of a host with a port (RFC 3986 section 3.2)."""
 _NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
 
-
 CACHED: Final = frozenset(
     {
         *("accept", "accept-encoding", "accept-language", "cache-control", "connection", "content-length"),

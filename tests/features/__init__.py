@@ -36,8 +36,7 @@ _SETTINGS = [
     module for name, module in sys.modules.items() if re.fullmatch(r"imserver\..*\.(declared|settings)", name)
 ]
 RATES = (
-    *rates.RATES,
-    *(row for module in _SETTINGS for row in vars(module).values() if isinstance(row, rates.Rate)),
+    *(row for module in (rates, *_SETTINGS) for row in vars(module).values() if isinstance(row, rates.Rate)),
 )
 """What is counted for whom."""
 

@@ -133,7 +133,7 @@ def test_a_started_node_is_ready_and_says_where_it_listens(harness: Harness, htt
     node.start()
     assert node.core.status.ready()
     assert node.core.node.http_port != node.core.node.ws_port
-    assert node.addresses == {
+    assert node.servers.addresses == {
         "http": f"http://127.0.0.1:{node.core.node.http_port}",
         "websocket": f"ws://127.0.0.1:{node.core.node.ws_port}/acc",
     }

@@ -41,7 +41,6 @@ _MAX_KNOWN: Final = 20_000
 """Users whose sessions are remembered; 400 bytes each."""
 _UNKNOWN: Final[tuple[TrackedKey, tuple[SessionRef, ...]]] = (TrackedKey(unchanged=False), ())
 
-
 RECORD_SECONDS: Final = 86400
 """Lifetime of a user's readable record."""
 

@@ -57,7 +57,6 @@ REASONS: Final = (
 Epoch = Annotated[int, Meta(ge=0)]
 Answer = tuple[int, bytes]
 
-
 _log_malformed = RateLimitedLog(log, "dropped a malformed message on an RPC port")
 
 

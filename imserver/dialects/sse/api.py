@@ -45,7 +45,6 @@ COMMENT: Final = b":\n\n"
 _TEXT: Final = "text/event-stream"
 _ID_DIGITS: Final = 18
 
-
 _encode = msgspec.json.Encoder().encode
 
 
