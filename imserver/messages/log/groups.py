@@ -25,18 +25,10 @@ from imserver.messages.log.contract import (
     options_of,
 )
 from imserver.messages.log.rows import GROUP, SQLITE_BY_GROUP, ConversationState, count_members
-from imserver.messages.log.transaction import AppTransaction, set_group
+from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.writer import WritingPart, in_transaction
 from imserver.messages.model import EntryKind
-from imserver.storage.statements import (
-    Condition,
-    Statements,
-    chunks,
-    marks_of,
-    padded,
-    text_objection,
-    text_of,
-)
+from imserver.storage.statements import Condition, chunks, marks_of, padded, text_objection, text_of
 
 OWNER: Final = "owner"
 ADMIN: Final = "admin"
@@ -158,7 +150,7 @@ class GroupWriter(WritingPart):
             leaving: list[str] = []
             for role in (MEMBER, ADMIN, OWNER):
                 leaving += _first_of(transaction, conversation, role, MOST_LEAVING - len(leaving))
-            set_group(sql, transaction.log, conversation, "open", 0)
+            transaction.set_group(conversation, "open", 0)
             sql.execute(
                 "DELETE FROM invitation WHERE app = %s AND conversation = %s", (transaction.app, conversation)
             )
@@ -171,7 +163,7 @@ class GroupWriter(WritingPart):
             _promote_heir(transaction, state, leaving, by)
         count = count_members(transaction.sql, transaction.log, conversation) - len(leaving)
         entry = record(transaction, state, "leave", by, {"users": leaving, "members": count})
-        end_members(sql, transaction.log, conversation, leaving, state.last_id)
+        end_members(transaction, state, leaving)
         if any(bot in leaving for bot in state.bots):
             transaction.set_bots(state, tuple(bot for bot in state.bots if bot not in leaving))
             transaction.settle()
@@ -201,7 +193,7 @@ class GroupWriter(WritingPart):
             value = given.get(text)
             if value is None or value == text_of(before or ""):
                 continue
-            set_group(transaction.sql, transaction.log, conversation, text, value)
+            transaction.set_group(conversation, text, value)
             details = {"change": "rename" if text == "name" else text, text: value}
             entry = record(transaction, state, "group", by, details)
         return Change(state.id, entry)
@@ -225,7 +217,7 @@ class GroupWriter(WritingPart):
             return state
         if group_settings(transaction, conversation)[0] == is_open:
             return Change(state.id)
-        set_group(transaction.sql, transaction.log, conversation, "open", int(is_open))
+        transaction.set_group(conversation, "open", int(is_open))
         return Change(state.id, record(transaction, state, "group", by, {"change": "open", "open": is_open}))
 
     @in_transaction
@@ -249,7 +241,7 @@ class GroupWriter(WritingPart):
         after = _with_options(before, given)
         if after == before:
             return Change(state.id)
-        set_group(transaction.sql, transaction.log, conversation, "options", after)
+        transaction.set_group(conversation, "options", after)
         details: dict[str, Any] = {"change": "options"}
         for name, value in options_of(after).items():
             if OPTIONS[name][0] & (before ^ after):
@@ -453,10 +445,10 @@ def _wrong_role(role: str) -> Rejected | None:
     return None if role in ROLES else Rejected(RejectReason.INVALID, "role: unknown")
 
 
-def end_members(sql: Statements, log: int, conversation: int, users: Sequence[str], left_id: int) -> None:
-    """End memberships."""
-    sql.execute_many(
+def end_members(transaction: AppTransaction, state: ConversationState, users: Sequence[str]) -> None:
+    """End memberships with the last entry of the group."""
+    transaction.sql.execute_many(
         "UPDATE membership SET left_id = %s "
         "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL",
-        [(left_id, log, user, conversation) for user in users],
+        [(state.last_id, transaction.log, user, state.id) for user in users],
     )

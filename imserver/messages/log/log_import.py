@@ -31,7 +31,7 @@ from imserver.messages.log.rows import (
     pair_of,
     resend_of,
 )
-from imserver.messages.log.transaction import AppTransaction, set_group
+from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.model import EntryKind, Reaction
 from imserver.model import Limit
 from imserver.storage.statements import text_objection, text_of
@@ -180,9 +180,9 @@ class LogImport:
             key, state, "group", owner, {"change": "create", "name": name, "users": everybody}, time_ms
         )
         if description:
-            set_group(transaction.sql, transaction.log, state.id, "description", description)
+            transaction.set_group(state.id, "description", description)
         if is_open:
-            set_group(transaction.sql, transaction.log, state.id, "open", 1)
+            transaction.set_group(state.id, "open", 1)
         return state.id
 
     def join(
@@ -219,14 +219,14 @@ class LogImport:
             return
         members = count_members(transaction.sql, transaction.log, group) - len(leaving)
         self._record(key, state, "leave", by, {"users": leaving, "members": members}, time_ms)
-        end_members(transaction.sql, transaction.log, group, leaving, state.last_id)
+        end_members(transaction, state, leaving)
 
     def describe(self, key: str, group: int, text: GroupText, value: str, by: str, time_ms: int) -> None:
         """Change the name or the description of a group."""
         state = None if self.find(key) else self._state(group)
         if state is None:
             return
-        set_group(self._transaction.sql, self._transaction.log, group, text, value)
+        self._transaction.set_group(group, text, value)
         change = "rename" if text == "name" else text
         self._record(key, state, "group", by, {"change": change, text: value}, time_ms)
 

@@ -214,6 +214,18 @@ class AppTransaction:
         state.bots = bots
         self._regrouped[state.id] = state
 
+    def set_group(
+        self,
+        conversation: int,
+        column: Literal["name", "avatar", "description", "open", "options", "bots"],
+        value: str | int | None,
+    ) -> None:
+        """Write one column of a group."""
+        self.sql.execute(
+            f"UPDATE conversation SET {column} = %s WHERE log = %s AND id = %s AND kind = %s",
+            (value, self.log, conversation, GROUP),
+        )
+
     def enter(self, state: ConversationState, draft: Draft, resend: bytes | None = None) -> Entry:
         """Add an entry to a conversation, with the next id and seq."""
         if state.bots:
@@ -303,7 +315,7 @@ class AppTransaction:
             _move_conversations(sql, log, list(self._moved.values()))
             self._moved = {}
         for state in self._regrouped.values():
-            set_group(sql, log, state.id, "bots", ",".join(state.bots) or None)
+            self.set_group(state.id, "bots", ",".join(state.bots) or None)
         self._regrouped.clear()
 
     def write(self) -> None:
@@ -606,20 +618,6 @@ def _move_conversations(sql: Statements, log: int, states: Sequence[Conversation
             "UPDATE conversation SET last_seq = %s, last_id = %s WHERE log = %s AND id = %s",
             [(state.last_seq, state.last_id, log, state.id) for state in states],
         )
-
-
-def set_group(
-    sql: Statements,
-    log: int,
-    conversation: int,
-    column: Literal["name", "avatar", "description", "open", "options", "bots"],
-    value: str | int | None,
-) -> None:
-    """Write one column of a group."""
-    sql.execute(
-        f"UPDATE conversation SET {column} = %s WHERE log = %s AND id = %s AND kind = %s",
-        (value, log, conversation, GROUP),
-    )
 
 
 class WriteTransaction:
