@@ -28,7 +28,7 @@ class OneNode:
     def __init__(self, store: Store, of_app: Tenant) -> None:
         self.pushes, self.messages = CountsByApp(), CountsByApp()
         metrics = Services(pushes=self.pushes, stored=self.messages)
-        core = Services(storage=Services(store=store), node=Services(metrics=metrics))
+        core = Services(store=store, metrics=metrics)
         self.quotas = Quotas(core)  # type: ignore[arg-type]
         self.quotas.changed(of_app)
         self.quotas.look()
