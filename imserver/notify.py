@@ -166,7 +166,7 @@ class PushResult(Struct, frozen=True):
 @runtime_checkable
 class PushService(Protocol):
     """A service that reaches the devices of an application. A feature brings it among its answers, and in
-    ``Feature.offline``. A device is an endpoint with the address ``name:token``."""
+    ``FeatureRow.offline``. A device is an endpoint with the address ``name:token``."""
 
     @property
     def name(self) -> str:

@@ -22,7 +22,7 @@ from imserver.config.settings import Config
 from imserver.config.values import ConfigError
 from imserver.errors import ImserverError, StartError, StorageUnavailable
 from imserver.node.feature_list import declarations_of, load_config, load_features, objection_of, tables_of
-from imserver.plugin.feature import Feature
+from imserver.plugin.feature import FeatureRow
 from imserver.storage.store import Store
 from imserver.terminal import fail
 
@@ -112,7 +112,7 @@ def record_act(
 
 @contextmanager
 def offline_parts(settings: Config, store: Store, kind: type[S]) -> Iterator[list[tuple[str, S]]]:
-    """What features are in a command (:attr:`imserver.plugin.feature.Feature.offline`), of this kind: the
+    """What features are in a command (:attr:`imserver.plugin.feature.FeatureRow.offline`), of this kind: the
     name of the feature, and the object. Raises StartError."""
     features = load_features(settings)
     tenants = cache(lambda: _tenants_of(settings, store, features))
@@ -126,7 +126,7 @@ def offline_parts(settings: Config, store: Store, kind: type[S]) -> Iterator[lis
         ]
 
 
-def _tenants_of(settings: Config, store: Store, features: tuple[Feature, ...]) -> Tenants:
+def _tenants_of(settings: Config, store: Store, features: tuple[FeatureRow, ...]) -> Tenants:
     return Tenants(settings, store, None, objection_of(features), declarations_of(features))
 
 

@@ -7,7 +7,7 @@ from tests.support import ROOT
 
 FEATURE = """
 from pathlib import Path
-from imserver.plugin import Feature, Parts
+from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.errors import ReplyCode
 from imserver.plugin.messages import MessageServices, ToFollowers
 from imserver.plugin.wire import Command, CommandRow, Fields, Reply, Signal, app_and_user
@@ -29,7 +29,7 @@ def build(core):
         return Reply(ReplyCode.OK, {"by": user})
     return Parts((Lamp(),), {Switch: CommandRow(switch)})
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "lamp", build, uses=("messages",), wire={"cmd": {"switch": lambda data: Switch(Fields.of(data).id("id"))}}
 )
 """

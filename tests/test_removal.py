@@ -20,7 +20,7 @@ from imserver.config.declared import hints_of, struct_in
 from imserver.config.values import RENAMED_OF_APPS
 from imserver.errors import ReplyCode
 from imserver.node.feature_list import FEATURES, declarations_of, load_core
-from imserver.plugin.feature import Feature
+from imserver.plugin.feature import FeatureRow
 from imserver.plugin.testing import check_absent, upgrade_status
 from tests.conftest import StartServer
 from tests.features import DIALECTS, DOCUMENTED
@@ -59,7 +59,7 @@ def check_core(server: Server, has_messages: bool = True) -> None:
 
 
 def check_settings(
-    server: Server, removed: list[Feature], described: dict[str, Any], command: tuple[str, ...]
+    server: Server, removed: list[FeatureRow], described: dict[str, Any], command: tuple[str, ...]
 ) -> None:
     """The manual and the document name no setting and no dialect of absent features."""
     done = subprocess.run(

@@ -28,8 +28,8 @@ _HEAD: Final = """# The face
 Made from the docstrings of `imserver.plugin` by `python -m tools.face`.
 [Write a feature](../guides/write-a-feature.md) is the guide.
 
-A feature imports nothing else of the server. The face has the version {version}, and `Feature.face` says for
-which one a feature was made. A node refuses a feature that was made for a newer one. A name says since which
+A feature imports nothing else of the server. The face has the version {version}; a distribution says by
+`Requires-Dist` which release of imserver it needs. A name says since which
 version it exists. Fields below `# by keyword` are given by name. A title such as `core.queries` is no name to
 import: it says where a feature gets such an object.
 """

@@ -13,7 +13,7 @@ from imserver.messages.declared import SETTINGS, TABLES
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.parts import build, offline
 from imserver.messages.wire import MESSAGE_COMMANDS
-from imserver.plugin.feature import Feature
+from imserver.plugin.feature import FeatureRow
 
 if TYPE_CHECKING:
     from imserver.metric_table import Metric
@@ -61,7 +61,7 @@ def _commands() -> dict[str, Any]:
     return {"search": search, "doctor": check_rows}
 
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "messages",
     build,
     wire={"cmd": MESSAGE_COMMANDS, "centrifuge": MESSAGE_COMMANDS},

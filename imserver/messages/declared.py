@@ -11,7 +11,7 @@ from imserver.auth.rates import Rate
 from imserver.config.declared import about
 from imserver.config.settings import Amount, AppCount, Count, Duration, Seconds
 from imserver.model import Limit
-from imserver.plugin.feature import FeatureSettings
+from imserver.plugin.feature import SettingsRow
 from imserver.storage.numbers import GivenNumbers, raise_all
 from imserver.storage.statements import Statements
 from imserver.storage.tables import OF_LOGS, Reason, Table
@@ -58,7 +58,7 @@ class AppRetention(Struct, frozen=True):
     ] = 0
 
 
-SETTINGS: Final = FeatureSettings(
+SETTINGS: Final = SettingsRow(
     {
         "limits": StreamLimits,
         "storage": RetentionSettings,

@@ -22,7 +22,7 @@ from imserver.config.values import Declarations, Locations, fold
 from imserver.core.core import Core, Parts
 from imserver.errors import HTTP_PROBLEMS, HttpProblem, StartError
 from imserver.plugin import VERSION
-from imserver.plugin.feature import Feature, FeatureSettings
+from imserver.plugin.feature import FeatureRow, SettingsRow
 from imserver.storage.numbers import GivenNumbers
 from imserver.storage.tables import CORE_TABLES, StoreTables, Table
 
@@ -66,12 +66,12 @@ GROUP: Final = "imserver.features"
 """The entry points of features of other distributions: name of the feature → its ``FEATURE``."""
 
 
-def load_core() -> tuple[Feature, ...]:
+def load_core() -> tuple[FeatureRow, ...]:
     """Import the rows of the core's own dialects."""
     return tuple(import_module(package).FEATURE for package in CORE)
 
 
-def with_core(features: Sequence[Feature]) -> tuple[Feature, ...]:
+def with_core(features: Sequence[FeatureRow]) -> tuple[FeatureRow, ...]:
     """The features of a node and the core's own dialects, in the order in which a node builds them: what
     the dialects use comes before them."""
     core = load_core()
@@ -80,20 +80,20 @@ def with_core(features: Sequence[Feature]) -> tuple[Feature, ...]:
     return (*before, *core, *(feature for feature in features if feature.name not in used))
 
 
-def load_features(config: Config) -> tuple[Feature, ...]:
+def load_features(config: Config) -> tuple[FeatureRow, ...]:
     """Import the features that a node with this configuration has (setting ``features``): those of this
     server in their order, then those of other distributions. Raises StartError."""
     return _load(config.features)
 
 
-def problems_of(features: Iterable[Feature]) -> list[HttpProblem]:
+def problems_of(features: Iterable[FeatureRow]) -> list[HttpProblem]:
     """The HTTP problems of the core and of features, by status."""
     rows = [row for each in features for row in each.operations]
     named = (each for row in rows for each in (*row.shared_problems, *row.problems))
     return sorted(dict.fromkeys((*HTTP_PROBLEMS.values(), *named)), key=attrgetter("status"))
 
 
-def _load(wanted: tuple[str, ...] | None) -> tuple[Feature, ...]:
+def _load(wanted: tuple[str, ...] | None) -> tuple[FeatureRow, ...]:
     has_all = wanted is None or ALL in wanted
     own = [package for package in FEATURES if has_all or _name(package) in (wanted or ())]
     names = {ALL, *map(_name, FEATURES)}
@@ -103,7 +103,7 @@ def _load(wanted: tuple[str, ...] | None) -> tuple[Feature, ...]:
     )
 
 
-def _load_other(name: str) -> Feature:
+def _load_other(name: str) -> FeatureRow:
     """Import a feature of another distribution. Raises StartError."""
     from importlib.metadata import entry_points  # for these features only
 
@@ -126,8 +126,8 @@ def _load_other(name: str) -> Feature:
             f"the feature {name!r} of {offers} cannot be loaded: {error!r}"
             f" (imserver.plugin has version {VERSION})"
         ) from error
-    if not isinstance(feature, Feature) or feature.name != name:
-        raise StartError(f"the feature {name!r} of {offers}: {entry.value} is no Feature of this name")
+    if not isinstance(feature, FeatureRow) or feature.name != name:
+        raise StartError(f"the feature {name!r} of {offers}: {entry.value} is no FeatureRow of this name")
     taken = {table.name for table in tables_of_server()} if feature.tables else ()
     start = f"{name.replace('-', '_')}_"
     for table in feature.stored.tables:
@@ -157,7 +157,7 @@ def offered_commands() -> Iterator[Mapping[str, Any] | Exception]:
 
 
 @cache
-def declarations_of(features: tuple[Feature, ...]) -> Declarations:
+def declarations_of(features: tuple[FeatureRow, ...]) -> Declarations:
     """All settings of a node with these features. Forked nodes share those of their supervisor."""
     rows = [row for each in features for row in each.settings.sections.items()]
     for feature in features:
@@ -177,7 +177,7 @@ def declarations_of(features: tuple[Feature, ...]) -> Declarations:
 @cache
 def _keys_of(package: str) -> tuple[str, ...]:
     """The settings of a feature of this server that the node does not have."""
-    settings: FeatureSettings = getattr(_declared(package), "SETTINGS", FeatureSettings())
+    settings: SettingsRow = getattr(_declared(package), "SETTINGS", SettingsRow())
     return tuple(settings.keys)
 
 
@@ -230,7 +230,7 @@ def load_config(
     return load_with_locations(path, environ, overrides)[0]
 
 
-def build_parts(feature: Feature, core: Core) -> Parts:
+def build_parts(feature: FeatureRow, core: Core) -> Parts:
     """Build the parts of a feature. Raises StartError, also if its node messages and queries have names that
     another feature may have."""
     before = _node_names(core)
@@ -252,7 +252,7 @@ def _node_names(core: Core) -> set[str]:
     return {*core.queries.names, *(() if messages is None else messages.names)}
 
 
-def tables_of(features: Sequence[Feature]) -> StoreTables:
+def tables_of(features: Sequence[FeatureRow]) -> StoreTables:
     """The tables of a node with these features."""
     own = set(map(_name, FEATURES))
     others = (feature.stored for feature in features if feature.name not in own and feature.tables)
@@ -260,7 +260,7 @@ def tables_of(features: Sequence[Feature]) -> StoreTables:
 
 
 @cache
-def tables_of_server(features: tuple[Feature, ...] = ()) -> tuple[Table, ...]:
+def tables_of_server(features: tuple[FeatureRow, ...] = ()) -> tuple[Table, ...]:
     """The tables of the core and of all features of this server, in the order of their deletion: of features
     before those that they use.
 
@@ -283,7 +283,7 @@ def numbers_of_server() -> tuple[GivenNumbers, ...]:
     return tuple(each for module in modules for each in getattr(module, "NUMBERS", ()))
 
 
-def objection_of(features: Sequence[Feature]) -> AppObjection:
+def objection_of(features: Sequence[FeatureRow]) -> AppObjection:
     """A function that checks the settings of an app for the core and ``features``. It reads files of keys."""
     own = (each.settings.objection for each in features)
     checks = [rules.objection, *(each for each in own if each is not None)]
@@ -325,7 +325,7 @@ def check(config: Config, locations: Locations) -> None:
         tuple(feature.settings.check(config, locations) or ())
 
 
-def _paths(feature: Feature) -> Iterator[str]:
+def _paths(feature: FeatureRow) -> Iterator[str]:
     yield from (row.path for row in feature.routes)
     for dialect in feature.dialects:
         if dialect.path:

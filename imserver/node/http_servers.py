@@ -33,7 +33,7 @@ from imserver.dialects.sse.api import SseDialect
 from imserver.errors import StartError
 from imserver.http.call import Api, Route
 from imserver.http.operation import Operation
-from imserver.plugin.feature import Feature
+from imserver.plugin.feature import FeatureRow
 from imserver.process import cannot_listen
 from imserver.protocol.dialect import Dialect, EchoDialect
 from imserver.storage.address import database_address
@@ -177,7 +177,10 @@ class Servers:
     """
 
     def __init__(
-        self, core: Core, features: tuple[Feature, ...], create_application: Callable[[Servers], Application]
+        self,
+        core: Core,
+        features: tuple[FeatureRow, ...],
+        create_application: Callable[[Servers], Application],
     ) -> None:
         self.core = core
         self._config = config = core.config
@@ -308,7 +311,7 @@ class Servers:
 
 @cache
 def api_table_of(
-    features: tuple[Feature, ...], declared: Declarations
+    features: tuple[FeatureRow, ...], declared: Declarations
 ) -> tuple[tuple[Route, ...], Mapping[str, Route], Callable[[int, bool, str], bytes]]:
     """The routes of the core and of these features, those that a batch may contain by their names, and
     :func:`document_of` all. Forked nodes share those of their supervisor. Raises StartError."""
@@ -320,7 +323,7 @@ def api_table_of(
     return (*routes, *others), commands_of(routes), document_of(operations)
 
 
-def refuse_shared(features: Iterable[Feature], operations: Iterable[Operation]) -> None:
+def refuse_shared(features: Iterable[FeatureRow], operations: Iterable[Operation]) -> None:
     """Raise StartError if a feature would answer in place of the core, which has these operations, or of a
     feature before it."""
     owners = dict.fromkeys(_answered((), operations), "the core")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from imserver.core.core import Parts
-from imserver.plugin.feature import Feature, FeatureSettings
+from imserver.plugin.feature import FeatureRow, SettingsRow
 
 VERSION: Final = 4
 """The version of the face. It rises with each name or field that is added, changed or removed."""
@@ -17,7 +17,7 @@ SINCE: Final[Mapping[str, int]] = {
 }
 """Name of the face → the version since when it exists, for those that are newer than version 1."""
 
-__all__ = ["Feature", "FeatureSettings", "Parts"]
+__all__ = ["FeatureRow", "Parts", "SettingsRow"]
 
 
 def __getattr__(name: str) -> Any:

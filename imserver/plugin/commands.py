@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from imserver.config.settings import Config
 from imserver.config.yaml import read_yaml, write_yaml
+from imserver.notify import PushService
 from imserver.offline import (
     Command,
     key_of_settings,
@@ -86,3 +87,18 @@ class ServerApi:
 def key_for(settings: Config, purpose: str) -> bytes:
     """The key for one purpose, as the nodes of these settings derive it. Raises StartError."""
     return DataDirectory(settings.server.data_dir).secrets(settings.server).keys(purpose)[0]
+
+
+def _push_services_of(settings: Config, tenants: Any) -> tuple[PushService, ...]:
+    with offline_parts(settings, tenants._store, PushService) as parts:  # type: ignore[type-abstract]
+        return tuple(service for _, service in parts)  # which the caller closes
+
+
+def __getattr__(name: str) -> Any:
+    """``push_services_of`` of version 3, until 2.0."""
+    if name != "push_services_of":
+        raise AttributeError(name)
+    from imserver.plugin import deprecated
+
+    deprecated.warn(f"{__name__}.{name} is deprecated: use offline_parts")
+    return _push_services_of

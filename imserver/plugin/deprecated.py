@@ -1,19 +1,28 @@
 """Forms of the face of 1.0 that go with 2.0. Each warns once. Plug-ins that use them run as before."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import IO, Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver.auth.login import Logins
-from imserver.auth.observer import Observer
+from imserver.auth.observer import Act, Observer
 from imserver.auth.questions import AccountLookup, BackEnds, Relations, Reviews
 from imserver.auth.tenants import BadTenant
 from imserver.config.settings import Config
 from imserver.core.core import Core, Parts
+from imserver.errors import StartError
 from imserver.hub.expiry import Check
-from imserver.storage.contract import Erasure
+from imserver.plugin.feature import FeatureRow, SettingsRow
+from imserver.plugin.settings import on_several_machines
+from imserver.storage.contract import ArchivedFiles, Erasure
 from imserver.transport.connection import Connection
 from imserver.transport.gate import Opened
 
@@ -125,11 +134,186 @@ def _answers(
     return tuple(objects)
 
 
+def _with_rooms(function: Any) -> Any:
+    """A function whose first argument is the core, which gets it as plug-ins of 1.0 do."""
+    return None if function is None else lambda core, *more: function(RoomyCore(core), *more)
+
+
+class _Views(Struct, frozen=True):
+    blueprints: Callable[[Any, Any], Iterable[Any]]
+    streamed: object = None  # a view reads the body of its POST and PATCH operations itself
+    refusal: Callable[[Any, str], Any] | None = None
+    preload: Callable[[], object] = lambda: None
+
+    def load(self, forks: bool) -> Callable[[Any, Any], Iterable[Any]]:
+        """See ``FeatureRow.views``."""
+        if forks:
+            self.preload()
+        return self._make
+
+    def _make(self, core: Any, api: Any) -> Iterable[Any]:
+        for blueprint in self.blueprints(RoomyCore(core), api):
+            blueprint.after_app_request(self._explain)
+            yield blueprint
+
+    def _explain(self, response: Any) -> Any:
+        from imserver.http.views import g  # type: ignore[attr-defined]  # for these views only
+
+        problem = g.get("refusal")
+        page = None if problem is None or self.refusal is None else self.refusal(problem, g.request_id)
+        return response if page is None else page
+
+
+def _settings(
+    sections: Mapping[str, type[Struct]] | None = None,
+    of_app: type[Struct] | None = None,
+    core_keys: tuple[str, ...] = (),
+    objection: Callable[..., str] | None = None,
+    check: Callable[..., object] | None = None,
+    findings: Callable[..., Iterable[tuple[str, str]]] = lambda config, shared: (),
+) -> SettingsRow:
+    def check_all(config: Config, locations: Any) -> Iterator[tuple[str, str]]:
+        if check is not None:
+            check(config, locations)
+        yield from findings(config, on_several_machines(config))
+
+    keys: dict[str, type[Struct] | None] = {f"apps.*.{key}": None for key in core_keys}
+    keys |= {} if of_app is None else {"apps.*": of_app}
+    return SettingsRow({**(sections or {}), **keys}, objection, check_all)
+
+
+Named = tuple[str, str]
+"""The module and the attribute of a function."""
+
+
+def _call(named: Sequence[str], *arguments: object) -> Any:
+    return getattr(import_module(named[0]), named[1])(*arguments)
+
+
+class _Commands(Struct, frozen=True):
+    commands: Mapping[str, tuple[str, str, str]]
+    doctor: Mapping[str, tuple[str, str, str, str]]
+    rows_check: Named | None
+
+    def load(self) -> dict[str, Any]:
+        """See ``FeatureRow.commands``."""
+        rows: dict[str, Any] = {}
+        for name, (module, attribute, text) in self.commands.items():
+            rows[name] = command = getattr(import_module(module), attribute)
+            command.short_help = command.short_help or text
+        for option, (*named, text, metavar) in self.doctor.items():
+            rows[f"doctor {option} {metavar}"] = run = partial(_call, named)
+            run.__doc__ = text
+        return rows if self.rows_check is None else {**rows, "doctor": partial(_call, self.rows_check)}
+
+
+class _Files(Struct, ArchivedFiles, frozen=True):
+    config: Config
+    store: Any
+    exports: Named | None
+    imports: Named | None
+    files: tuple[str, str, str] | None
+
+    def read(self, app: str, user: str) -> Iterator[tuple[str, int, Iterator[bytes]]]:
+        """See :class:`ArchivedFiles`."""
+        if app and self.exports is not None:
+            for name, pieces in _call(self.exports, self.config, self.store, app, user):
+                yield name, 0, iter(pieces)
+        if not app and self.files is not None:
+            for name, size, pieces in _call(self.files[:2], self.config, self.store):
+                yield name, size, iter(pieces)
+
+    def write(self, app: str, name: str, content: IO[bytes]) -> bool:
+        """See :class:`ArchivedFiles`."""
+        if app and self.imports is not None:
+            with _call(self.imports, self.config, self.store, app) as take:
+                return bool(take(name, content.name))
+        if app or self.files is None:
+            return False
+        return bool(_call(self.files[::2], self.config, self.store, [(name, content)]))
+
+
+class _Acts(Observer):
+    def __init__(self, function: Callable[[Act], object]) -> None:
+        self._function = function
+
+    def acted(self, act: Act) -> None:
+        """Tell the function."""
+        self._function(act)
+
+
+def _feature(
+    name: str,
+    build: Callable[..., Parts],
+    dialects: tuple[Any, ...] = (),
+    routes: tuple[Any, ...] = (),
+    operations: tuple[Any, ...] = (),
+    views: _Views | None = None,
+    metrics: Callable[[], Iterable[Any]] = tuple,
+    erasing: Callable[..., AbstractContextManager[Erasure]] | None = None,
+    files: tuple[str, str, str] | None = None,
+    uses: tuple[str, ...] = (),
+    settings: SettingsRow | None = None,
+    commands: Mapping[str, tuple[str, str, str]] | None = None,
+    doctor: Mapping[str, tuple[str, str, str, str]] | None = None,
+    rows_check: Named | None = None,
+    acts: Named | None = None,
+    exports: Named | None = None,
+    imports: Named | None = None,
+    answers: Callable[[Any], tuple[object, ...]] = lambda base: (),
+    problems: tuple[object, ...] = (),
+    wire: Mapping[str, Any] | None = None,
+    tables: tuple[Any, ...] = (),
+    migrations: tuple[Any, ...] = (),
+    push_services: Callable[..., tuple[object, ...]] = lambda config, tenants: (),
+    face: int = 1,
+) -> FeatureRow:
+    if face > 4:  # rows of later versions do not say it
+        raise StartError(f"it was made for version {face} of imserver.plugin: install a newer imserver")
+
+    def files_of(config: Config, store: Any) -> tuple[object, ...]:
+        return (_Files(config, store, exports, imports, files),) if exports or imports or files else ()
+
+    @contextmanager
+    def offline(config: Config, store: Any, tenants: Callable[[], Any]) -> Iterator[tuple[object, ...]]:
+        hears = () if acts is None else (_Acts(partial(_call, acts, store)),)
+        with nullcontext(None) if erasing is None else erasing(config, store) as erasure:
+            erasures = () if erasure is None else (erasure,)
+            yield (*erasures, *hears, *files_of(config, store), *push_services(config, tenants()))
+
+    def answer(base: Core) -> tuple[object, ...]:
+        services = push_services(base.config, base.tenants)
+        return (*answers(RoomyCore(base)), *services, *files_of(base.config, base.store))
+
+    def measure() -> Iterator[Any]:
+        for metric in metrics():
+            yield replace(metric, read=_with_rooms(metric.read))
+
+    return FeatureRow(
+        name=name,
+        build=_with_rooms(build),
+        dialects=dialects,
+        routes=[replace(row, service=_with_rooms(row.service)) for row in (*routes, *operations)],
+        views=None if views is None else views.load,
+        metrics=measure,
+        uses=uses,
+        settings=settings or SettingsRow(),
+        commands=_Commands(commands or {}, doctor or {}, rows_check).load,
+        answers=answer,
+        wire=wire or {},
+        tables=(*tables, *migrations),
+        offline=offline,
+    )
+
+
 _FORMS: Final[Mapping[str, Mapping[str, tuple[Any, str]]]] = {
     "imserver.plugin": {
         "Answers": (_answers, "return a tuple of objects"),
         "DialectParts": (_dialect_parts, "use opened and checks of Parts"),
+        "Feature": (_feature, "use FeatureRow"),
         "FeatureParts": (_parts, "use Parts"),
+        "FeatureSettings": (_settings, "use SettingsRow"),
+        "Views": (_Views, "use FeatureRow.views"),
     },
     "imserver.plugin.identity": {
         "BadTenant": (BadTenant, "use imserver.plugin.errors.ServiceRefused"),

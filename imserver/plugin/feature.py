@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Offline = Callable[[Config, Store, Callable[[], Tenants]], AbstractContextManager[tuple[object, ...]]]
 
 
-class FeatureSettings(Struct, frozen=True):
+class SettingsRow(Struct, frozen=True):
     """The settings of a feature, and their checks. Its module ``declared`` has them as ``SETTINGS``.
 
     ``sections``: name of a section → the struct with the keys that the feature has in it. The section may be
@@ -52,7 +52,7 @@ class FeatureSettings(Struct, frozen=True):
                 yield name
 
 
-class Feature(Struct, frozen=True, eq=False):
+class FeatureRow(Struct, frozen=True, eq=False):
     """One feature or foreign dialect, which a node may do without.
 
     ``build`` makes its parts from those of the core, once for each node. It may raise ConfigError.
@@ -92,7 +92,7 @@ class Feature(Struct, frozen=True, eq=False):
     views: Callable[[bool], Callable[..., Iterable[Any]]] | None = None
     metrics: Callable[[], Iterable[Metric]] = tuple
     uses: tuple[str, ...] = ()
-    settings: FeatureSettings = FeatureSettings()
+    settings: SettingsRow = SettingsRow()
     commands: Callable[[], Mapping[str, Any]] = dict
     answers: Callable[[Core], tuple[object, ...]] | None = None
     wire: Mapping[str, Readers] = {}

@@ -26,7 +26,7 @@ from websockets.sync.client import ClientConnection, connect
 from imserver.config.settings import StorageSettings
 from imserver.errors import REPLY_TEXT, ReplyCode
 from imserver.model import BadFrame, Command, Event, Reply, Request
-from imserver.plugin.feature import Feature
+from imserver.plugin.feature import FeatureRow
 from imserver.protocol.dialect import Dialect
 from imserver.storage.store import Store
 from imserver.storage.tables import CORE_TABLES, Reason, StoreTables, Table
@@ -420,7 +420,7 @@ def _texts(dice: random.Random) -> Iterable[str]:
         yield text.encode("utf-8", "ignore").decode()
 
 
-def check_tables(feature: Feature, fill: Callable[[Store, str, str], object], url: str = "") -> None:
+def check_tables(feature: FeatureRow, fill: Callable[[Store, str, str], object], url: str = "") -> None:
     """Check that rows of the feature are exported, and erased with their user and with their app.
 
     ``fill(store, app, user)`` stores at least one row in each table, also in those whose rows belong to the
@@ -467,7 +467,7 @@ def _check_rows(store: Store, tables: Sequence[Table], fill: Callable[[Store, st
     assert exported("tea") == tea, "rows of another app were erased"
 
 
-def check_absent(node: NodeProcess, feature: Feature) -> None:
+def check_absent(node: NodeProcess, feature: FeatureRow) -> None:
     """Check that a node without the feature has no route, command, path and metric of it."""
     documented = node.get("/api/v1/openapi.json").json["paths"]
     for row in feature.routes:

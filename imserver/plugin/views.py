@@ -1,4 +1,4 @@
-"""The face: what Flask answers (``Feature.views``). Importing it loads Flask, so a feature does it in the
+"""The face: what Flask answers (``FeatureRow.views``). Importing it loads Flask, so a feature does it in the
 module of its views, which the first request loads.
 
 ``flask.g.refusal`` is the :class:`imserver.plugin.errors.HttpProblem` with which the core refuses the

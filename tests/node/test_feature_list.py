@@ -18,7 +18,7 @@ from imserver.errors import StartError
 from imserver.features.groups.declared import GroupLimits
 from imserver.node import feature_list
 from imserver.node.feature_list import declarations_of, load_features, load_with_locations
-from imserver.plugin.feature import Feature, FeatureSettings
+from imserver.plugin.feature import FeatureRow, SettingsRow
 from tests.support import ROOT
 
 FEATURE_OF = {feature.name: feature for feature in load_features(Config())}
@@ -111,8 +111,8 @@ def offer(folder: Path, distribution: str, value: str) -> None:
         ({"one": "json:dumps", "two": "json:dumps"}, "is offered by several distributions: one, two"),
         ({"one": "no_such_module:FEATURE"}, "of one cannot be loaded: ModuleNotFoundError("),
         ({"one": "leaving:FEATURE"}, "of one cannot be loaded: SystemExit("),
-        ({"one": "json:dumps"}, "of one: json:dumps is no Feature of this name"),
-        ({"one": "imserver.dialects.pusher:FEATURE"}, "is no Feature of this name"),
+        ({"one": "json:dumps"}, "of one: json:dumps is no FeatureRow of this name"),
+        ({"one": "imserver.dialects.pusher:FEATURE"}, "is no FeatureRow of this name"),
     ],
 )
 def test_a_feature_of_another_distribution_that_cannot_be_used_ends_the_start(
@@ -132,7 +132,7 @@ def test_a_feature_that_is_named_twice_is_loaded_once(
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "lamps.py").write_text(
-        "from imserver.plugin.feature import Feature\nFEATURE = Feature('lamp', lambda parts: None)\n"
+        "from imserver.plugin.feature import FeatureRow\nFEATURE = FeatureRow('lamp', lambda parts: None)\n"
     )
     offer(tmp_path, "one", "lamps:FEATURE")
     assert [each.name for each in load_features(Config(features=("lamp", "lamp")))] == ["lamp"]
@@ -144,8 +144,8 @@ def test_a_table_of_another_distribution_begins_with_the_name_of_its_feature(
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "bulbs.py").write_text(
         "from imserver.features.inbox.declared import TABLES\n"
-        "from imserver.plugin import Feature\n"
-        "FEATURE = Feature('lamp', lambda parts: None, tables=TABLES)\n"
+        "from imserver.plugin import FeatureRow\n"
+        "FEATURE = FeatureRow('lamp', lambda parts: None, tables=TABLES)\n"
     )
     offer(tmp_path, "one", "bulbs:FEATURE")
     with pytest.raises(StartError, match=r"the table arrangement must have a name .* begins with lamp_$"):
@@ -255,19 +255,19 @@ class LampOfAppWithoutDefault(Struct, frozen=True):
     colour: str
 
 
-def lamp(**fields: Any) -> Feature:
-    return Feature("lamp", lambda _parts: Parts(), **fields)
+def lamp(**fields: Any) -> FeatureRow:
+    return FeatureRow("lamp", lambda _parts: Parts(), **fields)
 
 
 @pytest.mark.parametrize(
     ("settings", "output"),
     [
-        (FeatureSettings({"apps.*": LampOfApp}), "the setting apps.*.max_channels is declared twice"),
-        (FeatureSettings({"apps.*": LampOfAppWithoutDefault}), "settings of an app have defaults"),
-        (FeatureSettings({"hub": HubSettings}), "the setting hub.notice_members is declared twice"),
+        (SettingsRow({"apps.*": LampOfApp}), "the setting apps.*.max_channels is declared twice"),
+        (SettingsRow({"apps.*": LampOfAppWithoutDefault}), "settings of an app have defaults"),
+        (SettingsRow({"hub": HubSettings}), "the setting hub.notice_members is declared twice"),
     ],
 )
-def test_a_feature_declares_nothing_that_is_declared(settings: FeatureSettings, output: str) -> None:
+def test_a_feature_declares_nothing_that_is_declared(settings: SettingsRow, output: str) -> None:
     with pytest.raises(StartError) as caught:
         declarations_of((lamp(settings=settings),))
     assert output in str(caught.value)
@@ -277,7 +277,7 @@ def test_the_section_of_a_feature_of_another_distribution(tmp_path: Path) -> Non
     def load(text: str, **environment: str) -> Config:
         file = tmp_path / "my.yaml"
         file.write_text(text)
-        declared = declarations_of((lamp(settings=FeatureSettings({"lamp": Lamp})),))
+        declared = declarations_of((lamp(settings=SettingsRow({"lamp": Lamp})),))
         return reading.load_with_locations(str(file), environment, None, lambda _names: declared)[0]
 
     secrets = "bulb_password: p4ss, tokens: [p4ss], codes: {key: p4ss}"

@@ -14,7 +14,7 @@ from imserver.errors import StartError
 from imserver.http.call import Route
 from imserver.node.feature_list import load_core, load_features
 from imserver.node.http_servers import LateApplication, refuse_shared
-from imserver.plugin.feature import Feature
+from imserver.plugin.feature import FeatureRow
 from imserver.protocol.dialect import Dialect
 
 
@@ -63,6 +63,6 @@ def of_dialect(**attributes: str) -> dict[str, Any]:
     ],
 )
 def test_a_feature_does_not_answer_in_place_of_another(row: dict[str, Any], output: str) -> None:
-    lamp = Feature("lamp", lambda parts: Parts(), **row)
+    lamp = FeatureRow("lamp", lambda parts: Parts(), **row)
     with pytest.raises(StartError, match=f"^the feature 'lamp': {output} already$"):
         refuse_shared((*load_core(), *load_features(Config()), lamp), operations_of(CORE))

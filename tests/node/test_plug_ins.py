@@ -18,13 +18,13 @@ from tests.integration.cmd import logged_in
 from tests.support import ROOT, Server, clean_environment, eventually
 
 BELL = """
-from imserver.plugin import Feature, Parts
-FEATURE = Feature("bell", lambda core: Parts(("a bell",)))
+from imserver.plugin import FeatureRow, Parts
+FEATURE = FeatureRow("bell", lambda core: Parts(("a bell",)))
 """
 
 LAMP = '''
 from msgspec import Struct, json
-from imserver.plugin import Feature, Parts
+from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.http import PROBLEM, HttpResponse, Route
 from imserver.plugin.identity import Needs, Observer
 
@@ -84,7 +84,7 @@ def commands():
 
 KINDS, ANSWERS = (Switched, Dimmed), True
 LAMP = Lamp()
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "lamp",
     LAMP.build,
     routes=(
@@ -236,3 +236,58 @@ def test_a_broken_feature_does_not_break_the_command_line(tmp_path: Path) -> Non
     )
     assert "\n  account " in shown.stdout
     assert run(environment, "account", "--help").stderr == ""  # it looks at no other distribution
+
+
+OLD = '''
+from msgspec import Struct
+from imserver.plugin import Answers, Feature, FeatureParts, FeatureSettings
+from imserver.plugin.http import Call, Resource
+from imserver.plugin.identity import Needs
+from imserver.plugin.metrics import Metric
+from imserver.plugin.settings import settings_of
+from imserver.plugin.storage import Table
+
+class MoodSettings(Struct, frozen=True):
+    characters: int = 40
+
+class Moods:
+    def __init__(self, store, config):
+        self.store = store
+        self.configure(config)
+    def configure(self, config):
+        self.characters = settings_of(config, MoodSettings).characters
+
+class Mood(Struct):
+    rows: int
+    characters: int
+
+routes = Resource("moods", lambda core, _: core.service(Moods), chapter="How users are.")
+
+@routes.get("/moods/get", Needs.READ)
+def show(moods: Moods, call: Call, app: str) -> Mood:
+    """Count the moods of an app"""
+    return Mood(len(moods.store.rows("SELECT text FROM moods_mood WHERE app = %s", (app,))), moods.characters)
+
+def build(core):
+    moods = Moods(core.storage.store, core.config)
+    return FeatureParts(moods, reload=moods.configure)
+
+FEATURE = Feature(
+    "moods", build, operations=tuple(routes.rows), settings=FeatureSettings({"moods": MoodSettings}),
+    metrics=lambda: [Metric("imserver_moods", "gauge", "", lambda core: core.service(Moods).characters)],
+    tables=(Table(name="moods_mood", types="app name500*, text text out words"),),
+    migrations=("table moods_mood: app name500*, text text",), answers=lambda base: Answers(),
+    commands={"moods": ("lamp_command", "lamp", "Say a mood.")}, face=3,
+)
+'''
+
+
+def test_a_feature_that_was_made_for_an_earlier_version_runs(
+    tmp_path: Path, start_server: StartServer
+) -> None:
+    install(tmp_path, "moods", moodss=OLD, lamp_command=COMMAND)
+    environment = path_of(tmp_path)
+    server = start_server(config={"features": ["moods"], "moods": {"characters": 7}}, environment=environment)
+    assert json.loads(server.get("/api/v1/moods/get?app=default")[1]) == {"rows": 0, "characters": 7}
+    assert "\nimserver_moods{" in server.get("/metrics")[1].decode()
+    assert run(environment, "moods").stdout == "it is on\n"

@@ -24,7 +24,7 @@ from tests.node.test_node import Harness, Requests
 
 LAMP = """
 from imserver.core.core import Parts
-from imserver.plugin.feature import Feature
+from imserver.plugin.feature import FeatureRow
 from imserver.model import Command, Reply
 from imserver.protocol.forgiving import Fields
 from imserver.transport.dispatch import CommandRow
@@ -35,7 +35,7 @@ class Light(Command, frozen=True):
 def light(data):
     return Light(Fields.of(data).flag("on"))
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "lamp",
     lambda core: Parts(
         commands={Light: CommandRow(lambda connection, command: Reply(200, {"on": command.on}))}

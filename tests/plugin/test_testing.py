@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from imserver.features.inbox import FEATURE
-from imserver.plugin import Feature
+from imserver.plugin import FeatureRow
 from imserver.plugin.storage import Store
 from imserver.plugin.testing import NodeProcess, check_absent, check_tables
 
@@ -64,7 +64,7 @@ def test_rows_that_stay_are_noticed() -> None:
             f"INSERT INTO arrangement {values} VALUES (%s, %s, 7, 1, 0, 0, 0, %s)", (app, user, b"")
         )
 
-    def with_erasure(statement: str) -> Feature:
+    def with_erasure(statement: str) -> FeatureRow:
         (table,) = FEATURE.tables
         return structs.replace(FEATURE, tables=(structs.replace(table, erase_user=(statement,)),))
 

@@ -9,7 +9,7 @@ import msgspec
 from imserver.dialects.action.acks import ActionAcks
 from imserver.dialects.action.service import ActionService
 from imserver.dialects.action.wire import DIALECT
-from imserver.plugin import Feature, Parts
+from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.errors import ReplyCode, reply_text
 from imserver.plugin.http import Call, HttpResponse, Route, app_of_rooms, room_id
 from imserver.plugin.identity import Needs, Tenants
@@ -55,4 +55,4 @@ ROUTES: Final = (
     ),
 )
 
-FEATURE = Feature("action", _build, (DIALECT,), ROUTES, uses=("messages?",))
+FEATURE = FeatureRow("action", _build, (DIALECT,), ROUTES, uses=("messages?",))

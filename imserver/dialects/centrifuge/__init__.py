@@ -9,7 +9,7 @@ from imserver.dialects.centrifuge.declared import SETTINGS
 from imserver.dialects.centrifuge.service import NAME, CentrifugeAnswers, CentrifugeService
 from imserver.dialects.centrifuge.streams import CentrifugeStreams, Emulation
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
-from imserver.plugin import Feature, Parts
+from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.services import Core
 
 
@@ -36,7 +36,7 @@ def _commands() -> dict[str, Any]:
     return {"from-centrifugo": from_centrifugo}
 
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     NAME,
     _build,
     (CentrifugeDialect(), CentrifugeProtobufDialect()),

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from msgspec import Struct
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.http import about
 from imserver.plugin.settings import TenantSettings, app_settings_of
 
@@ -45,4 +45,4 @@ def takes_anonymous_tokens(tenant: TenantSettings | None) -> bool:
     return tenant is not None and app_settings_of(tenant, CentrifugeOfApp).anonymous_tokens
 
 
-SETTINGS: Final = FeatureSettings({"centrifuge": CentrifugeSettings, "apps.*": CentrifugeOfApp})
+SETTINGS: Final = SettingsRow({"centrifuge": CentrifugeSettings, "apps.*": CentrifugeOfApp})

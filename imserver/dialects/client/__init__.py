@@ -5,7 +5,7 @@ from __future__ import annotations
 from imserver.dialects.client import api
 from imserver.dialects.client.service import ClientService
 from imserver.dialects.client.wire import NAME, ClientDialect
-from imserver.plugin import Feature, Parts
+from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.services import Core
 
 
@@ -14,4 +14,4 @@ def _build(core: Core) -> Parts:
     return Parts((service,), opened={NAME: service.opened}, ended=(service.ended,))
 
 
-FEATURE = Feature(NAME, _build, (ClientDialect(),), api.ROUTES)
+FEATURE = FeatureRow(NAME, _build, (ClientDialect(),), api.ROUTES)

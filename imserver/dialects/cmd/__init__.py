@@ -5,11 +5,11 @@ from __future__ import annotations
 from imserver.core.core import Core, Parts
 from imserver.dialects.cmd.api import ROUTES
 from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers, CmdDialect
-from imserver.plugin.feature import Feature
+from imserver.plugin.feature import FeatureRow
 
 
 def _build(core: Core) -> Parts:
     return Parts((CmdAnswers(core.codec(ChannelCmdDialect())),))
 
 
-FEATURE = Feature("cmd", _build, (CmdDialect(),), ROUTES, uses=("messages?",))
+FEATURE = FeatureRow("cmd", _build, (CmdDialect(),), ROUTES, uses=("messages?",))

@@ -9,7 +9,7 @@ from imserver.dialects.protobuf.uplink import ProtobufUplink
 from imserver.dialects.protobuf.wire import NAME, PLAIN
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.groups.parts import groups_of
-from imserver.plugin import Feature, Parts
+from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core
 
@@ -23,6 +23,6 @@ def _build(core: Core) -> Parts:
     return Parts((gochat,), service.rows(), checks={NAME: service.check}, ended=(service.ended,))
 
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     NAME, _build, (PLAIN,), api.ROUTES, uses=("messages", "accounts", "groups"), settings=SETTINGS
 )

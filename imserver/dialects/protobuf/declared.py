@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.settings import Duration
 
 
@@ -16,4 +16,4 @@ class ProtobufSettings(Struct, frozen=True):
     protobuf_silent_seconds: Duration = 600.0
 
 
-SETTINGS: Final = FeatureSettings({"websocket": ProtobufSettings})
+SETTINGS: Final = SettingsRow({"websocket": ProtobufSettings})

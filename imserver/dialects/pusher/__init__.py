@@ -10,7 +10,7 @@ from imserver.dialects.pusher.declared import SETTINGS
 from imserver.dialects.pusher.service import NAME, PusherService
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.features.webhooks import webhooks_of
-from imserver.plugin import Feature, Parts
+from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.services import Core
 
 
@@ -28,4 +28,4 @@ def _build(core: Core) -> Parts:
     )
 
 
-FEATURE = Feature(NAME, _build, (PusherDialect(),), api.ROUTES, uses=("webhooks",), settings=SETTINGS)
+FEATURE = FeatureRow(NAME, _build, (PusherDialect(),), api.ROUTES, uses=("webhooks",), settings=SETTINGS)

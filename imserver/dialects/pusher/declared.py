@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.http import about
 from imserver.plugin.identity import AppSecrets, BadKey, Rate
 from imserver.plugin.settings import HTTP_URL, Secret, SecretFile, TenantSettings, Url, app_settings_of
@@ -115,4 +115,4 @@ def objection(_name: str, settings: TenantSettings) -> str:
     return ""
 
 
-SETTINGS: Final = FeatureSettings({"apps.*": PusherOfApp}, objection)
+SETTINGS: Final = SettingsRow({"apps.*": PusherOfApp}, objection)

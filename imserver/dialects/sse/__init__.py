@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imserver.core.core import Core, Parts
 from imserver.dialects.sse.api import NAME, PATH, EventStreams, SseDialect, routes
-from imserver.plugin.feature import Feature
+from imserver.plugin.feature import FeatureRow
 from imserver.transport.stream import StreamPath
 
 
@@ -19,4 +19,4 @@ def _build(core: Core) -> Parts:
 
 
 # This row gives the dialect its name in settings. It has no WebSocket path, and a codec for each app.
-FEATURE = Feature(NAME, _build, dialects=(SseDialect(""),), routes=routes.rows, uses=("messages?",))
+FEATURE = FeatureRow(NAME, _build, dialects=(SseDialect(""),), routes=routes.rows, uses=("messages?",))

@@ -10,7 +10,7 @@ from imserver.features.accounts.declared import SETTINGS, TABLES, rules_of
 from imserver.features.accounts.identifiers import Identifier, checked
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.tokens import secret_hash
-from imserver.plugin import Feature
+from imserver.plugin import FeatureRow
 
 __all__ = [
     "FEATURE",
@@ -30,7 +30,7 @@ def _commands() -> dict[str, Any]:
     return {"account": account}
 
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "accounts",
     parts.build,
     offline=parts.offline,

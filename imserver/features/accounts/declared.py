@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.http import about
 from imserver.plugin.identity import Buckets, Rate
@@ -193,7 +193,7 @@ def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
         yield "accounts.logins_per_address", "0 means no limit; set one"
 
 
-SETTINGS: Final = FeatureSettings(
+SETTINGS: Final = SettingsRow(
     {
         "accounts": AccountSettings,
         "limits": SenderLimits,

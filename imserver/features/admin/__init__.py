@@ -9,7 +9,7 @@ from typing import Any
 
 from imserver.features.admin import api
 from imserver.features.admin.parts import build
-from imserver.plugin import Feature
+from imserver.plugin import FeatureRow
 
 
 def _views(_forks: bool) -> Callable[..., Any]:
@@ -18,4 +18,4 @@ def _views(_forks: bool) -> Callable[..., Any]:
     return create_page
 
 
-FEATURE = Feature("admin", build, routes=api.routes.rows, views=_views, uses=("pages",))
+FEATURE = FeatureRow("admin", build, routes=api.routes.rows, views=_views, uses=("pages",))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from imserver.features.ask import api
 from imserver.features.ask.parts import AskParts, build
-from imserver.plugin import Feature
+from imserver.plugin import FeatureRow
 from imserver.plugin.messages import MessageLog
 
 if TYPE_CHECKING:
@@ -40,4 +40,4 @@ def metrics() -> tuple[Metric, ...]:
     )
 
 
-FEATURE = Feature("ask", build, routes=api.routes.rows, uses=("messages",), metrics=metrics)
+FEATURE = FeatureRow("ask", build, routes=api.routes.rows, uses=("messages",), metrics=metrics)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from imserver.features.audit import api
 from imserver.features.audit.audit_log import AuditLog, answers, build, offline
 from imserver.features.audit.declared import SETTINGS, TABLES
-from imserver.plugin import Feature
+from imserver.plugin import FeatureRow
 
 if TYPE_CHECKING:
     from imserver.plugin.metrics import Metric
@@ -46,7 +46,7 @@ def _commands() -> dict[str, Any]:
     return {"audit": audit, "doctor": check_rows}
 
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "audit",
     build,
     routes=api.routes.rows,

@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.settings import Count
 from imserver.plugin.storage import Reason, Table
 
@@ -17,7 +17,7 @@ class AuditSettings(Struct, frozen=True):
     days: Count = 400
 
 
-SETTINGS: Final = FeatureSettings({"audit": AuditSettings})
+SETTINGS: Final = SettingsRow({"audit": AuditSettings})
 
 
 TABLES: Final = (

@@ -6,11 +6,11 @@ from imserver.features.bots import answers_api, api, incoming, parts
 from imserver.features.bots.declared import SETTINGS, TABLES
 from imserver.features.bots.rows import BotStore
 from imserver.features.bots.wire import COMMANDS
-from imserver.plugin import Feature
+from imserver.plugin import FeatureRow
 
 __all__ = ["FEATURE", "BotStore"]
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "bots",
     parts.build,
     routes=(*incoming.ROUTES, *api.routes.rows, *incoming.routes.rows, *answers_api.routes.rows),

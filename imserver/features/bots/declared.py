@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.identity import Rate
 from imserver.plugin.settings import Amount, Config, Locations, settings_of
@@ -47,7 +47,7 @@ def check(config: Config, _locations: Locations) -> Iterator[tuple[str, str]]:
         yield "bots.allow_loopback", "owners of bots can send requests to this machine; set it to false"
 
 
-SETTINGS: Final = FeatureSettings({"bots": BotSettings, "accounts": BotLimits}, check=check)
+SETTINGS: Final = SettingsRow({"bots": BotSettings, "accounts": BotLimits}, check=check)
 
 
 HTTP_TOO_MANY_BOTS: Final = HttpProblem(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from imserver.features.erasure.parts import build, routes
-from imserver.plugin import Feature
+from imserver.plugin import FeatureRow
 
 
 def _commands() -> dict[str, Any]:
@@ -19,4 +19,6 @@ def _commands() -> dict[str, Any]:
     return {"erase": erase}
 
 
-FEATURE = Feature("erasure", build, routes=routes.rows, uses=("messages?", "accounts?"), commands=_commands)
+FEATURE = FeatureRow(
+    "erasure", build, routes=routes.rows, uses=("messages?", "accounts?"), commands=_commands
+)

@@ -10,7 +10,7 @@ from typing import Any
 from imserver.features.exports import api
 from imserver.features.exports.declared import DAY_SECONDS, EXPORTS, SETTINGS, TABLES, ExportSettings
 from imserver.features.exports.exports import Exports
-from imserver.plugin import Feature, Parts
+from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
@@ -50,7 +50,7 @@ def _commands() -> dict[str, Any]:
     return {"export": export, "import": import_app}
 
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "exports",
     _build,
     routes=api.routes.rows,

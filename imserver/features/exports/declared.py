@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.identity import Rate
 from imserver.plugin.settings import Amount, Duration
@@ -25,7 +25,7 @@ class ExportSettings(Struct, frozen=True):
     per_day: Amount = 5
 
 
-SETTINGS: Final = FeatureSettings({"exports": ExportSettings})
+SETTINGS: Final = SettingsRow({"exports": ExportSettings})
 
 
 HTTP_EXPORT_UNFINISHED: Final = HttpProblem(

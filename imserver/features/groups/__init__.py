@@ -9,9 +9,9 @@ from imserver.features.groups import api
 from imserver.features.groups.declared import SETTINGS, TABLES
 from imserver.features.groups.parts import build
 from imserver.features.groups.wire import METHODS
-from imserver.plugin import Feature
+from imserver.plugin import FeatureRow
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "groups",
     build,
     routes=api.routes.rows,

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.identity import Rate
 from imserver.plugin.settings import Amount
 from imserver.plugin.storage import Table
@@ -32,7 +32,7 @@ class GroupLimits(Struct, frozen=True):
     group_members: Annotated[int, Meta(ge=1, le=100_000)] = 10000
 
 
-SETTINGS: Final = FeatureSettings({"accounts": GroupLimits})
+SETTINGS: Final = SettingsRow({"accounts": GroupLimits})
 
 
 TABLES: Final = (

@@ -12,9 +12,9 @@ from imserver.features.inbox import api
 from imserver.features.inbox.declared import SETTINGS, TABLES
 from imserver.features.inbox.inbox import build
 from imserver.features.inbox.wire import COMMANDS
-from imserver.plugin import Feature
+from imserver.plugin import FeatureRow
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "inbox",
     build,
     routes=api.routes.rows,

@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.identity import Rate
 from imserver.plugin.settings import Amount
@@ -32,7 +32,7 @@ class InboxSettings(Struct, frozen=True):
     """Most conversations with a draft."""
 
 
-SETTINGS: Final = FeatureSettings({"inbox": InboxSettings})
+SETTINGS: Final = SettingsRow({"inbox": InboxSettings})
 
 
 HTTP_TOO_MANY_PINS: Final = HttpProblem(

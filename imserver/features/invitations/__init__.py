@@ -7,7 +7,7 @@ from typing import Any
 from imserver.features.invitations import api
 from imserver.features.invitations.declared import SETTINGS, TABLES
 from imserver.features.invitations.invitations import Invitations
-from imserver.plugin import Feature, Parts
+from imserver.plugin import FeatureRow, Parts
 
 
 def _commands() -> dict[str, Any]:
@@ -16,7 +16,7 @@ def _commands() -> dict[str, Any]:
     return {"chat": chat}
 
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "invitations",
     lambda core: Parts((Invitations(core),)),
     routes=api.routes.rows,

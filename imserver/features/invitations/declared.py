@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.settings import Amount
 from imserver.plugin.storage import Reason, Table
 
@@ -17,7 +17,7 @@ class InvitationLimits(Struct, frozen=True):
     invitations: Amount = 100
 
 
-SETTINGS: Final = FeatureSettings({"accounts": InvitationLimits})
+SETTINGS: Final = SettingsRow({"accounts": InvitationLimits})
 
 
 TABLES: Final = (

@@ -11,7 +11,7 @@ from typing import Any
 from imserver.features.keys import api
 from imserver.features.keys.declared import SETTINGS, TABLES, KeyUsageSettings
 from imserver.features.keys.usage import KeyUsage
-from imserver.plugin import Feature, Parts
+from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 
@@ -31,4 +31,6 @@ def _commands() -> dict[str, Any]:
     return {"key usage": usage}
 
 
-FEATURE = Feature("keys", build, settings=SETTINGS, routes=api.routes.rows, tables=TABLES, commands=_commands)
+FEATURE = FeatureRow(
+    "keys", build, settings=SETTINGS, routes=api.routes.rows, tables=TABLES, commands=_commands
+)

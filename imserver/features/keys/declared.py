@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.settings import Count
 from imserver.plugin.storage import Reason, Table
 
@@ -28,4 +28,4 @@ class KeyUsageSettings(Struct, frozen=True):
     """0: it does not record that."""
 
 
-SETTINGS: Final = FeatureSettings({"keys": KeyUsageSettings})
+SETTINGS: Final = SettingsRow({"keys": KeyUsageSettings})

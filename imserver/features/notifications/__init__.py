@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from imserver.features.notifications import api, audience_api, token_api
 from imserver.features.notifications.declared import SETTINGS, TABLES
 from imserver.features.notifications.parts import build, notifications_of
-from imserver.plugin import Feature
+from imserver.plugin import FeatureRow
 
 if TYPE_CHECKING:
     from imserver.plugin.metrics import Metric
@@ -51,7 +51,7 @@ def _commands() -> dict[str, Any]:
     return {"doctor --notify APP/USER": notify, "doctor --mail ADDRESS": mail}
 
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "notifications",
     build,
     uses=("messages", "webhooks", "accounts"),

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.http import about
 from imserver.plugin.identity import Rate, Tenants
@@ -115,7 +115,7 @@ def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
         yield "notifications.allow_loopback", "users can send requests to this machine; set it to false"
 
 
-SETTINGS: Final = FeatureSettings({"notifications": NotificationSettings, "apps.*": NotifyOfApp}, check=check)
+SETTINGS: Final = SettingsRow({"notifications": NotificationSettings, "apps.*": NotifyOfApp}, check=check)
 
 
 HTTP_NOTIFICATIONS_OFF: Final = HttpProblem(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from imserver.features.oauth import api
 from imserver.features.oauth.declared import SETTINGS, TABLES
 from imserver.features.oauth.oauth import OAuth
-from imserver.plugin import Feature, Parts
+from imserver.plugin import FeatureRow, Parts
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "oauth",
     lambda core: Parts((OAuth(core),)),
     routes=(*api.ROUTES, *api.routes.rows),

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.http import about
 from imserver.plugin.identity import Issuer
@@ -92,7 +92,7 @@ def check(config: Config, locations: Locations) -> None:
             raise locations.lacks(setting, needs)
 
 
-SETTINGS: Final = FeatureSettings({"apps.*": OAuthOfApp}, objection, check)
+SETTINGS: Final = SettingsRow({"apps.*": OAuthOfApp}, objection, check)
 
 
 HTTP_LINK_TAKEN: Final = HttpProblem(

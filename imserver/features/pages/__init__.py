@@ -7,7 +7,7 @@ from typing import Any
 
 from imserver.features.pages import address, declared
 from imserver.features.pages.additions import additions_of
-from imserver.plugin import Feature, FeatureSettings, Parts
+from imserver.plugin import FeatureRow, Parts, SettingsRow
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, Locations
 
@@ -30,6 +30,6 @@ def _check(config: Config, locations: Locations) -> None:
     declared.check(config, locations)
 
 
-FEATURE = Feature(
-    "pages", _build, views=_views, settings=FeatureSettings(declared.SETTINGS.sections, check=_check)
+FEATURE = FeatureRow(
+    "pages", _build, views=_views, settings=SettingsRow(declared.SETTINGS.sections, check=_check)
 )

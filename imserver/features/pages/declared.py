@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.settings import Config, ConfigError, Locations, settings_of
 
 LONGEST_NAME: Final = 40
@@ -63,4 +63,4 @@ def read_picture(path: str) -> tuple[bytes, int]:
     return content, width
 
 
-SETTINGS: Final = FeatureSettings({"chat": ChatSettings}, check=check)
+SETTINGS: Final = SettingsRow({"chat": ChatSettings}, check=check)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from imserver.features.previews.api import routes
 from imserver.features.previews.declared import SETTINGS, TABLES, PreviewSettings
 from imserver.features.previews.previews import Previews
-from imserver.plugin import Feature, Parts
+from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.runtime import PublicRequests, every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
@@ -63,7 +63,7 @@ def metrics() -> tuple[Metric, ...]:
     )
 
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "previews",
     _build,
     routes=routes.rows,

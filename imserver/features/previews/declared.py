@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.http import about
 from imserver.plugin.identity import Rate, Tenant
 from imserver.plugin.settings import Amount, Config, Duration, Locations, app_settings_of, settings_of
@@ -53,7 +53,7 @@ def check(config: Config, _locations: Locations) -> Iterator[tuple[str, str]]:
         yield "previews.allow_loopback", "links make the server read from this machine; set it to false"
 
 
-SETTINGS: Final = FeatureSettings({"previews": PreviewSettings, "apps.*": PreviewsOfApp}, check=check)
+SETTINGS: Final = SettingsRow({"previews": PreviewSettings, "apps.*": PreviewsOfApp}, check=check)
 
 
 def is_on(tenant: Tenant | None) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from imserver.features.quotas.declared import SETTINGS, TABLES
 from imserver.features.quotas.quotas import build, routes
-from imserver.plugin import Feature
+from imserver.plugin import FeatureRow
 
-FEATURE = Feature("quotas", build, routes=routes.rows, settings=SETTINGS, tables=TABLES, uses=("messages?",))
+FEATURE = FeatureRow(
+    "quotas", build, routes=routes.rows, settings=SETTINGS, tables=TABLES, uses=("messages?",)
+)

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.http import about
 from imserver.plugin.settings import TenantSettings, app_settings_of
 from imserver.plugin.storage import Reason, Table
@@ -32,7 +32,7 @@ def quotas_of(tenant: TenantSettings) -> QuotaSettings:
     return app_settings_of(tenant, QuotasOfApp).quotas
 
 
-SETTINGS: Final = FeatureSettings({"apps.*": QuotasOfApp})
+SETTINGS: Final = SettingsRow({"apps.*": QuotasOfApp})
 
 
 TABLES: Final = (

@@ -8,7 +8,7 @@ from typing import Any
 
 from imserver.features.refusals import api
 from imserver.features.refusals.limits import answers, build
-from imserver.plugin import Feature
+from imserver.plugin import FeatureRow
 
 
 def _commands() -> dict[str, Any]:
@@ -17,7 +17,7 @@ def _commands() -> dict[str, Any]:
     return {"why": why}
 
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "refusals", build, routes=api.routes.rows, uses=("accounts?",), answers=answers, commands=_commands
 )
 """Why something was refused."""

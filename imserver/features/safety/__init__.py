@@ -12,7 +12,7 @@ from imserver.features.safety import api
 from imserver.features.safety.declared import SETTINGS, TABLES
 from imserver.features.safety.parts import build
 from imserver.features.safety.wire import COMMANDS
-from imserver.plugin import Feature
+from imserver.plugin import FeatureRow
 
 
 def _commands() -> dict[str, Any]:
@@ -21,7 +21,7 @@ def _commands() -> dict[str, Any]:
     return {"moderate": moderate}
 
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "safety",
     build,
     routes=(*api.reports.rows, *api.moderation.rows),

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.http import about
 from imserver.plugin.identity import Rate, Tenant
@@ -55,7 +55,7 @@ class SafetyOfApp(Struct, frozen=True):
     safety: Annotated[SafetySettings, about("Reports of users.")] = SafetySettings()
 
 
-SETTINGS: Final = FeatureSettings({"apps.*": SafetyOfApp})
+SETTINGS: Final = SettingsRow({"apps.*": SafetyOfApp})
 
 
 def rules_of(tenant: Tenant | TenantSettings | None) -> SafetySettings:

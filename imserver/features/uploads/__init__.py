@@ -11,7 +11,7 @@ from imserver.features.uploads.archive import UploadFiles
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.declared import SETTINGS, TABLES, UploadSettings
 from imserver.features.uploads.uploads import Offer, Uploads
-from imserver.plugin import Feature, Parts
+from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Store
@@ -70,7 +70,7 @@ def _commands() -> dict[str, Any]:
     return {"uploads": uploads, "doctor --files APP": check_files}
 
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "uploads",
     _build,
     routes=OPERATIONS,

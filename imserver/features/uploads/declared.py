@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.identity import Rate
 from imserver.plugin.settings import (
@@ -70,7 +70,7 @@ def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
         yield "uploads.directory", "nodes on several machines need a shared folder or uploads.s3_url"
 
 
-SETTINGS: Final = FeatureSettings({"uploads": UploadSettings}, check=check)
+SETTINGS: Final = SettingsRow({"uploads": UploadSettings}, check=check)
 
 
 HTTP_QUOTA_EXCEEDED: Final = HttpProblem(

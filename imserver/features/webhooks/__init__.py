@@ -10,7 +10,7 @@ from imserver.features.webhooks.declared import SETTINGS, TABLES
 from imserver.features.webhooks.log_window import HookSender, LogHook, LogHooks
 from imserver.features.webhooks.parts import offline, webhooks_of
 from imserver.features.webhooks.webhooks import Webhooks
-from imserver.plugin import Feature
+from imserver.plugin import FeatureRow
 
 __all__ = ["FEATURE", "Failure", "HookSender", "LogHook", "LogHooks", "Webhooks", "webhooks_of"]
 
@@ -21,7 +21,7 @@ def _commands() -> dict[str, Any]:
     return {"app events": events, "doctor --webhook APP": webhook}
 
 
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "webhooks",
     parts.build,
     settings=SETTINGS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.identity import AppSecrets, BadKey
 from imserver.plugin.settings import TenantSettings
 from imserver.plugin.storage import Reason, Table
@@ -25,7 +25,7 @@ def objection(_name: str, settings: TenantSettings) -> str:
     return ""
 
 
-SETTINGS: Final = FeatureSettings({"apps.*.webhook": None, "apps.*.back_ends": None}, objection)
+SETTINGS: Final = SettingsRow({"apps.*.webhook": None, "apps.*.back_ends": None}, objection)
 
 
 _EVENTS: Final = Reason("the feature deletes them, and those of others that name the user")

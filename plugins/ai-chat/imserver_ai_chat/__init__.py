@@ -11,7 +11,7 @@ import gevent
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from imserver.plugin import Feature, FeatureSettings, Parts
+from imserver.plugin import FeatureRow, Parts, SettingsRow
 from imserver.plugin.errors import CloseCode, Problems, StorageUnavailable, Unavailable
 from imserver.plugin.http import PROBLEM, ApiProblem, Call, HttpResponse, Route, stream_head, stream_refused
 from imserver.plugin.identity import Buckets, Needs, Principal, Rate, TooManyRequests
@@ -351,6 +351,6 @@ ROUTES: Final = (
     _route("GET", "/*/messages", AiChat.history),
     *(_route("OPTIONS", path, lambda _ai_chat, _call: _EMPTY) for path in ("", "/ag-ui", "/*/stream")),
 )
-FEATURE: Final = Feature(
-    NAME, _build, (UI,), ROUTES, uses=("messages", "bots"), settings=FeatureSettings({NAME: AiChatSettings})
+FEATURE: Final = FeatureRow(
+    NAME, _build, (UI,), ROUTES, uses=("messages", "bots"), settings=SettingsRow({NAME: AiChatSettings})
 )

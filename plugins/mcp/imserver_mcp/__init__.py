@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.plugin import Feature, Parts
+from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.services import Core
 
 from .declared import SETTINGS, STEPS, TABLES
@@ -24,7 +24,7 @@ def _build(core: Core) -> Parts:
     return Parts((mcp,), ended=ended, streams=mcp.paths, run=run, stop=stop)
 
 
-FEATURE: Final = Feature(
+FEATURE: Final = FeatureRow(
     NAME,
     _build,
     routes=ROUTES,

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.features.webhooks import LogHook
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.http import about
 from imserver.plugin.settings import TenantSettings, Url, app_settings_of
 from imserver.plugin.storage import PooledStatements, Reason, Row, RowsOf, Store, Table, marks_of
@@ -49,7 +49,7 @@ def rules_of(tenant: TenantSettings) -> Rules:
     return app_settings_of(tenant, McpOfApp).mcp
 
 
-SETTINGS: Final = FeatureSettings({"mcp": McpSettings, "apps.*": McpOfApp})
+SETTINGS: Final = SettingsRow({"mcp": McpSettings, "apps.*": McpOfApp})
 
 
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode

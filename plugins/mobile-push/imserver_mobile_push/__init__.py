@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from imserver.plugin import Feature, Parts
+from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.identity import Tenants
 from imserver.plugin.runtime import Outgoing
 from imserver.plugin.settings import Config, settings_of
@@ -41,7 +41,7 @@ def offline(
     yield services_of(config, tenants())
 
 
-FEATURE: Final = Feature(
+FEATURE: Final = FeatureRow(
     "mobile_push",
     lambda _core: Parts(),
     uses=("notifications",),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from imserver.plugin import FeatureSettings
+from imserver.plugin import SettingsRow
 from imserver.plugin.http import about
 from imserver.plugin.identity import BadKey
 from imserver.plugin.settings import (
@@ -236,6 +236,6 @@ def check(config: Config, locations: Locations) -> None:
             raise locations.wrong(f"mobile_push.{name}", "expected an https:// address")
 
 
-SETTINGS: Final = FeatureSettings(
+SETTINGS: Final = SettingsRow(
     {"mobile_push": MobilePushSettings, "apps.*": MobilePushOfApp}, objection, check
 )

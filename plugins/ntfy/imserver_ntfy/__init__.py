@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from imserver.plugin import Feature, FeatureSettings, Parts
+from imserver.plugin import FeatureRow, Parts, SettingsRow
 from imserver.plugin.errors import CloseCode, Unavailable
 from imserver.plugin.http import ApiProblem, Call, HttpResponse, Route, stream_head, stream_refused
 from imserver.plugin.identity import Needs, Principal
@@ -218,4 +218,4 @@ ROUTES: Final = (
     _route("GET", "/*/auth", Ntfy.check_auth),
     _route("GET", "/v1/health", lambda _ntfy, _call: HttpResponse(200, b'{"healthy":true}')),
 )
-FEATURE: Final = Feature(NAME, _build, (FRAMES,), ROUTES, settings=FeatureSettings({NAME: NtfySettings}))
+FEATURE: Final = FeatureRow(NAME, _build, (FRAMES,), ROUTES, settings=SettingsRow({NAME: NtfySettings}))

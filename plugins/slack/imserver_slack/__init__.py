@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from imserver.plugin import Feature, Parts
+from imserver.plugin import FeatureRow, Parts
 
 
 def _commands() -> dict[str, Any]:
@@ -13,6 +13,6 @@ def _commands() -> dict[str, Any]:
     return {"slack-import": slack_import}
 
 
-FEATURE: Final = Feature(
+FEATURE: Final = FeatureRow(
     "slack", lambda _core: Parts(), uses=("messages", "accounts", "uploads"), commands=_commands
 )

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import gevent
 
-from imserver.plugin import Feature, Parts
+from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.wire import PushNotice, PushResult
 
 TAKEN = PushResult("taken", 200)
@@ -47,7 +47,7 @@ class FakeService:
 
 
 SERVICE = FakeService()
-FEATURE = Feature(
+FEATURE = FeatureRow(
     "fakepush",
     lambda _core: Parts(),
     answers=lambda _base: (SERVICE,),
