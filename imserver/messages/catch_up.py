@@ -30,9 +30,8 @@ from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubs
 from imserver.messages.model import Message
 from imserver.metrics import Metrics
 from imserver.model import Backlog, LogSubscription
-from imserver.plugin.wire import app_and_user
 from imserver.storage.store import Store
-from imserver.transport.connection import Connection
+from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.stream import Stream
 
 log = logging.getLogger(__name__)

@@ -50,10 +50,9 @@ from imserver.messages.model import Ask, EntryView, Message, ReviewUnavailable, 
 from imserver.messages.receipts import MarksAnswer, Receipts, Signals, ToFollowers
 from imserver.model import Answer, Login, LogSubscription, Reply, Resume, Signal
 from imserver.plugin.http import view
-from imserver.plugin.wire import app_and_user
 from imserver.sessions.sessions import Sessions
 from imserver.storage.store import Store
-from imserver.transport.connection import Connection
+from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
 
 _OK: Final = Reply(ReplyCode.OK)

@@ -43,8 +43,7 @@ from imserver.messages.open_streams import OpenStreams
 from imserver.messages.stored_channels import ChannelLog
 from imserver.messages.wire import read_send
 from imserver.model import Answer, Reply
-from imserver.plugin.wire import app_and_user
-from imserver.transport.connection import Connection
+from imserver.transport.connection import Connection, app_and_user
 
 WIDE: Final = 50
 """After a message to this many connections the app pauses, so that more messages gather: one write to a

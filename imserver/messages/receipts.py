@@ -23,9 +23,8 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.messages.messaging import Messaging
 from imserver.messages.open_streams import parts_of
 from imserver.model import Reply, Signal
-from imserver.plugin.wire import app_and_user
 from imserver.storage.store import Store
-from imserver.transport.connection import Connection
+from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
 
 TYPING_SECONDS: Final = 1.0

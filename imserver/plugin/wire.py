@@ -28,7 +28,7 @@ from imserver.notify import Notify, PushNotice, PushResult, PushService
 from imserver.protocol.dialect import Dialect, Readers
 from imserver.protocol.forgiving import Fields, Partial, Refused, has_nul, well_formed, without_nulls
 from imserver.protocol.publications import on_one_line, payload_of
-from imserver.transport.connection import Connection
+from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.transport.gate import Head, host_of
 from imserver.transport.stream import Stream, StreamEncoding, StreamPath
@@ -92,11 +92,3 @@ class LateModule:
         module = import_module(self._name)
         vars(self).update(vars(module))
         return getattr(module, name)
-
-
-def app_and_user(connection: Connection) -> tuple[str, str]:
-    """App and user of a connection that has logged in."""
-    app, user = connection.app, connection.user
-    assert app is not None
-    assert user is not None
-    return app, user

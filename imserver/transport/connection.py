@@ -509,3 +509,11 @@ class Connection(Writer):
         if parser is not None:
             parser.close()
         self.sock.close()
+
+
+def app_and_user(connection: Connection) -> tuple[str, str]:
+    """App and user of a connection that has logged in."""
+    app, user = connection.app, connection.user
+    assert app is not None
+    assert user is not None
+    return app, user
