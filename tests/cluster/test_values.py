@@ -1,10 +1,11 @@
 """Temporary values: in the memory of a node, and in the Redis of a cluster."""
 
+from typing import Any
+
 import pytest
 
 from imserver.cluster import registry
 from imserver.cluster.registry import LocalValues
-from imserver.core.services import TemporaryValues
 from imserver.errors import StorageUnavailable
 from tests.support import until
 
@@ -13,14 +14,14 @@ from .redis_server import RedisServer
 
 
 @pytest.fixture(params=["local", "redis"])
-def store(request: pytest.FixtureRequest) -> TemporaryValues:
+def store(request: pytest.FixtureRequest) -> Any:
     if request.param == "local":
         return LocalValues()
     start: StartNode = request.getfixturevalue("start_node")
     return start(request.getfixturevalue("server"))
 
 
-def test_a_value_is_there_until_it_is_removed_by_the_first_who_tries(store: TemporaryValues) -> None:
+def test_a_value_is_there_until_it_is_removed_by_the_first_who_tries(store: Any) -> None:
     assert store.value("key") is None
     assert not store.remove_value("key")
     store.put_value("key", b"one", 60)
@@ -31,7 +32,7 @@ def test_a_value_is_there_until_it_is_removed_by_the_first_who_tries(store: Temp
     assert (store.value("key"), store.value("other")) == (None, b"")
 
 
-def test_a_value_ends_with_its_time(store: TemporaryValues) -> None:
+def test_a_value_ends_with_its_time(store: Any) -> None:
     store.put_value("key", b"one", 0.001)
     until(lambda: store.value("key") is None)
     assert not store.remove_value("key")

@@ -21,7 +21,9 @@ DOCUMENTED = (*table.operations_of(DECLARED), *(row for feature in FEATURES for 
 OPERATIONS = tuple(row for row in DOCUMENTED if row.function is not None)
 _ROUTES = table.routes_of(DOCUMENTED)
 COMMANDS = table.commands_of(_ROUTES)
-ROUTES = (*_ROUTES, *(row for feature in FEATURES for row in feature.routes if isinstance(row, Route)))
+_OTHERS = [(row, each.name) for each in FEATURES for row in each.routes if isinstance(row, Route)]
+ROUTES = (*_ROUTES, *(row for row, _ in _OTHERS))
+FEATURE_OF = {(row.method, row.path): name for row, name in _OTHERS}
 DIALECTS = tuple(dialect for feature in FEATURES for dialect in feature.dialects if dialect.path)
 READERS = {
     dialect: {name: read for feature in FEATURES for name, read in feature.wire.get(dialect, {}).items()}

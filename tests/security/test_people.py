@@ -307,7 +307,9 @@ def test_presence_is_shown_to_friends_and_in_common_conversations(
     parts = node.node.core
     ola, pia, quo = person(node, name="ola"), person(node, name="pia"), person(node, name="quo")
     online = {ola.user}
-    monkeypatch.setattr(parts.presence, "are_online", lambda _app, users: [user in online for user in users])
+    monkeypatch.setattr(
+        type(parts.presence), "are_online", lambda _self, _app, users: [user in online for user in users]
+    )
     ola.befriend(pia)
     assert pia.card(ola)["presence"] == "online"
     assert quo.card(ola)["presence"] == ""
