@@ -23,6 +23,16 @@ ERASED: Final = "deleted:"
 """How the name begins that stands in place of the id of an erased user. Nobody logs in under such a name."""
 
 
+class Service(Struct, eq=False):
+    """The base of services that are Structs. Services are equal only if they are the same object.
+
+    A log that names a service, such as of a greenlet that fails, does not show its fields: they have secrets
+    of settings and sets of connections.
+    """
+
+    __repr__ = object.__repr__
+
+
 class Limit:
     """The limits of what clients and back ends may send."""
 

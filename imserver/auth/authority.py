@@ -30,6 +30,7 @@ from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadToken
 from imserver.config.settings import Config, KeySettings
 from imserver.errors import CloseCode, HttpProblem, Problems, StorageUnavailable
+from imserver.model import Service
 from imserver.storage.contract import Changes, KeyRow
 from imserver.transport.connection import Connection
 from imserver.transport.proxies import address_of
@@ -230,7 +231,7 @@ class Keys:
         return self._known.get(hashlib.sha256(key).digest())
 
 
-class Authority(Struct, eq=False):
+class Authority(Service):
     """Identifies requests. Has no state of its own. ``allowed``: the address lists of the apps."""
 
     keys: Keys

@@ -32,6 +32,7 @@ from imserver.auth.tokens import (
 from imserver.config.settings import JwtSettings
 from imserver.config.values import ISSUER_URL
 from imserver.errors import IssuerUnavailable
+from imserver.model import Service
 from imserver.transport.outgoing import Outgoing, Unreachable
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class _KeySet(Struct):
     keys: list[dict[str, Any]]
 
 
-class Issuer(Struct, dict=True, eq=False):
+class Issuer(Service, dict=True):
     """The cached keys of one issuer. Only :meth:`keys_for` and :meth:`read` switch.
 
     ``seconds``: time limit of one fetch.

@@ -10,8 +10,6 @@ import logging
 from time import time
 from typing import Final, Protocol
 
-from msgspec import Struct
-
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.login_tokens import LoginTokens
 from imserver.auth.observer import Denial, Observer
@@ -38,7 +36,7 @@ from imserver.config.settings import MAX_USER_BYTES, ORIGINAL_USER_BYTES
 from imserver.errors import IssuerUnavailable, LoginRefusal, StartError, StorageUnavailable
 from imserver.logging import OncePerMinute
 from imserver.metrics import OTHER, Metrics
-from imserver.model import ACTION_PREFIX, ERASED
+from imserver.model import ACTION_PREFIX, ERASED, Service
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.gate import OPAQUE, Origins, host_name, host_of
 from imserver.transport.states import CLOSING
@@ -58,7 +56,7 @@ class DemoMode(Protocol):
     demo: bool
 
 
-class Logins(Struct, dict=True, eq=False):
+class Logins(Service, dict=True):
     """Owner of the compiled login rules, the connection quota and the end times of sessions."""
 
     tenants: Tenants

@@ -9,8 +9,6 @@ from functools import cached_property
 from time import time
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Struct
-
 from imserver.auth.channel_tokens import ChannelClaims, read_channel_token
 from imserver.auth.issuers import Issuers
 from imserver.auth.questions import AccountLookup
@@ -18,7 +16,7 @@ from imserver.auth.rules import ALLOWED, LoginDecision, Rule, load_app_keys
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadToken, Claims, Key, TokenExpired, read_bare_token, read_token
 from imserver.config.settings import Config
-from imserver.model import is_of_device
+from imserver.model import Service, is_of_device
 from imserver.process import Secret
 
 if TYPE_CHECKING:
@@ -75,7 +73,7 @@ class PageTokens:
         return not token.startswith(PAGE_TOKEN_PREFIX) or self.read(token) == (app, user)
 
 
-class LoginTokens(Struct, eq=False):
+class LoginTokens(Service):
     """Verifies the tokens of logins and of subscriptions.
 
     ``resolve`` returns the app of an alias. ``secret``: that of the server, from which keys are derived.

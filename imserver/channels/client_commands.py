@@ -33,6 +33,7 @@ from imserver.model import (
     Limit,
     Publish,
     Reply,
+    Service,
     Subscribe,
     Unsubscribe,
 )
@@ -100,7 +101,7 @@ class ChannelAnswers(ABC):
         newest one."""
 
 
-class ChannelCommands(Struct, eq=False):
+class ChannelCommands(Service):
     """Carries out the commands on channels. ``answers``: dialect → how it answers."""
 
     channels: Channels

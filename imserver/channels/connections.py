@@ -21,7 +21,7 @@ from imserver.config.declared import about
 from imserver.errors import DISCONNECTED
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import RESERVED
-from imserver.model import SYSTEM_PREFIX, Event, Outcome
+from imserver.model import SYSTEM_PREFIX, Event, Outcome, Service
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.sessions.presence import ConnectionId, Device, Dialect, Node, Since
 from imserver.transport.connection import Connection
@@ -99,7 +99,7 @@ class ConnectionsQuery(Struct, frozen=True, array_like=True):
     connections: Sequence[str]
 
 
-class Connections(Struct, dict=True, eq=False):
+class Connections(Service, dict=True):
     """Connections of all nodes. Calls may switch, unless their docstring says otherwise.
 
     No connection is found for an invalid id, an id of another app, or an ended connection. That is not an

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Raw, UnsetType, field
 from msgspec.structs import replace
 
 from imserver.auth.channel_tokens import ChannelClaims
@@ -23,7 +23,7 @@ from imserver.channels.members import (
 from imserver.channels.subscriptions import Channels
 from imserver.errors import ClientError, ReplyCode, StorageUnavailable
 from imserver.hub.hub import USER_CHANNEL
-from imserver.model import ChannelPart, Event
+from imserver.model import ChannelPart, Event, Service
 from imserver.protocol.forgiving import Partial
 from imserver.transport.connection import Connection
 
@@ -60,7 +60,7 @@ class _Publication(Partial, frozen=True):
     in_base64: ClassVar[tuple[str, ...]] = ("data",)
 
 
-class ChannelConsent(Struct, eq=False):
+class ChannelConsent(Service):
     """Asks back ends and groups about subscriptions and publications of clients, in all dialects.
 
     Everything switches, and raises :class:`ChannelRefused`: ``denied`` (with the error of the back end),

@@ -25,7 +25,7 @@ from imserver.errors import ClientError, ImserverError
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import ChannelMembership, Hub, LocalChannel
 from imserver.metrics import Metrics
-from imserver.model import ChannelPart, Event, Limit, Outcome
+from imserver.model import ChannelPart, Event, Limit, Outcome, Service
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
 
@@ -270,7 +270,7 @@ class NodeParts(Struct, frozen=True):
     history_apps: Collection[str] = ()
 
 
-class ChannelMembers(Struct, eq=False):
+class ChannelMembers(Service):
     """Who is subscribed to channels: the members on this node, and lists and numbers of those on all nodes.
     Owner of the queue of ended connections.
 

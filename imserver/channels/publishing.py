@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import gevent
 import msgspec
-from msgspec import Raw, Struct, field
+from msgspec import Raw, field
 from msgspec.structs import replace
 
 from imserver.auth.rates import NOTICES, PUBLICATIONS, Buckets
@@ -24,7 +24,7 @@ from imserver.cluster.history import Position
 from imserver.cluster.nodes import OtherNodes, ToChannel
 from imserver.config.settings import ChannelSettings
 from imserver.errors import QuotaSpent
-from imserver.model import YIELD_TARGETS, ChannelPart, Event, Outcome
+from imserver.model import YIELD_TARGETS, ChannelPart, Event, Outcome, Service
 from imserver.transport.connection import Connection
 
 _encode = msgspec.json.Encoder().encode
@@ -34,7 +34,7 @@ MembersOfNodes = Mapping[int, int]
 _NOWHERE: Final[MembersOfNodes] = {}
 
 
-class ChannelNodes(Struct, eq=False):
+class ChannelNodes(Service):
     """Sends publications to the other nodes that have subscribers. Owner of the publishing turns.
 
     While the registry does not answer, and for a while after, publications go to all live nodes.
@@ -114,7 +114,7 @@ class ChannelNodes(Struct, eq=False):
         self._unsettled[epoch] = monotonic() + 10.0
 
 
-class ChannelPublishing(Struct, eq=False):
+class ChannelPublishing(Service):
     """Publishes to channels on all nodes. ``nodes``: the other nodes; None without a cluster."""
 
     here: NodeParts
@@ -290,7 +290,7 @@ class ChannelPublishing(Struct, eq=False):
         return len(local.members)
 
 
-class ChannelNotices(Struct, eq=False):
+class ChannelNotices(Service):
     """Sends notices to the members of a channel: who subscribes and who leaves. Counts them for those who
     cause them."""
 

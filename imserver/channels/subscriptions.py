@@ -24,7 +24,7 @@ from imserver.clock import until_beat
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.hub.hub import LocalChannel
-from imserver.model import Event
+from imserver.model import Event, Service
 from imserver.protocol.publications import compressed
 from imserver.transport.connection import Connection
 
@@ -71,7 +71,7 @@ class _Wish(Struct, frozen=True, gc=False):
     delta: bool = False
 
 
-class ChannelSubscriptions(Struct, dict=True, eq=False):
+class ChannelSubscriptions(Service, dict=True):
     """Subscribes connections of this node to channels."""
 
     here: NodeParts

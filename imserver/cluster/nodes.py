@@ -21,7 +21,7 @@ from msgspec import Struct, field
 from imserver.cluster.registry import Lease, SoloRegistry
 from imserver.cluster.rpc.counters import PeerUnavailable, UnknownQuery
 from imserver.errors import StartError
-from imserver.model import Event
+from imserver.model import Event, Service
 
 if TYPE_CHECKING:
     from imserver.cluster.redis.registry import RedisRegistry
@@ -318,7 +318,7 @@ def read(answers: Mapping[str, bytes], kind: type) -> dict[str, Any]:
     return found
 
 
-class OtherNodes(Struct, eq=False):
+class OtherNodes(Service):
     """Queries other nodes for the services. Owner of the table of births of live nodes.
 
     ``seconds``: time limit of an answer.

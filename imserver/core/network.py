@@ -10,13 +10,14 @@ from typing import Any, Final
 
 import gevent
 from gevent.hub import get_hub
-from msgspec import Struct
+from msgspec import field
 
 from imserver.config.settings import Config
 from imserver.core.services import NetworkServices, NodeState, OnEnded
 from imserver.errors import CloseCode
 from imserver.hub.expiry import Sweep
 from imserver.metrics import Metrics
+from imserver.model import Service
 from imserver.process import connection_limit, openable_files
 from imserver.push.pending import PendingPushes
 from imserver.push.routing import RETURN_SECONDS, Rerouting
@@ -101,7 +102,7 @@ def _end(gate: Gate, listeners: list[OnEnded]) -> Callable[[Connection, int], No
 _CLOSES_PER_TURN: Final = 200
 
 
-class Draining(Struct, frozen=True):
+class Draining(Service):
     """Closes the clients of this node. Owner of :attr:`NodeState.drained`."""
 
     node: NodeState
@@ -109,7 +110,7 @@ class Draining(Struct, frozen=True):
     pending: PendingPushes
     rerouting: Rerouting | None
     config: Config
-    _before: list[Callable[[], object]] = []
+    _before: list[Callable[[], object]] = field(default_factory=list)
 
     def report_to(self, drained: Callable[[], object]) -> None:
         """From now on call this when the servers have drained, before the connections of clients end."""

@@ -16,6 +16,7 @@ from imserver.cluster.registry import Lease
 from imserver.core.services import NetworkServices, NodeState
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics, resident_bytes
+from imserver.model import Service
 from imserver.push.idempotency import Idempotency
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection
@@ -40,7 +41,7 @@ class Unready(Struct, frozen=True, omit_defaults=True):
     since: int = 0
 
 
-class NodeStatus(Struct, eq=False):
+class NodeStatus(Service):
     """Reads the state of the node off its services. Never switches.
 
     Owner of the time since when this node is not ready.

@@ -9,11 +9,12 @@ from time import monotonic
 from typing import Final
 
 import gevent
-from msgspec import Struct
+from msgspec import field
 
 from imserver.clock import until_beat
 from imserver.errors import CloseCode
 from imserver.metrics import Metrics
+from imserver.model import Service
 from imserver.transport.connection import Connection, ConnectionContext, quiet_seconds
 from imserver.transport.states import CLOSING
 
@@ -35,7 +36,7 @@ def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:
             yield connection
 
 
-class Sweep(Struct, dict=True, eq=False):
+class Sweep(Service):
     """Closes silent connections. All times are in seconds.
 
     ``login_seconds`` 0: a connection without a login has the same time as a silent one. ``ping_seconds`` 0:
@@ -48,10 +49,8 @@ class Sweep(Struct, dict=True, eq=False):
     login_seconds: float
     ping_seconds: float
     pong_seconds: float
-
-    def __post_init__(self) -> None:
-        self.checks: dict[str, Check] = {}
-        """Dialect → its check."""
+    checks: dict[str, Check] = field(default_factory=dict)
+    """Dialect → its check."""
 
     def run_sweeps(self, sweep_seconds: float) -> None:
         """Greenlet: check all connections every ``sweep_seconds``."""

@@ -29,7 +29,7 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription, acks_in, groups_at
 from imserver.messages.model import Message
 from imserver.metrics import Metrics
-from imserver.model import Backlog, LogSubscription
+from imserver.model import Backlog, LogSubscription, Service
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.stream import Stream
@@ -59,7 +59,7 @@ Resumed = Callable[[bool, bool], None]
 """(recovered, begin anew): called right before the missed entries are sent. Must not switch."""
 
 
-class CatchUp(Struct, dict=True, eq=False):
+class CatchUp(Service, dict=True):
     """Owner of ``Connection.log_subscription``, and of the reads of the extents of logs under way."""
 
     metrics: Metrics
@@ -432,7 +432,7 @@ class StreamStart(Struct, frozen=True):
     first: Sequence[Entry] = ()
 
 
-class StreamStarts(Struct, frozen=True, eq=False):
+class StreamStarts(Service):
     """Begins event streams at a cursor, or at the end of the log. Stateless."""
 
     catch_up: CatchUp

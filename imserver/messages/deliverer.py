@@ -37,6 +37,7 @@ from imserver.messages.model import Message
 from imserver.messages.open_streams import OpenStream, OpenStreams
 from imserver.messages.stored_channels import ChannelLog
 from imserver.metrics import Metrics
+from imserver.model import Service
 from imserver.transport.connection import Connection, Encoding
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ def _for_each(encoding: Encoding, message: Message) -> FrameSource:
     return lambda connection: b"" if connection.user == sender else named_frame(connection)
 
 
-class Deliverer(Struct, eq=False):
+class Deliverer(Service):
     """Owner of the results of drafts that wait for their place in the log. Never switches."""
 
     hub: Hub

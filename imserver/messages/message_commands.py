@@ -48,7 +48,7 @@ from imserver.messages.message_search import MessageSearch
 from imserver.messages.messaging import Messaging, RefusedView, facts_of
 from imserver.messages.model import Ask, EntryView, Message, ReviewUnavailable, TooManyMessages
 from imserver.messages.receipts import MarksAnswer, Receipts, Signals, ToFollowers
-from imserver.model import Answer, Login, LogSubscription, Reply, Resume, Signal
+from imserver.model import Answer, Login, LogSubscription, Reply, Resume, Service, Signal
 from imserver.plugin.http import view
 from imserver.sessions.sessions import Sessions
 from imserver.storage.store import Store
@@ -121,7 +121,7 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
     return view
 
 
-class MessageCommands(Struct, dict=True, eq=False):
+class MessageCommands(Service, dict=True):
     """Carries out the commands. A connection follows the log from its login with a cursor on, or from its
     first ``sync``."""
 

@@ -22,7 +22,7 @@ from imserver.messages.log.contract import MarkResult, ReceiptCount
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.messaging import Messaging
 from imserver.messages.open_streams import parts_of
-from imserver.model import Reply, Signal
+from imserver.model import Reply, Service, Signal
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
@@ -51,7 +51,7 @@ class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
     signal: Signal
 
 
-class Signals(Struct, dict=True, eq=False):
+class Signals(Service, dict=True):
     """Sends signals. Owner of the times of the last typing notices."""
 
     core: Services

@@ -6,13 +6,12 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from msgspec import Struct
-
 from imserver.auth.tenants import Tenant, Tenants
 from imserver.auth.tokens import BadKey, read_key_file
 from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import MAKE_SECRET, is_placeholder
 from imserver.errors import StartError
+from imserver.model import Service
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +25,7 @@ class SecretSettings(Protocol):
     def secret_file(self) -> str: ...
 
 
-class AppSecrets(Struct, dict=True, eq=False):
+class AppSecrets(Service, dict=True):
     """Passes each app with its secret to a feature. Owner of the secrets. Never switches.
 
     ``secret_of``: the secret that the settings of an app name, ``b""``: none; raises BadKey. ``take`` gets

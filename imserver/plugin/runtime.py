@@ -6,6 +6,7 @@ from typing import Final
 from imserver.assets import asset_path
 from imserver.clock import every, is_long_turn, retry_pause, serve_others, until_beat
 from imserver.logging import RateLimitedLog
+from imserver.model import Service
 from imserver.threads import Threads
 from imserver.transport.outgoing import BadUrl, Outgoing, PublicRequests, Unreachable
 from imserver.transport.proxies import network_of
@@ -15,6 +16,7 @@ __all__ = [
     "Outgoing",
     "PublicRequests",
     "RateLimitedLog",
+    "Service",
     "Threads",
     "Unreachable",
     "asset_path",

@@ -8,9 +8,9 @@ killed.
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Final
 
@@ -21,7 +21,7 @@ from msgspec import Struct, field
 
 from imserver.clock import until_beat
 from imserver.cluster.nodes import ForgetPending, NodeMessages, ToPending
-from imserver.model import Event, Outcome
+from imserver.model import Event, Outcome, Service
 from imserver.sessions.presence import Presence
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class _Queue(Struct, eq=False):
     turn: BoundedSemaphore = field(default_factory=BoundedSemaphore)
 
 
-class PendingPushes(Struct, dict=True, eq=False):
+class PendingPushes(Service):
     """Owner of all pending pushes of this node: at most ``limit_pushes``, and at most ``limit_bytes``.
 
     ``to_user``: that of the reach.
@@ -69,18 +69,19 @@ class PendingPushes(Struct, dict=True, eq=False):
     clock: Callable[[], float] = monotonic
     node_messages: NodeMessages | None = None
 
+    count: int = 0
+    bytes: int = 0
+    expired: int = 0
+    """Pushes that expired before their user came."""
+    _queues: dict[tuple[str, str], _Queue] = field(default_factory=dict)
+    _used: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """App → its pushes, and their bytes."""
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _next_expiry: float = float("inf")
+    _filled: Signal = field(default_factory=Signal)
+    """Set while there are pending pushes."""
+
     def __post_init__(self) -> None:
-        self.count = 0
-        self.bytes = 0
-        self.expired = 0
-        """Pushes that expired before their user came."""
-        self._queues: dict[tuple[str, str], _Queue] = {}
-        self._used: dict[str, tuple[int, int]] = {}
-        """App → its pushes, and their bytes."""
-        self._numbers = count()
-        self._next_expiry = float("inf")
-        self._filled = Signal()
-        """Set while there are pending pushes."""
         if self.node_messages is not None:
             self.node_messages.handle({ToPending: self._passed, ForgetPending: self._forget_user})
 

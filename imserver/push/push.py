@@ -25,7 +25,7 @@ from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import RESERVED, USER_CHANNEL
 from imserver.metrics import CountsByApp, Metrics
-from imserver.model import ACCEPTED, SYSTEM_PREFIX, YIELD_TARGETS, ChannelPart, Event, Limit, Outcome
+from imserver.model import ACCEPTED, SYSTEM_PREFIX, YIELD_TARGETS, ChannelPart, Event, Limit, Outcome, Service
 from imserver.push.idempotency import First, Idempotency, IdReused, RequestResult
 from imserver.push.pending import PendingPushes
 from imserver.push.targets import StoredPushes, Target, UserChannels, addressed
@@ -100,7 +100,7 @@ class Reach(Protocol):
         """Deliver to all users of an app except some."""
 
 
-class Pushes(Struct, eq=False):
+class Pushes(Service):
     """Pushes with message ids: claims the id, delivers through ``reach``, settles the claim. Every call may
     switch, and raises QuotaSpent if the app has used up its quota. ``channels``: delivers in apps whose
     channels of users have a history."""
@@ -235,7 +235,7 @@ def _id_of_user(user: str, msg_id: str) -> str:
     return f"{user}\0{msg_id}" if msg_id else ""
 
 
-class LocalReach(Struct, eq=False):
+class LocalReach(Service):
     """See :class:`Reach`; on a node without a cluster."""
 
     ids: Idempotency
@@ -301,7 +301,7 @@ OnAbsent = Callable[[str, Sequence[tuple[str, Event]]], None]
 """Called with (app, (user, event) for each user who is not online). May switch."""
 
 
-class Publishing(Struct, dict=True, eq=False):
+class Publishing(Service, dict=True):
     """Sends to targets of all kinds, on all nodes. Every call may switch, and raises QuotaSpent if the app
     has used up its quota, by its ``counts``."""
 

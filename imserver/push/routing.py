@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import count
 from random import getrandbits
 from time import monotonic
@@ -26,7 +27,7 @@ from imserver.cluster.registry import Claim, SessionRef
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
-from imserver.model import Event, Outcome
+from imserver.model import Event, Outcome, Service
 from imserver.push.idempotency import CLAIM_SECONDS, LOOK_SECONDS, Idempotency, Waiting
 from imserver.push.push import UserPush
 from imserver.sessions.cluster_sessions import ClusterSessions
@@ -40,7 +41,7 @@ BATCH_TARGETS = 1000
 _NOWHERE: tuple[SessionRef, ...] = ()
 
 
-class ClusterReach(Struct, dict=True, eq=False):
+class ClusterReach(Service):
     """See :class:`imserver.push.push.Reach`; on all nodes. Finds users in the registry.
 
     While the registry does not answer, only users of this node are reached. The outcome of others is UNKNOWN.
@@ -53,11 +54,9 @@ class ClusterReach(Struct, dict=True, eq=False):
     ids: Idempotency
     reorder_guard: ReorderGuard
     metrics: Metrics
-
-    def __post_init__(self) -> None:
-        self._routes = ReorderDelay()
-        self._origin = getrandbits(48)
-        self._numbers = count(1)
+    _routes: ReorderDelay = field(default_factory=lambda: ReorderDelay())
+    _origin: int = field(default_factory=partial(getrandbits, 48))
+    _numbers: Iterator[int] = field(default_factory=partial(count, 1))
 
     # --- the reach ------------------------------------------------------------------------------------------
 
@@ -250,7 +249,7 @@ RETURN_SECONDS: Final = 3.0
 """How long pushes to a node that drains wait for users whom it has closed to come back elsewhere."""
 
 
-class Rerouting(Struct, eq=False):
+class Rerouting(Service):
     """Delivers pushes of other nodes, and reroutes pushes whose user has moved. Owner of one queue per user.
 
     Between the lookup and the arrival of a push, its user may have logged in on another node, or a login here

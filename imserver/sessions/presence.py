@@ -11,7 +11,7 @@ from imserver.cluster.nodes import NodeQueries, OtherNodes, Registry, read
 from imserver.cluster.registry import Lease
 from imserver.config.declared import about
 from imserver.hub.hub import Hub
-from imserver.model import SYSTEM_PREFIX, is_of_device
+from imserver.model import SYSTEM_PREFIX, Service, is_of_device
 from imserver.sessions.connection_ids import ConnectionTable
 
 NAMED_CHANNELS: Final = 10_000
@@ -128,7 +128,7 @@ class UserPage(Struct, frozen=True):
     missing: tuple[str, ...] = ()
 
 
-class Presence(Struct, eq=False):
+class Presence(Service):
     """Which users are online, on all nodes. Stateless. While the registry does not answer, the nodes are
     asked.
 

@@ -19,11 +19,11 @@ from typing import Any, Final, NoReturn
 
 import gevent
 from gevent import monkey
-from msgspec import Struct
 
 from imserver.clock import until_beat
 from imserver.config.settings import Config
 from imserver.errors import StartError
+from imserver.model import Service
 from imserver.node import serve as serving
 from imserver.node.http_servers import close_all
 from imserver.node.node import Node
@@ -40,7 +40,7 @@ _fork: Final = monkey.get_original("os", "fork")
 _waitpid: Final = monkey.get_original("os", "waitpid")
 
 
-class Children(Struct, dict=True, eq=False):
+class Children(Service, dict=True):
     """Starts, monitors and ends the child in each slot. Owner of the slots' processes.
 
     ``report(level, text)`` logs for operators. ``close_inherited`` runs in each child and closes what only

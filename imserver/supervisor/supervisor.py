@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Final
 
-from msgspec import Struct
-
 from imserver.cluster.redis.connection import address_of
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.logging import Logs, open_logs
+from imserver.model import Service
 from imserver.node import http_servers as servers
 from imserver.node.feature_list import declarations_of, load_features, with_core
 from imserver.node.http_servers import Listeners, listen, refuse_open_demo
@@ -64,7 +63,7 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
         return supervisor.run()
 
 
-class Supervisor(Struct, dict=True, eq=False):
+class Supervisor(Service, dict=True):
     """Runs the main loop: start all children, restart them one by one, end all. Owner of the slots."""
 
     given: Config
@@ -194,7 +193,7 @@ class Supervisor(Struct, dict=True, eq=False):
 _READY_SECONDS: Final = 60.0
 
 
-class RollingRestart(Struct, eq=False):
+class RollingRestart(Service):
     """Replaces one child after the other, each when the one before is ready. ``drain`` ends one child."""
 
     slots: Sequence[Slot]

@@ -59,8 +59,6 @@ def quiet_seconds(sock: _socket.socket) -> float:
 
 _TEXT = int(Opcode.TEXT)
 _BINARY = int(Opcode.BINARY)
-_SMALL = (type(None), frames.Rest)
-"""The types of what a connection reads small frames with."""
 _HEADS = {opcode: frames.heads(opcode) for opcode in (_TEXT, _BINARY)}
 
 Serve = Callable[["Connection", bytes, bool], None]
@@ -263,7 +261,8 @@ class Connection(Writer):
     def on_readable(self) -> None:
         """Read once and serve whole messages. Called by a reader; may switch if a command blocks."""
         try:
-            data = self.sock.recv(SMALL_RECEIVE_BYTES if type(self.parser) in _SMALL else RECEIVE_BYTES)
+            small = self.parser is None or type(self.parser) is frames.Rest
+            data = self.sock.recv(SMALL_RECEIVE_BYTES if small else RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:

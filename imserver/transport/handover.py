@@ -16,6 +16,7 @@ from msgspec import Struct
 from imserver.config.settings import LimitSettings
 from imserver.errors import Problems
 from imserver.metrics import Metrics
+from imserver.model import Service
 from imserver.transport.gate import Admission, Gate
 from imserver.transport.http1 import (
     MAX_PUBLIC_BODY_BYTES,
@@ -94,7 +95,7 @@ class ListenerContext(Struct, frozen=True):
         return response_head(response.status, lines, len(response.body), False) + response.body
 
 
-class HandOver(Struct, dict=True, eq=False):
+class HandOver(Service, dict=True):
     """Runs requests in the WSGI application with limited concurrency. Owner of the greenlets."""
 
     application: Callable[..., Any]

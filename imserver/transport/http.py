@@ -16,11 +16,11 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
-from msgspec import Struct
 
 from imserver.clock import is_long_turn, serve_others
 from imserver.errors import HttpProblem, Problems
 from imserver.metrics import Metrics
+from imserver.model import Service
 from imserver.transport.connection import ConnectionContext
 from imserver.transport.gate import Head, Refusal
 from imserver.transport.handover import LINGER_SECONDS, HandOver, ListenerContext
@@ -69,7 +69,7 @@ PIPELINED_SECONDS = 0.025
 5 ms, publications to 500 connections shared no ``send``: each delivery cost 1.4 times as much."""
 
 
-class FrontServer(Struct, dict=True, eq=False):
+class FrontServer(Service, dict=True):
     """Shared by all HTTP connections of the front server. Owner of the set of parked ones.
 
     ``fast``: routes that are answered here.

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from imserver.errors import CloseCode
 from imserver.metrics import Metrics
-from imserver.model import DialectState
+from imserver.model import DialectState, Service
 from imserver.transport.connection import SMALL_RECEIVE_BYTES, Connection, ConnectionContext, Encoding, Serve
 from imserver.transport.gate import Gate, Head, host_of
 from imserver.transport.http1 import pattern_of
@@ -125,7 +125,7 @@ class StreamPath(Struct, frozen=True):
     refuse: Callable[[Head, str, int], bytes]
 
 
-class Streams(Struct, dict=True, eq=False):
+class Streams(Service, dict=True):
     """Takes over the sockets of stream requests, from both servers.
 
     ``paths``: path, or its pattern (:func:`pattern_of`) → how it is served. ``silent_seconds``: time for

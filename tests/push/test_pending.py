@@ -265,10 +265,8 @@ def test_many_users_are_asked_for_together(users: Users) -> None:
 
 def test_nothing_is_looked_at_without_pending_pushes(users: Users, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(module, "Signal", CountingSignal)
     pending = pending_of(users)
-    filled = pending._filled
-    assert isinstance(filled, CountingSignal)
+    filled = pending._filled = CountingSignal()
     looking = gevent.spawn(pending.run)
     try:
         until(lambda: filled.pauses)

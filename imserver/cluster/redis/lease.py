@@ -9,13 +9,14 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import field
 
 from imserver.cluster.redis.connection import ErrorReply, RedisUnavailable
 from imserver.cluster.redis.pipeline import Command, RedisLink
 from imserver.cluster.redis.scripts import ACTION_SERVERS, EPOCH_MS, JOIN, LEAVE, RENEW, SERVERS, lease_keys
 from imserver.cluster.registry import Lease
 from imserver.errors import StartError
+from imserver.model import Service
 
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 decode_lease: Final = msgspec.json.Decoder(Lease).decode
@@ -78,7 +79,7 @@ class LeaseTable:
         self.version = b"-1"
 
 
-class LeaseKeeper(Struct, eq=False):
+class LeaseKeeper(Service):
     """Joins, renews and leaves. Owner of this node's lease and connection; used by one greenlet at a time."""
 
     link: RedisLink

@@ -19,14 +19,13 @@ from urllib.parse import quote, unquote
 from zlib import crc32
 
 import msgspec
-from msgspec import Struct
 
 from imserver.cluster.redis.connection import CACHING, TrackedKey, TrackedKeys
 from imserver.cluster.redis.lease import LeaseKeeper, written_key
 from imserver.cluster.redis.pipeline import Command, Pipeline, RedisLink
 from imserver.cluster.redis.scripts import BEGIN, CLAIM, END, ENTER_CHANNEL, RELEASE, REPLACED
 from imserver.cluster.registry import Claim, Lease, ReportedMembers, Session, SessionRef, SessionRegistration
-from imserver.model import ACTION_PREFIX
+from imserver.model import ACTION_PREFIX, Service
 
 MOST_BUCKETS: Final = 1024
 """Buckets of one app that are recorded one by one."""
@@ -538,7 +537,7 @@ _BATCH: Final = 500
 """Number of channels written or looked up together."""
 
 
-class ChannelLookup(Struct, dict=True, eq=False):
+class ChannelLookup(Service, dict=True):
     """The channels of :class:`imserver.cluster.redis.registry.RedisRegistry`.
 
     After a new connection to Redis, and in a new generation, other nodes may not have reported their channels

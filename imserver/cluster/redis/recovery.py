@@ -13,7 +13,6 @@ from typing import Any, Final, Literal
 
 import gevent
 from gevent.event import Event as Signal
-from msgspec import Struct
 
 from imserver.clock import CLOCK_SECONDS, take_turns, until_beat
 from imserver.cluster.redis.connection import RedisUnavailable
@@ -44,6 +43,7 @@ from imserver.cluster.redis.scripts import (
 )
 from imserver.cluster.registry import RegistryCounters, Session
 from imserver.errors import StartError
+from imserver.model import Service
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def _paced(pipeline: Pipeline, commands: Sequence[Command]) -> list[Any]:
     return replies
 
 
-class DeadNodeCleanup(Struct, eq=False):
+class DeadNodeCleanup(Service):
     """Removes the sessions and channels of dead epochs, paced. Switches all the time.
 
     For an epoch without recorded buckets (an older version, or Redis has lost them) it reads all buckets of
@@ -193,7 +193,7 @@ Extent = Literal[0, 1, 2]
 _TICK_SECONDS: Final = 1.0
 
 
-class RegistryRecovery(Struct, dict=True, eq=False):
+class RegistryRecovery(Service, dict=True):
     """One greenlet that checks the lease once a second. Owner of ``generation`` and of the jobs it starts.
 
     ``reregister(extent)`` registers sessions again; ``leases_changed`` is called when other epochs are live.

@@ -39,6 +39,7 @@ from imserver.cluster.rpc.wire import (
     ZmqSocket,
 )
 from imserver.logging import RateLimitedLog
+from imserver.model import Service
 
 log = logging.getLogger(__name__)
 
@@ -499,7 +500,7 @@ BASE_SECONDS: Final = 0.2
 CAP_SECONDS: Final = 5.0
 
 
-class Breaker(Struct, eq=False):
+class Breaker(Service):
     """Circuit breaker: closed until ``threshold`` failures in a row open it, half open during one probe.
 
     After the n-th failed probe the next one waits a random time between 0 and ``base_seconds`` · 2ⁿ, at most

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from imserver.dialects.action.wire import DIALECT, AckedActionDialect, AckNumber
 from imserver.plugin.errors import ReplyCode
+from imserver.plugin.runtime import Service
 from imserver.plugin.services import Core
 from imserver.plugin.wire import AckedState, Connection, Event, Outcome, Reply, app_and_user
 
@@ -41,7 +42,7 @@ class Awaited(Struct, frozen=True, gc=False, tag="w", array_like=True):
     user: str
 
 
-class ActionAcks(Struct, dict=True, eq=False):
+class ActionAcks(Service, dict=True):
     """Turns acknowledged delivery on and off. Owner of the users who are awaited: their clients acknowledge
     messages, and have gone.
     """

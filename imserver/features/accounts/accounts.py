@@ -55,7 +55,7 @@ from imserver.features.accounts.tokens import AccountTokens, KnownDevice, secret
 from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ServiceRefused
 from imserver.plugin.identity import Buckets, TooManyRequests, by_address
 from imserver.plugin.messages import is_name
-from imserver.plugin.runtime import network_of
+from imserver.plugin.runtime import Service, network_of
 from imserver.plugin.services import Sessions
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import RecordEvent
@@ -171,7 +171,7 @@ def _payer(app: str, device: KnownDevice) -> tuple[str, int, int]:
     return app, device.account, device.login
 
 
-class Accounts(Struct, dict=True, eq=False):
+class Accounts(Service, dict=True):
     """Registers accounts and checks logins. Every method may switch and raise StorageUnavailable.
 
     ``sessions``: where they are closed, and who is banned. ``is_demo``: whether the

@@ -25,7 +25,7 @@ from imserver.features.accounts.relations import AccountRelations
 from imserver.features.accounts.rows import AccountStore
 from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
 from imserver.plugin.identity import by_address
-from imserver.plugin.runtime import until_beat
+from imserver.plugin.runtime import Service, until_beat
 from imserver.plugin.services import Presence
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Statements
@@ -72,7 +72,7 @@ class Card(Struct, frozen=True):
         return self.account.last_seen if self.online is False else 0
 
 
-class Cards(Struct, dict=True, eq=False):
+class Cards(Service, dict=True):
     """Shows accounts to each other. Every method may switch and raise StorageUnavailable.
 
     An account sees the presence and user names of friends and of members of common conversations, unless they

@@ -11,8 +11,6 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from msgspec import Struct
-
 from imserver.features.accounts.accounts import Accounts, UnknownAccount, check_device, check_shown
 from imserver.features.accounts.contract import Account, FullSession
 from imserver.features.accounts.declared import GUESTS, HTTP_NO_GUEST, AccountSettings, MakeBuckets
@@ -20,7 +18,7 @@ from imserver.features.accounts.identifiers import BadField, Identifier
 from imserver.features.accounts.rows import AccountStore
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import by_address
-from imserver.plugin.runtime import serve_others
+from imserver.plugin.runtime import Service, serve_others
 from imserver.plugin.services import Presence
 from imserver.plugin.settings import Config, settings_of
 
@@ -30,7 +28,7 @@ _LOGIN_SECONDS: Final = 366 * 86400
 """The login of a guest cannot be repeated. So it ends with the account, and at the latest after a year."""
 
 
-class Guests(Struct, dict=True, eq=False):
+class Guests(Service, dict=True):
     """Makes accounts of guests, makes members of them, and deletes those that nobody uses.
 
     A guest who was not connected for ``accounts.guest_days`` is deleted; ``presence`` tells who is connected.

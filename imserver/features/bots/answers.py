@@ -15,6 +15,7 @@ from imserver.features.bots.wire import AppendAnswer, CloseAnswer, OpenAnswer, S
 from imserver.plugin.errors import ReplyCode
 from imserver.plugin.identity import Buckets, TooManyRequests
 from imserver.plugin.messages import MessageLog, MessageServices, RefusedView, Rejected, RejectReason
+from imserver.plugin.runtime import Service
 from imserver.plugin.services import ChannelRefused, Core
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of
 
@@ -23,7 +24,7 @@ MOST_STREAMS: Final = 100
 _MOST_OWNERS: Final = 10_000
 
 
-class StreamedAnswers(msgspec.Struct, dict=True, eq=False):
+class StreamedAnswers(Service, dict=True):
     """Lets bots stream answers. Every method may switch and raise StorageUnavailable."""
 
     core: Core

@@ -22,7 +22,7 @@ from imserver.features.webhooks.log_window import HookSender, LogHooks
 from imserver.features.webhooks.requests import MISCONFIGURED, POST_SECONDS, WebhookCounts
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.messages import Draft, Entry, Messaging
-from imserver.plugin.runtime import PublicRequests, RateLimitedLog, Unreachable
+from imserver.plugin.runtime import PublicRequests, RateLimitedLog, Service, Unreachable
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import Refused
 
@@ -44,7 +44,7 @@ class _Answer(Struct):
 _decode: Final = msgspec.json.Decoder(_Answer).decode
 
 
-class BotHooks(Struct, dict=True, eq=False):
+class BotHooks(Service, dict=True):
     """The webhooks of bots. ``know_bot``: called with each bot that may send, and its app."""
 
     store: Store

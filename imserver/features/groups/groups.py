@@ -27,6 +27,7 @@ from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ReplyCo
 from imserver.plugin.http import view
 from imserver.plugin.identity import Buckets, Needs, Principal, Relations, TooManyRequests
 from imserver.plugin.messages import Conversation, GroupState, MessageLog, Rejected, RejectReason, is_name
+from imserver.plugin.runtime import Service
 from imserver.plugin.storage import Condition, PooledStatements, Statements, Store, text_of
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of
 
@@ -170,7 +171,7 @@ def _forget(sql: PooledStatements, app: str, group: int, users: Sequence[str], b
     sql.execute_many(statement, [(app, group, user, before) for user in users])
 
 
-class Groups(Struct, dict=True, eq=False):
+class Groups(Service, dict=True):
     """Makes and changes groups. Everything may switch, and raise StorageUnavailable and UnknownGroup.
 
     ``limit``: of the members of a group. ``creations``: how many groups each user has created or joined

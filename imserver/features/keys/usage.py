@@ -14,7 +14,7 @@ from msgspec import Struct
 from imserver.plugin.errors import Unavailable
 from imserver.plugin.http import about
 from imserver.plugin.identity import Tenants
-from imserver.plugin.runtime import RateLimitedLog
+from imserver.plugin.runtime import RateLimitedLog, Service
 from imserver.plugin.storage import Row, RowsOf, Statements, Store
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class LastUse(Struct, frozen=True):
     address: str = ""
 
 
-class KeyUsage(Struct, dict=True, eq=False):
+class KeyUsage(Service, dict=True):
     """Owner of the rows that wait for the database, and of the last uses on this node.
 
     ``take``: returns what keys did since it was called. ``node``: the random number of this process.

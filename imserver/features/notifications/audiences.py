@@ -31,6 +31,7 @@ from imserver.features.notifications.pushes import PushNotifications
 from imserver.features.notifications.rows import add_deliveries_in, check_owner
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.plugin.messages import MessageLog
+from imserver.plugin.runtime import Service
 from imserver.plugin.storage import PooledStatements, RowsOf, Store, marks_of, text_of
 from imserver.plugin.wire import Event
 
@@ -190,7 +191,7 @@ class AudiencePages(Struct, frozen=True):
 _PAGES: Final = AudiencePages()
 
 
-class Audiences(Struct, dict=True, eq=False):
+class Audiences(Service, dict=True):
     """Goes through audiences while this node has the lease of the notifier. Owner of the order in which they
     have their turns, and of the budgets of apps.
 

@@ -20,7 +20,6 @@ from typing import Final, Literal
 import gevent
 import msgspec
 from gevent.event import Event as Signal
-from msgspec import Struct
 
 from imserver.features.notifications.contract import Delivery, PushEndpoint
 from imserver.features.notifications.device_services import DeviceServices, notice_of
@@ -30,7 +29,14 @@ from imserver.features.notifications.webpush import WebPush
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.features.webhooks.event_rows import NewEvent
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.runtime import RateLimitedLog, is_long_turn, retry_pause, serve_others, steady_time
+from imserver.plugin.runtime import (
+    RateLimitedLog,
+    Service,
+    is_long_turn,
+    retry_pause,
+    serve_others,
+    steady_time,
+)
 from imserver.plugin.wire import PushResult
 
 log = logging.getLogger(__name__)
@@ -82,7 +88,7 @@ _refusal: Final = RateLimitedLog(log, "the push service %s refuses a notificatio
 _silence: Final = RateLimitedLog(log, "the push service %s takes no notifications: %s; trying again")
 
 
-class Deliveries(Struct, dict=True, eq=False):
+class Deliveries(Service, dict=True):
     """Owner of the consumers.
 
     ``is_read``: of which messages and pushes of an app users need not, or may not, be notified any more; may

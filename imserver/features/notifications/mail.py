@@ -15,7 +15,6 @@ from typing import Final
 
 import msgspec
 from gevent.pool import Pool
-from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.features.accounts.contract import Account
@@ -30,7 +29,7 @@ from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.features.webhooks.event_rows import NewEvent
 from imserver.plugin.identity import Tenants
 from imserver.plugin.messages import MessageLog
-from imserver.plugin.runtime import RateLimitedLog
+from imserver.plugin.runtime import RateLimitedLog, Service
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import Limit, id_of
 
@@ -44,7 +43,7 @@ TRIES: Final = 24
 """How often a mail that is refused for now is tried, about once an hour."""
 
 
-class Mails(Struct, dict=True, eq=False):
+class Mails(Service, dict=True):
     """Sends digests while this node has the lease of the notifier.
 
     ``apps``: those in which users can be notified. ``page_of``: app → the address of its page for chats;

@@ -47,7 +47,14 @@ from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.log_window import LogWindow, RememberedMembers
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.messages import Conversation, Entry, MessageLog, UnreadMessages
-from imserver.plugin.runtime import RateLimitedLog, is_long_turn, serve_others, steady_time, until_beat
+from imserver.plugin.runtime import (
+    RateLimitedLog,
+    Service,
+    is_long_turn,
+    serve_others,
+    steady_time,
+    until_beat,
+)
 from imserver.plugin.storage import Store, chunks
 from imserver.plugin.wire import Notify
 
@@ -119,7 +126,7 @@ class _Decided(Struct):
     mail: dict[str, int] = {}
 
 
-class Notifier(Struct, dict=True, eq=False):
+class Notifier(Service, dict=True):
     """Owner of the lease, and of a consumer for each app in which somebody can be notified.
 
     ``lease`` is shared with what sends the deliveries, which ``wake`` wakes for some hosts. ``node``: the

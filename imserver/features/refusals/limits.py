@@ -14,7 +14,7 @@ from imserver.features.refusals.log import RefusalLog, RefusalRow, Wanted, merge
 from imserver.plugin import Parts
 from imserver.plugin.http import about
 from imserver.plugin.identity import Needs, Principal
-from imserver.plugin.runtime import network_of
+from imserver.plugin.runtime import Service, network_of
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Erasure
 
@@ -64,7 +64,7 @@ class ForgetQuery(Struct, frozen=True, array_like=True):
     names: tuple[str, ...]
 
 
-class Refusals(Struct, dict=True, eq=False):
+class Refusals(Service, dict=True):
     """The refusals and limits of all nodes. Everything may switch. ``missing``: nodes that did not answer."""
 
     finds: ClassVar = "request"

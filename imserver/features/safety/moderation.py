@@ -17,6 +17,7 @@ from imserver.features.safety.removals import Removal, Removals
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import Principal
 from imserver.plugin.messages import Draft, MessageLog, MessageServices
+from imserver.plugin.runtime import Service
 from imserver.plugin.services import Core
 
 MOST_MESSAGES: Final = 100
@@ -32,7 +33,7 @@ class ConversationCount(Struct):
     messages: int
 
 
-class Moderation(Struct, dict=True, eq=False):
+class Moderation(Service, dict=True):
     """Carries out what moderators do. Everything may switch, and raise StorageUnavailable; what names a user
     raises ServiceRefused."""
 

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Final
 import gevent
 import msgspec
 from gevent.event import Event as Signal
-from msgspec import Struct
 
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.features.webhooks.dead_events import RetryRow
@@ -39,7 +38,7 @@ from imserver.features.webhooks.requests import (
     WebhookCounts,
 )
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.runtime import Outgoing, until_beat
+from imserver.plugin.runtime import Outgoing, Service, until_beat
 from imserver.plugin.storage import Store, chunks
 
 if TYPE_CHECKING:
@@ -131,7 +130,7 @@ class Feed:
         self.event_head = max(self.event_head, event_id)
 
 
-class Feeds(Struct, dict=True, eq=False):
+class Feeds(Service, dict=True):
     """Owner of the feeds of all apps, and of the greenlets that send them.
 
     ``node`` is the name of this node: as owner of a lease it is the same after a restart.

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure, LeasedWork
 from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.runtime import Service
 
 if TYPE_CHECKING:
     from imserver.features.webhooks.event_rows import EventStore
@@ -166,7 +167,7 @@ class HookOwner(Protocol[H]):
         """Store a position."""
 
 
-class LogHooks(Struct, Generic[H], dict=True, eq=False):
+class LogHooks(Service, Generic[H], dict=True):
     """Delivers to webhooks, at least once and in order. Owner of the lease, and of the consumers.
 
     One node delivers for all, by a lease in the table of feeds: it is held under the name of this node, which

@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 from imserver.plugin.errors import CloseCode
 from imserver.plugin.identity import Needs
 from imserver.plugin.messages import Entry, MessageLog
+from imserver.plugin.runtime import Service
 from imserver.plugin.services import Core
 from imserver.plugin.wire import id_of
 
@@ -145,7 +146,7 @@ def poll(turn: Turn) -> dict[str, Any]:
 Tell = Callable[[Sequence[Entry]], Collection[bytes]]
 
 
-class Follower(Struct, eq=False):
+class Follower(Service):
     """A stream. ``tell`` makes the messages about entries. ``until`` (monotonic): it ends then. ``proof``: by
     which it asks for its right again before it tells anything."""
 

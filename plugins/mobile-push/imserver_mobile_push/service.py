@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.plugin.identity import BadKey, Tenant, Tenants
-from imserver.plugin.runtime import Outgoing, RateLimitedLog, Unreachable
+from imserver.plugin.runtime import Outgoing, RateLimitedLog, Service, Unreachable
 from imserver.plugin.wire import PushNotice, PushResult
 
 from .settings import MobilePush, of_app
@@ -235,7 +235,7 @@ class Client(Protocol):
         """End what is idle."""
 
 
-class JsonClient(Struct, dict=True, eq=False):
+class JsonClient(Service, dict=True):
     """Sends JSON over HTTP/1.1 with access tokens, for one app. Owner of its token.
 
     ``renew`` asks for a token; it may switch, and raises Unreachable. ``message_of``: (token of a device,
