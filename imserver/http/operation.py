@@ -194,7 +194,7 @@ class Resource(Generic[S]):
     - ``(service, call)``: it makes its response itself. Its row names ``query`` or ``body``, and ``answer``.
 
     ``more`` are fields of :class:`Operation`; ``hot``, ``problems`` and ``base`` hold for all routes of the
-    resource.
+    resource, and ``need``, ``user`` and ``act`` for those that do not say their own.
     ``examples`` are answers, for all routes with an answer of their type. ``chapter``: what the chapter of a
     feature is about; :mod:`imserver.http.openapi` has those of the core.
 
@@ -216,20 +216,24 @@ class Resource(Generic[S]):
         examples: tuple[Struct, ...] = (),
         chapter: str = "",
         base: type[Struct] | None = None,
+        need: Need | None = None,
+        user: UserRule | None = None,
+        act: str | None = None,
     ) -> None:
         self.rows: list[Operation] = []
         self._tag = tag
-        self._usual = {"hot": hot, "chapter": chapter, "service": service}
+        self._need = need
+        self._usual = {"hot": hot, "chapter": chapter, "service": service, "user": user, "act": act}
         self._base = base
         self._problems = problems
         self._refusals = refusals or {}
         self._examples = {type(each): each for each in examples}
 
-    def get(self, path: str, need: Need, **more: Any) -> Declare[S]:
+    def get(self, path: str, need: Need | None = None, **more: Any) -> Declare[S]:
         """Declare the function as ``GET /api/v1{path}``."""
         return self._declare("GET", path, need, more)
 
-    def post(self, path: str, need: Need, **more: Any) -> Declare[S]:
+    def post(self, path: str, need: Need | None = None, **more: Any) -> Declare[S]:
         """Declare the function as ``POST /api/v1{path}``."""
         return self._declare("POST", path, need, more)
 
@@ -241,7 +245,7 @@ class Resource(Generic[S]):
         """
         return route_of(self._add(method, path, need, None, text, more))
 
-    def _declare(self, method: str, path: str, need: Need, more: dict[str, Any]) -> Declare[S]:
+    def _declare(self, method: str, path: str, need: Need | None, more: dict[str, Any]) -> Declare[S]:
         def declare(function: Any) -> Any:
             code = function.__code__
             fields = code.co_varnames[2 : code.co_argcount + code.co_kwonlyargcount]
@@ -267,11 +271,13 @@ class Resource(Generic[S]):
         self,
         method: str,
         path: str,
-        need: Need,
+        need: Need | None,
         function: Callable[..., Any] | None,
         text: str,
         more: dict[str, Any],
     ) -> Operation:
+        if (need := need or self._need) is None:
+            raise TypeError(f"{path} does not say what it needs")
         muted = (Problems.MUTED,) if more.get("voice") else ()
         row = {
             **self._usual,
