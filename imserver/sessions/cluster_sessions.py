@@ -171,7 +171,10 @@ class ClusterSessions(Sessions):
             self._notify_replaced(login.app, login.user, registration.replaced)
         if replaced and app.policy != "newest":
             raise SessionRefused(ReplyCode.FAILED, "registry", CloseCode.REPLACED)
-        if replaced or (login.user in app.users and not self._is_newest_here(app, connection, login.user)):
+        # A later login of the same user may be registered first.
+        others = [each.session for each in app.sessions_of(login.user) if each.session is not None]
+        is_late = app.policy == "newest" and any(0 < session.number <= other.number for other in others)
+        if replaced or is_late:
             self._hub.attach(app, connection, login.user, login.device)
             return
         super()._begin(app, connection, login)
@@ -180,10 +183,9 @@ class ClusterSessions(Sessions):
             self._node_messages.broadcast(Notice(app.name, Event("enter", login.user, ENTER_TEXT)))
 
     def _register(self, session: Session, login: Login) -> tuple[SessionRegistration | None, bool]:
-        """Register a session that begins. Switches. Raises SessionRefused.
+        """The answer of the registry (None: there was none), and whether the session was replaced before it.
 
-        Returns the answer of the registry (None: there was none), and whether the session was replaced before
-        the answer came.
+        Switches. Raises SessionRefused.
         """
         who = login.app, login.user
         waiting = self._beginning.setdefault(who, {})
@@ -214,16 +216,6 @@ class ClusterSessions(Sessions):
     def is_beginning(self, app: str, user: str) -> bool:
         """Whether a login of this user waits for the registry. The registry may know the session already."""
         return (app, user) in self._beginning
-
-    def _is_newest_here(self, app: App, connection: Connection, user: str) -> bool:
-        """False if a later login of the same user was registered first."""
-        assert connection.session is not None
-        number = connection.session.number
-        return (
-            app.policy != "newest"
-            or not number
-            or all(other.session is None or other.session.number < number for other in app.sessions_of(user))
-        )
 
     def _is_any_alive(self, others: Collection[SessionRef], login: Login) -> bool:
         """Ask the nodes of these sessions whether the sessions answer a ping. A node without an answer counts
@@ -287,9 +279,7 @@ class ClusterSessions(Sessions):
                 self._node_messages.send(ref.epoch, Replaced(app, user, ref.id))
 
     def replaced(self, app: str, user: str, session_id: int) -> None:
-        """A session of this node is no longer addressed. The node of its successor, or the registry, reports
-        this.
-        """
+        """A session of this node is no longer addressed: its successor's node or the registry says so."""
         waiting = self._beginning.get((app, user))
         if waiting is not None and session_id in waiting:
             waiting[session_id] = True
@@ -310,9 +300,6 @@ class ClusterSessions(Sessions):
     # --- leaving --------------------------------------------------------------------------------------------
 
     def ended(self, connection: Connection, code: int) -> None:
-        """Handle the end of a connection (``ConnectionContext.ended``). A greenlet reports it to the
-        registry.
-        """
         self._metrics.closed(code)
         last_here = self._hub.leave(connection)
         session = self._session_ended(connection)
@@ -383,10 +370,14 @@ class ClusterSessions(Sessions):
             sessions = self._sessions_to_register(everything, by_id)
             for session, registration in self._registry.reregister(sessions):
                 connection = by_id.pop(session.id)
-                if connection.session is session:
-                    self._reregistered(connection, session, registration)
-                else:
+                if connection.session is not session:
                     self._departures.add(session, False)
+                elif registration.addressed:
+                    self._notify_replaced(session.app, session.user, registration.replaced)
+                else:
+                    self._hub.forget(connection)
+                    if session.policy in ("single", "refuse"):
+                        connection.close(CloseCode.REPLACED)
 
     def _sessions_to_register(self, everything: bool, by_id: dict[int, Connection]) -> Iterator[Session]:
         for connection in tuple(self._hub.sessions()):
@@ -396,13 +387,3 @@ class ClusterSessions(Sessions):
             if everything or not self._registry.registered(session):
                 by_id[session.id] = connection
                 yield session
-
-    def _reregistered(
-        self, connection: Connection, session: Session, registration: SessionRegistration
-    ) -> None:
-        if registration.superseded or registration.refused:
-            self._hub.forget(connection)
-            if session.policy in ("single", "refuse"):
-                connection.close(CloseCode.REPLACED)
-        else:
-            self._notify_replaced(session.app, session.user, registration.replaced)

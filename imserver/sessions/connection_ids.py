@@ -8,7 +8,6 @@ the same connection always has the same id, and no id has to be stored.
 
 from __future__ import annotations
 
-import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from functools import cached_property
 from itertools import count
@@ -71,36 +70,31 @@ class ConnectionIds:
 
     def id_of(self, number: int) -> str:
         """The id of this process's connection ``number``."""
-        birth = self.birth.to_bytes(_NUMBER_BYTES, "big")
-        sealed = self._ciphers[0].encrypt(birth + number.to_bytes(_NUMBER_BYTES, "big"), None)
+        content = self.birth.to_bytes(_NUMBER_BYTES) + number.to_bytes(_NUMBER_BYTES)
+        sealed = self._ciphers[0].encrypt(content, None)
         return urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
     def read(self, text: str) -> Address | None:
         """Return the location of the connection with this id. None: the text is not an id of this cluster."""
         if len(text) != ID_CHARACTERS or not text.isascii():
             return None
-        try:
-            sealed = urlsafe_b64decode(text + "==")
-        except (binascii.Error, ValueError):
-            return None
-        content = self._opened(sealed)
-        if content is None:
-            return None
-        address = Address(
-            int.from_bytes(content[:_NUMBER_BYTES], "big"), int.from_bytes(content[_NUMBER_BYTES:], "big")
-        )
-        # Base64 has spare bits: of several texts that decode alike, only one is the id.
-        return address if urlsafe_b64encode(sealed).rstrip(b"=").decode() == text else None
-
-    def _opened(self, sealed: bytes) -> bytes | None:
         from cryptography.exceptions import InvalidTag
 
+        try:
+            sealed = urlsafe_b64decode(text + "==")
+        except ValueError:
+            return None
         for cipher in self._ciphers:
             try:
-                return cipher.decrypt(sealed, None)
+                content = cipher.decrypt(sealed, None)
+                break
             except (InvalidTag, ValueError):
-                pass
-        return None
+                continue
+        else:
+            return None
+        address = Address(*map(int.from_bytes, (content[:_NUMBER_BYTES], content[_NUMBER_BYTES:])))
+        # Base64 has spare bits: of several texts that decode alike, only one is the id.
+        return address if urlsafe_b64encode(sealed).rstrip(b"=").decode() == text else None
 
 
 class ConnectionTable:

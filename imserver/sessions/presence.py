@@ -41,10 +41,7 @@ class SessionInfo(Struct, frozen=True, array_like=True):
 
 
 class UserSessions(Struct, frozen=True):
-    """The sessions of each user, in the order of the query; none: offline.
-
-    ``missing`` names nodes that did not answer.
-    """
+    """The sessions of each user, in the order of the query. ``missing``: nodes that did not answer."""
 
     sessions: list[list[SessionInfo]]
     missing: tuple[str, ...] = ()
@@ -87,9 +84,7 @@ class NamesQuery(Struct, frozen=True, array_like=True):
 
 
 class NamesAnswer(Struct, frozen=True, array_like=True):
-    """``count``: number of users of the app here. ``names``: the requested ones, sorted unless they are
-    all.
-    """
+    """``count``: of users of the app here. ``names``: the requested ones, sorted unless they are all."""
 
     count: int
     names: list[str]

@@ -27,7 +27,7 @@ from imserver.model import Event, Heartbeat, Login, Ping, Reply, is_of_device
 from imserver.sessions.connection_ids import NAMED_BY_ID
 from imserver.storage.contract import Changes
 from imserver.storage.store import Store
-from imserver.transport.connection import Connection
+from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.transport.states import CLOSING, UNADDRESSED
 
@@ -145,17 +145,13 @@ class RecentKicks:
         if len(self._numbers) > MAX_KICKS:
             del self._numbers[next(iter(self._numbers))]
 
-    def since(self, count: int, app: str, user: str, device: str) -> bool:
-        """Whether a user was kicked from a device after the first ``count`` kicks."""
+    def since(self, count: int, app: str, user: str = "", device: str = "") -> bool:
+        """Whether a user was kicked from a device, or an app deleted, after the first ``count`` kicks."""
         if count == self.count:
             return False
         numbers = self._numbers
         whole = device.rpartition("/")[0] or device
         return max(numbers.get((app, user, each), 0) for each in (None, device, whole)) > count
-
-    def app_deleted_since(self, count: int, app: str) -> bool:
-        """Whether an app of this name was deleted after the first ``count`` kicks."""
-        return self._numbers.get((app, "", None), 0) > count
 
 
 class SessionRefused(Exception):
@@ -177,15 +173,8 @@ class SessionRefused(Exception):
         self.until = until
 
 
-def _banned(ban: Ban) -> SessionRefused:
-    until = time() + ban.seconds
-    return SessionRefused(ReplyCode.UNAUTHORIZED, "banned", CloseCode.BANNED, until, ban.text)
-
-
 def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
     """The other sessions of the same user on a device of the same name."""
-    if login.user not in app.users:
-        return []
     return [c for c in app.sessions_of(login.user) if c.device == login.device and c is not connection]
 
 
@@ -265,9 +254,7 @@ class Sessions:
     def _log_in(
         self, app: App, connection: Connection, login: Login, decision: LoginDecision | None, kicks: int
     ) -> None:
-        """Begin a session if the login decision, the bans and the policy of the app permit it. May switch.
-        Raises SessionRefused.
-        """
+        """Begin a session if decision, bans and policy permit it. May switch. Raises SessionRefused."""
         if decision is None:
             decision = self._check(connection, login)
         if decision.code != ReplyCode.OK:
@@ -277,23 +264,25 @@ class Sessions:
         replaced = self._apply_policy(app, connection, login)
         if connection.state >= CLOSING:
             raise SessionRefused(ReplyCode.FAILED, "gone")
-        if connection.user:
-            if not self._may_change_user(app, connection, login.user):
-                raise SessionRefused(ReplyCode.NOT_STORED, "rate")
+        if before := connection.user:
+            if (connection.app, before) != (app.name, login.user):
+                size = 200 + len(before) + len(login.user)  # of two notices: an exit and an enter
+                limit = self._fanout.notice_bytes  # a larger size counts as that
+                if not self._notices.take(ref(connection), min(size, limit), limit):
+                    raise SessionRefused(ReplyCode.NOT_STORED, "rate")
             self.leave(connection, (app.name, login.user))
         self._begin(app, connection, login)
-        if kicks != self.kicks.count:
-            self._check_kicks(login, kicks)
+        if self.kicks.since(kicks, app.name, login.user, login.device):
+            self._require_no_ban(app.name, login.user)
+            raise SessionRefused(ReplyCode.UNAUTHORIZED, "kicked", CloseCode.KICKED)
+        self._require_app_since(kicks, app.name)
         self._logins.began(connection, decision)
         for older in replaced:
             older.close(CloseCode.REPLACED)
 
     def _apply_policy(self, app: App, connection: Connection, login: Login) -> Collection[Connection]:
-        """The older sessions that a login replaces. Waits under ``refuse``. Raises SessionRefused if one of
-        these is alive, or if the user is banned.
-        """
-        if ban := self.ban_of(login.app, login.user):
-            raise _banned(ban)
+        """The older sessions that a login replaces; under ``refuse`` it waits until they are dead."""
+        self._require_no_ban(login.app, login.user)
         if app.policy not in ("single", "refuse"):
             return ()
         rivals = _rivals(app, login, connection)
@@ -303,18 +292,16 @@ class Sessions:
             rivals, old = _rivals(app, login, connection), rivals
             if alive or any(rival not in old for rival in rivals):
                 raise SessionRefused(ReplyCode.FAILED, "policy", CloseCode.REFUSED)
-            if ban := self.ban_of(login.app, login.user):
-                raise _banned(ban)
+            self._require_no_ban(login.app, login.user)
         return rivals
 
-    def _check_kicks(self, login: Login, kicks: int) -> None:
-        """Raise SessionRefused if the user was kicked, or the app was deleted, after the first ``kicks``
-        kicks."""
-        if self.kicks.since(kicks, login.app, login.user, login.device):
-            if ban := self.ban_of(login.app, login.user):
-                raise _banned(ban)
-            raise SessionRefused(ReplyCode.UNAUTHORIZED, "kicked", CloseCode.KICKED)
-        if self.kicks.app_deleted_since(kicks, login.app):
+    def _require_no_ban(self, app: str, user: str) -> None:
+        if ban := self.ban_of(app, user):
+            until = time() + ban.seconds
+            raise SessionRefused(ReplyCode.UNAUTHORIZED, "banned", CloseCode.BANNED, until, ban.text)
+
+    def _require_app_since(self, kicks: int, app: str) -> None:
+        if self.kicks.since(kicks, app):
             raise SessionRefused(ReplyCode.UNAUTHORIZED, "deleted", CloseCode.APP_DELETED)
 
     def begin_without_user(
@@ -327,8 +314,8 @@ class Sessions:
         """
         try:
             known = self._app(app)
-            if kicks is not None and self.kicks.app_deleted_since(kicks, app):
-                raise SessionRefused(ReplyCode.UNAUTHORIZED, "deleted", CloseCode.APP_DELETED)
+            if kicks is not None:
+                self._require_app_since(kicks, app)
             if connection.state >= CLOSING:
                 raise SessionRefused(ReplyCode.FAILED, "gone")
         except SessionRefused as refused:
@@ -383,9 +370,7 @@ class Sessions:
         return self._logins.check(login.app, login.user, login.token, dialect, connection, login.device)
 
     def _renew(self, connection: Connection, login: Login) -> None:
-        """Handle another login on a connection that has logged in: it may only renew the token of its
-        session. May switch. Raises SessionRefused.
-        """
+        """Another login on a connection: it may only renew the token of its session. May switch."""
         same = (connection.app, connection.user) == (login.app, login.user)
         if not (same and self._logins.holds_token(connection)):
             raise SessionRefused(ReplyCode.FAILED, "again")
@@ -397,16 +382,6 @@ class Sessions:
         self._logins.began(connection, decision)
         self.heartbeat(connection)
 
-    def _may_change_user(self, app: App, connection: Connection, user: str) -> bool:
-        """Charge a connection for the notices that its next login causes: an exit and an enter. False: it has
-        caused too many."""
-        before = connection.user or ""
-        if (connection.app, before) == (app.name, user):
-            return True
-        size = 200 + len(before) + len(user)  # of two notices
-        limit = self._fanout.notice_bytes  # a larger size counts as that
-        return self._notices.take(ref(connection), min(size, limit), limit)
-
     def leave(self, connection: Connection, successor: tuple[str, str] | None = None) -> None:
         """End the session of a connection that stays open. May switch.
 
@@ -417,20 +392,16 @@ class Sessions:
             self._fanout.notice(self._hub.apps[app], Event("exit", user, EXIT_TEXT))
 
     def heartbeat(self, connection: Connection) -> None:
-        """Renew a session. Under ``newest`` an older connection stays open, but it does not keep its user
-        online.
-        """
+        """Renew a session. An older connection under ``newest`` does not keep its user online by it."""
         connection.last_seen = monotonic()
 
     def ended(self, connection: Connection, code: int) -> None:
         """Handle the end of a connection (``ConnectionContext.ended``)."""
         self._metrics.closed(code)
-        user = connection.user
-        offline = self._hub.leave(connection)
-        if connection.encoding.dialect.name == NAMED_BY_ID:
-            return  # there was no enter notice
-        if offline and user is not None and connection.app is not None:
-            self._fanout.notice(self._hub.apps[connection.app], Event("exit", user, EXIT_TEXT))
+        # Users who are connections had no enter notice.
+        if self._hub.leave(connection) and connection.encoding.dialect.name != NAMED_BY_ID:
+            app, user = app_and_user(connection)
+            self._fanout.notice(self._hub.apps[app], Event("exit", user, EXIT_TEXT))
 
     # --- closing and banning --------------------------------------------------------------------------------
 
@@ -464,21 +435,16 @@ class Sessions:
             answers, missing = self._query(self._others, "close_sessions", query)
             for counts in read(answers, list[int]).values():
                 closed = [here + there for here, there in zip(closed, counts, strict=False)]
-        # Last: a node that reads a new ban closes the sessions, and would not count them here.
-        lasting = ban_seconds <= 0 or self._store_bans(app, users, ban_seconds, reason)
-        return ClosedSessions(closed, tuple(missing), lasting)
-
-    def _store_bans(self, app: str, users: Sequence[str], seconds: float, reason: str) -> bool:
-        """Store bans for nodes that start later, and for this one. Return whether they are stored."""
+        lasting = ban_seconds <= 0
         # Nodes of a cluster with databases of their own refuse to run: only a lone node creates one.
-        if app not in self._hub.apps or not (self._store.has_database or self._others is None):
-            return False
-        try:
-            self._store.ban(app, users, seconds, reason)
-        except StorageUnavailable as error:
-            log.warning("a ban in %s was not stored: %s", app, error)
-            return False
-        return True
+        if not lasting and app in self._hub.apps and (self._store.has_database or self._others is None):
+            try:
+                # Last: a node that reads a new ban closes the sessions, and would not count them here.
+                self._store.ban(app, users, ban_seconds, reason)
+                lasting = True
+            except StorageUnavailable as error:
+                log.warning("a ban in %s was not stored: %s", app, error)
+        return ClosedSessions(closed, tuple(missing), lasting)
 
     def unban(self, app: str, users: Sequence[str]) -> tuple[str, ...]:
         """Lift bans on all nodes. Return the nodes that did not answer in time; they learn of it from the
@@ -513,9 +479,7 @@ class Sessions:
         return answers, missing
 
     def close_here(self, query: CloseSessions) -> list[int]:
-        """Close sessions of this node. Return the number of addressed sessions of each user. Never
-        switches.
-        """
+        """Close sessions of this node; returns the number of each user's addressed ones. Never switches."""
         for user in query.users:
             self.kicks.note(query.app, user, query.device)
         app = self._hub.apps.get(query.app)
@@ -578,7 +542,6 @@ class Sessions:
                 del self._bans[next(iter(self._bans))]
 
     def _begin(self, app: App, connection: Connection, login: Login) -> None:
-        """Begin the session. Raises SessionRefused if the registry of a cluster objects."""
         if not connection.encoding.dialect.pinged:
             connection.last_seen = monotonic()
         self._hub.join(app, connection, login.user, login.device)
