@@ -89,8 +89,7 @@ class Sweep(Service):
                 self._close(connection, CloseCode.LOGIN_TIMEOUT)
 
     def run_pings(self) -> None:
-        """Greenlet: ping all clients every ``ping_seconds``; close those that answer no ping within
-        ``pong_seconds``."""
+        """Greenlet: ping all clients in rounds; close those that answer none within ``pong_seconds``."""
         ends: deque[float] = deque()
         """When the rounds of pings ended whose answers are not checked yet."""
         next_round = monotonic() + self.ping_seconds

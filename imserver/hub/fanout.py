@@ -173,8 +173,7 @@ class Fanout:
         return len(sessions)
 
     def _to_some_of(self, app: App, user: str, event: Event, device: str | None) -> int:
-        """Send to a user on one device, or in an app where somebody has subscribed to the channel of a user
-        or group."""
+        """Send to a user on one device, or in an app where channels of users or groups have subscribers."""
         own, group, plain = app.own_channels.get(f"user:{user}"), None, event
         if event.channel is not None:
             group, plain = app.own_channels.get(event.channel.name), self._without_channel(event)
@@ -190,8 +189,7 @@ class Fanout:
         return len(sessions)
 
     def _without_channel(self, event: Event) -> Event:
-        """The push for sessions that have not subscribed. The same object for one event, which is encoded
-        once."""
+        """The push for sessions that have not subscribed: one object for one event, to be encoded once."""
         if self._named is not event:
             self._named, self._plain = event, replace(event, channel=None)
         return self._plain
@@ -226,17 +224,13 @@ class Fanout:
         members: Collection[Connection] = channel.members
         if except_users or except_connection is not None:
             members = [c for c in members if c.user not in except_users and c is not except_connection]
-        if channel.app.notices:
-            self.flush_notices()
-        reached = self._fill(members, None, {}, event)
-        self._metrics.deliveries += reached
-        return reached
+        return self.to_some(channel.app, members, event)
 
     def to_some(self, app: App, connections: Collection[Connection], event: Event) -> int:
         """Send to these sessions of the app. Returns their number."""
         if app.notices:
             self.flush_notices()
-        reached = self._fill(connections, None, {}, event)
+        reached = self._fill(connections, None, event)
         self._metrics.deliveries += reached
         return reached
 
@@ -244,7 +238,7 @@ class Fanout:
         """Send stored messages to sessions of the app."""
         if app.notices:
             self.flush_notices()
-        self._metrics.deliveries += self._fill(connections, None, {}, part) * len(part.indexes)
+        self._metrics.deliveries += self._fill(connections, None, part) * len(part.indexes)
 
     def to_app(
         self, app: str, event: Event, except_user: str = "", except_users: Collection[str] = ()
@@ -258,22 +252,23 @@ class Fanout:
         if except_users:
             skipped = {*except_users, except_user}
             sessions = [c for user in hub_app.users if user not in skipped for c in hub_app.sessions_of(user)]
-            reached = self._fill(sessions, None, {}, event)
+            reached = self._fill(sessions, None, event)
         else:
-            reached = self._spread(hub_app, {}, event, except_user)
+            reached = self._spread(hub_app, event, except_user)
         self._metrics.deliveries += reached
         return reached
 
-    def _spread(self, app: App, frames: dict[Encoding, FrameSource], event: Event, except_user: str) -> int:
+    def _spread(self, app: App, event: Event, except_user: str) -> int:
         skipped = app.users.get(except_user) if except_user else None
         entries = app.users.values()
         if app.several:
             connections = [c for e in entries if e is not skipped for c in (e if type(e) is list else (e,))]
-            return self._fill(connections, None, frames, event)
-        return self._fill(entries, skipped, frames, event)
+            return self._fill(connections, None, event)
+        return self._fill(entries, skipped, event)
 
-    def _fill(self, connections, skipped, frames, event) -> int:  # type: ignore[no-untyped-def]
+    def _fill(self, connections, skipped, event) -> int:  # type: ignore[no-untyped-def]
         """The inner loop of every broadcast: about 50 ns per connection."""
+        frames: dict[Encoding, FrameSource] = {}
         many = len(connections) > BULK_CONNECTIONS
         dirty = self._flusher.bulk if many else self._flusher.dirty
         encoding: Encoding | None = None
@@ -307,8 +302,7 @@ class Fanout:
         return len(connections) - (skipped is not None) - unsent
 
     def takes_notices(self, app: App) -> bool:
-        """Whether an app has enter and exit notices, and is small enough for them with its users on other
-        nodes."""
+        """Whether an app has enter and exit notices: with its users elsewhere it is small enough for them."""
         return not app.quiet and len(app.users) + app.elsewhere <= self.notice_members
 
     def notice(self, app: App, event: Event, newcomer: Connection | None = None) -> None:
@@ -335,7 +329,7 @@ class Fanout:
             newcomers, app.newcomers = app.newcomers, {}
             entering = {event.sender for event in notices if event.kind == "enter"}
             if len(notices) == 1 and all(newcomer.user in entering for newcomer in newcomers):
-                self._metrics.deliveries += self._spread(app, {}, notices[0], next(iter(entering), ""))
+                self._metrics.deliveries += self._spread(app, notices[0], next(iter(entering), ""))
             else:
                 self._spread_notices(app, notices, newcomers, entering)
 

@@ -131,8 +131,7 @@ class Hub:
         return (app for app in self.apps.values() if app.is_registered)
 
     def connections(self) -> set[Connection]:
-        """All connections of this node, with or without a login. Do not change it; copy it before a
-        switch."""
+        """All connections of this node, with or without a login. Do not change it; copy it to switch."""
         return self._connections
 
     def sessions(self) -> Iterator[Connection]:
@@ -167,9 +166,7 @@ class Hub:
         return hub_app is not None and user in hub_app.users
 
     def attach(self, app: App, connection: Connection, user: str, device: str) -> None:
-        """Make ``connection`` a session of ``user`` that is answered but not addressed: no push to the user
-        reaches it.
-        """
+        """Make ``connection`` a session of ``user`` that is answered, but gets no push to the user."""
         self._begin(app, connection, user, device, ATTACH)
 
     def _begin(

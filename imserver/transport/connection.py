@@ -350,8 +350,7 @@ class Connection(Writer):
             self._count_bytes()
 
     def wait_until_sent(self) -> None:
-        """Wait until the outbox is empty or the connection has ended, so that two pages never wait there
-        together. It switches."""
+        """Wait until the outbox is empty or the connection ended, so two pages never wait there. Switches."""
         while self.outbox is not None and self.is_open:
             gevent.sleep(0.05)
 
@@ -486,15 +485,6 @@ class Connection(Writer):
         if self.state is CLOSED:
             return
         was_open = self.is_open
-        self._free()
-        if was_open:
-            self.context.ended(self, code)
-
-    def lost(self) -> None:
-        """TCP has ended, by the peer or by an error."""
-        self._kill(errors.CloseCode.LOST)
-
-    def _free(self) -> None:
         self.state = CONNECTION_TRANSITIONS[self.state][END]
         context = self.context
         context.connections.discard(self)
@@ -508,6 +498,12 @@ class Connection(Writer):
         if parser is not None:
             parser.close()
         self.sock.close()
+        if was_open:
+            context.ended(self, code)
+
+    def lost(self) -> None:
+        """TCP has ended, by the peer or by an error."""
+        self._kill(errors.CloseCode.LOST)
 
 
 def app_and_user(connection: Connection) -> tuple[str, str]:

@@ -1,6 +1,4 @@
-"""Admission of WebSocket upgrade requests (RFC 6455 section 4.2), and allowed origins (section 10.2), for
-both servers.
-"""
+"""Admission of WebSocket upgrade requests (RFC 6455 section 4.2), and allowed origins (section 10.2)."""
 
 from __future__ import annotations
 
@@ -12,6 +10,7 @@ import sys
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from hashlib import sha1
 from time import monotonic
 from typing import Final
@@ -295,11 +294,10 @@ class Admission(Struct, frozen=True):
     accept: str
     encoding: Encoding
     peer: str
+    head: Head
     extension: str = ""
     close_code: int = 0
     opened: Opened | None = None
-    head: Head | None = None
-    """The request, for :attr:`opened`."""
     origin: str = ""
     """Host of the page that opens the connection; ``""``: this server's own page, or none."""
     subprotocol: str = ""
@@ -360,20 +358,24 @@ class Gate:
             return Refusal(Problems.BAD_REQUEST)
         if headers.get("sec-websocket-version") != "13":
             return Refusal(Problems.VERSION_REQUIRED, (("Sec-WebSocket-Version", "13"),))
-        key = headers.get("sec-websocket-key", "")
-        try:
-            is_key = len(binascii.a2b_base64(key, strict_mode=True)) == 16
-        except ValueError:
-            is_key = False
-        if not is_key:
+        key, nonce = headers.get("sec-websocket-key", ""), b""
+        with suppress(ValueError):
+            nonce = binascii.a2b_base64(key, strict_mode=True)
+        if len(nonce) != 16:
             return Refusal(Problems.BAD_REQUEST)
         peer, origin, close_code = self.look_at(head, path.dialect)
-        extension, bits = self._negotiate(headers) if self._deflate and not upgraded else ("", 0)
-        opened = path.opened
-        request = None if opened is None else head
-        encoding, accept = self._encoding(path, bits), accept_token(key)
+        extension, bits = "", 0
+        if self._deflate and not upgraded and (offers := headers.get("sec-websocket-extensions")):
+            from imserver.transport.parser import negotiate  # not at the start: 1.5 MB
+
+            extension, bits = negotiate(offers)
+        encoding = self._encodings.get((path.dialect, bits))
+        if encoding is None:
+            encoding = Encoding(path.dialect, path.serve, path.message_bytes, bits, path.outbox_bytes)
+            self._encodings[path.dialect, bits] = encoding
+        accept, opened = accept_token(key), path.opened
         return Admission(
-            accept, encoding, peer, extension, close_code, opened, request, origin, path.subprotocol
+            accept, encoding, peer, head, extension, close_code, opened, origin, path.subprotocol
         )
 
     def look_at(self, head: Head, dialect: Dialect) -> tuple[str, str, int]:
@@ -383,14 +385,6 @@ class Gate:
         origin = self.origins.stranger(head.host, head.headers)
         peer = f"[{host}]:{head.port}" if ":" in host else f"{host}:{head.port}"
         return peer, origin, self._objection(dialect, origin, host, peer)
-
-    def _encoding(self, path: DialectPath, deflate_bits: int) -> Encoding:
-        key = (path.dialect, deflate_bits)
-        encoding = self._encodings.get(key)
-        if encoding is None:
-            encoding = Encoding(path.dialect, path.serve, path.message_bytes, deflate_bits, path.outbox_bytes)
-            self._encodings[key] = encoding
-        return encoding
 
     def entered(self, peer: str) -> None:
         """Count a new connection from ``peer`` (``"address:port"``)."""
@@ -429,14 +423,6 @@ class Gate:
         self.origins.report_refused(limit, peer)
         return CloseCode.NODE_FULL
 
-    def _negotiate(self, headers: Mapping[str, str]) -> tuple[str, int]:
-        """The response to the client's offers to compress, and our window."""
-        if not (offers := headers.get("sec-websocket-extensions")):
-            return "", 0
-        from imserver.transport.parser import negotiate  # not at the start: 1.5 MB
-
-        return negotiate(offers)
-
 
 def adopt(
     context: ConnectionContext, gate: Gate, sock: _socket.socket, admission: Admission, rest: bytes
@@ -457,7 +443,6 @@ def adopt(
         connection.reading = True
         try:
             if admission.opened is not None:
-                assert admission.head is not None
                 admission.opened(connection, admission.head)
             for start in range(0, len(rest), SMALL_RECEIVE_BYTES):
                 if start:

@@ -109,12 +109,10 @@ def end_of_head(data: bytes | bytearray, limit: int) -> int:
     Raises :class:`BadHead` as soon as no valid head of at most ``limit`` bytes is possible.
     """
     end = data.find(b"\r\n\r\n") + 4
-    if end >= 4:
-        if end > limit:
-            raise BadHead(Problems.HEADERS_TOO_LARGE, "request head too large")
-        return end
-    if len(data) > limit:
+    if (len(data) if end < 4 else end) > limit:
         raise BadHead(Problems.HEADERS_TOO_LARGE, "request head too large")
+    if end >= 4:
+        return end
     if data.count(b"\n") != data.count(b"\r\n"):
         raise BadHead(Problems.BAD_REQUEST, "bare LF in the request head")
     return 0
@@ -123,15 +121,6 @@ def end_of_head(data: bytes | bytearray, limit: int) -> int:
 Mounts = Mapping[str, str]
 """Host name → the path under which its requests are served; ``""``: that of all other hosts."""
 NO_MOUNTS: Final[Mounts] = {}
-
-
-def _mount(parsed: ParsedHead, mounts: Mounts) -> None:
-    """Put the path of its host before the target of a request."""
-    host = parsed.headers.get("host", "").partition(":")[0].lower().removesuffix(".")
-    under = mounts.get(host) or mounts.get("")
-    if under and parsed.url[:1] == b"/":
-        parsed.url = under.encode() + parsed.url
-        parsed.altered = True
 
 
 def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
@@ -176,7 +165,11 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
             rest, mark, query = rest.partition(b"?")
             parsed.url = b"/" + rest.partition(b"/")[2] + mark + query
     if mounts:
-        _mount(parsed, mounts)
+        host = headers.get("host", "").partition(":")[0].lower().removesuffix(".")
+        under = mounts.get(host) or mounts.get("")
+        if under and parsed.url[:1] == b"/":
+            parsed.url = under.encode() + parsed.url
+            parsed.altered = True
     path, _, parsed.query = parsed.url.partition(b"?")
     parsed.path = path.decode("latin-1")
     # The parser drops its result when a message without a body is complete.
@@ -233,8 +226,7 @@ _usual_handshake_key = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch
 
 
 class KnownHeads:
-    """Parses heads. Owner of the cache. Results are shared and must not be changed. ``mounts``: see
-    :func:`parse_head`."""
+    """Parses heads, as :func:`parse_head`. Owner of the cache. Results are shared: do not change them."""
 
     __slots__ = ("_mounts", "heads")
 
@@ -244,7 +236,7 @@ class KnownHeads:
         self._mounts = mounts
 
     def read(self, data: bytes) -> ParsedHead:
-        """Parse one whole request head, as :func:`imserver.transport.http1.parse_head` does."""
+        """Parse one whole request head."""
         if data.startswith(b"GET "):
             return self._read_handshake(data)
         at = data.find(_KEY)
@@ -307,10 +299,7 @@ BODY_BYTES_PER_SECOND: Final = 1024
 
 
 def body_deadline(begun: float, received: int, now: float) -> float:
-    """The monotonic time until which more of a body must arrive.
-
-    ``received``: bytes so far. ``now``: arrival time of the last of them.
-    """
+    """The monotonic time until which more of a body must arrive. ``now``: when the last bytes came."""
     silence = now + BODY_SILENCE_SECONDS
     rate = begun + BODY_SILENCE_SECONDS + received / BODY_BYTES_PER_SECOND
     return min(begun + BODY_SECONDS, silence, rate)

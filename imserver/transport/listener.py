@@ -162,8 +162,7 @@ class Reserve:
 
 
 class Listener(Parked):
-    """A parked listening socket. ``accepted`` receives each new non-blocking socket and its peer's
-    address."""
+    """A parked listening socket. ``accepted`` gets each new non-blocking socket and its peer's address."""
 
     def __init__(
         self,
@@ -197,7 +196,12 @@ class Listener(Parked):
             except OSError as exc:
                 if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     raise
-                self._out_of_files(exc)
+                if self._metrics.files_exhausted == 0:
+                    text = "no file descriptors left to accept connections (%s); see limits.max_connections"
+                    log.error(text, exc)
+                self._metrics.files_exhausted += 1
+                self._reserve.turn_away(self.sock)
+                self.lost()
                 return
             sock = _socket.socket(self._family, _socket.SOCK_STREAM, 0, fd)
             sock.setblocking(False)
@@ -226,13 +230,6 @@ class Listener(Parked):
                 self.on_readable()
             self.sock.close()
             self._reserve.close()
-
-    def _out_of_files(self, exc: OSError) -> None:
-        if self._metrics.files_exhausted == 0:
-            log.error("no file descriptors left to accept connections (%s); see limits.max_connections", exc)
-        self._metrics.files_exhausted += 1
-        self._reserve.turn_away(self.sock)
-        self.lost()
 
     def _resume(self) -> None:
         self._pause.stop()

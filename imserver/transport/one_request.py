@@ -111,8 +111,7 @@ class Reader:
         self.unread[:0] = data
 
     def read(self, size: int = -1) -> bytes:
-        """Read ``size`` bytes, fewer only at the end of the stream. Raises TimeoutError after a long
-        silence."""
+        """Read ``size`` bytes, fewer only at the end. Raises TimeoutError after a long silence."""
         if size < 0 or len(self.unread) < size:
             self._sock.settimeout(BODY_SILENCE_SECONDS)
         while (size < 0 or len(self.unread) < size) and self._more():

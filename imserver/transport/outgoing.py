@@ -15,6 +15,7 @@ import re
 import socket
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Final
@@ -133,9 +134,8 @@ class Outgoing:
         from urllib3.exceptions import HTTPError
 
         if self._connections is None:
-            self._connections = PoolManager(
-                64, maxsize=64, retries=False
-            )  # idle ones to so many hosts, to each
+            # Idle ones: to so many hosts, and so many to each.
+            self._connections = PoolManager(64, maxsize=64, retries=False)
         try:
             answer = self._connections.urlopen(
                 method, url, body=body, headers=headers, redirect=False, preload_content=False
@@ -357,10 +357,8 @@ class PublicRequests(Outgoing):
                 lines.append(f"Content-Length: {len(body)}")
             request = "\r\n".join([*lines, "\r\n"]).encode("latin-1") + (body or b"")
             if idle := self._idle.get(parts["origin"]):
-                try:
+                with suppress(ConnectionResetError, BrokenPipeError):  # it was closed while it was idle
                     return self._ask(parts["origin"], idle.pop(), request, answer_bytes)
-                except (ConnectionResetError, BrokenPipeError):
-                    pass  # the other side has closed it while it was idle
             return self._ask(parts["origin"], self._open(parts), request, answer_bytes)
         except BadUrl as problem:
             raise Unreachable(str(problem)) from None
@@ -371,8 +369,7 @@ class PublicRequests(Outgoing):
     def _ask(
         self, origin: str, sock: socket.socket, request: bytes, answer_bytes: int
     ) -> tuple[int, bytes, Mapping[str, str]]:
-        """Send a request, and read the answer. Raises :class:`Unreachable` and OSError: ConnectionResetError
-        if nothing has come."""
+        """Raises :class:`Unreachable` and OSError: ConnectionResetError if nothing has come."""
         is_reusable = False
         try:
             sock.sendall(request)
@@ -386,7 +383,6 @@ class PublicRequests(Outgoing):
         return status, bytes(answer.body), answer.headers
 
     def _add_idle(self, origin: str, sock: socket.socket) -> None:
-        """Put a connection aside for the next request."""
         idle = self._idle.pop(origin, [])
         self._idle[origin] = idle
         if len(idle) < self._most_idle:

@@ -188,7 +188,6 @@ class EpollPoller(Readers):
         self._parked[fd] = parked
 
     def at(self, fd: int) -> Parked | None:
-        """The object that watches a file descriptor."""
         return self._parked[fd] if 0 <= fd <= self.highest else None
 
     def remove(self, parked: Parked) -> None:
@@ -289,7 +288,7 @@ class EpollPoller(Readers):
 
 
 class WatcherPoller(Readers):
-    """The portable poller: one watcher of gevent's loop per socket."""
+    """The portable :class:`EpollPoller`: one watcher of gevent's loop per socket."""
 
     def __init__(self, loop: Any, readers: int) -> None:
         super().__init__(readers)
@@ -298,19 +297,16 @@ class WatcherPoller(Readers):
         self._fired: list[Parked] = []
 
     def add(self, parked: Parked) -> None:
-        """Start to watch a socket."""
         reading, writing = self._loop.io(parked.fd, 1), self._loop.io(parked.fd, 2)
         self._watchers[parked.fd] = (parked, reading, writing)
         self.highest = max(self.highest, parked.fd)
         reading.start(self._readable, parked.fd)
 
     def at(self, fd: int) -> Parked | None:
-        """The object that watches a file descriptor."""
         entry = self._watchers.get(fd)
         return None if entry is None else entry[0]
 
     def take(self, parked: Parked) -> None:
-        """Watch a socket for ``parked`` from now on. Another object may have watched it before."""
         if parked.fd in self._watchers:
             _, reading, writing = self._watchers[parked.fd]
             self._watchers[parked.fd] = (parked, reading, writing)
@@ -319,7 +315,6 @@ class WatcherPoller(Readers):
             self.add(parked)
 
     def remove(self, parked: Parked) -> None:
-        """Stop watching a socket. It may have been removed before."""
         entry = self._watchers.get(parked.fd)
         if entry is not None and entry[0] is parked:
             del self._watchers[parked.fd]
@@ -328,7 +323,6 @@ class WatcherPoller(Readers):
                 watcher.close()
 
     def pause(self, parked: Parked, paused: bool) -> None:
-        """Pause or resume watching a listener."""
         entry = self._watchers.get(parked.fd)
         if entry is not None:
             if paused:
@@ -337,7 +331,6 @@ class WatcherPoller(Readers):
                 entry[1].start(self._readable, parked.fd)
 
     def watch_writable(self, parked: Parked, wanted: bool) -> None:
-        """Start or stop calling ``on_writable``."""
         entry = self._watchers.get(parked.fd)
         if entry is not None:
             if wanted:
@@ -356,7 +349,6 @@ class WatcherPoller(Readers):
             self.pause(parked, False)
 
     def close(self) -> None:
-        """End polling."""
         for parked, *_ in tuple(self._watchers.values()):
             self.remove(parked)
 

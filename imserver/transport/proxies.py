@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from struct import Struct
 from typing import Final
 
@@ -32,9 +32,7 @@ class TrustedProxies:
     """The networks whose forwarding headers are trusted."""
 
     def __init__(self, networks: tuple[str, ...]) -> None:
-        self._networks: tuple[IPv4Network | IPv6Network, ...] = tuple(
-            ip_network(network, strict=False) for network in networks
-        )
+        self._networks = [ip_network(network, strict=False) for network in networks]
         self.trusts = lru_cache(1024)(self._trusts)
         """``trusts(host)``: whether ``host`` is the address of a trusted proxy."""
 
@@ -64,8 +62,7 @@ class TrustedProxies:
 
 
 def _without_port(hop: str) -> str:
-    """The address of a hop without its port: some proxies write ``192.0.2.7:51234`` or
-    ``[2001:db8::7]:51234``, with a port that varies."""
+    """A hop without the port that some proxies write: ``192.0.2.7:51234``, ``[2001:db8::7]:51234``."""
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
     return hop.partition(":")[0] if hop.count(":") == 1 else hop

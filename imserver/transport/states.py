@@ -1,7 +1,4 @@
-"""The states of a connection, in one table of transitions.
-
-A transition that is not in the table raises :class:`ImpossibleTransition`.
-"""
+"""The states of a connection, in one table of transitions. All others are impossible."""
 
 from __future__ import annotations
 

@@ -69,8 +69,7 @@ class UnbegunStream(DialectState, kw_only=True):
 
 
 class Stream(Connection):
-    """One event stream. Before :meth:`begin` its state is an :class:`UnbegunStream`, and to close it is to
-    refuse the request."""
+    """One event stream. Before :meth:`begin` it is an :class:`UnbegunStream`: closing refuses the request."""
 
     __slots__ = ()
 
@@ -125,7 +124,7 @@ class StreamPath(Struct, frozen=True):
     refuse: Callable[[Head, str, int], bytes]
 
 
-class Streams(Service, dict=True):
+class Streams(Service):
     """Takes over the sockets of stream requests, from both servers.
 
     ``paths``: path, or its pattern (:func:`pattern_of`) → how it is served. ``silent_seconds``: time for
@@ -140,9 +139,6 @@ class Streams(Service, dict=True):
     waiting: StreamEncoding
     """For streams that have not begun."""
 
-    def __post_init__(self) -> None:
-        self._silent_milliseconds = int(min(self.silent_seconds, 86400.0) * 1000)
-
     def serves(self, method: str, path: str) -> bool:
         """Whether a request is for a stream."""
         row = self._row(path)
@@ -152,10 +148,7 @@ class Streams(Service, dict=True):
         return self.paths.get(path) or self.paths.get(pattern_of(path))
 
     def adopt(self, sock: _socket.socket, head: Head, before: bytes = b"") -> None:
-        """Make a stream of the non-blocking socket of a request. ``before``: bytes to write first.
-
-        May switch.
-        """
+        """Make a stream of the socket of a request. ``before``: bytes to write first. May switch."""
         context = self.context
         dialect = self.waiting.dialect
         peer, origin, close_code = self.gate.look_at(head, dialect)
@@ -179,7 +172,7 @@ class Streams(Service, dict=True):
             return
         option = getattr(_socket, "TCP_USER_TIMEOUT", None)  # Linux ends a connection whose peer is silent
         if option is not None and sock.family != getattr(_socket, "AF_UNIX", None):
-            sock.setsockopt(_socket.IPPROTO_TCP, option, self._silent_milliseconds)
+            sock.setsockopt(_socket.IPPROTO_TCP, option, int(min(self.silent_seconds, 86400.0) * 1000))
         self.metrics.streams += 1
         stream.reading = True
         try:

@@ -119,8 +119,8 @@ def adopt_from_environ(environ: Mapping[str, Any], gate: Gate, admitted: Admitte
         except OSError as exc:
             log.debug("%s disconnected before it was refused: %s", environ.get("REMOTE_ADDR"), exc)
         sock.close()
-        return True
-    admitted(sock, decision, rest)
+    else:
+        admitted(sock, decision, rest)
     return True
 
 
@@ -350,10 +350,7 @@ class WsgiServer(WSGIServer):
         self.close()
 
     def end_idle(self) -> None:
-        """Serve requests that have arrived and end connections that wait for a next request.
-
-        A connection that was accepted but not served yet may still send a request; :attr:`busy` counts it.
-        """
+        """See :meth:`imserver.transport.http.FrontServer.end_idle`."""
         self.ended = True
         for handler in self.waiting:
             handler.end_wait()
