@@ -166,10 +166,8 @@ class Keys:
         return bool(changes.keys) and self.close()
 
     def changed(self, tenant: Tenant) -> None:
-        """Resolve the apps of the keys again: a new or changed app may have become an alias, or ceased to
-        be."""
-        if tenant.name in self._named:
-            self._resolve_all()
+        """A new or changed app may have become an alias, or ceased to be."""
+        self.deleted(tenant.name)
 
     def deleted(self, app: str) -> None:
         """An app was deleted: it may have been an alias."""
@@ -187,16 +185,15 @@ class Keys:
             for digest, key in keys.items()
         }
         self._next_end = min((key.expires for key in keys.values() if key.expires > now), default=inf)
-        valid = self._valid() if self._holders else set()
-        for connection in [each for each, key in self._holders.items() if key not in valid]:
-            connection.close(CloseCode.TOKEN_INVALID)
+        if self._holders:
+            valid = {each.key for each in self._known.values() if each.scopes}
+            for connection in [each for each, key in self._holders.items() if key not in valid]:
+                connection.close(CloseCode.TOKEN_INVALID)
 
     def expire(self, is_banned: Callable[[str, str], bool]) -> None:
         """End the keys whose time is over, and refuse those whose makers are banned, as long as they are: a
         lock bans, too. Called once a second; never switches."""
-        barred = frozenset(
-            key.id for key in self._stored.values() if key.maker is not None and is_banned(*key.maker)
-        )
+        barred = frozenset(key.id for key in self._stored.values() if key.maker and is_banned(*key.maker))
         if barred != self._barred or self._clock() >= self._next_end:
             self._barred = barred
             self._resolve_all()
@@ -209,12 +206,9 @@ class Keys:
         """A connection has ended (``ConnectionContext.ended``)."""
         self._holders.pop(connection, None)
 
-    def _valid(self) -> set[str]:
-        return {each.key for each in self._known.values() if each.scopes}
-
     def is_valid(self, key: str) -> bool:
         """Whether the key with this id may still act. Never switches."""
-        return key in self._valid()
+        return any(each.key == key and each.scopes for each in self._known.values())
 
     def close(self) -> bool:
         """End demo mode permanently, because the database holds a secret. Return True if it was demo mode."""
@@ -384,9 +378,9 @@ class Authority(Service):
             apps = frozenset(app for app in apps if self.logins.lists_origin(app, origin))
             if origin and not apps:
                 self.logins.log_page(origin, host)
-        return (
-            Principal("address", _BY_ADDRESS, frozenset(map(self.logins.resolve, apps))) if apps else NOBODY
-        )
+        if not apps:
+            return NOBODY
+        return Principal("address", _BY_ADDRESS, frozenset(map(self.logins.resolve, apps)))
 
 
 def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
@@ -419,9 +413,8 @@ def bearer(authorization: str) -> str:
 
 def is_token(credential: str) -> bool:
     """Whether a credential looks like a JSON Web Token, or that of a bot. API keys never do."""
-    return (credential.startswith("eyJ") and credential.count(".") == 2) or credential.startswith(
-        BOT_TOKEN_PREFIX
-    )
+    is_json_web_token = credential.startswith("eyJ") and credential.count(".") == 2
+    return is_json_web_token or credential.startswith(BOT_TOKEN_PREFIX)
 
 
 def from_browser(headers: Mapping[str, str]) -> bool:
@@ -441,20 +434,18 @@ class AllowLists:
 
     def learn(self, tenants: Iterable[Tenant]) -> None:
         """Replace all lists by those of these apps."""
-        self._networks = {}
+        self._networks.clear()
+        self.apps_of.cache_clear()
         for tenant in tenants:
             self.changed(tenant)
-        self.apps_of.cache_clear()
 
     def changed(self, tenant: Tenant) -> None:
         """Apply a new or changed app."""
-        if tenant.api_allow_from:
-            networks = tuple(ip_network(each, strict=False) for each in tenant.api_allow_from)
-            if self._networks.get(tenant.name) != networks:
-                self._networks[tenant.name] = networks
-                self.apps_of.cache_clear()
-        elif self._networks.pop(tenant.name, None) is not None:
+        networks = tuple(ip_network(each, strict=False) for each in tenant.api_allow_from)
+        if self._networks.pop(tenant.name, ()) != networks:
             self.apps_of.cache_clear()
+        if networks:
+            self._networks[tenant.name] = networks
 
     def deleted(self, app: str) -> None:
         """An app was deleted."""
@@ -468,6 +459,5 @@ class AllowLists:
             address = address_of(host)
         except ValueError:
             return frozenset()
-        return frozenset(
-            app for app, networks in self._networks.items() if any(address in network for network in networks)
-        )
+        lists = self._networks.items()
+        return frozenset(app for app, networks in lists if any(address in each for each in networks))

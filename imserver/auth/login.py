@@ -10,7 +10,8 @@ import logging
 from time import time
 from typing import Final, Protocol
 
-from imserver.auth.channel_tokens import ChannelClaims
+from msgspec.structs import replace
+
 from imserver.auth.login_tokens import LoginTokens
 from imserver.auth.observer import Denial, Observer
 from imserver.auth.questions import BackEnds
@@ -91,7 +92,7 @@ class Logins(Service, dict=True):
     def takes_user(self, app: str, user: str) -> bool:
         """Whether a user id is short enough for an app, and not that of an erased user. For an unknown app
         whose name is a number, the limit of the originals counts. Never switches."""
-        rule = self._rules.get(app) or self._learn(app)
+        rule = self.rule_of(app)
         if rule is not None:
             limit = rule.user_bytes
         else:
@@ -115,26 +116,13 @@ class Logins(Service, dict=True):
         Waits at most two seconds for the back end if the app has an ``authorise_url``, and for the database
         if it accepts account tokens. Switches nowhere else. Call :meth:`began` when the session exists.
         """
-        rule = self._rules.get(app) or self._learn(app)
+        rule = self.rule_of(app)
         if rule is None:
             return self._denied("app", UNKNOWN_APP, app, user, request)
         if rule.plain and not request.origin:
             if not token or self.tokens.pages.fits(app, user, token):
                 return ALLOWED
             return self._denied("token", BAD_TOKEN, app, user, request)
-        return self._check_all(rule, user, token, dialect, request, device, may_lack_user)
-
-    def _check_all(
-        self,
-        rule: Rule,
-        user: str,
-        token: str,
-        dialect: str,
-        request: LoginRequest,
-        device: str,
-        may_lack_user: bool,
-    ) -> LoginDecision:
-        app = rule.name
         if rule.closed:
             return self._denied("closed", NOT_ALLOWED, app, user, request)
         if rule.broken or (rule.asks_back_end and not self.back_ends.is_ready(app)):
@@ -152,15 +140,23 @@ class Logins(Service, dict=True):
         except (StorageUnavailable, IssuerUnavailable) as unavailable:
             self.refused("undecided", app, user, request.peer, str(unavailable))
             return UNDECIDED
-        if self._quota.full(rule.name, rule.tenant.max_connections, request):
-            return self._full(app, user, request)
+        limit = rule.tenant.max_connections
+        if self._quota.full(app, limit, request):
+            return self._denied("limit", APP_FULL, app, user, request)
         if rule.by_back_end:
-            decision = self._ask_back_end(app, decision, user, token, dialect, request, device)
-            if decision.ok and self._quota.full(rule.name, rule.tenant.max_connections, request):
-                return self._full(app, user, request)
-        if decision.ok and isinstance(request, Connection) and request.state < CLOSING:
+            named = user or decision.user
+            answer = self.back_ends.authorise(app, named, token, dialect, request.peer, device)
+            if answer is None:
+                return self._denied("undecided", UNDECIDED, app, user, request)
+            if not answer.allow:
+                return self._denied("back end", NOT_ALLOWED, app, user, request)
+            end = min(filter(None, (decision.expires_at, answer.expires_at)), default=0)
+            decision = replace(decision, expires_at=end, user=named or answer.user)
+            if self._quota.full(app, limit, request):
+                return self._denied("limit", APP_FULL, app, user, request)
+        if isinstance(request, Connection) and request.state < CLOSING:
             # The connection may have closed during the webhook.
-            self._quota.take(rule.name, rule.tenant.max_connections, request)
+            self._quota.take(app, limit, request)
         return decision
 
     def admit(self, app: str, dialect: str, connection: Connection) -> LoginDecision:
@@ -169,29 +165,25 @@ class Logins(Service, dict=True):
         Checks the dialect, the origin of the page and the connection quota. The caller checks whether the app
         admits connections without a login.
         """
-        rule = self._rules.get(app) or self._learn(app)
+        rule = self.rule_of(app)
         if rule is None:
             return self._denied("app", UNKNOWN_APP, app, "", connection)
         if rule.dialects and dialect not in rule.dialects:
             return self._denied("dialect", WRONG_DIALECT, app, "", connection)
         if connection.origin and not self._is_allowed(rule, connection.origin, dialect):
             return self._bad_origin(rule, connection)
-        if self._quota.full(rule.name, rule.tenant.max_connections, connection):
-            return self._full(app, "", connection)
+        if self._quota.full(app, rule.tenant.max_connections, connection):
+            return self._denied("limit", APP_FULL, app, "", connection)
         return ALLOWED
 
     # --- other requests -------------------------------------------------------------------------------------
 
-    def read_channel_token(self, rule: Rule, token: str) -> ChannelClaims:
-        """Verify a subscription token that a key or an issuer of the app has signed.
-
-        May wait for the issuer's keys. Raises BadToken, TokenExpired and IssuerUnavailable.
-        """
-        return self.tokens.read_channel_token(rule, token)
-
     def rule_of(self, app: str) -> Rule | None:
-        """The login rule of an app, which is no alias. Never switches."""
-        return self._rules.get(app) or self._learn(app)
+        """The login rule of an app, which is no alias; None: there is no such app. Never switches."""
+        rule = self._rules.get(app)
+        if rule is None and (tenant := self._get(app)) is not None:
+            return self._compile(tenant)
+        return rule
 
     def session_of(self, token: str) -> Claims | None:
         """Verify a session token outside a login. None if it is invalid. The app of the result is resolved.
@@ -199,7 +191,7 @@ class Logins(Service, dict=True):
         May wait for the keys of an issuer. Raises IssuerUnavailable.
         """
         app = self.resolve(app_named_by(token))
-        rule = self._rules.get(app) or self._learn(app) if app else self._rule_of_issued(token)
+        rule = self.rule_of(app) if app else self._rule_of_issued(token)
         if rule is None or not (rule.keys or rule.issuers):
             return None
         try:
@@ -230,14 +222,12 @@ class Logins(Service, dict=True):
 
     def is_open(self, app: str) -> bool:
         """Whether anybody may log in to an app. Its pages then get page tokens."""
-        app = self.resolve(app)
-        rule = self._rules.get(app) or self._learn(app)
+        rule = self.rule_of(self.resolve(app))
         return rule is not None and rule.open
 
     def is_closed(self, app: str) -> bool:
         """Whether nobody may log in to an app: it has no login rule and is not open."""
-        app = self.resolve(app)
-        rule = self._rules.get(app) or self._learn(app)
+        rule = self.rule_of(self.resolve(app))
         return rule is None or rule.closed
 
     def exposure(self) -> list[str]:
@@ -248,19 +238,16 @@ class Logins(Service, dict=True):
         """
         if self.keys.demo:
             return []
-        rules = [rule for rule in self._rules.values() if not rule.tenant.same_as]
-        closed = sorted(
-            rule.name
-            for rule in rules
-            if rule.closed and not rule.tenant.back_ends.connect and not self._entrances_of(rule.tenant)
-        )
-        others = sorted(
-            (rule for rule in rules if rule.name not in closed), key=lambda rule: (not rule.open, rule.name)
-        )
-        lines = [
-            f"app {rule.name}: {_who_may_log_in(rule, self._entrances_of(rule.tenant))}"
-            for rule in others[:_APPS_SHOWN]
-        ]
+        closed, others = [], []
+        for rule in sorted(self._rules.values(), key=lambda rule: (not rule.open, rule.name)):
+            entrances = self._entrances_of(rule.tenant)
+            if rule.tenant.same_as:
+                continue
+            if rule.closed and not (rule.tenant.back_ends.connect or entrances):
+                closed.append(rule.name)
+            else:
+                others.append((rule, entrances))
+        lines = [f"app {rule.name}: {_who_may_log_in(rule, how)}" for rule, how in others[:_APPS_SHOWN]]
         if len(others) > _APPS_SHOWN:
             lines.append(f"and {len(others) - _APPS_SHOWN} more apps that are open or have a login rule")
         if closed:
@@ -272,15 +259,10 @@ class Logins(Service, dict=True):
             )
         return lines
 
-    @property
-    def takes_unregistered(self) -> bool:
-        """Whether clients may connect to systems that are not registered."""
-        return self.keys.demo
-
     def lists_origin(self, app: str, origin: str) -> bool:
         """Whether the settings of the app or the node list the page that sent a request."""
         name = host_name(origin)
-        rule = self._rules.get(app) or self._learn(app)
+        rule = self.rule_of(app)
         if not name or rule is None:
             return False
         if rule.origins is not None:
@@ -295,27 +277,6 @@ class Logins(Service, dict=True):
         setting = "server.origins, or to origins of an app"
         self.origins.log_refused("request without a key", host_name(origin) or OPAQUE, setting, host)
 
-    def _ask_back_end(
-        self,
-        app: str,
-        decision: LoginDecision,
-        user: str,
-        token: str,
-        dialect: str,
-        request: LoginRequest,
-        device: str,
-    ) -> LoginDecision:
-        answer = self.back_ends.authorise(app, user or decision.user, token, dialect, request.peer, device)
-        if answer is None:
-            return self._denied("undecided", UNDECIDED, app, user, request)
-        if not answer.allow:
-            return self._denied("back end", NOT_ALLOWED, app, user, request)
-        times = [each for each in (decision.expires_at, answer.expires_at) if each]
-        known = user or decision.user or answer.user
-        return LoginDecision(
-            expires_at=min(times, default=0), user=known, device=decision.device, claims=decision.claims
-        )
-
     def _is_allowed(self, rule: Rule, origin: str, dialect: str) -> bool:
         if rule.origins is None:
             return self.origins.allows(origin, dialect)
@@ -323,17 +284,12 @@ class Logins(Service, dict=True):
 
     def _bad_origin(self, rule: Rule, request: LoginRequest) -> LoginDecision:
         setting = "server.origins" if rule.origins is None else f"origins of app {rule.name}"
-        self.origins.log_refused(f"login to {rule.name}", request.origin, setting, request.peer)
+        page, peer = request.origin, request.peer
+        self.origins.log_refused(f"login to {rule.name}", page, setting, peer)
         self.metrics.login_refused("origin", rule.name)
         self.observer.refused(
             Denial(
-                "login",
-                "origin",
-                rule.name,
-                address=host_of(request.peer),
-                limit=setting,
-                detail=request.origin,
-                request=request.peer,
+                "login", "origin", rule.name, address=host_of(peer), limit=setting, detail=page, request=peer
             )
         )
         return BAD_ORIGIN
@@ -341,12 +297,9 @@ class Logins(Service, dict=True):
     def _denied(
         self, reason: LoginRefusal, decision: LoginDecision, app: str, user: str, request: LoginRequest
     ) -> LoginDecision:
-        self.refused(reason, app, user, request.peer)
+        limit = "max_connections" if reason == "limit" else ""
+        self.refused(reason, app, user, request.peer, limit=limit)
         return decision
-
-    def _full(self, app: str, user: str, request: LoginRequest) -> LoginDecision:
-        self.refused("limit", app, user, request.peer, limit="max_connections")
-        return APP_FULL
 
     def refused(
         self,
@@ -379,13 +332,8 @@ class Logins(Service, dict=True):
         if log.isEnabledFor(logging.INFO) and self._logged.is_new(app, f"{reason} {user}{account} {detail}"):
             cause = f"{reason} ({detail})" if detail else reason
             who = f"account {account}" if account else repr(user)
-            log.info(
-                "login of %s in %s refused: %s",
-                who,
-                known or repr(app[:_USER_SHOWN]),
-                cause,
-                extra={"connection": peer},
-            )
+            where = known or repr(app[:_USER_SHOWN])
+            log.info("login of %s in %s refused: %s", who, where, cause, extra={"connection": peer})
 
     def wants_account(self, app: str, by_account: bool) -> bool:
         """Whether the receiver of a first message must be an account, because all users of the app are. In
@@ -393,7 +341,7 @@ class Logins(Service, dict=True):
         switches."""
         if app in self.account_apps or not (by_account and self.keys.demo):
             return app in self.account_apps
-        rule = self._rules.get(app) or self._learn(app)
+        rule = self.rule_of(app)
         return rule is None or rule.only_accounts
 
     def holds_token(self, connection: Connection) -> bool:
@@ -466,11 +414,6 @@ class Logins(Service, dict=True):
         self.account_apps.discard(app)
         if self._rules.pop(app, None) is not None:
             self._update_gate()
-
-    def _learn(self, app: str) -> Rule | None:
-        """Compile the rule of an app on first use; None if the app does not exist."""
-        tenant = self._get(app)
-        return None if tenant is None else self._compile(tenant)
 
     def _compile(self, tenant: Tenant) -> Rule:
         """Compile the rule of an app. If its keys are invalid, its earlier keys stay; without any, it is

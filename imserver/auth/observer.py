@@ -85,20 +85,16 @@ class Observer:
 
     def began(self, connection: Connection) -> None:
         """A connection is a session now, or has logged in again. Never switches."""
-        return
 
     def ended(self, connection: Connection, code: int) -> None:
         """A connection is over. Never switches."""
-        return
 
     def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
         """A user has sent a message that is not stored; ``facts`` are its ``type``, ``text`` and receiver.
         Never switches."""
-        return
 
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
         """(user, push) for users who are offline. May switch."""
-        return
 
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
         """The function that stores an event of this kind; None: nobody wants it. Never switches."""
@@ -106,11 +102,9 @@ class Observer:
 
     def acted(self, act: Act) -> None:
         """Somebody has changed something. May switch; never raises."""
-        return
 
     def refused(self, refusal: Denial) -> None:
         """A login, command or request was refused. Never switches."""
-        return
 
 
 class Observers(Observer):
@@ -136,17 +130,12 @@ class Observers(Observer):
     @property
     def known(self) -> Collection[Connection]:  # type: ignore[override]
         """Those of the first that knows any."""
-        for each in self._sessions:
-            if each.known:
-                return each.known
-        return ()
+        return next((each.known for each in self._sessions if each.known), ())
 
     def observes(self, settings: TenantSettings) -> bool:
-        """Whether one of them does."""
         return any(each.observes(settings) for each in self._observers)
 
     def began(self, connection: Connection) -> None:
-        """Tell all."""
         for each in self._sessions:
             each.began(connection)
 
@@ -157,22 +146,18 @@ class Observers(Observer):
                 each.ended(connection, code)
 
     def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
-        """Tell all."""
         for each in self._messages:
             each.message(app, sender, facts)
 
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
-        """Tell all."""
         for each in self._absent:
             each.absent(app, pushes)
 
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
         """A function that calls theirs."""
         functions = [record for each in self._recorders if (record := each.recorder(app, kind)) is not None]
-        if not functions:
-            return None
-        if len(functions) == 1:
-            return functions[0]
+        if len(functions) < 2:
+            return functions[0] if functions else None
 
         def record_all(sql: PooledStatements, app: str, user: str, facts: Mapping[str, Any]) -> None:
             for record in functions:
@@ -181,12 +166,10 @@ class Observers(Observer):
         return record_all
 
     def acted(self, act: Act) -> None:
-        """Tell all."""
         for each in self._acts:
             each.acted(act)
 
     def refused(self, refusal: Denial) -> None:
-        """Tell all."""
         for each in self._refusals:
             each.refused(refusal)
 
@@ -268,27 +251,17 @@ class Denials:
         app = connection.app
         if code not in CLOSES or app is None:
             return
-        until = 0.0
-        if code == errors.CloseCode.BANNED:
-            until = self._banned_until(app, connection.user or "")
+        is_banned = code == errors.CloseCode.BANNED
+        until = self._banned_until(app, connection.user or "") if is_banned else 0.0
         self._of(connection, app, CLOSES[code], _LIMITS[code], until)
 
     def _of(
         self, connection: Connection, app: str, reason: str, limit: str, until: float, detail: str = ""
     ) -> None:
         """A command of a connection, or its session, was refused."""
+        user, peer = connection.user or "", connection.peer
         self._observer.refused(
-            Denial(
-                "command",
-                reason,
-                app,
-                connection.user or "",
-                address=host_of(connection.peer),
-                limit=limit,
-                until=until,
-                detail=detail,
-                request=connection.peer,
-            )
+            Denial("command", reason, app, user, "", host_of(peer), limit, until, detail, peer)
         )
 
     def request(
@@ -308,16 +281,8 @@ class Denials:
         limit, until = _limit_of(rate)
         if problem is errors.Problems.BANNED:
             until = self._banned_until(app, user)
+        text = f"{request.method} {request.path}: {detail or problem.message}"[:_DETAIL]
+        user, host = user[:_NAME], request.host
         self._observer.refused(
-            Denial(
-                "request",
-                problem.code,
-                app,
-                user[:_NAME],
-                address=request.host,
-                limit=limit,
-                until=until,
-                detail=f"{request.method} {request.path}: {detail or problem.message}"[:_DETAIL],
-                request=request.id,
-            )
+            Denial("request", problem.code, app, user, "", host, limit, until, text, request.id)
         )

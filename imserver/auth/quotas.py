@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from weakref import ref
 
 from imserver.auth.rates import MESSAGES, Buckets
@@ -53,19 +54,15 @@ def limited(serve: Serve, per_second: float) -> Serve:
     buckets = Buckets(MESSAGES, per_second)
 
     def serve_within_limit(connection: Connection, payload: bytes, text: bool) -> None:
-        if buckets.take(ref(connection), _requests_in(connection, payload)):
+        requests = 1
+        with suppress(BadFrame):
+            requests = max(1, len(connection.encoding.dialect.split(payload)))
+        if buckets.take(ref(connection), requests):
             serve(connection, payload, text)
         else:
             connection.close(CloseCode.RATE_LIMIT)
 
     return serve_within_limit
-
-
-def _requests_in(connection: Connection, payload: bytes) -> int:
-    try:
-        return max(1, len(connection.encoding.dialect.split(payload)))
-    except BadFrame:
-        return 1
 
 
 class LimitedEncoding(Encoding):
@@ -79,13 +76,8 @@ class LimitedEncoding(Encoding):
     def __init__(self, plain: Encoding, per_second: float) -> None:
         self.plain = plain
         """The encoding without the limit."""
-        super().__init__(
-            plain.dialect,
-            limited(plain.serve, per_second),
-            plain.limit_bytes,
-            plain.deflate_bits,
-            plain.outbox_bytes,
-        )
+        serve = limited(plain.serve, per_second)
+        super().__init__(plain.dialect, serve, plain.limit_bytes, plain.deflate_bits, plain.outbox_bytes)
         self._per_second = per_second
 
     def frame(self, payload: bytes, opcode: int = 0) -> bytes:

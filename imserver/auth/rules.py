@@ -97,27 +97,6 @@ class Rule:
     ``has_entrance``: see :data:`Entrance`.
     """
 
-    __slots__ = (
-        "_encodings",
-        "accounts",
-        "any_origin",
-        "asks_back_end",
-        "broken",
-        "by_back_end",
-        "closed",
-        "dialects",
-        "issuers",
-        "keys",
-        "name",
-        "only_accounts",
-        "open",
-        "origins",
-        "plain",
-        "quiet",
-        "tenant",
-        "user_bytes",
-    )
-
     def __init__(
         self,
         tenant: Tenant,
@@ -153,14 +132,12 @@ class Rule:
         """Apply the message rate of the app to the connection, in place of any other app's."""
         encoding = connection.encoding
         plain = encoding.plain if isinstance(encoding, LimitedEncoding) else encoding
-        per_second = self.tenant.messages_per_second
-        if not per_second:
+        if per_second := self.tenant.messages_per_second:
+            if plain not in self._encodings:
+                self._encodings[plain] = LimitedEncoding(plain, per_second)
+            connection.encoding = self._encodings[plain]
+        else:
             connection.encoding = plain
-            return
-        known = self._encodings.get(plain)
-        if known is None:
-            known = self._encodings[plain] = LimitedEncoding(plain, per_second)
-        connection.encoding = known
 
 
 def check_apps(config: Config, locations: Locations, objection: AppObjection) -> None:

@@ -377,11 +377,15 @@ def header_and_claims(token: str, keys: Sequence[Key]) -> tuple[dict[str, Any], 
 def unverified(token: str) -> Unverified:
     """Read issuer, audiences and key id of a token without verifying it. Raises BadToken."""
     issued = UnverifiedClaims.read(_decode_origin, token)
+    return Unverified(issued.iss, _audiences(issued), _kid_of(token))
+
+
+def _kid_of(token: str) -> str:
+    # Not by PyJWT, which decodes and checks the whole token for it.
     try:
-        kid = msgspec.json.decode(bytes_of(token.partition(".")[0]), type=_Head).kid
+        return msgspec.json.decode(bytes_of(token.partition(".")[0]), type=_Head).kid
     except (ValueError, RecursionError) as error:
         raise BadToken(f"this is not a token: {error}") from None
-    return Unverified(issued.iss, _audiences(issued), kid)
 
 
 def _unverified_payload(token: str) -> bytes:
@@ -501,20 +505,13 @@ def _signed_payload(token: str, keys: Sequence[Key]) -> VerifiedPayload:
         # A usual token has no kid, so all keys are tried.
         if key.algorithm == "HS256" and (usual := _usual_payload(token, key.verifier)) is not None:
             return usual
-    jws = _library()
-    try:
-        # Not by PyJWT, which decodes and checks the whole token for it.
-        kid = msgspec.json.decode(bytes_of(token.partition(".")[0]), type=_Head).kid
-    except (ValueError, RecursionError) as error:
-        raise BadToken(f"this is not a token: {error}") from None
+    jws, kid = _library(), _kid_of(token)
     reason = f"no key is named {kid!r}"
     for key in keys:
         if not kid or not key.kid or key.kid == kid:
             names = _EDWARDS_NAMES if key.algorithm == "EdDSA" else [key.algorithm]
             try:
-                payload = VerifiedPayload(jws.decode(token, key.verifier, algorithms=names))
+                return VerifiedPayload(jws.decode(token, key.verifier, algorithms=names))
             except Exception as error:  # PyJWT and its cryptography raise many types for hostile input
                 reason = str(error) or type(error).__name__
-            else:
-                return payload
     raise BadToken(reason)
