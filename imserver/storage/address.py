@@ -47,15 +47,9 @@ class DatabaseAddress(Struct, frozen=True):
 
 def database_address(settings: StorageSettings, data_dir: str) -> DatabaseAddress:
     """The database of these settings, which :mod:`imserver.config.load` has checked."""
-    if not settings.url:
-        return _file(Path(data_dir, DEFAULT_FILE), configured=False)
     scheme, _, rest = settings.url.partition("://")
-    if scheme == "sqlite":
-        return _file(Path(rest[1:]), configured=True)
+    if scheme in ("", "sqlite"):
+        path = (Path(rest[1:]) if scheme else Path(data_dir, DEFAULT_FILE)).absolute()
+        return DatabaseAddress("sqlite", f"sqlite+pysqlite:///{path}", path, scheme != "")
     engine: Engine = "postgresql" if scheme.startswith("postgres") else "mysql"
     return DatabaseAddress(engine, f"{_SCHEMES[scheme]}://{rest}", None, True)
-
-
-def _file(path: Path, configured: bool) -> DatabaseAddress:
-    path = path.absolute()
-    return DatabaseAddress("sqlite", f"sqlite+pysqlite:///{path}", path, configured)

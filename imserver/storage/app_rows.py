@@ -174,14 +174,10 @@ def _queries(read: ReadWork, tables: Sequence[Table], app: str, user: str | None
         elif of_app == Table.OF_ACCOUNTS:
             scopes = _accounts
         scan = table.scan and user is not None
+        fixed = {OF_APP: "app", OF_LOGS: "log"}.get(str(table.of_app))  # the same within a scope
+        order = tuple(column for column in table.key if column != fixed) or table.key
         for scope in scopes(read, of_app, app) if of_app else ():
-            yield RowQuery(table.name, _order(table), table.columns, scope, of_user, True, scan)
-
-
-def _order(table: Table) -> tuple[str, ...]:
-    """The columns of the key that differ within a scope."""
-    fixed = {OF_APP: "app", OF_LOGS: "log"}.get(str(table.of_app))
-    return tuple(column for column in table.key if column != fixed) or table.key
+            yield RowQuery(table.name, order, table.columns, scope, of_user, True, scan)
 
 
 def _scopes(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:

@@ -154,6 +154,7 @@ class Database:
 
         Raises StartError with a one-line message.
         """
+        shown = self.address.shown
         try:
             if self.address.file is not None:
                 prepare_file(self.address.file)
@@ -164,39 +165,32 @@ class Database:
             if not before:
                 check_new()
             if missing or feature_steps.are_due(self._features, recorded):
-                run = partial(migrations.migrate, shown=self.address.shown, features=self._features)
+                run = partial(migrations.migrate, shown=shown, features=self._features)
                 self.runner.run(partial(self._write_long, run), LONG_SECONDS)
             self.id, laxness = self.runner.run(self._look_at, self._settings.seconds)
         except OSError as error:
-            file = error.filename or self.address.shown
+            file = error.filename or shown
             raise StartError(f"storage: {file} cannot be used: {error.strerror}") from None
         except (SQLAlchemyError, _Late, TypeError, ValueError) as error:  # also for values of other types
-            raise StartError(f"storage: {self.address.shown} cannot be used: {_words(error)}") from None
+            raise StartError(f"storage: {shown} cannot be used: {_words(error)}") from None
         self.answers = True
         if laxness:
-            log.warning(
-                "the database %s may lose confirmed data in a power failure: %s", self.address.shown, laxness
-            )
+            log.warning("the database %s may lose confirmed data in a power failure: %s", shown, laxness)
         if not before:
-            log.info("the database %s was created", self.address.shown)
+            log.info("the database %s was created", shown)
         elif missing:
-            shown = migrations.named(missing)
-            log.info("the database %s was migrated to step %s", self.address.shown, shown)
+            log.info("the database %s was migrated to step %s", shown, migrations.named(missing))
         if newer := migrations.named(migrations.newer_steps(before)):
-            log.warning("the database %s belongs to a newer release, at step %s", self.address.shown, newer)
-        if absent := sorted(recorded.keys() - {each.feature for each in self._features}):
-            log.info(
-                "the database %s has tables of features that this node does not have: %s",
-                self.address.shown,
-                ", ".join(absent),
-            )
+            log.warning("the database %s belongs to a newer release, at step %s", shown, newer)
+        if absent := ", ".join(sorted(recorded.keys() - {each.feature for each in self._features})):
+            log.info("the database %s has tables of features that this node does not have: %s", shown, absent)
 
     # These run in SQLite's thread and must not log: the locks of logging belong to the loop.
 
     def _steps(self) -> tuple[dict[str, int], dict[str, RecordedTables]]:
         # Without the lock, nodes that switch a new file to the write-ahead log at once would find it locked.
         is_new = self.address.file is not None and not self.address.file.stat().st_size
-        with self.writing() if is_new else nullcontext(), self._connected() as connection:
+        with self.writing() if is_new else nullcontext(), _connected(self._engine) as connection:
             taken = migrations.taken_steps(connection)
             return taken, {} if migrations.missing_steps(taken) else feature_steps.recorded(connection)
 
@@ -210,7 +204,7 @@ class Database:
             patient.dispose()
 
     def _look_at(self) -> tuple[str, str]:
-        with self._connected() as connection:
+        with _connected(self._engine) as connection:
             id = connection.exec_driver_sql("SELECT id FROM directory").scalar_one_or_none()
             if id is None:
                 raise StartError(
@@ -272,10 +266,7 @@ class Database:
     @property
     def healthy(self) -> bool:
         """Whether the last operation and the last write succeeded, and no write was refused for
-        ``REFUSED_SECONDS``.
-
-        A database that is full or read-only still answers reads.
-        """
+        ``REFUSED_SECONDS``. A database that is full or read-only still answers reads."""
         return self.answers and not self._write_failed
 
     def answered(self, wrote: bool) -> None:
@@ -314,22 +305,17 @@ class Database:
 
     def _in_transaction(self, work: Work[T], writes: bool = False) -> T:
         if not writes:
-            with self._connected() as connection:
+            with _connected(self._engine) as connection:
                 return work(PooledStatements(connection))
-        for _ in range(3):  # retries after a deadlock, within the time limit
+        retries = 3  # after a deadlock, within the time limit
+        while True:
             try:
-                return self._write_once(work)
+                with self.writing(), _connected(self._engine, writes=True) as connection, connection.begin():
+                    return work(PooledStatements(connection))
             except OperationalError as error:
-                if not is_deadlock(error):
+                retries -= 1
+                if retries < 0 or not is_deadlock(error):
                     raise
-        return self._write_once(work)
-
-    def _write_once(self, work: Work[T]) -> T:
-        with self.writing(), self._connected(writes=True) as connection, connection.begin():
-            return work(PooledStatements(connection))
-
-    def _connected(self, writes: bool = False) -> Connection:
-        return _connected(self._engine, writes)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -395,10 +381,8 @@ class WriterConnection:
         self._database.answered(wrote)
 
     def failed(self, words: str, cause: BaseException | None = None) -> StorageUnavailable:
-        """Record that the database stored nothing. ``cause``: the error of the driver.
-
-        Returns the error to raise.
-        """
+        """Record that the database stored nothing. ``cause``: the error of the driver. Returns the error to
+        raise."""
         return self._database.failed(words, wrote=True, cause=cause)
 
     def close(self) -> None:
@@ -412,9 +396,8 @@ class WriterConnection:
 
     def _run(self, function: Callable[[], T], seconds: float) -> T:
         # SQLite's work cannot be interrupted.
-        return self._database.runner.run(
-            function, None if self._database.address.file is not None else seconds
-        )
+        is_file = self._database.address.file is not None
+        return self._database.runner.run(function, None if is_file else seconds)
 
     def _transact(self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool = False) -> T:
         fresh = self.sql is None
@@ -450,9 +433,7 @@ class WriterConnection:
                     self.sql.rollback()
             except self._errors:
                 self._drop()
-            if committing:
-                raise Unsure(_words(error)) from None
-            raise RowRefused(_words(error)) from None
+            raise (Unsure if committing else RowRefused)(_words(error)) from None
         except self._errors as error:
             self._drop()
             raise (Unsure if committing else NotStored)(_words(error)) from error

@@ -299,10 +299,8 @@ _REFUSALS_OF_MYSQL: Final = (3, 1021, 1026, 1030, 1114, 1290, 1792, 1836)
 
 def is_damage(error: DBAPIError) -> bool:
     """Whether SQLite has found that its file is damaged. The others say so by errors of the common kinds."""
-    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-    )
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def is_refusal(error: BaseException | None) -> bool:

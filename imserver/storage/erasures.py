@@ -81,26 +81,22 @@ class Erasures(Store.Rows):
     def note(self, rows: Iterable[ErasureRow]) -> None:
         """Note erasures that ended in another copy of this database: they are not repeated again."""
         new = [(*_ROWS.values(row), "", 0) for row in rows]
-        self._store.write_or(
-            None, lambda sql: sql.insert_new("erasure", f"{_ROWS.columns}, member, leased", new)
-        )
+        columns = f"{_ROWS.columns}, member, leased"
+        self._store.write_or(None, lambda sql: sql.insert_new("erasure", columns, new))
 
     @Store.writing
     def end(self, sql: PooledStatements, app: str, user: str, ended: int = 0) -> ErasureRow | None:
         """The user is erased. ``ended`` 0: now. None: another node has ended it."""
         digest, now = self.digests(app, user)[0], ended or int(time() * 1000)
         rows = sql.query("SELECT name FROM erasure WHERE digest = %s AND ended = 0", (digest,))
-        sql.execute(
-            "UPDATE erasure SET ended = %s, member = '', leased = 0 WHERE digest = %s AND ended = 0",
-            (now, digest),
-        )
+        statement = "UPDATE erasure SET ended = %s, member = '', leased = 0 WHERE digest = %s AND ended = 0"
+        sql.execute(statement, (now, digest))
         return ErasureRow(digest, now, app, text_of(rows[0][0])) if rows else None
 
     def interrupted(self) -> list[tuple[str, str]]:
         """The erasures (app, user) under way on which no node works."""
-        rows = self._store.rows(
-            "SELECT app, member FROM erasure WHERE ended = 0 AND leased < %s", (int(time()),)
-        )
+        statement = "SELECT app, member FROM erasure WHERE ended = 0 AND leased < %s"
+        rows = self._store.rows(statement, (int(time()),))
         return [(text_of(app), text_of(user)) for app, user in rows]
 
     def ended(self, after: int = 0) -> list[ErasureRow]:

@@ -256,9 +256,8 @@ class ImportedRows:
         if not self._log:
             find = "SELECT number FROM log WHERE app = %s AND part = 0"
             if not sql.query(find, (self._app,)):
-                sql.insert_new(
-                    "log", "app, part, last_id, last_conversation, floor", [(self._app, 0, 0, 0, 0)]
-                )
+                columns = "app, part, last_id, last_conversation, floor"
+                sql.insert_new("log", columns, [(self._app, 0, 0, 0, 0)])
             self._log = sql.query(find, (self._app,))[0][0]
         return self._log
 

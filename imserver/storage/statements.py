@@ -139,13 +139,10 @@ class Statements(ABC):
             array = f"{{{','.join(map(str, values))}}}" if type(values[0]) is int else list(values)
             return self.query(text, (array, *first))
         rows: list[Row] = []
-        for start in range(0, len(values), _CHUNK):
-            some = values[start : start + _CHUNK]
-            size = 1 << (len(some) - 1).bit_length()
-            if size > len(some):
-                some = [*some, *[None] * (size - len(some))]  # NULL equals nothing
+        for chunk in chunks(values):
+            some = padded(chunk, None)  # NULL equals nothing
             whole = (*some, *first) if engine == "sqlite" else (*first, *some)
-            rows += self.query(_for_list(engine, statement, size), whole)
+            rows += self.query(_for_list(engine, statement, len(some)), whole)
         return rows
 
 
@@ -464,11 +461,7 @@ def _codec(kind: Any, choices: tuple[str, ...] | None) -> tuple[Callable[[Any], 
     if choices is not None:
         return choices.__getitem__, choices.index
     if kind is str or get_origin(kind) is Literal:
-        return _text, str
+        return lambda value: str(value) if type(value) is int and value else text_of(value or ""), str
     if kind in (int, bool, bytes):
         return lambda value: kind(value or 0), bytes if kind is bytes else int
     return lambda value: json.decode(value, type=kind), json.encode
-
-
-def _text(value: Any) -> str:
-    return (str(value) if type(value) is int else text_of(value)) if value else ""

@@ -95,7 +95,6 @@ class Store:
         data_dir: str,
         threaded: bool = True,
         objection: Callable[[str], str] | None = None,
-        on_open: Callable[[str], object] | None = None,
         tables: StoreTables = OF_CORE,
     ) -> None:
         self.address = database_address(settings, data_dir)
@@ -112,7 +111,7 @@ class Store:
         self._refreshes_ended = 0
         self._refresh_error: StorageUnavailable | None = None
         self.objection = objection
-        self.on_open = on_open
+        self.on_open: Callable[[str], object] | None = None
         self._tables = tables
         self.on_changes: list[Callable[[Changes], object]] = []
         """Called with changes that are new to this node, including its own."""
@@ -355,10 +354,8 @@ class Store:
             yield from (rows for rows, _ in pages(self.read, query))
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
-        """Execute one statement that changes rows. Returns their number, 0 without a database.
-
-        Raises StorageUnavailable.
-        """
+        """Execute one statement that changes rows. Returns their number, 0 without a database. Raises
+        StorageUnavailable."""
         return self.write_or(0, lambda sql: sql.execute(statement, values))
 
     def part(self, make: Callable[[Store], P]) -> P:
@@ -386,7 +383,7 @@ class Store:
             rows = sql.query("SELECT settings, created FROM app WHERE name = %s", (name,))
             if rows and rows[0][0] != DELETED:
                 return False
-            created = _now()
+            created = int(time())
             if rows:
                 created = max(created, rows[0][1] + 1)  # nodes tell the app from the deleted one by it
                 statement = "UPDATE app SET settings = %s, version = %s, created = %s WHERE name = %s"
@@ -399,10 +396,7 @@ class Store:
 
     def change_app(self, name: str, fields: dict[str, Any], unset: tuple[str, ...] = ()) -> bool:
         """Set the given settings of a stored app and remove those in ``unset``; False if the app does not
-        exist.
-
-        Raises StorageUnavailable.
-        """
+        exist. Raises StorageUnavailable."""
 
         def work(sql: Statements, version: int) -> bool:
             rows = sql.query("SELECT settings FROM app WHERE name = %s", (name,))
@@ -410,9 +404,8 @@ class Store:
                 return False
             settings = {**_decode(rows[0][0]), **fields}
             left = {key: value for key, value in settings.items() if key not in unset}
-            sql.execute(
-                "UPDATE app SET settings = %s, version = %s WHERE name = %s", (_text(left), version, name)
-            )
+            statement = "UPDATE app SET settings = %s, version = %s WHERE name = %s"
+            sql.execute(statement, (_text(left), version, name))
             return True
 
         return self._write_version(work)
@@ -448,7 +441,7 @@ class Store:
                         sql.execute(statement, (_text(left), version, id))
                 elif apps:
                     statement = "UPDATE api_key SET revoked = %s, version = %s WHERE id = %s AND revoked = 0"
-                    sql.execute(statement, (_now(), version, id))
+                    sql.execute(statement, (int(time()), version, id))
             return True
 
         return self._write_version(work)
@@ -463,10 +456,8 @@ class Store:
             pass
 
     def delete_rows_of_user(self, app: str, user: str, spared: Set[str] = frozenset()) -> None:
-        """Delete the rows of a user in the tables of features, but in those of ``spared``.
-
-        Raises StorageUnavailable.
-        """
+        """Delete the rows of a user in the tables of features, but in those of ``spared``. Raises
+        StorageUnavailable."""
         if not self.has_database:
             return
         for table in (*self.read(app_rows.tables_of_others), *self._tables.of_server()):
@@ -523,12 +514,8 @@ class Store:
     def add_key(self, row: KeyRow, by: str = "") -> KeyRow | None:
         """Store a key and return the stored row. ``by``: the key that makes it. None: that key was revoked,
         or the maker owns the app no longer, which this node may not know yet. Raises StorageUnavailable."""
-        row = replace(row, created=_now())
-
-        def work(sql: Statements, version: int) -> KeyRow | None:
-            return row if _insert_key(sql, row, version, by) else None
-
-        return self._write_version(work)
+        row = replace(row, created=int(time()))
+        return self._write_version(lambda sql, version: row if _insert_key(sql, row, version, by) else None)
 
     def rotate_key(self, old: str, new: KeyRow, grace_seconds: int, by: str = "") -> KeyRow | None:
         """Store a key with the scopes, apps and note of the key ``old``, which ends in ``grace_seconds``, or
@@ -537,7 +524,7 @@ class Store:
         Returns the stored row. None: there is no key ``old``, or it has ended, or as for :meth:`add_key`.
         Raises StorageUnavailable.
         """
-        now = _now()
+        now = int(time())
 
         def work(sql: Statements, version: int) -> KeyRow | None:
             before = _KEYS.first(sql.query, "WHERE id = %s", old)
@@ -546,9 +533,7 @@ class Store:
             row = replace(new, scopes=before.scopes, apps=before.apps, note=before.note, created=now)
             if not _insert_key(sql, row, version, by):
                 return None
-            ends = now + grace_seconds
-            if before.expires:
-                ends = min(ends, before.expires)
+            ends = min(now + grace_seconds, before.expires or now + grace_seconds)
             # Without a grace it is revoked, which no clock decides.
             sql.execute(
                 "UPDATE api_key SET expires = %s, revoked = %s, version = %s WHERE id = %s",
@@ -565,7 +550,9 @@ class Store:
             rows = sql.query("SELECT revoked FROM api_key WHERE id = %s", (key,))
             if not rows or rows[0][0]:
                 return False if rows else None
-            sql.execute("UPDATE api_key SET revoked = %s, version = %s WHERE id = %s", (_now(), version, key))
+            sql.execute(
+                "UPDATE api_key SET revoked = %s, version = %s WHERE id = %s", (int(time()), version, key)
+            )
             return True
 
         return self._write_version(work)
@@ -576,7 +563,7 @@ class Store:
         nodes follow within two seconds."""
         version = sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0] + 1
         statement = "UPDATE api_key SET revoked = %s, version = %s WHERE maker = %s AND revoked = 0"
-        if sql.execute(statement, (_now(), version, account)):
+        if sql.execute(statement, (int(time()), version, account)):
             sql.execute("UPDATE directory SET version = %s", (version,))
         sql.execute("UPDATE api_key SET maker = NULL WHERE maker = %s", (account,))
 
@@ -608,9 +595,8 @@ class Store:
             now = _clock_ms(sql)
             until = now + int(seconds * 1000) if seconds > 0 else now - 1
             banned = {name for user in users if len(name := user.encode()) <= MAX_USER_BYTES}
-            sql.execute_many(
-                "DELETE FROM ban WHERE app = %s AND member = %s", [(app, user) for user in banned]
-            )
+            keys = [(app, user) for user in banned]
+            sql.execute_many("DELETE FROM ban WHERE app = %s AND member = %s", keys)
             sql.execute_many(
                 "INSERT INTO ban (app, member, until, version, reason) VALUES (%s, %s, %s, %s, %s)",
                 [(app, user, until, version, reason or None) for user in banned],
@@ -650,20 +636,11 @@ def _insert_key(sql: Statements, row: KeyRow, version: int, by: str) -> bool:
         return False
     if row.maker and not sql.query("SELECT 1 FROM account WHERE id = %s AND role = 'owner'", (row.maker,)):
         return False
+    scopes, apps, expires, maker = _text(row.scopes), _text(row.apps), row.expires or None, row.maker or None
     sql.execute(
         "INSERT INTO api_key (id, digest, scopes, apps, note, version, created, revoked, expires, maker) "
         "VALUES (%s, %s, %s, %s, %s, %s, %s, 0, %s, %s)",
-        (
-            row.id,
-            row.digest,
-            _text(row.scopes),
-            _text(row.apps),
-            row.note,
-            version,
-            row.created,
-            row.expires or None,
-            row.maker or None,
-        ),
+        (row.id, row.digest, scopes, apps, row.note, version, row.created, expires, maker),
     )
     return True
 
@@ -681,18 +658,15 @@ def _read_changes(known: int, sql: Statements) -> Changes:
     keys = _KEYS.find(sql.query, newer, known, version)
     bans = sql.query(f"SELECT app, member, until, reason FROM ban {newer} ORDER BY until", (known, version))
     now = _clock_ms(sql) if bans else 0
-    return Changes(
-        version,
-        tuple(
-            AppRow(text_of(name), _decode(settings) or {}, created, settings == DELETED)
-            for name, settings, created in apps
-        ),
-        tuple(keys),
-        tuple(
-            BanRow(text_of(app), bytes(user).decode(), (until - now) / 1000, text_of(reason or ""))
-            for app, user, until, reason in bans
-        ),
+    of_apps = (
+        AppRow(text_of(name), _decode(settings) or {}, created, settings == DELETED)
+        for name, settings, created in apps
     )
+    of_bans = (
+        BanRow(text_of(app), bytes(user).decode(), (until - now) / 1000, text_of(reason or ""))
+        for app, user, until, reason in bans
+    )
+    return Changes(version, tuple(of_apps), tuple(keys), tuple(of_bans))
 
 
 def _clock_ms(sql: Statements) -> int:
@@ -702,7 +676,3 @@ def _clock_ms(sql: Statements) -> int:
 
 def _text(value: Any) -> str:
     return _encode(value).decode()
-
-
-def _now() -> int:
-    return int(time())
