@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from imserver.node.feature_list import FEATURES
+from tools.face import names_of
 
 from .support import ROOT, clean_environment
 
@@ -231,7 +232,7 @@ def names_of_the_face() -> frozenset[str]:
     names: set[str] = set()
     for module in (PACKAGE / "plugin").glob("*.py"):
         face = import_module(f"imserver.plugin.{module.stem}")
-        exported = getattr(face, "__all__", ())
+        exported = names_of(face)
         names |= {name for name, _ in imported(module) if name.rpartition(".")[2] in exported}
     return frozenset(names)
 

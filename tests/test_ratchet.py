@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 
 import pytest
 
+from tools.face import exported
+
 from .support import ROOT
 
 TABLE: Final = Path(__file__).with_name("ratchet.txt")
@@ -123,17 +125,11 @@ def messenger_in_the_core() -> list[str]:
 
 
 def face_names() -> int:
-    return sum(map(exported, sources(FACE).values()))
+    return sum(len(exported(text)) for text in sources(FACE).values())
 
 
 def privilege() -> int:
     return len(PRIVILEGE.read_text(encoding="utf-8").split())
-
-
-def exported(text: str) -> int:
-    """How many names ``__all__`` of a module has."""
-    names = next((node for node in ast.parse(text).body if ast.unparse(node).startswith("__all__")), None)
-    return 0 if names is None else sum(isinstance(node, ast.Constant) for node in ast.walk(names))
 
 
 # --- the table ----------------------------------------------------------------------------------------------

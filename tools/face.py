@@ -68,8 +68,26 @@ def modules() -> Iterator[tuple[str, ModuleType]]:
     for path in sorted(PACKAGE.glob("*.py"), key=lambda path: (path.stem != "__init__", path.stem)):
         name = "imserver.plugin" if path.stem == "__init__" else f"imserver.plugin.{path.stem}"
         module = import_module(name)
-        if hasattr(module, "__all__"):
+        if names_of(module):
             yield name, module
+
+
+def names_of(module: ModuleType) -> list[str]:
+    """The names that a module of the face exports; none: it is not one."""
+    return exported(Path(module.__file__ or "").read_text(encoding="utf-8"))
+
+
+def exported(text: str) -> list[str]:
+    """The names that the text of a module exports: those of ``__all__``; else what it imports under the same
+    name, with ``as``, and its public classes and functions. None if there is neither."""
+    body = ast.parse(text).body
+    for node in body:
+        if ast.unparse(node).startswith("__all__"):
+            return [str(each.value) for each in ast.walk(node) if isinstance(each, ast.Constant)]
+    imports = (alias for node in body if isinstance(node, ast.ImportFrom) for alias in node.names)
+    names = [alias.name for alias in imports if alias.name == alias.asname]
+    own = [node.name for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    return [*names, *(name for name in own if not name.startswith("_"))] if names else []
 
 
 def description(module: ModuleType, name: str) -> str:
@@ -89,7 +107,7 @@ def page() -> str:
     parts = [_HEAD.format(version=VERSION)]
     for full, module in modules():
         parts.append(f"\n## {full}\n\n{_prose(module.__doc__ or '')}\n")
-        parts += [_entry(module, name) for name in sorted(module.__all__, key=str.casefold)]
+        parts += [_entry(module, name) for name in sorted(names_of(module), key=str.casefold)]
         for title, where in _GOT.get(full, {}).items():
             home, _, name = where.partition(":")
             kind = getattr(import_module(home), name)

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from msgspec.structs import replace
 
+from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.login_tokens import LoginTokens
 from imserver.auth.observer import Denial, Observer
 from imserver.auth.questions import BackEnds
@@ -178,8 +179,15 @@ class Logins(Service, dict=True):
 
     # --- other requests -------------------------------------------------------------------------------------
 
+    def read_channel_token(self, rule: Rule, token: str) -> ChannelClaims:
+        """Verify a subscription token that a key or an issuer of the app has signed.
+
+        May wait for the issuer's keys. Raises BadToken, TokenExpired and IssuerUnavailable.
+        """
+        return self.tokens.read_channel_token(rule, token)
+
     def rule_of(self, app: str) -> Rule | None:
-        """The login rule of an app, which is no alias; None: there is no such app. Never switches."""
+        """The login rule of an app, which is no alias. Never switches."""
         rule = self._rules.get(app)
         if rule is None and (tenant := self._get(app)) is not None:
             return self._compile(tenant)
@@ -258,6 +266,11 @@ class Logins(Service, dict=True):
                 "webhook.authorise_url, or open: true"
             )
         return lines
+
+    @property
+    def takes_unregistered(self) -> bool:
+        """Whether clients may connect to systems that are not registered."""
+        return self.keys.demo
 
     def lists_origin(self, app: str, origin: str) -> bool:
         """Whether the settings of the app or the node list the page that sent a request."""

@@ -188,7 +188,7 @@ class ChannelCommands(Service):
     def _proven(self, connection: ChannelClient, channel: str, rule: Rule, token: str) -> ChannelClaims:
         """The claims of a token that permits this connection this channel."""
         try:
-            claims = self.logins.tokens.read_channel_token(rule, token)
+            claims = self.logins.read_channel_token(rule, token)
         except TokenExpired as expired:
             raise ChannelRefused("expired", str(expired)) from None
         except BadToken as bad:

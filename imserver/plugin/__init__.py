@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from imserver.core.core import Parts
-from imserver.plugin.feature import FeatureRow, SettingsRow
+from imserver.core.core import Parts as Parts
+from imserver.plugin.feature import FeatureRow as FeatureRow
+from imserver.plugin.feature import SettingsRow as SettingsRow
 
 VERSION: Final = 4
 """The version of the face. It rises with each name or field that is added, changed or removed."""
@@ -16,8 +17,6 @@ SINCE: Final[Mapping[str, int]] = {
     **dict.fromkeys(("AccountLookup", "BackEnds", "Observer", "Parts", "Reviews"), 4),
 }
 """Name of the face → the version since when it exists, for those that are newer than version 1."""
-
-__all__ = ["FeatureRow", "Parts", "SettingsRow"]
 
 
 def __getattr__(name: str) -> Any:

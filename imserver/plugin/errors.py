@@ -3,32 +3,17 @@
 import warnings
 from typing import Any
 
-from imserver.errors import (
-    ClientError,
-    CloseCode,
-    HttpProblem,
-    ImserverError,
-    LoginRefusal,
-    Problems,
-    ReplyCode,
-    ServiceRefused,
-    StorageUnavailable,
-    Unavailable,
-    reply_text,
-)
-
-__all__ = [
-    "ClientError",
-    "CloseCode",
-    "HttpProblem",
-    "ImserverError",
-    "Problems",
-    "ReplyCode",
-    "ServiceRefused",
-    "StorageUnavailable",
-    "Unavailable",
-    "reply_text",
-]
+from imserver.errors import ClientError as ClientError
+from imserver.errors import CloseCode as CloseCode
+from imserver.errors import HttpProblem as HttpProblem
+from imserver.errors import ImserverError as ImserverError
+from imserver.errors import LoginRefusal
+from imserver.errors import Problems as Problems
+from imserver.errors import ReplyCode as ReplyCode
+from imserver.errors import ServiceRefused as ServiceRefused
+from imserver.errors import StorageUnavailable as StorageUnavailable
+from imserver.errors import Unavailable as Unavailable
+from imserver.errors import reply_text as reply_text
 
 
 def __getattr__(name: str) -> Any:

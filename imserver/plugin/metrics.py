@@ -1,5 +1,3 @@
 """The face: rows of ``/metrics``."""
 
-from imserver.metric_table import Metric
-
-__all__ = ["Metric"]
+from imserver.metric_table import Metric as Metric

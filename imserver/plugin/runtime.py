@@ -3,32 +3,20 @@
 from time import monotonic, time
 from typing import Final
 
-from imserver.assets import asset_path
-from imserver.clock import every, is_long_turn, retry_pause, serve_others, until_beat
-from imserver.logging import RateLimitedLog
-from imserver.model import Service
-from imserver.threads import Threads
-from imserver.transport.outgoing import BadUrl, Outgoing, PublicRequests, Unreachable
-from imserver.transport.proxies import network_of
-
-__all__ = [
-    "BadUrl",
-    "Outgoing",
-    "PublicRequests",
-    "RateLimitedLog",
-    "Service",
-    "Threads",
-    "Unreachable",
-    "asset_path",
-    "every",
-    "is_long_turn",
-    "network_of",
-    "retry_pause",
-    "serve_others",
-    "steady_time",
-    "until_beat",
-]
-
+from imserver.assets import asset_path as asset_path
+from imserver.clock import every as every
+from imserver.clock import is_long_turn as is_long_turn
+from imserver.clock import retry_pause as retry_pause
+from imserver.clock import serve_others as serve_others
+from imserver.clock import until_beat as until_beat
+from imserver.logging import RateLimitedLog as RateLimitedLog
+from imserver.model import Service as Service
+from imserver.threads import Threads as Threads
+from imserver.transport.outgoing import BadUrl as BadUrl
+from imserver.transport.outgoing import Outgoing as Outgoing
+from imserver.transport.outgoing import PublicRequests as PublicRequests
+from imserver.transport.outgoing import Unreachable as Unreachable
+from imserver.transport.proxies import network_of as network_of
 
 _STEADY_FROM: Final = time() - monotonic()
 

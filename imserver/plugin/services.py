@@ -2,28 +2,17 @@
 
 from typing import Any
 
-from imserver.channels.client_commands import ChannelAnswers
-from imserver.channels.connections import Joined, Left
-from imserver.channels.members import ChannelMember, ChannelRefused
-from imserver.channels.subscriptions import Channels, Subscribed
-from imserver.cluster.history import Position
-from imserver.core.core import Core
-from imserver.sessions.presence import Presence
-from imserver.sessions.sessions import Sessions
-
-__all__ = [
-    "ChannelAnswers",
-    "ChannelMember",
-    "ChannelRefused",
-    "Channels",
-    "Core",
-    "Joined",
-    "Left",
-    "Position",
-    "Presence",
-    "Sessions",
-    "Subscribed",
-]
+from imserver.channels.client_commands import ChannelAnswers as ChannelAnswers
+from imserver.channels.connections import Joined as Joined
+from imserver.channels.connections import Left as Left
+from imserver.channels.members import ChannelMember as ChannelMember
+from imserver.channels.members import ChannelRefused as ChannelRefused
+from imserver.channels.subscriptions import Channels as Channels
+from imserver.channels.subscriptions import Subscribed as Subscribed
+from imserver.cluster.history import Position as Position
+from imserver.core.core import Core as Core
+from imserver.sessions.presence import Presence as Presence
+from imserver.sessions.sessions import Sessions as Sessions
 
 
 def __getattr__(name: str) -> Any:

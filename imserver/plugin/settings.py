@@ -1,39 +1,22 @@
 """The face: settings of features and apps."""
 
-from imserver.config.declared import Secret, SecretFile, Url
-from imserver.config.settings import (
-    MAX_USER_BYTES,
-    Amount,
-    ChannelSettings,
-    Config,
-    Count,
-    Duration,
-    TenantSettings,
-    app_settings_of,
-    settings_of,
-)
-from imserver.config.values import HTTP_URL, ConfigError, Locations, valid_name
+from imserver.config.declared import Secret as Secret
+from imserver.config.declared import SecretFile as SecretFile
+from imserver.config.declared import Url as Url
+from imserver.config.settings import MAX_USER_BYTES as MAX_USER_BYTES
+from imserver.config.settings import Amount as Amount
+from imserver.config.settings import ChannelSettings as ChannelSettings
+from imserver.config.settings import Config as Config
+from imserver.config.settings import Count as Count
+from imserver.config.settings import Duration as Duration
+from imserver.config.settings import TenantSettings as TenantSettings
+from imserver.config.settings import app_settings_of as app_settings_of
+from imserver.config.settings import settings_of as settings_of
+from imserver.config.values import HTTP_URL as HTTP_URL
+from imserver.config.values import ConfigError as ConfigError
+from imserver.config.values import Locations as Locations
+from imserver.config.values import valid_name as valid_name
 from imserver.transport.proxies import is_here
-
-__all__ = [
-    "HTTP_URL",
-    "MAX_USER_BYTES",
-    "Amount",
-    "ChannelSettings",
-    "Config",
-    "ConfigError",
-    "Count",
-    "Duration",
-    "Locations",
-    "Secret",
-    "SecretFile",
-    "TenantSettings",
-    "Url",
-    "app_settings_of",
-    "on_several_machines",
-    "settings_of",
-    "valid_name",
-]
 
 
 def on_several_machines(config: Config) -> bool:

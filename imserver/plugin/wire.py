@@ -2,83 +2,49 @@
 
 from importlib import import_module
 
-from imserver.hub.fanout import AckedState
-from imserver.model import (
-    AskHistory,
-    AskPresence,
-    BadFrame,
-    ChannelPart,
-    Command,
-    Compressed,
-    DialectState,
-    Event,
-    Heartbeat,
-    Limit,
-    Login,
-    Outcome,
-    Publish,
-    Reply,
-    Request,
-    Signal,
-    Subscribe,
-    Unsubscribe,
-    id_of,
-)
-from imserver.notify import Notify, PushNotice, PushResult, PushService
-from imserver.protocol.dialect import Dialect, Readers
-from imserver.protocol.forgiving import Fields, Partial, Refused, has_nul, well_formed, without_nulls
-from imserver.protocol.publications import on_one_line, payload_of
-from imserver.transport.connection import Connection, app_and_user
-from imserver.transport.dispatch import CommandRow, CommandTable
-from imserver.transport.gate import Head, host_of
-from imserver.transport.stream import Stream, StreamEncoding, StreamPath
-
-__all__ = [
-    "AckedState",
-    "AskHistory",
-    "AskPresence",
-    "BadFrame",
-    "ChannelPart",
-    "Command",
-    "CommandRow",
-    "CommandTable",
-    "Compressed",
-    "Connection",
-    "Dialect",
-    "DialectState",
-    "Event",
-    "Fields",
-    "Head",
-    "Heartbeat",
-    "LateModule",
-    "Limit",
-    "Login",
-    "Notify",
-    "Outcome",
-    "Partial",
-    "Publish",
-    "PushNotice",
-    "PushResult",
-    "PushService",
-    "Readers",
-    "Refused",
-    "Reply",
-    "Request",
-    "Signal",
-    "Stream",
-    "StreamEncoding",
-    "StreamPath",
-    "Subscribe",
-    "Unsubscribe",
-    "app_and_user",
-    "has_nul",
-    "host_of",
-    "id_of",
-    "on_one_line",
-    "payload_of",
-    "well_formed",
-    "without_nulls",
-]
+from imserver.hub.fanout import AckedState as AckedState
+from imserver.model import AskHistory as AskHistory
+from imserver.model import AskPresence as AskPresence
+from imserver.model import BadFrame as BadFrame
+from imserver.model import ChannelPart as ChannelPart
+from imserver.model import Command as Command
+from imserver.model import Compressed as Compressed
+from imserver.model import DialectState as DialectState
+from imserver.model import Event as Event
+from imserver.model import Heartbeat as Heartbeat
+from imserver.model import Limit as Limit
+from imserver.model import Login as Login
+from imserver.model import Outcome as Outcome
+from imserver.model import Publish as Publish
+from imserver.model import Reply as Reply
+from imserver.model import Request as Request
+from imserver.model import Signal as Signal
+from imserver.model import Subscribe as Subscribe
+from imserver.model import Unsubscribe as Unsubscribe
+from imserver.model import id_of as id_of
+from imserver.notify import Notify as Notify
+from imserver.notify import PushNotice as PushNotice
+from imserver.notify import PushResult as PushResult
+from imserver.notify import PushService as PushService
+from imserver.protocol.dialect import Dialect as Dialect
+from imserver.protocol.dialect import Readers as Readers
+from imserver.protocol.forgiving import Fields as Fields
+from imserver.protocol.forgiving import Partial as Partial
+from imserver.protocol.forgiving import Refused as Refused
+from imserver.protocol.forgiving import has_nul as has_nul
+from imserver.protocol.forgiving import well_formed as well_formed
+from imserver.protocol.forgiving import without_nulls as without_nulls
+from imserver.protocol.publications import on_one_line as on_one_line
+from imserver.protocol.publications import payload_of as payload_of
+from imserver.transport.connection import Connection as Connection
+from imserver.transport.connection import app_and_user as app_and_user
+from imserver.transport.dispatch import CommandRow as CommandRow
+from imserver.transport.dispatch import CommandTable as CommandTable
+from imserver.transport.gate import Head as Head
+from imserver.transport.gate import host_of as host_of
+from imserver.transport.stream import Stream as Stream
+from imserver.transport.stream import StreamEncoding as StreamEncoding
+from imserver.transport.stream import StreamPath as StreamPath
 
 
 class LateModule:

@@ -16,14 +16,14 @@ def test_the_page_is_made_of_the_docstrings() -> None:
 
 
 def test_each_name_of_the_face_says_what_it_is_and_stands_in_one_module() -> None:
-    names = [(module, name) for _, module in face.modules() for name in module.__all__]
+    names = [(module, name) for _, module in face.modules() for name in face.names_of(module)]
     assert len(names) == len({name for _, name in names})
     assert [name for module, name in names if len(face.description(module, name).split()) < 3] == []
 
 
 def test_each_member_of_a_table_has_a_text_of_its_own() -> None:
     for _, module in face.modules():
-        for name in module.__all__:
+        for name in face.names_of(module):
             value = getattr(module, name)
             texts = face.members(value) if inspect.isclass(value) else {}
             assert [member for member, text in texts.items() if not text] == [], name

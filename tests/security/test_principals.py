@@ -241,8 +241,8 @@ def test_the_first_key_closes_apps_for_new_logins_and_ends_no_session(demo: Harn
 
 
 def test_an_unregistered_system_works_in_demo_mode_only(harness: Harness, demo: Harness) -> None:
-    assert demo.node.core.logins.keys.demo
-    assert not harness.node.core.logins.keys.demo
+    assert demo.node.core.logins.takes_unregistered
+    assert not harness.node.core.logins.takes_unregistered
     assert not decide(harness, "system:unknown", "", dialect="client")
 
 

@@ -83,7 +83,7 @@ class ClientService:
             self._refuse(connection, BAD_SYSTEM if system else NO_SYSTEM, CloseCode.NOT_ALLOWED)
             return
         app = self.app_of(system)
-        if self._tenants.get(app) is None and self._logins.keys.demo:
+        if self._tenants.get(app) is None and self._logins.takes_unregistered:
             self._begin(app, connection, is_registered=False)
             return
         self._tenants.find(app)  # reads the database: another node may have registered it
