@@ -1,7 +1,4 @@
-"""The last publications of channels, in the memory of this node.
-
-With a Redis the nodes share :class:`imserver.cluster.redis.history.RedisHistory` in its place.
-"""
+"""The last publications of channels, in the memory of this node. Nodes with a Redis share those in it."""
 
 from __future__ import annotations
 
@@ -49,8 +46,7 @@ class HistoryPage(Struct, frozen=True):
 
     @staticmethod
     def size_of(text: bytes) -> int:
-        """How many bytes a text has on a page, where JSON has two for some characters, six for control
-        characters."""
+        """The bytes of a text on a page: JSON has two for some characters, six for control characters."""
         longer = text.translate(None, _PLAIN)
         return len(text) + len(longer) + 4 * len(longer.translate(None, _PAIRS))
 
@@ -173,9 +169,8 @@ class LocalHistory:
         return self._streams.get((app, channel)) or self._unused.get((app, channel))
 
     def _make_room(self, size: int) -> None:
-        """Forget channels while there is no room for ``size`` bytes, but not the one with the last
-        publication. Look at ten with subscribers for one without.
-        """
+        """Forget channels until ``size`` bytes have room, not the one with the last publication. Ten with
+        subscribers are passed over."""
         looked_at = 0
         while self._unused and self.bytes + size > self._limit_bytes and looked_at < 10:
             key, stream = self._unused.popitem(last=False)

@@ -164,10 +164,7 @@ class NodeMessages:
         self._rpc = rpc
 
     def handle(self, handlers: Mapping[type[Struct], Callable[[Any], object]]) -> None:
-        """Add handlers by type of message; each is called with the message.
-
-        Raises StartError if another type has the same tag.
-        """
+        """Add handlers by type of message. Raises StartError if another type has the same tag."""
         self._handlers.update(handlers)
         kinds = [kind for kind in self._handlers if kind not in get_args(NodeMessage)]
         try:
@@ -214,18 +211,13 @@ class NodeMessages:
     # --- fences ---------------------------------------------------------------------------------------------
 
     def fence(self, epoch: int) -> int:
-        """Mark the messages sent to a node so far. A query that names the mark waits for them. Returns 0 if
-        there is no mark.
-
-        Messages and queries use different connections. Without the mark a query could overtake a message.
-        """
+        """Mark the messages sent to a node so far (0: there is no mark), so that a query that names the mark,
+        on another connection, does not overtake them."""
         number = next(self._fences)
         return number if self.send(epoch, Fence(number)) else 0
 
     def wait_for(self, sender: int, number: int) -> None:
-        """Wait until all messages before a fence of the epoch ``sender`` have been handled, with a time
-        limit.
-        """
+        """Wait until all messages before a fence of the epoch ``sender`` are handled, with a time limit."""
         deadline = monotonic() + FENCE_SECONDS
         while self._passed.get(sender, 0) < number and monotonic() < deadline:
             gevent.sleep(0.0005)
@@ -264,9 +256,7 @@ class StateQuery(Struct, frozen=True, array_like=True):
 
 
 class FencedQuery(Struct, frozen=True, array_like=True):
-    """Wraps another query. It is answered after the messages that the epoch ``origin`` sent before this
-    ``fence``.
-    """
+    """Another query, to be answered after what the epoch ``origin`` sent before this ``fence``."""
 
     origin: int
     fence: int
@@ -285,10 +275,8 @@ class NodeQueries:
         self._rows: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[Any], Any]]] = {}
 
     def add(self, kind: str, query: type, answer: Callable[[Any], Any]) -> None:
-        """Answer queries of this kind. That of a feature begins with its name and a dot: ``lamp.count``.
-
-        Raises StartError if somebody answers this kind already.
-        """
+        """Answer queries of this kind; that of a feature begins with its name: ``lamp.count``. Raises
+        StartError if it has an answer already."""
         if kind in self._rows:
             raise StartError(f"the node query {kind!r} has an answer already")
         self._rows[kind] = (msgspec.msgpack.Decoder(query), answer)
@@ -319,10 +307,7 @@ def read(answers: Mapping[str, bytes], kind: type) -> dict[str, Any]:
 
 
 class OtherNodes(Service):
-    """Queries other nodes for the services. Owner of the table of births of live nodes.
-
-    ``seconds``: time limit of an answer.
-    """
+    """Queries other nodes, at most ``seconds`` each. Owner of the table of births of live nodes."""
 
     registry: RedisRegistry
     node_messages: NodeMessages
@@ -339,23 +324,16 @@ class OtherNodes(Service):
     def query(
         self, kind: str, query: object, leases: Iterable[Lease] | None = None
     ) -> tuple[dict[str, bytes], list[str]]:
-        """Query all live nodes, or those of ``leases``, at the same time. Return the answers by node, and the
-        nodes that did not answer.
-        """
+        """Query all live nodes, or those of ``leases``: the answers by node, and the nodes without one."""
         peers = self.node_messages.peers() if leases is None else list(leases)
         return self.rpc.query_all(peers, kind, encode(query), self.seconds) if peers else ({}, [])
 
     def answers(self, kind: str, query: object, answer: type[A]) -> list[A]:
-        """Query all other live nodes at the same time, and return their answers. Nodes that do not answer in
-        time are left out. Switches.
-        """
+        """The answers of all other live nodes, without those that do not answer in time. Switches."""
         return list(read(self.query(kind, query)[0], answer).values())
 
     def query_behind(self, lease: Lease, kind: str, query: object, answer: Any) -> Any:
-        """Query one node, after all messages that were sent to it before.
-
-        Returns the answer as the type ``answer``, or None if no readable answer comes in time. Switches.
-        """
+        """The answer of one node, after all messages sent to it before; None: none came in time. Switches."""
         fence = self.node_messages.fence(lease.epoch)
         behind = FencedQuery(self.node_messages.own_epoch, fence, kind, encode(query))
         try:
@@ -416,16 +394,11 @@ class Overview(Struct, frozen=True):
     def leases(self) -> dict[str, Lease]:
         """The lease of every live node, this one first. If a node has two epochs, the later one is used."""
         own = self.own_lease()
-        leases = {own.node: own}
-        for _, lease in sorted(self.registry.leases().items()):
-            if lease.node != own.node:
-                leases[lease.node] = lease
-        return leases
+        leases = sorted(self.registry.leases().items())
+        return {own.node: own} | {lease.node: lease for _, lease in leases if lease.node != own.node}
 
     def states(self, debug: bool, detail: bool) -> tuple[dict[str, Any], list[str]]:
-        """The state and lease of every node, and the names of nodes that did not answer. For these, only the
-        lease is returned. Switches.
-        """
+        """The state and lease of every node, and the nodes without an answer: only their lease. Switches."""
         leases = self.leases()
         query = StateQuery(debug, detail)
         answers, missing = self._ask(leases.values(), "state", encode(query))

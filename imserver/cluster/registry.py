@@ -58,8 +58,7 @@ class Lease(Struct, frozen=True):
     database: str = ""
     """The id of its database; empty if it has none."""
     features: str = ""
-    """Empty: nodes of the release before compare it with the names of their features, of which there are
-    fewer."""
+    """Empty: nodes of the release before compare it with the names of their features, which are fewer."""
     second_fingerprint: str = ""
     """That of the second secret that it accepts; empty: none, or an older version."""
     file: str = ""
@@ -178,8 +177,7 @@ class RegistryEvents(Struct, frozen=True):
     """Register sessions again: all (True: Redis was restarted or flushed, or the lease was lost), or those
     that are not ``registered`` (False: Redis was unavailable). Called again if it was interrupted."""
     replaced: Callable[[str, str, int], None]
-    """A session of this node (app, user, session id) is no longer addressed. The session may have ended.
-    Calls may repeat."""
+    """A session of this node (app, user, session id), which may have ended, is not addressed. May repeat."""
     leases_changed: Callable[[], None]
     """The set of live leases, or the epoch of this node, has changed."""
 
@@ -202,10 +200,7 @@ def own_address() -> str:
 
 
 def advertised_address(advertise: str, only_local: bool) -> str:
-    """The address at which other nodes reach this one: the setting, else one of this machine.
-
-    ``only_local``: this machine's other programs only, so loopback.
-    """
+    """The address for other nodes: the setting, else one of this machine (loopback if ``only_local``)."""
     return advertise or ("127.0.0.1" if only_local else own_address())
 
 
@@ -249,8 +244,7 @@ class SoloRegistry:
         self._leases = {EPOCH: self.lease}
 
     def forget_user(self, app: str, user: str) -> None:
-        """Remove what is left of a user who was erased, and whose sessions are being closed. Switches. Raises
-        StorageUnavailable."""
+        """Remove what is left of an erased user, whose sessions end. Switches. Raises StorageUnavailable."""
 
 
 class LocalValues:

@@ -157,10 +157,7 @@ def _options(url: str) -> dict[str, Any]:
 
 
 class DirectSocket(socket.socket):
-    """A socket that first tries to send everything at once.
-
-    Measured: gevent's ``sendall`` takes 6 of the 41 µs of CPU of a round trip to Redis.
-    """
+    """Sends all at once if it can: gevent's ``sendall`` takes 6 of the 41 µs of a round trip to Redis."""
 
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
         """Send all bytes. Switches if the kernel does not accept them at once."""

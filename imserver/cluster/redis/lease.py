@@ -85,17 +85,15 @@ class LeaseKeeper(Service):
     link: RedisLink
     lease_seconds: float
     renew_seconds: float
-    on_replaced: Callable[[Sequence[bytes]], None]
+    on_replaced: Callable[[Sequence[bytes]], object]
     table: LeaseTable = field(default_factory=LeaseTable)
     lease: Lease = field(default_factory=lambda: Lease(""))
     past_epochs: tuple[int, ...] = ()
-    """The last 16 epochs of this process before the current one, which each login names as dead. The data
-        of older ones was cleaned up."""
+    """The last :data:`_PAST_EPOCHS` of this process before the current one."""
     cleans_up: bool = False
     """Whether this node does the dead-node cleanup."""
     clock_seconds: float = 0.0
-    """By how much the clock of this node was ahead of that of Redis at the last refresh, or behind it
-        (negative)."""
+    """How far this node's clock was ahead of that of Redis at the last refresh, or behind it (negative)."""
     _redis_ms: float = 0.0
     """Milliseconds of Redis's clock at second 0 of :func:`clock`, or a little more."""
     _until: float = 0.0
@@ -135,7 +133,9 @@ class LeaseKeeper(Service):
         arguments = (*identity, milliseconds, data, database, known, lease.feature_names)
         reply = self._reply(("EVALSHA", JOIN, 8, *lease_keys(0), *arguments))
         if reply[0] != b"ok":
-            raise StartError(_refusal(reply[0], reply[1].decode("utf-8", "replace"), lease))
+            raise StartError(
+                _REFUSALS[reply[0]].format(other=reply[1].decode("utf-8", "replace"), lease=lease)
+            )
         self.lease = msgspec.structs.replace(lease, epoch=int(reply[1]))
         if past:
             self.past_epochs = (*self.past_epochs, past)[-_PAST_EPOCHS:]
@@ -166,10 +166,8 @@ class LeaseKeeper(Service):
         self.lease = msgspec.structs.replace(self.lease, database=database)
 
     def refresh(self) -> bool:
-        """Read the leases, and renew the own one if due. True if other epochs are live now. Switches.
-
-        Raises RedisUnavailable and :class:`LeaseLost`.
-        """
+        """Read the leases, and renew the own one if due. True if other epochs are live now. Switches. Raises
+        RedisUnavailable and :class:`LeaseLost`."""
         began, earliest = clock(), time.time()
         renews = began - self._renewed_at >= self.renew_seconds * 0.99
         reply = self._reply(self._renewal(renews), *self._listing(began))
@@ -210,18 +208,10 @@ class LeaseKeeper(Service):
             data = b""
         elif data:
             self._written = data
-        first = self._replaced_seen[0] if self._replaced_seen else b""
         milliseconds = int(self.lease_seconds * 1000) if renews else 0
-        arguments = (
-            self.lease.epoch,
-            milliseconds,
-            data,
-            self.table.version,
-            len(self._replaced_seen),
-            first,
-            lease.node,
-            lease.birth,
-        )
+        own = self.lease.epoch, milliseconds, data
+        replaced = len(self._replaced_seen), self._replaced_seen[0] if self._replaced_seen else b""
+        arguments = (*own, self.table.version, *replaced, lease.node, lease.birth)
         return ("EVALSHA", RENEW, 8, *lease_keys(self.lease.epoch), *arguments)
 
     def _listing(self, now: float) -> list[Command]:
@@ -254,16 +244,14 @@ def written_key(what: Literal["buckets", "channel-buckets"], epoch: int) -> str:
     return f"{{imserver}}:written-{what}:{epoch}"
 
 
-def _refusal(reason: bytes, other: str, lease: Lease) -> str:
-    return {
-        b"fingerprint": f"the cluster has another secret than this node (seen at node {other}): give all "
-        "nodes the same server.secret_file, or the same server.data_dir. To change the secret, first let all "
-        "nodes accept the new one, too (server.second_secret_file)",
-        b"database": f"the cluster uses another database for apps and keys than this node (its node {other} "
-        "was asked): give all nodes the same storage.url, or, on one machine, the same server.data_dir",
-        b"features": f"the cluster has other features than this node, which has {lease.feature_names} (node "
-        f"{other}): give all nodes the same list in the setting features",
-        b"address": f"the live node {lease.node} on machine {other} has the address of this one: set "
-        "cluster.advertise to an address of this machine that the other nodes can reach, or another "
-        "app.rpc_port",
-    }[reason]
+_REFUSALS: Final = {
+    b"fingerprint": "the cluster has another secret than this node (seen at node {other}): give all nodes "
+    "the same server.secret_file, or the same server.data_dir. To change the secret, first let all nodes "
+    "accept the new one, too (server.second_secret_file)",
+    b"database": "the cluster uses another database for apps and keys than this node (its node {other} was "
+    "asked): give all nodes the same storage.url, or, on one machine, the same server.data_dir",
+    b"features": "the cluster has other features than this node, which has {lease.feature_names} (node "
+    "{other}): give all nodes the same list in the setting features",
+    b"address": "the live node {lease.node} on machine {other} has the address of this one: set "
+    "cluster.advertise to an address of this machine that the other nodes can reach, or another app.rpc_port",
+}

@@ -161,8 +161,15 @@ class Pipeline:
 
     def _send(self) -> None:
         """Send what is queued. Callback: never switches."""
-        self._callers, self._commands = self._gather()
-        commands = self._commands
+        commands, self._posted = self._posted[:_PIPELINE_COMMANDS], self._posted[_PIPELINE_COMMANDS:]
+        self._post_due = self._timer_runs = bool(self._posted)
+        self._timer.stop()
+        callers = []
+        while self._requests and len(commands) < _PIPELINE_COMMANDS:
+            pending, waiter = self._requests.popleft()
+            callers.append((len(commands), len(commands) + len(pending), waiter))
+            commands += pending
+        self._callers, self._commands = callers, commands
         if not commands:
             self._finish([])
         elif not self._may_send():
@@ -177,8 +184,7 @@ class Pipeline:
                 self._finish(None)
 
     def _received(self, result: list[Any] | RedisUnavailable | None) -> None:
-        """The exchange that the link began has ended; None: it must be done again. Callback: never
-        switches."""
+        """The link's exchange has ended; None: it must be done again. Callback: never switches."""
         if result is None:
             self._hand_over()
         elif isinstance(result, RedisUnavailable):
@@ -226,18 +232,6 @@ class Pipeline:
             except Exception:
                 log.exception("a pipeline to Redis failed")
             get_hub().loop.run_callback(self._finish, replies)
-
-    def _gather(self) -> tuple[list[tuple[int, int, Waiter[Any]]], list[Command]]:
-        """The commands of the next pipeline, and the callers that wait for them."""
-        commands, self._posted = self._posted[:_PIPELINE_COMMANDS], self._posted[_PIPELINE_COMMANDS:]
-        self._post_due = self._timer_runs = bool(self._posted)
-        self._timer.stop()
-        callers = []
-        while self._requests and len(commands) < _PIPELINE_COMMANDS:
-            pending, waiter = self._requests.popleft()
-            callers.append((len(commands), len(commands) + len(pending), waiter))
-            commands += pending
-        return callers, commands
 
     def _fail(self, error: RedisUnavailable) -> None:
         if self.closed:
@@ -306,10 +300,7 @@ class RedisLink:
         self.counters = counters
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands and return their replies; a failed one has an ``ErrorReply`` there. Switches.
-
-        Raises :class:`RedisUnavailable`.
-        """
+        """The replies to commands, of failed ones an ``ErrorReply``. Switches. Raises RedisUnavailable."""
         # Not an error that redis-py, which connects to some addresses, would catch and retry.
         timer = gevent.Timeout(self.seconds)
         timer.start()
@@ -355,10 +346,7 @@ class RedisLink:
 def open_link(
     address: RedisAddress, seconds: float, counters: RegistryCounters, tracked: TrackedKeys | None = None
 ) -> RedisLink:
-    """A link to ``address`` whose exchanges take at most ``seconds``.
-
-    ``tracked``: it reports changes of these keys, if the server does.
-    """
+    """A link whose exchanges take at most ``seconds``; it reports changes of ``tracked`` keys if it can."""
     if address.kind == "cluster":
         return ClusterLink(address, seconds, counters)
     if address.needs_library:
@@ -375,8 +363,7 @@ _RECEIVE_BYTES: Final = 65536
 
 
 def connect(address: RedisAddress, seconds: float) -> Any:
-    """A socket to the server, or to the master behind the sentinels, logged in. Switches. Raises
-    RedisUnavailable."""
+    """A logged-in socket to the server or to the sentinels' master. Switches. Raises RedisUnavailable."""
     options = address.options
     host, port = address.hosts[0] if address.hosts else (options["path"], 0)
     if address.service:

@@ -9,7 +9,7 @@ cleans up behind it does not have to read all buckets of all apps.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import count
@@ -207,40 +207,29 @@ class WrittenBuckets:
         self._buckets: BucketsByApp = {}
 
     def commands_before(self, sessions: Iterable[Session], generation: int) -> list[Command]:
-        """The commands to send before these sessions are registered; usually none. Never switches.
-
-        ``generation``: of the registry. After a restart of Redis everything is recorded again.
-        """
+        """The commands to send before sessions are registered, usually none; after a restart of Redis
+        (another ``generation`` of the registry) all again. Never switches."""
         epoch = self._keeper.lease.epoch
         if self._written_for != (epoch, generation):
             self._written_for = (epoch, generation)
             self._buckets.clear()
-        recorded = self._buckets
-        members = [
-            member
-            for session in sessions
-            if recorded.get(session.app, frozenset()) is not None
-            for member in self._new_members(session)
-        ]
+        members = []
+        for session in sessions:
+            buckets = self._buckets.setdefault(session.app, set())
+            bucket = crc32(encoded(session.user)) % BUCKETS
+            if buckets is None or bucket in buckets:
+                continue
+            if len(buckets) < MOST_BUCKETS:
+                buckets.add(bucket)
+                members.append(b"%d:%b" % (bucket, encoded(session.app)))
+            else:
+                self._buckets[session.app] = None
+                members.append(b"*:" + encoded(session.app))
         return [("SADD", written_key("buckets", epoch), *members)] if members else []
 
     def forget(self) -> None:
         """Record everything again, because it is unknown what Redis has received."""
         self._buckets.clear()
-
-    def _new_members(self, session: Session) -> Iterator[bytes]:
-        buckets = self._buckets.setdefault(session.app, set())
-        if buckets is None:  # another of these sessions was one too many
-            return
-        bucket = crc32(encoded(session.user)) % BUCKETS
-        if bucket in buckets:
-            return
-        if len(buckets) < MOST_BUCKETS:
-            buckets.add(bucket)
-            yield b"%d:%b" % (bucket, encoded(session.app))
-        else:
-            self._buckets[session.app] = None
-            yield b"*:" + encoded(session.app)
 
 
 class Recovery(Protocol):
@@ -316,10 +305,8 @@ class Lookup:
         return [tuple([ref for ref in refs if ref.epoch in live]) for refs in found]
 
     def find_and_claim(self, app: str, user: str, key: str) -> tuple[tuple[SessionRef, ...], Claim] | None:
-        """Find a user and claim a message id in one round trip.
-
-        For a user without sessions nothing stays claimed: the state is ``mine``, and settling does nothing.
-        """
+        """Find a user and claim a message id in one round trip. For a user without sessions the state is
+        ``mine``, but nothing stays claimed."""
         token = f"?{self._keeper.lease.epoch}.{next(self._tokens)}"
         if self._unanswered:
             token = self._unanswered.pop(key, token)
@@ -481,10 +468,7 @@ class SessionCommands:
         )
 
     def registration(self, session: Session, reply: Any, generation: int) -> SessionRegistration | None:
-        """The result from the reply to :meth:`register`; sets the session's number and generation.
-
-        None: Redis refused the command.
-        """
+        """The result in a reply to :meth:`register` (None: an error). Sets number and generation."""
         if isinstance(reply, Exception):
             return None
         code = reply[0]
@@ -537,7 +521,7 @@ _BATCH: Final = 500
 """Number of channels written or looked up together."""
 
 
-class ChannelLookup(Service, dict=True):
+class ChannelLookup(Service):
     """The channels of :class:`imserver.cluster.redis.registry.RedisRegistry`.
 
     After a new connection to Redis, and in a new generation, other nodes may not have reported their channels
@@ -550,10 +534,8 @@ class ChannelLookup(Service, dict=True):
     link: RedisLink
     refresh_seconds: float
     incomplete_seconds: float
-
-    def __post_init__(self) -> None:
-        self._incomplete_until = 0.0
-        self._seen = (0, 0)
+    _incomplete_until: float = 0.0
+    _seen: tuple[int, int] = (0, 0)
 
     def started(self) -> None:
         """The node has joined. Its first connection and generation are not a change."""

@@ -1,7 +1,4 @@
-"""Keeps the lease, detects outages and restarts of Redis, starts re-registration and dead-node cleanup.
-
-Dead-node cleanup removes what dead epochs have left in Redis, and marks their users offline.
-"""
+"""Keeps the lease, detects outages and restarts of Redis, registers again, cleans up behind dead nodes."""
 
 from __future__ import annotations
 
@@ -172,17 +169,12 @@ class DeadNodeCleanup(Service):
         self.counters.cleaned_users += len(users)
 
 
-def extend_records(pipeline: Pipeline, sessions: Iterable[Session]) -> int:
-    """Keep the records of these sessions for :data:`RECORD_SECONDS` from now; returns their number. Switches.
-
-    Raises :class:`Interrupted`.
-    """
-    extended, waiting = 0, iter(sessions)
+def extend_records(pipeline: Pipeline, sessions: Iterable[Session]) -> None:
+    """Keep the records of these sessions for :data:`RECORD_SECONDS` from now. Raises :class:`Interrupted`."""
+    waiting = iter(sessions)
     while batch := list(islice(waiting, _BATCH)):
         keys = [record_key(session.app, encoded(session.user)) for session in batch]
         _paced(pipeline, [("EXPIRE", key, RECORD_SECONDS) for key in keys])
-        extended += len(batch)
-    return extended
 
 
 NOTHING: Final = 0
@@ -274,31 +266,17 @@ class RegistryRecovery(Service, dict=True):
             try:
                 self._tick()
             except RedisUnavailable as error:
-                self._fail(error)
+                self._joined()
+                if self.up or (error.refused and str(error) != self._refusal):
+                    log.warning("lease not renewed: %s", error)
+                self.up = False
+                self._refusal = str(error) if error.refused else ""
             except Exception:
                 log.exception("checking the lease failed")
             self._ticked.set()
 
     def _tick(self) -> None:
-        self._refresh()
-        if not self.up:
-            self.up = True
-            log.info("Redis is available; this node has epoch %d", self._epoch)
-        data_link, lease_link = self._links
-        # An idle connection for the data may still lead to the server before.
-        needs_probe = not self.pipeline.closed or data_link.life != lease_link.life
-        if needs_probe and not self.pipeline.probe():
-            return
-        self._check_restart()
-        if self.pending:
-            self._job("re-registration", self._run_reregistration)
-        if self.keeper.cleans_up:
-            self._job("cleanup", self._run_cleanup)
-
-    def _refresh(self) -> None:
-        """Read the leases; renew or join if due."""
-        keeper = self.keeper
-        changed = False
+        keeper, changed = self.keeper, False
         try:
             if not keeper.lease.epoch or self.rejoin:
                 self._rejoin()
@@ -311,6 +289,19 @@ class RegistryRecovery(Service, dict=True):
         self._joined()
         if changed:
             self.leases_changed()
+        if not self.up:
+            self.up = True
+            log.info("Redis is available; this node has epoch %d", self._epoch)
+        data_link, lease_link = self._links
+        # An idle connection for the data may still lead to the server before.
+        needs_probe = not self.pipeline.closed or data_link.life != lease_link.life
+        if needs_probe and not self.pipeline.probe():
+            return
+        self._check_restart()
+        if self.pending:
+            self._job("re-registration", self._run_reregistration)
+        if keeper.cleans_up:
+            self._job("cleanup", self._run_cleanup)
 
     def _check_clock(self) -> None:
         """Tell the operator when the clock of this node begins or ends to differ from that of Redis."""
@@ -336,7 +327,7 @@ class RegistryRecovery(Service, dict=True):
         self.rejoin = False
 
     def _joined(self) -> None:
-        """Handle a new epoch: everything has to be registered again."""
+        """If the epoch is new, everything has to be registered again."""
         if self.keeper.lease.epoch != self._epoch:
             self._epoch = self.keeper.lease.epoch
             self.counters.epochs += 1
@@ -344,19 +335,10 @@ class RegistryRecovery(Service, dict=True):
             self.request(EVERYTHING)
             self.leases_changed()
 
-    def _fail(self, error: RedisUnavailable) -> None:
-        if self.keeper.lease.epoch != self._epoch:
-            self._joined()
-        if self.up or (error.refused and str(error) != self._refusal):
-            log.warning("lease not renewed: %s", error)
-        self.up = False
-        self._refusal = str(error) if error.refused else ""
-
     # --- recovery -------------------------------------------------------------------------------------------
 
     def _check_restart(self) -> None:
-        """After a new connection: compare the life of the data. Another one, or an unknown one, may have lost
-        the last writes."""
+        """After a new connection: data of another life, or of an unknown one, may lack the last writes."""
         connects = sum(link.connects for link in self._links)
         if connects == self._connects:
             return

@@ -81,7 +81,10 @@ class RedisRegistry:
         data_link = open_link(address, cluster.redis_seconds, self.counters, tracked)
         lease_link = open_link(address, cluster.redis_seconds, self.counters)
         self.keeper = LeaseKeeper(
-            lease_link, cluster.lease_seconds, cluster.renew_seconds, self._found_replaced
+            lease_link,
+            cluster.lease_seconds,
+            cluster.renew_seconds,
+            lambda entries: gevent.spawn(self._notify_replaced, entries),
         )
         self.pipeline = Pipeline(
             data_link, self.counters, self.keeper.alive, lambda: self.recovery.request(UNREGISTERED)
@@ -153,10 +156,7 @@ class RedisRegistry:
         return self.lease
 
     def stop(self, clean: bool = False) -> None:
-        """Give back the lease: nothing of this node counts any more.
-
-        ``clean``: every session has been unregistered; otherwise other nodes clean up what is left.
-        """
+        """Give back the lease. ``clean``: no session is left; otherwise other nodes clean up."""
         self._end_greenlets()
         try:
             self.keeper.leave(clean and not self._unreported_ends)
@@ -279,19 +279,16 @@ class RedisRegistry:
         replies = self.pipeline.execute_all([("EVALSHA", ATTEMPT, 1, key, most, each_seconds * 1000, weight)])
         return None if replies is None else int(replies[0]) / 1000
 
-    # --- temporary values -----------------------------------------------------------------------------------
+    # --- temporary values: as LocalValues -------------------------------------------------------------------
 
     def put_value(self, key: str, value: bytes, seconds: float) -> None:
-        """See :class:`imserver.cluster.registry.LocalValues`."""
         self._value_command("SET", key, value, "PX", max(int(seconds * 1000), 1))
 
     def value(self, key: str) -> bytes | None:
-        """See :class:`imserver.cluster.registry.LocalValues`."""
         value: bytes | None = self._value_command("GET", key)
         return value
 
     def remove_value(self, key: str) -> bool:
-        """See :class:`imserver.cluster.registry.LocalValues`."""
         return bool(self._value_command("DEL", key))
 
     def _value_command(self, name: str, key: str, *more: Any) -> Any:
@@ -345,12 +342,9 @@ class RedisRegistry:
         self._extent = extent
         self._events.reregister(extent == EVERYTHING)
 
-    def _found_replaced(self, entries: Sequence[bytes]) -> None:
-        self.counters.late_replacements += len(entries)
-        gevent.spawn(self._notify_replaced, entries)
-
     def _notify_replaced(self, entries: Sequence[bytes]) -> None:
         """Greenlet: report sessions of this node that are no longer addressed."""
+        self.counters.late_replacements += len(entries)
         for entry in entries:
             session_id, app, user = entry.split(b"\0", 2)
             try:

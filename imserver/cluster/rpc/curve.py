@@ -58,10 +58,7 @@ def _public(secret: bytes) -> bytes:
 
 
 class Authenticator:
-    """The ZAP handler, and a count of refused connections. Owner of its greenlets and sockets.
-
-    ``keys``: of each secret that this node accepts.
-    """
+    """The ZAP handler for the keys of all accepted secrets. Owner of its greenlets and sockets."""
 
     def __init__(self, context: zmq.Context[Any], keys: Iterable[CurveKeys], counters: RpcCounters) -> None:
         self._context = context

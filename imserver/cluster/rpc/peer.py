@@ -210,10 +210,8 @@ class Peer:
     # --- questions ------------------------------------------------------------------------------------------
 
     def query(self, kind: str, body: bytes, seconds: float, slow: bool = False) -> bytes:
-        """Query the peer and wait for the answer, at most ``seconds``. Raises PeerUnavailable.
-
-        ``slow``: see :meth:`ControlChannel.query_slowly`.
-        """
+        """Query the peer for at most ``seconds`` (``slow``: by :meth:`ControlChannel.query_slowly`). Raises
+        PeerUnavailable."""
         if not self.link.closed:
             raise PeerUnavailable(self.lease.node, "its circuit is open")
         self._used = True
@@ -241,10 +239,7 @@ class Peer:
         return bool(self._sender or self.blocked_since or self.control.connected or not self.link.closed)
 
     def needs_probe(self, now: float) -> bool:
-        """Whether the peer should be probed; closes idle channels.
-
-        Call it from time to time while :attr:`active`. Never switches.
-        """
+        """Whether to probe the peer; closes idle channels. Call it now and then while :attr:`active`."""
         seconds = self._rpc.seconds
         if self._used:
             self._used, self._idle_since = False, now
@@ -519,11 +514,8 @@ class Breaker(Service):
     _retry_at: float = 0.0
 
     def allows(self) -> bool:
-        """Whether the caller may continue.
-
-        While the breaker is open, one caller is allowed as the probe. It must report by :meth:`succeeded` or
-        :meth:`failed` in every case.
-        """
+        """Whether the caller may continue. While it is open, one caller is the probe, and must report by
+        :meth:`succeeded` or :meth:`failed` in any case."""
         if self.closed:
             return True
         if self._probing or self.clock() < self._retry_at:

@@ -271,7 +271,7 @@ class Rpc:
         try:
             if peer is None:
                 raise PeerUnavailable(lease.node, "no connection is possible")
-            self.peers.watch()
+            self.peers.active.set()
             return peer.query(kind, body, timeout, slow)
         except PeerUnavailable:
             self.counters.call_failures += 1
@@ -324,8 +324,8 @@ class PeerTable:
         self._waiting: dict[Peer, None] = {}
         self._wanted = Signal()
         """Something is queued."""
-        self._active = Signal()
-        """A peer has to be monitored."""
+        self.active = Signal()
+        """A peer has to be monitored: it is sent something."""
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._other_version = RateLimitedLog(
             log, "peer %s: RPC version %d is not compatible with %d of this node"
@@ -399,26 +399,20 @@ class PeerTable:
                     continue
                 if more:
                     self._wake(peer)
-            self._active.set()
+            self.active.set()
             if self._waiting:
                 gevent.sleep(0)
 
-    # --- watching -------------------------------------------------------------------------------------------
-
-    def watch(self) -> None:
-        """A query is sent: monitor the peers."""
-        self._active.set()
-
     def _watch(self) -> None:
         while True:
-            self._active.wait()
-            self._active.clear()
+            self.active.wait()
+            self.active.clear()
             now = monotonic()
             for peer in self._peers.values():
                 if peer.needs_probe(now) and peer.watcher is None:
                     peer.watcher = gevent.spawn(_probe_until_alive, peer, self._rpc.seconds.probe)
                 if peer.active:
-                    self._active.set()
+                    self.active.set()
             gevent.sleep(until_beat(self._rpc.seconds.watch))
 
 

@@ -324,10 +324,7 @@ class SocketFull(Exception):
 
 
 class ZmqSocket:
-    """A ZeroMQ socket under gevent. One greenlet receives; sending never waits.
-
-    ``on_writable`` is called when the socket was found writable; it must not switch.
-    """
+    """A ZeroMQ socket under gevent; one greenlet receives. Neither sending nor ``on_writable`` waits."""
 
     def __init__(
         self, context: zmq.Context[Any], kind: int, on_writable: Callable[[], None] | None = None
@@ -438,10 +435,8 @@ class ZmqSocket:
 
 
 def private_address(host: str) -> str:
-    """The one IP address to listen on, in brackets if it is IPv6. Raises StartError.
-
-    A numeric host skips gevent's resolver, which would start a native thread.
-    """
+    """The one IP address to listen on, in brackets if it is IPv6. Raises StartError. A numeric host skips
+    gevent's resolver, which would start a native thread."""
     where = host, None, 0, socket.SOCK_STREAM, 0
     try:
         try:
