@@ -229,9 +229,7 @@ class Call(Struct):
 
     @property
     def is_back_end(self) -> bool:
-        """Whether a back end makes the request, not a user with their own token. It may do everything in its
-        apps.
-        """
+        """Whether a back end makes the request, which may do everything in its apps, and not a user."""
         return not self.principal.user
 
     @property
@@ -240,10 +238,7 @@ class Call(Struct):
         return bearer(self.request.headers.get("authorization", ""))
 
     def texts(self, name: str) -> Sequence[str]:
-        """All values of a parameter that may be repeated: a JSON list, or a form field given repeatedly.
-
-        Raises BadBody.
-        """
+        """All values of a parameter: a JSON list, or a form field given repeatedly. Raises BadBody."""
         if self.fields is None:
             pairs = parse_pairs(self.body) if self.pairs is None else self.pairs
             return [value for key, value in pairs if key.lower() == name]
@@ -271,8 +266,7 @@ class Call(Struct):
         return parse_json(self.body)
 
     def reply(self, value: Any, headers: Headers = (), status: int = 200) -> HttpResponse:
-        """A response with ``value`` as JSON (bytes are JSON already). It is compressed if it is large and the
-        client accepts gzip."""
+        """A response with ``value`` as JSON, or bytes of JSON; gzip if it is large and the client accepts."""
         body = value if isinstance(value, bytes) else _encode(value)
         request = self.request
         headers = (("X-Request-Id", request.id), *headers)
@@ -389,10 +383,7 @@ _NOT_REACHED: Final = {
 
 
 def require_app(api: Api, principal: Principal, need: Need, app: str, rule: AppRule = "known") -> None:
-    """Refuse a principal who may not do this in ``app``, a resolved name.
-
-    May switch. Raises :class:`ApiProblem`.
-    """
+    """Raise :class:`ApiProblem` if a principal may not do this in ``app``, a resolved name. May switch."""
     apps = principal.apps
     if apps is not None and (app not in apps or rule == "all"):
         asks_all = rule in ("any", "optional") and not app and not principal.user
@@ -545,10 +536,8 @@ def body_limit(api: Api, principal: Principal) -> int:
 
 
 def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principal) -> Call:
-    """Read a request of an admitted principal.
-
-    May switch. Raises :class:`ApiProblem`, :class:`RequestRefused` and :class:`imserver.http.form.BadBody`.
-    """
+    """Read a request of an admitted principal. May switch. Raises :class:`ApiProblem`,
+    :class:`RequestRefused`, BadBody."""
     route, shape = endpoint.route, endpoint.route.shape
     if shape is not None:
         call = Call({}, "", principal, request, request.body)
@@ -604,10 +593,7 @@ def _require_no_ban(api: Api, app: str, user: str) -> None:
 
 
 def authorise(api: Api, route: Route, call: Call) -> None:
-    """Check the permission of an admitted principal for the app and the user of a call that was read.
-
-    May switch. Raises :class:`ApiProblem`.
-    """
+    """Raise :class:`ApiProblem` if an admitted principal may not do this for app and user. May switch."""
     principal, rule = call.principal, route.app
     if rule == "settings":
         _require_settings(api, route, call)
@@ -646,10 +632,7 @@ def refused(
     principal: Principal = NOBODY,
     call: Call | None = None,
 ) -> HttpResponse:
-    """The answer to a request that ended with this error. The observers are told if that refuses it.
-
-    ``call``: None, it was not read.
-    """
+    """The answer to a request that ended with this error. Observers hear of refusals."""
     if (refusal_of := route.refusals.get(type(error))) is not None:
         error = refusal_of(error)
     if isinstance(error, TooManyRequests):

@@ -1,5 +1,4 @@
-"""Parsers for requests: query strings, urlencoded and multipart forms, JSON objects, ids of apps, page
-cursors."""
+"""Parsers for requests: queries, urlencoded and multipart forms, JSON objects, ids of apps, page cursors."""
 
 from __future__ import annotations
 
@@ -26,9 +25,7 @@ MAX_FIELDS = 20_000
 MAX_FORM_BYTES = 2 << 20
 """Longest form that is not plain ASCII. The longest message takes 1.5 MiB if every character is escaped."""
 MAX_VALUES = 140_000
-"""Limit of the commas, colons and brackets in JSON: each may stand for an object of 64 bytes or more. The
-longest message has fewer.
-"""
+"""Limit of commas, colons and brackets in JSON: each may be an object of 64 bytes. No message has more."""
 _PERCENT, _PLUS, _NUL = b"%+\0"
 _LONG = 16384
 _SLOW_BYTES = 1 << 20
@@ -50,15 +47,11 @@ def _unescape(text: str) -> str:
     text = text.replace("+", " ")
     if "%" not in text:
         return text
-    if len(text) >= _LONG:
-        return _unescape_long(text)
-    return _escapes.sub(lambda run: bytes.fromhex(run[0].replace("%", "")).decode("utf-8", "replace"), text)
-
-
-def _unescape_long(text: str) -> str:
-    """Unescape with the decoder of quoted-printable, which is written in C: 2 MiB of ``%41b`` take 10 ms
-    instead of 180.
-    """
+    if len(text) < _LONG:
+        return _escapes.sub(
+            lambda run: bytes.fromhex(run[0].replace("%", "")).decode("utf-8", "replace"), text
+        )
+    # By the decoder of quoted-printable, which is written in C: 2 MiB of `%41b` take 10 ms instead of 180.
     encoded, _ = _broken_escapes.subn(b"%25", text.encode(), MAX_FIELDS)
     if _broken_escapes.search(encoded) is not None:
         raise BadBody("too many broken escapes")
@@ -171,10 +164,7 @@ class _Nowhere(BytesIO):
 
 
 def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
-    """The text fields of a multipart form in order, without its files.
-
-    Raises :class:`BadBody`.
-    """
+    """The text fields of a multipart form in order, without its files. Raises :class:`BadBody`."""
     # Imported on first use: few clients send multipart forms, and werkzeug is large.
     from werkzeug.formparser import FormDataParser
     from werkzeug.http import parse_options_header
@@ -221,37 +211,28 @@ Pairs = list[tuple[str, str]]
 
 
 def parse_body(content_type: str, body: bytes) -> tuple[dict[str, str], dict[str, Any] | None, Pairs | None]:
-    """The parameters in a body by folded name; the object of a JSON body; the fields of a multipart form.
-
-    Raises :class:`BadBody`.
-    """
+    """The parameters by folded name; the object of JSON; the fields of multipart. Raises :class:`BadBody`."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind.endswith("json"):
         if has_nul(body):
             raise BadBody("a text contains U+0000")
-        fields = parse_json(body)
-        return _json_params(fields), fields, None
+        fields, params = parse_json(body), {}
+        for name, value in fields.items():
+            if name in _TEXTS:
+                if not isinstance(value, str):
+                    raise BadBody(f"{name}: expected a text")
+                params[name] = value
+            elif name in _NUMBERS:
+                if type(value) not in (int, float):
+                    raise BadBody(f"{name}: expected a number")
+                params[name] = str(value)
+        return params, fields, None
     if kind == "multipart/form-data":
         pairs = read_multipart(body, content_type)
         return fold_pairs(pairs), None, pairs
     if kind and kind != FORM and body:
         raise BadBody("neither a form nor JSON")
     return parse_form(body), None, None
-
-
-def _json_params(fields: dict[str, Any]) -> dict[str, str]:
-    """The parameters in a JSON object as text. Raises BadBody for a value of a wrong type."""
-    params: dict[str, str] = {}
-    for name, value in fields.items():
-        if name in _TEXTS:
-            if not isinstance(value, str):
-                raise BadBody(f"{name}: expected a text")
-            params[name] = value
-        elif name in _NUMBERS:
-            if type(value) not in (int, float):
-                raise BadBody(f"{name}: expected a number")
-            params[name] = str(value)
-    return params
 
 
 # --- ids of apps --------------------------------------------------------------------------------------------
@@ -263,10 +244,7 @@ def app_number(text: str) -> str:
 
 
 def app_named(tenants: Tenants, app_id: str) -> str:
-    """The app of an ``appID``: its number in decimal, or the name of an app. ``""`` if invalid or 0.
-
-    Apps of other dialects (``system:…``, ``action:…``) cannot be named here.
-    """
+    """The app of an ``appID``, a number or name, not ``system:…`` or ``action:…``. ``""``: invalid or 0."""
     tenant = tenants.by_name.get(app_id)
     if tenant is not None and ":" not in app_id:
         return tenant.same_as or app_id

@@ -92,10 +92,7 @@ class Rates:
         self._require(self._requests, _payer(principal, host))
 
     def require_message(self, app: str, user: str) -> None:
-        """Count a message that a user sends over HTTP: as many may be sent as over one connection.
-
-        Raises :class:`ApiProblem`.
-        """
+        """Count a message of a user: as many as on one connection may be sent. Raises :class:`ApiProblem`."""
         self._require(self._messages, (app, user), self._messages_per_second(app))
 
     def _require(self, buckets: Buckets, payer: str | tuple[str, str], number: float = 0) -> None:

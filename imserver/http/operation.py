@@ -41,10 +41,7 @@ class Header(Struct, frozen=True):
 
 
 class Link(Struct, frozen=True):
-    """An operation that a client may call with values of an answer.
-
-    ``parameters``: name of a parameter → runtime expression of OpenAPI.
-    """
+    """An operation that takes values of an answer. ``parameters``: name → runtime expression of OpenAPI."""
 
     name: str
     operation: str

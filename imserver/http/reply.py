@@ -36,9 +36,7 @@ MAX_BATCH_BYTES: Final = 4 << 20
 
 
 class BatchAnswers:
-    """The answers to the commands of one request, in their order: ``parts``. Together they have at most 4 MiB
-    (:data:`MAX_BATCH_BYTES`).
-    """
+    """The answers to the commands of a request, in order: ``parts``. Together they have at most 4 MiB."""
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []

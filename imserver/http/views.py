@@ -20,10 +20,8 @@ from imserver.transport.stream import Streams
 
 
 def create_api(api: Api) -> Blueprint:
-    """The blueprint that answers every route of the API, before Flask's own routing.
-
-    A hundred werkzeug rules would take a megabyte; one dict lookup does the same.
-    """
+    """The blueprint with every route of the API: one dict lookup before Flask's routing. A hundred werkzeug
+    rules would take a megabyte."""
     blueprint = Blueprint("api", __name__)
     rows: dict[str, dict[str, Endpoint]] = {}
     for (method, path), endpoint in api.endpoints.items():
@@ -42,15 +40,28 @@ def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response |
     endpoint = rows.get("GET" if method == "HEAD" else method)
     if endpoint is None and method == "OPTIONS":
         endpoint = next(iter(rows.values()))
-    if endpoint is not None:
-        # Flask knows no such path. With its exception, a request is a cycle of a hundred objects.
-        request.routing_exception = None
-        return _view(api, endpoint)
-    if request.url_rule is not None:  # another view has this method of the path
-        return None
-    others = getattr(request.routing_exception, "valid_methods", None) or ()
-    heads = ("HEAD",) if "GET" in rows else ()
-    raise MethodNotAllowed(sorted({*rows, *heads, *others, "OPTIONS"}))
+    if endpoint is None:
+        if request.url_rule is not None:  # another view has this method of the path
+            return None
+        others = getattr(request.routing_exception, "valid_methods", None) or ()
+        heads = ("HEAD",) if "GET" in rows else ()
+        raise MethodNotAllowed(sorted({*rows, *heads, *others, "OPTIONS"}))
+    # Flask knows no such path. With its exception, a request is a cycle of a hundred objects.
+    request.routing_exception = None
+    http_request, route = as_request(), endpoint.route
+    if method == "OPTIONS" and route.method != "OPTIONS":
+        return to_response(answer(api, endpoint, http_request))
+    principal = admit(api, endpoint, http_request)
+    if isinstance(principal, HttpResponse):
+        return to_response(principal)
+    try:
+        # One byte more: werkzeug cuts a chunked body off at the limit without an error.
+        request.max_content_length = body_limit(api, principal) + 1
+        reads = route.read is not None or route.shape is not None or method != "GET"
+        body = request.get_data(cache=False, parse_form_data=False) if reads else b""
+    except (HTTPException, OSError, ValueError):  # over the limit, incomplete, or invalid chunks
+        return to_response(route.style.refuse(Problems.BAD_REQUEST, http_request))
+    return to_response(answer(api, endpoint, as_request(body), principal))
 
 
 def to_response(finished: HttpResponse) -> Response:
@@ -81,24 +92,6 @@ def as_request(body: bytes = b"") -> HttpRequest:
         by="" if earlier is None else earlier.by,
     )
     return converted
-
-
-def _view(api: Api, endpoint: Endpoint) -> Response:
-    """Answer a request for a route."""
-    http_request, route = as_request(), endpoint.route
-    if request.method == "OPTIONS" and route.method != "OPTIONS":
-        return to_response(answer(api, endpoint, http_request))
-    principal = admit(api, endpoint, http_request)
-    if isinstance(principal, HttpResponse):
-        return to_response(principal)
-    try:
-        # One byte more: werkzeug cuts a chunked body off at the limit without an error.
-        request.max_content_length = body_limit(api, principal) + 1
-        reads = route.read is not None or route.shape is not None or request.method != "GET"
-        body = request.get_data(cache=False, parse_form_data=False) if reads else b""
-    except (HTTPException, OSError, ValueError):  # over the limit, incomplete, or invalid chunks
-        return to_response(route.style.refuse(Problems.BAD_REQUEST, http_request))
-    return to_response(answer(api, endpoint, as_request(body), principal))
 
 
 _RECEIVE_BYTES: Final = 65536
@@ -136,7 +129,14 @@ def _open_stream(streams: Streams, method: str, body_bytes: int, **_segments: st
     query = http_request.query.decode("latin-1")
     full_head = Head(method, http_request.path, "1.1", host, port, http_request.headers, query, body=body)
     streams.adopt(plain, full_head)
-    head, _, rest = _read_head(theirs).partition(_END_OF_HEAD)
+    sent = b""
+    while _END_OF_HEAD not in sent:
+        data = theirs.recv(_RECEIVE_BYTES)
+        if not data:
+            theirs.close()
+            raise ConnectionError("a stream ended without an answer")
+        sent += data
+    head, _, rest = sent.partition(_END_OF_HEAD)
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
     # Only the server may send this header (PEP 3333).
@@ -145,18 +145,6 @@ def _open_stream(streams: Streams, method: str, body_bytes: int, **_segments: st
     response.headers.clear()
     response.headers.extend(headers)
     return response
-
-
-def _read_head(sock: socket.socket) -> bytes:
-    """Read what the stream has sent so far, at least its whole head."""
-    head = b""
-    while _END_OF_HEAD not in head:
-        data = sock.recv(_RECEIVE_BYTES)
-        if not data:
-            sock.close()
-            raise ConnectionError("a stream ended without an answer")
-        head += data
-    return head
 
 
 def _content(sock: socket.socket, rest: bytes) -> Iterator[bytes]:

@@ -69,10 +69,7 @@ def inflate(body: bytes, limit: int) -> bytes:
 
 
 def compressed(body: bytes, accepted: str) -> tuple[bytes, Headers]:
-    """The body of a large answer, as gzip if the client accepts it, and the headers that say so.
-
-    ``accepted``: the header Accept-Encoding.
-    """
+    """A large body, as gzip if Accept-Encoding (``accepted``) allows it, and the headers that say so."""
     headers: Headers = (("Vary", "Accept-Encoding"),)
     if not takes_gzip(accepted):
         return body, headers
