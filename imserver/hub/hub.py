@@ -94,10 +94,8 @@ class Hub:
             listener(connection)
 
     def open(self, name: str, policy: str, is_registered: bool = True) -> App:
-        """Return the app of this name and create it if needed. An existing app keeps its policy.
-
-        An app that is not registered ends with its last user, unless it is registered meanwhile.
-        """
+        """The app of this name, with its policy, or a new one. One that is not registered ends with its last
+        user, unless it is registered meanwhile."""
         app = self.apps.get(name)
         if app is None:
             app = self.apps[name] = App(name, policy, is_registered)

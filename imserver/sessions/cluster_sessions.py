@@ -46,11 +46,8 @@ class AliveQuery(Struct, frozen=True, array_like=True):
 
 
 class Departures:
-    """Reports logouts to the registry. Owner of the queue and of the greenlets that empty it: at most
-    :data:`WORKERS`, none while the queue is empty.
-
-    ``on_exit`` is called with a session whose end took its user offline.
-    """
+    """Reports logouts to the registry, by at most :data:`WORKERS` greenlets, of which it is the owner.
+    ``on_exit`` is called with a session whose end took its user offline."""
 
     def __init__(self, registry: RedisRegistry, on_exit: Callable[[Session], None]) -> None:
         self._registry = registry
@@ -66,11 +63,8 @@ class Departures:
         self._unused = 0
 
     def add(self, session: Session, last_here: bool) -> None:
-        """Report the end of a session. Never switches.
-
-        ``last_here``: it was the last addressed session of its user on this node. If the registry does not
-        answer, this decides whether the user is offline.
-        """
+        """Report the end of a session; ``last_here``: of the user's last one on this node, who is then
+        offline even if the registry does not answer. Never switches."""
         self._waiting.append((session, last_here))
         if self._unused:
             self._unused -= 1
@@ -184,9 +178,7 @@ class ClusterSessions(Sessions):
 
     def _register(self, session: Session, login: Login) -> tuple[SessionRegistration | None, bool]:
         """The answer of the registry (None: there was none), and whether the session was replaced before it.
-
-        Switches. Raises SessionRefused.
-        """
+        Switches. Raises SessionRefused."""
         who = login.app, login.user
         waiting = self._beginning.setdefault(who, {})
         waiting[session.id] = False

@@ -45,10 +45,8 @@ def new_birth() -> int:
 
 
 class ConnectionIds:
-    """Makes and reads ids under the cluster's secret, for the process ``birth``. Owner of the numbers.
-
-    The cryptography library is loaded with the first id.
-    """
+    """Makes and reads ids under the cluster's secret, for the process ``birth``. Owner of the numbers. The
+    cryptography library is loaded with the first id."""
 
     def __init__(self, secret: Secret, birth: int, purpose: str = "connection ids") -> None:
         self.birth = birth
@@ -98,11 +96,8 @@ class ConnectionIds:
 
 
 class ConnectionTable:
-    """Connections of this node by their ids. Never switches.
-
-    Owner of the connection numbers. A connection gets a number when its id is first requested; most have
-    none.
-    """
+    """Connections of this node by their ids. Owner of their numbers, which they get when their ids are first
+    requested; most have none. Never switches."""
 
     def __init__(self, hub: Hub, ids: ConnectionIds) -> None:
         self.ids = ids

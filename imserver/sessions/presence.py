@@ -56,10 +56,8 @@ class Online(Struct, frozen=True):
 
 
 class AppCount(Struct, frozen=True, array_like=True):
-    """The counts of an app, on one node or on all. A user with sessions on two nodes counts twice.
-
-    ``names`` are those of its channels on one node, if there are at most :data:`NAMED_CHANNELS`.
-    """
+    """The counts of an app; users with sessions on two nodes count twice. ``names``: its channels on one
+    node, if at most :data:`NAMED_CHANNELS`."""
 
     users: int
     sessions: int
@@ -112,10 +110,7 @@ def add_up(counts: Sequence[AppCount]) -> AppCount:
 
 
 class UserPage(Struct, frozen=True):
-    """Some users of an app. ``total`` counts all of them; ``missing`` names nodes that did not answer.
-
-    ``more``: further users follow this page, in the order of names.
-    """
+    """Some users of an app of ``total``. ``more``: others follow. ``missing``: nodes without an answer."""
 
     total: int
     users: list[str]

@@ -383,10 +383,8 @@ class Sessions:
         self.heartbeat(connection)
 
     def leave(self, connection: Connection, successor: tuple[str, str] | None = None) -> None:
-        """End the session of a connection that stays open. May switch.
-
-        ``successor``: app and user of the session that follows at once. The same user gets no exit notice.
-        """
+        """End a session whose connection stays open. ``successor``: app and user of the next session; the
+        same user gets no exit notice. May switch."""
         app, user = connection.app, connection.user
         if self._hub.detach(connection) and app is not None and user is not None and (app, user) != successor:
             self._fanout.notice(self._hub.apps[app], Event("exit", user, EXIT_TEXT))
@@ -447,9 +445,8 @@ class Sessions:
         return ClosedSessions(closed, tuple(missing), lasting)
 
     def unban(self, app: str, users: Sequence[str]) -> tuple[str, ...]:
-        """Lift bans on all nodes. Return the nodes that did not answer in time; they learn of it from the
-        database. Raises StorageUnavailable. May switch.
-        """
+        """Lift bans on all nodes. Returns those without an answer, which learn of it from the database.
+        Raises StorageUnavailable. May switch."""
         if self._store.has_database:
             self._store.ban(app, users, 0)
         query = Unban(app, users)
@@ -457,11 +454,8 @@ class Sessions:
         return () if self._others is None else tuple(self._query(self._others, "unban", query)[1])
 
     def learn(self, changes: Changes) -> None:
-        """Apply the bans that were made or lifted on any node. Never switches.
-
-        A user who is banned here already has no sessions: looking for them again would cost a walk over all
-        connections.
-        """
+        """Apply bans of any node. Never switches. Who is banned here already has no sessions: looking for
+        them again would cost a walk over all connections."""
         by_app: dict[tuple[str, float, str], list[str]] = {}
         for row in changes.bans:
             if row.seconds > 0 and not self.is_banned(row.app, row.user):
@@ -531,10 +525,7 @@ class Sessions:
         return True
 
     def ban(self, app: str, user: str, seconds: float, reason: str = "") -> None:
-        """Refuse logins of a user on this node for ``seconds`` (0: lift the ban). Closes nothing.
-
-        Beyond ``MAX_BANS`` the oldest is dropped.
-        """
+        """Refuse a user's logins here for ``seconds`` (0: none); closes nothing. ``MAX_BANS`` are known."""
         self._bans.pop((app, user), None)
         if seconds > 0:
             self._bans[app, user] = Ban(monotonic() + seconds, reason)

@@ -44,10 +44,8 @@ FOREVER: Final = float("inf")
 
 
 def quiet_seconds(sock: _socket.socket) -> float:
-    """Seconds since data last passed in either direction; :data:`FOREVER` if the kernel cannot report it.
-
-    On a Unix socket always 0: it never does, and the proxy at the other end has a time limit of its own.
-    """
+    """Seconds since data last passed; :data:`FOREVER` if the kernel cannot tell. 0 on a Unix socket, where it
+    never can: the proxy at the other end has a time limit of its own."""
     if sock.family == _socket.AF_UNIX:
         return 0.0
     try:

@@ -97,10 +97,8 @@ class Rest:
 
 
 def is_pong(data: bytes) -> bool:
-    """Whether ``data`` is exactly one whole pong of a client.
-
-    Nearly all frames of clients that only receive are pongs. A parser for each would cost forty times this.
-    """
+    """Whether ``data`` is one whole pong, as nearly all frames of clients that only receive are: a parser for
+    each would cost forty times this."""
     # Final, no reserved bits, masked, at most 125 bytes, complete (RFC 6455 sections 5.2 and 5.5).
     size = len(data) - EMPTY_BYTES
     return data[0] == 0x8A and 0 <= size <= SMALL_BYTES and data[1] == 0x80 + size

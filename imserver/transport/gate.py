@@ -187,10 +187,7 @@ class Origins:
         return origin in self._own
 
     def passes(self, origin: str, any_origin: bool) -> bool:
-        """Whether to complete a handshake from ``origin``: the node or an app allows it.
-
-        ``any_origin``: the dialect allows all origins.
-        """
+        """Whether to complete a handshake from ``origin``: the node, an app or the dialect allows it."""
         return (
             (any_origin and not self.demo)
             or not origin
@@ -206,10 +203,7 @@ class Origins:
             listener(limit, peer, origin)
 
     def log_refused(self, what: str, origin: str, setting: str, peer: str) -> None:
-        """Log a page of the host ``origin``, which ``setting`` does not list: once a minute for each host.
-
-        ``what``: what was refused.
-        """
+        """Log once a minute that ``what`` was refused to host ``origin``, which ``setting`` does not list."""
         if self._pages.is_new(what, origin):
             if origin == OPAQUE:
                 page = (
@@ -342,10 +336,7 @@ class Gate:
         self.per_address = Counter(map(network_of, hosts)) if self._limit_per_address else Counter()
 
     def decide(self, head: Head, upgraded: bool = False) -> Admission | Refusal:
-        """Decide whether and how to serve an upgrade request.
-
-        ``upgraded``: another server has completed the handshake, so no extension can be negotiated.
-        """
+        """Decide on an upgrade request. ``upgraded``: another server has answered it, without extensions."""
         headers = head.headers
         found = self.paths.get(head.path) or self.paths.get(pattern_of(head.path))
         path = found if found is None or isinstance(found, DialectPath) else found(head)

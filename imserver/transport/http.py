@@ -70,10 +70,7 @@ PIPELINED_SECONDS = 0.025
 
 
 class FrontServer(Service, dict=True):
-    """Shared by all HTTP connections of the front server. Owner of the set of parked ones.
-
-    ``fast``: routes that are answered here.
-    """
+    """Shared by the HTTP connections of the front server. Owner of parked ones. ``fast``: its own routes."""
 
     context: ConnectionContext
     listener: ListenerContext
@@ -147,10 +144,7 @@ class FrontServer(Service, dict=True):
 
 
 class HttpConnection(Writer):
-    """A parked HTTP connection. It reads whole requests and has them answered.
-
-    Owner of its socket, its outbox, and the bytes of an unfinished request.
-    """
+    """A parked HTTP connection. Owner of its socket, its outbox, and the bytes of an unfinished request."""
 
     __slots__ = ("_answers_read", "_body", "_buffer", "_front", "_parsed", "address", "deadline", "fresh")
 
@@ -188,10 +182,8 @@ class HttpConnection(Writer):
     # --- requests -------------------------------------------------------------------------------------------
 
     def look_once_more(self) -> None:
-        """For a drain: serve what the kernel holds, then end the connection if it is idle.
-
-        A connection with unread answers is left alone: this must not block.
-        """
+        """For a drain: serve what the kernel holds, then end the connection if it is idle. One with unread
+        answers is left alone: this must not block."""
         if not self.reading and self.outbox is None:
             self.reading = True
             try:
@@ -253,10 +245,7 @@ class HttpConnection(Writer):
         return self.state is not CLOSED
 
     def _feed_body(self, data: bytes) -> bytes | None:
-        """Add data to the current body, and serve its request when it is complete.
-
-        Returns the bytes after that request, or None if this object must not continue now.
-        """
+        """Add to the current body, and serve its request when it is complete. Returns as :meth:`_request`."""
         parsed, body = self._parsed, self._body
         assert parsed is not None
         assert body is not None
@@ -331,16 +320,13 @@ class HttpConnection(Writer):
         self.deadline = monotonic() + front.keepalive_seconds
 
     def _may_continue(self) -> bool:
-        """Whether the next of several requests that came together may be served.
-
-        Before that, others are served if this turn of the loop is long. May switch.
-        """
+        """Whether the next of several requests may be served, after others in a long turn. May switch."""
         if is_long_turn(PIPELINED_SECONDS):
             serve_others()
         return self.state < CLOSING
 
     def _begin_body(self, parsed: ParsedHead, raw: bytes, data: bytes) -> bytes | None:
-        """Start reading a body that is incomplete, chunked or too large. Returns as :meth:`_feed_body`."""
+        """Start reading a body that is incomplete, chunked or too large. Returns as :meth:`_request`."""
         self._buffer, self._parsed = raw, parsed
         self._body = self._front.listener.begin_body(parsed, self.address)
         if "expect" in parsed.headers and parsed.version == "1.1" and not self._body.too_large:
@@ -350,10 +336,8 @@ class HttpConnection(Writer):
     def _request(
         self, parsed: ParsedHead, raw: bytes, body: bytes | bytearray, rest: bytes, too_large: bool = False
     ) -> bytes | None:
-        """Serve one whole request: head (``raw``: its bytes) and body. ``rest``: the bytes after it.
-
-        Returns ``rest``, or None if this object must not continue now.
-        """
+        """Serve one whole request: head (``raw``: its bytes) and body. Returns ``rest``, the bytes after it,
+        or None if this object must not continue now."""
         front = self._front
         self.fresh = False
         headers = parsed.headers
@@ -533,10 +517,8 @@ class HttpConnection(Writer):
         self._front.park(self)
 
     def expire(self) -> None:
-        """Time limit: close an idle connection; answer an unfinished request with an error.
-
-        While answers wait to be read, the limits of the outbox apply instead.
-        """
+        """Time limit: close an idle connection, answer an unfinished request with an error. Unread answers
+        have the limits of the outbox instead."""
         if self.outbox is not None:
             return
         if self.is_open and (self._buffer or self._body is not None):

@@ -104,10 +104,8 @@ def _tokens(value: str) -> list[str]:
 
 
 def end_of_head(data: bytes | bytearray, limit: int) -> int:
-    """The position in ``data`` where the body begins; 0 while the head is incomplete.
-
-    Raises :class:`BadHead` as soon as no valid head of at most ``limit`` bytes is possible.
-    """
+    """The position of the body in ``data``; 0: the head is incomplete. Raises :class:`BadHead` as soon as no
+    valid head of at most ``limit`` bytes is possible."""
     end = data.find(b"\r\n\r\n") + 4
     if (len(data) if end < 4 else end) > limit:
         raise BadHead(Problems.HEADERS_TOO_LARGE, "request head too large")
@@ -498,10 +496,7 @@ def response_head(status: int, lines: bytes, length: int, keep_alive: bool, vers
 
 
 def problem_body(problem: HttpProblem, id: str = "", detail: str = "") -> bytes:
-    """The JSON body of an error: ``{code, message, temporary, request_id}``.
-
-    ``id``: of the request; ``""``: a new one. ``detail`` replaces the usual message.
-    """
+    """The JSON body of an error. ``id``: of the request (``""``: a new one). ``detail``: another message."""
     return msgspec.json.encode(
         {
             "code": problem.code,

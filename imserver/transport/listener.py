@@ -26,10 +26,7 @@ LOCAL_PEER: Final = ("127.0.0.1", 0)
 
 
 def bind(host: str, port: int, backlog: int, reuse_port: bool) -> socket.socket:
-    """Create a listening non-blocking TCP socket. Port 0 selects a free port.
-
-    Raises :class:`StartError` with a one-line message if the address is not available.
-    """
+    """A listening non-blocking TCP socket; port 0: any free one. Raises :class:`StartError`."""
     try:
         raw = bind_raw(host, port, reuse_port)
         raw.listen(backlog)
@@ -71,10 +68,8 @@ def bind_raw(host: str, port: int, reuse_port: bool) -> _socket.socket:
 
 
 def bind_unix(path: str, mode: str, backlog: int) -> _socket.socket:
-    """Create a listening non-blocking Unix socket, a raw one; ``mode``: the permissions of its file in octal.
-
-    The file of a server that has ended is replaced. Raises :class:`StartError` with a one-line message.
-    """
+    """A raw listening Unix socket in place of that of an ended server; ``mode``: permissions in octal. Raises
+    :class:`StartError`."""
     refuse_taken(path)
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
@@ -125,11 +120,8 @@ def text_of(address: Any) -> str:
 
 
 class Reserve:
-    """A spare file descriptor, used to answer 503 when the process has no other left.
-
-    It is a raw socket, because closing it takes effect at once. A patched ``os.close`` does not guarantee
-    that.
-    """
+    """A spare file descriptor, to answer 503 when the process has no other: a raw socket, which is closed at
+    once. A patched ``os.close`` does not guarantee that."""
 
     def __init__(self) -> None:
         self._spare: _socket.socket | None = _socket.socket()

@@ -29,10 +29,7 @@ WRITE_SECONDS: Final = 30
 
 
 class Reader:
-    """A file-like reader for pywsgi: first the bytes read before, then the socket.
-
-    ``unread`` holds bytes read beyond the request.
-    """
+    """A file for pywsgi: the bytes read before, then the socket. ``unread``: what follows the request."""
 
     closed = False
 

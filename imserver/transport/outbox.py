@@ -101,10 +101,7 @@ class Backlog:
         return b"".join(self._chunks)
 
     def write(self, send: Callable[[bytes | memoryview], int]) -> bool:
-        """Send until nothing is left (True) or the kernel accepts no more (False).
-
-        Raises OSError if the connection is broken.
-        """
+        """Send until nothing is left (True) or the kernel takes no more (False). Raises OSError."""
         chunks = self._chunks
         while chunks:
             data = chunks[0]

@@ -41,10 +41,7 @@ _LONG_HOST: Final = re.compile("[^/]*//[^/?#]{321}")
 
 
 class Unreachable(ImserverError):
-    """There was no complete answer in time; the text says why.
-
-    ``is_refused``: the connection was refused, so no program listens at the address.
-    """
+    """There was no complete answer in time; the text says why. ``is_refused``: no program listens there."""
 
     def __init__(self, text: str, is_refused: bool = False) -> None:
         super().__init__(text)
@@ -185,10 +182,7 @@ class BadUrl(ImserverError):
 
 
 def is_public(text: str) -> bool:
-    """Whether an address belongs to the public internet. Raises ValueError for what is none.
-
-    An IPv4 address in an IPv6 one (mapped, NAT64, 6to4) decides for it.
-    """
+    """Whether an address is public; an IPv4 one in IPv6 (mapped, NAT64, 6to4) decides. Raises ValueError."""
     address = ip_address(text)
     if isinstance(address, IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour

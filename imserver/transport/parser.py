@@ -82,10 +82,7 @@ class MessageParser:
         return 0 if self._fragments is None else len(self._fragments)
 
     def feed(self, data: bytes) -> Iterator[FrameMessage]:
-        """Parse bytes and yield what they complete.
-
-        Raises :class:`Violation` at the first error. The parser cannot be used after that.
-        """
+        """Parse bytes and yield what they complete. Raises :class:`Violation`; then its work is over."""
         self._reader.feed_data(data)
         while True:
             try:
@@ -155,10 +152,7 @@ class MessageParser:
 
 
 def read_close(data: bytes) -> int:
-    """The code of a peer's close frame; 1005 if it has none.
-
-    Raises :class:`Violation` for a payload, code or reason that RFC 6455 section 7.4 forbids.
-    """
+    """The code of a peer's close frame; 1005: none. Raises :class:`Violation` (RFC 6455 section 7.4)."""
     try:
         code: int = Close.parse(data).code
     except ProtocolError as exc:

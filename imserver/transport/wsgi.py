@@ -102,10 +102,8 @@ def objection_to(environ: Mapping[str, Any], gate: Gate) -> HttpProblem | None:
 
 
 def adopt_from_environ(environ: Mapping[str, Any], gate: Gate, admitted: Admitted) -> bool:
-    """Adopt a WebSocket upgraded by any server's gevent-websocket handler (gunicorn's worker).
-
-    False if the request is not one. The handshake is complete, so a refusal is a close code.
-    """
+    """Adopt a WebSocket upgraded by any server's gevent-websocket handler (gunicorn's worker); False: it is
+    none. The handshake is complete, so a refusal is a close code."""
     websocket = environ.get("wsgi.websocket")
     if websocket is None:
         return False
@@ -245,10 +243,8 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             self._linger(sock)
 
     def _linger(self, sock: Any) -> None:
-        """Read and drop what the client still sends, for a limited time.
-
-        Unread bytes would cause a reset, which might overtake the answer.
-        """
+        """Drop what the client still sends, for a limited time: unread bytes cause a reset, which might
+        overtake the answer."""
         try:
             sock.settimeout(LINGER_SECONDS)
             sock.shutdown(_socket.SHUT_WR)
