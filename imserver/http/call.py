@@ -49,9 +49,10 @@ _LOOK_SECONDS = 0.005
 class Api:
     """The parts that answer requests: permissions, limits, and all routes with their services.
 
-    ``core`` goes to the functions that make the services of routes, once each. ``commands``: what a batch may
-    contain, by name. ``document`` makes the OpenAPI document of ``limits.batch_targets``, demo mode and
-    the path of ``app.http_url``, as JSON. Owner: the node. One instance serves both HTTP servers.
+    Functions take what they need from ``core``, or have a service, which is made of it once. ``commands``:
+    what a batch may contain, by name. ``document`` makes the OpenAPI document of ``limits.batch_targets``,
+    demo mode and the path of ``app.http_url``, as JSON. Owner: the node. One instance serves both HTTP
+    servers.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Api:
             config.api.requests_per_second, self.limits.messages_per_second, core.metrics, core.buckets
         )
         self.document = document
-        self._core = core
+        self.core = core
         self._observer = core.observer
         self._services: dict[MakeService, Any] = {}
         self.endpoints = {(row.method, row.path): self.bind(row) for row in routes}
@@ -91,12 +92,12 @@ class Api:
         if make is None:
             return Endpoint(route, None, name)
         if make not in self._services:
-            self._services[make] = make(self._core, self)
+            self._services[make] = make(self.core, self)
         return Endpoint(route, self._services[make], name)
 
     def described(self) -> bytes:
         """The OpenAPI document of this server as JSON: with its limits, and with keys where it needs them."""
-        return self.document(self.limits.batch_targets, self.keys.demo, self._core.config.root)
+        return self.document(self.limits.batch_targets, self.keys.demo, self.core.config.root)
 
     def call_of(self, endpoint: Endpoint, request: HttpRequest) -> Call:
         """Admit, read and authorise a request whose body its caller reads, and count it against the rate.

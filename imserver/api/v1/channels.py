@@ -11,23 +11,18 @@ from msgspec.structs import replace
 from imserver.api.v1.push import IDEMPOTENCY_KEY, event_of, key_of
 from imserver.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending
 from imserver.auth.principal import Needs
-from imserver.channels.connections import Connections
 from imserver.channels.histories import Published
 from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused
-from imserver.channels.subscriptions import Channels
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.declared import about
-from imserver.core.core import Core
 from imserver.errors import Problems
 from imserver.http.call import Api, Call
 from imserver.http.field import App, ChannelName
-from imserver.http.limits import Limits
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
 from imserver.model import Event, Limit, Outcome
 from imserver.push.idempotency import IdReused, digest_of
-from imserver.push.push import Publishing, nothing_accepted
-from imserver.sessions.presence import Presence
+from imserver.push.push import nothing_accepted
 
 Offset = Annotated[
     int,
@@ -145,22 +140,7 @@ def _refused(error: ChannelRefused) -> ApiProblem:
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
-class ChannelApi(Struct, frozen=True):
-    """The services of the routes about channels."""
-
-    channels: Channels
-    connections: Connections
-    presence: Presence
-    publishing: Publishing
-    limits: Limits
-
-
-def channel_api(core: Core, api: Api) -> ChannelApi:
-    """Make it for a node."""
-    return ChannelApi(core.channels, core.connections, core.presence, core.publishing, api.limits)
-
-
-routes = Resource("channels", channel_api, base=ChannelQuery, refusals={ChannelRefused: _refused})
+routes = Resource("channels", lambda _, api: api, base=ChannelQuery, refusals={ChannelRefused: _refused})
 _PUBLISHES: Final[dict[str, Any]] = {
     "act": "",
     "problems": (Problems.TOO_MANY_TARGETS, Problems.ID_REUSED, Problems.NOT_ACCEPTED),
@@ -170,7 +150,7 @@ _PUBLISHES: Final[dict[str, Any]] = {
 
 
 @routes.post("/channels/publish", Needs.PUSH, **_PUBLISHES)
-def publish(api: ChannelApi, call: Call, request: ChannelPublishRequest) -> ChannelResult:
+def publish(api: Api, call: Call, request: ChannelPublishRequest) -> ChannelResult:
     """Publish to a channel.
 
     Delivers a message to the subscribers of a channel, on all nodes. If the channel has a history, the
@@ -184,13 +164,13 @@ def publish(api: ChannelApi, call: Call, request: ChannelPublishRequest) -> Chan
 
 
 @routes.post("/channels/broadcast", Needs.PUSH, **_PUBLISHES)
-def broadcast(api: ChannelApi, call: Call, request: ChannelBroadcastRequest) -> ChannelBroadcastAnswer:
+def broadcast(api: Api, call: Call, request: ChannelBroadcastRequest) -> ChannelBroadcastAnswer:
     """Publish the same message to several channels."""
     return ChannelBroadcastAnswer(_publish(api, call, request, request.channels))
 
 
 def _publish(
-    api: ChannelApi, call: Call, request: ChannelPublishRequest | ChannelBroadcastRequest, channels: list[str]
+    api: Api, call: Call, request: ChannelPublishRequest | ChannelBroadcastRequest, channels: list[str]
 ) -> list[ChannelResult]:
     """Publish once to each channel for the key of a request, or its id. May switch."""
     event = event_of(api.limits, request)
@@ -201,7 +181,7 @@ def _publish(
         content = _members(msgspec.json.encode(request))  # where it goes tells no message from another
         content = {name: value for name, value in content.items() if name not in ("channel", "channels")}
         digest = digest_of(msgspec.json.encode(content))
-    found = api.publishing.to_channels(
+    found = api.core.publishing.to_channels(
         call.app,
         channels,
         event,
@@ -226,7 +206,7 @@ def _publish(
 
 @routes.get("/channels/history", Needs.READ)
 def history(
-    api: ChannelApi,
+    api: Api,
     call: Call,
     channel: ChannelName,
     offset: Annotated[
@@ -248,7 +228,7 @@ def history(
     given and the history has another one, the page is empty: read again without it.
     """
     since = None if offset < 0 else Position(epoch, offset)
-    page = api.channels.histories.read(call.app, channel, since, limit, reverse)
+    page = api.core.channels.histories.read(call.app, channel, since, limit, reverse)
     if epoch and epoch != page.position.epoch:
         page = HistoryPage([], page.position)
     shown = [_shown(each) for each in page.publications]
@@ -270,19 +250,19 @@ def _shown(event: Event) -> PublicationShown:
 
 
 @routes.post("/channels/history/remove", Needs.PUSH)
-def remove_history(api: ChannelApi, call: Call, request: ChannelQuery) -> Removed:
+def remove_history(api: Api, call: Call, request: ChannelQuery) -> Removed:
     """Remove the retained publications of a channel. Later ones go on counting.
 
     Stored channels refuse it: the log removes its messages by age or number.
     """
-    api.channels.histories.remove(call.app, request.channel)
+    api.core.channels.histories.remove(call.app, request.channel)
     return Removed(request.channel)
 
 
 @routes.get("/channels/info", Needs.READ_OR_OPERATE)
-def info(api: ChannelApi, call: Call, request: ChannelQuery) -> ChannelInfo:
+def info(api: Api, call: Call, request: ChannelQuery) -> ChannelInfo:
     """Show how many are subscribed to a channel, and the position of its history."""
-    channels = api.channels
+    channels = api.core.channels
     shown = ChannelInfo(request.channel, channels.members.count(call.app, request.channel))
     if not channels.options.of(call.app, request.channel).has_history:
         return shown

@@ -13,12 +13,10 @@ from msgspec import UNSET, Struct, UnsetType
 from imserver.auth.principal import Needs
 from imserver.channels.connections import ConnectionInfo
 from imserver.config.declared import about
-from imserver.core.core import Core
 from imserver.errors import CloseCode, Problems
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.form import cursor_of, read_cursor
-from imserver.http.limits import Limits
 from imserver.http.operation import Link, Resource
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import page_of, reached, require_few
@@ -93,18 +91,7 @@ class CountsAnswer(Struct):
     missing_nodes: field.Missing
 
 
-class PresenceApi(Struct, frozen=True):
-    """The services of the routes about users, sessions and connections."""
-
-    core: Core
-    limits: Limits
-
-
-def _presence_api(core: Core, api: Api) -> PresenceApi:
-    return PresenceApi(core, api.limits)
-
-
-routes = Resource("presence", _presence_api)
+routes = Resource("presence", lambda _, api: api)
 
 
 @routes.get(
@@ -118,13 +105,13 @@ routes = Resource("presence", _presence_api)
         ),
     ),
 )
-def user_presence(api: PresenceApi, call: Call, app: field.App, user: field.User) -> PresenceAnswer:
+def user_presence(api: Api, call: Call, app: field.App, user: field.User) -> PresenceAnswer:
     """Show whether a user is online, and their sessions."""
     return _with_sessions(api, call.app, [user])
 
 
 @routes.post("/presence", Needs.READ_OR_OPERATE, act="", problems=(Problems.TOO_MANY_TARGETS,))
-def users_presence(api: PresenceApi, call: Call, request: PresenceRequest) -> PresenceAnswer:
+def users_presence(api: Api, call: Call, request: PresenceRequest) -> PresenceAnswer:
     """Show which of these users are online."""
     require_few(api.limits, request.users)
     if not request.sessions:
@@ -134,7 +121,7 @@ def users_presence(api: PresenceApi, call: Call, request: PresenceRequest) -> Pr
     return _with_sessions(api, call.app, request.users)
 
 
-def _with_sessions(api: PresenceApi, app: str, names: list[str]) -> PresenceAnswer:
+def _with_sessions(api: Api, app: str, names: list[str]) -> PresenceAnswer:
     answer = api.core.presence.sessions(app, names)
     sessions = msgspec.convert(answer.sessions, list[list[SessionShown]], from_attributes=True)
     users = [UserPresence(user, bool(each), each) for user, each in zip(names, sessions, strict=True)]
@@ -149,7 +136,7 @@ def _with_sessions(api: PresenceApi, app: str, names: list[str]) -> PresenceAnsw
         Link("user", "get_presence", {"app": "$request.query.app", "user": "$response.body#/users/0"}),
     ),
 )
-def users(api: PresenceApi, call: Call, request: field.AppPage) -> UsersAnswer:
+def users(api: Api, call: Call, request: field.AppPage) -> UsersAnswer:
     """List the online users of an app, page by page.
 
     A user who stays online is listed exactly once, even if others come and go between pages.
@@ -161,7 +148,7 @@ def users(api: PresenceApi, call: Call, request: field.AppPage) -> UsersAnswer:
 
 @routes.get("/counts", Needs.READ_OR_OPERATE, reach="optional")
 def counts(
-    api: PresenceApi,
+    api: Api,
     call: Call,
     app: field.AnyApp = "",
     cursor: field.PageCursor = "",
@@ -188,7 +175,7 @@ class ConnectionShown(ConnectionInfo, frozen=True, array_like=False):
 
 
 @routes.get("/connections/show", Needs.READ_OR_OPERATE, problems=(Problems.UNKNOWN_CONNECTION,))
-def connection(api: PresenceApi, call: Call, app: field.App, connection: ConnectionId) -> ConnectionShown:
+def connection(api: Api, call: Call, app: field.App, connection: ConnectionId) -> ConnectionShown:
     """Show a connection."""
     found = api.core.connections.about(call.app, [connection])[0]
     if found is None:
@@ -274,17 +261,17 @@ class BansAnswer(Struct):
     next: field.NextCursor
 
 
-sessions = Resource("sessions", _presence_api)
+sessions = Resource("sessions", lambda _, api: api)
 
 
-def _require_below(api: PresenceApi, call: Call, users: Sequence[str]) -> None:
+def _require_below(api: Api, call: Call, users: Sequence[str]) -> None:
     """Refuse who acts by a role that may not act on one of these users. May switch."""
     if not api.core.authority.may_act_on(call.principal, call.app, users):
         raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only")
 
 
 @sessions.post("/disconnect", Needs.OPERATE)
-def disconnect(api: PresenceApi, call: Call, request: DisconnectRequest) -> DisconnectAnswer:
+def disconnect(api: Api, call: Call, request: DisconnectRequest) -> DisconnectAnswer:
     """End sessions of users or single connections.
 
     The connections are closed with code 4502, which asks the client not to reconnect; the server does not
@@ -303,7 +290,7 @@ def disconnect(api: PresenceApi, call: Call, request: DisconnectRequest) -> Disc
 
 @sessions.post("/ban", Needs.OPERATE, schema=("BanRequest", "The users to ban, for how long, and why."))
 def ban(
-    api: PresenceApi,
+    api: Api,
     call: Call,
     app: field.App,
     users: Users,
@@ -326,7 +313,7 @@ def ban(
 
 
 @sessions.post("/unban", Needs.OPERATE, schema=("UnbanRequest", "The users whose bans to lift."))
-def unban(api: PresenceApi, call: Call, app: field.App, users: Users) -> UnbanAnswer:
+def unban(api: Api, call: Call, app: field.App, users: Users) -> UnbanAnswer:
     """Let users log in again.
 
     You may also name users who are not banned. The ban of a lock ends with the lock alone.
@@ -337,7 +324,7 @@ def unban(api: PresenceApi, call: Call, app: field.App, users: Users) -> UnbanAn
 
 
 @sessions.get("/bans", Needs.MODERATE)
-def bans(api: PresenceApi, call: Call, request: field.AppPage) -> BansAnswer:
+def bans(api: Api, call: Call, request: field.AppPage) -> BansAnswer:
     """List banned users, page by page."""
     found = api.core.sessions.bans(call.app)
     page, following = page_of(sorted(found), request.cursor, request.limit)

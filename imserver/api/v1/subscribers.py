@@ -7,13 +7,12 @@ from typing import Annotated, Final, TypeVar
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from imserver.api.v1.channels import ChannelApi, channel_api
 from imserver.auth.principal import Needs
 from imserver.channels.connections import Joined, Left
 from imserver.channels.members import ChannelRefused
 from imserver.config.declared import about
 from imserver.http import field
-from imserver.http.call import Call
+from imserver.http.call import Api, Call
 from imserver.http.form import cursor_of, read_cursor
 from imserver.http.operation import Link, Resource
 from imserver.http.reply import ApiProblem
@@ -134,32 +133,32 @@ Result = TypeVar("Result", bound=SubscriptionResult)
 
 routes = Resource(
     "channels",
-    channel_api,
+    lambda _, api: api,
     base=field.AppPage,
     refusals={ChannelRefused: lambda error: ApiProblem.invalid(str(error))},
 )
 
 
 @routes.post("/channels/subscribe", Needs.PUSH, act="")
-def subscribe(api: ChannelApi, call: Call, request: SubscriptionChange) -> SubscribeAnswer:
+def subscribe(api: Api, call: Call, request: SubscriptionChange) -> SubscribeAnswer:
     """Subscribe connections to a channel.
 
     A message published after the answer reaches them. No permission is checked.
     """
     named, ids, missing = _named(api, call.app, request)
-    subscribed = api.connections.join_each(call.app, ids, request.channel)
+    subscribed = api.core.connections.join_each(call.app, ids, request.channel)
     results = _results(SubscriptionResult, named, subscribed)
     return SubscribeAnswer(subscribed.count(Joined.JOINED), results, missing)
 
 
 @routes.post("/channels/unsubscribe", Needs.PUSH, act="")
-def unsubscribe(api: ChannelApi, call: Call, request: SubscriptionChange) -> UnsubscribeAnswer:
+def unsubscribe(api: Api, call: Call, request: SubscriptionChange) -> UnsubscribeAnswer:
     """Unsubscribe connections from a channel.
 
     A connection that closes ends its subscriptions.
     """
     named, ids, missing = _named(api, call.app, request)
-    unsubscribed = api.connections.leave_each(call.app, ids, request.channel)
+    unsubscribed = api.core.connections.leave_each(call.app, ids, request.channel)
     results = _results(UnsubscriptionResult, named, unsubscribed)
     return UnsubscribeAnswer(unsubscribed.count(Left.LEFT), results, missing)
 
@@ -170,13 +169,11 @@ def _results(kind: type[Result], named: list[Named], outcomes: Iterable[str]) ->
     return [kind(next(known) if each is not UNSET else "unknown", each, user) for each, user in named]
 
 
-def _named(
-    api: ChannelApi, app: str, request: SubscriptionChange
-) -> tuple[list[Named], list[str], list[str]]:
+def _named(api: Api, app: str, request: SubscriptionChange) -> tuple[list[Named], list[str], list[str]]:
     """(connection, user) for each named one, without a connection for absent users; the connections; and the
     silent nodes."""
     named: list[Named] = [(each, UNSET) for each in request.connections]
-    found = api.presence.sessions(app, request.users)
+    found = api.core.presence.sessions(app, request.users)
     for user, sessions in zip(request.users, found.sessions, strict=True):
         named += [(session.connection, user) for session in sessions] or [(UNSET, user)]
     ids = [connection for connection, _ in named if connection is not UNSET]
@@ -194,9 +191,9 @@ def _named(
         ),
     ),
 )
-def channels(api: ChannelApi, call: Call, request: field.AppPage) -> ChannelsAnswer:
+def channels(api: Api, call: Call, request: field.AppPage) -> ChannelsAnswer:
     """List the channels of an app that have subscribers, page by page."""
-    page = api.channels.members.channels(call.app, read_cursor(request.cursor) or "", request.limit)
+    page = api.core.channels.members.channels(call.app, read_cursor(request.cursor) or "", request.limit)
     following = cursor_of(page.channels[-1].channel) if page.more else ""
     shown = [ChannelShown(each.channel, each.members) for each in page.channels]
     return ChannelsAnswer(page.total, shown, following, list(page.missing))
@@ -222,14 +219,12 @@ def channels(api: ChannelApi, call: Call, request: field.AppPage) -> ChannelsAns
         ),
     ),
 )
-def presence(
-    api: ChannelApi, call: Call, cursor: str, limit: int, channel: field.ChannelName
-) -> PresenceOfChannel:
+def presence(api: Api, call: Call, cursor: str, limit: int, channel: field.ChannelName) -> PresenceOfChannel:
     """List the subscribers of a channel, page by page.
 
     A channel without subscribers is empty, not unknown.
     """
-    page = api.channels.members.page(call.app, channel, read_cursor(cursor) or "", limit)
+    page = api.core.channels.members.page(call.app, channel, read_cursor(cursor) or "", limit)
     shown = [
         SubscriberShown(
             each.connection,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -11,9 +11,6 @@ from msgspec import Struct, to_builtins
 
 from imserver.auth.principal import Needs
 from imserver.clock import serve_others
-from imserver.cluster.nodes import Overview
-from imserver.core.core import Core
-from imserver.core.status import Unready
 from imserver.errors import ReplyCode
 from imserver.http.call import Api, Call, Route
 from imserver.http.form import (
@@ -43,7 +40,7 @@ from imserver.http.reply import (
 from imserver.model import ACTION_PREFIX, Event, Outcome
 from imserver.protocol.forgiving import has_nul
 from imserver.push.push import UserPush
-from imserver.sessions.sessions import MAX_BAN_SECONDS, Sessions
+from imserver.sessions.sessions import MAX_BAN_SECONDS
 from imserver.transport.http1 import HttpResponse
 
 _ANSWERS: Final = {
@@ -61,14 +58,7 @@ _MOST_BLOCKERS: Final = 10_000
 """The most users who have blocked one who sends to all others. They are named to the other nodes."""
 
 
-class CmdApi(Struct, frozen=True):
-    """The services that the routes use."""
-
-    core: Core
-    http: Api
-
-
-def send_message(api: CmdApi, call: Call) -> HttpResponse:
+def send_message(api: Api, call: Call) -> HttpResponse:
     """``POST /user/sendMessage``: a message to one user, delivered if they are online.
 
     A user with a session token is named as its sender. Such a push to somebody whose presence the user may
@@ -76,13 +66,13 @@ def send_message(api: CmdApi, call: Call) -> HttpResponse:
     """
     params = call.params
     target = UserPush(params.get("userid", ""), params.get("msgid", ""), params.get("message", ""))
-    if len(target.text) + len(target.msg_id) + len(target.user) > api.http.limits.push_characters:
+    if len(target.text) + len(target.msg_id) + len(target.user) > api.limits.push_characters:
         return BAD_PARAMETER
     sender = call.principal.user
     if not sender:
         outcome = api.core.pushes.from_back_end(call.app, target)
     else:
-        api.http.rates.require_message(call.app, sender)
+        api.rates.require_message(call.app, sender)
         relations = api.core.relations
         if not relations.may_reach(call.app, sender, target.user):
             return _BLOCKED
@@ -96,7 +86,7 @@ def send_message(api: CmdApi, call: Call) -> HttpResponse:
     return _ANSWERS[outcome if not sender or may_know else Outcome.NOT_SENT]
 
 
-def send_message_all(api: CmdApi, call: Call) -> HttpResponse:
+def send_message_all(api: Api, call: Call) -> HttpResponse:
     """``POST /user/sendMessageAll``: a message to all users of an app but its sender.
 
     The message of a user does not reach those who have blocked the user. Somebody whom too many have blocked
@@ -106,10 +96,10 @@ def send_message_all(api: CmdApi, call: Call) -> HttpResponse:
     sender = params.get("userid", "")
     msg_id = params.get("msgid", "")
     message = params.get("message", "")
-    if len(message) + len(msg_id) + len(sender) > api.http.limits.push_characters:
+    if len(message) + len(msg_id) + len(sender) > api.limits.push_characters:
         return BAD_PARAMETER
     if by := call.principal.user:
-        api.http.rates.require_message(call.app, by)
+        api.rates.require_message(call.app, by)
     blockers = api.core.relations.blockers(call.app, call.principal.user, _MOST_BLOCKERS + 1)
     if len(blockers) > _MOST_BLOCKERS:
         return _BLOCKED
@@ -121,7 +111,7 @@ def send_message_all(api: CmdApi, call: Call) -> HttpResponse:
     return _ANSWERS[outcome]
 
 
-def _reviewed(api: CmdApi, call: Call, to: str, text: str) -> str:
+def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
     """The text to send: where the app wants it, its back end reviews what a user sends. May switch. Who is
     muted sends nothing.
 
@@ -142,13 +132,13 @@ def _reviewed(api: CmdApi, call: Call, to: str, text: str) -> str:
     return decision.body.decode() if decision.action == "replace" else text
 
 
-def _report_message(api: CmdApi, app: str, sender: str, to: str, msg_id: str, text: str) -> None:
+def _report_message(api: Api, app: str, sender: str, to: str, msg_id: str, text: str) -> None:
     """Report a user's message to the back end. Pushes of the back end are not reported."""
     facts = {"message": msg_id, "to": to, "type": "text", "text": text}
     api.core.observer.message(app, sender, facts)
 
 
-def _report_absent(api: CmdApi, app: str, targets: Iterable[UserPush], sender: str = "") -> None:
+def _report_absent(api: Api, app: str, targets: Iterable[UserPush], sender: str = "") -> None:
     """Report pushes to users who are offline. May switch."""
     pushes = [(each.user, Event("msg", sender, each.text, each.msg_id)) for each in targets if each.user]
     api.core.observer.absent(app, pushes)
@@ -181,12 +171,12 @@ _SPELLING = {
 _decode_batch = msgspec.json.Decoder(Batch).decode
 
 
-def send_message_batch(api: CmdApi, call: Call) -> HttpResponse:
+def send_message_batch(api: Api, call: Call) -> HttpResponse:
     """``POST /user/sendMessageBatch``: ``limits.batch_targets`` messages, or one message to as many users.
 
     May switch: a large batch lets other greenlets run in between.
     """
-    batch, limits, pushes = call.input, api.http.limits, api.core.pushes
+    batch, limits, pushes = call.input, api.limits, api.core.pushes
     assert isinstance(batch, Batch)
     targets, users = batch.messages, batch.userIDs
     if (targets is None) == (users is None) or len(targets or users or ()) > limits.batch_targets:
@@ -216,7 +206,7 @@ def send_message_batch(api: CmdApi, call: Call) -> HttpResponse:
     return success({"sendCount": outcomes.count(sent), "results": results})
 
 
-def _read_batch(api: CmdApi, call: Call) -> None:
+def _read_batch(api: Api, call: Call) -> None:
     if has_nul(call.body):
         raise RequestRefused(BAD_PARAMETER)
     try:
@@ -247,7 +237,7 @@ LIST_PAGE = 10_000
 """Users in one answer of ``/user/list``; an app with more of them is listed in pages."""
 
 
-def user_list(api: CmdApi, call: Call) -> HttpResponse:
+def user_list(api: Api, call: Call) -> HttpResponse:
     """``GET /user/list``: the users of an app; with ``groupsId`` those of a room.
 
     Up to :data:`LIST_PAGE` users of an app come at once and unordered. Larger apps, and rooms, are listed in
@@ -273,7 +263,7 @@ def _page(count: int, users: list[str], more: bool, missing: Collection[str]) ->
     return data
 
 
-def _users_of(api: CmdApi, call: Call, room: str, cursor: str) -> dict[str, Any]:
+def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
     """The users who belong to a room: those whom the app's settings name first, then members of the channel,
     in the order of joining. Of the latter, a user sees those whose presence the user may see. May switch."""
     tenant = api.core.tenants.get(call.app)
@@ -288,14 +278,14 @@ def _users_of(api: CmdApi, call: Call, room: str, cursor: str) -> dict[str, Any]
     return listed
 
 
-def _visible(api: CmdApi, call: Call, after: str | None) -> dict[str, Any]:
+def _visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
     """The list for a user: those whose presence the user may see, in the order of names. It counts and names
     nobody else. Each page of all users that it reads costs a request. May switch."""
     user, more = call.principal.user, True
     listed, missing = list[str](), dict[str, None]()
     while more and len(listed) <= LIST_PAGE:
         page = api.core.presence.page(call.app, after, LIST_PAGE)
-        api.http.rates.charge(call.principal, call.request.host, int(page.more))
+        api.rates.charge(call.principal, call.request.host, int(page.more))
         names, more = sorted(page.users), page.more
         visible = api.core.relations.visible(call.app, user, names)
         listed += [name for name in names if name in visible]
@@ -306,7 +296,7 @@ def _visible(api: CmdApi, call: Call, after: str | None) -> dict[str, Any]:
     return _page(len(users), users, len(listed) > LIST_PAGE, missing)
 
 
-def _app_of_list(api: CmdApi, params: Mapping[str, str]) -> str:
+def _app_of_list(api: Api, params: Mapping[str, str]) -> str:
     if "groupsid" not in params:
         return app_named(api.core.tenants, params.get("appid", ""))
     tenants = api.core.tenants
@@ -320,17 +310,17 @@ def _after(cursor: str) -> str | None:
         raise RequestRefused(BAD_PARAMETER) from None
 
 
-def user_online(api: CmdApi, call: Call) -> HttpResponse:
+def user_online(api: Api, call: Call) -> HttpResponse:
     """``GET /user/online``: whether a user is online, in one app or (``appID`` 0 or missing) in any."""
     user = call.params.get("userid", "")
     online = user in _seen(api, call, [user]) and api.core.presence.is_online(_apps(api, call), user)
     return success({"online": online, "userID": user})
 
 
-def user_online_batch(api: CmdApi, call: Call) -> HttpResponse:
+def user_online_batch(api: Api, call: Call) -> HttpResponse:
     """``POST /user/onlineBatch``: the same for up to ``limits.batch_targets`` users."""
     users = call.texts("userids")
-    if len(users) > api.http.limits.batch_targets:
+    if len(users) > api.limits.batch_targets:
         return BAD_PARAMETER
     missing, online = list(_seen(api, call, dict.fromkeys(users))), set[str]()
     for app in _apps(api, call):
@@ -344,14 +334,14 @@ def user_online_batch(api: CmdApi, call: Call) -> HttpResponse:
     return success({"onlineCount": sum(user in online for user in users), "userList": results})
 
 
-def _seen(api: CmdApi, call: Call, users: Collection[str]) -> Collection[str]:
+def _seen(api: Api, call: Call, users: Collection[str]) -> Collection[str]:
     """The users among ``users`` whose presence the principal may see; all of them for a back end. May
     switch."""
     by = call.principal
     return api.core.relations.visible(by.app, by.user, users) if by.user else users
 
 
-def _apps(api: CmdApi, call: Call) -> list[str]:
+def _apps(api: Api, call: Call) -> list[str]:
     """The requested app, or all apps of the caller that ``appID`` can name."""
     if call.app:
         return [call.app]
@@ -359,27 +349,19 @@ def _apps(api: CmdApi, call: Call) -> list[str]:
     return [app for app in nameable if call.principal.reaches(app)]
 
 
-class StateApi(Struct, frozen=True):
-    """The services of the routes about the node."""
-
-    unready: Callable[[], Unready | None]
-    state: Callable[[bool, bool], dict[str, Any]]
-    overview: Overview
-
-
-def health(_api: StateApi, _call: Call) -> HttpResponse:
+def health(_api: Api, _call: Call) -> HttpResponse:
     """``GET /health``: the loop runs and requests are answered."""
     return HttpResponse(200, b'{"status":"ok"}')
 
 
-def ready(api: StateApi, _call: Call) -> HttpResponse:
+def ready(api: Api, _call: Call) -> HttpResponse:
     """``GET /ready``: 200 if the node serves clients; 503, and why, while it does not."""
-    if (why := api.unready()) is not None:
+    if (why := api.core.status.unready()) is not None:
         return HttpResponse(503, msgspec.json.encode({"status": "not ready", **to_builtins(why)}))
     return HttpResponse(200, b'{"status":"ready"}')
 
 
-def system_state(api: StateApi, call: Call) -> HttpResponse:
+def system_state(api: Api, call: Call) -> HttpResponse:
     """``GET /system/state``: counters of this node.
 
     ``isDebug=true`` adds peers and users; ``detail=true`` adds fields that the original does not have;
@@ -387,12 +369,12 @@ def system_state(api: StateApi, call: Call) -> HttpResponse:
     """
     debug, detail, cluster = (call.params.get(name) == "true" for name in ("isdebug", "detail", "cluster"))
     if not cluster:
-        return success(api.state(debug, detail))
-    nodes, missing = api.overview.states(debug, detail)
+        return success(api.core.status.state(debug, detail))
+    nodes, missing = api.core.overview.states(debug, detail)
     return success({"nodes": nodes, "missingNodes": missing})
 
 
-def kick(sessions: Sessions, call: Call) -> HttpResponse:
+def kick(api: Api, call: Call) -> HttpResponse:
     """``POST /user/kick``: close a user's connections, and refuse their logins for ``banSeconds``."""
     user = call.params.get("userid", "")
     if not user or not call.app:
@@ -404,7 +386,7 @@ def kick(sessions: Sessions, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     if not (math.isfinite(ban_seconds) and 0 <= ban_seconds <= MAX_BAN_SECONDS):
         return BAD_PARAMETER
-    closed = sessions.close(call.app, [user], None, ban_seconds)
+    closed = api.core.sessions.close(call.app, [user], None, ban_seconds)
     call.user = user
     if ban_seconds:
         call.act, call.facts = "ban", {"seconds": ban_seconds}
@@ -414,7 +396,7 @@ def kick(sessions: Sessions, call: Call) -> HttpResponse:
     return success(data)
 
 
-def metrics(api: StateApi, _call: Call) -> HttpResponse:
+def metrics(api: Api, _call: Call) -> HttpResponse:
     """``GET /metrics``: the metrics of all nodes of this machine, each sample with a label ``node``.
 
     Nodes of one machine share a port, so a scrape reaches any of them. All apps, so it takes an admin of all.
@@ -422,18 +404,12 @@ def metrics(api: StateApi, _call: Call) -> HttpResponse:
     # Imported at the first scrape: half a megabyte that a node without scrapes does without.
     from imserver.metric_table import merge
 
-    texts, missing = api.overview.metrics()
+    texts, missing = api.core.overview.metrics()
     return HttpResponse(200, merge(texts, missing).encode(), "text/plain; version=0.0.4; charset=utf-8")
 
 
-_ROW: Final[dict[str, Any]] = {"hot": True, "limited": True, "service": CmdApi}
-
-
-def _state_api(core: Core, _: Api) -> StateApi:
-    return StateApi(core.status.unready, core.status.state, core.overview)
-
-
-_OF_NODE: Final[dict[str, Any]] = {"hot": True, "service": _state_api}
+_OF_NODE: Final[dict[str, Any]] = {"hot": True, "service": lambda _, api: api}
+_ROW: Final[dict[str, Any]] = {**_OF_NODE, "limited": True}
 
 ROUTES: Final = (
     Route("POST", "/user/sendMessage", Needs.PUSH_OR_SESSION, send_message, "any", **_ROW),
@@ -459,15 +435,7 @@ ROUTES: Final = (
     Route("GET", "/user/online", Needs.READ_OR_SESSION, user_online, "any", **_ROW),
     Route("POST", "/user/onlineBatch", Needs.READ_OR_SESSION, user_online_batch, "any", **_ROW),
     Route(
-        "POST",
-        "/user/kick",
-        Needs.ADMIN,
-        kick,
-        "any",
-        hot=True,
-        act="disconnect",
-        success=b'{"code":200,',
-        service=lambda core, _: core.sessions,
+        "POST", "/user/kick", Needs.ADMIN, kick, "any", act="disconnect", success=b'{"code":200,', **_OF_NODE
     ),
     Route(
         "GET",
@@ -480,5 +448,5 @@ ROUTES: Final = (
     ),
     Route("GET", "/health", Needs.ANYONE, health, **_OF_NODE),
     Route("GET", "/ready", Needs.ANYONE, ready, **_OF_NODE),
-    Route("GET", "/metrics", Needs.READ, metrics, "all", style=PROBLEM, service=_state_api),
+    Route("GET", "/metrics", Needs.READ, metrics, "all", style=PROBLEM, service=lambda _, api: api),
 )
