@@ -44,7 +44,7 @@ from imserver.plugin.errors import CloseCode, ImserverError, Unavailable
 from imserver.plugin.http import PROBLEM, Api, ApiProblem, BadBody, BatchAnswers, Call, HttpResponse, Route
 from imserver.plugin.identity import Need, Needs, token_end
 from imserver.plugin.runtime import is_long_turn, serve_others
-from imserver.plugin.services import ChannelRefused, Core, Left, Position
+from imserver.plugin.services import ChannelRefused, Left, Position
 from imserver.plugin.settings import ChannelSettings, settings_of
 from imserver.plugin.wire import ChannelPart, Event, Limit, Partial, Refused, without_nulls
 
@@ -63,18 +63,6 @@ _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _MIN_CODE, _MAX_CODE = 3000, 4999
 
 _encode = msgspec.json.Encoder().encode
-
-
-class CentrifugeApi(Struct, frozen=True):
-    """The services that the methods use. ``app``: that of keys for several apps."""
-
-    core: Core
-    app: str
-    http: Api
-
-
-def _api(core: Core, api: Api) -> CentrifugeApi:
-    return CentrifugeApi(core, settings_of(core.config, CentrifugeSettings).app, api)
 
 
 class MethodFailed(Exception):
@@ -190,7 +178,7 @@ class _Command(Struct):
 # --- methods ------------------------------------------------------------------------------------------------
 
 
-def publish(api: CentrifugeApi, app: str, request: _Publish) -> dict[str, Any]:
+def publish(api: Api, app: str, request: _Publish) -> dict[str, Any]:
     """Publish to a channel; ``#`` and a user: push to this user. May switch."""
     (result,) = _publish_each(api, app, request, [request.channel])
     if "error" in result:
@@ -200,7 +188,7 @@ def publish(api: CentrifugeApi, app: str, request: _Publish) -> dict[str, Any]:
     return published
 
 
-def broadcast(api: CentrifugeApi, app: str, request: _Broadcast) -> dict[str, Any]:
+def broadcast(api: Api, app: str, request: _Broadcast) -> dict[str, Any]:
     """Publish the same to several channels. May switch."""
     if not request.channels:
         raise MethodFailed(codes.BAD_DATA)
@@ -209,9 +197,7 @@ def broadcast(api: CentrifugeApi, app: str, request: _Broadcast) -> dict[str, An
     return {"responses": _publish_each(api, app, request, request.channels)}
 
 
-def _publish_each(
-    api: CentrifugeApi, app: str, request: _Message, channels: list[str]
-) -> list[dict[str, Any]]:
+def _publish_each(api: Api, app: str, request: _Message, channels: list[str]) -> list[dict[str, Any]]:
     """Publish once to each channel for an idempotency key. May switch."""
     event = Event("msg", "", "", type="custom", data=json_in(request.data))
     try:
@@ -242,18 +228,13 @@ def _channel_of(name: str) -> str:
     return f"{USER_CHANNEL}{name[1:]}" if name.startswith(ALIAS) and len(name) > 1 else name
 
 
-def _name_of(channel: str) -> str:
-    """The reverse of :func:`_channel_of`."""
-    return f"{ALIAS}{channel.removeprefix(USER_CHANNEL)}" if channel.startswith(USER_CHANNEL) else channel
-
-
 def _refused(refused: ChannelRefused) -> dict[str, Any]:
     """The error, with the limit that was exceeded."""
     text, code = str(refused), REFUSALS[refused.reason].code
     return _error(code, "" if text == refused.reason or code == codes.INTERNAL else text)
 
 
-def _connections_of(api: CentrifugeApi, app: str, request: _OfUser) -> list[str]:
+def _connections_of(api: Api, app: str, request: _OfUser) -> list[str]:
     """The ids of a user's connections of this dialect, or the named one if it is that user's. May switch."""
     if request.client:
         (found,) = api.core.connections.about(app, [request.client])
@@ -265,7 +246,7 @@ def _connections_of(api: CentrifugeApi, app: str, request: _OfUser) -> list[str]
     return [session.connection for session in sessions if session.dialect == NAME]
 
 
-def subscribe(api: CentrifugeApi, app: str, request: _Subscribe) -> dict[str, Any]:
+def subscribe(api: Api, app: str, request: _Subscribe) -> dict[str, Any]:
     """Subscribe the connections of a user to a channel. May switch."""
     about = SubscriptionAbout(bytes_of(request.info), bytes_of(request.data), token_end(0, request.expire_at))
     if request.channel.startswith("#"):
@@ -277,7 +258,7 @@ def subscribe(api: CentrifugeApi, app: str, request: _Subscribe) -> dict[str, An
     return {}
 
 
-def unsubscribe(api: CentrifugeApi, app: str, request: _Unsubscribe) -> dict[str, Any]:
+def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
     """End the subscriptions of a user to a channel; ``""``: to all channels. May switch."""
     connections = api.core.connections
     if request.channel and not request.channel.startswith(ALIAS):
@@ -296,7 +277,7 @@ def unsubscribe(api: CentrifugeApi, app: str, request: _Unsubscribe) -> dict[str
     return {}
 
 
-def disconnect(api: CentrifugeApi, app: str, request: _Disconnect) -> dict[str, Any]:
+def disconnect(api: Api, app: str, request: _Disconnect) -> dict[str, Any]:
     """Close connections of a user: all of them, in every dialect, unless some are named. May switch."""
     given = request.disconnect
     if given is None and not (request.client or request.whitelist):
@@ -305,28 +286,23 @@ def disconnect(api: CentrifugeApi, app: str, request: _Disconnect) -> dict[str, 
         api.core.sessions.close(app, [request.user])
         return {}
     code, reason = (0, "") if given is None else (given.code, given.reason)
-    as_given = code != 0
-    if not as_given:
-        code = CloseCode.KICKED
-    elif not _MIN_CODE <= code <= _MAX_CODE:
+    if code and not _MIN_CODE <= code <= _MAX_CODE:
         raise MethodFailed(codes.BAD_DATA)
     for connection in _connections_of(api, app, request):
         if connection not in request.whitelist:
-            api.core.connections.close(app, connection, code, reason, as_given)
+            api.core.connections.close(app, connection, code or CloseCode.KICKED, reason, code != 0)
     return {}
 
 
-def refresh(api: CentrifugeApi, app: str, request: _Refresh) -> dict[str, Any]:
+def refresh(api: Api, app: str, request: _Refresh) -> dict[str, Any]:
     """Change when the sessions of a user end and what others see of them, or end them now. May switch."""
     connections = api.core.connections
     for connection in _connections_of(api, app, request):
         if request.expired:
             connections.close(app, connection, CloseCode.TOKEN_INVALID)
         else:
-            query = RefreshConnection(
-                app, connection, token_end(0, request.expire_at), bytes_of(request.info)
-            )
-            connections.query(connection, "refresh", query, bool)
+            end, info = token_end(0, request.expire_at), bytes_of(request.info)
+            connections.query(connection, "refresh", RefreshConnection(app, connection, end, info), bool)
     return {}
 
 
@@ -334,19 +310,17 @@ def _bounded(offset: int) -> int:
     return min(max(offset, 0), MAX_OFFSET)
 
 
-def _find(api: CentrifugeApi, app: str, name: str, needed: Callable[[ChannelSettings], bool]) -> str:
+def _find(api: Api, app: str, name: str, needed: Callable[[ChannelSettings], bool]) -> str:
     """A channel whose options have what is ``needed``. Raises :class:`ChannelRefused`."""
     if not 0 < len(name.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES:
         raise ChannelRefused("name")
     channel = _channel_of(name)
-    if channel.startswith(ALIAS):
-        raise ChannelRefused("not_available")
-    if not needed(api.core.channels.options.known(app, channel)):
+    if channel.startswith(ALIAS) or not needed(api.core.channels.options.known(app, channel)):
         raise ChannelRefused("not_available")
     return channel
 
 
-def presence(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, dict[str, ClientView]]:
+def presence(api: Api, app: str, request: _OfChannel) -> dict[str, dict[str, ClientView]]:
     """The subscribers of a channel. May switch."""
     channel = _find(api, app, request.channel, lambda options: options.presence)
     clients: dict[str, ClientView] = {}
@@ -359,13 +333,13 @@ def presence(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, dic
     return {"presence": clients}
 
 
-def count_presence(api: CentrifugeApi, app: str, request: _OfChannel) -> Struct:
+def count_presence(api: Api, app: str, request: _OfChannel) -> Struct:
     """How many subscribers and users a channel has. May switch."""
     channel = _find(api, app, request.channel, lambda options: options.presence)
     return PresenceStatsResult(*api.core.channels.members.count_users(app, channel, Limit.PRESENCE))
 
 
-def history(api: CentrifugeApi, app: str, request: _History) -> HistoryResult:
+def history(api: Api, app: str, request: _History) -> HistoryResult:
     """Publications of a channel. May switch."""
     channel = _find(api, app, request.channel, lambda options: options.has_history)
     since = None if request.since is None else (request.since.epoch, _bounded(request.since.offset))
@@ -374,14 +348,14 @@ def history(api: CentrifugeApi, app: str, request: _History) -> HistoryResult:
     return history_view(page.publications, page.position)
 
 
-def remove_history(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, Any]:
+def remove_history(api: Api, app: str, request: _OfChannel) -> dict[str, Any]:
     """Remove the publications of a channel. May switch."""
     channel = _find(api, app, request.channel, lambda options: options.has_history)
     api.core.channels.histories.remove(app, channel)
     return {}
 
 
-def list_channels(api: CentrifugeApi, app: str, request: _Channels) -> dict[str, Any]:
+def list_channels(api: Api, app: str, request: _Channels) -> dict[str, Any]:
     """The channels with subscribers, all or those that fit a pattern. May switch."""
     if len(request.pattern.encode()) > Limit.CHANNEL_BYTES:
         raise MethodFailed(codes.BAD_DATA, f"a pattern has at most {Limit.CHANNEL_BYTES} bytes")
@@ -391,7 +365,9 @@ def list_channels(api: CentrifugeApi, app: str, request: _Channels) -> dict[str,
     while len(found) < MAX_LISTED:
         page = api.core.channels.members.channels(app, after, _PAGE)
         for each in page.channels:
-            name = _name_of(each.channel)
+            name = each.channel
+            if name.startswith(USER_CHANNEL):
+                name = f"{ALIAS}{name.removeprefix(USER_CHANNEL)}"
             if not request.pattern or fits(name):
                 found[name] = {"num_clients": each.members}
         if is_long_turn():
@@ -418,7 +394,7 @@ def _alternatives(pattern: str) -> list[str]:
     return plain
 
 
-def info(api: CentrifugeApi, app: str, _request: _Request) -> dict[str, Any]:
+def info(api: Api, app: str, _request: _Request) -> dict[str, Any]:
     """The numbers of the app. One row stands for all nodes. May switch."""
     count = api.core.presence.counts([app]).apps[app]
     node = api.core.node_name
@@ -446,7 +422,7 @@ class Method(Struct, frozen=True):
 
     need: Need
     request: type[Partial]
-    function: Callable[[CentrifugeApi, str, Any], Any]
+    function: Callable[[Api, str, Any], Any]
     act: str = ""
 
 
@@ -501,7 +477,7 @@ def _decode(kind: type[T], content: bytes) -> T:
 _decode_lines = msgspec.json.Decoder(_Command).decode_lines
 
 
-def _read(decode: Callable[[bytes], Any], api: CentrifugeApi, call: Call) -> None:
+def _read(decode: Callable[[bytes], Any], api: Api, call: Call) -> None:
     """Decode the request, and choose the app by the key."""
     try:
         call.input = decode(call.body)
@@ -511,10 +487,10 @@ def _read(decode: Callable[[bytes], Any], api: CentrifugeApi, call: Call) -> Non
     if apps is not None and len(apps) == 1:
         (call.app,) = apps
     else:
-        call.app = api.core.tenants.resolve(api.app)
+        call.app = api.core.tenants.resolve(settings_of(api.core.config, CentrifugeSettings).app)
 
 
-def _read_commands(decode: Callable[[bytes], list[Any]], api: CentrifugeApi, call: Call) -> None:
+def _read_commands(decode: Callable[[bytes], list[Any]], api: Api, call: Call) -> None:
     """As :func:`_read`, of a request with several commands. Each counts as one request."""
     _read(decode, api, call)
     if len(call.input) > MAX_CHANNELS:
@@ -522,7 +498,7 @@ def _read_commands(decode: Callable[[bytes], list[Any]], api: CentrifugeApi, cal
     call.cost = max(1, len(call.input))
 
 
-def _run(method: Method, api: CentrifugeApi, call: Call, request: Partial) -> dict[str, Any]:
+def _run(method: Method, api: Api, call: Call, request: Partial) -> dict[str, Any]:
     """The reply of a method. May switch."""
     try:
         request.check()
@@ -537,11 +513,11 @@ def _run(method: Method, api: CentrifugeApi, call: Call, request: Partial) -> di
     except ChannelRefused as refused:
         return _refused(refused)
     if method.act:
-        api.http.acted(method.act, call, given=request)
+        api.acted(method.act, call, given=request)
     return {"result": result}
 
 
-def _answer(method: Method, api: CentrifugeApi, call: Call) -> HttpResponse:
+def _answer(method: Method, api: Api, call: Call) -> HttpResponse:
     reply = _run(method, api, call, call.input)
     if "error" in reply and call.request.headers.get("x-centrifugo-error-mode") == "transport":
         error = reply["error"]
@@ -549,7 +525,7 @@ def _answer(method: Method, api: CentrifugeApi, call: Call) -> HttpResponse:
     return HttpResponse(200, _encode(reply))
 
 
-def _answer_batch(api: CentrifugeApi, call: Call) -> HttpResponse:
+def _answer_batch(api: Api, call: Call) -> HttpResponse:
     """Run several methods, one after the other. Each needs its own permission."""
     commands: list[dict[str, Raw]] = call.input
     answers = BatchAnswers()
@@ -561,7 +537,7 @@ def _answer_batch(api: CentrifugeApi, call: Call) -> HttpResponse:
     return HttpResponse(200, b'{"replies":[%b]}' % b",".join(answers.parts))
 
 
-def _answer_commands(api: CentrifugeApi, call: Call) -> HttpResponse:
+def _answer_commands(api: Api, call: Call) -> HttpResponse:
     """Run the commands of older clients, one after the other. Each needs its own permission."""
     commands: list[_Command] = call.input
     if not commands:
@@ -575,7 +551,7 @@ def _answer_commands(api: CentrifugeApi, call: Call) -> HttpResponse:
     return HttpResponse(200, b"\n".join(answers.parts))
 
 
-def _run_command(api: CentrifugeApi, call: Call, name: str, content: bytes) -> dict[str, Any]:
+def _run_command(api: Api, call: Call, name: str, content: bytes) -> dict[str, Any]:
     method = METHODS.get(name)
     if method is None:
         return _error(codes.METHOD_NOT_FOUND)
@@ -595,7 +571,7 @@ def _run_command(api: CentrifugeApi, call: Call, name: str, content: bytes) -> d
 
 
 def _route(
-    name: str, need: Need, answer: Callable[[CentrifugeApi, Call], HttpResponse], read: Callable[..., None]
+    name: str, need: Need, answer: Callable[[Api, Call], HttpResponse], read: Callable[..., None]
 ) -> Route:
     return Route(
         "POST",
@@ -604,7 +580,7 @@ def _route(
         answer,
         "known",
         read=read,
-        service=_api,
+        service=lambda _, api: api,
         style=PROBLEM,
         limited=True,
         key_in="x-api-key",

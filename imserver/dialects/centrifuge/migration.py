@@ -125,7 +125,7 @@ class Migration:
                 self._note("engine.redis.address", "its password is not shown")
                 return f"{scheme}://replace-me@{rest.rpartition('@')[2]}"
             return address
-        who = f"{user}:{self._secret('engine.redis.password', password)}@" if password else ""
+        who = f"{user}:{password}@" if password else ""
         if password and not self._with_secrets:
             self._note("engine.redis.password", "it is not shown")
             who = f"{user}:replace-me@"

@@ -1,5 +1,4 @@
-"""Options of Centrifugo that a migration reads one by one, and what has no equivalent here. Settings of
-Centrifugo 5, which are flat, get the form of Centrifugo 6 first."""
+"""Options of Centrifugo, of which a migration reads one after the other. Flat ones (5) are nested as in 6."""
 
 from __future__ import annotations
 

@@ -163,8 +163,7 @@ class _RpcResult(Partial, frozen=True):
 
 
 class SubscriptionAbout(Struct, frozen=True, array_like=True):
-    """What a back end says about a client that it subscribes: JSON for the others, JSON for the client, and
-    when the subscription ends (0: never)."""
+    """A subscription by a back end: JSON about the client, JSON for it, and its end (Unix time; 0: none)."""
 
     info: bytes = b""
     data: bytes = b""
@@ -257,7 +256,7 @@ class CentrifugeAnswers(ChannelAnswers):
         result = _result(found, recoverable, recovering, command.positioned)
         result.data = data
         channel = found.local.name
-        if end and not self.are_renewed(connection.app or "", found.options):
+        if end and not self.are_renewed(connection.app or "", options):
             result.expires, result.ttl = True, _ttl(end)
         state = _state_of(connection)
         if channel == self.channel_of(connection, f"{ALIAS}{connection.user}"):
@@ -275,12 +274,7 @@ class CentrifugeAnswers(ChannelAnswers):
         _set_end(_state_of(connection), channel, 0)
 
     def presence(
-        self,
-        dialect: Dialect,
-        _command: AskPresence,
-        members: Sequence[ChannelMember],
-        _total: int,
-        _after: str,
+        self, dialect: Dialect, command: AskPresence, members: Sequence[ChannelMember], total: int, after: str
     ) -> Reply:
         """All subscribers at once. They are encoded in parts, and others are served between."""
         assert isinstance(dialect, CentrifugeDialect)
@@ -317,10 +311,9 @@ class CentrifugeService:
         self._connections = core.connections
         self._catch_up = None if messaging is None else messaging.catch_up
         self._settings = core.tenants.get
-        config = core.config
-        self._default_app = settings_of(config, CentrifugeSettings).app
+        self._default_app = settings_of(core.config, CentrifugeSettings).app
         self._version = f"imserver {core.node.version}"
-        self._ping = max(1, ceil(config.websocket.client_ping_seconds))
+        self._ping = max(1, ceil(core.config.websocket.client_ping_seconds))
         self._run = core.dispatcher.run
         self._connections.report_to(self._joined)
         self._channels.members.report_to(parted=_parted)
@@ -470,16 +463,16 @@ class CentrifugeService:
         command: CentrifugeLogin,
         answer: Callable[[Reply], None],
     ) -> None:
-        """Answer a login, with the subscriptions that its token names, and the channel of its user. If one is
-        refused, close it.
+        """Answer a login, with the subscriptions that its token names, and the channel of its user, which the
+        token or the settings name. If one is refused, close it.
 
         To the channels that an unverified token requests its client subscribes by its own right. May switch.
         """
         app, personal, claims = connection.app or "", f"{ALIAS}{connection.user}", admission.claims
         requested = admission.requested - {personal}
-        wanted = {name: each for name, each in claims.subscriptions.items() if name != personal}
-        wanted |= dict.fromkeys(requested, SubscriptionClaims())
-        own = self._own_channel(connection, admission)
+        wanted = claims.subscriptions | dict.fromkeys(admission.requested, SubscriptionClaims())
+        has_own = wanted.pop(personal, None) is not None or subscribes_to_own_channel(self._settings(app))
+        own = self._answers.channel_of(connection, personal) if connection.user and has_own else ""
         if any(name.startswith("#") for name in wanted):
             connection.close(CloseCode.NOT_ALLOWED)
             return
@@ -574,17 +567,8 @@ class CentrifugeService:
                 choices.append(channel)
         return choices
 
-    def _own_channel(self, connection: Connection, admission: _Admission) -> str:
-        """The channel of the user, if the client gets it at its login: by the settings, or by its token."""
-        personal = f"{ALIAS}{connection.user}"
-        named = personal in admission.claims.subscriptions or personal in admission.requested
-        if connection.user and (named or subscribes_to_own_channel(self._settings(connection.app or ""))):
-            return self._answers.channel_of(connection, personal)
-        return ""
-
     def refresh(self, connection: Connection, command: RefreshLogin) -> Reply | None:
-        """Renew the token of a session. If the new one names other channels, its client has to connect again.
-        May switch."""
+        """Renew the token of a session. If it names other channels, its client connects again. May switch."""
         app = connection.app or ""
         try:
             admission = self._check(connection, app, command.token)
@@ -599,8 +583,7 @@ class CentrifugeService:
         if decision.user != connection.user:
             return _refuse_token(connection)
         state = _state_of(connection)
-        named = claims.subscriptions.keys() | admission.requested
-        if named - {f"#{connection.user}"} != state.by_token:
+        if (claims.subscriptions.keys() | admission.requested) - {f"#{connection.user}"} != state.by_token:
             connection.close(CLOSE_INSUFFICIENT_STATE, "insufficient state")
             return None
         state.expires_at = 0
@@ -798,11 +781,7 @@ def _state_of(connection: Connection) -> CentrifugeState:
 def _parted(connection: Connection, channel: str, _was_last: bool) -> None:
     """A member of the channel of its user has left it. ``by_alias`` stays: a notice about it may follow."""
     state = connection.dialect_state
-    if (
-        isinstance(state, CentrifugeState)
-        and state.by_alias
-        and channel == f"{USER_CHANNEL}{connection.user}"
-    ):
+    if isinstance(state, OwnChannel) and state.by_alias and channel == f"{USER_CHANNEL}{connection.user}":
         state.mark(PERSONAL, False)
 
 
@@ -835,8 +814,8 @@ def _ttl(end: float) -> int:
 def _result(
     found: Subscribed, recoverable: bool, recovering: bool, positioned: bool = False
 ) -> SubscribeResult:
-    """A new subscription. ``recoverable``: its client recovers what it misses. ``positioned``: it only wants
-    to know the position of the channel."""
+    """A new subscription. ``recoverable``: its client recovers what it misses. ``positioned``: it only knows
+    its position."""
     result = SubscribeResult(was_recovering=recovering, delta=found.delta)
     if found.position is None:
         return result

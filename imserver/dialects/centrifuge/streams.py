@@ -72,8 +72,7 @@ class CentrifugeStreams:
         self._uni = UniDialect()
 
     def paths(self, serve: Callable[[Connection, bytes, bool], None]) -> dict[str, StreamPath]:
-        """Path, or its pattern → how it is served. The second segment may name the app. ``serve``: serves
-        messages."""
+        """Path, or its pattern → how it is served. The second segment may name the app."""
         json = self._core.codec(CentrifugeDialect(streamed=True))
         protobuf = self._core.codec(CentrifugeProtobufDialect(streamed=True))
         limit = self._message_bytes

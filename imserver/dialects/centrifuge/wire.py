@@ -131,8 +131,7 @@ class AskPresenceStats(Command, frozen=True, gc=False):
 
 
 class CallMethod(Command, frozen=True, gc=False):
-    """Call a method of the app's back end; in an app without one, a method of this server. ``data``: JSON
-    (``b""``: none)."""
+    """Call a method of the app's back end, or without one of this server. ``data``: JSON (``b""``: none)."""
 
     method: str
     data: bytes = b""
@@ -275,10 +274,6 @@ def _subscribe(request: _Subscribe) -> Command:
     )
 
 
-def _publish(request: _Publish) -> Command:
-    return Publish(request.channel, json_in(request.data))
-
-
 def _history(request: _History | pb.HistoryRequest) -> Command:
     since = request.since if isinstance(request, _History) or request.HasField("since") else None
     position = None if since is None else (since.epoch, _offset(since.offset))
@@ -313,7 +308,7 @@ _READERS: Final[dict[str, Callable[[Any], Command]]] = {
     "connect": _login,
     "subscribe": _subscribe,
     "unsubscribe": lambda request: Unsubscribe(request.channel),
-    "publish": _publish,
+    "publish": lambda request: Publish(request.channel, json_in(request.data)),
     "presence": lambda request: AskPresence(request.channel),
     "presence_stats": lambda request: AskPresenceStats(request.channel),
     "history": _history,
@@ -573,8 +568,7 @@ class CentrifugeDialect(Dialect):
         return self._write_push(event.channel.name, *content)
 
     def encode_message(self, message: Message) -> Payload | None:
-        """A push of a stored entry to the receiver's own channel. Among the publications of a channel it has
-        no offset."""
+        """A push of a stored entry to the receiver's own channel; for a member of it without an offset."""
         entry, contents = Raw(_encode(message.view())), dict[bool, bytes]()
         publication = PublicationView(entry, offset=message.id, tags={"kind": "message"})
 
@@ -590,9 +584,9 @@ class CentrifugeDialect(Dialect):
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
         """The last push of a stream. A WebSocket has its close frame."""
-        return (
-            self._write_push("", "disconnect", {"code": code, "reason": reason}) if self._streamed else None
-        )
+        if not self._streamed:
+            return None
+        return self._write_push("", "disconnect", {"code": code, "reason": reason})
 
     def encode_history(self, result: HistoryResult) -> Raw:
         """The result of a command, encoded: replies may share it."""
@@ -695,13 +689,13 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
             tag = pb.Reply.DESCRIPTOR.fields_by_name[name].number << 3 | 2
             return _after_length(reply.SerializeToString(), _varint(tag), _after_length(bytes(content)))
         _fill(getattr(reply, name), content)
-        return _delimited(reply)
+        return _after_length(reply.SerializeToString())
 
     def _write_push(self, channel: str, kind: str, content: Content) -> bytes:
         reply = pb.Reply()
         reply.push.channel = channel
         _fill(getattr(reply.push, kind), content)
-        return _delimited(reply)
+        return _after_length(reply.SerializeToString())
 
     def _write_content(self, content: Content) -> bytes:
         name = type(content).__name__
@@ -714,7 +708,7 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
         reply = pb.Reply()
         reply.push.channel = f"{ALIAS}{user}"
         reply.push.pub.MergeFromString(content)
-        return _delimited(reply)
+        return _after_length(reply.SerializeToString())
 
 
 def read_emulation(body: bytes) -> tuple[str, bytes]:
@@ -740,11 +734,6 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
     raise IndexError
-
-
-def _delimited(message: protobuf_message.Message) -> bytes:
-    """A message after its length."""
-    return _after_length(message.SerializeToString())
 
 
 def _after_length(*parts: bytes) -> bytes:

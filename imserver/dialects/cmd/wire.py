@@ -450,12 +450,7 @@ class CmdAnswers(ChannelAnswers):
             state.channels = tuple([each for each in state.channels if each != channel])
 
     def presence(
-        self,
-        _dialect: Dialect,
-        command: AskPresence,
-        members: Sequence[ChannelMember],
-        total: int,
-        after: str,
+        self, dialect: Dialect, command: AskPresence, members: Sequence[ChannelMember], total: int, after: str
     ) -> Reply:
         """A page of subscribers, and the number of all."""
         subscribers = [
