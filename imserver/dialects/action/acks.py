@@ -43,9 +43,7 @@ class Awaited(Struct, frozen=True, gc=False, tag="w", array_like=True):
 
 
 class ActionAcks(Service, dict=True):
-    """Turns acknowledged delivery on and off. Owner of the users who are awaited: their clients acknowledge
-    messages, and have gone.
-    """
+    """Turns acknowledged delivery on and off. Owner of the users who are awaited: their clients have gone."""
 
     core: Core
     messaging: Messaging | None
@@ -89,8 +87,7 @@ class ActionAcks(Service, dict=True):
             connection.encoding = connection.encoding.with_dialect(DIALECT)
 
     def begin(self, connection: Connection) -> None:
-        """A session has begun: after the answer to its login, it gets what waits for its user on this node.
-        Never switches."""
+        """After the answer to a login: deliver what waits for its user on this node. Never switches."""
         app, user = app_and_user(connection)
         if self._pending.waits_for(app, user):
             gevent.spawn(self._pending.deliver, app, user)
@@ -128,8 +125,7 @@ class ActionAcks(Service, dict=True):
     # --- ends -----------------------------------------------------------------------------------------------
 
     def clear(self, connection: Connection) -> None:
-        """A session ends or is no longer addressed: its unstored messages wait for the next one. Never
-        switches."""
+        """The unstored messages of a session that ends wait for the next one. Never switches."""
         unacked = acked_state(connection).unacked
         events = [] if unacked is None else unacked.clear()
         app, user = connection.app, connection.user

@@ -36,10 +36,8 @@ LEFT_TEXT: Final = "用户已经离开"
 
 
 class ActionState(AckedState, gc=False):
-    """The receiver of a connection's messages, set by its latest login: the user ``peer``, or ``room``. The
-    connection may not be in the room yet. Both empty: no receiver. Stored messages of rooms come from the
-    log.
-    """
+    """The receiver of a connection's messages, set by its latest login: the user ``peer``, or ``room``, in
+    which it may not be yet; both empty: nobody. Stored messages of rooms come from the log."""
 
     peer: str = ""
     room: str = ""

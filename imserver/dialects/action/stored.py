@@ -33,9 +33,7 @@ _OK: Final = Reply(ReplyCode.OK)
 
 
 class ActionMessages:
-    """Delivers missed messages, and stores new ones. Owner of the counts of messages that wait for their
-    commit.
-    """
+    """Delivers missed messages, and stores new ones. Owner of the numbers of those that are being stored."""
 
     def __init__(self, messaging: Messaging, store: Store) -> None:
         self._messaging = messaging
@@ -43,7 +41,6 @@ class ActionMessages:
         self._positions = messaging.positions
         self._store = store
         self._sending: dict[Connection, int] = {}
-        """How many messages of connections are being stored."""
 
     # --- catch-up -------------------------------------------------------------------------------------------
 
@@ -70,9 +67,8 @@ class ActionMessages:
         positions: dict[str, int] | None,
         read_positions: Callable[[], dict[str, int]],
     ) -> None:
-        """Greenlet: deliver all missed messages, and then new ones. Tries again while the database does not
-        answer. Ends when the connection logs in again.
-        """
+        """Greenlet: deliver all missed messages, and then new ones, when the database answers. Ends when the
+        connection logs in again."""
         log_subscription = None
         while connection.is_open and connection.dialect_state is state:
             try:
@@ -95,9 +91,8 @@ class ActionMessages:
     def _positions_of(
         self, app: str, user: str, room: str, rooms: Collection[str], login_time: int | None = None
     ) -> dict[str, int]:
-        """A user's positions, also in the user's rooms. The first login to a room creates a position at the
-        time of the login: now, or ``login_time`` in Unix seconds if the database did not answer then.
-        """
+        """A user's positions, also in the user's rooms. The first login to a room creates one at the time of
+        the login: now, or ``login_time`` in Unix seconds if the database did not answer then."""
         positions = self._positions.get(app, user, dict.fromkeys([*rooms, room] if room else rooms))
         if room and room not in positions:
             stored = self._store.part(MessageLog)
@@ -142,9 +137,7 @@ class ActionMessages:
         self._messaging.send_of_user(connection.app or "", draft, done, connection)
 
     def finish(self, connection: Connection) -> None:
-        """Wait at most a second until the messages of an ended connection are delivered, so that its exit is
-        not announced before them.
-        """
+        """Wait at most a second until the messages of an ended connection are delivered: before its exit."""
         deadline = monotonic() + FINISH_SECONDS
         while connection in self._sending and monotonic() < deadline:
             gevent.sleep(_LOOK_SECONDS)
@@ -162,8 +155,7 @@ def _reply_to(result: Appended | Rejected | StorageUnavailable) -> Reply:
 
 
 def _wait_until_read(connection: Connection) -> None:
-    """Wait until a page of missed messages has left the outbox, and was acknowledged by a client that does
-    so."""
+    """Wait until a page of missed messages has left the outbox, and is acknowledged if the client does so."""
     connection.wait_until_sent()
     unacked = acked_state(connection).unacked
     while unacked is not None and unacked.waiting and connection.is_open:

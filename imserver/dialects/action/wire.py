@@ -53,8 +53,7 @@ class ActionLogin(Login, frozen=True, gc=False):
 
 
 class Say(Command, frozen=True, gc=False):
-    """Send a message to the receiver named at login. ``type``: type of ``text``. ``id``: made by the
-    client."""
+    """Send a message to the receiver named at login. ``type``: of ``text``. ``id``: made by the client."""
 
     type: str
     text: str
@@ -139,9 +138,7 @@ ACTIONS: dict[str, Callable[[bytes, str], Command]] = {
     "sendmsg": _say,
     "ack": lambda data, _seq: AckNumber(Fields.of(data).number("ackid")),
 }
-"""Every command of the dialect: its name on the wire, and the function that decodes its ``data``, called with
-its ``seq``.
-"""
+"""Name of a command on the wire → the function that decodes its ``data``, called with its ``seq``."""
 PUSHED = {"msg": "sendmsg", "left": "exit"}
 """Kind of event → its name on the wire. Enter and exit of an app are not sent."""
 _BEFORE = (
@@ -214,9 +211,7 @@ class ActionDialect(Dialect):
         return None if name is None else self._halves(name, event)
 
     def encode_message_for(self, message: Message) -> tuple[bytes, bytes] | None:
-        """Encode a stored message as a push, without its receiver. None for entries that the dialect cannot
-        express.
-        """
+        """Encode a stored message as a push, without its receiver. None for entries of other kinds."""
         if message.kind != "message":
             return None
         try:

@@ -31,14 +31,10 @@ class ClientBody(Struct, rename="camel", forbid_unknown_fields=True):
 
 
 class RegisterBody(ClientBody):
-    """``/api/register``."""
-
     system_id: str | None = None
 
 
 class Client(ClientBody):
-    """The id of one client."""
-
     client_id: str | None = None
 
 
@@ -49,14 +45,10 @@ class GroupBody(ClientBody):
 
 
 class MembershipBody(Client):
-    """A client and a group."""
-
     group_name: str | None = None
 
 
 class Binding(MembershipBody):
-    """``/api/bind_to_group``."""
-
     user_id: str | None = None
     extend: str | None = None
 
@@ -86,20 +78,14 @@ class Push(ClientBody):
 
 
 class PushToClient(Push):
-    """``/api/send_to_client``."""
-
     client_id: str | None = None
 
 
 class PushToClients(Push):
-    """``/api/send_to_clients``."""
-
     client_ids: list[str | None] | None = None
 
 
 class PushToGroup(Push):
-    """``/api/send_to_group``."""
-
     group_name: str | None = None
 
 
@@ -115,9 +101,7 @@ class BodyReader(Generic[B]):
         self._names = {name.lower(): name for name in kind.__struct_encode_fields__}
 
     def read(self, call: Call) -> B:
-        """Decode the body of a request. Raises :class:`BadBody` if it is not a JSON object, or a field has a
-        wrong type.
-        """
+        """Decode the body of a request. Raises :class:`BadBody`: it is no JSON object, or a type is wrong."""
         try:
             return self._decode(call.body)
         except (ValueError, RecursionError):
@@ -161,8 +145,6 @@ def _refuse(problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> H
 
 
 class ClientApi(Struct, frozen=True):
-    """The services that the routes use."""
-
     service: ClientService
     core: Core
     http: Api
@@ -226,9 +208,7 @@ def _event(api: ClientApi, push: Push) -> Event:
 
 
 def _push_answer(event: Event, outcome: Outcome) -> HttpResponse:
-    """The answer to a push. An unknown or absent receiver is not an error. A node that is known not to have
-    received the push is one.
-    """
+    """An unknown or absent receiver is no error. A node that is known not to have received the push is one."""
     return FAILED if outcome in (Outcome.FAILED, Outcome.REFUSED) else success({"messageId": event.id})
 
 

@@ -212,20 +212,15 @@ def _read_batch(api: Api, call: Call) -> None:
     try:
         call.input = _decode_batch(call.body)
     except (ValueError, RecursionError):
-        call.input = _batch_in(call)
+        try:  # with other keys
+            fields = _usual_spelling(parse_json(call.body))
+            if isinstance(fields.get("messages"), list):
+                fields["messages"] = [_usual_spelling(fold(item)) for item in fields["messages"]]
+            call.input = msgspec.convert(fields, Batch)
+        except (BadBody, msgspec.ValidationError, AttributeError, TypeError):
+            raise RequestRefused(BAD_PARAMETER) from None
     call.cost = max(1, len(call.input.messages or ()))
     call.app = app_from_json(api.core.tenants, call.input.appID)
-
-
-def _batch_in(call: Call) -> Batch:
-    """A batch with other keys."""
-    try:
-        fields = _usual_spelling(parse_json(call.body))
-        if isinstance(fields.get("messages"), list):
-            fields["messages"] = [_usual_spelling(fold(item)) for item in fields["messages"]]
-        return msgspec.convert(fields, Batch)
-    except (BadBody, msgspec.ValidationError, AttributeError, TypeError):
-        raise RequestRefused(BAD_PARAMETER) from None
 
 
 def _usual_spelling(fields: dict[str, Any]) -> dict[str, Any]:
@@ -335,8 +330,7 @@ def user_online_batch(api: Api, call: Call) -> HttpResponse:
 
 
 def _seen(api: Api, call: Call, users: Collection[str]) -> Collection[str]:
-    """The users among ``users`` whose presence the principal may see; all of them for a back end. May
-    switch."""
+    """Those of ``users`` whose presence the principal may see; all of them for a back end. May switch."""
     by = call.principal
     return api.core.relations.visible(by.app, by.user, users) if by.user else users
 

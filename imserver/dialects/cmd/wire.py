@@ -141,7 +141,9 @@ def _login(data: bytes) -> Login:
 def _login_with_anything(data: bytes) -> Login:
     fields = Fields.of(data)
     user, token = fields.text("userid"), fields.text("servicetoken")
-    app = _app(fields)
+    app, name = str(fields.number("appid")), fields.values.get("app")
+    if isinstance(name, str) and name:
+        app = "" if ":" in name else name  # names of other dialects' apps are refused like any unknown app
     if not 0 < len(user.encode()) <= MAX_USER_BYTES:
         raise Refused(errors.ReplyCode.BAD_USER)
     device = fields.values.get("device", "")
@@ -151,16 +153,6 @@ def _login_with_anything(data: bytes) -> Login:
     if "cursor" in fields.values:
         return Resume(app, user, token, device, fields.id("cursor"), fields.values.get("acks") is True)
     return Login(app, user, token, device)
-
-
-def _app(fields: Fields) -> str:
-    """The app: its number, or its name if the name is not a number. The names of other dialects' apps
-    (``system:…``) cannot be used here; ``""`` is refused like any unknown app.
-    """
-    number, name = fields.number("appid"), fields.values.get("app")
-    if not isinstance(name, str) or not name:
-        return str(number)
-    return name if ":" not in name else ""
 
 
 def _heartbeat(data: bytes) -> Heartbeat:
@@ -261,8 +253,7 @@ class CmdDialect(Dialect):
         )
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a pushed frame: ``enter``, ``exit`` or ``msg``, or a signal, which has the name of its
-        kind."""
+        """Encode a pushed frame: ``enter``, ``exit`` or ``msg``, or a signal, under the name of its kind."""
         kind, name, data = event.kind, event.type, event.data
         before = _TEXTS.get(kind)
         if before is None:
@@ -332,8 +323,7 @@ class ChannelCmdDialect(CmdDialect):
     """
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode ``publication``, ``stream``, ``join``, ``leave`` or ``unsubscribed``, and all events of
-        other codecs."""
+        """Encode ``publication``, ``stream``, ``join``, ``leave``, ``unsubscribed``, and what others can."""
         part, kind = event.channel, event.kind
         if part is None or isinstance(event, Signal):
             return super().encode_event(event)

@@ -46,9 +46,7 @@ PAGE: Final = 50
 """Entries in the answer to one sync."""
 _OK: Final = Reply(ReplyCode.OK)
 HOLD_SECONDS: Final = 0.25
-"""Sync deadline after a login. Clients that sync do so at once, without waiting for an answer. Other clients
-should not wait long for new entries.
-"""
+"""Sync deadline after a login. Clients that sync do so at once; others should not wait long for entries."""
 PAGE_SECONDS: Final = 5.0
 """Sync deadline after a page that is not the last: the next request may come over a slow line."""
 _TOGETHER: Final = 0.1
@@ -56,9 +54,8 @@ _TOGETHER: Final = 0.1
 
 
 class SyncDeadlines:
-    """Owner of the connections that are expected to sync. ``release`` is called with a connection that has
-    not synced in time, and must not switch. The time starts when the outbox of a connection is empty.
-    """
+    """Owner of the connections that are expected to sync. ``release`` is called with each that has not synced
+    in time, and must not switch. The time starts when the outbox of the connection is empty."""
 
     def __init__(self, release: Callable[[Connection], object], hold_seconds: float) -> None:
         self._release = release
@@ -139,9 +136,8 @@ class PageEnds:
 
 
 class ProtobufService:
-    """Carries out the commands of the dialect. Owner of :class:`ProtobufState`, and of the sync deadlines:
-    after a login, and after a page that is not the last (``page_deadlines``).
-    """
+    """Carries out the commands of the dialect. Owner of :class:`ProtobufState`, and of the sync deadlines
+    after a login, and after a page that is not the last."""
 
     def __init__(self, core: Core, messaging: Messaging, uplink: ProtobufUplink) -> None:
         self._plain = core.codec(PLAIN)
@@ -234,9 +230,7 @@ class ProtobufService:
         return None
 
     def _check(self, connection: Connection, command: ChatLogin) -> LoginDecision:
-        """Check whether the account, or the user of the app's own token, may log in. ``user`` in the result
-        names it.
-        """
+        """Whether the account that the token names, or the user of the app's own token, may log in."""
         app, name = self._logins.resolve(APP), connection.encoding.dialect.name
         if not self._logins.wants_tokens(app):
             self._logins.refused("closed", app, "", connection.peer, "the app has no tokens of users")
@@ -260,23 +254,38 @@ class ProtobufService:
     # --- catch-up -------------------------------------------------------------------------------------------
 
     def sync(self, connection: Connection, command: ChatSync) -> Reply:
-        """Answer with the messages after an id. Switches.
+        """Answer with the messages after an id: as many as fill a page, or the last ones. Switches.
 
-        If no answer is possible, the connection is closed. Otherwise it would receive new entries and never
-        request the missed ones.
+        Entries that the client cannot express are skipped. If no answer is possible, the connection is
+        closed. Otherwise it would receive new entries and never request the missed ones.
         """
         self._cancel_deadlines(connection)
-        after = min(command.after, Limit.ID)
-        dialect = connection.encoding.dialect
-        messages: list[tuple[int, pb.Message]] = []
+        dialect, limit = connection.encoding.dialect, command.limit or PAGE
         assert isinstance(dialect, ProtobufDialect)
         full = isinstance(dialect, FullProtobufDialect)
-        after = self.page_ends.begin(connection, after)
+        found: list[tuple[int, pb.Message]] = []
+        behind: int | None = self.page_ends.begin(connection, min(command.after, Limit.ID))
+        anew = False
+
+        def answer(messages: list[Message], more: bool, must_begin_anew: bool) -> bool:
+            nonlocal behind, anew
+            anew = anew or must_begin_anew
+            encoded = ((message.id, dialect.encode_entry(message)) for message in messages)
+            found.extend([(id, entry) for id, entry in encoded if entry is not None])
+            count = min(limit, count_fitting(entry.ByteSize() for _, entry in found))
+            if more and messages and count == len(found) < limit:
+                behind = messages[-1].id
+                return False
+            more = more or count < len(found)
+            connection.send(dialect.page([entry for _, entry in found[:count]], more, anew))
+            asks_again = more and connection.is_open and not full
+            self.page_ends.sent(connection, found[count - 1][0] if asks_again else 0)
+            return not more
+
         try:
-            behind: int | None = after
-            anew = False
             while behind is not None:
-                behind, anew = self._page(connection, dialect, behind, command.limit or PAGE, anew, messages)
+                after, behind = behind, None
+                self._catch_up.sync(connection, after, limit, answer, checks=full)
         except StorageUnavailable as unavailable:
             log.info("a sync failed: %s", unavailable, extra={"connection": connection.peer})
             connection.close(CloseCode.INTERNAL_ERROR)
@@ -287,44 +296,7 @@ class ProtobufService:
             self.page_deadlines.expect(connection)
         return _OK
 
-    def _page(
-        self,
-        connection: Connection,
-        dialect: ProtobufDialect,
-        after: int,
-        limit: int,
-        anew: bool,
-        found: list[tuple[int, pb.Message]],
-    ) -> tuple[int | None, bool]:
-        """Add the entries after an id to ``found``, and send them if they fill a page, or if they are the
-        last ones.
-
-        Entries that the client cannot express are skipped. Returns None if they were sent, else the id after
-        which to continue; and whether the client must begin anew. ``anew``: the result for the pages before.
-        """
-        last: int | None = None
-
-        def answer(messages: list[Message], more: bool, must_begin_anew: bool) -> bool:
-            nonlocal last, anew
-            anew = anew or must_begin_anew
-            encoded = ((message.id, dialect.encode_entry(message)) for message in messages)
-            found.extend([(id, entry) for id, entry in encoded if entry is not None])
-            count = min(limit, count_fitting(entry.ByteSize() for _, entry in found))
-            if more and messages and count == len(found) < limit:
-                last = messages[-1].id
-                return False
-            more = more or count < len(found)
-            connection.send(dialect.page([entry for _, entry in found[:count]], more, anew))
-            asks_again = more and connection.is_open and not isinstance(dialect, FullProtobufDialect)
-            self.page_ends.sent(connection, found[count - 1][0] if asks_again else 0)
-            return not more
-
-        self._catch_up.sync(connection, after, limit, answer, checks=isinstance(dialect, FullProtobufDialect))
-        return last, anew
-
     def _pass_over(self, connection: Connection) -> None:
-        """Handle a session that has not requested the rest in time: it gets new entries now, and the rest
-        later.
-        """
+        """A session has not requested the rest in time: it gets new entries now, and the rest later."""
         self.page_ends.pass_over(connection)
         self._catch_up.release(connection)

@@ -1,6 +1,4 @@
-"""Messages from protobuf clients. Each client numbers them on its connection. They are stored in order,
-once.
-"""
+"""Messages from protobuf clients, which number them on their connection. They are stored in order, once."""
 
 from __future__ import annotations
 
@@ -48,18 +46,16 @@ UNSTORED: Final = -1
 """Used in place of a position: the message was acknowledged, but not stored."""
 MAX_WAITING: Final = 1000
 MAX_WAITING_BYTES: Final = 1 << 20
-"""Limit of the messages of one connection, and of their bytes, that wait for an earlier one. Further messages
-are dropped. The client may send them again.
-"""
+"""Limits of the messages of one connection that wait for an earlier one. Further messages are dropped. The
+client may send them again."""
 
 _END: Final = 0xFFFFFFFF
 
 
 class ProtobufState(DialectState, gc=False):
-    """State of a session. ``last``: the client's number of the last stored or refused message, and the
-    position of that message (0: refused; or :data:`UNSTORED`). ``end_and_session``: :attr:`ends` in its
-    lowest 32 bits, and :attr:`uplink_session`. As two numbers they take 40 bytes more per session.
-    """
+    """State of a session. ``last``: the client's number of the last stored or refused message, and its
+    position (0: refused; or :data:`UNSTORED`). ``end_and_session``: :attr:`ends` in the lowest 32 bits, and
+    :attr:`uplink_session`. As two numbers they take 40 bytes more per session."""
 
     last: tuple[int, int] = (0, 0)
     end_and_session: int = 0
@@ -151,9 +147,7 @@ class ProtobufUplink:
     def _look_up(
         self, connection: Connection, queue: _Queue, messages: list[ChatMessage], abouts: list[int]
     ) -> None:
-        """Greenlet: read the entries that recalls and edits refer to, then pass the waiting messages to
-        storage.
-        """
+        """Greenlet: read the entries that recalls and edits refer to, then pass the messages to storage."""
         app = connection.app
         entries: dict[int, Entry] | None = None
         try:
@@ -173,9 +167,7 @@ class ProtobufUplink:
         messages: list[ChatMessage],
         found: dict[int, Entry] | None,
     ) -> None:
-        """Pass messages to storage. ``found``: the entries that recalls and edits refer to; None: they could
-        not be read. A refused message uses its number.
-        """
+        """Pass messages to storage. ``found``: see :func:`draft_of`. A refused message uses its number."""
         app, user = connection.app, connection.user
         assert app is not None
         assert user is not None
@@ -231,19 +223,15 @@ class ProtobufUplink:
                 state.last = (number, seq)
             if seq:
                 connection.send(uplink_ack(number, max(seq, 0)))
-        if not queue.storing:
-            self._go_on(connection, queue, state)
-
-    def _go_on(self, connection: Connection, queue: _Queue, state: ProtobufState) -> None:
-        """Continue after all messages passed to storage have results."""
+        if queue.storing:
+            return
         if queue.messages and not queue.failed:
             self._hand_on(connection, queue)
             return
         # The numbers of messages after one that could not be stored are no longer the next ones.
         del self.queues[connection]
         if queue.failed and state.last[0] > queue.failed:
-            # A later message was stored. The client must reconnect; otherwise it could never send the earlier
-            # one.
+            # A later message was stored: the client must reconnect, or could never send the earlier one.
             connection.close(CloseCode.INTERNAL_ERROR)
 
 
@@ -253,10 +241,9 @@ class ProtobufUplink:
 def draft_of(
     user: str, command: ChatMessage, found: dict[int, Entry] | None, to_anybody: bool, session: int
 ) -> Draft | Rejected | StorageUnavailable:
-    """The draft of a message, or the reason why it is refused. ``found``: the entries that recalls and edits
-    refer to (None: they could not be read). ``to_anybody``: the receiver need not exist. ``session``: its
-    uplink session; 0: it has none.
-    """
+    """The draft of a message, or why it is refused. ``found``: the entries that recalls and edits refer to
+    (None: they could not be read). ``to_anybody``: the receiver need not exist. ``session``: its uplink
+    session (0: none)."""
     sender = command.sender
     if not sender or sender != account(user):
         return Rejected(RejectReason.NOT_MEMBER)

@@ -84,7 +84,9 @@ def _before_data(kind: int, code: int, size: int, tag: bytes = b"") -> bytes:
     is a message, and these bytes are its field with this tag."""
     nested = tag + _length(size) if tag else b""
     whole = len(nested) + size
-    head: bytes = pb.Output(type=kind, code=code, CodeMsg=_code_text(code)).SerializeToString()
+    # The original's text of this code. That of the cmd dialect ends in two capitals.
+    text = "非法的用户Id" if code == ReplyCode.BAD_USER else reply_text(code)
+    head: bytes = pb.Output(type=kind, code=code, CodeMsg=text.encode()).SerializeToString()
     if whole:
         head += _DATA_TAG + _length(whole)
     return _OUTPUTS_TAG + _length(len(head) + whole) + head + nested
@@ -97,12 +99,6 @@ def _length(size: int) -> bytes:
         length += b"%c" % (size & 0x7F | 0x80)
         size >>= 7
     return b"%b%c" % (length, size)
-
-
-@cache
-def _code_text(code: int) -> bytes:
-    # The original's text. The text of the cmd dialect ends in two capitals.
-    return ("非法的用户Id" if code == ReplyCode.BAD_USER else reply_text(code)).encode()
 
 
 def uplink_ack(chat_number: int, seq: int) -> bytes:
@@ -125,8 +121,7 @@ def push(message: pb.Message) -> bytes:
 
 
 def as_message(stored: Message) -> pb.Message | None:
-    """A stored entry as a ``Message``. None for entries that the original's clients cannot express: changes
-    of a group, edits and recalls."""
+    """A stored entry as a ``Message``. None: the original has no changes of groups, edits and recalls."""
     if stored.kind != "message":
         return None
     message = pb.Message()
@@ -372,9 +367,7 @@ class ProtobufDialect(Dialect):
         return _login_ack() if request.name == "login" and reply.code == ReplyCode.OK else None
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a push that is not stored: a message without a position (``seq`` 0) and without a
-        receiver.
-        """
+        """Encode a push that is not stored: a message without a position (``seq`` 0) and a receiver."""
         if event.kind != "msg":
             return None
         return push(
@@ -398,9 +391,7 @@ class ProtobufDialect(Dialect):
     """An entry as a ``Message``; None if these clients have no form for it."""
 
     def page(self, messages: Iterable[pb.Message], more: bool, begin_anew: bool) -> bytes:
-        """Encode the answer to a sync: ``messages`` in order, and whether ``more`` follow. ``begin_anew``
-        cannot be expressed.
-        """
+        """Encode the answer to a sync. The original has no ``begin_anew``."""
         return output(CT_SYNC, pb.SyncOutputMsg(messages=messages, has_more=more).SerializeToString())
 
     def encode_refusal(self, code: int, chat_number: int) -> bytes | None:
@@ -452,8 +443,7 @@ def _read_typing(data: bytes) -> Command:
 
 
 def _row(name: str, kind: str, **fields: str) -> Row:
-    """The command of this name, from a message of a ``kind``. ``fields``: those of the command, by the names
-    that the message has for them."""
+    """A command whose data is a message of a ``kind``. ``fields``: name of a field → the name there."""
     make = FIELDS_OF_COMMANDS[name]
 
     def read(data: bytes) -> Command:
@@ -498,9 +488,8 @@ SIGNALS: Final = ("typing", "receipt", "hidden", "contact", "piece")
 
 
 class Recovered(Struct, frozen=True):
-    """The part of a login's answer that is about missed entries: they follow at once, or the client must
-    request them, from its cursor or from the beginning.
-    """
+    """Whether missed entries follow the answer to a login, or the client must request them, from its cursor
+    or from the beginning."""
 
     recovered: bool
     begin_anew: bool = False

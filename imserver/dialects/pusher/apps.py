@@ -125,9 +125,8 @@ def entrance(tenant: Tenant) -> str:
 
 
 class PusherApps:
-    """The apps that speak Pusher's protocol, by their names here and in it. It sets their webhooks, and what
-    the names of their channels mean. Never switches.
-    """
+    """The apps that speak Pusher's protocol, by their names here and in it. Sets their webhooks, and what the
+    names of their channels mean. Never switches."""
 
     def __init__(self, tenants: Tenants, hooks: PusherHooks, channels: Channels) -> None:
         self._hooks = hooks

@@ -35,7 +35,7 @@ from imserver.dialects.pusher.wire import (
 )
 from imserver.plugin.errors import CloseCode, ImserverError, ReplyCode
 from imserver.plugin.identity import Buckets, LoginDecision
-from imserver.plugin.services import ChannelMember, ChannelRefused, Core, Position, Subscribed
+from imserver.plugin.services import ChannelMember, ChannelRefused, Core, Position
 from imserver.plugin.wire import (
     ChannelPart,
     CommandRow,
@@ -141,7 +141,9 @@ class PusherService:
         self._removed: dict[tuple[str, str, str], None] = {}
         """App, presence channel and a user who has left it on this node. The channel is not notified yet."""
         self._removers = 0
-        self._channels.members.report_to(parted=self._parted, left=self._left)
+        self._channels.members.report_to(
+            parted=lambda connection, channel, _: self._forget(connection, channel, True), left=self._left
+        )
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -190,7 +192,10 @@ class PusherService:
     # --- users ----------------------------------------------------------------------------------------------
 
     def sign_in(self, connection: Connection, command: SignIn) -> Reply:
-        """Make the connection a session of the user that the back end has signed. May switch."""
+        """Make the connection a session of the user that the back end has signed. May switch.
+
+        Only this proves who the user is: back ends sign presence data for names that clients choose.
+        """
         app = self._app_of(connection)
         if app is None:
             return _OK
@@ -202,24 +207,18 @@ class PusherService:
         if not (user and app.allows(signed, command.auth)):
             self._logins.refused("token", app.app, user, connection.peer, "the sign-in is not signed")
             connection.close(CloseCode.TOKEN_INVALID, "the sign-in is not signed, or names no user")
-        elif not self._become(connection, user):
-            connection.close(CloseCode.NOT_ALLOWED)
-        else:
+            return _OK
+        code = ReplyCode.OK if connection.user == user else ReplyCode.FAILED
+        if not connection.user:
+            login, decision = Login(app.app, user), LoginDecision(user=user)
+            code = self._sessions.login(connection, login, again=True, decision=decision)
+        elif connection.user != user:
+            self._logins.refused("again", app.app, user, connection.peer)
+        if code == ReplyCode.OK:
             connection.send(wire.signed_in(command.user_data))
+        else:
+            connection.close(CloseCode.NOT_ALLOWED)
         return _OK
-
-    def _become(self, connection: Connection, user: str) -> bool:
-        """Make the connection a session of ``user``, unless it is one of another user. May switch.
-
-        Only a sign-in proves who the user is: back ends sign presence data for names that clients choose.
-        """
-        if connection.user:
-            if connection.user != user:
-                self._logins.refused("again", connection.app or "", user, connection.peer)
-            return connection.user == user
-        login = Login(connection.app or "", user)
-        code = self._sessions.login(connection, login, again=True, decision=LoginDecision(user=user))
-        return code == ReplyCode.OK
 
     # --- subscriptions --------------------------------------------------------------------------------------
 
@@ -237,23 +236,22 @@ class PusherService:
                 self._join(connection, app, channel)
             self._consent.confirm_member(connection, channel)
         except (NotPermitted, ChannelRefused) as refused:
-            self._refuse(connection, channel, refused)
+            if isinstance(refused, NotPermitted):
+                kind, status = refused.kind, refused.status
+            elif refused.reason == "exists":
+                connection.send(wire.error(wire.CODE_BAD_FRAME, f"The connection is subscribed to {channel}"))
+                return _OK
+            elif refused.reason == "ended":
+                return _OK
+            else:
+                status = {"denied": 403, "full": 403, "rate": 429, "unavailable": 503}.get(
+                    refused.reason, 400
+                )
+                kind = {"full": "LimitReached", "denied": "AuthError"}.get(refused.reason, "Refused")
+            state = connection.dialect_state
+            dotnet = isinstance(state, PusherState) and state.dotnet
+            connection.send(wire.not_subscribed(channel, kind, str(refused), status, dotnet))
         return _OK
-
-    def _refuse(self, connection: Connection, channel: str, refused: NotPermitted | ChannelRefused) -> None:
-        if isinstance(refused, NotPermitted):
-            kind, status = refused.kind, refused.status
-        elif refused.reason == "exists":
-            connection.send(wire.error(wire.CODE_BAD_FRAME, f"The connection is subscribed to {channel}"))
-            return
-        elif refused.reason == "ended":
-            return
-        else:
-            status = {"denied": 403, "full": 403, "rate": 429, "unavailable": 503}.get(refused.reason, 400)
-            kind = {"full": "LimitReached", "denied": "AuthError"}.get(refused.reason, "Refused")
-        state = connection.dialect_state
-        dotnet = isinstance(state, PusherState) and state.dotnet
-        connection.send(wire.not_subscribed(channel, kind, str(refused), status, dotnet))
 
     def _check(self, connection: Connection, app: PusherApp, command: PusherSubscribe) -> None:
         """Raise :class:`NotPermitted` or :class:`ChannelRefused` if the connection may not subscribe.
@@ -308,19 +306,16 @@ class PusherService:
             members = _users_of(rows)
         connection.send(wire.subscribed(channel, members))
         if is_cached:
-            self._send_cached(connection, app, channel, subscription)
+            last = subscription.publications[-1:]
+            payload = connection.encoding.dialect.encode_event(last[0]) if last else None
+            if isinstance(payload, bytes):
+                connection.send(payload)
+            else:
+                connection.send(wire.cache_miss(channel))
+                self._hooks.add(app.app, "cache_miss", channel)
         self._channels.subscriptions.answered(connection, channel, subscription)
         self._count(app, channel)
         return rows
-
-    def _send_cached(self, connection: Connection, app: PusherApp, channel: str, found: Subscribed) -> None:
-        encode = connection.encoding.dialect.encode_event
-        payload = encode(found.publications[-1]) if found.publications else None
-        if not isinstance(payload, bytes):
-            connection.send(wire.cache_miss(channel))
-            self._hooks.add(app.app, "cache_miss", channel)
-        else:
-            connection.send(payload)
 
     def unsubscribe(self, connection: Connection, command: PusherUnsubscribe) -> Reply:
         """End a subscription. Never switches."""
@@ -394,10 +389,6 @@ class PusherService:
             after = page.next
             if not after:
                 return
-
-    def _parted(self, connection: Connection, channel: str, _last: bool) -> None:
-        """A subscription of any client has ended. Never switches."""
-        self._forget(connection, channel, True)
 
     def _forget(self, connection: Connection, channel: str, was_subscribed: bool) -> None:
         """A connection is no member of a presence channel, or no longer. Never switches.
@@ -506,18 +497,12 @@ class PusherService:
         return ""
 
     def _notify(
-        self,
-        app: str,
-        channel: str,
-        kind: str,
-        about: dict[str, Any],
-        except_connection: Connection | None = None,
+        self, app: str, channel: str, kind: str, about: dict[str, Any], skipped: Connection | None = None
     ) -> None:
         """Send a notice to the subscribers of a channel. May switch."""
         event = Event(kind, "", "", data=msgspec.json.encode(about), channel=ChannelPart(channel))
-        self._channels.publishing.publish_event(
-            app, channel, event, except_connection=except_connection, with_history=False
-        )
+        publish = self._channels.publishing.publish_event
+        publish(app, channel, event, except_connection=skipped, with_history=False)
 
     def _count(self, app: PusherApp, channel: str) -> None:
         """Send the number of subscribers to them soon, if the app wants that. Never switches."""
