@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import ClassVar, Final, Literal
 from weakref import ref
 
@@ -124,11 +124,9 @@ class ChannelCommands(Service):
         }
 
     def permit(self, connection: Connection, channel: str, token: str) -> ChannelClaims:
-        """Check a subscription with the options that the channel has now; see :meth:`_permit`. The back end
-        gets no data."""
-        return self._permit(
-            connection, channel, self.channels.options.of(connection.app or "", channel), token
-        )
+        """Check a subscription with the options that the channel has now; see :meth:`_permit`."""
+        options = self.channels.options.of(connection.app or "", channel)
+        return self._permit(connection, channel, options, token)
 
     def _permit(
         self, connection: ChannelClient, channel: str, options: ChannelSettings, token: str, data: bytes = b""
@@ -248,9 +246,8 @@ class ChannelCommands(Service):
         """Publish to a channel, if its options or the back end allow it. May switch."""
         channel = self._of(connection).channel_of(connection, command.channel)
         part = ChannelPart(channel, info=self.channels.notices.info_of(connection, channel))
-        event = Event(
-            "msg", connection.user or "", command.text, type=command.type, data=command.data, channel=part
-        )
+        user, kind, data = connection.user or "", command.type, command.data
+        event = Event("msg", user, command.text, type=kind, data=data, channel=part)
         try:
             self._publish(connection, channel, event, ref(connection))
         except ChannelRefused as refused:
@@ -346,57 +343,50 @@ class ChannelCommands(Service):
         return answers.presence(connection.encoding.dialect, command, page.members, page.total, page.next)
 
     def check_presence(self, connection: Connection, name: str) -> str:
-        """The channel that a client calls ``name``. Raises :class:`ChannelRefused` if the client may not see
-        its subscribers. Never switches.
-        """
-        channel, options = self._find(connection, name)
-        self._check_reader(connection, name, options, options.read_presence)
-        if not options.presence:
-            raise ChannelRefused("not_available")
-        return channel
+        """The channel that a client calls ``name``, and whose subscribers it may see. Raises
+        :class:`ChannelRefused`. Never switches."""
+        return self._readable(connection, name, lambda options: (options.read_presence, options.presence))
 
     def history(self, connection: Connection, command: AskHistory) -> Reply:
         """Publications of a channel. May switch."""
-        app, name = connection.app or "", command.channel
-        channel, options = self._find(connection, name)
+        app, name, answers = connection.app or "", command.channel, self._of(connection)
+        since, limit, reverse = command.since, command.limit, command.reverse
         try:
-            self._check_reader(connection, name, options, options.read_history)
-            if not options.has_history:
-                raise ChannelRefused("not_available")
-            page = self.channels.histories.read_since(
-                app, channel, command.since, command.limit, command.reverse
+            channel = self._readable(
+                connection, name, lambda options: (options.read_history, options.has_history)
             )
+            page = self.channels.histories.read_since(app, channel, since, limit, reverse)
         except ChannelRefused as refused:
-            return self._of(connection).refused(refused)
-        return Reply(ReplyCode.OK, self._encoded(connection, command, page))
-
-    def _encoded(self, connection: Connection, command: AskHistory, page: HistoryPage) -> Raw:
-        """A page of a history for a client. Many often ask for the same one at once: it is encoded once."""
+            return answers.refused(refused)
+        # Many often ask for the same page at once: it is encoded once.
         dialect = connection.encoding.dialect
-        key = (dialect, connection.app or "", command)
+        key = (dialect, app, command)
         before, encoded = self._pages.pop(key, (None, Raw()))
         self._pages_bytes -= len(encoded)
         if before != page:
-            encoded = self._of(connection).history(dialect, command, page.publications, page.position)
+            encoded = answers.history(dialect, command, page.publications, page.position)
         if len(encoded) >= 4096:  # so large a page is remembered for its next reader, up to 4 MB together
             self._pages[key] = page, encoded
             self._pages_bytes += len(encoded)
             while self._pages_bytes > 4 << 20:
                 self._pages_bytes -= len(self._pages.pop(next(iter(self._pages)))[1])
-        return encoded
+        return Reply(ReplyCode.OK, encoded)
 
-    def _find(self, connection: Connection, name: str) -> tuple[str, ChannelSettings]:
-        """The channel that a client calls ``name``, and its options."""
-        channel = self._of(connection).channel_of(connection, name)
-        return channel, self.channels.options.of(connection.app or "", channel)
-
-    def _check_reader(
-        self, connection: Connection, name: str, options: ChannelSettings, readers: str
-    ) -> None:
+    def _readable(
+        self, connection: Connection, name: str, rule_of: Callable[[ChannelSettings], tuple[str, bool]]
+    ) -> str:
+        """The channel that a client calls ``name``, if the client may read what ``rule_of`` names of its
+        options: who reads it, and whether the channel has it."""
         answers = self._of(connection)
+        channel = answers.channel_of(connection, name)
+        options = self.channels.options.of(connection.app or "", channel)
+        readers, has = rule_of(options)
         if answers.receives(connection, name):  # neither its publications nor its subscribers are stored
             raise ChannelRefused("not_available")
-        self._check_allowed(connection, answers.channel_of(connection, name), options, readers)
+        self._check_allowed(connection, channel, options, readers)
+        if not has:
+            raise ChannelRefused("not_available")
+        return channel
 
     def _of(self, connection: Connection) -> ChannelAnswers:
         return self.answers[connection.encoding.dialect.name]

@@ -115,12 +115,8 @@ class Connections(Service, dict=True):
 
     def __post_init__(self) -> None:
         self.ids = self.table.ids
-        self.id_of = self.table.id_of
-        """See :meth:`ConnectionTable.id_of`."""
-        self.secret_of = self.table.secret_of
-        """See :meth:`ConnectionTable.secret_of`."""
-        self.find = self.table.find
-        """See :meth:`ConnectionTable.find`."""
+        self.id_of, self.secret_of, self.find = self.table.id_of, self.table.secret_of, self.table.find
+        """See :class:`ConnectionTable`."""
         self._on_join: list[Callable[[Connection, str, bytes, bool, Position | None], object]] = []
         self.unreached = 0
         """Pushes from other nodes to connections that had ended."""
@@ -162,10 +158,6 @@ class Connections(Service, dict=True):
         if self._push_here(app, connection_id, event):
             return Outcome.SENT
         return self._send(connection_id, ToConnection(app, connection_id, event))
-
-    def push_each(self, app: str, connection_ids: Sequence[str], event: Event) -> list[Outcome]:
-        """Push the same to several connections. Never switches."""
-        return [self.push(app, connection_id, event) for connection_id in connection_ids]
 
     def _push_here(self, app: str, connection_id: str, event: Event) -> bool:
         connection = self.find(app, connection_id)

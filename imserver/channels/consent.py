@@ -1,5 +1,4 @@
-"""Channels for which the back end of the app (``back_end`` in its ``channels``) or a group (``members``)
-decides who subscribes."""
+"""Channels for which the back end of the app (``back_end``) or a group (``members``) decides."""
 
 from __future__ import annotations
 
@@ -136,24 +135,17 @@ class ChannelConsent(Service):
         """The publication of a client event after the back end's review."""
         app, user = connection.app or "", connection.user
         if user and (mute := self.mutes.mute_of(app, user)) is not None:
-            error = ClientError(ReplyCode.REJECTED, mute.text)
-            raise ChannelRefused("denied", mute.text, error)
+            raise ChannelRefused("denied", mute.text, ClientError(ReplyCode.REJECTED, mute.text))
         if app not in self.reviews.apps:
             return event
-        facts: dict[str, Any] = {
-            "kind": "message",
-            "sender": event.sender,
-            "channel": channel,
-            "type": event.type,
-        }
-        facts |= {"data": Raw(event.data)} if event.data else {"text": event.text}
-        decision = self.reviews.decide(app, facts)
+        facts = {"kind": "message", "sender": event.sender, "channel": channel, "type": event.type}
+        content = {"data": Raw(event.data)} if event.data else {"text": event.text}
+        decision = self.reviews.decide(app, {**facts, **content})
         if decision.action == "undecided":
             raise ChannelRefused("unavailable", "the back end has not reviewed it in time")
         if decision.action == "reject":
             reason = decision.reason or "the back end has rejected it"
-            error = ClientError(ReplyCode.REJECTED, reason)
-            raise ChannelRefused("denied", reason, error)
+            raise ChannelRefused("denied", reason, ClientError(ReplyCode.REJECTED, reason))
         if not connection.is_open or (connection.app, connection.user) != (app, user):
             raise ChannelRefused("ended")
         if decision.action == "allow":

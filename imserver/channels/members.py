@@ -442,16 +442,14 @@ class ChannelMembers(Service):
         queries.add("channel_names", ChannelNamesQuery, self._page_here)
 
     def _find(self, app: str, channel: str) -> dict[int, int] | None:
-        """The nodes with members of a channel and their numbers, by node epoch. None: the registry does not
-        answer."""
+        """Epochs of nodes with members of a channel → their numbers. None: the registry does not answer."""
         if self.others is None or not self.others.node_messages.peers():
             return {}
         channels = self.others.registry.find_channels(app, [channel])
         return None if channels is None else channels[0]
 
     def page(self, app: str, channel: str, after: str = "", limit: int = 1000) -> MemberPage:
-        """Members in the order of joining, after the cursor ``after`` (a page's ``next``): as many as fit on
-        a page."""
+        """Members in the order of joining, after the cursor ``after``: as many as fit on a page."""
         limit = min(limit, PAGE_BYTES // _MEMBER_BYTES)
         query = ChannelMembersQuery(app, channel, after, limit + 1)
         shares, missing = [self._members_here(query)], list[str]()
@@ -557,8 +555,7 @@ def infos_of(connection: Connection, channel: str) -> tuple[bytes, bytes]:
 
 
 def page_of(shares: Iterable[MembersHere], limit: int, missing: tuple[str, ...] = ()) -> MemberPage:
-    """Make one page from the pages of all nodes: as many members as fit. Each of them has at most ``limit``
-    + 1 members."""
+    """Make one page from the pages of all nodes, of at most ``limit`` + 1 members each: what fits."""
     total, members = 0, []
     for share in shares:
         total += share.total

@@ -52,8 +52,7 @@ class ChannelOptions:
         """App → meaning of the names of its channels, besides its settings. Others call :meth:`set_names`."""
 
     def set_names(self, app: str, names: ChannelNames | None) -> None:
-        """Set what the names of the channels of an app mean; None: nothing besides its settings. Never
-        switches."""
+        """Set what the names of an app's channels mean (None: only what its settings say). Never switches."""
         if names is None:
             self.names.pop(app, None)
         else:
@@ -64,14 +63,12 @@ class ChannelOptions:
         return channel.startswith(RESERVED)
 
     def is_private(self, app: str, channel: str) -> bool:
-        """Whether clients need a token for a channel because of its name, even in an open app. Never
-        switches."""
+        """Whether clients need a token for a channel of this name, even in an open app. Never switches."""
         names = self.names.get(app)
         return needs_token(channel) or (names is not None and names.needs_token(channel))
 
     def check_user(self, user: str | None, options: ChannelSettings) -> None:
-        """Refuse (:class:`ChannelRefused`) a client without a user if the channel is for users.
-        Never switches."""
+        """Raise :class:`ChannelRefused`: a channel is for users, and a client has none. Never switches."""
         if not (options.anonymous or user):
             raise ChannelRefused("denied", "the channel is for users")
 

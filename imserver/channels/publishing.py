@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from time import monotonic
 from typing import Final, Literal
 
@@ -32,6 +32,7 @@ _encode = msgspec.json.Encoder().encode
 MembersOfNodes = Mapping[int, int]
 """Epoch of a node → how many members of a channel it has."""
 _NOWHERE: Final[MembersOfNodes] = {}
+_NO_NODES: Final[Mapping[str, MembersOfNodes | None]] = {}
 
 
 class ChannelNodes(Service):
@@ -49,9 +50,8 @@ class ChannelNodes(Service):
 
     @contextmanager
     def turn(self, app: str, channels: Sequence[str]) -> Iterator[Mapping[str, MembersOfNodes | None]]:
-        """The turn to publish to these channels, after all earlier calls: channel → its nodes. None: the
-        registry does not answer. May switch before the turn.
-        """
+        """The turn to publish to these channels, after all earlier calls: channel → its nodes (None: the
+        registry does not answer). May switch before the turn."""
         names = dict.fromkeys(channels)
         if len(self.others.registry.leases()) <= 1 and not any((app, each) in self._turns for each in names):
             yield dict.fromkeys(names, _NOWHERE)
@@ -74,11 +74,6 @@ class ChannelNodes(Service):
                 if not turns:
                     del self._turns[app, channel]
 
-    def members_elsewhere(self, nodes: MembersOfNodes | None) -> int:
-        """How many of these members are on other nodes. Never switches."""
-        own = self.others.node_messages.own_epoch
-        return sum(members for epoch, members in (nodes or {}).items() if epoch != own)
-
     def send(
         self, app: str, what: Publication, nodes: MembersOfNodes | None, reached: bool
     ) -> tuple[int, int]:
@@ -86,7 +81,17 @@ class ChannelNodes(Service):
 
         ``reached``: this node has members. Returns the number of nodes that get it, and of those that do not.
         """
-        receivers = self._receivers(app, what.channel, nodes, reached) - {self.others.node_messages.own_epoch}
+        leases, own = self.others.registry.leases(), self.others.node_messages.own_epoch
+        # If the registry has lost this node, it may have lost others too.
+        if nodes is None or (own not in nodes and reached and self.registrar.is_reported(app, what.channel)):
+            receivers = {epoch for epoch, lease in leases.items() if lease.birth}
+        else:
+            receivers = {*nodes}
+            if self._unsettled:
+                now = monotonic()
+                self._unsettled = {each: until for each, until in self._unsettled.items() if until > now}
+                receivers = (receivers | self._unsettled.keys()) & leases.keys()
+        receivers.discard(own)
         if not receivers:
             return 0, 0
         skipped = what.except_connection
@@ -96,21 +101,8 @@ class ChannelNodes(Service):
         sent = self.others.node_messages.send_each(receivers, item)
         return sent, len(receivers) - sent
 
-    def _receivers(self, app: str, channel: str, nodes: MembersOfNodes | None, reached: bool) -> set[int]:
-        """The epochs of the nodes that must get a publication."""
-        leases, own = self.others.registry.leases(), self.others.node_messages.own_epoch
-        # If the registry has lost this node, it may have lost others too.
-        if nodes is None or (own not in nodes and reached and self.registrar.is_reported(app, channel)):
-            return {epoch for epoch, lease in leases.items() if lease.birth}
-        if self._unsettled:
-            now = monotonic()
-            self._unsettled = {each: until for each, until in self._unsettled.items() if until > now}
-            return {*nodes, *self._unsettled} & leases.keys()
-        return {*nodes}
-
     def peer_unsettled(self, epoch: int) -> None:
-        """Record that a node could not report a channel to the registry: for ten seconds it gets every
-        publication. Never switches."""
+        """For ten seconds a node that could not report a channel gets every publication. Never switches."""
         self._unsettled[epoch] = monotonic() + 10.0
 
 
@@ -125,8 +117,7 @@ class ChannelPublishing(Service):
     _publications: Buckets = field(default_factory=lambda: Buckets(PUBLICATIONS))
 
     def count_publication(self, payer: Hashable, app: str, channel: str, limit: int) -> bool:
-        """Count a publication of a client. False: there were more than ``limit`` in a second. Never
-        switches."""
+        """Count a publication of a client. False: more than ``limit`` in a second. Never switches."""
         return self._publications.take((payer, self.options.namespace(app, channel)), number=limit)
 
     def publish(
@@ -191,14 +182,17 @@ class ChannelPublishing(Service):
     def _publish(
         self, app: str, what: Publication, options: ChannelSettings, key: str, with_history: bool = True
     ) -> Published:
-        """Store a publication, if its channel has a history, and send it. May switch. Raises
-        :class:`ChannelRefused`."""
+        """Store a publication, if its channel has a history, and send it. See :meth:`publish_event`."""
         check_known(options)
         if with_history and options.history and what.event.kind == "msg":
-            return self._append(app, what, key)
+            if isinstance(what.except_connection, Connection):
+                what = replace(what, except_connection=self.here.table.id_of(what.except_connection))
+            (published,) = self.histories.stored.append_each(app, (what,), key)  # delivered from the log
+            self.here.metrics.pushes[app] += 1
+            return published
         if with_history and options.history_size and what.event.kind != "stream":
             what = self.histories.retain(app, what, options, key)
-        outcome = self._send_here(app, what) if self.nodes is None else self.publish_each(app, (what,))[0]
+        outcome = self._send(app, what) if self.nodes is None else self.publish_each(app, (what,))[0]
         channel_part = what.event.channel
         if channel_part is None or not channel_part.offset:
             if outcome is Outcome.FAILED:
@@ -208,28 +202,13 @@ class ChannelPublishing(Service):
         reached = {Outcome.NOT_SENT: Outcome.SENT, Outcome.FAILED: Outcome.PARTLY}.get(outcome, outcome)
         return Published(reached, Position(channel_part.epoch, channel_part.offset))
 
-    def _append(self, app: str, what: Publication, key: str) -> Published:
-        """Store a publication in the log, from where it is delivered. Switches."""
-        if isinstance(what.except_connection, Connection):
-            what = replace(what, except_connection=self.here.table.id_of(what.except_connection))
-        (published,) = self.histories.stored.append_each(app, (what,), key)
-        self.here.metrics.pushes[app] += 1
-        return published
-
     def publish_each(self, app: str, publications: Sequence[Publication]) -> list[Outcome]:
-        """Send many publications, in their order, with one query to the registry, past the history; see
+        """Send many publications past the history, in their order, with one query to the registry; see
         :meth:`publish`."""
-        nodes = self.nodes
-        outcomes = []
-        if nodes is None:
+        names, outcomes = [each.channel for each in publications], []
+        with nullcontext(_NO_NODES) if self.nodes is None else self.nodes.turn(app, names) as found:
             for number, each in enumerate(publications, 1):
-                outcomes.append(self._send_here(app, each))
-                if not number % YIELD_TARGETS:
-                    serve_others()
-            return outcomes
-        with nodes.turn(app, [each.channel for each in publications]) as found:
-            for number, each in enumerate(publications, 1):
-                outcomes.append(self._send_to(nodes, app, each, found[each.channel]))
+                outcomes.append(self._send(app, each, found.get(each.channel)))
                 if not number % YIELD_TARGETS:
                     serve_others()
         return outcomes
@@ -237,29 +216,23 @@ class ChannelPublishing(Service):
     def publish_soon(self, app: str, what: Publication) -> None:
         """Send a publication past the history: at once, in a cluster in a greenlet. Never switches."""
         if self.nodes is None:
-            self._send_here(app, what)
+            self._send(app, what)
         else:
             gevent.spawn(self.publish_each, app, (what,))
 
-    def _send_here(self, app: str, what: Publication) -> Outcome:
-        """Deliver a publication on a node alone. Never switches."""
-        if what.at_most is not None and self.here.hub.member_count(app, what.channel) > what.at_most:
-            return Outcome.NOT_SENT
-        if not self.deliver(app, what):
-            return Outcome.NOT_SENT
-        self.here.metrics.pushes[app] += 1
-        return Outcome.SENT
-
-    def _send_to(
-        self, nodes: ChannelNodes, app: str, what: Publication, found: MembersOfNodes | None
-    ) -> Outcome:
+    def _send(self, app: str, what: Publication, found: MembersOfNodes | None = None) -> Outcome:
         """Deliver a publication here, and send it to the others of the nodes ``found``. Never switches."""
+        nodes, sent, missed = self.nodes, 0, 0
         if what.at_most is not None:
-            members = self.here.hub.member_count(app, what.channel) + nodes.members_elsewhere(found)
+            members = self.here.hub.member_count(app, what.channel)
+            if nodes is not None and found:
+                own = nodes.others.node_messages.own_epoch
+                members += sum(count for epoch, count in found.items() if epoch != own)
             if members > what.at_most:
                 return Outcome.NOT_SENT
         reached = self.deliver(app, what)
-        sent, missed = nodes.send(app, what, found, reached > 0)
+        if nodes is not None:
+            sent, missed = nodes.send(app, what, found, reached > 0)
         if not (reached or sent):
             return Outcome.FAILED if missed else Outcome.NOT_SENT
         self.here.metrics.pushes[app] += 1
@@ -291,8 +264,7 @@ class ChannelPublishing(Service):
 
 
 class ChannelNotices(Service):
-    """Sends notices to the members of a channel: who subscribes and who leaves. Counts them for those who
-    cause them."""
+    """Sends notices to the members of a channel: who subscribes and who leaves. Whoever causes them pays."""
 
     here: NodeParts
     options: ChannelOptions
@@ -347,7 +319,6 @@ class ChannelNotices(Service):
         self.publishing.publish_soon(app, notice)
 
     def announce_leaves(self, connection: Connection, channels: tuple[str, ...]) -> None:
-        """Send a notice about a subscriber who has left these channels without being asked. Never
-        switches."""
+        """Send notices about a subscriber who has left these channels without being asked. Never switches."""
         for channel in channels:
             self.announce("leave", connection, channel)

@@ -107,9 +107,8 @@ class Registrar:
         self._greenlet = gevent.spawn(self._run)
 
     def stop(self, seconds: float) -> bool:
-        """Stop the greenlet, then report all remaining changes. Return whether the registry took them all.
-        Takes about ``seconds`` at most.
-        """
+        """Stop the greenlet within ``seconds``, and report all remaining changes. Return whether the registry
+        took them all."""
         greenlet, self._greenlet = self._greenlet, None
         if greenlet is not None:
             self._wake.set()
@@ -138,9 +137,8 @@ class Registrar:
         """Report the changed channels. Return False if the registry does not answer. Switches."""
         while self._changed:
             # A channel whose first subscription is being registered is reported in the next round.
-            keys = list(
-                islice((key for key in self._changed if key not in self._entering), REPORTED_CHANNELS)
-            )
+            left = (key for key in self._changed if key not in self._entering)
+            keys = list(islice(left, REPORTED_CHANNELS))
             for key in keys:
                 del self._changed[key]
             if not keys:

@@ -21,7 +21,7 @@ from imserver.channels.options import ChannelOptions, check_known
 from imserver.channels.positions import OrderedDelivery
 from imserver.channels.publishing import ChannelNodes, ChannelNotices, ChannelPublishing
 from imserver.clock import until_beat
-from imserver.cluster.history import HistoryPage, Position
+from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
 from imserver.hub.hub import LocalChannel
 from imserver.model import Event, Service
@@ -181,10 +181,8 @@ class ChannelSubscriptions(Service, dict=True):
     def answered(self, connection: Connection, channel: str, found: Subscribed) -> None:
         """Deliver what follows the answer to a subscription. Never switches."""
         if found.position is not None:
-            newest = (
-                found.publications[-1] if found.delta and found.recovered and found.publications else None
-            )
-            is_stored = found.options.history != ""
+            last = found.publications[-1:] if found.delta and found.recovered else ()
+            is_stored, newest = found.options.history != "", last[0] if last else None
             self.ordered.release(found.local, connection, found.position, is_stored, newest)
         self.ordered.subscribed(connection, channel)
         if found.options.join_leave:
@@ -230,8 +228,12 @@ class ChannelSubscriptions(Service, dict=True):
             raise ChannelRefused("ended")
         local.position.offset = max(local.position.offset, delivered)
         recovered, missed = page.whole, page.publications
-        if newest_only:
-            recovered, missed = _newest(page, since)
+        if newest_only and since == page.position and page.position.offset > 0:
+            recovered, missed = True, []  # the client has it already
+        elif newest_only:
+            offsets = [each.channel.offset for each in missed if each.channel is not None]
+            recovered = offsets == [page.position.offset]
+            missed = missed if recovered else []
         elif not options.history:
             recovered = (
                 since is not None
@@ -314,15 +316,6 @@ class ChannelSubscriptions(Service, dict=True):
                 if options.history_size and local.position is not None:
                     here.append(local)
             self.ordered.check(app.name, here)
-
-
-def _newest(page: HistoryPage, since: Position | None) -> tuple[bool, list[Event]]:
-    """Whether a subscriber has the newest publication of a channel after the answer, and that publication,
-    unless the subscriber has it already. ``page``: only that publication."""
-    if since is not None and since.offset > 0 and since == page.position:
-        return True, []
-    offsets = [each.channel.offset for each in page.publications if each.channel is not None]
-    return (True, page.publications) if offsets == [page.position.offset] else (False, [])
 
 
 class Channels(Struct, frozen=True):

@@ -222,14 +222,11 @@ class Fields(Struct, frozen=True, gc=False):
         kind = self.short_text("type", Limit.TYPE_BYTES) or "custom"
         if "text" in self.values or kind == "text":
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
-        return kind, _to_json(self.values["data"])
-
-
-def _to_json(value: Any) -> bytes:
-    try:
-        return _encode(value)
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON's escapes can express
-        return well_formed(json.dumps(value, ensure_ascii=False, separators=(",", ":"))).encode()
+        value = self.values["data"]
+        try:
+            return kind, _encode(value)
+        except UnicodeEncodeError:  # half of a surrogate pair, which JSON's escapes can express
+            return kind, well_formed(json.dumps(value, ensure_ascii=False, separators=(",", ":"))).encode()
 
 
 _NOTHING: Final = frozenset((b"", b"null", b"false", b"0", b'""', b"[]", b"{}"))
@@ -260,13 +257,9 @@ class Partial(Struct, frozen=True):
                 raise ValueError(f"{name} is not supported")
         for name in self.in_base64:
             if encoded := getattr(self, f"b64{name}"):
-                force_setattr(self, name, _json_in(f"b64{name}", encoded))
-
-
-def _json_in(name: str, encoded: str) -> Raw:
-    try:
-        content = b64decode(encoded, validate=True)
-        msgspec.json.decode(content)
-    except (ValueError, RecursionError):
-        raise ValueError(f"{name} is not JSON in base64") from None
-    return Raw(content)
+                try:
+                    content = b64decode(encoded, validate=True)
+                    msgspec.json.decode(content)
+                except (ValueError, RecursionError):
+                    raise ValueError(f"b64{name} is not JSON in base64") from None
+                force_setattr(self, name, Raw(content))

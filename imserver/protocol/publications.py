@@ -98,7 +98,8 @@ def make_delta(before: bytes, after: bytes) -> bytes | None:
         done = end
     if done < len(after):
         parts += (_number(len(after) - done), b":", after[done:])
-    parts += (_number(_checksum(after)), b";")
+    words = after + bytes(-len(after) % 4)  # the checksum: their sum in big-endian order, filled with zeros
+    parts += (_number(sum(unpack(f">{len(words) // 4}I", words)) & 0xFFFFFFFF), b";")
     delta = b"".join(parts)
     return delta if len(delta) < len(after) else None
 
@@ -163,13 +164,6 @@ def _number(value: int) -> bytes:
         value >>= 6
         if not value:
             return bytes(digits[::-1])
-
-
-def _checksum(data: bytes) -> int:
-    """The sum of the 32-bit numbers in big-endian order; zeros fill the last one."""
-    words = data + bytes(-len(data) % 4)
-    total: int = sum(unpack(f">{len(words) // 4}I", words))
-    return total & 0xFFFFFFFF
 
 
 def compressed(event: Event, before: Event | None) -> Compressed:

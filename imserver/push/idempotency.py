@@ -164,8 +164,11 @@ class Idempotency:
             key = (hash(id) if self.shared else hash((app, id))) & _HASH_MASK
         else:
             key = hash((app, id, True)) & _HASH_MASK
-        if key in self._pending:
-            self._wait_for_outcome(key)
+        while key in self._pending:  # of several waiting callers, the first to run may claim it
+            id_claim = self._hold(key)
+            if id_claim.settled is None:
+                id_claim.settled = Event()
+            id_claim.settled.wait()
         if key in self._shards[key % self._shard_count] and not self._has_expired(key):
             self.repeats += 1
             return None if digest is None else self._first(key, digest)
@@ -282,8 +285,7 @@ class Idempotency:
         return claims
 
     def release(self, claims: Sequence[object]) -> None:
-        """Settle the keys among these results of :meth:`claim_each`, so that their ids may be claimed
-        again."""
+        """Settle the keys among these results of :meth:`claim_each`: their ids may be claimed again."""
         for key in claims:
             if isinstance(key, int):
                 self.settle(key, False)
@@ -347,16 +349,6 @@ class Idempotency:
         if id_claim is None:
             id_claim = self._pending[key] = _PendingClaim()
         return id_claim
-
-    def _wait_for_outcome(self, key: int) -> None:
-        """Wait until no claim of the id is left. Of several waiting callers, the first to run may claim
-        it.
-        """
-        while key in self._pending:
-            id_claim = self._hold(key)
-            if id_claim.settled is None:
-                id_claim.settled = Event()
-            id_claim.settled.wait()
 
     def _first(self, key: int, digest: int) -> First | IdReused:
         """The result of the request that was accepted under this key."""

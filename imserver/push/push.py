@@ -415,28 +415,19 @@ class Publishing(Service, dict=True):
             if users:
                 outcomes += self.to_users(app, users, event, ttl_seconds)
                 users = []
-            outcomes += self._to_target(app, target, event, except_users, ttl_seconds, key)
+            if target.user is not UNSET:
+                device = None if target.device is UNSET else target.device
+                outcome = self.to_users(app, [target.user], event, ttl_seconds, device)[0]
+            elif target.connection is not UNSET:
+                outcome = self.connections.push(app, target.connection, event)
+            elif target.channel is not UNSET:
+                outcome = self.channels.publishing.publish(app, target.channel, event, except_users, key=key)
+            elif target.group is not UNSET:
+                outcome = self._to_group(app, int(target.group), event, except_users, ttl_seconds)
+            else:
+                outcome = self.reach.to_app(app, event, "", except_users)
+            outcomes.append(outcome)
         return outcomes + self.to_users(app, users, event, ttl_seconds) if users else outcomes
-
-    def _to_target(
-        self,
-        app: str,
-        target: Target,
-        event: Event,
-        except_users: tuple[str, ...],
-        ttl_seconds: float,
-        key: str,
-    ) -> list[Outcome]:
-        if target.user is not UNSET:
-            device = None if target.device is UNSET else target.device
-            return self.to_users(app, [target.user], event, ttl_seconds, device)
-        if target.connection is not UNSET:
-            return self.connections.push_each(app, [target.connection], event)
-        if target.channel is not UNSET:
-            return [self.channels.publishing.publish(app, target.channel, event, except_users, key=key)]
-        if target.group is not UNSET:
-            return [self._to_group(app, int(target.group), event, except_users, ttl_seconds)]
-        return [self.reach.to_app(app, event, "", except_users)]
 
     def _to_group(
         self, app: str, group: int, event: Event, except_users: tuple[str, ...], ttl_seconds: float
@@ -466,7 +457,7 @@ class Publishing(Service, dict=True):
     ) -> list[Outcome]:
         """Send to users, on all their devices or on one."""
         if app.startswith(SYSTEM_PREFIX):
-            return self.connections.push_each(app, users, event)
+            return [self.connections.push(app, user, event) for user in users]
         if device is None and event.channel is None and app in self._user_channels.apps:
             return self._to_channels_of_users(app, users, repeat(event), ttl_seconds)
         if self.pending.count:
@@ -477,10 +468,8 @@ class Publishing(Service, dict=True):
             outcomes = self.reach.to_each(app, users, repeat(event), device)
         if _NOT_SENT in outcomes or _UNKNOWN in outcomes:
             self._report(app, users, [event] * len(users), outcomes)
-            for index, outcome in enumerate(outcomes if ttl_seconds else ()):
-                if outcome in _NOT_REACHED and self.pending.add(
-                    app, users[index], event, ttl_seconds, device
-                ):
+            for index, (user, outcome) in enumerate(zip(users, outcomes, strict=True) if ttl_seconds else ()):
+                if outcome in _NOT_REACHED and self.pending.add(app, user, event, ttl_seconds, device):
                     outcomes[index] = Outcome.PENDING
             outcomes = _failed_if_unknown(outcomes)
         return outcomes
@@ -488,10 +477,8 @@ class Publishing(Service, dict=True):
     def to_each(self, app: str, users: Sequence[str], events: Sequence[Event]) -> list[Outcome]:
         """Send each user their own event, in this order."""
         if app.startswith(SYSTEM_PREFIX):
-            return [
-                self.connections.push_each(app, [user], event)[0]
-                for user, event in zip(users, events, strict=True)
-            ]
+            push = self.connections.push
+            return [push(app, user, event) for user, event in zip(users, events, strict=True)]
         if app in self._user_channels.apps:
             return self._to_channels_of_users(app, users, events)
         if self.pending.count:
@@ -546,7 +533,5 @@ class Publishing(Service, dict=True):
         self, app: str, users: Sequence[str], events: Sequence[Event], outcomes: Sequence[Outcome]
     ) -> None:
         if self.on_absent is not None and _NOT_SENT in outcomes:
-            pairs = zip(users, events, outcomes, strict=True)
-            self.on_absent(
-                app, [(user, event) for user, event, outcome in pairs if outcome is Outcome.NOT_SENT]
-            )
+            rows = zip(users, events, outcomes, strict=True)
+            self.on_absent(app, [(user, event) for user, event, outcome in rows if outcome is _NOT_SENT])

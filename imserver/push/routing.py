@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from imserver.clock import retry_pause
 from imserver.cluster.nodes import NodeMessages, ToApp, ToUser
-from imserver.cluster.registry import Claim, SessionRef
+from imserver.cluster.registry import SessionRef
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
@@ -75,17 +75,13 @@ class ClusterReach(Service):
                 return self.push(app, user, event, None)
             refs, claim = answer
             if claim.state == "mine":
-                return self._push_claimed(app, user, event, refs, claim)
+                break
             if claim.state == "repeat":
                 return Outcome.REPEATED
             deadline = deadline or monotonic() + CLAIM_SECONDS
             if monotonic() > deadline:
                 return Outcome.FAILED
             gevent.sleep(LOOK_SECONDS)
-
-    def _push_claimed(
-        self, app: str, user: str, event: Event, refs: tuple[SessionRef, ...], claim: Claim
-    ) -> Outcome:
         outcome = Outcome.NOT_SENT
         try:
             if _are_together(refs):
@@ -162,9 +158,8 @@ class ClusterReach(Service):
     # --- finding and sending --------------------------------------------------------------------------------
 
     def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
-        """The sessions of each user, after a short wait if one of them has just moved. None: the registry
-        does not answer.
-        """
+        """The sessions of each user (None: the registry does not answer), after a short wait if one of them
+        has just moved."""
         refs, own, seconds = self._look_up(app, users), self.node_messages.own_epoch, 0.0
         for user, each in zip(users, refs or (), strict=False):
             if _are_together(each):
@@ -208,7 +203,10 @@ class ClusterReach(Service):
             return Outcome.SENT
         epochs = {ref.epoch for ref in refs or () if device is None or ref.device == device}
         reached = failed = 0
-        here = own in epochs or not refs or self._is_unregistered(app, user)
+        here = own in epochs or not refs
+        if not here:  # the user may have a session here that the registry does not know yet
+            sessions = (each.session for each in self.hub.sessions_of(app, user))
+            here = any(each is not None and not self.registry.registered(each) for each in sessions)
         if here and self.fanout.to_sessions(app, user, event, device):
             reached += 1
             self.reorder_guard.reached(app, user, self._origin, number)
@@ -226,13 +224,6 @@ class ClusterReach(Service):
         if refs is None:  # also without peers: a node that starts meanwhile serves users by itself
             return Outcome.UNKNOWN
         return Outcome.FAILED if failed else Outcome.NOT_SENT
-
-    def _is_unregistered(self, app: str, user: str) -> bool:
-        """Whether the user has a session here that the registry does not know yet."""
-        return any(
-            c.session is not None and not self.registry.registered(c.session)
-            for c in self.hub.sessions_of(app, user)
-        )
 
 
 def _are_together(refs: tuple[SessionRef, ...]) -> bool:
@@ -330,8 +321,7 @@ class Rerouting(Service):
             del self._queues[app, user]
 
     def _serve(self, item: ToUser, until: float) -> bool:
-        """Deliver one push where its user is now, or will be by ``until``. Return False if that is not
-        possible."""
+        """Deliver one push where its user is now, or will be by ``until``. False: that is not possible."""
         for _ in range(100):
             if self._deliver(item):
                 return True

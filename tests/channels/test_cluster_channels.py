@@ -523,10 +523,8 @@ def test_a_connection_is_pushed_to_from_any_node(nodes: Several) -> None:
     for epoch in (1, 2, 3):
         assert nodes[epoch].connections.push(MULTI, connection_id, HELLO) == Outcome.SENT
     assert texts(a, b) == [["hello"] * 3, []]
-    assert nodes[1].connections.push_each(MULTI, [connection_id, "no id"], HELLO) == [
-        Outcome.SENT,
-        Outcome.NOT_SENT,
-    ]
+    assert nodes[1].connections.push(MULTI, connection_id, HELLO) == Outcome.SENT
+    assert nodes[1].connections.push(MULTI, "no id", HELLO) == Outcome.NOT_SENT
     assert texts(a, b) == [["hello"], []]
 
 

@@ -64,9 +64,9 @@ class Harness:
         self.received.append(("channel", app, channel, *except_users))
         return Outcome.PARTLY
 
-    def push_each(self, app: str, connection_ids: Sequence[str], event: Event) -> list[Outcome]:
-        self.received.append(("connections", app, *connection_ids))
-        return [SENT if name == "c1" else ABSENT for name in connection_ids]
+    def push(self, app: str, connection_id: str, event: Event) -> Outcome:
+        self.received.append(("connection", app, connection_id))
+        return SENT if connection_id == "c1" else ABSENT
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
         return [user in self.users for user in users]
@@ -100,8 +100,8 @@ def test_targets_of_all_kinds_receive_the_event_in_order(harness: Harness) -> No
         ("channel", "101", "r", "eve"),
         ("users", "101", "bob"),
         ("users", "101", "bob", "on phone"),
-        ("connections", "101", "c1"),
-        ("connections", "101", "gone"),
+        ("connection", "101", "c1"),
+        ("connection", "101", "gone"),
         ("all", "101", "eve"),
     ]
 
@@ -159,7 +159,7 @@ def test_users_of_a_system_are_connections(harness: Harness) -> None:
     publishing = publishing_of(harness)
     assert publishing.to_users("system:shop", ["c1", "c2"], HELLO, 60) == [SENT, ABSENT]
     assert publishing.to_each("system:shop", ["c1", "c2"], [HELLO, HELLO]) == [SENT, ABSENT]
-    assert {received[0] for received in harness.received} == {"connections"}
+    assert {received[0] for received in harness.received} == {"connection"}
 
 
 def test_absent_users_are_reported_and_their_pushes_wait_on_request(harness: Harness) -> None:

@@ -208,7 +208,7 @@ def _event(api: ClientApi, push: Push) -> Event:
 
 
 def _push_answer(event: Event, outcome: Outcome) -> HttpResponse:
-    """An unknown or absent receiver is no error. A node that is known not to have received the push is one."""
+    """An unknown or absent receiver is no error. A node that has certainly not received the push is one."""
     return FAILED if outcome in (Outcome.FAILED, Outcome.REFUSED) else success({"messageId": event.id})
 
 
@@ -226,7 +226,7 @@ def send_to_clients(api: ClientApi, app: str, push: PushToClients) -> HttpRespon
         raise RequestRefused(client_refusal("ClientIds为必填字段"))
     if len(push.client_ids) > api.http.limits.batch_targets:
         return client_refusal("ClientIds数量超过上限")
-    outcomes = api.core.connections.push_each(app, [each or "" for each in push.client_ids], event)
+    outcomes = [api.core.connections.push(app, each or "", event) for each in push.client_ids]
     # A repeated call would deliver again to clients that have received the push.
     return FAILED if Outcome.FAILED in outcomes and Outcome.SENT not in outcomes else DONE
 

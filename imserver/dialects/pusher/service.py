@@ -244,10 +244,9 @@ class PusherService:
             elif refused.reason == "ended":
                 return _OK
             else:
-                status = {"denied": 403, "full": 403, "rate": 429, "unavailable": 503}.get(
-                    refused.reason, 400
-                )
-                kind = {"full": "LimitReached", "denied": "AuthError"}.get(refused.reason, "Refused")
+                reason = refused.reason
+                status = {"denied": 403, "full": 403, "rate": 429, "unavailable": 503}.get(reason, 400)
+                kind = {"full": "LimitReached", "denied": "AuthError"}.get(reason, "Refused")
             state = connection.dialect_state
             dotnet = isinstance(state, PusherState) and state.dotnet
             connection.send(wire.not_subscribed(channel, kind, str(refused), status, dotnet))
