@@ -16,7 +16,6 @@ from gevent.hub import get_hub
 from msgspec.structs import replace
 
 from imserver.api.v1.publisher import Publisher
-from imserver.api.v1.push import push_api
 from imserver.api.v1.table import (
     commands_of,
     document_of,
@@ -189,9 +188,7 @@ class Servers:
         operations = (row for each in features for row in each.operations if row.function is None)
         self._streamed = tuple(row.path.partition("{")[0] for row in operations if row.method in _STREAMED)
         self.api = Api(core, *api_table_of(features, core.declared))
-        publisher = Publisher(
-            self.api, push_api(core, self.api), config.limits.body_bytes, core.node.request_log
-        )
+        publisher = Publisher(self.api)
         network, dialects = core.network, [core.codec(each) for row in features for each in row.dialects]
         paths = ws_routes(config, core.dispatcher.serve, network.opened, dialects)
         network.gate.paths.update(paths)

@@ -17,18 +17,17 @@ from msgspec.structs import asdict
 
 from imserver.auth import tenants
 from imserver.auth.principal import Needs
-from imserver.auth.tenants import Tenant, Tenants
+from imserver.auth.tenants import Tenant
 from imserver.config.declared import about, bare, hints_of, marks_of
-from imserver.config.settings import ChannelSettings, LoginPolicy, StorageSettings, TenantSettings
+from imserver.config.settings import ChannelSettings, LoginPolicy, TenantSettings
 from imserver.config.values import RENAMED_OF_APPS, Declarations
 from imserver.errors import Problems
 from imserver.http import field
-from imserver.http.call import Call
+from imserver.http.call import Api, Call
 from imserver.http.operation import PREFIX, Link, Operation, Resource
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import page_of
-from imserver.storage.contract import AppContents, Erasure
-from imserver.storage.store import Store
+from imserver.storage.contract import AppContents
 
 Shape = type[Struct]
 Field = tuple[Any, ...]
@@ -278,7 +277,7 @@ def _extend(base: type[Struct], *fields: Any, **options: Any) -> type[Struct]:
     return msgspec.defstruct(base.__name__, fields, bases=(base,), namespace=text, **options)
 
 
-def _shown(tenant: Tenant, shapes: Shapes) -> AppShown:
+def _shown(tenant: Tenant, declared: Declarations) -> AppShown:
     fields = {name: getattr(tenant, name) for name in TenantSettings.__struct_fields__}
     for settings in tenant.of_features:
         fields |= asdict(settings)
@@ -290,48 +289,33 @@ def _shown(tenant: Tenant, shapes: Shapes) -> AppShown:
         "max_user_bytes": tenant.user_bytes_of(tenant.name),
     }
     fields |= {old: fields[name] for old, name in RENAMED_OF_APPS.items() if name in fields}
-    shown: AppShown = msgspec.convert(fields, shapes.shown, from_attributes=True)
+    shown: AppShown = msgspec.convert(fields, shapes_of(declared).shown, from_attributes=True)
     return shown
 
 
-class AppApi(Struct, frozen=True):
-    """The services that the routes use. ``erasures``: those of all features."""
-
-    tenants: Tenants
-    store: Store
-    erasures: Callable[[], tuple[Erasure, ...]]
-    storage: StorageSettings
-    shapes: Shapes
-
-
-routes = Resource(
-    "apps",
-    lambda core, _: AppApi(
-        core.tenants, core.store, lambda: core.erasures, core.config.storage, shapes_of(core.declared)
-    ),
-)
+routes = Resource("apps", lambda _, api: api)
 
 
 @routes.get("/apps", Needs.OPERATE)
 def list_apps(
-    api: AppApi, call: Call, cursor: field.PageCursor = "", limit: field.Limit = field.USUAL_PAGE
+    api: Api, call: Call, cursor: field.PageCursor = "", limit: field.Limit = field.USUAL_PAGE
 ) -> AppsAnswer:
     """List the apps that the key reaches, page by page."""
     tenants = api.tenants
     names = [name for name in tenants.names() if call.principal.reaches(tenants.resolve(name))]
     page, following = page_of(names, cursor, limit)
-    shapes = api.shapes
-    shown = [_shown(tenant, shapes) for tenant in map(tenants.get, page) if tenant is not None]
+    declared = api.core.declared
+    shown = [_shown(tenant, declared) for tenant in map(tenants.get, page) if tenant is not None]
     return AppsAnswer(len(names), shown, following)
 
 
 @routes.get("/apps/show", Needs.OPERATE, reach="named", problems=(Problems.UNKNOWN_APP,))
-def show_app(api: AppApi, call: Call, app: field.App) -> AppShown:
+def show_app(api: Api, call: Call, app: field.App) -> AppShown:
     """Show the settings of an app."""
     tenant = api.tenants.find(app)
     if tenant is None:
         raise ApiProblem(Problems.UNKNOWN_APP)
-    return _shown(tenant, api.shapes)
+    return _shown(tenant, api.core.declared)
 
 
 @routes.post(
@@ -342,7 +326,7 @@ def show_app(api: AppApi, call: Call, app: field.App) -> AppShown:
     links=(Link("app", "get_apps_show", {"app": "$response.body#/app"}),),
     problems=(Problems.APP_EXISTS, Problems.TOO_MANY_APPS),
 )
-def create_app(api: AppApi, call: Call, request: AppCreate) -> AppShown:
+def create_app(api: Api, call: Call, request: AppCreate) -> AppShown:
     """Create an app and store it in the database.
 
     The app works on this node at once, on all others within two seconds.
@@ -352,20 +336,20 @@ def create_app(api: AppApi, call: Call, request: AppCreate) -> AppShown:
     tenant = tenants.find(request.app)
     if not created or tenant is None:
         raise ApiProblem(Problems.APP_EXISTS)
-    return _shown(tenant, api.shapes)
+    return _shown(tenant, api.core.declared)
 
 
 @routes.post(
     "/apps/set", Needs.OWN, reach="settings", problems=(Problems.UNKNOWN_APP, Problems.APP_CONFIGURED)
 )
-def set_app(api: AppApi, call: Call, request: AppSet) -> AppShown:
+def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
     """Change the settings of an app that was created at run time.
 
     Current sessions are not ended. An account that owns the app changes all but the settings that decide who
     logs in as whom, or that take more of the server: these take an API key.
     """
-    shapes = api.shapes
-    if unknown := [name for name in request.unset if name not in shapes.settings]:
+    declared = api.core.declared
+    if unknown := [name for name in request.unset if name not in shapes_of(declared).settings]:
         raise ApiProblem.invalid(f"`unset`: there is no setting `{unknown[0][:100]}`")
     tenants, fields = api.tenants, msgspec.to_builtins(request.settings)
     if call.principal.staff and (taken := tenants.only_by_key({**dict.fromkeys(request.unset), **fields})):
@@ -376,7 +360,7 @@ def set_app(api: AppApi, call: Call, request: AppSet) -> AppShown:
     tenant = tenants.find(request.app)
     if tenant is not None and tenant.configured:
         raise ApiProblem(Problems.APP_CONFIGURED)
-    return _shown(tenants.change(request.app, fields, tuple(request.unset)), shapes)
+    return _shown(tenants.change(request.app, fields, tuple(request.unset)), declared)
 
 
 @routes.post(
@@ -387,7 +371,7 @@ def set_app(api: AppApi, call: Call, request: AppSet) -> AppShown:
     problems=(Problems.UNKNOWN_APP, Problems.APP_CONFIGURED, Problems.MEDIA_UNAVAILABLE),
 )
 def delete_app(
-    api: AppApi, call: Call, app: field.App, confirm: Annotated[str, about("The name of the app again.")]
+    api: Api, call: Call, app: field.App, confirm: Annotated[str, about("The name of the app again.")]
 ) -> AppDeleted:
     """Delete an app that was created at run time, with its accounts, groups, messages and files.
 
@@ -395,12 +379,13 @@ def delete_app(
     that, so the answer takes a few seconds. If the request fails midway, repeat it. An app with aliases
     cannot be deleted. This cannot be undone.
     """
+    core = api.core
     if confirm != app:
         raise ApiProblem.invalid("`confirm`: repeat the name of the app")
     tenant = api.tenants.find(app)
     if tenant is not None and tenant.configured:
         raise ApiProblem(Problems.APP_CONFIGURED)
-    found = tenants.delete_app(api.tenants, api.store, api.erasures(), app, api.storage)
+    found = tenants.delete_app(api.tenants, core.store, core.erasures, app, core.config.storage)
     return AppDeleted(app, **msgspec.structs.asdict(found))
 
 
@@ -414,7 +399,7 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
         channels={"news": ChannelSettings(history_size=100, history_seconds=600.0)},
     )
     fields = {name: getattr(settings, name) for name in settings.__struct_fields__}
-    shown = _shown(Tenant(**fields, name="shop"), shapes)
+    shown = _shown(Tenant(**fields, name="shop"), declared)
     changed = structs.replace(shown, origins=[], max_channels=100)
     examples = {f"{PREFIX}/apps": AppsAnswer(1, [shown], ""), f"{PREFIX}/apps/set": changed}
     own_shapes: dict[Any, Any] = {

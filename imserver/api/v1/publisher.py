@@ -24,7 +24,6 @@ from msgspec.structs import replace
 from imserver.api.v1.push import (
     SENDING_PROBLEMS,
     CheckedPush,
-    PushApi,
     PushResult,
     Sent,
     checked_event,
@@ -40,7 +39,7 @@ from imserver.errors import CloseCode, HttpProblem, Problems
 from imserver.http.call import Api, Call, require_app
 from imserver.http.operation import APP_PROBLEMS, Resource
 from imserver.http.reply import ApiProblem
-from imserver.logging import RequestLog, request_id
+from imserver.logging import request_id
 from imserver.model import ACCEPTED, DialectState, Outcome
 from imserver.protocol.dialect import PublisherDialect
 from imserver.push.idempotency import UNTRACKED, Claimed, Waiting
@@ -100,15 +99,14 @@ class PublisherState(DialectState, kw_only=True):
 
 
 class Publisher:
-    """Serves publisher connections. ``sending`` carries out their pushes. ``log``: who has opened one."""
+    """Serves publisher connections."""
 
     path = PublisherDialect.path
 
-    def __init__(self, api: Api, sending: PushApi, message_bytes: int, log: RequestLog) -> None:
-        self._log = log
+    def __init__(self, api: Api) -> None:
         self._api = api
-        self._sending = sending
-        self._path = DialectPath(PublisherDialect(), self.serve, message_bytes, opened=self.opened)
+        longest = api.core.config.limits.body_bytes
+        self._path = DialectPath(PublisherDialect(), self.serve, longest, opened=self.opened)
         rows = api.commands.items()
         names = {name.replace("/", "_"): name for name, each in rows if each.route.on_publisher}
         kind = msgspec.defstruct(
@@ -141,7 +139,7 @@ class Publisher:
             self._api.keys.hold(principal.key, connection)
         self._count(principal, "", head.host, self.path, answered=1)
         host, id = head.host, request_id(head.headers.get("x-request-id", ""))
-        self._log.add("GET", self.path, 101, 0.0, host, 0, id, principal.label)
+        self._api.core.node.request_log.add("GET", self.path, 101, 0.0, host, 0, id, principal.label)
 
     def _count(
         self, principal: Principal, app: str, host: str, route: str, answered: int = 0, refused: int = 0
@@ -199,7 +197,7 @@ class Publisher:
             connection.close(CloseCode.TOKEN_INVALID)
             return []
         commands = [self._read(payload, principal, connection) for payload in payloads]
-        run = _Run(api, self._sending, principal)
+        run = _Run(api, principal)
         host = host_of(connection.peer)
         for command in commands:
             if isinstance(command, bytes):
@@ -279,9 +277,8 @@ class _Run:
     are stored share one transaction. ``results``: one for each command so far, or its answer.
     """
 
-    def __init__(self, api: Api, sending: PushApi, principal: Principal) -> None:
+    def __init__(self, api: Api, principal: Principal) -> None:
         self._api = api
-        self._sending = sending
         self._principal = principal
         self.results: list[PushResult | ApiProblem | bytes] = []
         self._waiting: list[CheckedPush] = []
@@ -309,7 +306,7 @@ class _Run:
             self.finish()
         if alone:
             try:
-                self._finish_with(app, send(self._sending, app, push, event, id))
+                self._finish_with(app, send(api, app, push, event, id))
             except ApiProblem as problem:
                 self._finish_with(app, problem)
             return
@@ -336,7 +333,7 @@ class _Run:
             return
         self._waiting, self._indexes, self._ids = [], [], set()
         carry_out = store_each if self._is_stored else _send_each
-        results = carry_out(self._sending, pushes)
+        results = carry_out(self._api, pushes)
         self._count(self._app, results)
         for index, result in zip(indexes, results, strict=True):
             self.results[index] = result
@@ -349,9 +346,9 @@ _RESULTS: Final = tuple(bytes([outcome]) for outcome in sorted(Outcome))
 """The result that is remembered of a push to one user, by its outcome."""
 
 
-def _send_each(api: PushApi, pushes: Sequence[CheckedPush]) -> list[PushResult | ApiProblem]:
+def _send_each(api: Api, pushes: Sequence[CheckedPush]) -> list[PushResult | ApiProblem]:
     """Carry out pushes to one user each, all in one app. May switch."""
-    app, ids, count = pushes[0].app, api.ids, len(pushes)
+    app, ids, count = pushes[0].app, api.core.idempotency, len(pushes)
     keys = [checked.key for checked in pushes]
     digests = [0] * count
     claims: list[Claimed | Waiting] = [UNTRACKED] * count
@@ -362,7 +359,7 @@ def _send_each(api: PushApi, pushes: Sequence[CheckedPush]) -> list[PushResult |
     outcomes: Sequence[Outcome] = [_FAILED] * len(mine)
     try:
         users = [str(pushes[index].push.user) for index in mine]
-        outcomes = api.publishing.to_each(app, users, [pushes[index].event for index in mine])
+        outcomes = api.core.publishing.to_each(app, users, [pushes[index].event for index in mine])
     finally:
         for index, outcome in zip(mine, outcomes, strict=True):
             claim = claims[index]

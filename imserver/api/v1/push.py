@@ -24,7 +24,6 @@ from imserver.api.v1.push_request import (
     targets_of,
 )
 from imserver.auth.principal import Needs
-from imserver.core.core import Core
 from imserver.errors import HttpProblem, Problems
 from imserver.http.call import Api, Call
 from imserver.http.limits import Limits
@@ -32,8 +31,8 @@ from imserver.http.operation import Header, Resource
 from imserver.http.reply import ApiProblem
 from imserver.model import ACCEPTED, Event, Outcome
 from imserver.notify import Notify, encode_notify
-from imserver.push.idempotency import First, Idempotency, IdReused
-from imserver.push.push import Publishing, nothing_accepted
+from imserver.push.idempotency import First, IdReused
+from imserver.push.push import nothing_accepted
 from imserver.push.targets import PushToStore, StoreResult, addressed
 from imserver.transport.http1 import HttpResponse
 
@@ -54,20 +53,7 @@ SENDING_PROBLEMS: Final = (
 """The refusals of everything that sends, besides those of a request that names an app."""
 
 
-class PushApi(Struct, frozen=True):
-    """The services that the route uses."""
-
-    publishing: Publishing
-    ids: Idempotency
-    limits: Limits
-
-
-def push_api(core: Core, api: Api) -> PushApi:
-    """Make it for a node."""
-    return PushApi(core.publishing, core.idempotency, api.limits)
-
-
-routes = Resource("push", service=push_api)
+routes = Resource("push", service=lambda _, api: api)
 
 
 @routes.post(
@@ -87,7 +73,7 @@ routes = Resource("push", service=push_api)
     ),
     rules=PUSH_RULES,
 )
-def push(api: PushApi, call: Call) -> HttpResponse:
+def push(api: Api, call: Call) -> HttpResponse:
     """Push a message.
 
     Delivers a message to connected targets: users (all devices or one), connections, channels, the
@@ -270,7 +256,7 @@ PushResult = Sent | StoredPush
 """A push that was carried out, live or by storing it."""
 
 
-def send(api: PushApi, app: str, push: PushRequest, event: Event, key: str) -> PushResult:
+def send(api: Api, app: str, push: PushRequest, event: Event, key: str) -> PushResult:
     """Carry out a checked push, once for each ``key`` (``""``: it has none). May switch.
 
     Raises :class:`ApiProblem`.
@@ -281,10 +267,10 @@ def send(api: PushApi, app: str, push: PushRequest, event: Event, key: str) -> P
             raise stored
         return stored
     digest = hash(_encode(push)) if key else 0
-    claim = api.ids.claim(app, key, digest)
+    claim = api.core.idempotency.claim(app, key, digest)
     if not isinstance(claim, int):
         return repeated(push, claim)
-    publishing, seconds = api.publishing, push.ttl_seconds
+    publishing, seconds = api.core.publishing, push.ttl_seconds
     outcomes: list[Outcome] = []
     try:
         if push.user is not UNSET:
@@ -296,7 +282,7 @@ def send(api: PushApi, app: str, push: PushRequest, event: Event, key: str) -> P
             except_users = tuple(push.except_users)
             outcomes = publishing.to_targets(app, targets_of(push), event, except_users, seconds, key)
     finally:
-        api.ids.settle(claim, not ACCEPTED.isdisjoint(outcomes), digest, bytes(outcomes))
+        api.core.idempotency.settle(claim, not ACCEPTED.isdisjoint(outcomes), digest, bytes(outcomes))
     if _FAILED in outcomes and nothing_accepted(outcomes):
         raise ApiProblem(Problems.NOT_ACCEPTED)
     return Sent(push, outcomes)
@@ -328,13 +314,13 @@ class CheckedPush(Struct, frozen=True, gc=False):
         return hash(_encode(self.push)) if self.key else 0
 
 
-def store_each(api: PushApi, pushes: Sequence[CheckedPush]) -> list[StoredPush | ApiProblem]:
+def store_each(api: Api, pushes: Sequence[CheckedPush]) -> list[StoredPush | ApiProblem]:
     """Store pushes of one app together, in order. A refused one does not stop the others. Switches.
 
     No two of them may have the same key.
     """
     rows = [PushToStore(targets_of(each.push), each.event, each.key, each.digest) for each in pushes]
-    stored = api.publishing.stored_pushes.store_each(pushes[0].app, rows)
+    stored = api.core.publishing.stored_pushes.store_each(pushes[0].app, rows)
     return [_stored(row, result) for row, result in zip(rows, stored, strict=True)]
 
 
