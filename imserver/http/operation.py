@@ -41,11 +41,19 @@ class Header(Struct, frozen=True):
 
 
 class Link(Struct, frozen=True):
-    """An operation that takes values of an answer. ``parameters``: name → runtime expression of OpenAPI."""
+    """An operation that takes values of an answer. ``values``: name of a parameter → JSON pointer into the
+    answer. ``same``: parameters that are those of the request."""
 
     name: str
     operation: str
-    parameters: dict[str, str]
+    values: dict[str, str]
+    same: tuple[str, ...] = ("app",)
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """Name of a parameter → runtime expression of OpenAPI."""
+        given = {name: f"$request.query.{name}" for name in self.same}
+        return given | {name: f"$response.body#/{pointer}" for name, pointer in self.values.items()}
 
 
 class Operation(Struct, frozen=True):

@@ -36,15 +36,13 @@ class Dialect:
     path: str = ""
     """The WebSocket path of the dialect; ``""``: it has none, only streams over HTTP."""
     chosen_by: str = ""
-    """On a path that several dialects share: the parameter of the query with which a client chooses this one.
-    ``""``: the one for clients that choose none, unless their listener has another (``ws_dialect``).
-    """
+    """On a path of several dialects: the parameter of the query with which a client chooses this one (``""``:
+    that of clients that choose none, unless their listener has another, ``ws_dialect``)."""
     app_path: str = ""
     """The pattern of the same path with a segment that names the app; ``""``: there is none."""
     subprotocol: str = ""
     """On such a path: the subprotocol with which a client chooses this codec of the dialect. The first codec
-    serves clients that offer none.
-    """
+    serves those that offer none."""
     logs_in: bool = True
     """Clients log in. Otherwise their connections belong to an app from the start."""
     bare_tokens: bool = False
@@ -56,26 +54,20 @@ class Dialect:
     message_bytes: int = 0
     """The longest accepted message; 0: ``limits.message_bytes``."""
     pinged: bool = False
-    """Clients have no heartbeat command: the server pings them, and any received data counts as a sign of
-    life.
-    """
+    """The server pings clients, which have no heartbeat command. Any received data is a sign of life."""
     personal: bool = False
-    """A pushed frame names its receiver: ``encode_for`` and ``encode_message_for`` are used in place of
-    ``encode_event`` and ``encode_message``. The sender's other connections do not receive a stored message,
-    except in a room.
-    """
+    """A pushed frame names its receiver: ``encode_for`` and ``encode_message_for`` replace ``encode_event``
+    and ``encode_message``. A stored message does not reach the sender's other connections, except in a
+    room."""
     numbered: bool = False
-    """Messages carry a number of their connection, which the client acknowledges (``add_number``). Only in a
-    ``personal`` dialect.
-    """
+    """In a ``personal`` dialect: messages have a number (``add_number``), which the client acknowledges."""
     several: bool = False
     """A frame of a client may contain several requests (:meth:`split`)."""
     batches: bool = False
     """One frame may contain several payloads, one after the other."""
     ping: bytes = b""
-    """The payload with which the server pings a client; ``b""``: a WebSocket ping, and on a stream
-    :meth:`encode_ping`. Any answer is a sign of life.
-    """
+    """The payload with which the server pings a client (``b""``: a WebSocket ping, and on a stream
+    :meth:`encode_ping`). Any answer is a sign of life."""
     close_codes_of_back_ends: bool = False
     """Clients get the code and reason with which a back end ends their connection. Others get 4502."""
     close_codes: Mapping[int, int] = {}
@@ -97,8 +89,7 @@ class Dialect:
         return codec
 
     def split(self, payload: bytes) -> Sequence[bytes]:
-        """The requests in a client's frame, if it may contain ``several``. Raises BadFrame with a close
-        code."""
+        """The requests in a frame that may contain ``several``. Raises BadFrame with a close code."""
         return (payload,)
 
     def decode(self, payload: bytes) -> Request:
@@ -127,8 +118,7 @@ class Dialect:
 
     def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
         """The payload of an event without its receiver: the parts before and after the receiver's id (a JSON
-        string). None: the dialect cannot express the event.
-        """
+        string). None: the dialect cannot express it."""
         return None
 
     def encode_message(self, message: StoredMessage) -> Payload | None:
@@ -145,9 +135,7 @@ class Dialect:
 
 
 class EchoDialect(Dialect):
-    """The echo path: every message is sent back without decoding. For conformance suites, and only if a
-    setting enables it.
-    """
+    """The echo path for conformance suites, if a setting enables it: messages are sent back undecoded."""
 
     name = "echo"
     any_origin = True
@@ -161,9 +149,8 @@ class EchoDialect(Dialect):
 
 
 class PublisherDialect(Dialect):
-    """Publisher connections: text frames of back ends, which receive no events. Their commands are bodies of
-    routes, so :mod:`imserver.api.v1.publisher` decodes them.
-    """
+    """Publisher connections: text frames of back ends, which receive no events. Commands are the bodies of
+    routes: :mod:`imserver.api.v1.publisher` decodes them."""
 
     name = "publisher"
     path = "/api/v1/publisher"

@@ -168,8 +168,7 @@ def _number(value: int) -> bytes:
 
 def compressed(event: Event, before: Event | None) -> Compressed:
     """A publication for a subscriber that reads deltas. ``before``: the last one that it has received (None:
-    it needs the whole payload). Never switches.
-    """
+    it needs the whole payload). Never switches."""
     payload = payload_of(event)
     change = None if before is None else make_delta(payload_of(before), payload)
     data, delta = (payload, False) if change is None else (change, True)

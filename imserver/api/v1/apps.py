@@ -323,7 +323,7 @@ def show_app(api: Api, call: Call, app: field.App) -> AppShown:
     Needs.ADMIN,
     reach="settings",
     status=201,
-    links=(Link("app", "get_apps_show", {"app": "$response.body#/app"}),),
+    links=(Link("app", "get_apps_show", {"app": "app"}, ()),),
     problems=(Problems.APP_EXISTS, Problems.TOO_MANY_APPS),
 )
 def create_app(api: Api, call: Call, request: AppCreate) -> AppShown:

@@ -91,26 +91,19 @@ class CountsAnswer(Struct):
     missing_nodes: field.Missing
 
 
-routes = Resource("presence", lambda _, api: api)
+routes = Resource("presence", lambda _, api: api, need=Needs.READ_OR_OPERATE)
 
 
 @routes.get(
     "/presence",
-    Needs.READ_OR_OPERATE,
-    links=(
-        Link(
-            "connection",
-            "get_connections_show",
-            {"app": "$request.query.app", "connection": "$response.body#/users/0/sessions/0/connection"},
-        ),
-    ),
+    links=(Link("connection", "get_connections_show", {"connection": "users/0/sessions/0/connection"}),),
 )
 def user_presence(api: Api, call: Call, app: field.App, user: field.User) -> PresenceAnswer:
     """Show whether a user is online, and their sessions."""
     return _with_sessions(api, call.app, [user])
 
 
-@routes.post("/presence", Needs.READ_OR_OPERATE, act="", problems=(Problems.TOO_MANY_TARGETS,))
+@routes.post("/presence", act="", problems=(Problems.TOO_MANY_TARGETS,))
 def users_presence(api: Api, call: Call, request: PresenceRequest) -> PresenceAnswer:
     """Show which of these users are online."""
     require_few(api.limits, request.users)
@@ -130,11 +123,7 @@ def _with_sessions(api: Api, app: str, names: list[str]) -> PresenceAnswer:
 
 @routes.get(
     "/users",
-    Needs.READ_OR_OPERATE,
-    links=(
-        Link("page", "get_users", {"app": "$request.query.app", "cursor": "$response.body#/next"}),
-        Link("user", "get_presence", {"app": "$request.query.app", "user": "$response.body#/users/0"}),
-    ),
+    links=(Link("page", "get_users", {"cursor": "next"}), Link("user", "get_presence", {"user": "users/0"})),
 )
 def users(api: Api, call: Call, request: field.AppPage) -> UsersAnswer:
     """List the online users of an app, page by page.
@@ -146,7 +135,7 @@ def users(api: Api, call: Call, request: field.AppPage) -> UsersAnswer:
     return UsersAnswer(page.total, names, cursor_of(names[-1]) if page.more else "", list(page.missing))
 
 
-@routes.get("/counts", Needs.READ_OR_OPERATE, reach="optional")
+@routes.get("/counts", reach="optional")
 def counts(
     api: Api,
     call: Call,
@@ -174,7 +163,7 @@ class ConnectionShown(ConnectionInfo, frozen=True, array_like=False):
     """One connection."""
 
 
-@routes.get("/connections/show", Needs.READ_OR_OPERATE, problems=(Problems.UNKNOWN_CONNECTION,))
+@routes.get("/connections/show", problems=(Problems.UNKNOWN_CONNECTION,))
 def connection(api: Api, call: Call, app: field.App, connection: ConnectionId) -> ConnectionShown:
     """Show a connection."""
     found = api.core.connections.about(call.app, [connection])[0]
@@ -261,7 +250,7 @@ class BansAnswer(Struct):
     next: field.NextCursor
 
 
-sessions = Resource("sessions", lambda _, api: api)
+sessions = Resource("sessions", lambda _, api: api, need=Needs.OPERATE)
 
 
 def _require_below(api: Api, call: Call, users: Sequence[str]) -> None:
@@ -270,7 +259,7 @@ def _require_below(api: Api, call: Call, users: Sequence[str]) -> None:
         raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only")
 
 
-@sessions.post("/disconnect", Needs.OPERATE)
+@sessions.post("/disconnect")
 def disconnect(api: Api, call: Call, request: DisconnectRequest) -> DisconnectAnswer:
     """End sessions of users or single connections.
 
@@ -288,7 +277,7 @@ def disconnect(api: Api, call: Call, request: DisconnectRequest) -> DisconnectAn
     return DisconnectAnswer(closed, users, connections, list(removed.missing))
 
 
-@sessions.post("/ban", Needs.OPERATE, schema=("BanRequest", "The users to ban, for how long, and why."))
+@sessions.post("/ban", schema=("BanRequest", "The users to ban, for how long, and why."))
 def ban(
     api: Api,
     call: Call,
@@ -312,7 +301,7 @@ def ban(
     return BanAnswer(removed.total, banned, removed.lasting, list(removed.missing))
 
 
-@sessions.post("/unban", Needs.OPERATE, schema=("UnbanRequest", "The users whose bans to lift."))
+@sessions.post("/unban", schema=("UnbanRequest", "The users whose bans to lift."))
 def unban(api: Api, call: Call, app: field.App, users: Users) -> UnbanAnswer:
     """Let users log in again.
 

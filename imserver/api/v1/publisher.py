@@ -296,7 +296,7 @@ class _Run:
         try:
             app = api.tenants.aliases.get(push.app, push.app)
             require_app(api, self._principal, Needs.PUSH, app)
-            event = checked_event(api.limits, push)
+            checked = CheckedPush(app, push, checked_event(api.limits, push), id)
         except ApiProblem as problem:
             self._finish_with(app, problem)
             return
@@ -306,11 +306,11 @@ class _Run:
             self.finish()
         if alone:
             try:
-                self._finish_with(app, send(api, app, push, event, id))
+                self._finish_with(app, send(api, checked))
             except ApiProblem as problem:
                 self._finish_with(app, problem)
             return
-        self._waiting.append(CheckedPush(app, push, event, id))
+        self._waiting.append(checked)
         self._indexes.append(len(results))
         results.append(_NOT_YET)
         self._app, self._is_stored = app, push.store
@@ -375,7 +375,7 @@ def _send_each(api: Api, pushes: Sequence[CheckedPush]) -> list[PushResult | Api
         checked = pushes[index]
         try:
             if isinstance(claim, Waiting):  # no claim is held any more, so this may wait
-                results[index] = send(api, app, checked.push, checked.event, checked.key)
+                results[index] = send(api, checked)
             else:
                 results[index] = repeated(checked.push, claim)
         except ApiProblem as problem:

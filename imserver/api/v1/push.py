@@ -83,7 +83,7 @@ def push(api: Api, call: Call) -> HttpResponse:
     """
     request: PushRequest = call.input
     event = checked_event(api.limits, request)
-    sent = send(api, call.app, request, event, key_of(call) or request.id)
+    sent = send(api, CheckedPush(call.app, request, event, key_of(call) or request.id))
     return call.reply(b"{%b}" % sent.answer(), (("Idempotent-Replayed", "true"),) if sent.replayed else ())
 
 
@@ -256,17 +256,15 @@ PushResult = Sent | StoredPush
 """A push that was carried out, live or by storing it."""
 
 
-def send(api: Api, app: str, push: PushRequest, event: Event, key: str) -> PushResult:
-    """Carry out a checked push, once for each ``key`` (``""``: it has none). May switch.
-
-    Raises :class:`ApiProblem`.
-    """
+def send(api: Api, checked: CheckedPush) -> PushResult:
+    """Carry out a push, once for each key. May switch. Raises :class:`ApiProblem`."""
+    app, push, event, key = checked.app, checked.push, checked.event, checked.key
     if push.store:
-        (stored,) = store_each(api, [CheckedPush(app, push, event, key)])
+        (stored,) = store_each(api, [checked])
         if isinstance(stored, ApiProblem):
             raise stored
         return stored
-    digest = hash(_encode(push)) if key else 0
+    digest = checked.digest
     claim = api.core.idempotency.claim(app, key, digest)
     if not isinstance(claim, int):
         return repeated(push, claim)

@@ -135,6 +135,7 @@ routes = Resource(
     "channels",
     lambda _, api: api,
     base=field.AppPage,
+    need=Needs.READ_OR_OPERATE,
     refusals={ChannelRefused: lambda error: ApiProblem.invalid(str(error))},
 )
 
@@ -181,15 +182,7 @@ def _named(api: Api, app: str, request: SubscriptionChange) -> tuple[list[Named]
 
 
 @routes.get(
-    "/channels/list",
-    Needs.READ_OR_OPERATE,
-    links=(
-        Link(
-            "presence",
-            "get_channels_presence",
-            {"app": "$request.query.app", "channel": "$response.body#/channels/0/channel"},
-        ),
-    ),
+    "/channels/list", links=(Link("presence", "get_channels_presence", {"channel": "channels/0/channel"}),)
 )
 def channels(api: Api, call: Call, request: field.AppPage) -> ChannelsAnswer:
     """List the channels of an app that have subscribers, page by page."""
@@ -201,22 +194,9 @@ def channels(api: Api, call: Call, request: field.AppPage) -> ChannelsAnswer:
 
 @routes.get(
     "/channels/presence",
-    Needs.READ_OR_OPERATE,
     links=(
-        Link(
-            "page",
-            "get_channels_presence",
-            {
-                "app": "$request.query.app",
-                "channel": "$request.query.channel",
-                "cursor": "$response.body#/next",
-            },
-        ),
-        Link(
-            "connection",
-            "get_connections_show",
-            {"app": "$request.query.app", "connection": "$response.body#/subscribers/0/connection"},
-        ),
+        Link("page", "get_channels_presence", {"cursor": "next"}, ("app", "channel")),
+        Link("connection", "get_connections_show", {"connection": "subscribers/0/connection"}),
     ),
 )
 def presence(api: Api, call: Call, cursor: str, limit: int, channel: field.ChannelName) -> PresenceOfChannel:

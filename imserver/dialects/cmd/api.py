@@ -403,31 +403,23 @@ def metrics(api: Api, _call: Call) -> HttpResponse:
 
 
 _OF_NODE: Final[dict[str, Any]] = {"hot": True, "service": lambda _, api: api}
-_ROW: Final[dict[str, Any]] = {**_OF_NODE, "limited": True}
+_ROW: Final[dict[str, Any]] = {**_OF_NODE, "app": "any", "limited": True}
+_NAMED: Final[dict[str, Any]] = {**_ROW, "app": "named"}
 
 ROUTES: Final = (
-    Route("POST", "/user/sendMessage", Needs.PUSH_OR_SESSION, send_message, "any", **_ROW),
-    Route(
-        "POST",
-        "/user/sendMessageAll",
-        Needs.PUSH_OR_VISITOR,
-        send_message_all,
-        "any",
-        user_in="userid",
-        **_ROW,
-    ),
+    Route("POST", "/user/sendMessage", Needs.PUSH_OR_SESSION, send_message, **_ROW),
+    Route("POST", "/user/sendMessageAll", Needs.PUSH_OR_VISITOR, send_message_all, user_in="userid", **_ROW),
     Route(
         "POST",
         "/user/sendMessageBatch",
         Needs.PUSH_OR_ADDRESS,
         send_message_batch,
-        "named",
         read=_read_batch,
-        **_ROW,
+        **_NAMED,
     ),
-    Route("GET", "/user/list", Needs.READ_OR_VISITOR, user_list, "any", app_of=_app_of_list, **_ROW),
-    Route("GET", "/user/online", Needs.READ_OR_SESSION, user_online, "any", **_ROW),
-    Route("POST", "/user/onlineBatch", Needs.READ_OR_SESSION, user_online_batch, "any", **_ROW),
+    Route("GET", "/user/list", Needs.READ_OR_VISITOR, user_list, app_of=_app_of_list, **_ROW),
+    Route("GET", "/user/online", Needs.READ_OR_SESSION, user_online, **_ROW),
+    Route("POST", "/user/onlineBatch", Needs.READ_OR_SESSION, user_online_batch, **_ROW),
     Route(
         "POST", "/user/kick", Needs.ADMIN, kick, "any", act="disconnect", success=b'{"code":200,', **_OF_NODE
     ),

@@ -25,8 +25,6 @@ from imserver.plugin.wire import id_of
 
 
 class GoChatApi(Struct, frozen=True):
-    """The services that the routes use."""
-
     tenants: Tenants
     accounts: Accounts
     friends: Friends
@@ -201,21 +199,12 @@ _ROW: Final[dict[str, Any]] = {
     "app_of": lambda api, _: api.tenants.resolve(GOCHAT),
     "service": lambda core, _: core.service(GoChatApi),
 }
-_OF_ACCOUNTS: Final[dict[str, Any]] = {**_ROW, "limited": True, "token_in": "token"}
+_ACCOUNT: Final[dict[str, Any]] = {**_ROW, "app": "any", "limited": True, "token_in": "token"}
 
 ROUTES: Final = (
     Route("POST", "/register", Needs.ANYONE, register, act="accounts.register", **_ROW),
     Route("POST", "/login", Needs.ANYONE, login, act="accounts.login", **_ROW),
-    Route("POST", "/friend/add", Needs.ACCOUNT, add_friend, "any", **_OF_ACCOUNTS),
-    Route(
-        "POST",
-        "/group/create",
-        Needs.ACCOUNT,
-        create_group,
-        "any",
-        act="groups.create",
-        voice=True,
-        **_OF_ACCOUNTS,
-    ),
-    Route("GET", "/group_user/list", Needs.ACCOUNT, list_group, "any", **_OF_ACCOUNTS),
+    Route("POST", "/friend/add", Needs.ACCOUNT, add_friend, **_ACCOUNT),
+    Route("POST", "/group/create", Needs.ACCOUNT, create_group, act="groups.create", voice=True, **_ACCOUNT),
+    Route("GET", "/group_user/list", Needs.ACCOUNT, list_group, **_ACCOUNT),
 )

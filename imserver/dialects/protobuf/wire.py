@@ -599,15 +599,6 @@ def _receipt(found: Any, conversation: int = 0) -> pb.Receipt:
     )
 
 
-def _marks(data: Any) -> protobuf_message.Message:
-    return pb.MarksOutputMsg(
-        version=data.version,
-        read=[pb.PlaceMsg(conversation=each.conversation, seq=each.id) for each in data.read],
-        hidden=data.hidden,
-        receipts=[_receipt(each, each.conversation) for each in data.receipts],
-    )
-
-
 _ANSWERS: Final[dict[int, Callable[[Any], protobuf_message.Message]]] = {
     **dict.fromkeys((CT_READ, CT_RECEIVED, CT_TYPING, CT_HIDE), lambda _: pb.HeartbeatMsg()),
     CT_HISTORY: lambda data: pb.HistoryOutputMsg(messages=_messages(data), has_more=data.more),
@@ -617,7 +608,12 @@ _ANSWERS: Final[dict[int, Callable[[Any], protobuf_message.Message]]] = {
     CT_RECEIPTS: lambda data: pb.ReceiptsOutputMsg(
         receipts=map(_receipt, data.receipts), has_more=data.has_more
     ),
-    CT_MARKS: _marks,
+    CT_MARKS: lambda data: pb.MarksOutputMsg(
+        version=data.version,
+        read=[pb.PlaceMsg(conversation=each.conversation, seq=each.id) for each in data.read],
+        hidden=data.hidden,
+        receipts=[_receipt(each, each.conversation) for each in data.receipts],
+    ),
     CT_SEARCH: lambda data: pb.SearchOutputMsg(
         messages=_messages(data), has_more=data.has_more, before=data.before
     ),

@@ -54,8 +54,6 @@ def count_connections(core: Core, app: str) -> int:
 
 
 class PusherApi(Struct, frozen=True):
-    """The services that the routes use."""
-
     apps: PusherApps
     service: PusherService
     core: Core
