@@ -35,10 +35,8 @@ class Position(Struct, frozen=True):
 
 
 class HistoryPage(Struct, frozen=True):
-    """Some publications of a channel, and the position of its newest one.
-
-    ``whole``: they are all after the position that was asked for. Only the message log says so.
-    """
+    """Some publications of a channel, and its newest position. ``whole`` (only the message log says so): they
+    are all after the position that was asked for."""
 
     publications: list[Event]
     position: Position
@@ -52,10 +50,8 @@ class HistoryPage(Struct, frozen=True):
 
 
 class Retained(Struct, frozen=True):
-    """A publication for the history: at most ``size`` of the channel stay, for ``seconds`` after the last.
-
-    ``id``: a history in Redis stores it once (``""``: it has none).
-    """
+    """A publication for the history: at most ``size`` of the channel stay, for ``seconds`` after the last. A
+    history in Redis stores an ``id`` once (``""``: it has none)."""
 
     channel: str
     event: Event

@@ -374,10 +374,8 @@ class LeaseView(Struct, frozen=True, rename="camel"):
 
 
 class Overview(Struct, frozen=True):
-    """State and metrics of all nodes: this node answers for itself and queries the others. Stateless.
-
-    ``own_…`` describe this node. A node without a cluster has no ``rpc``.
-    """
+    """State and metrics of all nodes: ``own_…`` are those of this node, the others are queried by ``rpc``
+    (None: there is no cluster)."""
 
     own_state: Callable[[StateQuery], Mapping[str, Any]]
     own_metrics: Callable[[], str]

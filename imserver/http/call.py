@@ -1,8 +1,5 @@
-"""Answers requests: the row that declares a route, and the call that its function gets.
-
-Both servers call :func:`answer`. A request is admitted, read, authorised, run and answered, in this order,
-each once.
-"""
+"""Answers requests: the row that declares a route, and the call that its function gets. Both servers call
+:func:`answer`, which admits, reads, authorises, runs and answers a request, each once."""
 
 from __future__ import annotations
 
@@ -41,9 +38,6 @@ from imserver.transport.http1 import Headers, HttpRequest, HttpResponse, pattern
 log = logging.getLogger(__name__)
 
 _encode = msgspec.json.Encoder().encode
-
-_BROADCAST_SECONDS = 60.0
-_LOOK_SECONDS = 0.005
 
 
 class Api:
@@ -122,12 +116,8 @@ class Api:
         return call
 
     def run(self, endpoint: Endpoint, principal: Principal, request: HttpRequest) -> HttpResponse:
-        """Answer what a principal asks of another route, within a request that was admitted, such as a
-        command of a batch.
-
-        Its need, its rules, its act and its refusals are those of that route; the rate is not counted. May
-        switch.
-        """
+        """Answer a command of a batch, or what else an admitted principal asks of another route, by the rules
+        of that route but without its rate. May switch."""
         return answer(self, endpoint, request, principal, within=True)
 
     def count(
@@ -185,16 +175,6 @@ class Api:
         if self.rates.per_second != config.api.requests_per_second:
             self.rates.set(config.api.requests_per_second)
         self.limits.set(config.limits)
-
-
-def wait_for_broadcast(api: Api, since: int) -> None:
-    """Wait until the bytes that broadcasts have added to outboxes since then are mostly written.
-
-    So the answer to a large push comes after its delivery, and its sender cannot send faster than that.
-    """
-    deadline = monotonic() + _BROADCAST_SECONDS
-    while not api.flusher.drained(since) and monotonic() < deadline:
-        gevent.sleep(_LOOK_SECONDS)
 
 
 class Call(Struct):
@@ -297,11 +277,8 @@ UserRule = Literal["", "required", "optional"]
 
 
 class Shape(Struct, frozen=True):
-    """What the query or the JSON body of a request of ``/api/v1`` is read into.
-
-    ``app``: whether it has a field ``app``; ``optional``: which may be empty. ``user``: whether it has a
-    field ``user``.
-    """
+    """What the query or JSON body of a request of ``/api/v1`` is read into, and whether it has a field
+    ``app`` (``optional``: which may be empty) and ``user``."""
 
     query: type[Struct] | None = None
     body: msgspec.json.Decoder[Any] | None = None
@@ -471,7 +448,10 @@ def answer(
         app = "" if call is None else call.app
         api.uses.add((admitted.key, endpoint.name, app, request.host), refuses)
     if api.flusher.bulk_filled != filled and not within:
-        wait_for_broadcast(api, filled)
+        # The answer to a large push comes after its delivery: its sender cannot send faster than that.
+        deadline = monotonic() + 60.0
+        while not api.flusher.drained(filled) and monotonic() < deadline:
+            gevent.sleep(0.005)
     if limited:
         return finished.with_headers(api.rates.headers(admitted, request.host))
     return finished

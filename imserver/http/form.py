@@ -80,10 +80,8 @@ def parse_pairs(encoded: bytes) -> list[tuple[str, str]]:
 
 
 def parse_form(encoded: bytes) -> dict[str, str]:
-    """The parameters of an urlencoded form or a query by folded name. Raises :class:`BadBody`.
-
-    Bytes that are not UTF-8 become U+FFFD, escaped or not. An invalid escape is left unchanged.
-    """
+    """The parameters of an urlencoded form or a query by folded name; bytes that are not UTF-8 become U+FFFD,
+    an invalid escape stays. Raises :class:`BadBody`."""
     params: dict[str, str] = {}
     # Most pushes: as below, 1.1 µs less. Python finds a number in bytes eight times as fast as other bytes.
     plain = _PERCENT not in encoded and _PLUS not in encoded and _NUL not in encoded
@@ -96,11 +94,6 @@ def parse_form(encoded: bytes) -> dict[str, str]:
         name, _, value = field.partition("=")
         params[_unescape(name).lower()] = _unescape(value)
     return params
-
-
-def fold_pairs(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """Parameters by folded name. Of a repeated field the first is used."""
-    return {name.lower(): value for name, value in reversed(pairs)}
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------
@@ -229,7 +222,7 @@ def parse_body(content_type: str, body: bytes) -> tuple[dict[str, str], dict[str
         return params, fields, None
     if kind == "multipart/form-data":
         pairs = read_multipart(body, content_type)
-        return fold_pairs(pairs), None, pairs
+        return {name.lower(): value for name, value in reversed(pairs)}, None, pairs
     if kind and kind != FORM and body:
         raise BadBody("neither a form nor JSON")
     return parse_form(body), None, None

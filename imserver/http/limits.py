@@ -23,10 +23,7 @@ from imserver.transport.proxies import network_of
 
 
 class Limits:
-    """The limits of requests of a node, for answering and for the services of routes.
-
-    Owner: :class:`imserver.http.call.Api`, which changes them when the configuration is read again.
-    """
+    """The limits of requests of a node. Owner: :class:`imserver.http.call.Api`, which sets them again."""
 
     def __init__(self, settings: LimitSettings, tenants: Tenants) -> None:
         self._tenants = tenants
@@ -63,10 +60,8 @@ def spent(error: QuotaSpent) -> ApiProblem:
 
 
 class Rates:
-    """Owner of the buckets of requests on one node. ``per_second`` 0: no limit, and no headers.
-
-    ``messages_per_second`` returns the limit of messages of an app; 0: none.
-    """
+    """Owner of the buckets of requests on one node. ``per_second`` 0: no limit, and no headers;
+    ``messages_per_second``: the limit of messages of an app."""
 
     def __init__(
         self,

@@ -124,16 +124,8 @@ class Operation(Struct, frozen=True):
         return "" if self.need.users else self.need.scope
 
     @property
-    def act_name(self) -> str:
-        """The name of its act; ``""``: observers do not hear of it."""
-        if self.act is not None or self.method != "POST":
-            return self.act or ""
-        return self.path.removeprefix(f"{PREFIX}/").replace("/", ".")
-
-    @property
     def limited(self) -> bool:
-        """Whether requests count against the rate of whoever makes them. A route that is answered elsewhere
-        has limits of its own."""
+        """Whether requests count against a rate: a route that is answered elsewhere has its own limits."""
         return self.function is not None
 
     @property
@@ -337,6 +329,7 @@ def route_of(row: Operation) -> Route:
     if row.names_app:
         names_app = "optional" if row.reach == "optional" else "required"
     body = None if row.body is None else msgspec.json.Decoder(row.body)
+    path = row.path.removeprefix(f"{PREFIX}/").replace("/", ".") if row.method == "POST" else ""
     return Route(
         row.method,
         row.path,
@@ -354,7 +347,7 @@ def route_of(row: Operation) -> Route:
         status=row.status if row.returns else 0,
         refusals=row.refusals,
         on_publisher=row.on_publisher,
-        act=row.act_name,
+        act=path if row.act is None else row.act,
         voice=row.voice,
     )
 

@@ -43,10 +43,8 @@ class BatchAnswers:
         self._size = 0
 
     def add(self, answer: bytes, too_large: bytes) -> None:
-        """Add an answer; in place of one that does not fit any more, ``too_large``. The command was run.
-
-        Serves others if this turn of the loop is long. Switches then.
-        """
+        """Add an answer of a command that was run, or ``too_large`` if it does not fit. Switches in a long
+        turn."""
         if self._size + len(answer) > MAX_BATCH_BYTES:
             answer = too_large
         self._size += len(answer)

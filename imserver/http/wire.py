@@ -33,11 +33,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 def decode_whole(decoder: msgspec.json.Decoder[T], body: bytes, error: Exception) -> T:
-    """Decode JSON with ``1.0`` for 1, as some languages write it: JSON Schema counts it as an integer.
-
-    ``error``: why the decoder refused the body as it is. Raises :class:`ApiProblem`, which says where the
-    body is wrong.
-    """
+    """Decode JSON with ``1.0`` for 1, which JSON Schema counts as an integer. ``error``: why the decoder
+    refused the body as it is. Raises :class:`ApiProblem`."""
     if _A_FLOAT in str(error) and len(body) <= _WHOLE_BYTES:
         try:
             return decoder.decode(_encode(_decode_whole(body)))

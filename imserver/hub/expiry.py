@@ -37,11 +37,8 @@ def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:
 
 
 class Sweep(Service):
-    """Closes silent connections. All times are in seconds.
-
-    ``login_seconds`` 0: a connection without a login has the same time as a silent one. ``ping_seconds`` 0:
-    no pings.
-    """
+    """Closes silent connections. ``login_seconds`` 0: those without a login have the time of silent ones.
+    ``ping_seconds`` 0: no pings."""
 
     context: ConnectionContext
     metrics: Metrics

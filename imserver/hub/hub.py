@@ -268,11 +268,8 @@ class ChannelPosition(Struct, eq=False):
 
 
 class LocalChannel(Struct, eq=False):
-    """The members of a channel on this node. Owner: :class:`ChannelMembership`.
-
-    ``members``: connection → Unix time of joining, in this order. All times of a node differ. ``position``:
-    None without a history.
-    """
+    """The members of a channel on this node: connection → Unix time of joining, in this order, all different.
+    ``position``: None without a history. Owner: :class:`ChannelMembership`."""
 
     app: App
     name: str
@@ -282,10 +279,7 @@ class LocalChannel(Struct, eq=False):
 
 class ChannelMembership:
     """The channels and their members. Owner of ``App.channels``, ``App.own_channels`` and
-    ``Connection.channels``. Never switches.
-
-    ``Connection.channels`` is a tuple: a dict of three channels would cost 140 bytes more.
-    """
+    ``Connection.channels``, a tuple: a dict of three channels would cost 140 bytes more. Never switches."""
 
     def __init__(self) -> None:
         self.channels = 0

@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 WORKERS = 64
 """Number of logouts reported at the same time, so that they share the registry's pipelines."""
-_LOOK_SECONDS = 0.01
 
 
 class AliveQuery(Struct, frozen=True, array_like=True):
@@ -74,7 +73,7 @@ class Departures:
         """Wait at most ``seconds`` until all logouts are reported. Return whether they are."""
         deadline = monotonic() + seconds
         while self._workers and monotonic() < deadline:
-            gevent.sleep(_LOOK_SECONDS)
+            gevent.sleep(0.01)
         return not self._workers
 
     def _run(self) -> None:
@@ -91,10 +90,8 @@ class Departures:
 
 
 class UsersElsewhere:
-    """The users of other nodes: their notices and numbers. Owner of ``App.elsewhere`` and ``App.lag``.
-
-    ``lease_lag``: seconds after which all nodes have read a lease with the users of now.
-    """
+    """The users of other nodes. Owner of ``App.elsewhere`` and ``App.lag``. ``lease_lag``: seconds after
+    which all nodes have read a lease with the users of now."""
 
     def __init__(self, hub: Hub, fanout: Fanout, node_messages: NodeMessages, lease_lag: int) -> None:
         self._hub = hub
@@ -343,9 +340,8 @@ class ClusterSessions(Sessions):
     # --- registering again ----------------------------------------------------------------------------------
 
     def reregister(self, everything: bool) -> None:
-        """Register again the sessions that the registry does not know, or with ``everything`` all of them
-        (``RegistryEvents.reregister``): after a flush, a lost lease, or a failure of Redis. Never switches.
-        """
+        """Register again what the registry does not know, or ``everything``: after a flush, a lost lease, or
+        a failure of Redis. Never switches."""
         self._reregister = self._reregister or everything
         if self._reregistration is None or self._reregistration.dead:
             self._reregistration = gevent.spawn(self._run_reregistration)

@@ -175,10 +175,8 @@ class Presence(Service):
         return Online([known or user in elsewhere for user, known in zip(users, here, strict=True)], missing)
 
     def page(self, app: str, after: str | None, limit: int) -> UserPage:
-        """Users of an app: all of them, unsorted, if they are at most ``limit`` and ``after`` is None.
-
-        Otherwise up to ``limit`` users in the order of names, after the name ``after``.
-        """
+        """Users of an app: all, unsorted, if they are at most ``limit`` and ``after`` is None; else up to
+        ``limit`` in the order of names, after the name ``after``."""
         query = NamesQuery(app, after, limit + 1)
         own = self._names_here(query)
         answers, missing = self._query("names", query)

@@ -109,10 +109,8 @@ class Unban(Struct, frozen=True, array_like=True):
 
 
 class ClosedSessions(Struct, frozen=True):
-    """The number of closed addressed sessions of each user, and the nodes that did not answer in time.
-
-    ``lasting``: the bans are in the database, so nodes that start later know them.
-    """
+    """The numbers of closed addressed sessions, and the nodes without an answer in time. ``lasting``: the
+    bans are in the database, so nodes that start later know them."""
 
     closed: list[int]
     missing: tuple[str, ...] = ()

@@ -130,10 +130,8 @@ class Encoding:
         return dialect.close_codes.get(code, code), reason
 
     def close_frames(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
-        """The close frame for one of our close codes, in the dialect's own, and what comes before it.
-
-        ``as_given``: the code and the reason are the dialect's own already.
-        """
+        """The close frame for one of our close codes in the dialect's own (``as_given``: it is that), and
+        what comes before it."""
         if not as_given:
             code, reason = self.foreign(code, reason)
         payload = self.dialect.encode_close(code, reason)
@@ -456,11 +454,8 @@ class Connection(Writer):
         self.context.ended(self, code)
 
     def flushed(self) -> None:
-        """Everything is written, including the close frame: end our half of TCP and wait for the peer.
-
-        Ending TCP at once could send a reset that destroys the close frame if the peer's bytes are still
-        unread.
-        """
+        """Everything is written: end our half of TCP and wait for the peer. To end TCP at once could send a
+        reset that destroys the close frame."""
         if self.state is CLOSING:
             self.state = CONNECTION_TRANSITIONS[self.state][FLUSH]
             try:

@@ -444,7 +444,5 @@ def adopt(
             log.exception("serving failed", extra={"connection": connection.peer})
             connection.lost()
         finally:
-            connection.reading = False
-            if connection.masked:
-                context.poller.unmask(connection)
+            context.poller.release(connection)
     return connection

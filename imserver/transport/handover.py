@@ -124,10 +124,8 @@ class HandOver(Service, dict=True):
     def serve(
         self, address: Any, sock: _socket.socket, waiting: bytes, data: bytes, give_back: GiveBack
     ) -> None:
-        """Write ``waiting``, then let the application answer the request that begins with ``data``.
-
-        ``address``: of the client. The request waits while the limit of running requests is reached.
-        """
+        """Write ``waiting``, then have the request at the start of ``data`` answered, when fewer than the
+        limit run. ``address``: of the client."""
         self._waiting.append((address, sock, waiting, data, give_back))
         self._waiting_bytes += len(data)
         self._next()

@@ -119,10 +119,8 @@ class FrontServer(Service, dict=True):
         self.draining = True
 
     def end_idle(self) -> None:
-        """Serve requests that have arrived and end connections that wait for a next request.
-
-        A connection that was accepted but not served yet may still send a request; :attr:`busy` counts it.
-        """
+        """Serve what has arrived, end connections that wait for a next request. One that was not served yet
+        may still send a request; :attr:`busy` counts it."""
         self.ended = True
         for connection in tuple(self.parked):
             connection.look_once_more()
@@ -189,9 +187,7 @@ class HttpConnection(Writer):
             try:
                 self.on_readable()
             finally:
-                self.reading = False
-                if self.masked:
-                    self._front.context.poller.unmask(self)
+                self._front.context.poller.release(self)
         is_passed_on = self.sock is NO_SOCKET  # to the application, which gives it back, or for good
         if not is_passed_on and not self.unfinished and self.is_open:
             self.lost()
@@ -226,11 +222,9 @@ class HttpConnection(Writer):
                 self.serve(rest.lstrip(b"\r\n"))
 
     def _await_client(self) -> bool:
-        """Wait until the client has taken its answers. Returns False if the connection has ended.
-
-        Meanwhile nothing is read or served. So an outbox has one answer of any size, and answers of at most
-        :data:`LARGE_BYTES` to the other requests of one read. The limits of time and of the node apply.
-        """
+        """Wait until the client has taken its answers; False: the connection has ended. Nothing is served
+        meanwhile, so an outbox has one answer of any size, besides answers of at most :data:`LARGE_BYTES` to
+        requests of one read. The limits of time and of the node apply."""
         poller = self._front.context.poller
         while self.outbox is not None:
             if type(self.outbox) is not Backlog:
@@ -451,9 +445,7 @@ class HttpConnection(Writer):
         except Exception:
             log.exception("serving failed", extra={"connection": self.peer})
             self.lost()
-        self.reading = False
-        if self.masked:
-            self._front.context.poller.unmask(self)
+        self._front.context.poller.release(self)
 
     # --- writing --------------------------------------------------------------------------------------------
 
@@ -501,11 +493,8 @@ class HttpConnection(Writer):
     # --- closing and passing on the socket ------------------------------------------------------------------
 
     def finish(self) -> None:
-        """End TCP after the answer.
-
-        Unread bytes of the peer would cause a reset that destroys the answer. So they are read and dropped
-        until the peer ends its half or :data:`LINGER_SECONDS` have passed.
-        """
+        """End TCP after the answer. Unread bytes of the peer would cause a reset that destroys it: they are
+        dropped until the peer ends its half or :data:`LINGER_SECONDS` have passed."""
         try:
             self.sock.shutdown(_socket.SHUT_WR)
         except OSError:

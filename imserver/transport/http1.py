@@ -338,10 +338,8 @@ class Body:
         return body_deadline(self.begun, self.held_bytes, now)
 
     def feed(self, data: bytes) -> bytes | None:
-        """Add bytes. Returns the bytes after the body once it is complete or too large, None before.
-
-        Raises :class:`imserver.transport.http1.BadHead` for invalid chunks.
-        """
+        """Add bytes. Returns those after the body once it is complete or too large, None before. Raises
+        :class:`BadHead` for invalid chunks."""
         if self.too_large:
             return b""
         if self._need < 0:
@@ -396,11 +394,8 @@ class Body:
 
 
 def streams(parsed: ParsedHead, wanted: Streamed | None) -> bool:
-    """Whether the application reads the body of this request in pieces.
-
-    A chunked body is never streamed: only :class:`Body` parses chunks strictly enough. It is read completely,
-    up to the usual limit.
-    """
+    """Whether the application reads the body of this request in pieces. A chunked body is read completely, up
+    to the usual limit: only :class:`Body` parses chunks strictly enough."""
     if wanted is None or not parsed.length or parsed.chunked or "upgrade" in parsed.headers:
         return False
     return wanted(parsed.method, parsed.path)
@@ -418,10 +413,8 @@ def plain_head(raw: bytes, head: ParsedHead) -> bytes:
 
 
 def plain_request(raw: bytes, head: ParsedHead, content: bytes | bytearray) -> bytes:
-    """The same request with a complete body of known length, and with a head as of :func:`plain_head`.
-
-    ``raw``: the received head. The body of a HEAD has no meaning, and is dropped.
-    """
+    """The same request with a complete body, and a head as of :func:`plain_head`. ``raw``: the received head.
+    The body of a HEAD has no meaning, and is dropped."""
     if content and head.method == "HEAD":
         content = b""
     elif not head.chunked and not head.altered and "expect" not in head.headers:
@@ -612,21 +605,16 @@ _Found = TypeVar("_Found")
 
 
 def pattern_of(path: str) -> str:
-    """The pattern that covers a path with names in it: each second segment from the second one on is ``*``.
-
-    ``/app/1f2e`` → ``/app/*``, ``/apps/7/channels/news/users`` → ``/apps/*/channels/*/users``.
-    """
+    """The pattern of a path with names: each second segment from the second on is ``*``. ``/app/1f2e`` →
+    ``/app/*``, ``/apps/7/channels/news/users`` → ``/apps/*/channels/*/users``."""
     segments = path.split("/")
     segments[2::2] = ["*" if each else "" for each in segments[2::2]]
     return "/".join(segments)
 
 
 def patterns_of(path: str) -> tuple[str, str]:
-    """The patterns that routes may have for a path: :func:`pattern_of`, and one ``*`` for all that follows
-    the second segment.
-
-    ``/hooks/in/7/news`` → ``/hooks/*/7/*``, ``/hooks/in/*``.
-    """
+    """The patterns of a path: :func:`pattern_of`, and ``*`` for all behind the second segment:
+    ``/hooks/in/7/news`` → ``/hooks/*/7/*``, ``/hooks/in/*``."""
     return pattern_of(path), "/".join((*path.split("/", 3)[:3], "*"))
 
 

@@ -23,10 +23,8 @@ SEND_BYTES = 65536
 
 
 class Writer(Parked):
-    """A connection with an outbox: a WebSocket, or an HTTP connection with its answers.
-
-    When it is no longer in service, :meth:`flushed` is called as soon as everything is written.
-    """
+    """A WebSocket, or an HTTP connection with its answers. When it is no longer in service, :meth:`flushed`
+    is called as soon as everything is written."""
 
     __slots__ = ("outbox", "state")
 
@@ -38,10 +36,8 @@ class Writer(Parked):
 
     @property
     def is_open(self) -> bool:
-        """Whether it is in service: what comes is served, and what is sent goes out.
-
-        Hot code compares the state itself: the call would take longer than the rest.
-        """
+        """Whether it is in service: what comes is served, and what is sent goes out. Hot code compares the
+        state itself: the call would take longer than the rest."""
         return self.state < CLOSING
 
     @property
@@ -63,10 +59,8 @@ class Writer(Parked):
 
 
 class Backlog:
-    """Frames that the kernel has not accepted yet. Owner: the connection whose outbox it is.
-
-    ``size``: in bytes. ``progress_at``: monotonic time of the last successful write.
-    """
+    """Frames that the kernel has not accepted yet, ``size`` bytes. Owner: their connection. ``progress_at``:
+    monotonic time of the last successful write."""
 
     __slots__ = ("_chunks", "_connection", "_flusher", "_partial", "progress_at", "size")
 
@@ -134,10 +128,8 @@ class Backlog:
 
 
 class Budget:
-    """Limit for the bytes in all outboxes and unfinished frames of a node.
-
-    Owner: the node's transport. Above the limit the largest holders are closed at the end of the turn.
-    """
+    """Limit for the bytes in all outboxes and unfinished frames of a node. Above it the largest holders are
+    closed at the end of the turn."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -245,11 +237,8 @@ class Flusher:
         _filled_here.set(self.bulk_filled)
 
     def drained(self, since: int) -> bool:
-        """Whether the broadcasts of this greenlet since ``since``, an earlier ``bulk_filled``, are mostly
-        written.
-
-        Wait for this between two broadcasts to very many connections.
-        """
+        """Whether the broadcasts of this greenlet since an earlier ``bulk_filled`` are mostly written. Wait
+        for this between two broadcasts to very many connections."""
         return _filled_here.get() <= since or len(self.bulk) - self._begin <= BULK_CONNECTIONS
 
     def schedule(self) -> None:

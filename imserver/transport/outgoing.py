@@ -49,10 +49,8 @@ class Unreachable(ImserverError):
 
 
 def signature(secret: bytes, body: bytes, timestamp: int) -> str:
-    """The header ``Imserver-Signature`` for a body that is sent at this Unix second.
-
-    HMAC-SHA256 of ``<timestamp>.<body>``: the receiver can check that the server wrote it, and when.
-    """
+    """The header ``Imserver-Signature``, by which the receiver can check who wrote a body, and at which Unix
+    second: HMAC-SHA256 of ``<timestamp>.<body>``."""
     signed = hmac.digest(secret, b"%d.%b" % (timestamp, body), hashlib.sha256)
     return f"t={timestamp},v1={signed.hex()}"
 
@@ -74,10 +72,8 @@ class Outgoing:
         answer_bytes: int = ANSWER_BYTES,
         headers: Mapping[str, str] = NO_HEADERS,
     ) -> tuple[int, bytes]:
-        """Send signed JSON with ``headers``, and wait at most ``seconds`` for the answer: status and body.
-
-        Switches. Redirections are not followed. Raises :class:`Unreachable`.
-        """
+        """Send signed JSON: status and body of an answer within ``seconds``. Switches. Redirections are not
+        followed. Raises :class:`Unreachable`."""
         own = {"Imserver-Signature": signature(secret, body, timestamp), "Imserver-Delivery": delivery}
         return self.send(url, {**headers, **own}, body, seconds, answer_bytes)
 
@@ -107,11 +103,8 @@ class Outgoing:
         seconds: float,
         answer_bytes: int = ANSWER_BYTES,
     ) -> tuple[int, bytes, Mapping[str, str]]:
-        """Send a request with these ``headers``, and that of the sender: status, body and headers of the
-        answer.
-
-        Waits and raises like :meth:`post`. Headers of the answer are read by names in small letters.
-        """
+        """Send a request with ``headers`` and that of the sender: status, body and headers (by names in small
+        letters) of the answer. Waits and raises like :meth:`post`."""
         if _LONG_HOST.match(url):
             raise Unreachable("the name of the host is too long")
         timeout = gevent.Timeout(seconds)
@@ -232,11 +225,8 @@ def _check_addresses(addresses: Sequence[str], scheme: str, allow_loopback: bool
 
 
 def look_up(host: str, port: int) -> list[str]:
-    """The addresses of a host. Switches. Raises OSError.
-
-    It uses no thread, so a name server that hangs delays nobody else. Each look-up reads the system's name
-    servers anew, because they may change while the server runs.
-    """
+    """The addresses of a host, without a thread: a name server that hangs delays nobody else. Name servers
+    are read anew, because they may change. Switches. Raises OSError."""
     from gevent.resolver.ares import Resolver
 
     resolver = Resolver()
@@ -317,11 +307,8 @@ class PublicRequests(Outgoing):
 
     @staticmethod
     def ascii_host(name: str) -> str:
-        """The name of a host in ASCII letters. Raises :class:`BadUrl`.
-
-        The only place that does so: its lengths are checked before, because IDNA takes seconds for a long
-        label, and one letter may stand for 18.
-        """
+        """The name of a host in ASCII. Its length is checked only here, and before: IDNA takes seconds for a
+        long label, and one letter may stand for 18. Raises :class:`BadUrl`."""
         letters = unicodedata.normalize("NFKC", name[: _HOST_CHARACTERS + 1])
         if max(len(letters), len(name)) > _HOST_CHARACTERS or any(
             len(label) > 63 for label in re.split("[.\u3002\uff0e\uff61]", letters)

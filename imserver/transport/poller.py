@@ -62,11 +62,8 @@ class Parked(ABC):
 
 
 class Readers(ABC):
-    """The pool of greenlets that serve ready sockets. Owner of the queue.
-
-    ``idle_readers``: number of greenlets to keep while idle. There may be one per blocked connection, so that
-    other connections need not wait.
-    """
+    """The pool of greenlets that serve ready sockets. Owner of the queue. ``idle_readers``: how many stay
+    while idle: there may be one per blocked connection, so that others need not wait."""
 
     def __init__(self, idle_readers: int) -> None:
         self._idle_readers = idle_readers
@@ -77,10 +74,8 @@ class Readers(ABC):
         """The highest file descriptor that was ever watched."""
 
     def wake(self) -> None:
-        """Let readers serve the queue. Called from the hub. Returns when it is empty, or all readers block.
-
-        If readers block, others serve the rest in the same turn: their queries to Redis leave together.
-        """
+        """Let readers serve the queue, in the hub. If all block, others serve the rest in the same turn:
+        their queries to Redis leave together."""
         while self.ready and self._idle:
             self._idle.pop().switch()
         if self.ready:
@@ -116,6 +111,12 @@ class Readers(ABC):
                 return
             idle.append(me)
             greenlet.switch(hub)
+
+    def release(self, parked: Parked) -> None:
+        """Serving it outside of the queue has ended."""
+        parked.reading = False
+        if parked.masked:
+            self.unmask(parked)
 
     @abstractmethod
     def at(self, fd: int) -> Parked | None:

@@ -30,10 +30,8 @@ log = logging.getLogger(__name__)
 
 
 class StreamEncoding(Encoding):
-    """Sends payloads as their dialect encodes them, between the bytes ``before`` and ``behind``.
-
-    ``serve`` serves what the client sends in requests, at most ``limit_bytes`` at once (0: it only receives).
-    """
+    """Sends payloads as their dialect encodes them, between ``before`` and ``behind``. ``serve`` serves what
+    the client sends in requests, at most ``limit_bytes`` at once (0: it only receives)."""
 
     __slots__ = ("_before", "_behind")
 
@@ -181,6 +179,4 @@ class Streams(Service):
             log.exception("opening a stream failed", extra={"connection": stream.peer})
             stream.close(CloseCode.INTERNAL_ERROR)
         finally:
-            stream.reading = False
-            if stream.masked:
-                context.poller.unmask(stream)
+            context.poller.release(stream)

@@ -50,11 +50,8 @@ class RedisHistory:
         self._created = created
 
     def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event] | None:
-        """See :class:`LocalHistory`. None: some may be stored.
-
-        A publication whose id was stored in its channel less than :data:`ID_SECONDS` ago, by any node, keeps
-        its offset.
-        """
+        """See :class:`LocalHistory`. None: some may be stored. An id that any node has stored in the channel
+        less than :data:`ID_SECONDS` ago keeps its offset."""
         replies = self.pipeline.execute_all(
             [
                 (

@@ -108,10 +108,8 @@ class LeaseKeeper(Service):
         return f",{','.join(map(str, dead))}," if dead else ""
 
     def redis_ms(self, seconds_ago: float) -> int:
-        """The time of Redis so long ago, as its scripts count it, as of the last refresh. Never switches.
-
-        It is too late by a part of a round trip at most, and never too early.
-        """
+        """The time of Redis so long ago, as its scripts count it, as of the last refresh: never too early,
+        too late by a part of a round trip at most."""
         return int(self._redis_ms + (clock() - seconds_ago) * 1000)
 
     def alive(self) -> bool:
@@ -119,10 +117,8 @@ class LeaseKeeper(Service):
         return clock() < self._until
 
     def join(self) -> None:
-        """Take a new epoch. Raises RedisUnavailable, or StartError if this node must not join. Switches.
-
-        Until Redis has answered, the table stays as it is, so that the node still reaches the others.
-        """
+        """Take a new epoch. Until Redis has answered, the node still reaches the others. Raises
+        RedisUnavailable, or StartError if this node must not join. Switches."""
         past, table = self.lease.epoch, self.table
         self._until = 0.0
         lease = msgspec.structs.replace(self.lease, epoch=0, unsettled=past != 0 or self.lease.unsettled)

@@ -257,10 +257,8 @@ class Pipeline:
 
 
 Command = tuple[Any, ...] | bytes
-"""The words of a command: bytes, int, or ASCII str. Or the whole command as Redis reads it.
-
-The commands of a push are formatted at once: hiredis packs their words more slowly.
-"""
+"""The words of a command (bytes, int, ASCII str), or the whole as Redis reads it, as for a push: hiredis
+packs words more slowly."""
 
 
 def _packed(commands: Sequence[Command]) -> bytes:

@@ -569,10 +569,8 @@ class ChannelLookup(Service):
         return others if generation == self.recovery.generation and generation else None
 
     def find(self, app: str, channels: Sequence[str]) -> list[dict[int, int]] | None:
-        """The live nodes with members in each channel, own included: epoch → members, as last reported.
-
-        Nodes that are not settled are in all of them, with 0. None: any node may have members.
-        """
+        """The live nodes with members in each channel, own included: epoch → members, as last reported; 0: a
+        node that is not settled. None: any node may have members."""
         name = encoded(app)
         nodes: list[dict[int, int]] = []
         for first in range(0, len(channels), _BATCH):

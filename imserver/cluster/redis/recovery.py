@@ -151,11 +151,8 @@ class DeadNodeCleanup(Service):
         return offline
 
     def _mark_offline(self, app: str, users: Sequence[bytes], nodes: Collection[str]) -> None:
-        """Mark these users offline in their readable records.
-
-        A user may log in at any moment. The record is read before the bucket: if the bucket is still empty
-        then, a later login writes a different record, and that is not overwritten.
-        """
+        """Mark these users offline in their records. A user may log in meanwhile: the record is read before
+        the bucket. If that is still empty, a login writes another record, which is not overwritten."""
         keys = [record_key(app, user) for user in users]
         fields = [("HGET", bucket_of(app, user), field_of(user)) for user in users]
         replies = _paced(self.pipeline, [*(("GET", key) for key in keys), *fields])
@@ -182,7 +179,6 @@ UNREGISTERED: Final = 1
 EVERYTHING: Final = 2
 Extent = Literal[0, 1, 2]
 """Which sessions must be registered again."""
-_TICK_SECONDS: Final = 1.0
 
 
 class RegistryRecovery(Service, dict=True):
@@ -210,7 +206,7 @@ class RegistryRecovery(Service, dict=True):
         """Take a new epoch, because it is unknown what the current one has left in Redis."""
         self._links = (self.data_link, self.keeper.link)
         self._cleanup = DeadNodeCleanup(self.pipeline, self.counters, self.apps)
-        self._tick_seconds = min(_TICK_SECONDS, self.renew_seconds)
+        self._tick_seconds = min(1.0, self.renew_seconds)
         self._epoch = 0
         self._refusal = ""
         self._is_clock_wrong = False

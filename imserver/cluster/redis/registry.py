@@ -238,11 +238,8 @@ class RedisRegistry:
         return registration
 
     def unregister(self, session: Session) -> bool | None:
-        """End a session that is registered, or whose registration was not answered.
-
-        True: its user has no addressed session left. False: it was no longer addressed, or others are. None:
-        unknown; the registry ends it later.
-        """
+        """End a session, also if its registration was not answered. True: its user has no addressed session
+        left. False: it was no longer addressed, or others are. None: unknown; the registry ends it later."""
         replies = self.pipeline.execute_all([self._commands.unregister(session)])
         if replies is None:
             self.recovery.request(UNREGISTERED)

@@ -61,11 +61,8 @@ class SequenceTracker:
         """By the sender's epoch; the most recent sender is last."""
 
     def accept(self, sender: int, first: int, count: int) -> bool:
-        """Whether to deliver ``count`` items from number ``first`` on.
-
-        A new sender starts with 1, so items lost before its first batch count as lost. Late batches (after a
-        reconnect) are dropped, to keep the order.
-        """
+        """Whether to deliver ``count`` items from number ``first`` on. Those lost before a sender's first
+        batch count as lost; late ones (after a reconnect) are dropped, to keep the order."""
         expected = self._next.pop(sender, 1)
         if first < expected:
             self._next[sender] = expected
@@ -262,11 +259,8 @@ class Rpc:
     def query(
         self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0, *, slow: bool = False
     ) -> bytes:
-        """Query a peer and wait for its answer, at most ``timeout`` seconds. Raises PeerUnavailable.
-
-        ``slow``: the answer waits for a client. At most twice ``timeout``. Raises PeerBusy if too many such
-        queries are waiting.
-        """
+        """Query a peer, at most ``timeout`` seconds; ``slow``: the answer waits for a client, twice as long
+        at most. Raises PeerUnavailable; PeerBusy if too many slow queries wait."""
         peer = self.peers.get(lease)
         try:
             if peer is None:

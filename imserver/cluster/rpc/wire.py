@@ -354,11 +354,8 @@ class ZmqSocket:
             self.socket.setsockopt(option, value)
 
     def update_events(self) -> int:
-        """Read ZeroMQ's ``EVENTS`` and wake the waiters. Never switches.
-
-        The descriptor only signals a change since the last read, and every call consumes that signal. So
-        every caller must wake all waiters.
-        """
+        """Read ZeroMQ's ``EVENTS`` and wake all waiters: the descriptor only signals a change since the last
+        read, and every call consumes that signal. Never switches."""
         if self.socket.closed:
             return 0
         events: int = self.socket.getsockopt(zmq.EVENTS)  # type: ignore[assignment]
@@ -388,10 +385,8 @@ class ZmqSocket:
             raise SocketFull from error
 
     def receive(self) -> list[bytes]:
-        """The parts of the next message; waits for it. Empty if it has more than ``PARTS``.
-
-        Ends the greenlet when the socket is closed: zerorpc's loops continue after any other exception.
-        """
+        """The parts of the next message; waits for it. Empty: more than ``PARTS``. A closed socket ends the
+        greenlet: zerorpc's loops continue after any other exception."""
         self._turn += 1
         if self._turn >= 32:  # others have their turn
             self._turn = 0
