@@ -22,10 +22,7 @@ def metrics() -> tuple[Metric, ...]:
             "imserver_notifications_total",
             "counter",
             "Notifications by kind, and what became of them",
-            lambda node: {
-                **dict(notifications_of(node).deliveries.counts.items()),
-                **notifications_of(node).mails.counts,
-            },
+            lambda node: {**notifications_of(node).deliveries.counts, **notifications_of(node).mails.counts},
             label="app kind result",
         ),
         Metric(

@@ -37,8 +37,6 @@ from imserver.plugin.wire import Event
 
 MOST_ACTIVE: Final = 100
 """Audiences of all apps among which the next one is chosen."""
-
-
 MAX_AGE_SECONDS: Final = 7 * 86_400
 """How long an audience that has ended can be looked up."""
 _ROWS: Final = RowsOf(Audience, "notify_audience", state=AUDIENCE_STATES)
@@ -188,9 +186,6 @@ class AudiencePages(Struct, frozen=True):
     look_seconds: float = 0.2
 
 
-_PAGES: Final = AudiencePages()
-
-
 class Audiences(Service, dict=True):
     """Goes through audiences while this node has the lease of the notifier. Owner of the order in which they
     have their turns, and of the budgets of apps.
@@ -207,7 +202,7 @@ class Audiences(Service, dict=True):
     node: Callable[[], str]
     wake: Callable[[Collection[str]], object]
     still_holds: Callable[[str, str, str], bool]
-    pages: AudiencePages = _PAGES
+    pages: AudiencePages = AudiencePages()
 
     def __post_init__(self) -> None:
         self._turns: dict[int, float] = {}

@@ -33,40 +33,34 @@ def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Iterato
         offline_parts(config, store, PushService) as parts,  # type: ignore[type-abstract]
         closing(DeviceServices(service for _, service in parts)) as services,
     ):
-        yield from _notify(config, store, services, tenants, user)
-
-
-def _notify(
-    config: Config, store: Store, services: DeviceServices, tenants: Tenants, user: str
-) -> Iterator[Finding]:
-    app, _, name = user.partition("/")
-    app = tenants.resolve(app)
-    endpoints = NotificationRows(store, services.host_of).endpoints(app, [name]).get(name, ())
-    if not endpoints:
-        yield Finding("fail", f"notification to {user}", "the user has no endpoint", "nothing was sent")
-        return
-    settings = settings_of(config, NotificationSettings)
-    requests = PublicRequests(settings.allow_loopback)
-    webpush = WebPush(requests, settings, key_for(config, VAPID), config.address)
-    for endpoint in endpoints:
-        delivery = delivery_of_test(endpoint, time())
-        label = f"notification to {delivery.host}" + (f" ({endpoint.device})" if endpoint.device else "")
-        if not endpoint.enabled:
-            yield Finding("ok", label, "the user has switched it off; nothing was sent")
-            continue
-        began = perf_counter()
-        if (device := services.find(endpoint.url)) is None:
-            result = webpush.send(endpoint, delivery.body, delivery.ttl, "high", delivery.topic)
-        else:
-            service, token = device
-            result = service.send(app, token, notice_of(delivery))
-        if result.outcome == "taken":
-            took = (perf_counter() - began) * 1000
-            yield Finding("ok", label, f"taken with status {result.status} in {took:.0f} ms")
-        else:
-            text = result.problem or f"the endpoint is gone (status {result.status})"
-            yield Finding("fail", label, text, "the device shows nothing", _MENDS[result.outcome])
-    webpush.close()
+        app, _, name = user.partition("/")
+        app = tenants.resolve(app)
+        endpoints = NotificationRows(store, services.host_of).endpoints(app, [name]).get(name, ())
+        if not endpoints:
+            yield Finding("fail", f"notification to {user}", "the user has no endpoint", "nothing was sent")
+            return
+        settings = settings_of(config, NotificationSettings)
+        requests = PublicRequests(settings.allow_loopback)
+        webpush = WebPush(requests, settings, key_for(config, VAPID), config.address)
+        for endpoint in endpoints:
+            delivery = delivery_of_test(endpoint, time())
+            label = f"notification to {delivery.host}" + (f" ({endpoint.device})" if endpoint.device else "")
+            if not endpoint.enabled:
+                yield Finding("ok", label, "the user has switched it off; nothing was sent")
+                continue
+            began = perf_counter()
+            if (device := services.find(endpoint.url)) is None:
+                result = webpush.send(endpoint, delivery.body, delivery.ttl, "high", delivery.topic)
+            else:
+                service, token = device
+                result = service.send(app, token, notice_of(delivery))
+            if result.outcome == "taken":
+                took = (perf_counter() - began) * 1000
+                yield Finding("ok", label, f"taken with status {result.status} in {took:.0f} ms")
+            else:
+                text = result.problem or f"the endpoint is gone (status {result.status})"
+                yield Finding("fail", label, text, "the device shows nothing", _MENDS[result.outcome])
+        webpush.close()
 
 
 def mail(config: Config, _store: Store, _tenants: Tenants, address: str) -> Iterator[Finding]:

@@ -73,8 +73,11 @@ def decide(
     entry = unread.ids[oldest]
     is_unread = due.entry > unread.reads[due.user] and unread.has_older(due.user, mentions)
     if due.entry < entry and not is_unread:
-        # What the due was for has been read: the first message since then has a time of its own.
-        ready = _ready(due, unread.times[oldest], rules, now, offset)
+        # What the due was for has been read: the first message since then has a time of its own. Clocks of
+        # nodes differ, and are set: neither time lies ahead.
+        ready = min(unread.times[oldest], now) + offset + int(rules.after_seconds * 1000)
+        if due.notified:
+            ready = max(ready, min(due.notified_at, now + offset) + int(rules.again_seconds * 1000))
         if ready > now + offset:
             return Decision("wait", ready, entry)
     quiet = quiet_until(wishes.quiet, now)
@@ -95,14 +98,6 @@ def may_notify(
         return False
     is_quiet = wish.level == "nothing" or wish.muted_until * 1000 > now
     return is_reachable and not is_quiet and not quiet_until(wishes.quiet, now)
-
-
-def _ready(due: Due, sent: int, rules: AppNotifySettings, now: int, offset: int) -> int:
-    """When the user may be notified of a message that was sent at ``sent``. Clocks of nodes differ, and are
-    set: neither time lies ahead."""
-    after, again = int(rules.after_seconds * 1000), int(rules.again_seconds * 1000)
-    ready = min(sent, now) + offset + after
-    return max(ready, min(due.notified_at, now + offset) + again) if due.notified else ready
 
 
 def quiet_until(quiet: QuietHours, now: int) -> int:

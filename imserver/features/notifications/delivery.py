@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from math import inf
 from operator import attrgetter
@@ -24,7 +24,7 @@ from gevent.event import Event as Signal
 from imserver.features.notifications.contract import Delivery, PushEndpoint
 from imserver.features.notifications.device_services import DeviceServices, notice_of
 from imserver.features.notifications.recent import RecentDeliveries
-from imserver.features.notifications.rows import NotificationRows, Results
+from imserver.features.notifications.rows import NotificationRows, Results, notified
 from imserver.features.notifications.webpush import WebPush
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.features.webhooks.event_rows import NewEvent
@@ -179,7 +179,13 @@ class Deliveries(Service, dict=True):
     def _turn(self) -> float:
         """Start consumers; returns the seconds until the next look. Switches. Raises StorageUnavailable."""
         if monotonic() >= self._looks_at:
-            self._look()
+            self._looked_at = monotonic()
+            # At once again if something is added during the look.
+            self._looks_at = self._looked_at + RENEW_SECONDS
+            now_ms = int(steady_time() * 1000)
+            for name, next_try in self.rows.hosts(now_ms).items():
+                if next_try <= now_ms:
+                    self._enqueue(name)
         for pace, queue in self._queues.items():
             for name in list(islice(queue, max(0, self._free(pace)))):
                 del queue[name]
@@ -195,15 +201,6 @@ class Deliveries(Service, dict=True):
             return MOST_FAST - busy["fast"]
         others = MOST_OTHERS - busy["new"] - busy["slow"]
         return others if pace == "new" else min(others, MOST_SLOW - busy["slow"])
-
-    def _look(self) -> None:
-        self._looked_at = monotonic()
-        # At once again if something is added during the look.
-        self._looks_at = self._looked_at + RENEW_SECONDS
-        now_ms = int(steady_time() * 1000)
-        for name, next_try in self.rows.hosts(now_ms).items():
-            if next_try <= now_ms:
-                self._enqueue(name)
 
     def _enqueue(self, name: str) -> None:
         host = self._hosts.get(name)
@@ -330,7 +327,10 @@ class Host:
         self._settle()
         while waiting and self._may_send:
             endpoints = self._sort_out(waiting)
-            self._send(waiting, endpoints)
+            width = min(self._width, len(waiting)) if self._is_fast else 1
+            self._workers = [gevent.spawn(self._work, waiting, endpoints) for _ in range(width)]
+            gevent.joinall(self._workers)
+            self._workers = []
             if monotonic() > self._slice_ends and self._owner.has_others(self.pace):
                 break
         self._settle()
@@ -381,13 +381,6 @@ class Host:
 
     # --- requests -------------------------------------------------------------------------------------------
 
-    def _send(self, waiting: deque[Delivery], endpoints: dict[int, PushEndpoint]) -> None:
-        """Send what waits. Switches."""
-        width = min(self._width, len(waiting)) if self._is_fast else 1
-        self._workers = [gevent.spawn(self._work, waiting, endpoints) for _ in range(width)]
-        gevent.joinall(self._workers)
-        self._workers = []
-
     def _work(self, waiting: deque[Delivery], endpoints: dict[int, PushEndpoint]) -> None:
         """Send one after the other, until something else has to be done first. Switches."""
         was_fast = self._is_fast
@@ -403,15 +396,20 @@ class Host:
                 self._drop(one, "removed")
                 continue
             try:
-                ahead = islice(waiting, AHEAD if was_fast else 0)
-                began, result = self._hand_over(one, endpoint, ahead, endpoints)
+                some = [one, *islice(waiting, AHEAD if was_fast else 0)]
+                began, result = self._hand_over(some, endpoints)
             except Exception:
                 began = monotonic()
                 log.exception("a notification could not be sent to %s", self._name)
                 result = PushResult("later", problem="see the line before")
             if result.outcome == "gone":
                 endpoints.pop(one.endpoint, None)
-            self._note_time(monotonic() - began)
+            # A late answer among quick ones says nothing.
+            now = monotonic()
+            if now - began <= SLICE_SECONDS:
+                self._quick_at = now
+            elif self._quick_at < now - SLICE_SECONDS:
+                self._is_fast, self._slow_until = False, now + SLOW_SECONDS
             self._note(one, result)
             if monotonic() - self._settled_at > SETTLE_SECONDS:
                 try:
@@ -420,13 +418,11 @@ class Host:
                     self._is_stuck = True
 
     def _hand_over(
-        self,
-        one: Delivery,
-        endpoint: PushEndpoint,
-        ahead: Iterable[Delivery],
-        endpoints: Mapping[int, PushEndpoint],
+        self, some: Sequence[Delivery], endpoints: Mapping[int, PushEndpoint]
     ) -> tuple[float, PushResult]:
-        """Hand a delivery to its push service; returns when that began, too. Switches."""
+        """Hand the first of some deliveries to its push service; returns when that began, too. Switches."""
+        one, webpush = some[0], self._owner.webpush
+        endpoint = endpoints[one.endpoint]
         found = self._owner.services.find(endpoint.url)
         if found is not None:
             (service, token), began = found, monotonic()
@@ -435,28 +431,15 @@ class Host:
                 result = PushResult("refused", result.status, problem=result.problem)
             return began, result
         if one.id not in self._contents:
-            self._encrypt([one, *ahead], endpoints)
+            # Several, one after the other: the processor's caches make that half as long.
+            for each in some:
+                if each.id not in self._contents and (to := endpoints.get(each.endpoint)) is not None:
+                    self._contents[each.id] = webpush.encrypt(to, each.body)
         content = self._contents.pop(one.id)
         ttl = max(0, one.created + one.ttl - int(time()))
         began = monotonic()
         urgency = "normal" if one.kind == "close" else "high"
-        return began, self._owner.webpush.hand_over(endpoint, content, ttl, urgency, one.topic)
-
-    def _encrypt(self, some: Iterable[Delivery], endpoints: Mapping[int, PushEndpoint]) -> None:
-        """Encrypt several, one after the other: the processor's caches make that half as long. Never
-        switches."""
-        encrypt = self._owner.webpush.encrypt
-        for one in some:
-            if one.id not in self._contents and (endpoint := endpoints.get(one.endpoint)) is not None:
-                self._contents[one.id] = encrypt(endpoint, one.body)
-
-    def _note_time(self, seconds: float) -> None:
-        """Note how long a request took. A late answer among quick ones says nothing. Never switches."""
-        now = monotonic()
-        if seconds <= SLICE_SECONDS:
-            self._quick_at = now
-        elif self._quick_at < now - SLICE_SECONDS:
-            self._is_fast, self._slow_until = False, now + SLOW_SECONDS
+        return began, webpush.hand_over(endpoint, content, ttl, urgency, one.topic)
 
     def _note(self, one: Delivery, result: PushResult) -> None:
         """Note the result of a request. Never switches."""
@@ -471,14 +454,8 @@ class Host:
         self._drop(one, outcome, result.problem)
         if outcome == "taken":
             if one.kind in ("message", "push") and self._owner.wants(one.app, "notified"):
-                facts = {
-                    "user": one.user,
-                    "kind": one.kind,
-                    "conversation": one.conversation,
-                    "entry": one.entry,
-                    "endpoint": one.endpoint,
-                }
-                results.events.append(NewEvent(one.app, one.user, "notified", msgspec.json.encode(facts)))
+                event = notified(one.app, one.user, one.kind, one.conversation, one.entry, one.endpoint)
+                results.events.append(event)
         elif outcome == "gone":
             results.gone.append(one.endpoint)
             if self._owner.wants(one.app, "gone"):

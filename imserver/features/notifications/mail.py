@@ -13,7 +13,6 @@ from math import inf
 from time import time
 from typing import Final
 
-import msgspec
 from gevent.pool import Pool
 from msgspec.structs import replace
 
@@ -24,7 +23,7 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.features.notifications.contract import MAIL, MailDue, Wishes
 from imserver.features.notifications.decisions import mail_due, quiet_until
 from imserver.features.notifications.declared import rules_of
-from imserver.features.notifications.rows import NotificationRows
+from imserver.features.notifications.rows import NotificationRows, notified
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.features.webhooks.event_rows import NewEvent
 from imserver.plugin.identity import Tenants
@@ -202,7 +201,7 @@ class Mails(Service, dict=True):
         else:
             self.counts[app, MAIL, "taken"] += 1
             log.info("app %s: the account %s was sent a digest", app, due.user)
-            events = self._events(app, due.user)
+            events = [notified(app, due.user, MAIL)] if self.wants(app, "notified") else []
         self._settle(app, due, MailDue(due.user, 0, now, entry, marks), following, events)
 
     def _settle(
@@ -213,13 +212,6 @@ class Mails(Service, dict=True):
         self._next.pop(app, None)
         if not after.due:
             self._tries.pop((app, before.user), None)
-
-    def _events(self, app: str, user: str) -> list[NewEvent]:
-        """What the back end of an app hears of a mail."""
-        if not self.wants(app, "notified"):
-            return []
-        facts = {"user": user, "kind": MAIL, "conversation": 0, "entry": 0, "endpoint": 0}
-        return [NewEvent(app, user, "notified", msgspec.json.encode(facts))]
 
     def _account(self, app: str, user: str) -> Account | None:
         """The account of a user; None: there is none with an address, it is banned, or the app notifies

@@ -8,7 +8,7 @@ become deliveries in the transaction that stores the decision.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from time import monotonic, time
 from typing import Final
 
@@ -94,8 +94,10 @@ class _Work(Struct):
 
 
 class _Facts(Struct):
-    """What a decision about some dues of an app needs."""
+    """What a decision about some dues of an app needs. ``silent``: messages of which nobody is notified."""
 
+    app: str
+    silent: set[int]
     rules: AppNotifySettings | None
     unread: Mapping[int, UnreadMessages]
     wishes: Mapping[str, Wishes]
@@ -245,8 +247,7 @@ class Notifier(Service, dict=True):
         """Wake the consumers of logs that have grown. Switches. Raises StorageUnavailable."""
         if not self._followed:
             return
-        heads = self.store.part(MessageLog).entries.heads(list(self._followed))
-        for app, head in heads.items():
+        for app, head in self.store.part(MessageLog).entries.heads(list(self._followed)).items():
             if app in self._followed:
                 self._followed[app].look(head)
 
@@ -271,9 +272,9 @@ class Notifier(Service, dict=True):
         ``silent``: ids of messages of which nobody is notified. What is learned is added. Switches. Raises
         StorageUnavailable and NotOwner.
         """
-        facts = self._facts(app, dues)
+        facts = self._facts(app, dues, silent)
         dues = [due for due in dues if due.conversation in facts.unread]
-        reminders = self._reminders(app, dues, facts)
+        reminders = self._reminders(dues, facts)
         decided = _Decided()
         chosen: list[Due] = []
         reminded: dict[tuple[str, int], int] = {}
@@ -293,12 +294,11 @@ class Notifier(Service, dict=True):
             elif decision.outcome == "wait":
                 decided.changed.append((due, replace(due, due=decision.due, entry=decision.entry)))
             else:
-                is_closed = decision.outcome == "stay" and due.notified in silent
-                _end(app, due, "close" if is_closed else decision.outcome, facts, decided)
+                _end(due, decision.outcome, facts, decided)
             if not number % _YIELD:
                 serve_others()
         if chosen:
-            self._notify(app, chosen, facts, silent, reminded, decided)
+            self._notify(chosen, facts, reminded, decided)
         self.rows.decide(
             app, decided.ended, decided.changed, decided.deliveries, decided.mail, owner=self.node()
         )
@@ -307,15 +307,15 @@ class Notifier(Service, dict=True):
         if decided.mail:
             self.mail(app, min(decided.mail.values()))
 
-    def _reminders(self, app: str, dues: Sequence[Due], facts: _Facts) -> dict[int, int]:
+    def _reminders(self, dues: Sequence[Due], facts: _Facts) -> dict[int, int]:
         """Entry of a due that reminds of a question → the question, of which the user is notified also if
         they have read it."""
         pairs = {(due.conversation, due.entry) for due in dues}
         ids = sorted({entry for conversation, entry in pairs if entry not in facts.unread[conversation].ids})
-        entries = self.store.part(MessageLog).entries.find(app, ids)
+        entries = self.store.part(MessageLog).entries.find(facts.app, ids)
         return {each.id: each.about for each in entries if each.kind == "press" and each.type in _REMINDING}
 
-    def _facts(self, app: str, dues: Sequence[Due]) -> _Facts:
+    def _facts(self, app: str, dues: Sequence[Due], silent: set[int]) -> _Facts:
         by_conversation: dict[int, list[str]] = {}
         for due in dues:
             by_conversation.setdefault(due.conversation, []).append(due.user)
@@ -331,6 +331,8 @@ class Notifier(Service, dict=True):
         now, steady = int(time() * 1000), int(steady_time() * 1000)
         enabled = {user: [one for one in some if one.enabled] for user, some in endpoints.items()}
         return _Facts(
+            app=app,
+            silent=silent,
             rules=self.rules_of(app),
             unread=self._unread(app, by_conversation, mentioned),
             wishes=self.rows.wishes(app, users),
@@ -357,30 +359,23 @@ class Notifier(Service, dict=True):
         return found
 
     def _notify(
-        self,
-        app: str,
-        dues: Sequence[Due],
-        facts: _Facts,
-        silent: set[int],
-        reminded: Mapping[tuple[str, int], int],
-        decided: _Decided,
+        self, dues: Sequence[Due], facts: _Facts, reminded: Mapping[tuple[str, int], int], decided: _Decided
     ) -> None:
         """Make the deliveries for users who are to be notified."""
+        app = facts.app
         others = [due for due in dues if (due.user, due.conversation) not in reminded]
-        chosen, entries = self._choose(app, others, facts, silent)
+        chosen, entries = self._choose(others, facts)
         self._add_reminders(app, reminded, chosen, entries)
         senders = {entries[entry].sender for entry in chosen.values()} - {""}
         receivers = {due.user for due in dues}
         accounts = {each.user: each for each in self.accounts_of(app, sorted(senders | receivers))}
         rows = self.store.part(MessageLog).conversations.find(app, list({due.conversation for due in dues}))
         conversations = {each.id: each for each in rows}
-        writer = _Writer(app, entries, conversations, accounts, facts, self.make_token)
+        writer = _Writer(entries, conversations, accounts, facts, self.make_token)
         for due in dues:
             entry, account = chosen.get((due.user, due.conversation)), accounts.get(due.user)
             if entry is None or due.conversation not in conversations or (account and account.bot):
-                outcome = nothing_new(due, facts.unread.get(due.conversation)).outcome
-                is_closed = outcome == "stay" and due.notified in silent
-                _end(app, due, "close" if is_closed else outcome, facts, decided)
+                _end(due, nothing_new(due, facts.unread.get(due.conversation)).outcome, facts, decided)
             else:
                 decided.deliveries += writer.deliveries(due, entry)
                 if mail := mail_due(facts.wishes.get(due.user, _NO_WISHES), facts.now):
@@ -392,18 +387,28 @@ class Notifier(Service, dict=True):
                 serve_others()
 
     def _choose(
-        self, app: str, dues: Sequence[Due], facts: _Facts, silent: set[int]
+        self, dues: Sequence[Due], facts: _Facts
     ) -> tuple[dict[tuple[str, int], int], dict[int, Entry]]:
         """(user, conversation) → the newest message of which the user may be notified; and these messages.
 
         Nobody is notified of a message of somebody whom they have blocked, or whose sender does not want it.
         Each user's messages are passed once, the newest first.
         """
+        app, silent = facts.app, facts.silent
         entries: dict[int, Entry] = {}
         chosen: dict[tuple[str, int], int] = {}
         blocked: dict[tuple[str, str], bool] = {}
         """(user, sender) → whether the user has blocked the sender."""
-        waiting = {(due.user, due.conversation): self._newest(due, facts) for due in dues}
+        # Messages before the one for which a user became due were decided before.
+        waiting = {
+            (due.user, due.conversation): facts.unread[due.conversation].among(
+                due.user,
+                max(due.notified, due.entry - 1),
+                mentions=facts.wish(due).level == "mentions",
+                newest_first=True,
+            )
+            for due in dues
+        }
         ahead = 0
         while waiting:
             candidates: dict[tuple[str, int], tuple[int, str]] = {}
@@ -450,29 +455,14 @@ class Notifier(Service, dict=True):
         """Add the open questions of which users are reminded who can answer them."""
         if not reminded:
             return
-        found = {
-            each.id: each
-            for each in self.store.part(MessageLog).entries.find(app, sorted(set(reminded.values())))
-        }
-        questions = {id: each.ask for id, each in found.items()}
-        pairs = {(key[0], found[id].sender) for key, id in reminded.items() if id in found}
-        blocked = self.recipients.blocks(app, pairs)
-        for key, id in reminded.items():
-            question = questions.get(id)
-            if (
-                question is not None
-                and question.may_answer(key[0])
-                and (key[0], found[id].sender) not in blocked
-            ):
-                chosen[key] = id
-                entries[id] = found[id]
-
-    def _newest(self, due: Due, facts: _Facts) -> Iterator[int]:
-        """The messages of which a user may have to be notified. Those before the one for which they became
-        due were decided before."""
-        is_mention = facts.wish(due).level == "mentions"
-        after = max(due.notified, due.entry - 1)
-        return facts.unread[due.conversation].among(due.user, after, is_mention, newest_first=True)
+        ids = sorted(set(reminded.values()))
+        found = {each.id: (each, each.ask) for each in self.store.part(MessageLog).entries.find(app, ids)}
+        asked = {key: found[id] for key, id in reminded.items() if id in found}
+        blocked = self.recipients.blocks(app, {(key[0], entry.sender) for key, (entry, _) in asked.items()})
+        for key, (entry, question) in asked.items():
+            may_answer = question is not None and question.may_answer(key[0])
+            if may_answer and (key[0], entry.sender) not in blocked:
+                chosen[key], entries[entry.id] = entry.id, entry
 
 
 class _FollowedLog:
@@ -504,8 +494,7 @@ class _FollowedLog:
 
     def look(self, head: int) -> None:
         """The log has entries up to ``head``. Never switches."""
-        if head > self.window.head:
-            self.window.head = head
+        self.window.head = max(head, self.window.head)
         if self.window.count:
             self.consumer.wake()
 
@@ -516,9 +505,8 @@ class _FollowedLog:
             self.consumer.wake()
 
     def _until_due(self) -> float | None:
-        return (
-            None if self._next_due is None else max(self._next_due / 1000 - steady_time(), MIN_PAUSE_SECONDS)
-        )
+        due = self._next_due
+        return None if due is None else max(due / 1000 - steady_time(), MIN_PAUSE_SECONDS)
 
     def _read(self) -> _Work | None:
         """New entries, or else dues. Switches. Raises StorageUnavailable."""
@@ -529,7 +517,12 @@ class _FollowedLog:
         if self._next_due is not None and self._next_due <= now:
             self._next_due = None  # what comes meanwhile sets it again
             try:
-                self._bound(now)
+                if not self._are_bounded and (rules := self._notifier.rules_of(self._app)) is not None:
+                    # The clock of the process before this one may have been ahead. What waits for the end
+                    # of quiet hours is decided again.
+                    first, again = int(rules.after_seconds * 1000), int(rules.again_seconds * 1000)
+                    self._notifier.rows.bound(self._app, now + first, now + max(first, again))
+                    self._are_bounded = True
                 dues, next_due = self._notifier.rows.due(self._app, now, DUE_AT_ONCE)
             except BaseException:
                 self._next_due = 0
@@ -540,15 +533,6 @@ class _FollowedLog:
             if next_due is not None:
                 self.is_due(next_due)
         return None
-
-    def _bound(self, now: int) -> None:
-        """Bound the dues of the process before this one, once: its clock may have been ahead. Those that wait
-        for the end of quiet hours are decided again."""
-        rules = self._notifier.rules_of(self._app)
-        if not self._are_bounded and rules is not None:
-            first, again = int(rules.after_seconds * 1000), int(rules.again_seconds * 1000)
-            self._notifier.rows.bound(self._app, now + first, now + max(first, again))
-            self._are_bounded = True
 
     def _look_at(self, work: _Work) -> None:
         """Store who may have to be notified of entries, or decide. Switches. Raises StorageUnavailable."""
@@ -630,10 +614,8 @@ class _FollowedLog:
             return {}
         reminders: dict[tuple[str, int], int] = {}
         for each in self._notifier.store.part(MessageLog).entries.find(self._app, sorted(acts)):
-            question = each.ask
-            if question is not None:
-                users = question.of or self._users_of(acts[each.id])
-                for user in users:
+            if (question := each.ask) is not None:
+                for user in question.of or self._users_of(acts[each.id]):
                     if user != each.sender and question.may_answer(user):
                         reminders[user, each.conversation] = acts[each.id].id
         return reminders
@@ -645,7 +627,6 @@ class _FollowedLog:
 class _Writer(Struct, frozen=True):
     """Writes the deliveries of some decisions of one app. What is the same for many is made once."""
 
-    app: str
     entries: Mapping[int, Entry]
     conversations: Mapping[int, Conversation]
     accounts: Mapping[str, Account]
@@ -670,12 +651,9 @@ class _Writer(Struct, frozen=True):
         deliveries = []
         for one in self.facts.endpoints.get(due.user, ()):
             shown = self._shown_of(due.conversation, entry, language_of(one.language), preview, count)
-            content = replace(
-                shown,
-                actions=shown.actions or answers,
-                token=self.make_token(self.app, due.user, one.id, due.conversation, entry),
-                badge=None if one.is_web else self.facts.badges.get(due.user),
-            )
+            token = self.make_token(one.app, due.user, one.id, due.conversation, entry)
+            badge = None if one.is_web else self.facts.badges.get(due.user)
+            content = replace(shown, actions=shown.actions or answers, token=token, badge=badge)
             deliveries.append(_about(due, one, content, entry, ttl, self.facts))
         return deliveries
 
@@ -692,21 +670,21 @@ class _Writer(Struct, frozen=True):
             name = account.nickname if account is not None and account.nickname else message.sender
             author = Author(name, "" if account is None else account.avatar)
             about, notify = self.conversations[conversation], self._notify_of(entry)
-            content = shown_of(self.app, message, about, author, count, language, preview, notify)
+            content = shown_of(self.facts.app, message, about, author, count, language, preview, notify)
             self.shown[entry, language, preview, count] = content
         return content
 
 
-def _end(app: str, due: Due, outcome: str, facts: _Facts, decided: _Decided) -> None:
+def _end(due: Due, outcome: str, facts: _Facts, decided: _Decided) -> None:
     """A user is not notified. Their last notification is closed, unless it is to stay."""
-    if outcome == "stay":
+    if outcome == "stay" and due.notified not in facts.silent:
         decided.changed.append((due, replace(due, due=0)))
         return
     decided.ended.append(due)
     if due.notified and due.user in facts.badges:
         facts.badges[due.user] = max(facts.badges[due.user] - 1, 0)
-    if outcome == "close":
-        shown = closing(app, due.conversation)
+    if outcome in ("stay", "close"):
+        shown = closing(facts.app, due.conversation)
         for one in facts.endpoints.get(due.user, ()):
             content = shown if one.is_web else replace(shown, badge=facts.badges.get(due.user))
             decided.deliveries.append(_about(due, one, content, due.notified, TTL_SECONDS, facts))

@@ -79,6 +79,14 @@ class Results(Struct):
         return bool(self.done or self.gone or self.retry)
 
 
+def notified(
+    app: str, user: str, kind: str, conversation: int = 0, entry: int = 0, endpoint: int = 0
+) -> NewEvent:
+    """What the back end of an app hears of a notification, or a mail, that a user was sent."""
+    facts = {"user": user, "kind": kind, "conversation": conversation, "entry": entry, "endpoint": endpoint}
+    return NewEvent(app, user, "notified", json.encode(facts))
+
+
 class NotificationRows(Store.Rows):
     """The rows of notifications in a store.
 

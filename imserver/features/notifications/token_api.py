@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
@@ -37,8 +37,6 @@ from imserver.plugin.messages import (
 )
 from imserver.plugin.wire import Limit
 
-_ID_BYTES: Final = 18
-
 Token = Annotated[
     str,
     about(
@@ -47,8 +45,6 @@ Token = Annotated[
         max_length=MAX_TOKEN_CHARACTERS,
     ),
 ]
-
-
 OutcomeText = Annotated[
     str,
     about(
@@ -195,7 +191,10 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     if request.action == "reply":
         if request.text is UNSET or not request.text.strip():
             raise ApiProblem.invalid("`text`: give the text of the reply")
-        sent = SendRequest(conversation=token.conversation, text=request.text, client_msg_id=_name_of(token))
+        # Repeated, it is the same message.
+        named = f"{token.endpoint} {token.conversation} {token.entry} {token.expires}"
+        name = f"notified-{urlsafe_b64encode(sha256(named.encode()).digest()[:18]).decode()}"
+        sent = SendRequest(conversation=token.conversation, text=request.text, client_msg_id=name)
         id = api.messages.send(call, sent).id
     elif request.text is not UNSET:
         raise ApiProblem.invalid("`text`: only with `reply`")
@@ -210,12 +209,6 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     if result is None:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     return ActAnswer(token.conversation, result.receipt.read, id, text)
-
-
-def _name_of(token: ActionToken) -> str:
-    """The ``client_msg_id`` of the reply with a token."""
-    named = f"{token.endpoint} {token.conversation} {token.entry} {token.expires}"
-    return f"notified-{urlsafe_b64encode(sha256(named.encode()).digest()[:_ID_BYTES]).decode()}"
 
 
 # --- answers by mail ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from binascii import a2b_base64
 from collections.abc import Mapping
 from functools import cached_property
 from time import time
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from imserver.features.notifications.contract import PushEndpoint
 from imserver.features.notifications.declared import P256_ORDER, NotificationSettings
@@ -48,17 +48,6 @@ def _checked(text: str) -> bytes:
         return b""
 
 
-def _is_point(text: str) -> bool:
-    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
-
-    point = _checked(text)
-    try:
-        EllipticCurvePublicKey.from_encoded_point(SECP256R1(), point)
-    except ValueError:
-        return False
-    return len(point) == 65
-
-
 def _encrypt(
     endpoint: PushEndpoint, body: bytes, key: EllipticCurvePrivateKey, salt: bytes | None = None
 ) -> bytes:
@@ -87,14 +76,6 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return max(parsedate_to_datetime(text).timestamp() - now, 0.0)
     except (ValueError, OverflowError):
         return None
-
-
-def _outcome(status: int) -> Literal["taken", "gone", "later", "refused"]:
-    if 200 <= status < 300:
-        return "taken"
-    if status in (404, 410):
-        return "gone"
-    return "later" if status >= 500 or status in (408, 425, 429) else "refused"
 
 
 class WebPush:
@@ -144,7 +125,15 @@ class WebPush:
     def check(self, url: str, p256dh: str, auth: str) -> None:
         """Check an endpoint and its keys. Raises BadUrl, and ValueError for the keys. Never switches."""
         self._requests.check(url)
-        if not _is_point(p256dh):
+        # Loaded here: a node without endpoints does not need it.
+        from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+
+        point = _checked(p256dh)
+        try:
+            EllipticCurvePublicKey.from_encoded_point(SECP256R1(), point)
+        except ValueError:
+            point = b""
+        if len(point) != 65:
             raise ValueError("p256dh: expected an uncompressed point of P-256 in base64url")
         if len(_checked(auth)) != 16:
             raise ValueError("auth: expected 16 bytes in base64url")
@@ -196,11 +185,13 @@ class WebPush:
             return PushResult("later", problem=str(error))
         if status in (401, 403) and self._before is not None:
             return self._before.hand_over(endpoint, content, ttl, urgency, topic)
-        outcome = _outcome(status)
-        if outcome in ("taken", "gone"):
-            return PushResult(outcome, status)
+        if 200 <= status < 300 or status in (404, 410):
+            return PushResult("taken" if status < 300 else "gone", status)
+        is_temporary = status >= 500 or status in (408, 425, 429)
         problem = f"it answered with status {status}: {answer[:200].decode('utf-8', 'replace')!r}"
-        return PushResult(outcome, status, retry_after(received, time()), problem)
+        return PushResult(
+            "later" if is_temporary else "refused", status, retry_after(received, time()), problem
+        )
 
     def authorization(self, url: str) -> str:
         """The header ``Authorization`` for an endpoint: a token for its origin, and our key."""
