@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -157,7 +158,11 @@ class Fetching:
                 if status != 200:
                     raise Unreachable(f"the status is {status}")
                 return url, body, answered
-            following = normal(_joined(url, answered.get("location", "")))
+            following = None
+            with suppress(ValueError):
+                # Servers send UTF-8, which a header has as Latin-1.
+                location = answered.get("location", "")[:2000].encode("latin-1").decode("utf-8", "replace")
+                following = normal(urljoin(url, location))
             if following is None:
                 break
             url = following
@@ -167,11 +172,3 @@ class Fetching:
         """End the process and the connections."""
         self._worker.close()
         self._requests.close()
-
-
-def _joined(url: str, location: str) -> str:
-    """Where a redirection leads: servers send UTF-8, which a header has as Latin-1."""
-    try:
-        return urljoin(url, location[:2000].encode("latin-1").decode("utf-8", "replace"))
-    except ValueError:
-        return ""

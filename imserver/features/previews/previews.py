@@ -64,8 +64,6 @@ _NONE_SECONDS: Final = 3600
 """How long nobody tries again to fetch a page."""
 _DAY_SECONDS: Final = 86_400
 _SWEPT: Final = 100
-_ID_BYTES: Final = 24
-
 
 MessageId = Annotated[int, about("The id of a message.", ge=1, le=Limit.ID)]
 
@@ -146,8 +144,7 @@ class Previews:
         return self.rows.wishes(app, [user]).get(user, PersonWishes())
 
     def remove(self, app: str, user: str, message: int) -> None:
-        """Show no preview below a message of the user. Raises ServiceRefused if it is not
-        theirs, and StorageUnavailable."""
+        """Show no preview below a message of the user. Raises ServiceRefused if it is not theirs."""
         if not any(entry.sender == user for entry in self._readable(app, user, [message])):
             raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
         self.rows.remove(app, user, message)
@@ -205,11 +202,8 @@ class Previews:
         if key in self._busy:
             return
         payers = (app, sender), (app, "")
-        if (
-            len(self._busy) >= WAITING
-            or self._waiting[payers[0]] >= WAITING_OF_SENDER
-            or self._waiting[payers[1]] >= WAITING_OF_APP
-        ):
+        limits = zip(payers, (WAITING_OF_SENDER, WAITING_OF_APP), strict=True)
+        if len(self._busy) >= WAITING or any(self._waiting[payer] >= most for payer, most in limits):
             self.counts["refused"] += 1
             return
         self._waiting.update(payers)
@@ -237,7 +231,7 @@ class Previews:
             return
         self._of_senders.require((app, sender))
         self._of_apps.require(app)
-        picture = token_urlsafe(_ID_BYTES)
+        picture = token_urlsafe(24)
         before = self.rows.claim(app, link, picture, _LEASE_SECONDS)
         if before is None:
             return

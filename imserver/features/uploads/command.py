@@ -65,7 +65,10 @@ class MediaMove:
         source, target = self._storage.of(row), self._storage.of(moved)
         try:
             for is_thumbnail, size in parts_of(row):
-                self._copy(row, is_thumbnail, size, source, target)
+                name = name_of(row, is_thumbnail)
+                sha256 = self._storage.copy(row, is_thumbnail, source.get(name, 0, size - 1), self._to)
+                if not _has(target, name) or sha256_of(target, name, size) != sha256:
+                    raise MediaUnavailable(f"the copy of the file {row.id} differs")
         except FileNotFoundError:
             self.report.bad[row.id] = "its bytes are not where its row says"
             return
@@ -80,13 +83,6 @@ class MediaMove:
         if self._delete_source:
             self._storage.delete(row)
             self.report.deleted += 1
-
-    def _copy(self, row: Upload, is_thumbnail: bool, size: int, source: Media, target: Media) -> None:
-        """Copy a file or its thumbnail, and read it back. Raises FileNotFoundError."""
-        name = name_of(row, is_thumbnail)
-        sha256 = self._storage.copy(row, is_thumbnail, source.get(name, 0, size - 1), self._to)
-        if not _has(target, name) or sha256_of(target, name, size) != sha256:
-            raise MediaUnavailable(f"the copy of the file {row.id} differs")
 
     def _delete_copies(self, row: Upload) -> None:
         """Delete what an earlier run has left at the source, if the other store has the same bytes."""

@@ -11,8 +11,6 @@ from imserver.plugin.errors import Problems, Unavailable
 
 UPLOAD_USER_BYTES: Final = 500
 """Longest user id that may own a file, in bytes of UTF-8."""
-
-
 FILE_BYTES: Final = 4096
 """What a file costs of a quota besides its bytes: its block on a disk, its row, its name in a folder."""
 
@@ -54,8 +52,7 @@ class Upload(Struct, frozen=True):
 
 
 class State(Struct, frozen=True):
-    """The offer of a client who uploads in parts, in the state file. ``metadata``: the text that it has sent
-    with it."""
+    """The offer of a client who uploads in parts, in the state file. ``metadata``: as it was sent."""
 
     length: int
     name: str = ""
@@ -76,8 +73,7 @@ class Usage(Struct, frozen=True):
 
 
 class Media(Protocol):
-    """A store of bytes by name. All methods may switch and may raise
-    :class:`MediaUnavailable`.
+    """A store of bytes by name. All methods may switch and may raise :class:`MediaUnavailable`.
 
     ``name`` is made by the server: letters, digits, dashes, underscores and dots. Clients never choose it.
     """

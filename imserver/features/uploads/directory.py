@@ -61,8 +61,7 @@ def _hashed(text: str) -> str:
 
 
 class Directory:
-    """Files under ``root``, in folders by the first letters of their names. Owner of everything under
-    ``root``."""
+    """Files in folders by the first letters of their names. Owner of everything under ``root``."""
 
     store_name = ""
 
@@ -117,38 +116,36 @@ class Directory:
 
     def put(self, name: str, path: str, _size: int, _sha256: str, _kind: str) -> None:
         """Move a finished file into the store. It survives a power failure once this returns."""
-        self.do(self._move, Path(path), self._path(name))
+        source, target = Path(path), self._path(name)
 
-    def _move(self, source: Path, target: Path) -> None:
-        Threads.synchronise(source)
-        make_private(target.parent)
-        source.replace(target)
-        for folder in (target.parent, target.parent.parent):
-            Threads.synchronise(folder)
+        def work() -> None:
+            Threads.synchronise(source)
+            make_private(target.parent)
+            source.replace(target)
+            for folder in (target.parent, target.parent.parent):
+                Threads.synchronise(folder)
+
+        self.do(work)
 
     def get(self, name: str, first: int, last: int) -> Iterator[bytes]:
         """The bytes from ``first`` to ``last``. Raises FileNotFoundError, MediaUnavailable."""
         try:
-            file = self._files.do(self._path(name).open, "rb")
+            file: IO[bytes] = self._files.do(self._path(name).open, "rb")
         except FileNotFoundError:
             raise
         except OSError as error:
             raise self._unavailable(error) from None
-        return self._pieces(name, file.fileno(), file.close, first, last)
+        return self._pieces(name, file, first, last)
 
-    def _pieces(
-        self, name: str, descriptor: int, close: Callable[[], None], first: int, last: int
-    ) -> Iterator[bytes]:
-        try:
+    def _pieces(self, name: str, file: IO[bytes], first: int, last: int) -> Iterator[bytes]:
+        with file:
             while first <= last:
-                piece = self.do(os.pread, descriptor, min(PIECE_BYTES, last + 1 - first), first)
+                piece = self.do(os.pread, file.fileno(), min(PIECE_BYTES, last + 1 - first), first)
                 if not piece:
                     log.error("the file %s is shorter than its recorded size", name)
                     raise MediaUnavailable("a file is shorter than its recorded size")
                 first += len(piece)
                 yield piece
-        finally:
-            close()
 
     def delete(self, name: str) -> None:
         """Delete a file."""

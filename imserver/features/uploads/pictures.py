@@ -88,7 +88,11 @@ def look(task: PictureTask) -> Picture:
     path, form = Path(task.path), _FORMATS[task.type]
     _check_parts(path, form)
     with _opened(path, form) as image:
-        orientation = _orientation(image, form)
+        orientation = _UPRIGHT
+        # Of a PNG without EXIF in front of the pixels, Pillow would decode all of them.
+        if form == "JPEG" or "exif" in image.info:
+            orientation = image.getexif().get(_ORIENTATION, _UPRIGHT)
+            orientation = orientation if orientation in range(2, 9) else _UPRIGHT
         width, height = image.size
         if orientation in range(5, 9):  # width and height change places
             width, height = height, width
@@ -131,15 +135,6 @@ def _png_chunks(data: mmap) -> Iterator[int]:
 def _created(path: str) -> IO[bytes]:
     """Create a file that only this user may read or write."""
     return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
-
-
-def _orientation(image: Image, form: str) -> int:
-    """How the camera was held (EXIF): 1 to 8."""
-    # Of a PNG without it in front of the pixels, Pillow would decode all of them.
-    if form != "JPEG" and "exif" not in image.info:
-        return _UPRIGHT
-    orientation = image.getexif().get(_ORIENTATION, _UPRIGHT)
-    return orientation if orientation in range(2, 9) else _UPRIGHT
 
 
 def _turned(image: Image, orientation: int) -> Image:
@@ -224,13 +219,12 @@ def _write(image: Image, pixels: int, orientation: int, target: str) -> str:
     small.thumbnail((pixels, pixels))
     small = _turned(small, orientation).convert(wanted)
     small.info.clear()
-    if clear:
-        with _created(target) as file:
-            small.save(file, "PNG", optimize=True)
-        return "image/png"
     with _created(target) as file:
-        small.save(file, "JPEG", quality=80)
-    return "image/jpeg"
+        if clear:
+            small.save(file, "PNG", optimize=True)
+        else:
+            small.save(file, "JPEG", quality=80)
+    return "image/png" if clear else "image/jpeg"
 
 
 # --- without metadata ---------------------------------------------------------------------------------------
@@ -246,7 +240,9 @@ def _cleaned(path: Path, form: str, orientation: int) -> bytes | None:
     cleaned = b"".join(_CLEANERS[form](content))
     if orientation != _UPRIGHT and form == "JPEG":
         # It needs too much memory to be turned: browsers turn it, as its only metadata says.
-        cleaned = cleaned[:2] + _orientation_segment(orientation) + cleaned[2:]
+        fields = struct.pack("<HHHIHHI", 1, _ORIENTATION, 3, 1, orientation, 0, 0)
+        exif = b"Exif\0\0II*\0\x08\0\0\0" + fields
+        cleaned = cleaned[:2] + struct.pack("!BBH", 0xFF, 0xE1, len(exif) + 2) + exif + cleaned[2:]
     return None if cleaned == content else cleaned
 
 
@@ -271,13 +267,6 @@ def _turned_content(path: Path, form: str, orientation: int) -> bytes | None:
         return out.getvalue()
 
 
-def _orientation_segment(orientation: int) -> bytes:
-    """A segment of JPEG with EXIF that says only this."""
-    fields = struct.pack("<HHHIHHI", 1, _ORIENTATION, 3, 1, orientation, 0, 0)
-    exif = b"Exif\0\0II*\0\x08\0\0\0" + fields
-    return struct.pack("!BBH", 0xFF, 0xE1, len(exif) + 2) + exif
-
-
 _AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """The marker after the data of a scan."""
 _START_OF_SCAN: Final = 0xDA
@@ -288,9 +277,7 @@ _JFIF_BYTES: Final = 18
 
 
 def _cleaned_jpeg(data: bytes) -> Iterator[bytes]:
-    """The parts of a JPEG that make its pixels and colours (ITU T.81 annex B). What follows its end is left
-    out.
-    """
+    """The parts of a JPEG that make its pixels and colours (ITU T.81 annex B), up to its end."""
     yield data[:2]
     at = 2
     while at < len(data):

@@ -218,7 +218,7 @@ class ResumableUploads:
             raise
         finally:
             part.transfer = None
-        self._uploads.discard(part.path)
+        self._uploads.storage.discard(part.path)
         self._uploads.on_disk(_rename, part.path)
         part.finished = True
         return row
@@ -269,7 +269,7 @@ class ResumableUploads:
 
     def _erase(self, path: Path) -> None:
         """Delete all files of an upload."""
-        self._uploads.discard(path)
+        self._uploads.storage.discard(path)
         self._uploads.on_disk(_remove, path)
 
     def _folder(self, app: str, user: str) -> Path:

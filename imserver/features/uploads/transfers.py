@@ -72,9 +72,8 @@ class Transfer:
 
 
 def _slowest() -> TransferRefused:
-    return TransferRefused(
-        "This transfer was the slowest and was ended to make room for another", Problems.BUSY
-    )
+    text = "This transfer was the slowest and was ended to make room for another"
+    return TransferRefused(text, Problems.BUSY)
 
 
 class Transfers:
@@ -85,17 +84,13 @@ class Transfers:
         self._running: dict[Transfer, None] = {}
 
     def begin(self, user: tuple[str, str] | None, address: str) -> Transfer:
-        """Take a slot. Raises :class:`TransferRefused` if the limit of the user, of the address or of all is
-        reached.
-        """
-        settings, new = self._settings, Transfer(user, address, monotonic())
+        """Take a slot. Raises :class:`TransferRefused` at the limit of the user, of the address or of all."""
+        settings, running, new = self._settings, list(self._running), Transfer(user, address, monotonic())
+        near = [one for one in running if new.network and one.network == new.network]
         shares = (
-            (settings.at_once_per_user, [one for one in self._running if user and one.user == user]),
-            (
-                settings.at_once_per_address,
-                [one for one in self._running if new.network and one.network == new.network],
-            ),
-            (settings.at_once, list(self._running)),
+            (settings.at_once_per_user, [one for one in running if user and one.user == user]),
+            (settings.at_once_per_address, near),
+            (settings.at_once, running),
         )
         for share, own in shares:
             if len(own) >= share and not self._end_slowest(own):

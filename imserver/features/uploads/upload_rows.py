@@ -80,7 +80,7 @@ def usage(sql: PooledStatements, app: str, user: str) -> Usage:
 
 
 def page(sql: PooledStatements, app: str, user: str, before: tuple[int, str], limit: int) -> list[Upload]:
-    """A user's files, newest first, after the position ``before``: time and id of a file."""
+    """A user's files, newest first, behind ``before``: time and id of one; ``(0, "")``: from the newest."""
     created, name = before
     behind = "AND created <= %s AND (created < %s OR id < %s) " if created else ""
     values = (created, created, name) if created else ()

@@ -184,7 +184,6 @@ class UploadStorage:
 
 
 MAX_NAME_CHARACTERS: Final = 255
-_ID_BYTES: Final = 24
 _DAY_SECONDS: Final = 86400.0
 _SWEEP_SECONDS: Final = 3600.0
 ID_CHARACTERS: Final = 32
@@ -192,8 +191,7 @@ _FORGOTTEN_AT_ONCE: Final = 100
 
 
 class Offer(Struct, frozen=True):
-    """A file to be uploaded. ``kind`` ``""``: any kind. ``address``: address of the sender. ``by_user``: the
-    sender is a user, not a back end."""
+    """A file to be uploaded. ``kind`` ``""``: any. ``by_user``: the sender is a user, not a back end."""
 
     app: str
     user: str
@@ -254,7 +252,7 @@ class Uploads:
                 self.write(offer, read, path, transfer, 0, offer.length, digest)
                 return self.finish(offer, path, name or new_id(), digest.hexdigest())
             finally:
-                self.discard(path)
+                self.storage.discard(path)
 
     @contextmanager
     def arriving(self, offer: Offer, length: int) -> Iterator[Transfer]:
@@ -280,10 +278,6 @@ class Uploads:
             self._swept = now
             gevent.spawn(self._sweep)
         return folder
-
-    def discard(self, path: Path) -> None:
-        """Delete the temporary files of an upload."""
-        self.storage.discard(path)
 
     def check(self, offer: Offer) -> None:
         """Refuse an offer that is invalid by itself."""
@@ -383,8 +377,7 @@ class Uploads:
         self.check_disk()
         target = _beside(path, THUMBNAIL)
         try:
-            file = self.on_disk(open_private, path)
-            with file:
+            with self.on_disk(open_private, path) as file:
                 self.on_disk(write_all, file, content)
             try:
                 picture = self._pictures.look(path, media.type, target, _beside(path, _CLEANED), app, user)
@@ -410,7 +403,7 @@ class Uploads:
             self._save(row, target, target)
             return row
         finally:
-            self.discard(path)
+            self.storage.discard(path)
 
     def _review(self, row: Upload) -> None:
         """Ask the back end of the app about a file, if it wants that. Switches. Raises TransferRefused."""
@@ -441,7 +434,13 @@ class Uploads:
         deadline = monotonic() + self.settings.seconds
         arrived, end = offset, offset + length
         file: IO[bytes] = self.on_disk(open_private, path)
-        try:
+
+        def add(piece: bytes) -> None:
+            if digest is not None:
+                digest.update(piece)
+            write_all(file, piece)
+
+        with file:
             while arrived < end:
                 # A client that sends single bytes slowly never meets the time limit of the socket.
                 until = min(deadline, self._arriving.deadline(transfer))
@@ -450,24 +449,14 @@ class Uploads:
                     piece = read(min(most, end - arrived))
                 if not piece:
                     raise TransferRefused("The body ended before the file was complete", Problems.BAD_REQUEST)
-                self._append(file, digest, piece)
+                self.on_disk(add, piece)
                 transfer.move(len(piece))
                 before, arrived = arrived, arrived + len(piece)
                 if before < HEAD_BYTES <= arrived:
                     self._demand(self._type_at(path), offer)
-        finally:
-            file.close()
 
     def _type_at(self, path: Path) -> MediaType:
         return type_of(self.on_disk(_head_of, path))
-
-    def _append(self, file: IO[bytes], digest: Any, piece: bytes) -> None:
-        def work() -> None:
-            if digest is not None:
-                digest.update(piece)
-            write_all(file, piece)
-
-        self.on_disk(work)
 
     def on_disk(self, function: Callable[..., T], *arguments: object) -> T:
         """Access the folder of uploads in a thread. Raises MediaUnavailable."""
@@ -552,8 +541,7 @@ class Uploads:
         return self._store.read_or(Usage(), lambda sql: upload_rows.usage(sql, app, user))
 
     def page(self, app: str, user: str, before: tuple[int, str], limit: int) -> list[Upload]:
-        """Files of a user, the newest first; ``before``: time and id of the last one of the page before, or
-        ``(0, "")``. Raises StorageUnavailable."""
+        """See :func:`upload_rows.page`. Raises StorageUnavailable."""
         return self._store.read_or([], lambda sql: upload_rows.page(sql, app, user, before, limit))
 
     # --- away -----------------------------------------------------------------------------------------------
@@ -637,7 +625,7 @@ def _lengths(folder: Path) -> list[int]:
 
 def new_id() -> str:
     """A random id of a file."""
-    return token_urlsafe(_ID_BYTES)
+    return token_urlsafe(24)
 
 
 def shown_name(name: str) -> str:

@@ -79,8 +79,7 @@ class Turns:
 
 
 class Worker:
-    """Owner of a process that runs a program: it begins with the first task, and ends after a minute without
-    one.
+    """Owner of a process that runs a program, from the first task until there was none for a minute.
 
     ``program``: the path of a module that imports nothing of the server. It answers each line of its standard
     input with at most ``answer_bytes``, in one piece. SIGPROF ends it when a task needs too much CPU time.
@@ -142,7 +141,9 @@ class Worker:
             # By its path: the package would import the whole server.
             command = [sys.executable, "-P", self._program]
             actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0), (os.POSIX_SPAWN_DUP2, theirs.fileno(), 1)]
-            self.pid = os.posix_spawn(command[0], command, _environment(), file_actions=actions)
+            # It finds the packages that this process has found.
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            self.pid = os.posix_spawn(command[0], command, environment, file_actions=actions)
         except BaseException:
             ours.close()
             raise
@@ -183,8 +184,3 @@ class Worker:
         if self._end_later is not None:
             self._end_later.kill()
         self._kill()
-
-
-def _environment() -> dict[str, str]:
-    """The environment of the process: it finds the packages that this process has found."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -26,6 +26,7 @@ GATHER_SECONDS: Final = 0.1
 MIN_PAUSE_SECONDS: Final = 0.05
 """Pause while an absence is due and cannot be decided, because the registry is away."""
 DUE_AT_ONCE: Final = 200
+_NEVER: Final = 1 << 62
 
 
 class _Work(Struct):
@@ -160,9 +161,6 @@ class Absences(Struct, frozen=True):
             else:
                 reported.append((absence, NewEvent(app, absence.user, "absent", msgspec.json.encode(facts))))
         return reported, over
-
-
-_NEVER: Final = 1 << 62
 
 
 def _facts(

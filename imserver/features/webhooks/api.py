@@ -30,7 +30,6 @@ from imserver.plugin.http import (
 )
 from imserver.plugin.identity import Needs
 from imserver.plugin.services import Core
-from imserver.plugin.storage import PooledStatements
 
 _PAGE_BYTES: Final = 1 << 20
 
@@ -113,11 +112,14 @@ class EventApi(Struct, frozen=True):
         receivers = {app: feeds[app].receiver for app in named}
         answers, missing = self.core.ask_others(QUERY, named, list[NodePart])
         parts: list[list[NodePart]] = [self.webhooks.parts_of(named), *answers.values()]
-        counts = self._counts(named)
+        statement = "SELECT dead, count(*) FROM event_retry WHERE app = %s GROUP BY dead"
+        counts: dict[str, dict[int, int]] = self.core.store.read_or(
+            {}, lambda sql: {app: dict(sql.query(statement, (app,))) for app in named}
+        )
         states = []
         for app, own in zip(named, zip(*parts, strict=True), strict=True):
             newest = sorted((answer for part in own for answer in part.answers), key=lambda one: -one.time)
-            aside, dead = counts.get(app, (0, 0))
+            refused = counts.get(app, {})
             states.append(
                 WebhookShown(
                     app=app,
@@ -126,31 +128,12 @@ class EventApi(Struct, frozen=True):
                     failing=any(part.failing for part in own),
                     waiting=sum(part.waiting for part in own),
                     stored=sum(part.stored for part in own),
-                    aside=aside,
-                    dead=dead,
+                    aside=refused.get(0, 0),
+                    dead=refused.get(1, 0),
                     answers=msgspec.convert(newest[:MOST_ANSWERS], list[AnswerShown], from_attributes=True),
                 )
             )
         return states, missing
-
-    def test(self, app: str) -> AnswerShown | None:
-        """Send an event ``test`` at once, beside the queue; None: the app has no receiver."""
-        feed, answers = self.webhooks.feeds.feeds.get(app), self.webhooks.feeds.answers
-        if feed is None or not feed.receiver.url:
-            return None
-        body = feed.receiver.body(self.webhooks.event(app, "test", {}))
-        feed.receiver.attempt(self.webhooks.outgoing, body, token_hex(16), answers, 1)
-        return msgspec.convert(answers.of(app)[-1], AnswerShown, from_attributes=True)
-
-    def _counts(self, apps: Sequence[str]) -> dict[str, tuple[int, int]]:
-        """App → events that were put aside, and dead ones."""
-        statement = "SELECT dead, count(*) FROM event_retry WHERE app = %s GROUP BY dead"
-
-        def work(sql: PooledStatements) -> dict[str, tuple[int, int]]:
-            counts: dict[str, dict[int, int]] = {app: dict(sql.query(statement, (app,))) for app in apps}
-            return {app: (of_app.get(0, 0), of_app.get(1, 0)) for app, of_app in counts.items()}
-
-        return self.core.store.read_or({}, work)
 
 
 routes = Resource("events", lambda core, _: EventApi(webhooks_of(core), core), hot=False)
@@ -175,7 +158,9 @@ def log(
     They are the durable events of the app's webhook. With `webhook.events` and no `webhook.url` an app has
     them, too. Messages and groups stay as long as stored messages do, other events for four days.
     """
-    entry_id, event_id = _positions(after)
+    text = read_cursor(after)
+    entry, _, event = "0.0".partition(".") if text is None else text.partition(".")
+    entry_id, event_id = _number("after", entry), _number("after", event)
     feeds = api.webhooks.feeds
     feed = feeds.feeds.get(call.app)
     if feed is None:
@@ -291,17 +276,12 @@ def test(api: EventApi, call: Call, app: App) -> AnswerShown:
 
     The event is signed as all are, and does not wait behind others.
     """
-    answer = api.test(call.app)
-    if answer is None:
+    feed, answers = api.webhooks.feeds.feeds.get(call.app), api.webhooks.feeds.answers
+    if feed is None or not feed.receiver.url:
         raise ApiProblem.invalid("The app has no `webhook.url`, or no secret to sign with")
-    return answer
-
-
-def _positions(cursor: str) -> tuple[int, int]:
-    """The positions in the log and in the table, of the parameter ``after``."""
-    text = read_cursor(cursor)
-    entry, _, event = "0.0".partition(".") if text is None else text.partition(".")
-    return _number("after", entry), _number("after", event)
+    body = feed.receiver.body(api.webhooks.event(call.app, "test", {}))
+    feed.receiver.attempt(api.webhooks.outgoing, body, token_hex(16), answers, 1)
+    return msgspec.convert(answers.of(call.app)[-1], AnswerShown, from_attributes=True)
 
 
 def _number(parameter: str, text: str) -> int:

@@ -168,7 +168,14 @@ class BackEndRequests(BackEnds):
             if hook is None or call not in hook.urls:
                 raise Unreachable("it is not set")
             with asking.counting(app, "requests"):
-                answer, result = self._ask(asking, hook, call, connection, facts, kind)
+                state = connection.dialect_state
+                headers = {} if state is None or state.facts is None else state.facts.headers
+                client = self._client(connection)
+                if call != "connect":
+                    client["user"] = connection.user or ""
+                body, url = msgspec.json.encode({**client, **facts}), hook.urls[call]
+                reply = asking.post(app, url, hook.secret, lambda: body, hook.seconds, headers=headers)
+                answer, result = document_in(*reply, partial(_read, call, kind))
         except Unreachable as problem:
             self.failed[app] += 1
             asking.warn(app, problem)
@@ -180,27 +187,6 @@ class BackEndRequests(BackEnds):
             error = answer.error
             raise BackEndRefused(ClientError(error.code, error.message, error.temporary))
         return result
-
-    def _ask(
-        self,
-        asking: Asking,
-        hook: BackEndHook,
-        call: BackEndCall,
-        connection: Connection,
-        facts: Mapping[str, Any],
-        kind: type[T],
-    ) -> tuple[_Answer, T | None]:
-        """Raises :class:`Unreachable`, also for an answer with another status or form."""
-        state = connection.dialect_state
-        headers = {} if state is None or state.facts is None else state.facts.headers
-        client = self._client(connection)
-        if call != "connect":
-            client["user"] = connection.user or ""
-        body = msgspec.json.encode({**client, **facts})
-        status, content = asking.post(
-            hook.app, hook.urls[call], hook.secret, lambda: body, hook.seconds, headers=headers
-        )
-        return document_in(status, content, partial(_read, call, kind))
 
     def _client(self, connection: Connection) -> dict[str, Any]:
         """The part of each request that is about its client. ``protocol`` is the dialect, or the codec of one

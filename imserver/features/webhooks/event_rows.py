@@ -30,7 +30,7 @@ TRY_SECONDS: Final = 3 * 86400
 MAX_WAITING: Final = 10_000
 """Events that wait for their commit; more are refused for the moment."""
 MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
-"""Limit of their bodies in bytes."""
+"""Limit of their bodies."""
 MAX_RETRIES: Final = 100_000
 """Rows of retries and dead events of an app. Beyond it the oldest dead events are deleted."""
 _AT_ONCE: Final = 200
@@ -141,10 +141,9 @@ class EventStore(Store.Rows):
         try:
             while self._batch.events:
                 batch, self._batch = self._batch, _Batch()
+                work = partial(add_events, events=batch.events, known=self.known)
                 try:
-                    batch.stored.set(
-                        self._store.write(partial(add_events, events=batch.events, known=self.known))
-                    )
+                    batch.stored.set(self._store.write(work))
                 except Exception as error:
                     batch.stored.set_exception(error)
         finally:
@@ -157,19 +156,14 @@ class EventStore(Store.Rows):
 
     def expire(self, apps: Collection[str]) -> None:
         """Delete events that are older than any attempt. Those that a feed has not delivered stay as long as
-        its app has a webhook.
-
-        ``apps``: those with a webhook. The feed of another app ends when nobody has delivered it for three
-        days.
+        its app has a webhook (is one of ``apps``), and three days longer.
         """
         nothing: list[tuple[str, int, int]] = []
-        for app, entry, event in self._store.write_or(nothing, partial(_end_feeds, apps)):
+        for row in self._store.write_or(nothing, partial(_end_feeds, apps)):
             log.warning(
                 "the webhook of %s was removed three days ago: its feed has ended. Nothing after entry %d "
                 "and event %d was delivered",
-                app,
-                entry,
-                event,
+                *row,
             )
         before = int(time()) - TRY_SECONDS - _EVENT_SLACK_SECONDS
 
@@ -203,19 +197,19 @@ class EventStore(Store.Rows):
         now = sql.now
         statement = f"SELECT app, owner, lease_until, {now} FROM event_feed WHERE app IN {{}}"
         until: dict[str, int] = {}
-        mine = []
+        mine: set[str] = set()
         for name, owned_by, lease, at in sql.query_in(statement, (), sorted(begins)):
             app = text_of(name)
             until[app] = lease - at
             if text_of(owned_by) == owner and lease > 0:
-                mine.append(app)
+                mine.add(app)
         for some in chunks(sorted(mine), _AT_ONCE):
             sql.execute(
                 f"UPDATE event_feed SET lease_until = {now} + %s "
                 f"WHERE owner = %s AND app IN {marks_of(len(some))}",
                 (seconds, owner, *some),
             )
-        for app in sorted(begins.keys() - set(mine)):
+        for app in sorted(begins.keys() - mine):
             if not 0 < until.get(app, 0) <= seconds:  # longer: the clock was set back
                 _make_feed(sql, app)
                 _begin(sql, app, begins[app])
@@ -232,24 +226,20 @@ class EventStore(Store.Rows):
     @Store.writing_or(None)
     def release(self, sql: Statements, apps: Iterable[str], owner: str) -> None:
         """Give leases back, so that another node goes on at once."""
-        for app in sorted(apps):
-            sql.execute(
-                f"UPDATE event_feed SET lease_until = {sql.now} WHERE app = %s AND owner = %s", (app, owner)
-            )
+        statement = f"UPDATE event_feed SET lease_until = {sql.now} WHERE app = %s AND owner = %s"
+        sql.execute_many(statement, [(app, owner) for app in sorted(apps)])
 
     @Store.reading_or({})
     def heads(self, sql: Statements, apps: Sequence[str]) -> dict[str, FeedHead]:
         """The contents of each app."""
         entries = sql.query_in("SELECT app, last_id FROM log WHERE part = 0 AND app IN {}", (), apps)
         events = sql.query_in("SELECT app, last_id FROM event_feed WHERE app IN {}", (), apps)
-        retries = sql.query_in(
+        retries = (
             "SELECT f.app FROM event_feed f WHERE EXISTS (SELECT 1 FROM event_retry r "
-            "WHERE r.app = f.app AND r.dead = 0) AND f.app IN {}",
-            (),
-            apps,
+            "WHERE r.app = f.app AND r.dead = 0) AND f.app IN {}"
         )
+        aside = {text_of(app) for (app,) in sql.query_in(retries, (), apps)}
         ends = {text_of(app): last for app, last in entries}
-        aside = {text_of(row[0]) for row in retries}
         found = ((text_of(app), last) for app, last in events)
         return {app: FeedHead(ends.get(app, 0), last, app in aside) for app, last in found}
 
@@ -291,8 +281,7 @@ class EventStore(Store.Rows):
     def waiting_users(self, app: str) -> set[str]:
         """Users with events that are to be tried again."""
         statement = "SELECT DISTINCT member FROM event_retry WHERE app = %s AND dead = 0"
-        rows = self._store.rows(statement, (app,))
-        return {text_of(row[0]) for row in rows}
+        return {text_of(user) for (user,) in self._store.rows(statement, (app,))}
 
     def due_retries(self, app: str, now: int, latest: int, limit: int) -> list[RetryRow]:
         """The first waiting event of each user, as far as it is to be tried now, or was to be tried after
@@ -356,15 +345,13 @@ class EventStore(Store.Rows):
         if not sql.query("SELECT 1 FROM event_feed WHERE app = %s AND owner = %s", (app, owner)):
             raise NotOwner(app)
         where = "WHERE app = %s AND member = %s AND conversation = %s"
-        new = []
-        for one, event in reported:
-            # Deleted meanwhile: the user was online.
-            if sql.execute(
-                f"UPDATE absence SET due = 0 {where} AND due > 0", (app, one.user, one.conversation)
-            ):
-                new.append(event)
-        for one in over:
-            sql.execute(f"DELETE FROM absence {where}", (app, one.user, one.conversation))
+        over_now = f"UPDATE absence SET due = 0 {where} AND due > 0"
+        new = [
+            event
+            for one, event in reported
+            if sql.execute(over_now, (app, one.user, one.conversation))  # else the user was online meanwhile
+        ]
+        sql.execute_many(f"DELETE FROM absence {where}", [(app, one.user, one.conversation) for one in over])
         return add_events(sql, new, self.known)
 
     @Store.writing_or(None)
@@ -376,12 +363,10 @@ class EventStore(Store.Rows):
         by_app: dict[str, list[str]] = {}
         for app, user in sorted(users):
             by_app.setdefault(app, []).append(user)
+        statement = "DELETE FROM absence WHERE app = %s AND due = 0 AND member IN {}"
         for app, online in by_app.items():
             for some in chunks(online, _AT_ONCE):
-                sql.execute(
-                    f"DELETE FROM absence WHERE app = %s AND due = 0 AND member IN {marks_of(len(some))}",
-                    (app, *some),
-                )
+                sql.execute(statement.format(marks_of(len(some))), (app, *some))
 
 
 def add_events(sql: Statements, events: Sequence[NewEvent], known: Mapping[str, int]) -> dict[str, int]:
@@ -409,8 +394,6 @@ def add_events(sql: Statements, events: Sequence[NewEvent], known: Mapping[str, 
 
 def _member(user: str) -> str:
     """A user id, cut to the size of the column: pushes may name ids that are too long for a login."""
-    if len(user) * 4 <= MAX_USER_BYTES:
-        return user
     return user.encode()[:MAX_USER_BYTES].decode(errors="ignore")
 
 
@@ -460,14 +443,8 @@ def _begin(sql: Statements, app: str, begin: int | None) -> None:
 
 def _put_aside(sql: Statements, app: str, rows: Sequence[RetryRow], dead: bool) -> None:
     """Store retries. Those that are there already stay: the positions were not advanced the last time."""
-    known = {
-        text_of(row[0])
-        for row in sql.query_in(
-            "SELECT event FROM event_retry WHERE app = %s AND event IN {}",
-            (app,),
-            [row.event for row in rows],
-        )
-    }
+    there = "SELECT event FROM event_retry WHERE app = %s AND event IN {}"
+    known = {text_of(event) for (event,) in sql.query_in(there, (app,), [row.event for row in rows])}
     values = [
         (app, *RETRIES.values(row)[1:], row.first_failed + 1 if row.attempts else 0, int(dead))
         for row in rows

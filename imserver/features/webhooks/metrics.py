@@ -36,11 +36,7 @@ _DECISIONS: Final = {
 def _read(path: str) -> Callable[[Any], Any]:
     """Reads an attribute of the webhooks of a node."""
     value = attrgetter(path)
-
-    def read(node: Any) -> Any:
-        return value(webhooks_of(node))
-
-    return read
+    return lambda node: value(webhooks_of(node))
 
 
 def rows() -> tuple[Metric, ...]:

@@ -118,11 +118,8 @@ class Occupancy:
 
 _LAST_SECONDS: Final = 2.0
 """Time limit for sending the last events."""
-
-
 EVENTS: Final = frozenset({"connect", "disconnect", "login", "message", "group", "account", "absent"})
-"""Events that a back end receives if its app selects none. Those of channels and notifications are too many.
-"""
+"""Events of an app that selects none. Those of channels and notifications are too many."""
 
 
 def receiver_of(app: str, settings: TenantSettings, secret: bytes) -> Receiver | None:
@@ -174,7 +171,8 @@ def answers(base: Core) -> tuple[object, ...]:
 
 def build(core: Core) -> Parts:
     """Build what uses the services of the core."""
-    webhooks, config = webhooks_of(core), core.config
+    webhooks = webhooks_of(core)
+    expire = partial(webhooks.feeds.events.expire, webhooks.feeds.feeds)
     core.queries.add(QUERY, list[str], webhooks.parts_of)
     apps = follow_apps(core.tenants, webhooks)
     Occupancy(core.channels, core.connection_table.id_of, webhooks)
@@ -193,7 +191,7 @@ def build(core: Core) -> Parts:
         configure=apps.configure,
         run=(
             webhooks.feeds.run,
-            every(config.storage.expire_seconds, webhooks.expire, "events could not be expired"),
+            every(core.config.storage.expire_seconds, expire, "events could not be expired"),
         ),
         stop=lambda: webhooks.stop(_LAST_SECONDS),
     )

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
 QUERY: Final = "webhooks.state"
 """The query with which nodes ask each other for a :class:`NodePart` of each app."""
 
@@ -66,8 +65,7 @@ class Webhooks(Observer):
     """Owner of the queues, one for each app with a webhook, and of the connections of these apps.
 
     Events of connections and live messages wait in memory; durable ones go to the ``feeds``. Only
-    :meth:`absent`, :meth:`undelivered`, :meth:`expire` and :meth:`stop` switch. An app without a webhook
-    costs one look-up.
+    :meth:`absent`, :meth:`undelivered` and :meth:`stop` switch. An app without a webhook costs one look-up.
     """
 
     def __init__(
@@ -214,14 +212,8 @@ class Webhooks(Observer):
         return record
 
     def undelivered(self, app: str) -> int | None:
-        """The position in the log up to which the receiver of an app has everything; None: it has no
-        receiver. Switches. Raises StorageUnavailable."""
+        """See :meth:`EventStore.undelivered`."""
         return self.feeds.events.undelivered(app)
-
-    def expire(self) -> None:
-        """Delete events that are older than any attempt, and end the feeds of removed webhooks. Switches.
-        Raises StorageUnavailable."""
-        self.feeds.events.expire(self.feeds.feeds)
 
     def _facts(self, connection: Connection) -> dict[str, Any]:
         return {
