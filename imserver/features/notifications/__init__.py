@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 from imserver.features.notifications import api, audience_api, token_api
 from imserver.features.notifications.declared import SETTINGS, TABLES
 from imserver.features.notifications.parts import build, notifications_of
+from imserver.features.notifications.webpush import retry_after
 from imserver.plugin import FeatureRow
 
 if TYPE_CHECKING:
     from imserver.plugin.metrics import Metric
+
+__all__ = ["FEATURE", "retry_after"]
 
 
 def metrics() -> tuple[Metric, ...]:

@@ -125,7 +125,7 @@ class AiChat:
             app, user = principal.app, principal.user
             entries, _ = self._log.entries.history(app, user, entry.conversation, 0, PAGE, entry.id)
             stored = next((each for each in entries if answer.is_of(each)), None)
-        self._begin(form, stream, head, principal, answer, entry.id, stored)
+        self._begin(form, head, principal, answer, entry.id, stored)
         gevent.spawn_later(SILENT_SECONDS, self._watch, principal, asked.chat, answer)
 
     def _resume(self, stream: Stream, head: Head) -> None:
@@ -147,13 +147,12 @@ class AiChat:
             stream.refuse(stream_refused(log, head, host, none, style), CloseCode.NORMAL)
             return
         answer.stream = message or (streams[-1] if streams else "")
-        self._begin(self._ui, stream, head, principal, answer, cursor, stored)
+        self._begin(self._ui, head, principal, answer, cursor, stored)
         if message and message not in streams and not answer.over:
             gevent.spawn_later(LOST_SECONDS, self._give_up, answer, "the answer is lost")
 
     def _watch(self, principal: Principal, chat: Chat, answer: Answer) -> None:
-        """End an answer that nobody produces: the bot has neither a connection nor an open stream. May
-        switch."""
+        """Greenlet: end an answer that nobody produces: the bot has neither a connection nor a stream."""
         while answer.connection.is_open and not answer.begun:
             has_stream = bool(set(self._open_streams(principal, chat)) - answer.skipped)
             if not has_stream and not self._core.presence.is_online((principal.app,), chat.bot):
@@ -181,16 +180,14 @@ class AiChat:
     def _begin(
         self,
         form: Form,
-        stream: Stream,
         head: Head,
         principal: Principal,
         answer: Answer,
         cursor: int,
         stored: Message | None,
     ) -> None:
-        """Begin a session of the user that receives an answer; it is ``stored``, or comes after ``cursor``.
-        May switch."""
-        app, user = principal.app, principal.user
+        """Begin a session that receives an answer; it is ``stored``, or comes behind ``cursor``."""
+        app, user, stream = principal.app, principal.user, answer.connection
         start = None if stored is not None else self._starts.start(app, user, cursor)
         sessions = self._core.sessions
         token = str(head.headers.get("authorization", "")).partition(" ")[2].strip()
@@ -198,9 +195,8 @@ class AiChat:
         device = f"{NAME}-{uuid4().hex[:12]}"
         if not sessions.begin_for(stream, app, principal, token, NAME, device):
             return
-        opening = stream_head(
-            self._core.node.request_log, head, host_of(stream.peer), _TYPE, principal.label
-        ).removesuffix(b"\r\n")
+        log, host = self._core.node.request_log, host_of(stream.peer)
+        opening = stream_head(log, head, host, _TYPE, principal.label).removesuffix(b"\r\n")
         chunked = head.version != "1.0"
         opening += b"x-vercel-ai-ui-message-stream: v1\r\nAccess-Control-Expose-Headers: *\r\n"
         opening += b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n"
@@ -287,10 +283,8 @@ class AiChat:
         principal, chat = self._checked(call.principal), Chat.of(call.request.path.split("/")[2])
         self._check_member(principal, chat)
         try:
-            results = [
-                self._texts.stop(principal.app, each, principal.user).status
-                for each in self._open_streams(principal, chat)
-            ]
+            stop, streams = self._texts.stop, self._open_streams(principal, chat)
+            results = [stop(principal.app, each, principal.user).status for each in streams]
         except ChannelRefused:
             raise ApiProblem(Problems.NOT_ACCEPTED) from None
         if "not_allowed" in results:

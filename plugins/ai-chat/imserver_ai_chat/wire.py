@@ -13,7 +13,7 @@ import msgspec
 
 from imserver.plugin.errors import CloseCode
 from imserver.plugin.messages import Message
-from imserver.plugin.wire import Connection, Dialect, DialectState, Event, StreamEncoding
+from imserver.plugin.wire import Dialect, DialectState, Event, Stream, StreamEncoding
 
 NAME: Final = "ai_chat"
 """Name of the feature and its dialect, and the type of messages whose text is chunks, one on each line."""
@@ -71,7 +71,7 @@ class Answer(DialectState, kw_only=True, gc=True):
     the last piece; -1: none.
     """
 
-    connection: Connection
+    connection: Stream
     encode: Callable[[Answer, Chunk], bytes]
     user: str
     bot: str
@@ -119,8 +119,7 @@ class Answer(DialectState, kw_only=True, gc=True):
         return self._joined((*self._begin(), *self._more(text)))
 
     def take_message(self, message: Message) -> bytes:
-        """What the connection gets for a stored message: the end of the stream, or an answer that was not
-        streamed."""
+        """What the connection gets for a stored message: the end of the stream, or an answer without one."""
         stream = message.client_msg_id
         if self.over or not self.is_of(message):
             return b""

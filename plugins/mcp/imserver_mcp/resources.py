@@ -45,25 +45,22 @@ def listed(turn: Turn, cursor: str) -> Page:
     kind, _, place = cursor.partition(":")
     if cursor and (kind not in ("conversations", _FILES) or (kind != _FILES and not place.isdecimal())):
         raise McpError(Code.BAD_PARAMS, "cursor: it is not one of this list")
+    rows: list[dict[str, Any]] = []
     if kind == _FILES:
-        return _files(turn, place)
+        page = turn.run("GET", "/uploads", cursor=place, limit=PAGE)
+        for each in page["files"]:
+            what = {"name": each["name"] or each["id"], "mimeType": each["type"], "size": each["bytes"]}
+            rows.append({"uri": f"imserver://files/{each['id']}", **what})
+        return rows, f"{_FILES}:{page['next']}" if page["next"] else ""
     page = turn.run("GET", "/conversations", before=id_of(place), limit=PAGE)
-    rows: list[dict[str, Any]] = [] if place else [{"uri": ALL, "name": "conversations", **_JSON}]
+    if not place:
+        rows.append({"uri": ALL, "name": "conversations", **_JSON})
     for each in page["conversations"]:
         name = each["peer"] or each["name"] or str(each["conversation"])
         rows.append({"uri": f"{ALL}/{each['conversation']}", "name": name, **_JSON})
     if page["before"]:
         return rows, f"conversations:{page['before']}"
     return rows, f"{_FILES}:" if turn.has_route("GET", "/uploads") else ""
-
-
-def _files(turn: Turn, cursor: str) -> Page:
-    page = turn.run("GET", "/uploads", cursor=cursor, limit=PAGE)
-    rows: list[dict[str, Any]] = []
-    for each in page["files"]:
-        what = {"name": each["name"] or each["id"], "mimeType": each["type"], "size": each["bytes"]}
-        rows.append({"uri": f"imserver://files/{each['id']}", **what})
-    return rows, f"{_FILES}:{page['next']}" if page["next"] else ""
 
 
 def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:

@@ -146,11 +146,8 @@ def find_people(turn: Turn, given: FindArguments) -> dict[str, Any]:
     """Find people by their names: those with whom the user talks, and whom the app lets it find."""
     words = given.text.casefold().split()
     cards = turn.cards(_acquaintances(turn))
-    found = [
-        each
-        for each in cards
-        if all(word in f"{each['nickname']} {each['name']}".casefold() for word in words)
-    ]
+    names = [f"{each['nickname']} {each['name']}".casefold() for each in cards]
+    found = [each for each, name in zip(cards, names, strict=True) if all(word in name for word in words)]
     for route in ("/accounts/search", "/accounts/find"):
         if turn.has_route("POST", route):
             with suppress(RouteRefused):  # nobody, or the app or the role does not permit it

@@ -87,8 +87,7 @@ class Turn:
         self._runs = 0
 
     def admit(self, call: Call) -> None:
-        """The request was read and authorised. ``user``: for whom it is made; ``""``: a back end named
-        nobody."""
+        """The request was read and authorised. ``user``: for whom it is made; ``""``: nobody was named."""
         self.message: Message = call.input
         self.principal: Principal = call.principal
         self.app, self.user, self.params = call.app or GOCHAT, call.user, self.message.params
@@ -113,15 +112,12 @@ class Turn:
         self._runs += 1
         fields = {"app": self.app, "user": self.user, **values}
         fields = {name: value for name, value in fields.items() if value not in ("", None, [])}
-        query = body = b""
+        query, body = b"", _encode(fields)
         if method == "GET":
             texts = {
-                name: str(value).lower() if value in (True, False) else value
-                for name, value in fields.items()
+                name: str(each).lower() if isinstance(each, bool) else each for name, each in fields.items()
             }
-            query = urlencode(texts).encode()
-        else:
-            body = _encode(fields)
+            query, body = urlencode(texts).encode(), b""
         request = HttpRequest(method, PREFIX + path, query, body, {}, self.request.host)
         answer = self.api.run(self.api.endpoints[method, PREFIX + path], self.principal, request)
         content = msgspec.json.decode(answer.body)
@@ -134,8 +130,7 @@ class Turn:
         with suppress(RouteRefused):  # the app has no accounts
             if users and self.user and self.has_route("POST", "/accounts/cards"):
                 answer = self.run("POST", "/accounts/cards", users=[*users][:MOST_CARDS])
-                cards: list[dict[str, Any]] = answer["cards"]
-                return cards
+                return answer["cards"]  # type: ignore[no-any-return]
         return []
 
     # --- rounds ---------------------------------------------------------------------------------------------

@@ -155,14 +155,12 @@ class ApnsClient:
     def __init__(self, settings: ApnsSettings, token: ProviderToken, url: str, seconds: float) -> None:
         self._settings = settings
         self._token = token
-        self._url = url.rstrip("/")
         self._seconds = seconds
-        self._connection: Kept[Http2Connection] = Kept(self._connect, lambda one: one.is_open)
-
-    def _connect(self) -> Http2Connection:
-        parts = urlsplit(self._url)
-        sock = open_socket(self._url, self._seconds)
-        return Http2Connection(sock, parts.netloc, parts.scheme, self._seconds)
+        parts = urlsplit(url)
+        self._connection: Kept[Http2Connection] = Kept(
+            lambda: Http2Connection(open_socket(url, seconds), parts.netloc, parts.scheme, seconds),
+            lambda one: one.is_open,
+        )
 
     def send(self, token: str, notice: PushNotice) -> PushResult:
         """Hand over a notification. Switches. Raises Unreachable."""
@@ -175,10 +173,9 @@ class ApnsClient:
             rule, reason = self._rule(answer)
         result = rule.result(answer.status, described(f"{answer.status} {reason}".rstrip()), answer.headers)
         since = json_object(answer.body).get("timestamp")
-        if rule is not GONE or not isinstance(since, int):
-            return result
-        # The application may have registered again since then.
-        return replace(result, gone_since=since // 1000)
+        if rule is GONE and isinstance(since, int):
+            return replace(result, gone_since=since // 1000)  # it may have registered again since then
+        return result
 
     @staticmethod
     def _rule(answer: Answer) -> tuple[Rule, str]:
@@ -188,8 +185,7 @@ class ApnsClient:
         return RULES.get(reason) or rule_of_status(answer.status), reason
 
     def _ask(self, token: str, notice: PushNotice, body: bytes, ours: int) -> Answer:
-        """Send a request, on another connection if the server has not begun with it. Switches. Raises
-        Unreachable."""
+        """Send a request, on another connection if the server has not begun with it."""
         headers = [
             ("authorization", f"bearer {self._token.text(ours)}"),
             ("apns-id", str(uuid5(NAMESPACE_URL, f"imserver:{notice.id}"))),

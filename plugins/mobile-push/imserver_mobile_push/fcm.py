@@ -115,26 +115,14 @@ def judge(_token: str, status: int, body: bytes) -> tuple[Rule, str]:
     """What is done about an answer, and how log lines describe it."""
     if status == 200:
         return TAKEN, ""
-    code, text, is_of_token = _read_error(body)
+    error = json_object(body).get("error")
+    error = error if isinstance(error, dict) else {}
+    rows = [row for row in error.get("details") or () if isinstance(row, dict)]
+    codes = [str(row["errorCode"]) for row in rows if row.get("@type") == _FCM_ERROR and row.get("errorCode")]
+    wrong = [each for row in rows for each in row.get("fieldViolations") or () if isinstance(each, dict)]
+    code, text = codes[0] if codes else str(error.get("status", "")), str(error.get("message", ""))
+    is_of_token = any(each.get("field") == "message.token" for each in wrong) or "registration token" in text
     rule = RULES.get(code) or (RENEW if status == 401 else rule_of_status(status))
     if code == "INVALID_ARGUMENT" and is_of_token:
         rule = GONE
     return rule, described(f"{status} {code}".rstrip(), text)
-
-
-def _read_error(body: bytes) -> tuple[str, str, bool]:
-    """Code and text of an answer, and whether it is the token of the device that is wrong."""
-    error = json_object(body).get("error")
-    if not isinstance(error, dict):
-        return "", "", False
-    rows = [row for row in error.get("details") or () if isinstance(row, dict)]
-    codes = [str(row["errorCode"]) for row in rows if row.get("@type") == _FCM_ERROR and row.get("errorCode")]
-    fields = [
-        str(each.get("field"))
-        for row in rows
-        for each in row.get("fieldViolations") or ()
-        if isinstance(each, dict)
-    ]
-    text = str(error.get("message", ""))
-    is_of_token = "message.token" in fields or "registration token" in text
-    return (codes[0] if codes else str(error.get("status", ""))), text, is_of_token

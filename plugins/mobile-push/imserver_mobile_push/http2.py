@@ -273,10 +273,14 @@ class Http2Connection:
             while True:
                 try:
                     data = self._sock.recv(_RECEIVE_BYTES)
-                except TimeoutError:
-                    if not self._ask():
+                except TimeoutError:  # nothing has come for a while
+                    is_idle = not self._requests and monotonic() - self._used_at > IDLE_SECONDS
+                    if self._is_pinged or is_idle:
                         problem = "it is silent" if self._is_pinged else "it was idle"
                         break
+                    self._is_pinged = True
+                    self._h2.ping(b"imserver")
+                    self._filled.set()
                     continue
                 if not data:
                     break
@@ -290,16 +294,6 @@ class Http2Connection:
         except (OSError, H2Error) as error:
             problem = f"{type(error).__name__}: {error}"
         self._end(problem)
-
-    def _ask(self) -> bool:
-        """Nothing has come for a while: send a ping. False: the connection ends. Never switches."""
-        is_idle = not self._requests and monotonic() - self._used_at > IDLE_SECONDS
-        if self._is_pinged or is_idle:
-            return False
-        self._is_pinged = True
-        self._h2.ping(b"imserver")
-        self._filled.set()
-        return True
 
     def _frames(self, data: bytes) -> Iterator[bytes]:
         """Whole frames, except those that end the connection: after them h2 reads no answer any more."""

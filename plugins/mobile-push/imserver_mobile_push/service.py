@@ -6,7 +6,6 @@ import logging
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
 from time import monotonic, time
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -17,6 +16,7 @@ from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 from msgspec.structs import replace
 
+from imserver.features.notifications import retry_after
 from imserver.plugin.identity import BadKey, Tenant, Tenants
 from imserver.plugin.runtime import Outgoing, RateLimitedLog, Service, Unreachable
 from imserver.plugin.wire import PushNotice, PushResult
@@ -56,18 +56,8 @@ class Rule(Struct, frozen=True):
         """``headers``: those of the answer, of which ``retry-after`` is read."""
         if self.outcome != "later":
             return PushResult(self.outcome, status, None, "" if self.outcome == "taken" else problem)
-        pause = max(_retry_after(headers.get("retry-after", "").strip()), self.pause)
+        pause = max(retry_after(headers, time()) or 0.0, self.pause)
         return PushResult("later", status, pause or None, problem)
-
-
-def _retry_after(text: str) -> float:
-    """The seconds of the header, which has seconds or a date; 0: it has neither."""
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        return max(parsedate_to_datetime(text).timestamp() - time(), 0.0)
-    except (ValueError, OverflowError):
-        return 0.0
 
 
 TAKEN: Final = Rule("taken")
@@ -256,8 +246,7 @@ class JsonClient(Service, dict=True):
         self._places = BoundedSemaphore(MOST_CONNECTIONS)
 
     def send(self, token: str, notice: PushNotice) -> PushResult:
-        """Hand over a notification; once more with another access token, if the answer says that ours is old.
-        Switches. Raises Unreachable."""
+        """See :class:`Client`. Sends once more with another access token, if the answer says ours is old."""
         short = fitted(notice, CONTENT_BYTES, lambda one: self.size(self.message_of("", one)))
         body = msgspec.json.encode({"message": self.message_of(token, short)})
         for is_last in (False, True):

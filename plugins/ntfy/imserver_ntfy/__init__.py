@@ -93,8 +93,7 @@ class Ntfy:
         return HttpResponse(200, b'{"success":true}')
 
     def discover(self, call: Call) -> HttpResponse:
-        """Answer a distributor of UnifiedPush that topics take its messages. Never switches. Raises
-        ApiProblem."""
+        """Answer a distributor of UnifiedPush that topics take its messages. Raises ApiProblem."""
         channel_of(call.request.path.split("/")[2])
         if not Parameters.of(call.request).has("unifiedpush", "up"):
             raise bad(40401, "this server has no page for topics")
@@ -162,10 +161,11 @@ class Ntfy:
                     connection.wait_until_sent()
                 position = page.position
             if not wish.poll and connection.is_open:
-                options = self._channels.options.of(app, channel)
-                joined.append(
-                    (channel, self._channels.subscriptions.subscribe(connection, channel, options, position))
+                options, subscribe = (
+                    self._channels.options.of(app, channel),
+                    self._channels.subscriptions.subscribe,
                 )
+                joined.append((channel, subscribe(connection, channel, options, position)))
         if wish.since is None and not wish.poll:  # what is published from now on reaches the client
             connection.send(opening)
         for channel, found in joined:

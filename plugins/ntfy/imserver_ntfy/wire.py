@@ -138,16 +138,14 @@ def _event(message: Message) -> bytes:
     return b"%bdata: %b\n\n" % (name, msgspec.json.encode(message))
 
 
-def _text(message: Message) -> bytes:
-    return message.message.replace("\n", " ").encode() + b"\n"
-
-
 FRAMES: Final = NtfyDialect(msgspec.json.encode)
 STREAMS: Final = {
     "json": NtfyDialect(
         lambda message: msgspec.json.encode(message) + b"\n", "application/x-ndjson; charset=utf-8"
     ),
     "sse": NtfyDialect(_event, "text/event-stream; charset=utf-8"),
-    "raw": NtfyDialect(_text, "text/plain; charset=utf-8"),
+    "raw": NtfyDialect(
+        lambda message: message.message.replace("\n", " ").encode() + b"\n", "text/plain; charset=utf-8"
+    ),
 }
 """Last segment of the path of a stream → its codec."""

@@ -263,14 +263,10 @@ class Export:
     def __init__(self, path: Path) -> None:
         self.problems = Problems()
         self._source = FolderSource(path) if path.is_dir() else ZipSource(path)
-        tops = [
-            name.removesuffix("users.json")
-            for name in self._source.names
-            if name.rpartition("/")[2] == "users.json"
-        ]
+        tops = [name for name in self._source.names if name.rpartition("/")[2] == "users.json"]
         if not tops:
             raise BadExport(f"{path} is no export of Slack: it has no users.json")
-        self._top = min(tops, key=len)
+        self._top = min(tops, key=len).removesuffix("users.json")
         self._files: dict[str, list[str]] = {}
         """Folder of a conversation → the names of its files."""
         listed = {*LISTS, "users"}

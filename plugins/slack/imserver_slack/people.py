@@ -79,16 +79,12 @@ class People:
     def find(self, person: Person) -> None:
         """Find the account of a person, or make it."""
         row = self._rows.linked(self._app, (PROVIDER,), (person.id,))
-        if row is None:
-            self.accounts[person.id] = self._add(person)
-        else:
-            self.accounts[person.id] = row[0]
+        self.accounts[person.id] = self._add(person) if row is None else row[0]
 
     def _add(self, person: Person) -> Account:
         logins = dict(self._identifiers(person))
-        account = Account(
-            0, self._app, "", person.nickname, email=logins.get("email", ""), name=logins.get("name", "")
-        )
+        email, name = logins.get("email", ""), logins.get("name", "")
+        account = Account(0, self._app, "", person.nickname, email=email, name=name)
         self.new += 1
         try:
             return self._rows.add_linked(account, PROVIDER, person.id)
