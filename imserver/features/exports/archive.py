@@ -56,8 +56,7 @@ class EntryChecksum(Struct, frozen=True):
 
 
 class ArchiveState(Struct):
-    """How far an archive is. ``stage`` and ``position``: where its maker goes on. ``entries``, ``rows`` and
-    ``size`` (bytes): of what is in it."""
+    """How far an archive is. ``stage`` and ``position``: where its maker goes on. ``size``: bytes in it."""
 
     stage: int = 0
     position: bytes = b""
@@ -94,8 +93,7 @@ class ArchiveWriter:
 
     def open(self) -> None:
         """Begin, or go on behind what was saved. Raises OSError, also while another process writes: one that
-        slept until its lease was over would write into the archive of the next one.
-        """
+        slept until its lease was over would write into the archive of the next one."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in (NAME, _DIRECTORY, CHECKSUMS):
             descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o600)

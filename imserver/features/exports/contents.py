@@ -65,8 +65,7 @@ class Manifest(Struct, kw_only=True):
 
 
 class ArchiveMaker:
-    """Makes one archive. ``archived``: the files of features. ``run`` and ``proceed``: see :data:`Run` and
-    :data:`Proceed`. ``release``: that of the server."""
+    """Makes one archive. ``run``: see :data:`Run`. ``release``: that of the server."""
 
     def __init__(
         self,
@@ -94,8 +93,8 @@ class ArchiveMaker:
         return self._writer.state
 
     def make(self, proceed: Proceed) -> Path:
-        """Make the archive, or go on with it. Returns its path. Switches. Raises OSError, Unavailable, and
-        what ``proceed`` raises; then it may be called again."""
+        """Make the archive, or go on with it; returns its path. Raises OSError, Unavailable, and what
+        ``proceed`` raises; then it may be called again."""
         self._proceed = proceed
         writer, subject = self._writer, self._subject
         try:

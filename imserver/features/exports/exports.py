@@ -44,7 +44,7 @@ def folder_of(config: Config) -> Path:
 
 
 class Exports:
-    """Makes, shows and deletes exports. Owner of the folders of archives of this node."""
+    """Makes, shows and deletes exports; may raise StorageUnavailable. Owner of the folders of archives."""
 
     page_folder: Final = Path(__file__).parent / "page"
 
@@ -80,8 +80,7 @@ class Exports:
     # --- requests -------------------------------------------------------------------------------------------
 
     def start(self, subject: Subject) -> Job:
-        """Start an export, or return the one of the same subject that is under way. Switches. Raises
-        TooManyRequests and StorageUnavailable."""
+        """Start an export, or return the one that is under way. Switches. Raises TooManyRequests."""
         newest = self._rows.newest(subject.app, subject.user)
         if newest is not None and newest.state == UNDER_WAY:
             return newest
@@ -96,16 +95,14 @@ class Exports:
         return job
 
     def show(self, app: str, id: str, user: str | None = None) -> Job:
-        """An export. ``user``: the one whose it has to be; without an ``id`` the newest one of the user.
-        Raises UnknownExport and StorageUnavailable."""
+        """An export (without an ``id`` the newest one) that is of ``user``. Raises UnknownExport."""
         job = self._rows.get(app, id) if id else self._rows.newest(app, user or "")
         if job is None or (user is not None and job.user != user) or job.ends < time():
             raise UnknownExport(id)
         return job
 
     def open(self, job: Job) -> tuple[int, Iterator[bytes]]:
-        """The archive of an export: its size and its bytes. Raises UnknownExport, and ServiceRefused if
-        it is not finished."""
+        """The size and the bytes of an archive. Raises UnknownExport, and ServiceRefused: not done."""
         if job.state != DONE:
             raise ServiceRefused(problem=HTTP_EXPORT_UNFINISHED)
         try:

@@ -197,8 +197,7 @@ class Import:
             )
 
     def _require_free(self) -> None:
-        """The app is new or empty, no key of the archive is that of a row elsewhere, and its rows are such as
-        an export reads."""
+        """The app is new or empty, and the rows are such as an export reads, with keys that are free."""
         if self._store.is_deleted(self._app):
             raise BadArchive(f"an app {self._app} was deleted: name another one with --app")
         for page in self._store.rows_of_app(self._app):

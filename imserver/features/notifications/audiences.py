@@ -46,8 +46,7 @@ _target: Final = json.Decoder(AudienceTarget).decode
 
 
 class AudienceRows(Store.Rows):
-    """The rows of audiences in a store. Each method is one transaction, may switch, and raises
-    StorageUnavailable."""
+    """The rows of audiences in a store. Each method is one transaction: see :mod:`.rows`."""
 
     @Store.writing
     def add(self, sql: PooledStatements, new: Audience, most: int) -> Audience | None:

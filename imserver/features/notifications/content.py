@@ -37,8 +37,7 @@ _HOST: Final = re.compile(r"\w+://(?:[^/?#@]*@)?([^/?#]*)")
 
 
 class Author(Struct, frozen=True):
-    """The sender of a message as others see them. ``avatar``: address of a picture, ``""``: none. Only one on
-    this server is shown."""
+    """The sender of a message as others see them. ``avatar``: a picture; shown if it is on this server."""
 
     name: str
     avatar: str = ""
@@ -56,9 +55,7 @@ def in_words(language: str, key: str, count: int = 1, **values: str) -> str:
 
 
 def form_for(text: str, count: int) -> str:
-    """The form of a text for a number. It has one form, those for one and for more, or the six of Arabic:
-    zero, one, two, few, many, other (Unicode CLDR).
-    """
+    """The form of a text for a number: the only one, of one and more, or of the six of Arabic (CLDR)."""
     forms = text.split("|")
     if len(forms) != 6:
         return forms[0 if count == 1 else -1]
@@ -145,8 +142,7 @@ def shown_of(
     preview: bool,
     notify: Notify | None = None,
 ) -> Shown:
-    """The notification of a message. ``count``: the number of unread messages. ``preview`` False: texts are
-    not shown."""
+    """The notification of a message. ``count``: unread messages. ``preview`` False: without texts."""
     is_group = conversation.kind == "group"
     name = author.name or in_words(language, "app")
     title = (conversation.name or in_words(language, "group")) if is_group else name

@@ -286,8 +286,7 @@ class Host:
         self.consumer.wake()
 
     def finish(self, seconds: float) -> None:
-        """Send nothing more, wait at most ``seconds`` for what is under way, and store the results.
-        Switches."""
+        """Send nothing more, give what is under way ``seconds``, and store the results. Switches."""
         self._has_ended = True
         deadline = monotonic() + seconds
         gevent.joinall(self._workers, timeout=seconds)
@@ -337,9 +336,7 @@ class Host:
         return None
 
     def _sort_out(self, waiting: deque[Delivery]) -> dict[int, PushEndpoint]:
-        """Leave out what shall not be sent: what is too late, was replaced or read, or is not for the user
-        any more, and what is for endpoints that do not exist. Returns the endpoints of the others. Switches.
-        Raises StorageUnavailable."""
+        """Leave out what shall not be sent any more. Returns the endpoints of the others. Switches."""
         owner, now = self._owner, time()
         self._looked_at = monotonic()
         endpoints = owner.rows.endpoints_by_id(list({one.endpoint for one in waiting}))
@@ -368,8 +365,7 @@ class Host:
         return endpoints
 
     def _read_among(self, deliveries: Iterable[Delivery]) -> set[int]:
-        """The ids of deliveries that were read, or are not for the user any more. Switches. Raises
-        StorageUnavailable."""
+        """The ids of deliveries that were read, or are not for the user any more. Switches."""
         by_app: dict[str, list[Delivery]] = {}
         for one in deliveries:
             by_app.setdefault(one.app, []).append(one)

@@ -43,8 +43,7 @@ class NoService:
 
 
 class DeviceServices:
-    """The push services of devices that are no browsers. ``services``: those that features bring. Raises
-    ConfigError if two have one name."""
+    """The push services of devices that are no browsers. Raises ConfigError if two have one name."""
 
     def __init__(self, services: Iterable[PushService] = ()) -> None:
         self.by_name: dict[str, PushService] = {}

@@ -214,8 +214,7 @@ def mail_of(
 
 
 def stop_page(language: str, is_done: bool) -> str:
-    """The page, HTML, that asks whether to end the mails to a user; ``is_done``: it says that they have
-    ended. ``language``: of the user."""
+    """The page, HTML, that asks whether to end the mails to a user, or (``is_done``) says that they ended."""
     language = language_of(language)
     words = _words(language)
     text = words["stop_done" if is_done else "stop_question"]

@@ -160,10 +160,7 @@ class Mails(Service, dict=True):
         return Failure("the lease has ended") if batch else None
 
     def _look_at(self, app: str, due: MailDue) -> None:
-        """Decide about a user whose mail is due, and store the result. Switches.
-
-        Raises StorageUnavailable, and NotSent if the mail server takes no mail at all.
-        """
+        """Decide about a user whose mail is due. Raises NotSent if the mail server takes no mail at all."""
         now = int(time() * 1000)
         wishes = self.rows.wishes_of(app, due.user)
         account = self._account(app, due.user)
@@ -214,8 +211,7 @@ class Mails(Service, dict=True):
             self._tries.pop((app, before.user), None)
 
     def _account(self, app: str, user: str) -> Account | None:
-        """The account of a user; None: there is none with an address, it is banned, or the app notifies
-        nobody."""
+        """The account of a user; None: there is none that can, and may, get mail."""
         tenant, id = self.tenants.find(app), id_of(user)
         if tenant is None or not rules_of(tenant).enabled or not id or self.is_banned(app, user):
             return None

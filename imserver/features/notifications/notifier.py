@@ -206,8 +206,7 @@ class Notifier(Service, dict=True):
     # --- the lease ------------------------------------------------------------------------------------------
 
     def _renew(self) -> None:
-        """Take or renew the lease, and learn in which apps somebody can be notified. Switches. Raises
-        StorageUnavailable."""
+        """Take or renew the lease, and learn in which apps somebody can be notified."""
         if not self.store.has_database:
             return
         since = monotonic()
@@ -308,8 +307,7 @@ class Notifier(Service, dict=True):
             self.mail(app, min(decided.mail.values()))
 
     def _reminders(self, dues: Sequence[Due], facts: _Facts) -> dict[int, int]:
-        """Entry of a due that reminds of a question → the question, of which the user is notified also if
-        they have read it."""
+        """Entry of a due that reminds of a question → the question. Who has read that is notified, too."""
         pairs = {(due.conversation, due.entry) for due in dues}
         ids = sorted({entry for conversation, entry in pairs if entry not in facts.unread[conversation].ids})
         entries = self.store.part(MessageLog).entries.find(facts.app, ids)
@@ -568,8 +566,7 @@ class _FollowedLog:
             self.is_due(0)
 
     def _receivers(self, entries: Iterable[Entry]) -> tuple[dict[tuple[str, int], int], set[tuple[str, int]]]:
-        """(receiver, conversation) → the first of these entries; and those with a message that was
-        recalled, or a question that was closed."""
+        """(receiver, conversation) → the first of these entries; and those with something that has ended."""
         receivers: dict[tuple[str, int], int] = {}
         ended: dict[int, tuple[str, ...]] = {}
         """Conversation → its users."""
@@ -607,8 +604,7 @@ class _FollowedLog:
         return receivers, {(user, conversation) for conversation, users in ended.items() for user in users}
 
     def _reminders_of(self, entries: Iterable[Entry]) -> dict[tuple[str, int], int]:
-        """(user, conversation) → the entry that reminds the user of a question that they can answer.
-        Switches."""
+        """(user, conversation) → the entry that reminds the user of a question that they can answer."""
         acts = {entry.about: entry for entry in entries if entry.kind == "press" and entry.type in _REMINDING}
         if not acts:
             return {}

@@ -77,8 +77,7 @@ class PushNotifications(Struct, frozen=True):
         wanted: Sequence[tuple[str, Event, Notify]],
         audience: int = 0,
     ) -> list[Delivery]:
-        """The deliveries of pushes to the devices of (user, push, its ``notify``). Switches. Raises
-        StorageUnavailable."""
+        """The deliveries of (user, push, its ``notify``). Switches. Raises StorageUnavailable."""
         users = list(dict.fromkeys(user for user, _, _ in wanted))
         endpoints = self.rows.endpoints(app, users)
         if not endpoints:
@@ -109,8 +108,7 @@ class PushNotifications(Struct, frozen=True):
 
 
 def shown_of_push(event: Event, notify: Notify, tag: str, language: str, preview: bool, now: float) -> Shown:
-    """What the notification of a push shows. Fields that ``notify`` leaves out are made from the push.
-    ``preview`` False: texts are not shown."""
+    """The notification of a push. What ``notify`` leaves out is made from it. ``preview`` False: no texts."""
     words = language_of(language)
     text = event.text[:TEXT_CHARACTERS] if event.type == "text" else ""
     content = Shown(

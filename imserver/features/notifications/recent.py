@@ -80,8 +80,7 @@ class RecentDeliveries:
             del self._by_user[next(iter(self._by_user))]
 
     def of(self, app: str, user: str, limit: int) -> tuple[list[RecentDelivery], list[str]]:
-        """The last deliveries of all nodes, the newest first, and the nodes that did not answer. ``user``: of
-        this user; ``""``: of all."""
+        """The last deliveries to a user (``""``: to all), newest first, and the nodes that did not answer."""
         query = RecentQuery(app, user, limit)
         answers, missing = self._ask(QUERY, query, list[RecentDelivery])
         deliveries = [*self._here(query), *chain.from_iterable(answers.values())]

@@ -17,15 +17,14 @@ _YIELD: Final = 16
 
 
 class Recipients(Struct, frozen=True):
-    """Answers whether users may be notified. ``is_banned``: (app, user); never switches."""
+    """Says who may be notified. Switches, and raises StorageUnavailable, but ``is_banned``: (app, user)."""
 
     store: Store
     relations: Relations
     is_banned: Callable[[str, str], bool]
 
     def blocks(self, app: str, pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Those of these (user, sender) where the user has blocked the sender. Switches. Raises
-        StorageUnavailable."""
+        """Those of these (user, sender) where the user has blocked the sender."""
         by_sender: dict[str, list[str]] = {}
         for user, sender in pairs:
             if self.relations.limits(app, sender):
@@ -43,7 +42,6 @@ class Recipients(Struct, frozen=True):
         They have read it, were banned, have left the conversation, or have blocked the sender; or the message
         was recalled, or has expired. An open question is not over when it is read, but when it is answered:
         its author may have reminded them. Of what is not stored (conversation 0) only the ban counts.
-        Switches. Raises StorageUnavailable.
         """
         stored = self.store.part(MessageLog)
         users: dict[int, list[str]] = {}

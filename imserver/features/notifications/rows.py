@@ -1,7 +1,6 @@
-"""Notifications in the database.
+"""Notifications in the database; without one there are none.
 
-Each method is one transaction, may switch, and raises StorageUnavailable. Without a database there is
-nothing.
+Each method is one transaction, may switch, and raises StorageUnavailable.
 """
 
 from __future__ import annotations
@@ -232,8 +231,7 @@ class NotificationRows(Store.Rows):
 
     @Store.writing_or(False)
     def set_enabled(self, sql: PooledStatements, app: str, user: str, id: int, enabled: bool) -> bool:
-        """Switch an endpoint of a user on or off; False: there is none with this id. What waits to be sent to
-        one that is off is removed."""
+        """Switch an endpoint on, or off with what waits for it; False: the user has no such one."""
         if not _is_of(sql, app, user, id):
             return False
         sql.execute("UPDATE notify_endpoint SET enabled = %s WHERE id = %s", (int(enabled), id))
@@ -243,8 +241,7 @@ class NotificationRows(Store.Rows):
 
     @Store.writing_or(False)
     def remove_endpoint(self, sql: PooledStatements, app: str, user: str, id: int) -> bool:
-        """Remove an endpoint of a user, and what waits to be sent to it; False: there is none with this
-        id."""
+        """Remove an endpoint with what waits to be sent to it; False: the user has no such one."""
         if not _is_of(sql, app, user, id):
             return False
         _remove(sql, [id])
@@ -342,8 +339,7 @@ class NotificationRows(Store.Rows):
         return due, found[len(due)].due if len(found) > len(due) else None
 
     def count_notified(self, app: str, users: Sequence[str]) -> dict[str, int]:
-        """User → conversations of which they were notified and that are unread; without users who have
-        none."""
+        """User → unread conversations of which they were notified; without users who have none."""
         statement = (
             "SELECT member, count(*) FROM notify_due WHERE app = %s AND notified_id > 0 AND member IN {} "
             "GROUP BY member"
@@ -351,15 +347,13 @@ class NotificationRows(Store.Rows):
         return {text_of(user): count for user, count in self._store.rows_in(statement, (app,), users)}
 
     def bound(self, app: str, first_ms: int, again_ms: int) -> None:
-        """Nothing is due later than ``first_ms``, and what is of users who were notified before, than
-        ``again_ms``."""
+        """Nothing is due later than ``first_ms``; of users who were notified before, than ``again_ms``."""
         statement = "UPDATE notify_due SET due = %s WHERE app = %s AND due > %s AND notified_id {}"
         self._store.execute(statement.format("= 0"), (first_ms, app, first_ms))
         self._store.execute(statement.format("> 0"), (again_ms, app, again_ms))
 
     def read_elsewhere(self, app: str, pairs: Collection[tuple[str, int]]) -> int:
-        """These (user, conversation) were read, at least in part. Those of which the user was notified are
-        decided anew, at once. Returns their number."""
+        """Decide anew about these (user, conversation), if the user was notified. Returns their number."""
         notified = (
             "SELECT member, conversation FROM notify_due WHERE app = %s AND conversation = %s "
             "AND notified_id > 0 AND member IN {}"
@@ -417,13 +411,11 @@ class NotificationRows(Store.Rows):
     # --- deliveries -----------------------------------------------------------------------------------------
 
     def add_deliveries(self, deliveries: Sequence[Delivery]) -> None:
-        """Add what is not of stored messages. It replaces what waits for the same endpoint with the same
-        topic."""
+        """See :func:`add_deliveries_in`."""
         self._store.write(lambda sql: add_deliveries_in(sql, deliveries))
 
     def hosts(self, now_ms: int) -> dict[str, int]:
-        """Host for which something waits → when the first of it is to be sent, Unix milliseconds, at least
-        ``now_ms``."""
+        """Host → when the first of what waits for it is to be sent, Unix milliseconds from ``now_ms`` on."""
         rows = self._store.rows("SELECT host, min(next_try) FROM notify_delivery GROUP BY host")
         return {text_of(host): max(next_try, now_ms) for host, next_try in rows}
 
@@ -507,8 +499,7 @@ def _follow(sql: Statements, app: str) -> None:
 
 
 def _rows_of(sql: Statements, statement: str, app: str, pairs: Collection[tuple[str, int]]) -> list[Row]:
-    """The rows of these (user, conversation). ``statement`` takes the app, a conversation and, as its end,
-    users."""
+    """The rows of these (user, conversation). ``statement`` takes app, conversation and, last, users."""
     by_conversation: dict[int, dict[str, None]] = {}
     for user, conversation in pairs:
         by_conversation.setdefault(conversation, {})[user] = None

@@ -118,10 +118,7 @@ class TokenApi(Struct, frozen=True):
     messages: MessageApi
 
     def let_act(self, app: str, user: str, call: Call) -> None:
-        """Let a user act who is proved by a token. The request counts as one of the user.
-
-        Raises ApiProblem.
-        """
+        """Let a user act who is proved by a token, as one request of the user. Raises ApiProblem."""
         if self.parts.core.tenants.find(app) is None:
             raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
         call.app, call.user = app, user
@@ -138,8 +135,7 @@ class TokenApi(Struct, frozen=True):
         return ReadableQuestion(entries[0], question, self.messages.store.names_of(app, sorted(people)))
 
     def answer(self, app: str, user: str, message: int, value: str, text: str = "") -> ReadableQuestion:
-        """Answer a question. Returns what it is then: others may have been faster. Switches. Raises
-        ApiProblem."""
+        """Answer a question. Returns it: others may have been faster. Switches. Raises ApiProblem."""
         result = self.parts.core.service(MessageServices).asks.answer(app, user, message, value, text)
         question = self.question(app, user, message)
         if question is None:

@@ -50,8 +50,7 @@ class MailToken(Struct, frozen=True, array_like=True):
 
 
 class AskToken(Struct, frozen=True, array_like=True):
-    """The token of a question: whoever has it may answer the question ``message`` as ``user``. ``expires``:
-    Unix seconds."""
+    """The token of a question: its holder may answer ``message`` as ``user``. ``expires``: Unix seconds."""
 
     kind: Literal["ask"]
     app: str
@@ -80,8 +79,7 @@ class ActionTokens:
         return self._signed(MailToken("mail", app, user))
 
     def make_ask(self, app: str, user: str, message: int) -> str:
-        """The token with which a user answers a question. After the deadline it still shows what came of
-        it."""
+        """The token of a question. After the deadline it still shows what came of it."""
         expires = int(self._clock()) + MAX_ASK_SECONDS
         return self._signed(AskToken("ask", app, user, message, expires))
 

@@ -144,10 +144,7 @@ class WebPush:
 
     @staticmethod
     def encrypt(endpoint: PushEndpoint, body: bytes) -> bytes:
-        """Encrypt :class:`Shown` as JSON, with a key that is used once. Never switches.
-
-        ``b""``: the keys of the endpoint are none.
-        """
+        """Encrypt :class:`Shown` as JSON, with a key used once; ``b""``: the endpoint's keys are none."""
         # Loaded here: a node without endpoints does not need it.
         from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 

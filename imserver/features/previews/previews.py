@@ -97,7 +97,7 @@ _decode: Final = msgspec.json.Decoder(PageSummary).decode
 
 
 class Previews:
-    """Makes, shows and forgets previews. Owner of what this node fetches."""
+    """Makes, shows and forgets previews; may raise StorageUnavailable. Owner of what this node fetches."""
 
     page_folder: Final = Path(__file__).parent / "page"
 
@@ -150,8 +150,7 @@ class Previews:
         self.rows.remove(app, user, message)
 
     def show(self, app: str, user: str, messages: Sequence[int]) -> PreviewsAnswer:
-        """The previews of messages that the user can read. Those that do not exist are begun. Switches.
-        Raises StorageUnavailable."""
+        """The previews of messages that the user can read. Begins those that do not exist. Switches."""
         if not self.is_on(app) or not self.wishes(app, user).show:
             return PreviewsAnswer([], [])
         links = self._links(app, self._readable(app, user, messages))
@@ -225,8 +224,7 @@ class Previews:
             self._waiting -= Counter(((app, sender), (app, "")))
 
     def _make(self, app: str, link: str, sender: str, url: str) -> None:
-        """Fetch a page and store its preview, unless another node does, or has. Raises TooManyRequests and
-        StorageUnavailable."""
+        """Fetch a page and store its preview, unless another node does. Raises TooManyRequests."""
         if link in self.rows.current(app, [link]):
             return
         self._of_senders.require((app, sender))

@@ -41,8 +41,8 @@ class UploadFiles(ArchivedFiles):
         yield from media.get(name_of(row, is_thumbnail), 0, size - 1)
 
     def write(self, app: str, name: str, content: IO[bytes]) -> bool:
-        """Store a file where new ones go, if it is what its row says. Raises MediaUnavailable, and in an
-        import DamagedFile: then no file of the app is there."""
+        """Store a file, if it is what its row says. Raises MediaUnavailable, and in an import DamagedFile:
+        then no file of the app is there."""
         folder, _, rest = name.partition("/")
         if app and folder not in (FILES, THUMBNAILS):
             return False

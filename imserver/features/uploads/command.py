@@ -28,8 +28,7 @@ _REPEAT_SECONDS: Final = 10.0
 
 
 class MoveReport(Struct):
-    """What a run has done. ``bytes``: of the files that were moved. ``bad``: files that were not moved, by
-    id, and why. ``deleted``: copies at the source."""
+    """What a run has done. ``bad``: id of a file that stays → why. ``deleted``: copies at the source."""
 
     files: int = 0
     bytes: int = 0

@@ -73,9 +73,7 @@ class PictureTask(Struct, frozen=True):
 
 
 class Picture(Struct, frozen=True):
-    """Width and height of a picture as displayed. ``thumbnail``: the media type of its thumbnail.
-    ``cleaned``: the picture was written without metadata; False: it had none.
-    """
+    """A picture as displayed. ``thumbnail``: its media type. ``cleaned``: metadata was left out."""
 
     width: int
     height: int
@@ -191,8 +189,7 @@ def _most_pixels(image: Image, form: str) -> int:
 
 def _is_one_scan(image: Any) -> bool:
     """Whether the first scan of a JPEG has all components, so that the decoder can work line by line (ITU
-    T.81 section B.2.3). Pillow's position is after the header of that scan.
-    """
+    T.81 section B.2.3). Pillow's position is after the header of that scan."""
     size = 6 + 2 * image.layers
     image.fp.seek(-size, SEEK_CUR)
     header: bytes = image.fp.read(size)

@@ -69,9 +69,7 @@ class Checksum(Struct, frozen=True):
 
 
 class PartialUpload(Struct):
-    """An upload that a request has locked. ``offset``: the bytes that the server has. ``expires``: Unix
-    seconds. ``transfer``: the running transfer.
-    """
+    """An upload that a request has locked. ``offset``: bytes that are here. ``expires``: Unix seconds."""
 
     id: str
     path: Path
@@ -88,8 +86,7 @@ _decode: Final = msgspec.json.Decoder(State).decode
 
 class ResumableUploads:
     """Owner of the unfinished uploads of this node. All methods may switch, and may raise
-    :class:`TransferRefused`, MediaUnavailable and StorageUnavailable.
-    """
+    :class:`TransferRefused`, MediaUnavailable and StorageUnavailable."""
 
     def __init__(self, uploads: Uploads, boot: str = "") -> None:
         """``boot``: the life of the machine; ``""``: as the kernel says."""
@@ -125,9 +122,7 @@ class ResumableUploads:
 
     @contextmanager
     def begun(self, offer: Offer, metadata: str) -> Iterator[PartialUpload]:
-        """Context with a new upload; see :meth:`create`. After an error in this context the upload is
-        removed, because its client does not know the id.
-        """
+        """Context with a new upload; see :meth:`create`. An error in it removes it: nobody knows the id."""
         name = self.create(offer, metadata)
         try:
             with self.opened(offer.app, offer.user, name) as part:

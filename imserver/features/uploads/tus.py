@@ -1,6 +1,4 @@
-"""The view of uploads in parts: tus 1.0 (https://tus.io/protocols/resumable-upload), with the extensions
-creation, creation-with-upload, expiration, termination and checksum.
-"""
+"""The view of uploads in parts: tus 1.0 (https://tus.io/protocols/resumable-upload), with extensions."""
 
 from __future__ import annotations
 

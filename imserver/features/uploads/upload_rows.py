@@ -18,8 +18,7 @@ _FREE: Final = 'UPDATE upload_usage SET bytes = bytes - %s, files = files - 1 WH
 
 
 def add(sql: PooledStatements, row: Upload, quota_bytes: int, app_quota_bytes: int = 0) -> bool:
-    """Store a row; False if it exceeds the quota of its owner or (``app_quota_bytes``, 0: none) of the
-    app."""
+    """Store a row; False if it exceeds the quota of its owner, or of the app (0: none)."""
     if not sql.query(_USAGE, (row.app, TOTAL)):
         sums = "SELECT coalesce(sum(bytes), 0), coalesce(sum(files), 0) FROM upload_usage WHERE app = %s"
         size, files = sql.query(sums, (row.app,))[0]

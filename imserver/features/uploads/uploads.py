@@ -472,9 +472,8 @@ class Uploads:
             raise TransferRefused(problem=HTTP_FILE_TOO_LARGE)
 
     def _pictured(self, row: Upload, path: Path) -> tuple[Upload, Path]:
-        """Add size and thumbnail of a picture. Return its row, and the file to be stored: upright and without
-        metadata. An unreadable picture becomes a plain file.
-        """
+        """The row with size and thumbnail, and the file to be stored: upright and without metadata. A picture
+        that is not readable becomes a plain file."""
         target, cleaned = _beside(path, THUMBNAIL), _beside(path, _CLEANED)
         try:
             picture = self._pictures.look(path, row.type, target, cleaned, row.app, row.user)

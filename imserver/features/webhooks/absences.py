@@ -95,8 +95,7 @@ class Absences(Struct, frozen=True):
         return None
 
     def _look_at(self, feed: Feed, work: _Work) -> None:
-        """Note who is offline, or add the events that are due, unless the users were online or have read
-        it. Switches."""
+        """Note who is offline, or add the events that are due, unless the users have come or read."""
         app, events, window = feed.app, self.feeds.events, feed.noting
         assert window is not None
         if work.due:

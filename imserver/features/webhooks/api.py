@@ -99,14 +99,13 @@ class WebhooksAnswer(Struct):
 
 
 class EventApi(Struct, frozen=True):
-    """The services that the routes use, and what they read of webhooks. Calls switch."""
+    """The services that the routes use. Calls switch, and raise StorageUnavailable."""
 
     webhooks: Webhooks
     core: Core
 
     def states(self, apps: Sequence[str]) -> tuple[list[WebhookShown], list[str]]:
-        """The states of apps that have a receiver, and the nodes that did not answer. Raises
-        StorageUnavailable."""
+        """The states of apps that have a receiver, and the nodes that did not answer."""
         feeds = self.webhooks.feeds.feeds
         named = [app for app in apps if app in feeds]
         receivers = {app: feeds[app].receiver for app in named}

@@ -94,8 +94,7 @@ class BackEndRequests(BackEnds):
         authorise: AuthoriseHook | None = None,
         is_ready: bool = False,
     ) -> None:
-        """Set who decides for the clients of an app, and about its logins; None: nobody. ``is_ready``: all
-        its hooks, also that of reviews, have a usable secret."""
+        """Set who decides for an app; None: nobody. ``is_ready``: all its hooks have a usable secret."""
         if hook is None:
             self.hooks.pop(app, None)
         else:
@@ -140,10 +139,7 @@ class BackEndRequests(BackEnds):
         return hook is not None and call in hook.urls
 
     def headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str] | None:
-        """The headers of a new client (by names in lower case) that requests about it repeat.
-
-        None: the app has no back end. Never switches.
-        """
+        """Those headers of a new client that requests about it repeat; None: the app has no back end."""
         hook = self.hooks.get(app)
         return None if hook is None else _named(hook.headers, given)
 
@@ -158,10 +154,8 @@ class BackEndRequests(BackEnds):
     def ask(
         self, app: str, call: BackEndCall, connection: Connection, facts: Mapping[str, Any], kind: type[T]
     ) -> T:
-        """Ask for a connection, and return the result. Waits at most ``back_ends.seconds``.
-
-        Raises :class:`BackEndUnavailable` and :class:`BackEndRefused`.
-        """
+        """Ask for a connection, and return the result. Switches, at most for ``back_ends.seconds``.
+        Raises :class:`BackEndUnavailable` and :class:`BackEndRefused`."""
         asking, hook = self._asking[call], self.hooks.get(app)
         self.asked[app] += 1
         try:

@@ -1,6 +1,6 @@
 """Events that a receiver has refused: those that are dead after three days, and those that are tried again.
 
-The command ``imserver app events`` reads them where no node runs.
+The command ``imserver app events`` reads them where no node runs. Functions raise StorageUnavailable.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ def list_retries(store: Store, app: str, dead: bool, after: int, limit: int) -> 
 
 
 def replay_dead(store: Store, app: str, event: str = "") -> int:
-    """Try dead events again, for three days more: one, or (``""``) all; how many. Switches. Raises
-    StorageUnavailable."""
+    """Try dead events again, for three days more: one, or (``""``) all; how many. Switches."""
     one = " AND event = %s" if event else ""
     statement = (
         "UPDATE event_retry SET dead = 0, attempts = 0, next_try = 0, first_failed = 0 "

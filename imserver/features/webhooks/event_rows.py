@@ -70,8 +70,7 @@ class FeedRow(Struct, frozen=True):
 
 
 class FeedHead(Struct, frozen=True):
-    """The ends of what belongs to a feed: the last id of its log and that of its events. ``has_retries``:
-    events were put aside."""
+    """The last ids of the log and the events of a feed. ``has_retries``: events were put aside."""
 
     entries: int
     events: int
@@ -79,8 +78,7 @@ class FeedHead(Struct, frozen=True):
 
 
 class Absence(Struct, frozen=True):
-    """A user who was offline when ``entry`` was stored. ``due``: when to notify, in milliseconds of
-    :func:`imserver.clock.steady_time`."""
+    """A user who was offline when ``entry`` was stored. ``due``: when to notify (:func:`steady_time`, ms)."""
 
     user: str
     conversation: int
@@ -112,8 +110,7 @@ class EventStore(Store.Rows):
         self._batch = _Batch()
         self._writer: gevent.Greenlet[[], None] | None = None
         self.known: dict[str, int] = {}
-        """App → the greatest id of an event that this node knows. It is not given again if the database has
-        lost it."""
+        """App → the greatest known id of an event: not given again if the database has lost it."""
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -261,8 +258,7 @@ class EventStore(Store.Rows):
         aside: Sequence[RetryRow] = (),
         dead: bool = False,
     ) -> None:
-        """The receiver has everything up to these positions, but what is put ``aside`` to be tried later, or
-        that is ``dead``. Raises NotOwner."""
+        """The receiver has everything up to these positions, but what is put ``aside``. Raises NotOwner."""
         statement = "UPDATE event_feed SET entry_id = %s, event_id = %s WHERE app = %s AND owner = %s"
         if not sql.execute(statement, (entry_id, event_id, app, owner)):
             raise NotOwner(app)
@@ -284,8 +280,7 @@ class EventStore(Store.Rows):
         return {text_of(user) for (user,) in self._store.rows(statement, (app,))}
 
     def due_retries(self, app: str, now: int, latest: int, limit: int) -> list[RetryRow]:
-        """The first waiting event of each user, as far as it is to be tried now, or was to be tried after
-        ``latest``: then the clock was set back."""
+        """The first waiting event of each user, if it is due, or was after ``latest``: the clock was set."""
         first = "SELECT min(number) AS n FROM event_retry WHERE app = %s AND dead = 0 GROUP BY member"
         rest = (
             f"JOIN ({first}) f ON f.n = number WHERE next_try <= %s OR next_try > %s ORDER BY number LIMIT %s"
@@ -311,8 +306,7 @@ class EventStore(Store.Rows):
 
     @Store.writing
     def note(self, sql: Statements, app: str, owner: str, noted_id: int, absences: Sequence[Absence]) -> None:
-        """The log was looked through up to ``noted_id``. Users and conversations that are noted already stay
-        as they are. Raises NotOwner."""
+        """Store absences, and that the log was looked through up to ``noted_id``. Raises NotOwner."""
         statement = "UPDATE event_feed SET noted_id = %s WHERE app = %s AND owner = %s"
         if not sql.execute(statement, (noted_id, app, owner)):
             raise NotOwner(app)
@@ -340,8 +334,7 @@ class EventStore(Store.Rows):
         reported: Sequence[tuple[Absence, NewEvent]],
         over: Sequence[Absence],
     ) -> dict[str, int]:
-        """Add the events of absences, which is done once until the user was online, and forget those that are
-        ``over``. Returns as :meth:`append`. Raises NotOwner."""
+        """Add events once until users were online, and forget what is ``over``. Raises NotOwner."""
         if not sql.query("SELECT 1 FROM event_feed WHERE app = %s AND owner = %s", (app, owner)):
             raise NotOwner(app)
         where = "WHERE app = %s AND member = %s AND conversation = %s"
@@ -370,8 +363,7 @@ class EventStore(Store.Rows):
 
 
 def add_events(sql: Statements, events: Sequence[NewEvent], known: Mapping[str, int]) -> dict[str, int]:
-    """Store events in the caller's transaction, after those that are ``known``; app → the id of its last
-    event."""
+    """Store events in a transaction, after those that are ``known``; app → the id of its last event."""
     by_app: dict[str, list[NewEvent]] = {}
     for event in events:
         by_app.setdefault(event.app, []).append(event)
@@ -402,10 +394,7 @@ def _feed(sql: Statements, app: str, lock: bool = False) -> FeedRow | None:
 
 
 def _make_feed(sql: Statements, app: str) -> None:
-    """Make the row of a feed if there is none.
-
-    Until :func:`_begin` it has no position in the log, and ``lease_until`` is 0.
-    """
+    """Make the row of a feed if there is none. Until :func:`_begin` it has no position in the log."""
     if _feed(sql, app) is None:
         new = (app, *_FEEDS.values(FeedRow(0, 0, 0, 0, "")), 0)
         sql.insert_new("event_feed", f"app, {_FEEDS.columns}, lease_until", [new])
@@ -429,8 +418,7 @@ def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, i
 
 
 def _begin(sql: Statements, app: str, begin: int | None) -> None:
-    """Give a feed its position in the log, if it has none (None: the end of the log). Events that were added
-    before stay to be delivered."""
+    """Give a feed without a position in the log one (None: its end). Earlier events stay to be delivered."""
     if begin is None:
         rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
         begin = rows[0][0] if rows else 0

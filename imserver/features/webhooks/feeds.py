@@ -92,8 +92,7 @@ class Feed:
         """Whether there are events that were put aside, as far as it is known."""
         self.retried_at = 0.0
         self.next_due = 0
-        """When the next user is to be notified, in milliseconds of :func:`imserver.clock.steady_time`; 0:
-        now, or not known."""
+        """When the next user is to be notified (:func:`steady_time`, ms); 0: now, or not known."""
         self.members: RememberedMembers | None = None
         """As of the entries that the notifications have looked at."""
         self.saved = (0, 0, 0)
@@ -494,11 +493,8 @@ class Feeds(Service, dict=True):
 
 
 class _Batch:
-    """Events that are sent together, and the positions behind them.
-
-    ``seen`` entries were looked at, and rows up to the id ``last_row``; events of ``waiting`` users are put
-    aside.
-    """
+    """Events that are sent together, and the positions behind them; those of ``waiting`` users are put
+    aside. ``seen`` entries were looked at, and rows up to ``last_row``."""
 
     def __init__(self, page: Page, seen: int, last_row: int, waiting: set[str]) -> None:
         self.events = [event for event in page.events if event.user not in waiting]

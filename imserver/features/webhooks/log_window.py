@@ -140,8 +140,7 @@ class RememberedMembers:
 
 
 class LogHook(Struct, frozen=True, kw_only=True):
-    """A webhook that gets what ``user`` may read. ``position``: its receiver has the entries of the log up to
-    this id."""
+    """A webhook that gets what ``user`` may read. ``position``: in the log; its receiver has all before."""
 
     app: str
     user: str
@@ -199,8 +198,7 @@ class LogHooks(Service, Generic[H], dict=True):
         """App → the log was looked through up to this id."""
 
     def _renew(self) -> None:
-        """Take or renew the lease, and learn which webhooks there are. Switches. Raises
-        StorageUnavailable."""
+        """Take or renew the lease, and learn which webhooks there are."""
         if not self.store.has_database:
             return
         since, hooks, name = monotonic(), self.owner.hooks(), self.lease_name

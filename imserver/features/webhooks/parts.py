@@ -29,10 +29,9 @@ _ORDER: Final = (("event", "id"), ("event_retry", "number"))
 
 
 def erase_user(store: Store, app: str, user: str, name: str) -> None:
-    """Delete the events of a user, and those that name them, but the one that their account was removed.
+    """Delete the events of a user, and those that name them, but that their account was removed. Switches.
 
-    Without a ``name`` in their place what they wrote stays, and so do its events. Switches. Raises
-    StorageUnavailable.
+    Without a ``name`` in their place what they wrote stays, and so do its events.
     """
     if not name:
         return

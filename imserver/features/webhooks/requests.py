@@ -125,8 +125,7 @@ class Receiver(Struct, frozen=True):
     def attempt(
         self, outgoing: Outgoing, body: bytes, delivery: str, answers: LastAnswers, events: int
     ) -> PostProblem | None:
-        """As :meth:`post`, and note the answer. ``delivery`` is the same each time. Returns why it failed,
-        None if the receiver has taken it."""
+        """As :meth:`post`, and note the answer. Returns why it failed; None: it is delivered."""
         problem, status, began = None, 0, monotonic()
         try:
             status = self.post(outgoing, body, delivery)
@@ -424,8 +423,7 @@ class WebhookQueues:
             queue.receiver = receiver
 
     def stop(self, deadline: float) -> None:
-        """Send the waiting events until ``deadline`` (monotonic), except to failing back ends; drop the rest.
-        Switches."""
+        """Send what waits until ``deadline`` (monotonic), but not to failing back ends. Switches."""
         queues = tuple(self._queues.values())
         while any(queue.busy and not queue.failing for queue in queues) and monotonic() < deadline:
             gevent.sleep(_LOOK_SECONDS)

@@ -1,5 +1,4 @@
-"""Reviews: the back end of an app allows, replaces or rejects what its users send, before it is stored or
-delivered."""
+"""Reviews: the back end of an app allows, replaces or rejects what users send, before it takes effect."""
 
 from __future__ import annotations
 
@@ -157,8 +156,7 @@ class ReviewRequests(Reviews):
         batch.size += len(question.body)
 
     def pass_by(self, then: _Then, connection: Connection) -> None:
-        """Allow something that is not reviewed, after all earlier messages of ``connection`` have their
-        decisions. Never switches."""
+        """Allow what is not reviewed, after what ``connection`` has sent before. Never switches."""
         question = _Question({}, then, connection)
         if self._queue(question, connection):
             self._decide(question, _ALLOWED)
