@@ -19,6 +19,7 @@ from msgspec import Struct
 from imserver.features.exports import offline_page
 from imserver.features.exports.archive import CHECKSUMS, ArchiveState, ArchiveWriter, lines_of
 from imserver.features.exports.rows import Subject
+from imserver.plugin.runtime import Service
 from imserver.plugin.storage import ArchivedFiles, Row, Store
 
 if TYPE_CHECKING:
@@ -64,42 +65,31 @@ class Manifest(Struct, kw_only=True):
     checksums: str
 
 
-class ArchiveMaker:
+class ArchiveMaker(Service, dict=True):
     """Makes one archive. ``run``: see :data:`Run`. ``release``: that of the server."""
 
-    def __init__(
-        self,
-        archived: Iterable[ArchivedFiles],
-        store: Store,
-        subject: Subject,
-        folder: Path,
-        run: Run,
-        release: str,
-    ) -> None:
-        self._archived = archived
-        self._store = store
-        self._subject = subject
-        self._run = run
-        self._release = release
-        self._writer = ArchiveWriter(folder)
+    archived: Iterable[ArchivedFiles]
+    store: Store
+    subject: Subject
+    folder: Path
+    run: Run
+    release: str
+
+    def __post_init__(self) -> None:
+        self.writer = ArchiveWriter(self.folder)
         self._there: set[str] = set()
         self._names: dict[str, str] = {}
         self._files_by_id: dict[str, str] = {}
         self._proceed: Proceed = lambda _state: None
 
-    @property
-    def state(self) -> ArchiveState:
-        """How far the archive is."""
-        return self._writer.state
-
     def make(self, proceed: Proceed) -> Path:
         """Make the archive, or go on with it; returns its path. Raises OSError, Unavailable, and what
         ``proceed`` raises; then it may be called again."""
         self._proceed = proceed
-        writer, subject = self._writer, self._subject
+        writer, subject = self.writer, self.subject
         try:
-            self._run(writer.open)
-            self._there = self._run(writer.names)
+            self.run(writer.open)
+            self._there = self.run(writer.names)
             stages = [self._rows, self._files]
             if subject.user:
                 stages += [self._conversations, self._page]
@@ -108,16 +98,16 @@ class ArchiveMaker:
                     stage()
                     state = writer.state
                     state.stage, state.position = number + 1, b""
-                    self._run(writer.save, True)
-            return self._run(writer.finish, self._manifest())  # type: ignore[no-any-return]
+                    self.run(writer.save, True)
+            return self.run(writer.finish, self._manifest())  # type: ignore[no-any-return]
         finally:
-            self._run(writer.close)
+            self.run(writer.close)
 
     def _manifest(self) -> bytes:
-        state, subject = self._writer.state, self._subject
-        digest = self._run(lambda: sha256_of(self._writer.folder / CHECKSUMS))
+        state, subject = self.writer.state, self.subject
+        digest = self.run(lambda: sha256_of(self.writer.folder / CHECKSUMS))
         manifest = Manifest(
-            server=self._release,
+            server=self.release,
             app=subject.app,
             user=subject.user,
             begun=state.begun,
@@ -135,7 +125,7 @@ class ArchiveMaker:
 
     def _rows(self) -> None:
         """All rows, table by table."""
-        store, subject, writer = self._store, self._subject, self._writer
+        store, subject, writer = self.store, self.subject, self.writer
         state = writer.state
         if subject.user:
             pages = store.rows_of_user(subject.app, subject.user, state.position)
@@ -148,8 +138,8 @@ class ArchiveMaker:
                 table = ""
             if not table:
                 table, rows = page.table, 0
-                self._run(writer.begin, f"rows/{table}/{state.part + 1:06}.jsonl")
-            self._run(self._write_rows, page.columns, page.rows)
+                self.run(writer.begin, f"rows/{table}/{state.part + 1:06}.jsonl")
+            self.run(self._write_rows, page.columns, page.rows)
             if subject.user and page.table == "account":
                 state.profile = dict(zip(page.columns, page.rows[0], strict=True))
             rows, position = rows + len(page.rows), page.position
@@ -159,34 +149,34 @@ class ArchiveMaker:
 
     def _write_rows(self, columns: Iterable[str], rows: Iterable[Row]) -> None:
         for line in lines_of(columns, rows):
-            self._writer.write(line)
+            self.writer.write(line)
 
     def _end_part(self, table: str, rows: int, position: bytes) -> None:
-        state = self._writer.state
+        state = self.writer.state
         state.part, state.position = state.part + 1, position
         self._end(rows, table)
 
     def _end(self, rows: int = 0, table: str = "") -> None:
-        self._run(self._writer.end, rows, table)
-        self._run(self._writer.save)
-        self._proceed(self._writer.state)
+        self.run(self.writer.end, rows, table)
+        self.run(self.writer.save)
+        self._proceed(self.writer.state)
 
     def _entry(self, name: str, pieces: Iterable[bytes]) -> None:
         """Write a whole entry, unless an earlier attempt has."""
         if name in self._there:
             return
-        self._run(self._writer.begin, name)
+        self.run(self.writer.begin, name)
         for piece in _joined(pieces):
-            self._run(self._writer.write, piece)
-            self._proceed(self._writer.state)
+            self.run(self.writer.write, piece)
+            self._proceed(self.writer.state)
         self._end()
 
     # --- files of features ----------------------------------------------------------------------------------
 
     def _files(self) -> None:
         """What features have besides rows."""
-        subject, state = self._subject, self._writer.state
-        files = (each.read(subject.app, subject.user) for each in self._archived)
+        subject, state = self.subject, self.writer.state
+        files = (each.read(subject.app, subject.user) for each in self.archived)
         for name, _, pieces in chain.from_iterable(files):
             if name in self._there:
                 continue
@@ -211,11 +201,11 @@ class ArchiveMaker:
     def _log(self) -> MessageLog:
         from imserver.plugin.messages import MessageLog  # a node may do without
 
-        return self._store.part(MessageLog)
+        return self.store.part(MessageLog)
 
     def _of_user(self) -> Iterator[Conversation]:
         """The conversations of the user, in the order of their ids."""
-        app, user = self._subject.app, self._subject.user
+        app, user = self.subject.app, self.subject.user
         reader = self._log.conversations
         ids = sorted({each.conversation for each in reader.memberships(app, user)})
         for start in range(0, len(ids), _PAGE):
@@ -223,7 +213,7 @@ class ArchiveMaker:
 
     def _entries(self, one: Conversation) -> Iterator[tuple[Message, dict[str, str]]]:
         """What the user may read and has not hidden, the oldest first, with the names of accounts."""
-        app, user = self._subject.app, self._subject.user
+        app, user = self.subject.app, self.subject.user
         reader, last, more = self._log.entries, 0, True
         while more:
             entries, more = reader.history(app, user, one.id, 0, _PAGE, after=last)
@@ -241,7 +231,7 @@ class ArchiveMaker:
     def _page_of(self, one: Conversation) -> Iterator[bytes]:
         yield offline_page.conversation_head(self._title(one))
         for entry, names in self._entries(one):
-            yield offline_page.shown(entry, self._subject.user, names, self._own_files())
+            yield offline_page.shown(entry, self.subject.user, names, self._own_files())
         yield offline_page.CONVERSATION_END
 
     def _own_files(self) -> dict[str, str]:
@@ -253,7 +243,7 @@ class ArchiveMaker:
 
     def _title(self, one: Conversation) -> str:
         if one.kind == "user":
-            (peer,) = [each for each in one.members if each != self._subject.user] or [self._subject.user]
+            (peer,) = [each for each in one.members if each != self.subject.user] or [self.subject.user]
             return self._names_of({peer}).get(peer, peer)
         return one.name or f"#{one.id}"
 
@@ -263,7 +253,7 @@ class ArchiveMaker:
             if len(self._names) > 10_000:
                 self._names.clear()
                 unknown = list(users)
-            found = self._store.names_of(self._subject.app, unknown)
+            found = self.store.names_of(self.subject.app, unknown)
             self._names |= {user: found.get(user, "") for user in unknown}
         return {user: name for user, name in self._names.items() if name}
 
@@ -271,16 +261,16 @@ class ArchiveMaker:
 
     def _page(self) -> None:
         """Who the user is, the list of the conversations, and the page that links them."""
-        profile = {"app": self._subject.app, "user": self._subject.user, **self._writer.state.profile}
+        profile = {"app": self.subject.app, "user": self.subject.user, **self.writer.state.profile}
         self._entry("profile.json", [msgspec.json.format(_encode(profile))])
         self._entry("conversations.jsonl", self._list())
         titles = ((one.id, self._title(one), one.kind) for one in self._of_user())
-        files, state = self._own_files().values(), self._writer.state
+        files, state = self._own_files().values(), self.writer.state
         page = offline_page.index(profile, titles, files, state.counts, state.begun)
         self._entry("index.html", page)
 
     def _list(self) -> Iterator[bytes]:
-        app, user = self._subject.app, self._subject.user
+        app, user = self.subject.app, self.subject.user
         spans: dict[int, list[Any]] = {}
         for each in self._log.conversations.memberships(app, user):
             span = {"joined_id": each.joined_id, "left_id": each.left_id, "role": each.role}

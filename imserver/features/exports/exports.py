@@ -37,12 +37,6 @@ class UnknownExport(
     """There is no such export, or it was deleted."""
 
 
-def folder_of(config: Config) -> Path:
-    """The folder of archives."""
-    settings = settings_of(config, ExportSettings)
-    return Path(settings.directory or Path(config.server.data_dir) / "exports")
-
-
 class Exports:
     """Makes, shows and deletes exports; may raise StorageUnavailable. Owner of the folders of archives."""
 
@@ -60,7 +54,7 @@ class Exports:
         self._settings = settings_of(config, ExportSettings)
         self._store = store
         self._rows = JobRows(store)
-        self._root = folder_of(config)
+        self._root = Path(self._settings.directory or Path(config.server.data_dir) / "exports")
         self._buckets = buckets
         self._release = release
         self._threads = Threads(2)
@@ -159,7 +153,7 @@ class Exports:
             self._release,
         )
         path = maker.make(lambda state: runner.proceed(job.app, job.id, **_progress(state, state.size)))
-        return _progress(maker.state, path.stat().st_size)
+        return _progress(maker.writer.state, path.stat().st_size)
 
     # --- away -----------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from imserver.features.exports.contents import FORMAT, VERSION, Manifest
 from imserver.features.exports.rows import ImportProgress, begin_import, give_up, go_on, progress_of
 from imserver.plugin.errors import ImserverError, Unavailable
 from imserver.plugin.identity import Tenants
+from imserver.plugin.runtime import Service
 from imserver.plugin.storage import ArchivedFiles, PooledStatements, Row, Store
 
 AT_ONCE: Final = 1000
@@ -29,8 +30,6 @@ AT_ONCE: Final = 1000
 _MOST_LINE: Final = 64 << 20
 _PIECE: Final = 1 << 16
 _ROWS: Final = "rows/"
-
-Report = Callable[[str], object]
 
 
 class BadArchive(ImserverError):
@@ -116,48 +115,41 @@ def table_of(name: str) -> str:
     return name.split("/")[1]
 
 
-class Import:
+class Import(Service, dict=True):
     """Imports one archive into one app. ``report``: called with what it does."""
 
-    def __init__(
-        self,
-        archived: Collection[ArchivedFiles],
-        store: Store,
-        tenants: Tenants,
-        archive: Archive,
-        app: str,
-        report: Report,
-    ) -> None:
-        self._archived = archived
-        self._store = store
-        self._tenants = tenants
-        self._archive = archive
-        self._app = app
-        self._report = report
-        self._rows = store.importing(app)
-        self._progress = ImportProgress(archive.digest)
+    archived: Collection[ArchivedFiles]
+    store: Store
+    tenants: Tenants
+    archive: Archive
+    app: str
+    report: Callable[[str], object]
+
+    def __post_init__(self) -> None:
+        self._rows = self.store.importing(self.app)
+        self._progress = ImportProgress(self.archive.digest)
         self._counts: dict[str, int] = {}
         self._heads: dict[str, dict[str, Any]] = {}
 
     def run(self) -> None:
         """Import it, or go on with it. Raises BadArchive, BadRows and Unavailable."""
-        there = self._store.read(partial(progress_of, self._app))
-        if there is not None and there.digest != self._archive.digest:
-            raise BadArchive(f"the import of another archive into the app {self._app} was begun")
+        there = self.store.read(partial(progress_of, self.app))
+        if there is not None and there.digest != self.archive.digest:
+            raise BadArchive(f"the import of another archive into the app {self.app} was begun")
         if there is not None and there.finished:
-            self._report(f"the app {self._app} has this archive already")
+            self.report(f"the app {self.app} has this archive already")
             return
-        self._archive.verify()
-        self._report("the archive is whole")
+        self.archive.verify()
+        self.report("the archive is whole")
         self._require_settings()
         if there is None:
             self._require_free()
-            self._store.write(partial(begin_import, self._app, self._archive.digest))
+            self.store.write(partial(begin_import, self.app, self.archive.digest))
         else:
-            self._report(f"goes on behind {there.entry} entries")
+            self.report(f"goes on behind {there.entry} entries")
             self._progress = there
         try:
-            for number, entry in enumerate(self._archive.entries()):
+            for number, entry in enumerate(self.archive.entries()):
                 if entry.name.startswith(_ROWS):
                     self._take_rows(number, entry)
                 elif number >= self._progress.entry:
@@ -168,49 +160,49 @@ class Import:
         except ImserverError:
 
             def discard(sql: PooledStatements) -> None:
-                if give_up(self._app, self._progress, sql):  # unless another process imports it
+                if give_up(self.app, self._progress, sql):  # unless another process imports it
                     self._rows.clear(sql)
 
-            self._store.write(discard)
+            self.store.write(discard)
             raise
 
     # --- before anything is stored --------------------------------------------------------------------------
 
     def _require_settings(self) -> None:
         """An archive may be forged: it decides neither who logs in as whom, nor what an app takes."""
-        if self._tenants.get(self._app) is not None:
+        if self.tenants.get(self.app) is not None:
             return
-        manifest = self._archive.manifest
+        manifest = self.archive.manifest
         if manifest.left_out:
             raise BadArchive(
                 f"the archive does not have the secrets of the app ({', '.join(manifest.left_out)}): create "
-                f"the app first, with its secrets (imserver app create {self._app} …), then import into it"
+                f"the app first, with its secrets (imserver app create {self.app} …), then import into it"
             )
         try:
-            self._tenants.check_new(self._app, manifest.settings)
+            self.tenants.check_new(self.app, manifest.settings)
         except ValueError as error:
             raise BadArchive(str(error)) from None
-        if names := self._tenants.only_by_key(manifest.settings):
+        if names := self.tenants.only_by_key(manifest.settings):
             raise BadArchive(
                 f"an archive does not set {', '.join(names)}: create the app first, with these settings "
-                f"(imserver app create {self._app} …), then import into it"
+                f"(imserver app create {self.app} …), then import into it"
             )
 
     def _require_free(self) -> None:
         """The app is new or empty, and the rows are such as an export reads, with keys that are free."""
-        if self._store.is_deleted(self._app):
-            raise BadArchive(f"an app {self._app} was deleted: name another one with --app")
-        for page in self._store.rows_of_app(self._app):
+        if self.store.is_deleted(self.app):
+            raise BadArchive(f"an app {self.app} was deleted: name another one with --app")
+        for page in self.store.rows_of_app(self.app):
             if not self._rows.reason(page.table) and not (
                 self._rows.stays(page.table)
                 and dict(zip(page.columns, page.rows[0], strict=True))["last_id"] == 0
             ):
                 raise BadArchive(
-                    f"the app {self._app} is not empty, it has rows of the table {page.table}: name a new "
+                    f"the app {self.app} is not empty, it has rows of the table {page.table}: name a new "
                     "app with --app"
                 )
         accounts: set[int] = set()
-        entries = [entry for entry in self._archive.entries() if entry.name.startswith(_ROWS)]
+        entries = [entry for entry in self.archive.entries() if entry.name.startswith(_ROWS)]
         for entry in sorted(entries, key=lambda entry: table_of(entry.name) != "account"):
             if self._rows.reason(table := table_of(entry.name)):
                 continue
@@ -218,7 +210,7 @@ class Import:
             for columns, rows in self._batches(entry, 0):
                 count += len(rows)
                 work = partial(self._rows.check, name=table, columns=columns, rows=rows, parents=accounts)
-                if key := self._store.read(work):
+                if key := self.store.read(work):
                     raise BadArchive(
                         f"{table} {key} exists on this server already: import into a server without it"
                     )
@@ -232,7 +224,7 @@ class Import:
         columns: list[str] = []
         rows: list[Row] = []
         size = 0
-        for number, line in enumerate(self._archive.lines(entry.name)):
+        for number, line in enumerate(self.archive.lines(entry.name)):
             if number < done:
                 continue
             if rows and (list(line) != columns or len(rows) >= AT_ONCE or size >= (4 << 20)):
@@ -250,7 +242,7 @@ class Import:
             return
         self._counts[table] = self._counts.get(table, 0) + entry.rows
         if self._rows.stays(table):
-            for line in self._archive.lines(entry.name):
+            for line in self.archive.lines(entry.name):
                 self._heads[table] = line
             return
         if number < self._progress.entry:
@@ -259,46 +251,46 @@ class Import:
         for columns, rows in self._batches(entry, done):
             done += len(rows)
             last = done == entry.rows
-            after = ImportProgress(self._archive.digest, number + 1 if last else number, 0 if last else done)
-            self._store.write(partial(self._store_rows, table, columns, rows, after))
+            after = ImportProgress(self.archive.digest, number + 1 if last else number, 0 if last else done)
+            self.store.write(partial(self._store_rows, table, columns, rows, after))
             self._progress = after
-        self._report(f"{entry.name}: {entry.rows} rows")
+        self.report(f"{entry.name}: {entry.rows} rows")
 
     def _store_rows(
         self, table: str, columns: list[str], rows: list[Row], after: ImportProgress, sql: PooledStatements
     ) -> None:
-        if not go_on(self._app, self._progress, after, sql):
-            raise BadArchive(f"another process imports into the app {self._app}")
+        if not go_on(self.app, self._progress, after, sql):
+            raise BadArchive(f"another process imports into the app {self.app}")
         self._rows.add(sql, table, columns, rows)
 
     def _take_file(self, number: int, entry: EntryChecksum) -> None:
         handle, path = mkstemp(prefix="imserver-")
         try:
             with open(handle, "wb") as file:
-                for piece in self._archive.pieces(entry.name):
+                for piece in self.archive.pieces(entry.name):
                     file.write(piece)
             with open(path, "rb") as content:
-                any(each.write(self._app, entry.name, content) for each in self._archived)
+                any(each.write(self.app, entry.name, content) for each in self.archived)
         finally:
             Path(path).unlink(missing_ok=True)
-        after = ImportProgress(self._archive.digest, number + 1)
-        self._store.write(partial(go_on, self._app, self._progress, after))
+        after = ImportProgress(self.archive.digest, number + 1)
+        self.store.write(partial(go_on, self.app, self._progress, after))
         self._progress = after
 
     def _finish(self) -> None:
         """Compare the counts, and open the app."""
         for table, count in self._counts.items():
             if not self._rows.stays(table):
-                there = self._store.read(partial(self._rows.count, name=table))
+                there = self.store.read(partial(self._rows.count, name=table))
                 if there != count:
                     raise BadArchive(f"the table {table} has {there} rows of the app in place of {count}")
-        self._store.finish_import(self._app, lambda sql: self._rows.finish(sql, self._heads))
-        if self._tenants.get(self._app) is None:
-            self._tenants.register(self._app, **self._archive.manifest.settings)
+        self.store.finish_import(self.app, lambda sql: self._rows.finish(sql, self._heads))
+        if self.tenants.get(self.app) is None:
+            self.tenants.register(self.app, **self.archive.manifest.settings)
         after = msgspec.structs.replace(self._progress, finished=True)
-        self._store.write(partial(go_on, self._app, self._progress, after))
+        self.store.write(partial(go_on, self.app, self._progress, after))
 
     @property
     def left_out(self) -> dict[str, str]:
         """Table → why none of its rows were imported."""
-        return {name: why for name in self._archive.manifest.tables if (why := self._rows.reason(name))}
+        return {name: why for name in self.archive.manifest.tables if (why := self._rows.reason(name))}

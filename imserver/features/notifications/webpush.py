@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from imserver.features.notifications.contract import PushEndpoint
 from imserver.features.notifications.declared import P256_ORDER, NotificationSettings
-from imserver.plugin.runtime import PublicRequests, Unreachable, serve_others
+from imserver.plugin.runtime import PublicRequests, Service, Unreachable, serve_others
 from imserver.plugin.wire import PushResult
 
 if TYPE_CHECKING:
@@ -78,27 +78,24 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return None
 
 
-class WebPush:
+class WebPush(Service, dict=True):
     """Sends notifications. Owner of the key by which push services know this server, and of its tokens.
 
-    ``key``: 32 bytes, from which that key is derived unless the settings have one. ``http_url``: the contact
+    ``seed``: 32 bytes, from which that key is derived unless the settings have one. ``http_url``: the contact
     for push services if the settings have none, and it has https. ``second``: the key of devices that
     subscribed before the server had this one; ``b""``: there is none.
     """
 
-    def __init__(
-        self,
-        requests: PublicRequests,
-        settings: NotificationSettings,
-        key: bytes,
-        http_url: str = "",
-        second: bytes = b"",
-    ) -> None:
-        self._before = WebPush(requests, settings, second, http_url) if second else None
-        self._requests = requests
-        self._seed = key
-        self._settings = settings
-        self._subject = settings.contact or (http_url if http_url.startswith("https://") else "")
+    requests: PublicRequests
+    settings: NotificationSettings
+    seed: bytes
+    http_url: str = ""
+    second: bytes = b""
+
+    def __post_init__(self) -> None:
+        url, is_alone = self.http_url, not self.second
+        self._before = None if is_alone else WebPush(self.requests, self.settings, self.second, url)
+        self._subject = self.settings.contact or (url if url.startswith("https://") else "")
         self._tokens: dict[str, tuple[float, str]] = {}
         """Origin → until when its header is used (Unix seconds), and the header."""
 
@@ -107,10 +104,10 @@ class WebPush:
         # Loaded here: a node without endpoints does not need it.
         from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
 
-        if self._settings.vapid_key:
-            number = int.from_bytes(from_base64url(self._settings.vapid_key), "big")
+        if self.settings.vapid_key:
+            number = int.from_bytes(from_base64url(self.settings.vapid_key), "big")
         else:
-            number = int.from_bytes(self._seed, "big") % (P256_ORDER - 1) + 1
+            number = int.from_bytes(self.seed, "big") % (P256_ORDER - 1) + 1
         return derive_private_key(number, SECP256R1())
 
     @cached_property
@@ -124,7 +121,7 @@ class WebPush:
 
     def check(self, url: str, p256dh: str, auth: str) -> None:
         """Check an endpoint and its keys. Raises BadUrl, and ValueError for the keys. Never switches."""
-        self._requests.check(url)
+        self.requests.check(url)
         # Loaded here: a node without endpoints does not need it.
         from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 
@@ -175,7 +172,7 @@ class WebPush:
         if topic:
             headers["Topic"] = topic
         try:
-            status, answer, received = self._requests.exchange(
+            status, answer, received = self.requests.exchange(
                 "POST", endpoint.url, content, headers, 10.0, ANSWER_BYTES
             )
         except Unreachable as error:
@@ -213,4 +210,4 @@ class WebPush:
 
     def close(self) -> None:
         """End the idle connections."""
-        self._requests.close()
+        self.requests.close()

@@ -52,13 +52,13 @@ def metrics() -> tuple[Metric, ...]:
             "imserver_preview_bytes_total",
             "counter",
             "Bytes fetched for previews",
-            lambda core: core.service(Previews).bytes,
+            lambda core: core.service(Previews).fetching.bytes,
         ),
         Metric(
             "imserver_previews_waiting",
             "gauge",
             "Links that wait or are being fetched",
-            lambda core: core.service(Previews).waiting,
+            lambda core: len(core.service(Previews).busy),
         ),
     )
 

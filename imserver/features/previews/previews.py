@@ -110,24 +110,14 @@ class Previews:
         self._of_apps = make(LINKS_OF_APPS, APP_LINKS, RATE_SECONDS, shared)
         hosts = make(REQUESTS_TO_HOSTS, HOST_REQUESTS, RATE_SECONDS, shared)
         self._settings = settings_of(core.config, PreviewSettings)
-        self._fetching = Fetching(requests, hosts.require, self._settings.seconds)
+        self.fetching = Fetching(requests, hosts.require, self._settings.seconds)
         self._slots = Semaphore(self._settings.at_once)
-        self._busy: dict[tuple[str, str], gevent.Greenlet[..., None]] = {}
+        self.busy: dict[tuple[str, str], gevent.Greenlet[..., None]] = {}
         """App and link → who fetches it, or waits for a slot."""
         self._waiting: Counter[tuple[str, str]] = Counter()
         """App and sender (``""``: all) → their links among these."""
         self.counts: Counter[str] = Counter()
         """The work of this node since its start: ``made``, ``failed`` and ``refused``."""
-
-    @property
-    def bytes(self) -> int:
-        """Bytes that have come from other servers."""
-        return self._fetching.bytes
-
-    @property
-    def waiting(self) -> int:
-        """Links that wait or are being fetched."""
-        return len(self._busy)
 
     def configure(self, config: Config) -> None:
         """Read the settings again."""
@@ -198,15 +188,15 @@ class Previews:
     def _begin(self, app: str, sender: str, url: str) -> None:
         """Begin to make a preview, unless there is too much to do: then whoever asks again tries again."""
         key = app, hash_of(url)
-        if key in self._busy:
+        if key in self.busy:
             return
         payers = (app, sender), (app, "")
         limits = zip(payers, (WAITING_OF_SENDER, WAITING_OF_APP), strict=True)
-        if len(self._busy) >= WAITING or any(self._waiting[payer] >= most for payer, most in limits):
+        if len(self.busy) >= WAITING or any(self._waiting[payer] >= most for payer, most in limits):
             self.counts["refused"] += 1
             return
         self._waiting.update(payers)
-        self._busy[key] = gevent.spawn(self._run, key, sender, url)
+        self.busy[key] = gevent.spawn(self._run, key, sender, url)
 
     def _run(self, key: tuple[str, str], sender: str, url: str) -> None:
         app, link = key
@@ -220,7 +210,7 @@ class Previews:
         except Exception:
             log.exception("a preview could not be made")
         finally:
-            del self._busy[key]
+            del self.busy[key]
             self._waiting -= Counter(((app, sender), (app, "")))
 
     def _make(self, app: str, link: str, sender: str, url: str) -> None:
@@ -252,7 +242,7 @@ class Previews:
         """The preview of a page; None: it has none, or cannot be fetched. Raises TooManyRequests."""
         try:
             with gevent.Timeout(_WORK_SECONDS, Unreachable("it takes too long")):
-                page = self._fetching.page(app, sender, url, self._settings.page_bytes)
+                page = self.fetching.page(app, sender, url, self._settings.page_bytes)
                 return None if page is None else self._with_picture(app, page, picture)
         except Unreachable as error:
             log.debug("there is no preview of a link of %s: %s", app, error)
@@ -263,7 +253,7 @@ class Previews:
         if not page.picture:
             return preview
         try:
-            content = self._fetching.picture(page.picture, self._settings.picture_bytes)
+            content = self.fetching.picture(page.picture, self._settings.picture_bytes)
             row = self._uploads.store_small(app, OWNER, name, content)
         except (Unreachable, TooManyRequests, TransferRefused, MediaUnavailable) as error:
             log.debug("the picture of a preview of %s is left out: %s", app, error)
@@ -291,8 +281,8 @@ class Previews:
 
     def stop(self) -> None:
         """End what is under way. Other nodes take it over when its lease ends."""
-        gevent.killall(list(self._busy.values()))
-        self._fetching.close()
+        gevent.killall(list(self.busy.values()))
+        self.fetching.close()
 
 
 def hash_of(url: str) -> str:

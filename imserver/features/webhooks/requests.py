@@ -167,7 +167,7 @@ class WebhookQueue:
         self._waiting: deque[bytes] = deque()
         self._sent = 0
         """The number of events in the request that is under way."""
-        self._consumer = Consumer(
+        self.consumer = Consumer(
             f"the webhook of {receiver.app}", DeliveryLease(inf), self._next, self._deliver
         )
         self._unlogged = 0
@@ -187,27 +187,17 @@ class WebhookQueue:
         self._waiting.append(event)
         tally.waiting[self.receiver.app] += 1
         tally.waiting_bytes += len(event)
-        self._consumer.wake()
+        self.consumer.wake()
 
     @property
     def waiting(self) -> int:
         """The number of events that wait, those of a request that is under way among them."""
         return self._sent + len(self._waiting)
 
-    @property
-    def busy(self) -> bool:
-        """Whether an event waits or is being sent."""
-        return self._consumer.is_busy
-
-    @property
-    def failing(self) -> bool:
-        """Whether the last request failed."""
-        return self._consumer.failures > 0
-
     def stop(self) -> None:
         """Stop sending, and drop the waiting events. Never switches."""
-        self._consumer.stop()
-        waiting = self._sent + len(self._waiting)
+        self.consumer.stop()
+        waiting = self.waiting
         self._sent = 0
         while self._waiting:
             self._take()
@@ -254,13 +244,13 @@ class WebhookQueue:
         if problem is None:
             self._tally.delivered[app] += batch.count
             self._sent = 0
-            if self.failing:
+            if self.consumer.failures:
                 log.info("webhook of %s: the back end answers again", app)
             return None
         self._tally.failures[app] += 1
-        if not self.failing:
+        if not self.consumer.failures:
             log.warning("webhook of %s: %s; trying again", app, problem.text)
-        if monotonic() - self._consumer.since <= REPEAT_SECONDS:
+        if monotonic() - self.consumer.since <= REPEAT_SECONDS:
             return Failure(problem.text, REFUSED_PAUSE_SECONDS if problem.is_refused else None)
         self._drop(batch.count, f"the back end has not taken them for {REPEAT_SECONDS:g} s: {problem.text}")
         self._sent = 0
@@ -425,7 +415,10 @@ class WebhookQueues:
     def stop(self, deadline: float) -> None:
         """Send what waits until ``deadline`` (monotonic), but not to failing back ends. Switches."""
         queues = tuple(self._queues.values())
-        while any(queue.busy and not queue.failing for queue in queues) and monotonic() < deadline:
+        while (
+            any(queue.consumer.is_busy and not queue.consumer.failures for queue in queues)
+            and monotonic() < deadline
+        ):
             gevent.sleep(_LOOK_SECONDS)
         for queue in queues:
             queue.stop()

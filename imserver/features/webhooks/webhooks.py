@@ -113,7 +113,7 @@ class Webhooks(Observer):
                 NodePart(
                     0 if queue is None else queue.waiting,
                     feed.count if feed is not None and is_sending else 0,
-                    (queue is not None and queue.failing) or failures > 0,
+                    (queue is not None and queue.consumer.failures > 0) or failures > 0,
                     (*self.queues.answers.of(app), *self.feeds.answers.of(app)),
                 )
             )

@@ -58,7 +58,7 @@ class One:
         return [event["n"] for event in self.back_end.events]
 
     def finish(self) -> None:
-        until(lambda: not self.queue.busy)
+        until(lambda: not self.queue.consumer.is_busy)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def one() -> Iterator[One]:
 @pytest.fixture
 def sleeper(one: One, monkeypatch: pytest.MonkeyPatch) -> Sleeper:
     result = Sleeper()
-    one.queue._consumer._retry = result  # type: ignore[assignment]
+    one.queue.consumer._retry = result  # type: ignore[assignment]
     monkeypatch.setattr(module, "monotonic", result.monotonic)
     monkeypatch.setattr(consumer, "monotonic", result.monotonic)
     return result
@@ -205,7 +205,7 @@ def test_what_is_left_at_the_end_is_counted_as_dropped(one: One, caplog: pytest.
     one.add(2, 3)
     with caplog.at_level(logging.WARNING):
         one.queue.stop()
-    assert not one.queue.busy
+    assert not one.queue.consumer.is_busy
     assert (one.tally.dropped.total(), one.tally.waiting.total(), one.tally.waiting_bytes) == (3, 0, 0)
     assert "3 events were dropped: the node stops" in caplog.text
 
