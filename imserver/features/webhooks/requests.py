@@ -415,10 +415,8 @@ class WebhookQueues:
     def stop(self, deadline: float) -> None:
         """Send what waits until ``deadline`` (monotonic), but not to failing back ends. Switches."""
         queues = tuple(self._queues.values())
-        while (
-            any(queue.consumer.is_busy and not queue.consumer.failures for queue in queues)
-            and monotonic() < deadline
-        ):
+        sending = [queue.consumer for queue in queues]
+        while any(each.is_busy and not each.failures for each in sending) and monotonic() < deadline:
             gevent.sleep(_LOOK_SECONDS)
         for queue in queues:
             queue.stop()
