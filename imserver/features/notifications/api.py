@@ -220,6 +220,7 @@ routes = Resource(
     base=EndpointChosen,
     chapter=CHAPTER,
     hot=False,
+    need=Needs.ADMIN_OR_USER,
 )
 
 
@@ -261,7 +262,6 @@ def key(parts: NotificationParts, call: Call, app: AccountApp = GOCHAT) -> KeyAn
 
 @routes.post(
     "/notifications/endpoints",
-    Needs.ADMIN_OR_USER,
     act="notifications.endpoints.add",
     status=201,
     problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS),
@@ -296,7 +296,7 @@ def add_endpoint(parts: NotificationParts, call: Call, request: EndpointAdd) -> 
     return view(EndpointShown, stored)
 
 
-@routes.get("/notifications/endpoints", Needs.ADMIN_OR_USER)
+@routes.get("/notifications/endpoints")
 def endpoints(parts: NotificationParts, call: Call, request: Acting) -> EndpointsAnswer:
     """List the endpoints of a user."""
     rows = parts.rows.endpoints(call.app, [call.user]).get(call.user, ())
@@ -305,7 +305,6 @@ def endpoints(parts: NotificationParts, call: Call, request: Acting) -> Endpoint
 
 @routes.post(
     "/notifications/endpoints/update",
-    Needs.ADMIN_OR_USER,
     schema=("EndpointUpdate", "An endpoint, to be switched on or off."),
     problems=(HTTP_UNKNOWN_ENDPOINT,),
 )
@@ -316,7 +315,7 @@ def update_endpoint(parts: NotificationParts, call: Call, id: EndpointId, enable
     return EndpointDone(id)
 
 
-@routes.post("/notifications/endpoints/remove", Needs.ADMIN_OR_USER, problems=(HTTP_UNKNOWN_ENDPOINT,))
+@routes.post("/notifications/endpoints/remove", problems=(HTTP_UNKNOWN_ENDPOINT,))
 def remove_endpoint(parts: NotificationParts, call: Call, request: EndpointChosen) -> EndpointDone:
     """Remove an endpoint, with what waits to be sent to it."""
     if not parts.rows.remove_endpoint(call.app, call.user, request.id):
@@ -324,12 +323,7 @@ def remove_endpoint(parts: NotificationParts, call: Call, request: EndpointChose
     return EndpointDone(request.id)
 
 
-@routes.post(
-    "/notifications/test",
-    Needs.ADMIN_OR_USER,
-    act="",
-    problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS),
-)
+@routes.post("/notifications/test", act="", problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS))
 def test(parts: NotificationParts, call: Call, request: Acting) -> NotificationTestAnswer:
     """Send a test to the endpoints of a user that are switched on."""
     _require_enabled(parts, call.app)
@@ -346,7 +340,7 @@ def test(parts: NotificationParts, call: Call, request: Acting) -> NotificationT
 # --- wishes -------------------------------------------------------------------------------------------------
 
 
-@routes.get("/notifications/wishes", Needs.ADMIN_OR_USER)
+@routes.get("/notifications/wishes")
 def wishes(parts: NotificationParts, call: Call, request: Acting) -> WishesShown:
     """Get what a user wishes for all conversations and devices."""
     return _wishes_shown(parts, call, parts.rows.wishes_of(call.app, call.user))
@@ -354,7 +348,6 @@ def wishes(parts: NotificationParts, call: Call, request: Acting) -> WishesShown
 
 @routes.post(
     "/notifications/wishes",
-    Needs.ADMIN_OR_USER,
     schema=("WishesUpdate", "Changes to what a user wishes. Fields that you leave out do not change."),
     base=Acting,
     act="",
@@ -389,7 +382,7 @@ def update_wishes(
     return _wishes_shown(parts, call, wished)
 
 
-@routes.get("/notifications/conversations", Needs.ADMIN_OR_USER, base=Acting)
+@routes.get("/notifications/conversations", base=Acting)
 def conversation_wishes(
     parts: NotificationParts,
     call: Call,
@@ -411,7 +404,6 @@ def conversation_wishes(
 
 @routes.post(
     "/notifications/conversations",
-    Needs.ADMIN_OR_USER,
     schema=(
         "ConversationWishUpdate",
         "Changes to what a user wishes for a conversation. Fields that you leave out do not change.",

@@ -149,16 +149,15 @@ routes = Resource(
     "notifications",
     service=lambda core, api: TokenApi(notifications_of(core), MessageApi.of(core, api)),
     chapter=CHAPTER,
-    hot=True,
+    need=Needs.ANYONE,
+    act="",
+    problems=(HTTP_UNKNOWN_NOTIFICATION,),
 )
 
 
 @routes.post(
     "/notifications/act",
-    Needs.ANYONE,
-    act="",
     problems=(
-        HTTP_UNKNOWN_NOTIFICATION,
         Problems.BANNED,
         Problems.UNKNOWN_CONVERSATION,
         Problems.UNKNOWN_ACCOUNT,
@@ -212,10 +211,9 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
 
 @routes.get(
     "/notifications/answer",
-    Needs.ANYONE,
     query=QuestionQuery,
     content_type="text/html",
-    problems=(HTTP_UNKNOWN_NOTIFICATION, Problems.TOO_MANY_REQUESTS),
+    problems=(Problems.TOO_MANY_REQUESTS,),
 )
 def show_question(api: TokenApi, call: Call) -> HttpResponse:
     """Show the page on which a question is answered.
@@ -227,17 +225,9 @@ def show_question(api: TokenApi, call: Call) -> HttpResponse:
 
 @routes.post(
     "/notifications/answer",
-    Needs.ANYONE,
-    act="",
     query=QuestionQuery,
     content_type="text/html",
-    problems=(
-        HTTP_UNKNOWN_NOTIFICATION,
-        Problems.BANNED,
-        Problems.MUTED,
-        Problems.TOO_MANY_REQUESTS,
-        Problems.STORAGE_UNAVAILABLE,
-    ),
+    problems=(Problems.BANNED, Problems.MUTED, Problems.TOO_MANY_REQUESTS, Problems.STORAGE_UNAVAILABLE),
 )
 def answer_question(api: TokenApi, call: Call) -> HttpResponse:
     """Answer a question by the form of its page.
@@ -289,10 +279,9 @@ def _answer_page(api: TokenApi, call: Call, token: AskToken | None, too_long: st
 
 @routes.get(
     "/notifications/unsubscribe",
-    Needs.ANYONE,
     query=MailsQuery,
     content_type="text/html",
-    problems=(HTTP_UNKNOWN_NOTIFICATION, Problems.TOO_MANY_REQUESTS),
+    problems=(Problems.TOO_MANY_REQUESTS,),
 )
 def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     """Show the page that ends mails.
@@ -305,11 +294,9 @@ def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
 
 @routes.post(
     "/notifications/unsubscribe",
-    Needs.ANYONE,
-    act="",
     query=MailsQuery,
     answer=MailsEnded,
-    problems=(HTTP_UNKNOWN_NOTIFICATION, Problems.TOO_MANY_REQUESTS, Problems.STORAGE_UNAVAILABLE),
+    problems=(Problems.TOO_MANY_REQUESTS, Problems.STORAGE_UNAVAILABLE),
 )
 def unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     """End the mails to a user.

@@ -38,15 +38,11 @@ routes = Resource(
     base=Acting,
     chapter="Title, description and picture of the pages that messages link to.",
     hot=False,
+    need=Needs.ADMIN_OR_USER,
 )
 
 
-@routes.post(
-    "/previews/show",
-    Needs.ADMIN_OR_USER,
-    schema=("PreviewsQuery", "Messages whose previews are wanted."),
-    act="",
-)
+@routes.post("/previews/show", schema=("PreviewsQuery", "Messages whose previews are wanted."), act="")
 def show(
     previews: Previews,
     call: Call,
@@ -59,14 +55,14 @@ def show(
     return previews.show(call.app, call.user, list(dict.fromkeys(messages)))
 
 
-@routes.get("/previews/wishes", Needs.ADMIN_OR_USER)
+@routes.get("/previews/wishes")
 def wishes(previews: Previews, call: Call, request: Acting) -> PreviewWishes:
     """Show whether the app has previews, and what the user wants."""
     wanted = previews.wishes(call.app, call.user)
     return PreviewWishes(previews.is_on(call.app), wanted.make, wanted.show)
 
 
-@routes.post("/previews/wishes", Needs.ADMIN_OR_USER, schema=("PreviewWish", "What the user wants."))
+@routes.post("/previews/wishes", schema=("PreviewWish", "What the user wants."))
 def wish(previews: Previews, call: Call, make: _Make, show: _Show) -> PreviewWishes:
     """Say whether links of the user get previews, and whether the user sees those of others."""
     previews.rows.wish(call.app, call.user, PersonWishes(make, show))
@@ -74,10 +70,7 @@ def wish(previews: Previews, call: Call, make: _Make, show: _Show) -> PreviewWis
 
 
 @routes.post(
-    "/previews/remove",
-    Needs.ADMIN_OR_USER,
-    schema=("OfMessage", "A message of the user."),
-    problems=(Problems.UNKNOWN_MESSAGE,),
+    "/previews/remove", schema=("OfMessage", "A message of the user."), problems=(Problems.UNKNOWN_MESSAGE,)
 )
 def remove(previews: Previews, call: Call, message: MessageId) -> PreviewRemoved:
     """Remove the preview below one's own message, for everybody."""

@@ -161,7 +161,7 @@ routes = Resource(
     "uploads", lambda core, api: UploadApi(core.service(Uploads), api), base=PartQuery, chapter=_CHAPTER
 )
 """The response of :func:`imserver.http.call.answer`."""
-streams = Resource("uploads", lambda _, api: api, hot=False, chapter=_CHAPTER)
+streams = Resource("uploads", lambda _, api: api, hot=False, chapter=_CHAPTER, user="required")
 """The response of the views of this package."""
 
 
@@ -273,7 +273,6 @@ UPLOAD: Final = streams.elsewhere(
     message, together with what the receiver should display.
     """,
     query=UploadQuery,
-    user="required",
     binary="application/octet-stream",
     answer=File,
     status=201,
@@ -282,6 +281,7 @@ UPLOAD: Final = streams.elsewhere(
 
 
 _FILE: Final[dict[str, Any]] = {
+    "user": None,
     "path_id": FileId,
     "example": {"id": _ID},
     "also": (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_MODIFIED),
@@ -346,7 +346,6 @@ BEGIN: Final = streams.elsewhere(
     `POST /api/v1/uploads`.
     """,
     query=UploadQuery,
-    user="required",
     headers=(
         _TUS,
         _WHOLE,
@@ -368,7 +367,6 @@ def _declare_part(method: str, text: str, problems: tuple[HttpProblem, ...] = ()
         Needs.PUSH_OR_USER,
         text,
         query=PartQuery,
-        user="required",
         path_id=FileId,
         example={"id": _ID},
         problems=(*_OF_PART, *problems),
