@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import time
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -362,20 +362,16 @@ def update_wishes(
 ) -> WishesShown:
     """Change what a user wishes for all conversations and devices."""
     wished = parts.rows.wishes_of(call.app, call.user)
-    if mail is not UNSET:
-        if mail != "never" and not _mail_possible(parts.core, call.app):
-            raise ApiProblem(Problems.NOT_ALLOWED, "This server sends no mail to users of this app")
-        wished = replace(wished, mail=mail)
-    if preview is not UNSET:
-        wished = replace(wished, preview=preview)
+    if mail not in (UNSET, "never") and not _mail_possible(parts.core, call.app):
+        raise ApiProblem(Problems.NOT_ALLOWED, "This server sends no mail to users of this app")
+    given: dict[str, Any] = {"mail": mail, "preview": preview, "language": language}
     if quiet is not UNSET:
         if find_zone(quiet.zone) is None:
             raise ApiProblem.invalid(f"`quiet.zone`: there is no time zone `{quiet.zone}`")
         times = (quiet.begin, quiet.end)
         begin, end = (int(hours) * 60 + int(minutes) for hours, minutes in (at.split(":") for at in times))
-        wished = replace(wished, quiet=QuietHours(begin, end, quiet.zone))
-    if language is not UNSET:
-        wished = replace(wished, language=language)
+        given["quiet"] = QuietHours(begin, end, quiet.zone)
+    wished = replace(wished, **{name: value for name, value in given.items() if value is not UNSET})
     parts.rows.set_wishes(call.app, call.user, wished)
     if wished.mail != "never":
         parts.notifier.work.changed()

@@ -278,10 +278,9 @@ def _shown(
     words, conversation = _words(language), unread.conversation
     is_group = conversation.kind == "group"
     if is_group:
-        title, address = clean(conversation.name), f"#c/{conversation.id}"
-        title = title or words["group"].format(id=conversation.id)
+        title = clean(conversation.name) or words["group"].format(id=conversation.id)
     else:
-        title, address = _name(unread.peer, names) or words["system"], f"#c/{conversation.id}"
+        title = _name(unread.peer, names) or words["system"]
     messages = unread.messages if preview else ()
     earlier = unread.count - len(messages) if messages else 0
     return {
@@ -290,7 +289,7 @@ def _shown(
         "colour": _HUES[_hash(title) % len(_HUES)],
         "is_group": is_group,
         "note": _counted(words["mentions" if unread.level == "mentions" else "messages"], unread.count),
-        "url": f"{page}{address}" if page else "",
+        "url": f"{page}#c/{conversation.id}" if page else "",
         "messages": [
             {
                 "sender": _name(entry.sender, names) or words["system"],

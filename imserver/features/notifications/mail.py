@@ -19,17 +19,16 @@ from msgspec.structs import replace
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import SmtpSettings
 from imserver.features.accounts.mailing import Mail, NotSent, send
-from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.parts import accounts_of
 from imserver.features.notifications.contract import MAIL, MailDue, Wishes
 from imserver.features.notifications.decisions import mail_due, quiet_until
 from imserver.features.notifications.declared import rules_of
 from imserver.features.notifications.rows import NotificationRows, notified
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.features.webhooks.event_rows import NewEvent
-from imserver.plugin.identity import Tenants
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.runtime import RateLimitedLog, Service
-from imserver.plugin.storage import Store
+from imserver.plugin.services import Core
 from imserver.plugin.wire import Limit, id_of
 
 log: Final = logging.getLogger(__name__)
@@ -48,14 +47,11 @@ class Mails(Service, dict=True):
     ``apps``: those in which users can be notified. ``page_of``: app → the address of its page for chats;
     ``""``: it has none. ``stop_url``: (app, user) → the address that ends the mails. ``answer_url``: (app,
     user, message) → the address where the user answers a question. ``site``: the name of this server in
-    mails. ``wants``: whether the back end of an app wants events of a kind. ``ask_once`` asks an account to
-    confirm its address; may switch, raises StorageUnavailable. ``is_banned``: (app, user).
+    mails. ``wants``: whether the back end of an app wants events of a kind.
     """
 
+    core: Core
     rows: NotificationRows
-    store: Store
-    accounts: AccountStore
-    tenants: Tenants
     smtp: SmtpSettings
     lease: DeliveryLease
     apps: Callable[[], Collection[str]]
@@ -64,8 +60,6 @@ class Mails(Service, dict=True):
     answer_url: Callable[[str, str, int], str]
     site: str
     wants: Callable[[str, str], bool]
-    ask_once: Callable[[Account], object]
-    is_banned: Callable[[str, str], bool]
 
     def __post_init__(self) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()
@@ -166,10 +160,10 @@ class Mails(Service, dict=True):
         account = self._account(app, due.user)
         if account is None or wishes.mail == "never" or not account.email_confirmed:
             if account is not None and wishes.mail != "never":
-                self.ask_once(account)
+                accounts_of(self.core).confirmations.ask_once(account)
             self._settle(app, due, replace(due, due=0), 0)
             return
-        stored, again = self.store.part(MessageLog), due.mailed + AGAIN_SECONDS * 1000
+        stored, again = self.core.store.part(MessageLog), due.mailed + AGAIN_SECONDS * 1000
         later = quiet_until(wishes.quiet, now)
         if wishes.mail == "soon" and due.mailed and again > now:
             later = later if stored.marks.since(app, due.user, due.marks).reads else again
@@ -212,10 +206,10 @@ class Mails(Service, dict=True):
 
     def _account(self, app: str, user: str) -> Account | None:
         """The account of a user; None: there is none that can, and may, get mail."""
-        tenant, id = self.tenants.find(app), id_of(user)
-        if tenant is None or not rules_of(tenant).enabled or not id or self.is_banned(app, user):
+        tenant, id, is_banned = self.core.tenants.find(app), id_of(user), self.core.sessions.is_banned
+        if tenant is None or not rules_of(tenant).enabled or not id or is_banned(app, user):
             return None
-        account = self.accounts.by_id(app, id)
+        account = accounts_of(self.core).rows.by_id(app, id)
         return account[0] if account is not None and account[0].email and not account[0].bot else None
 
     def _mail(self, account: Account, wishes: Wishes, after: int) -> Mail | None:
@@ -224,8 +218,9 @@ class Mails(Service, dict=True):
 
         app, user = account.app, account.user
         wished = self.rows.conversation_wishes_of(app, user)
-        digest = collect(self.store.part(MessageLog), self.accounts, account, wished, after)
-        tenant = self.tenants.find(app)
+        stored, accounts = self.core.store.part(MessageLog), accounts_of(self.core).rows
+        digest = collect(stored, accounts, account, wished, after)
+        tenant = self.core.tenants.find(app)
         if digest is None or tenant is None:
             return None
         preview = wishes.preview and rules_of(tenant).preview

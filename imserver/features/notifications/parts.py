@@ -97,10 +97,8 @@ def build(core: Core) -> Parts:
     server = core.config.address
     pages = f"{server}/api/v1/notifications"
     mails = Mails(
+        core=core,
         rows=rows,
-        store=core.store,
-        accounts=accounts_of(core).rows,
-        tenants=core.tenants,
         smtp=settings_of(core.config, SmtpSettings),
         lease=lease,
         apps=lambda: notifier.apps,
@@ -109,8 +107,6 @@ def build(core: Core) -> Parts:
         answer_url=lambda app, user, entry: f"{pages}/answer?token={tokens.make_ask(app, user, entry)}",
         site=urlsplit(server).netloc,
         wants=feeds.wants,
-        ask_once=accounts_of(core).confirmations.ask_once,
-        is_banned=core.sessions.is_banned,
     )
     deliveries = Deliveries(
         rows=rows,

@@ -72,7 +72,6 @@ class Absences(Struct, frozen=True):
     def _next(self, feed: Feed) -> _Work | None:
         """New entries, or else absences that are due. Switches."""
         window = feed.noting
-        assert window is not None
         assert feed.members is not None
         if not self.feeds.wants(feed.app, "absent"):
             window.skip()
@@ -97,7 +96,6 @@ class Absences(Struct, frozen=True):
     def _look_at(self, feed: Feed, work: _Work) -> None:
         """Note who is offline, or add the events that are due, unless the users have come or read."""
         app, events, window = feed.app, self.feeds.events, feed.noting
-        assert window is not None
         if work.due:
             reported, over = self._decide(app, work.due)
             self.feeds.added(events.end_absences(app, self.feeds.node(), reported, over))

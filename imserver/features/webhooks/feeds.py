@@ -64,6 +64,7 @@ _SPLIT_AFTER: Final = 3
 """After so many failed requests with the same events they are sent one by one."""
 _OLD_AFTER: Final = 7
 """From so many failed requests on, when pauses are long, events may be old enough to be dead."""
+_EMPTY: Final = LogWindow(lambda _after, _limit: (), 0)
 
 
 class Feed:
@@ -77,11 +78,12 @@ class Feed:
         """Where the feed begins, if it is new: before the first entry that this node saw."""
         self.is_known = False
         """Whether this node has tried to get the lease."""
-        self.entries: LogWindow | None = None
-        """The entries and events to send; None: another node has the lease."""
-        self.noting: LogWindow | None = None
+        self.entries = _EMPTY
+        """The entries to send."""
+        self.noting = _EMPTY
         """The entries that the notifications have not read."""
         self.sender: Consumer[_Batch] | None = None
+        """None: another node has the lease."""
         self.notifier: Consumer[Any] | None = None
         """Looks through ``noting``."""
         self.event_id = 0
@@ -101,12 +103,12 @@ class Feed:
     @property
     def owned(self) -> bool:
         """Whether this node has the lease."""
-        return self.entries is not None and self.lease.is_owned
+        return self.sender is not None and self.lease.is_owned
 
     @property
     def count(self) -> int:
         """The number of entries and rows to be sent, as far as it is known."""
-        return 0 if self.entries is None else self.entries.count + self.event_head - self.event_id
+        return 0 if self.sender is None else self.entries.count + self.event_head - self.event_id
 
     @property
     def consumers(self) -> list[Consumer[Any]]:
@@ -116,13 +118,10 @@ class Feed:
     @property
     def positions(self) -> tuple[int, int, int]:
         """The positions to be stored."""
-        assert self.entries is not None
-        assert self.noting is not None
         return self.entries.position, self.event_id, self.noting.position
 
     def take(self, entry_id: int, event_id: int) -> None:
         """The receiver has everything up to these positions. Never switches."""
-        assert self.entries is not None
         self.entries.take(entry_id)
         self.event_id = event_id
         # Rows may be read before whoever stores them has called Feeds.added.
@@ -175,14 +174,12 @@ class Feeds(Service, dict=True):
     def committed(self, app: str, first: int, last: int, entries: Sequence[Entry]) -> None:
         """This node's transaction stored these entries of an app that has a feed. Never switches."""
         feed = self.feeds[app]
-        if feed.entries is None:
+        if feed.sender is None:
             if feed.begin is None:
                 feed.begin = first - 1
             if not feed.is_known:
                 self._changed.set()
             return
-        assert feed.sender is not None
-        assert feed.noting is not None
         feed.entries.committed(first, last, entries)
         feed.sender.wake()
         feed.noting.committed(first, last, entries)
@@ -254,7 +251,7 @@ class Feeds(Service, dict=True):
             feed.is_known = True
             if not feed.lease.renew(since, app in rows):
                 self._drop(feed)
-            if app in rows and feed.entries is None:
+            if app in rows and feed.sender is None:
                 self._take(feed, rows[app])
         for feed in tuple(self.feeds.values()):
             self.save(feed)
@@ -285,7 +282,7 @@ class Feeds(Service, dict=True):
 
     def save(self, feed: Feed) -> None:
         """Store positions that have moved. Switches. Raises StorageUnavailable."""
-        if feed.entries is not None and (positions := feed.positions) != feed.saved:
+        if feed.sender is not None and (positions := feed.positions) != feed.saved:
             self.events.save(feed.app, self.node(), *positions)
             feed.saved = positions
 
@@ -293,7 +290,8 @@ class Feeds(Service, dict=True):
         """This node delivers the feed no longer."""
         for consumer in feed.consumers:
             consumer.stop()
-        feed.entries = feed.noting = feed.sender = feed.notifier = None
+        feed.entries = feed.noting = _EMPTY
+        feed.sender = feed.notifier = None
 
     def look(self) -> None:
         """Learn the new ends of the feeds that this node delivers. Switches. Raises StorageUnavailable."""
@@ -309,7 +307,7 @@ class Feeds(Service, dict=True):
             return
         for app, head in self.events.heads(apps).items():
             feed = self.feeds.get(app)
-            if feed is None or feed.entries is None or feed.noting is None or feed.sender is None:
+            if feed is None or feed.sender is None:
                 continue
             if self.log is not None:
                 feed.entries.head = max(feed.entries.head, head.entries)
@@ -330,7 +328,7 @@ class Feeds(Service, dict=True):
             for feed in self.feeds.values()
         ):
             gevent.sleep(GATHER_SECONDS)
-        feeds = [feed for feed in self.feeds.values() if feed.entries is not None]
+        feeds = [feed for feed in self.feeds.values() if feed.sender is not None]
         self.feeds.clear()
         try:
             Consumer.stop_all([consumer for feed in feeds for consumer in feed.consumers])
@@ -345,7 +343,6 @@ class Feeds(Service, dict=True):
 
     def _next(self, feed: Feed) -> _Batch | None:
         """The next events; before them, those are tried again that were put aside."""
-        assert feed.entries is not None
         assert feed.sender is not None
         if not feed.receiver.url:  # the back end reads the events itself
             feed.sender.is_unsaved |= bool(feed.count)
@@ -449,7 +446,6 @@ class Feeds(Service, dict=True):
         self, feed: Feed, batch: _Batch, refused: Sequence[RetryRow] = (), dead: bool = False
     ) -> None:
         """Store how far the receiver is, with the events that were put aside. Raises NotOwner."""
-        assert feed.entries is not None
         entry_id, event_id = batch.positions(feed)
         aside = [*refused, *(_retry_row(event, 0) for event in batch.aside)]
         self.events.advance(feed.app, self.node(), entry_id, event_id, aside, dead)
@@ -508,7 +504,6 @@ class _Batch:
 
     def positions(self, feed: Feed) -> tuple[int, int]:
         """The positions in the log and in the events behind this batch, until they are taken."""
-        assert feed.entries is not None
         if self._page.is_full:
             return max(self._page.last_entry, feed.entries.position), max(self._page.last_row, feed.event_id)
         return feed.entries.after(self._seen), max(self._last_row, feed.event_id)

@@ -86,10 +86,8 @@ class Post:
         """What a node has after a restart."""
         core = self.node.node.core
         return Mails(
+            core,
             self.rows,
-            core.store,
-            accounts_of(core).rows,
-            core.tenants,
             replace(settings_of(core.config, SmtpSettings), **smtp),
             self.lease,
             self.rows.apps,
@@ -98,8 +96,6 @@ class Post:
             lambda _app, _user, message: f"{ANSWER}?token={message}",
             "im.example.com",
             lambda app, kind: (app, kind) == ("gochat", "notified"),
-            accounts_of(core).confirmations.ask_once,
-            core.sessions.is_banned,
         )
 
     def wants(self, user: User, wishes: Wishes = SOON) -> None:

@@ -241,7 +241,7 @@ def test_members_who_joined_while_another_node_noted_are_reported(harness: Harne
     until(lambda: len(harness.absent) == 1)
     # Another node has the lease while kim joins.
     harness.store.write(lambda sql: sql.execute("UPDATE event_feed SET owner = 'two'"))
-    until(lambda: harness.feed.entries is None)
+    until(lambda: harness.feed.sender is None)
     joined = log.groups.join(APP, group, ["kim"], "ann")
     assert joined
     head = harness.store.read(lambda sql: sql.query("SELECT last_id FROM log"))[0][0]
@@ -328,5 +328,5 @@ def test_members_who_joined_while_nobody_was_reported_are_reported(harness: Harn
 def test_nothing_is_read_for_apps_that_do_not_want_absent(harness: Harness) -> None:
     harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS - {"absent"}))
     harness.send("ann", "one")
-    until(lambda: harness.feed.noting is not None and harness.feed.noting.position == 1)
+    until(lambda: harness.feed.noting.position == 1)
     assert harness.rows() == []
