@@ -27,9 +27,6 @@ from imserver.plugin.storage import ArchivedFiles, Erasure, Runner, Store
 
 log = logging.getLogger(__name__)
 
-_PIECE_BYTES: Final = 1 << 16
-_ID_BYTES: Final = 16
-
 
 class UnknownExport(
     ServiceRefused, problem=HttpProblem(404, "unknown_export", "No such export, or it has been deleted.")
@@ -83,7 +80,7 @@ class Exports:
         now = int(time())
         ends = now + int(self._settings.retention_seconds)
         packed = msgspec.json.encode(subject)
-        job = Job(subject.app, token_hex(_ID_BYTES), subject.user, UNDER_WAY, now, ends, subject=packed)
+        job = Job(subject.app, token_hex(16), subject.user, UNDER_WAY, now, ends, subject=packed)
         self._rows.add(job)
         self.runners[not subject.user].wake()
         return job
@@ -108,7 +105,7 @@ class Exports:
 
     def _pieces(self, file: Any) -> Iterator[bytes]:
         try:
-            while piece := self._threads.do(file.read, _PIECE_BYTES):
+            while piece := self._threads.do(file.read, 1 << 16):
                 yield piece
         finally:
             file.close()

@@ -28,7 +28,6 @@ from imserver.plugin.storage import ArchivedFiles, PooledStatements, Row, Store
 AT_ONCE: Final = 1000
 """Rows of one transaction."""
 _MOST_LINE: Final = 64 << 20
-_PIECE: Final = 1 << 16
 _ROWS: Final = "rows/"
 
 
@@ -73,7 +72,7 @@ class Archive:
     def pieces(self, name: str) -> Iterator[bytes]:
         """The bytes of an entry."""
         with self._zip.open(name) as file:
-            yield from iter(partial(file.read, _PIECE), b"")
+            yield from iter(partial(file.read, 1 << 16), b"")
 
     def lines(self, name: str) -> Iterator[dict[str, Any]]:
         """The rows of an entry."""

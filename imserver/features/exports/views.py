@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from http import HTTPStatus
 from time import monotonic
-from typing import Final
 
 from flask import Blueprint, Response
 
@@ -16,9 +15,6 @@ from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.http import PROBLEM, Api, ApiProblem, RequestRefused, Route
 from imserver.plugin.services import Core
 from imserver.plugin.views import as_request, to_response
-
-_ASKS_SECONDS: Final = 1.0
-"""After so many a download asks for its right again."""
 
 
 def create_export_view(core: Core, api: Api) -> tuple[Blueprint]:
@@ -68,9 +64,9 @@ def _view(core: Core, api: Api, route: Route, own: bool) -> Callable[[], Respons
 
 
 def while_it_holds(
-    pieces: Iterator[bytes], still_holds: Callable[[], bool], seconds: float = _ASKS_SECONDS
+    pieces: Iterator[bytes], still_holds: Callable[[], bool], seconds: float = 1.0
 ) -> Iterator[bytes]:
-    """The pieces of a download, until the right to it has ended: then it is cut off."""
+    """The pieces of a download, until the right to it has ended. It is asked for every ``seconds``."""
     checked = monotonic()
     for piece in pieces:
         if monotonic() - checked >= seconds:

@@ -26,7 +26,6 @@ from imserver.features.notifications.contract import (
     AudienceTarget,
     Delivery,
 )
-from imserver.features.notifications.declared import AppNotifySettings
 from imserver.features.notifications.pushes import PushNotifications
 from imserver.features.notifications.rows import add_deliveries_in, check_owner
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
@@ -196,7 +195,6 @@ class Audiences(Service, dict=True):
     store: Store
     rows: AudienceRows
     pushes: PushNotifications
-    rules_of: Callable[[str], AppNotifySettings | None]
     lease: DeliveryLease
     node: Callable[[], str]
     wake: Callable[[Collection[str]], object]
@@ -258,7 +256,7 @@ class Audiences(Service, dict=True):
 
     def _queue(self, audience: Audience) -> Failure | None:
         """Queue the deliveries to the next users. Switches. Raises StorageUnavailable and NotOwner."""
-        app, rules = audience.app, self.rules_of(audience.app)
+        app, rules = audience.app, self.pushes.rules(audience.app)
         if rules is None or not rules.enabled:
             self.rows.cancel(app, audience.id)
             return None

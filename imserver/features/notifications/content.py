@@ -199,15 +199,13 @@ def text_in(entry: Entry, language: str) -> str:
             key = f"album_{types.pop()}" if len(types) == 1 else ""
             return in_words(language, key if key in WORDS[language] else "album", len(about.items))
         words: Mapping[str, str] = WORDS[language]
-        return words[entry.type if entry.type in _TYPES else "other"]
+        has_word = entry.type in ("picture", "voice", "video", "file", "location")
+        return words[entry.type if has_word else "other"]
     # Of a long text only the beginning is needed; no character has more than four bytes.
     text = " ".join(entry.body[: 4 * TEXT_CHARACTERS + 4].decode(errors="ignore").split())
     if not text:
         return in_words(language, "other")
     return in_words(language, "question", text=text) if entry.ask is not None else text
-
-
-_TYPES: Final = frozenset(("picture", "voice", "video", "file", "location"))
 
 
 class _Item(Struct, frozen=True):
@@ -227,15 +225,12 @@ _decode_about: Final = msgspec.json.Decoder(_About).decode
 
 def _about(entry: Entry) -> _About:
     # Of larger data only the type of the message is shown.
-    if entry.type not in _WITH_CAPTIONS or len(entry.body) > 32_768:
+    if entry.type not in ("picture", "video", "file", "album") or len(entry.body) > 32_768:
         return _NOTHING
     try:
         return _decode_about(entry.body)
     except (ValueError, RecursionError):
         return _NOTHING
-
-
-_WITH_CAPTIONS: Final = frozenset(("picture", "video", "file", "album"))
 
 
 def body_of(shown: Shown) -> bytes:

@@ -36,13 +36,12 @@ class Decision(Struct, frozen=True):
 
 
 _CLOSE: Final = Decision("close")
-_END: Final = Decision("end")
 
 
 def nothing_new(due: Due, unread: UnreadMessages | None) -> Decision:
     """The decision if there is nothing of which the user shall be notified."""
     if not due.notified:
-        return _END
+        return Decision("end")
     if unread is None or due.user not in unread.reads:
         return _CLOSE
     return Decision("stay") if unread.is_unread(due.user, due.notified) else _CLOSE

@@ -16,7 +16,6 @@ from imserver.plugin.wire import PushNotice, PushResult, PushService
 
 WEB: Final = ("http", "https")
 """The schemes of endpoints of Web Push and UnifiedPush."""
-_HOST_CHARACTERS: Final = 255
 _decode: Final = msgspec.json.Decoder(Shown).decode
 
 
@@ -67,7 +66,7 @@ class DeviceServices:
     def host_of(self, app: str, url: str) -> str:
         """The queue of deliveries to an endpoint: of Web Push its host."""
         service = self.find(url)
-        return host_of(url) if service is None else service[0].host(app, service[1])[:_HOST_CHARACTERS]
+        return host_of(url) if service is None else service[0].host(app, service[1])[:255]
 
 
 def notice_of(one: Delivery) -> PushNotice:

@@ -127,7 +127,6 @@ def build(core: Core) -> Parts:
         store=core.store,
         rows=AudienceRows(core.store),
         pushes=pushes,
-        rules_of=rules,
         lease=lease,
         node=lambda: core.node_name,
         wake=deliveries.wake,

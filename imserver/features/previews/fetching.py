@@ -26,8 +26,6 @@ TEXT_CHARACTERS: Final = 8_000
 """Characters of a message in which a link is looked for."""
 LINKS: Final = 5
 """Links of a message that are tried until one has a preview."""
-REDIRECTIONS: Final = 4
-_ANSWER_BYTES: Final = 65_536
 
 # As in static/messages/format.js. Word characters are those of Latin, Greek and Cyrillic.
 _WORD: Final = "A-Za-z0-9\u00aa-\u024f\u0370-\u052f"
@@ -112,7 +110,7 @@ class Fetching:
         self._requests = requests
         self._admit = admit
         self._seconds = seconds
-        self._worker = Worker(str(Path(__file__).with_name("pages.py")), _ANSWER_BYTES)
+        self._worker = Worker(str(Path(__file__).with_name("pages.py")), answer_bytes=65_536)
         self.bytes = 0
         """Bytes of the pages and pictures that have come."""
 
@@ -149,7 +147,7 @@ class Fetching:
         """The URL behind all redirections, the beginning of the body there, and the headers."""
         deadline = monotonic() + self._seconds
         headers = {**accept, "Connection": "close"}
-        for _ in range(REDIRECTIONS + 1):
+        for _ in range(5):
             self._admit(urlsplit(url).hostname or "")
             seconds = max(deadline - monotonic(), 0.001)
             status, body, answered = self._requests.exchange("GET", url, None, headers, seconds, most)

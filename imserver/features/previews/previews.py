@@ -57,12 +57,10 @@ WAITING: Final = 200
 """Most links of a node that wait or are being fetched; of one app and one sender: fewer."""
 WAITING_OF_APP: Final = 50
 WAITING_OF_SENDER: Final = 3
-_LEASE_SECONDS: Final = 90
 _WORK_SECONDS: Final = 60.0
 """For page and picture, with the turns at the processes. It is shorter than the lease."""
 _NONE_SECONDS: Final = 3600
 """How long nobody tries again to fetch a page."""
-_DAY_SECONDS: Final = 86_400
 _SWEPT: Final = 100
 
 MessageId = Annotated[int, about("The id of a message.", ge=1, le=Limit.ID)]
@@ -220,7 +218,7 @@ class Previews:
         self._of_senders.require((app, sender))
         self._of_apps.require(app)
         picture = token_urlsafe(24)
-        before = self.rows.claim(app, link, picture, _LEASE_SECONDS)
+        before = self.rows.claim(app, link, picture, seconds=90)
         if before is None:
             return
         if before:
@@ -233,7 +231,7 @@ class Previews:
             raise
         if preview is not None:
             row = PreviewRow(link, READY, picture, msgspec.json.encode(preview))
-            seconds = self._settings.retention_days * _DAY_SECONDS
+            seconds = self._settings.retention_days * 86_400
         self.counts["failed" if preview is None else "made"] += 1
         if not self.rows.finish(app, row, seconds) and preview is not None and preview.picture:
             self._forget_picture(picture)

@@ -74,14 +74,13 @@ def type_of(head: bytes) -> MediaType:
 
 WORK_SECONDS: Final = 60.0
 """Time limit for one picture, which may have ``pictures.CPU_SECONDS`` of CPU time."""
-_ANSWER_BYTES: Final = 4096
 
 
 class PictureWorker(Worker):
     """Reads pictures. ``pixels``: the longer side of a thumbnail; 0: none is made."""
 
     def __init__(self, pixels: int) -> None:
-        super().__init__(str(Path(__file__).with_name("pictures.py")), _ANSWER_BYTES)
+        super().__init__(str(Path(__file__).with_name("pictures.py")), answer_bytes=4096)
         self.pixels = pixels
 
     def look(

@@ -73,10 +73,6 @@ def signed_headers(
 
 log = logging.getLogger(__name__)
 
-_CONNECTIONS: Final = 32
-_TRIES: Final = 3
-"""Number of attempts. All requests here may be repeated."""
-
 
 class Bucket:
     """A bucket. Owner of its connections.
@@ -131,9 +127,9 @@ class Bucket:
 
         if self._connections is None:
             timeout = Timeout(connect=self._seconds, read=self._seconds)
-            self._connections = PoolManager(4, maxsize=_CONNECTIONS, retries=False, timeout=timeout)
+            self._connections = PoolManager(4, maxsize=32, retries=False, timeout=timeout)
         target, failure = canonical_path(self._folder + name), ""
-        for _ in range(_TRIES):
+        for _ in range(3):  # all requests here may be repeated
             try:
                 answer = self._connections.request(
                     method,

@@ -29,7 +29,6 @@ from imserver.plugin.http import Api, ApiProblem, Call, HttpRequest, HttpRespons
 from imserver.plugin.services import Core
 from imserver.plugin.views import to_response
 
-EXTENSIONS: Final = "creation,creation-with-upload,expiration,termination,checksum"
 MAX_METADATA: Final = 4096
 """Longest Upload-Metadata."""
 _METHODS: Final = ("OPTIONS", "POST", "HEAD", "PATCH", "GET", "DELETE")
@@ -85,7 +84,9 @@ class _TusView:
         response.headers["Tus-Resumable"] = TUS_VERSION
         if request.method == "OPTIONS" or response.status_code == HTTPStatus.PRECONDITION_FAILED:
             response.headers["Tus-Version"] = TUS_VERSION
-            response.headers["Tus-Extension"] = EXTENSIONS
+            response.headers["Tus-Extension"] = (
+                "creation,creation-with-upload,expiration,termination,checksum"
+            )
             response.headers["Tus-Max-Size"] = str(self._uploads.settings.max_bytes)
             response.headers["Tus-Checksum-Algorithm"] = ",".join(ALGORITHMS)
         if response.status_code == HTTPStatus.NO_CONTENT:

@@ -184,8 +184,6 @@ class UploadStorage:
 
 
 MAX_NAME_CHARACTERS: Final = 255
-_DAY_SECONDS: Final = 86400.0
-_SWEEP_SECONDS: Final = 3600.0
 ID_CHARACTERS: Final = 32
 _FORGOTTEN_AT_ONCE: Final = 100
 
@@ -232,7 +230,7 @@ class Uploads:
         self._awaited = 0
         """Bytes of all files that arrive."""
         buckets = Buckets if core is None else core.buckets.make
-        self._bytes = buckets(UPLOADED_BYTES, settings.daily_address_bytes, _DAY_SECONDS)
+        self._bytes = buckets(UPLOADED_BYTES, settings.daily_address_bytes, 86400.0)
         self._swept = float("-inf")
 
     # --- in -------------------------------------------------------------------------------------------------
@@ -274,7 +272,7 @@ class Uploads:
         """The folder of files that arrive. Files of a former day in it are removed from time to time."""
         folder = self.storage.directory.incoming()
         now = monotonic()
-        if now - self._swept > _SWEEP_SECONDS:
+        if now - self._swept > 3600.0:
             self._swept = now
             gevent.spawn(self._sweep)
         return folder

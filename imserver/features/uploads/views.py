@@ -28,7 +28,6 @@ from imserver.plugin.http import PROBLEM, Api, ApiProblem, Call, HttpRequest, Ht
 from imserver.plugin.views import as_request, to_response
 
 _OWN_RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
-_SHOWN: Final = frozenset({"picture", "voice", "video"})
 
 
 def create_upload_view(uploads: Uploads, api: Api) -> Blueprint:
@@ -172,7 +171,7 @@ def _response(content: Iterable[bytes], status: HTTPStatus, headers: dict[str, s
 
 def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
     """The headers of a file's answer."""
-    inline = thumbnail or row.kind in _SHOWN
+    inline = thumbnail or row.kind in ("picture", "voice", "video")
     disposition = "inline" if inline else "attachment"
     if row.name and not thumbnail:
         disposition += f"; filename*=UTF-8''{quote(row.name, safe='')}"

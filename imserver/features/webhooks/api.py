@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from secrets import token_hex
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Struct
@@ -30,8 +30,6 @@ from imserver.plugin.http import (
 )
 from imserver.plugin.identity import Needs
 from imserver.plugin.services import Core
-
-_PAGE_BYTES: Final = 1 << 20
 
 App = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
 PageSize = Annotated[int, about("The maximum number of events on this page.", ge=1, le=1000)]
@@ -166,7 +164,7 @@ def log(
         raise ApiProblem.invalid("The app has neither `webhook.url` nor `webhook.events`")
     entries = feeds.entries_after(call.app, entry_id, limit)
     rows = feeds.events.read(call.app, event_id, limit)
-    page = page_of(call.app, entries, rows, feeds.node(), feed.receiver.events, limit, _PAGE_BYTES)
+    page = page_of(call.app, entries, rows, feeds.node(), feed.receiver.events, limit, 1 << 20)
     if page.is_full:
         entry_id, event_id = max(entry_id, page.last_entry), max(event_id, page.last_row)
     else:

@@ -21,8 +21,6 @@ from imserver.plugin.runtime import Outgoing, Unreachable
 from imserver.plugin.settings import Config
 from imserver.plugin.storage import Store
 
-_MOST: Final = 1000
-
 
 @click.command()
 @settings_options
@@ -46,7 +44,7 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
             record_act(settings, store, "events.replay", app, id=replay, count=count)
             click.echo(f"{count} events are sent again")
             return
-        rows = list_retries(store, app, dead, 0, _MOST)
+        rows = list_retries(store, app, dead, 0, 1000)
     click.echo(table("event, user, attempts, first failed", rows, first_failed=_time))
 
 

@@ -59,7 +59,6 @@ ADDED_AT_ONCE: Final = 500
 RETRY_SECONDS: Final = 1.0
 """How long retries may hold up the other events of an app."""
 MAX_RETRY_SECONDS: Final = 300
-_HOUR: Final = 3600.0
 _SPLIT_AFTER: Final = 3
 """After so many failed requests with the same events they are sent one by one."""
 _OLD_AFTER: Final = 7
@@ -406,7 +405,7 @@ class Feeds(Service, dict=True):
             return Failure(problem.text, is_dead=True) if feed.count else None
         if problem.is_refused:
             return Failure(problem.text, REFUSED_PAUSE_SECONDS)
-        is_long = monotonic() - feed.sender.since > _HOUR
+        is_long = monotonic() - feed.sender.since > 3600.0
         return Failure(problem.text, MAX_RETRY_SECONDS if is_long else None)
 
     def _send_one_by_one(self, feed: Feed, batch: _Batch, problem: PostProblem) -> bool:

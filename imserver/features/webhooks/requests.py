@@ -23,7 +23,6 @@ from imserver.plugin.runtime import Outgoing, RateLimitedLog, Unreachable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-_LOOK_SECONDS: Final = 0.02
 
 BATCH_EVENTS: Final = 100
 BATCH_BYTES: Final = 262144
@@ -417,6 +416,6 @@ class WebhookQueues:
         queues = tuple(self._queues.values())
         sending = [queue.consumer for queue in queues]
         while any(each.is_busy and not each.failures for each in sending) and monotonic() < deadline:
-            gevent.sleep(_LOOK_SECONDS)
+            gevent.sleep(0.02)
         for queue in queues:
             queue.stop()

@@ -48,7 +48,6 @@ EVERY_SECONDS: Final = 30 * 60
 """The time between the times in two tokens."""
 YOUNG_SECONDS: Final = 5 * 60
 """The age at which a token is used first."""
-_TRIES: Final = 3
 
 RULES: Final = rules(
     (GONE, "BadDeviceToken ExpiredToken Unregistered"),
@@ -192,7 +191,7 @@ class ApnsClient:
             ("apns-topic", self._settings.topic),
             *headers_of(notice, time()).items(),
         ]
-        for tries in reversed(range(_TRIES)):
+        for tries in reversed(range(3)):
             connection = self._connection.get()
             try:
                 return connection.request(f"/3/device/{token}", headers, body, self._seconds)

@@ -45,7 +45,6 @@ IDLE_SECONDS: Final = 900.0
 """A connection without requests for so long ends."""
 MOST_STREAMS: Final = 500
 ANSWER_BYTES: Final = 16384
-_RECEIVE_BYTES: Final = 16384
 _NEVER_INDEXED: Final = 0x10
 """RFC 7541, section 6.2.3."""
 _HEAD, _GOAWAY, _GOAWAY_BYTES = 9, 7, 8
@@ -272,7 +271,7 @@ class Http2Connection:
             self._sock.settimeout(PING_SECONDS)
             while True:
                 try:
-                    data = self._sock.recv(_RECEIVE_BYTES)
+                    data = self._sock.recv(16384)
                 except TimeoutError:  # nothing has come for a while
                     is_idle = not self._requests and monotonic() - self._used_at > IDLE_SECONDS
                     if self._is_pinged or is_idle:

@@ -33,8 +33,6 @@ NAME_CHARACTERS: Final = 50
 DESCRIPTION_CHARACTERS: Final = 500
 MOST_ITEMS: Final = 10
 """Files in one message."""
-_DELETED: Final = ("tombstone", "hidden_by_limit")
-_PAGE: Final = 500
 
 
 class Event(Struct):
@@ -114,7 +112,7 @@ class Importer:
         log = self._log
         for id, last in self._last.items():
             group, after = self._groups[id], ""
-            while page := log.conversations.members(self._app, group, after, _PAGE):
+            while page := log.conversations.members(self._app, group, after, 500):
                 after, users = page[-1].user, [row.user for row in page]
                 positions = log.conversations.read_positions(self._app, {group: users})
                 behind = [user for user in users if positions.get((user, group), last) < last]
@@ -295,7 +293,7 @@ class Importer:
     def _part(self, file: File, user: str) -> dict[str, Any]:
         """What a message says of a file. Without its bytes it has its name only."""
         name = clean(file.name or file.title or "file").replace("\n", " ")[:255]
-        if file.mode in _DELETED:
+        if file.mode in ("tombstone", "hidden_by_limit"):
             self._problems.note("file that Slack had deleted")
             return {"type": "file", "name": name}
         upload = self._uploads.upload(file.id, user, name) if self._uploads is not None else None

@@ -28,9 +28,6 @@ from imserver.plugin.storage import Store
 from .export import Problems, Profile, User
 
 PROVIDER: Final = "slack"
-_CODE_BYTES: Final = 32
-_DAY: Final = 86400
-_PAGE: Final = 500
 
 
 class Person(Struct):
@@ -125,6 +122,6 @@ class People:
             found = self._rows.by_id(self._app, account.id)
             if found is None or found[1]:
                 continue
-            code = token_urlsafe(_CODE_BYTES)
-            if self._rows.add_reset(account.id, account.email, secret_hash(code), now, now + days * _DAY):
+            code = token_urlsafe(32)
+            if self._rows.add_reset(account.id, account.email, secret_hash(code), now, now + days * 86400):
                 yield account.name or account.email, account.email, f"{page}#reset={code}"

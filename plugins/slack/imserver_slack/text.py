@@ -23,8 +23,6 @@ _TAG: Final = re.compile(r"<([^<>\n]{1,4000})>")
 _CODE: Final = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
 _EMOJI: Final = re.compile(r":([a-z0-9_+'-]{1,100}):(?::skin-tone-([2-6]):)?")
 _STRUCK: Final = re.compile(r"(?<![\w~])~(?![~\s])([^~\n]+?)(?<!\s)~(?![\w~])")
-_TONES: Final = "🏻🏼🏽🏾🏿"
-_ESCAPES: Final = (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
 
 Named = Callable[[str], tuple[str, str] | None]
 """Slack's id of a user → our user and nickname; None: unknown."""
@@ -42,7 +40,7 @@ def emoji_named(name: str) -> str:
     base, _, tone = name.partition("::skin-tone-")
     emoji = emoji_names().get(base, "")
     if emoji and tone in ("2", "3", "4", "5", "6"):
-        return emoji.rstrip("\ufe0f") + _TONES[int(tone) - 2]
+        return emoji.rstrip("\ufe0f") + "🏻🏼🏽🏾🏿"[int(tone) - 2]
     return emoji
 
 
@@ -67,7 +65,7 @@ class Texts:
         parts = _CODE.split(text)
         parts[::2] = [_STRUCK.sub(r"~~\1~~", _EMOJI.sub(_emoji, part)) for part in parts[::2]]
         text = "".join(parts)
-        for escape, sign in _ESCAPES:
+        for escape, sign in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
             text = text.replace(escape, sign)
         return clean(text), ["all"] if "all" in mentions else list(mentions)[:100]
 

@@ -20,7 +20,6 @@ from .export import Export, Problems
 
 _OF_FILE: Final = re.compile(r"([FUW][A-Z0-9]{5,31})(?![A-Z0-9])", re.ASCII)
 """The id of a file or user, with which the name of a file begins."""
-_ID_BYTES: Final = 24
 
 
 class FileIndex:
@@ -64,7 +63,7 @@ class FileUploads:
         """The upload of a file, for the account of a user. None: there are no bytes, or they are refused."""
         if id not in self._index:
             return None
-        digest = hashlib.blake2b(f"{self._app}\0{id}".encode(), key=self._key[:64], digest_size=_ID_BYTES)
+        digest = hashlib.blake2b(f"{self._app}\0{id}".encode(), key=self._key[:64], digest_size=24)
         own_id = urlsafe_b64encode(digest.digest()).decode()
         if (found := self._uploads.find(own_id)) is not None:
             return found

@@ -54,7 +54,6 @@ class Sender:
             store,
             self.audience_rows,
             pushes,
-            lambda _app: rules,
             self.lease,
             lambda: name,
             self.woken.append,

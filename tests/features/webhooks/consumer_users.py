@@ -306,7 +306,7 @@ class QueueNode(Node):
             self.queues[receiver].add(json.encode(text))
 
     def consumers(self) -> list[Consumer[Any]]:
-        return [queue._consumer for queue in self.queues.values()]
+        return [queue.consumer for queue in self.queues.values()]
 
     def leases(self) -> list[DeliveryLease]:
         return []
