@@ -455,9 +455,9 @@ class Notifier(Service, dict=True):
             return
         ids = sorted(set(reminded.values()))
         found = {each.id: (each, each.ask) for each in self.store.part(MessageLog).entries.find(app, ids)}
-        asked = {key: found[id] for key, id in reminded.items() if id in found}
-        blocked = self.recipients.blocks(app, {(key[0], entry.sender) for key, (entry, _) in asked.items()})
-        for key, (entry, question) in asked.items():
+        asks = {key: found[id] for key, id in reminded.items() if id in found}
+        blocked = self.recipients.blocks(app, {(key[0], entry.sender) for key, (entry, _) in asks.items()})
+        for key, (entry, question) in asks.items():
             may_answer = question is not None and question.may_answer(key[0])
             if may_answer and (key[0], entry.sender) not in blocked:
                 chosen[key], entries[entry.id] = entry.id, entry
