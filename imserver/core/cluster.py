@@ -38,10 +38,7 @@ from imserver.cluster.rpc.server import Rpc
 from imserver.config.settings import Config
 from imserver.core.services import Services
 from imserver.process import Secret, fingerprint_of
-from imserver.push.idempotency import Idempotency
-from imserver.push.push import Pushes
 from imserver.push.routing import ClusterReach, ReorderGuard, Rerouting
-from imserver.push.targets import UserChannels
 from imserver.sessions.cluster_sessions import ClusterSessions, UsersElsewhere
 from imserver.sessions.presence import Presence
 from imserver.storage.store import Store
@@ -88,35 +85,24 @@ class ClusterMember:
     """
 
     def __init__(self, links: ClusterLinks, core: Services) -> None:
-        config, hub, fanout, table = core.config, core.hub, core.fanout, core.connection_table
-        metrics, tenants = core.metrics, core.tenants
+        self._core, self._links, self.database = core, links, links.database
+        cluster, hub, fanout, table = core.config.cluster, core.hub, core.fanout, core.connection_table
+        metrics, tenants, ids = core.metrics, core.tenants, core.idempotency
         registry, messages, others = links.registry, links.node_messages, links.others
-        self._config = config
-        self._store = core.store
-        self._table = table
-        self._fingerprints = links.fingerprints
-        self._queries = queries = links.queries
-        self._registry, self._rpc, self._node_messages = registry, links.rpc, messages
-        self.database, self.others = links.database, others
-        api = config.api
-        core.idempotency = ids = Idempotency(
-            api.dedupe_ids, api.dedupe_seconds, shared=core.keys.demo, registry=registry
-        )
         guard = ReorderGuard(hub)
-        self.elsewhere = UsersElsewhere(hub, fanout, messages, ceil(config.cluster.renew_seconds) + 2)
-        required = config.cluster.require_registry
+        self.elsewhere = UsersElsewhere(hub, fanout, messages, ceil(cluster.renew_seconds) + 2)
+        required = cluster.require_registry
         core.sessions = self.sessions = ClusterSessions(
-            hub, fanout, metrics, core.logins, self._store, others, required, guard.logged_in
+            hub, fanout, metrics, core.logins, core.store, others, required, guard.logged_in
         )
         core.registrar = self.registrar = Registrar(registry, messages, hub)
         here = NodeParts(hub, fanout, metrics, table, tenants.by_name.get, tenants.history_apps)
         self._members = ChannelMembers(here, others, self.registrar)
         channel_nodes = ChannelNodes(others, self.registrar)
         core.channels = channels = build_channels(here, self._members, registry.history, channel_nodes)
-        core.connections = self._connections = Connections(table, channels, fanout, queries, registry, others)
-        core.presence = self._presence = Presence(hub, table, registry, others)
-        core.reach = reach = ClusterReach(registry, messages, hub, fanout, ids, guard, metrics)
-        core.pushes = Pushes(ids, reach, metrics, UserChannels(channels, reach.to_user))
+        core.connections = connections = Connections(table, channels, fanout, links.queries, registry, others)
+        core.presence = Presence(hub, table, registry, others)
+        core.reach = ClusterReach(registry, messages, hub, fanout, ids, guard, metrics)
         core.rerouting = rerouting = Rerouting(registry, messages, fanout, self.sessions, guard)
         self._on_join: list[Callable[[OtherNodes], object]] = []
         messages.handle(
@@ -126,7 +112,7 @@ class ClusterMember:
                     message.app, message.event, message.except_user, message.except_users
                 ),
                 ToChannel: channels.publishing.received,
-                ToConnection: self._connections.received,
+                ToConnection: connections.received,
                 Notice: self.elsewhere.noticed,
                 Replaced: lambda message: self.sessions.replaced(
                     message.app, message.user, message.session_id
@@ -147,33 +133,32 @@ class ClusterMember:
         settings name an address. ``features``: those of this node. Raises
         :class:`imserver.errors.StartError` if this node must not or cannot join.
         """
-        config, queries = self._config, self._queries
-        self._presence.add_to(queries)
+        core, links = self._core, self._links
+        config, queries, rpc = core.config, links.queries, links.rpc
+        core.presence.add_to(queries)
         queries.add("hello", Lease, self._hello)
         self.sessions.add_to(queries)
         self._members.add_to(queries)
-        self._connections.add_to(queries)
+        core.connections.add_to(queries)
         address = advertised_address(config.cluster.advertise, only_local)
         host = config.cluster.bind or address
         rpc_port = config.app.rpc_port
-        self._rpc.start(host, rpc_port, rpc_port + 1 if rpc_port else 0)
-        control, data = (
-            bound.rpartition(":")[2] for bound in (self._rpc.control_address, self._rpc.data_address)
-        )
-        lease = self._registry.start(
+        rpc.start(host, rpc_port, rpc_port + 1 if rpc_port else 0)
+        control, data = (bound.rpartition(":")[2] for bound in (rpc.control_address, rpc.data_address))
+        lease = links.registry.start(
             Lease(
                 f"{address}:{control}",
                 control=f"tcp://{address}:{control}",
                 data=f"tcp://{address}:{data}",
-                fingerprint=self._fingerprints[0],
-                second_fingerprint="".join(self._fingerprints[1:]),
+                fingerprint=links.fingerprints[0],
+                second_fingerprint="".join(links.fingerprints[1:]),
                 started_at=time(),
                 host=socket.gethostname(),
                 public_ws_url=public_ws_url,
-                database=self._store.id,
-                birth=self._table.ids.birth,
+                database=core.store.id,
+                birth=core.connection_ids.birth,
                 clients=f"{address}:{port}",
-                file=self._store.future_file,
+                file=core.store.future_file,
                 feature_names=" ".join(("core", *sorted(features))),
             ),
             RegistryEvents(
@@ -187,24 +172,24 @@ class ClusterMember:
         self.database.foresee(lease)
         self.registrar.start()
         # So that this node receives their next broadcast.
-        if peers := self._node_messages.peers():
-            _, missing = self._rpc.query_all(peers, "hello", encode(lease), config.cluster.rpc_seconds)
+        if peers := links.node_messages.peers():
+            _, missing = rpc.query_all(peers, "hello", encode(lease), config.cluster.rpc_seconds)
             for node in missing:
                 log.warning("peer %s: no answer to the hello of this node", node)
         # A dead node that still has a lease must not hold up the start.
         for call in self._on_join:
-            gevent.spawn(call, self.others).join(_JOIN_SECONDS)
+            gevent.spawn(call, links.others).join(_JOIN_SECONDS)
 
     def _hello(self, lease: Lease) -> bool:
-        if lease.fingerprint not in self._fingerprints:
+        if lease.fingerprint not in self._links.fingerprints:
             return False
-        self._registry.add_lease(lease)
+        self._links.registry.add_lease(lease)
         self._leases_changed()
         return True
 
     def _leases_changed(self) -> None:
-        self._rpc.epoch = self._node_messages.own_epoch
-        self._rpc.update(self._registry.leases())
+        self._links.rpc.epoch = self._links.node_messages.own_epoch
+        self._links.rpc.update(self._links.registry.leases())
 
     def _reregister(self, everything: bool) -> None:
         self.registrar.wake()
@@ -217,8 +202,8 @@ class ClusterMember:
         clean = self.sessions.flush(_FLUSH_SECONDS)
         clean = self.registrar.stop(_FLUSH_SECONDS) and clean
         self.sessions.stop()
-        self._registry.stop(clean)
-        self._rpc.stop()
+        self._links.registry.stop(clean)
+        self._links.rpc.stop()
 
 
 class DatabaseCheck:

@@ -170,6 +170,10 @@ class Core(Services):
         links = self._make_foundation(secret)
         self._make_identity(secret)
         self.dispatcher.acted = report_commands(self.observer)
+        api, registry = config.api, None if links is None else links.registry
+        self.idempotency = Idempotency(
+            api.dedupe_ids, api.dedupe_seconds, shared=self.keys.demo, registry=registry
+        )
         if links is None:
             self.member = self.registrar = self.rerouting = None
             _build_alone(self)
@@ -180,15 +184,23 @@ class Core(Services):
         self.tenants.report_to(self.sessions.close_app)
         self.dispatcher.add(self.sessions.rows())
         self._make_push()
-        self.denials = self._make_denials()
+        self.denials = denials = Denials(self.observer, self.sessions.banned_until)
+        ended, members = self.network.ended, self.channels.members
+        if type(self.observer) is not Observer:  # else nobody hears of refusals, and nothing is called
+            self.network.origins.on_refused.append(denials.connection)
+            self.dispatcher.refused = denials.command
+            ended.append(denials.ended)
         self.consent = ChannelConsent(self.back_ends, self.reviews, self.channels, self.mutes)
         self.channel_commands = ChannelCommands(
             self.channels, self.logins, self.consent, {}, self.connection_table
         )
         self.dispatcher.add(self.channel_commands.rows())
-        self._hear_of_connections()
-        self.draining = Draining(self.node, self.network, self.pending, self.rerouting, config)
-        self.status = self._make_status()
+        # In this order they hear of connections that end.
+        ended += (members.ended, self.connection_table.ended, self.keys.ended)
+        ended += (self.logins.ended, self.sessions.ended)
+        self.hub.report_to(members.leave_all)
+        self.draining = Draining(self)
+        self.status = NodeStatus(self, None if self.member is None else self.member.database)
         self.overview = self._make_overview()
 
     def codec(self, dialect: _Dialect) -> _Dialect:
@@ -218,20 +230,17 @@ class Core(Services):
         self.features[name] = feature
         for service in feature.services:
             self._services.append(service)
-            self._ask(service)
+            # From now on it is asked what it answers.
+            if isinstance(service, StoredHistory):
+                self.channels.histories.stored = service
+            if isinstance(service, StoredPushes):
+                self.publishing.stored_pushes = service
+            if isinstance(service, ChannelAnswers):
+                self.channel_commands.answers[service.dialect] = service
         self.dispatcher.add(feature.commands)
         network.ended.extend(feature.ended)
         network.opened.update(feature.opened)
         network.sweep.checks.update(feature.checks)
-
-    def _ask(self, service: object) -> None:
-        """From now on ask a service of a feature what it answers."""
-        if isinstance(service, StoredHistory):
-            self.channels.histories.stored = service
-        if isinstance(service, StoredPushes):
-            self.publishing.stored_pushes = service
-        if isinstance(service, ChannelAnswers):
-            self.channel_commands.answers[service.dialect] = service
 
     def prepare(self) -> None:
         """Read the settings of all apps. Raises StartError."""
@@ -309,7 +318,12 @@ class Core(Services):
         self.keys = Keys(config, tenants.resolve)
         self.sender_rates = SenderRates()
         if not config.clustered:
-            self.registry, self.queries = self._make_registry(), NodeQueries()
+            # Nobody else is there: it only has the lease, for operators.
+            name = node_name(config.cluster.advertise, config.app.rpc_port)
+            started_at, birth = self.node.started_at, self.connection_ids.birth
+            host, url = socket.gethostname(), config.server.public_ws_url
+            lease = Lease(name, started_at=started_at, host=host, public_ws_url=url, birth=birth)
+            self.registry, self.queries = SoloRegistry(lease), NodeQueries()
             self.temporary_values = LocalValues()
             self.attempt = self.rpc = self.node_messages = self.others = None
             return None
@@ -321,19 +335,6 @@ class Core(Services):
         self.attempt, self.queries, self.rpc = links.registry.attempt, links.queries, links.rpc
         self.node_messages, self.others = links.node_messages, links.others
         return links
-
-    def _make_registry(self) -> SoloRegistry:
-        """Nobody else is there: it only has the lease, for operators."""
-        config = self.config
-        return SoloRegistry(
-            Lease(
-                node_name(config.cluster.advertise, config.app.rpc_port),
-                started_at=self.node.started_at,
-                host=socket.gethostname(),
-                public_ws_url=config.server.public_ws_url,
-                birth=self.connection_ids.birth,
-            )
-        )
 
     def _make_identity(self, secret: Secret) -> None:
         """Build authentication and login rules. Features answer first."""
@@ -366,7 +367,9 @@ class Core(Services):
 
     def _make_push(self) -> None:
         """Build what pushes to all kinds of targets, and the pending pushes."""
-        limits = self.limits
+        limits, channels = self.limits, self.channels
+        to_users = UserChannels(channels, self.reach.to_user)
+        self.pushes = Pushes(self.idempotency, self.reach, self.metrics, to_users)
         self.pending = PendingPushes(
             self.reach.to_user,
             self.presence,
@@ -378,48 +381,12 @@ class Core(Services):
         self.tenants.report_to(self.pending.forget)
         self.publishing = Publishing(
             reach=self.reach,
-            channels=self.channels,
+            channels=channels,
             connections=self.connections,
             pending=self.pending,
             ids=self.idempotency,
             counts=self.metrics.pushes,
             on_absent=self.observer.absent,
-        )
-
-    def _make_denials(self) -> Denials:
-        """Build what tells the observers of refusals. Where nobody hears them, nothing is called."""
-        observer, network = self.observer, self.network
-        denials = Denials(observer, self.sessions.banned_until)
-        if type(observer) is not Observer:
-            network.origins.on_refused.append(denials.connection)
-            self.dispatcher.refused = denials.command
-            network.ended.append(denials.ended)
-        return denials
-
-    def _hear_of_connections(self) -> None:
-        """Tell the services of connections that end, in this order."""
-        network, members = self.network, self.channels.members
-        network.ended.extend(
-            (
-                members.ended,
-                self.connection_table.ended,
-                self.keys.ended,
-                self.logins.ended,
-                self.sessions.ended,
-            )
-        )
-        self.hub.report_to(members.leave_all)
-
-    def _make_status(self) -> NodeStatus:
-        return NodeStatus(
-            node=self.node,
-            metrics=self.metrics,
-            network=self.network,
-            store=self.store,
-            registry=self.registry,
-            hub=self.hub,
-            idempotency=self.idempotency,
-            database=None if self.member is None else self.member.database,
         )
 
     def _make_overview(self) -> Overview:
@@ -443,21 +410,13 @@ class Core(Services):
 def _build_alone(core: Services) -> None:
     """Build what finds users, channels and connections on a node alone, as :mod:`imserver.core.cluster` does
     on a cluster node. The histories of channels are in memory."""
-    api, hub, fanout, table, tenants = (
-        core.config.api,
-        core.hub,
-        core.fanout,
-        core.connection_table,
-        core.tenants,
-    )
-    metrics = core.metrics
-    core.idempotency = ids = Idempotency(api.dedupe_ids, api.dedupe_seconds, shared=core.keys.demo)
+    hub, fanout, table = core.hub, core.fanout, core.connection_table
+    metrics, tenants = core.metrics, core.tenants
     core.sessions = Sessions(hub, fanout, metrics, core.logins, core.store)
-    core.reach = reach = LocalReach(ids, fanout, metrics)
+    core.reach = LocalReach(core.idempotency, fanout, metrics)
     history = LocalHistory(core.limits.history_bytes, hub.member_count)
     tenants.report_to(history.forget)
     here = NodeParts(hub, fanout, metrics, table, tenants.by_name.get, tenants.history_apps)
     core.channels = channels = build_channels(here, ChannelMembers(here), history)
     core.presence = Presence(hub, table, core.registry)
     core.connections = Connections(table, channels, fanout, core.queries, core.registry)
-    core.pushes = Pushes(ids, reach, metrics, UserChannels(channels, reach.to_user))

@@ -13,14 +13,13 @@ from gevent.hub import get_hub
 from msgspec import field
 
 from imserver.config.settings import Config
-from imserver.core.services import NetworkServices, NodeState, OnEnded
+from imserver.core.services import NetworkServices, NodeState, OnEnded, Services
 from imserver.errors import CloseCode
 from imserver.hub.expiry import Sweep
 from imserver.metrics import Metrics
 from imserver.model import Service
 from imserver.process import connection_limit, openable_files
-from imserver.push.pending import PendingPushes
-from imserver.push.routing import RETURN_SECONDS, Rerouting
+from imserver.push.routing import RETURN_SECONDS
 from imserver.transport import poller
 from imserver.transport.connection import Connection, ConnectionContext
 from imserver.transport.gate import Gate, GatePolicy, Origins
@@ -56,17 +55,26 @@ def build_network(
     """
     node.max_connections = connection_limit(config)
     log.info("this process may open %d files", openable_files())
+    loop, limits, websocket = get_hub().loop, config.limits, config.websocket
     policy = gate_policy(config, node.max_connections, config.demo)
     origins = Origins(proxies, policy)
-    gate = Gate(proxies, origins, config.websocket.deflate, policy)
+    gate = Gate(proxies, origins, websocket.deflate, policy)
     ended: list[OnEnded] = []
-    loop, limits, websocket = get_hub().loop, config.limits, config.websocket
+
+    def end(connection: Connection, code: int) -> None:
+        gate.left(connection.peer)
+        if log.isEnabledFor(logging.DEBUG):
+            who = f" of {connection.user} in {connection.app}" if connection.user is not None else ""
+            log.debug("connection%s closed: code %d", who, code, extra={"connection": connection.peer})
+        for listener in ended:
+            listener(connection, code)
+
     readers = poller.make(loop, config.hub.readers)
     budget = Budget(limits.node_outbox_bytes)
     flusher = Flusher(
         loop, readers, config.hub.flush_connections, limits.outbox_bytes, limits.outbox_seconds, budget
     )
-    context = ConnectionContext(readers, flusher, _end(gate, ended), websocket.close_seconds)
+    context = ConnectionContext(readers, flusher, end, websocket.close_seconds)
     sweep = Sweep(
         context,
         metrics,
@@ -75,28 +83,7 @@ def build_network(
         websocket.ping_seconds,
         websocket.pong_seconds,
     )
-    return NetworkServices(
-        origins=origins,
-        gate=gate,
-        poller=readers,
-        flusher=flusher,
-        context=context,
-        sweep=sweep,
-        opened={},
-        ended=ended,
-    )
-
-
-def _end(gate: Gate, listeners: list[OnEnded]) -> Callable[[Connection, int], None]:
-    def end(connection: Connection, code: int) -> None:
-        gate.left(connection.peer)
-        if log.isEnabledFor(logging.DEBUG):
-            who = f" of {connection.user} in {connection.app}" if connection.user is not None else ""
-            log.debug("connection%s closed: code %d", who, code, extra={"connection": connection.peer})
-        for ended in listeners:
-            ended(connection, code)
-
-    return end
+    return NetworkServices(origins, gate, readers, flusher, context, sweep, {}, ended)
 
 
 _CLOSES_PER_TURN: Final = 200
@@ -105,11 +92,7 @@ _CLOSES_PER_TURN: Final = 200
 class Draining(Service):
     """Closes the clients of this node. Owner of :attr:`NodeState.drained`."""
 
-    node: NodeState
-    network: NetworkServices
-    pending: PendingPushes
-    rerouting: Rerouting | None
-    config: Config
+    core: Services
     _before: list[Callable[[], object]] = field(default_factory=list)
 
     def report_to(self, drained: Callable[[], object]) -> None:
@@ -124,10 +107,10 @@ class Draining(Service):
     def close_clients(self) -> None:
         """Close all clients with 1001, spread over time so that they do not all reconnect at once. Pushes
         that are on their way to them follow them. Switches."""
-        connections, rerouting = self.network.context.connections, self.rerouting
+        connections, rerouting = self.core.network.context.connections, self.core.rerouting
         self._await_returns(RETURN_SECONDS)
         self._close(lambda: True)
-        wait_while(lambda: bool(connections), self.config.websocket.close_seconds + 1)
+        wait_while(lambda: bool(connections), self.core.config.websocket.close_seconds + 1)
         for connection in tuple(connections):
             connection.lost()
         if rerouting is not None:
@@ -136,35 +119,35 @@ class Draining(Service):
     def drain(self) -> None:
         """Refuse new clients and close the others, as at the end of the node, which goes on and answers
         requests. Switches."""
-        node = self.node
+        node = self.core.node
         if node.drained:
             return
         node.drained = True
-        gevent.sleep(self.config.drain.delay_seconds)
+        gevent.sleep(self.core.config.drain.delay_seconds)
         if not node.drained:
             return
-        self.network.gate.full = True
+        self.core.network.gate.full = True
         self.end_work()
         self._await_returns(RETURN_SECONDS)
         self._close(lambda: node.drained)
         if node.drained:
-            self.pending.pass_on()
+            self.core.pending.pass_on()
 
     def undrain(self) -> None:
         """Serve clients again. Never switches."""
-        self.node.drained = False
+        self.core.node.drained = False
         self._await_returns(0.0)
-        self.network.gate.full = self.node.life == "stops"
+        self.core.network.gate.full = self.core.node.life == "stops"
 
     def _await_returns(self, seconds: float) -> None:
-        if self.rerouting is not None:
-            self.rerouting.patience = seconds
+        if self.core.rerouting is not None:
+            self.core.rerouting.patience = seconds
 
     def _close(self, goes_on: Callable[[], bool]) -> None:
         """Begin to close all clients while ``goes_on``. Switches."""
-        clients = [each for each in self.network.context.connections if each.is_open]
+        clients = [each for each in self.core.network.context.connections if each.is_open]
         turns = -(-len(clients) // _CLOSES_PER_TURN)
-        pause = max(self.config.drain.close_seconds / turns if turns > 1 else 0.0, 0.001)
+        pause = max(self.core.config.drain.close_seconds / turns if turns > 1 else 0.0, 0.001)
         for index, connection in enumerate(clients):
             if index and index % _CLOSES_PER_TURN == 0:
                 gevent.sleep(pause)

@@ -11,14 +11,10 @@ from gevent import Greenlet
 from msgspec import Struct, to_builtins
 from msgspec.structs import asdict, replace
 
-from imserver.cluster.nodes import Registry
 from imserver.cluster.registry import Lease
-from imserver.core.services import NetworkServices, NodeState
-from imserver.hub.hub import Hub
-from imserver.metrics import Metrics, resident_bytes
+from imserver.core.services import Services
+from imserver.metrics import resident_bytes
 from imserver.model import Service
-from imserver.push.idempotency import Idempotency
-from imserver.storage.store import Store
 from imserver.transport.connection import Connection
 
 if TYPE_CHECKING:
@@ -42,20 +38,11 @@ class Unready(Struct, frozen=True, omit_defaults=True):
 
 
 class NodeStatus(Service):
-    """Reads the state of the node off its services. Never switches.
-
-    Owner of the time since when this node is not ready.
-
-    ``database`` compares the databases of all nodes; None on a node alone.
+    """Reads the state of the node off its services. Never switches. Owner of the time since when this node is
+    not ready. ``database`` compares the databases of all nodes; None on a node alone.
     """
 
-    node: NodeState
-    metrics: Metrics
-    network: NetworkServices
-    store: Store
-    registry: Registry
-    hub: Hub
-    idempotency: Idempotency
+    core: Services
     database: DatabaseCheck | None
     _reason: str = ""
     _since: int = 0
@@ -75,16 +62,17 @@ class NodeStatus(Service):
         return replace(objection, since=self._since)
 
     def _objection(self) -> Unready | None:
-        node = self.node
+        node = self.core.node
         if node.life != "serves":
             return Unready(f"it {node.life}", stage=node.stage)
         if node.drained:
             return Unready("it is drained")
-        if not self.registry.healthy():
+        if not self.core.registry.healthy():
             return Unready("Redis is away, or the lease is lost", "redis")
-        if not self.store.healthy():
+        if not self.core.store.healthy():
             no_writes = "takes no writes: its disk is full or fails, or it is read-only"
-            return Unready(f"the database {no_writes if self.store.answers() else 'is away'}", "database")
+            how = no_writes if self.core.store.answers() else "is away"
+            return Unready(f"the database {how}", "database")
         if self.database is not None and self.database.wrong:
             return Unready("the database is not that of the cluster", "database")
         return None
@@ -92,23 +80,24 @@ class NodeStatus(Service):
     def lease(self) -> Lease:
         """The current lease of this node. On a single node only operators see it."""
         return replace(
-            self.registry.lease,
-            connections=len(self.network.context.connections),
+            self.core.registry.lease,
+            connections=len(self.core.network.context.connections),
             counts=self.counts(),
-            draining=self.node.draining,
+            draining=self.core.node.draining,
         )
 
     def counts(self) -> dict[str, int]:
         """App → number of its users on this node, for registered apps with users."""
-        return {app.name: len(app.users) for app in self.hub.registered() if app.users}
+        return {app.name: len(app.users) for app in self.core.hub.registered() if app.users}
 
     def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
         """The content of ``/system/state``.
 
         ``debug``: with all peers and users. ``detail``: with fields that the original does not have.
         """
-        network, connections = self.network, self.hub.connections()
-        apps = {name: len(app.users) for name, app in self.hub.apps.items()}
+        node, hub, network, ids = self.core.node, self.core.hub, self.core.network, self.core.idempotency
+        connections = hub.connections()
+        apps = {name: len(app.users) for name, app in hub.apps.items()}
         manager: dict[str, Any] = {
             "chanBroadcastLen": sum(isinstance(writer, Connection) for writer in network.flusher.dirty)
             + len(network.flusher.bulk),
@@ -120,7 +109,7 @@ class NodeStatus(Service):
         }
         if debug:
             manager["clients"] = [connection.peer for connection in connections]
-            manager["users"] = [f"{name}_{user}" for name in apps for user in self.hub.user_names(name)]
+            manager["users"] = [f"{name}_{user}" for name in apps for user in hub.user_names(name)]
         state = {
             "managerInfo": manager,
             "numCPU": os.cpu_count() or 1,
@@ -129,22 +118,18 @@ class NodeStatus(Service):
         if not detail:
             return state
         unready = self.unready()
-        of_features = {name: value for each in self.node.counters for name, value in asdict(each).items()}
+        of_features = {name: value for each in node.counters for name, value in asdict(each).items()}
         return {
             **state,
             "apps": apps,
-            "version": self.node.version,
+            "version": node.version,
             "ready": unready is None,
             **({} if unready is None else {"unready": to_builtins(unready)}),
             "clustered": self.database is not None,
             "maxConnections": network.gate.limit,
-            "uptimeSeconds": round(time() - self.node.started_at, 1),
+            "uptimeSeconds": round(time() - node.started_at, 1),
             "cpuSeconds": round(sum(os.times()[:2]), 3),
             "memoryBytes": resident_bytes(),
-            "metrics": {**self.metrics.snapshot(), **of_features},
-            "msgIDs": {
-                "kept": len(self.idempotency),
-                "repeats": self.idempotency.repeats,
-                "evicted": self.idempotency.evicted,
-            },
+            "metrics": {**self.core.metrics.snapshot(), **of_features},
+            "msgIDs": {"kept": len(ids), "repeats": ids.repeats, "evicted": ids.evicted},
         }
