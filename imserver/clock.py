@@ -37,15 +37,13 @@ def serve_others() -> None:
 
 def is_long_turn(seconds: float = _TURN_SECONDS) -> bool:
     """Whether the loop has not looked at its sockets for 5 ms, or so many ``seconds``. Work that can be
-    interrupted then calls :func:`serve_others`. Never switches.
-    """
+    interrupted then calls :func:`serve_others`. Never switches."""
     return time() - get_hub().loop.now() > seconds
 
 
 def retry_pause(failures: int, first: float, longest: float) -> float:
     """Seconds to wait after so many failures in a row: ``first``, then twice as long each time, up to
-    ``longest``. They vary by half, so that what failed together is not tried again together.
-    """
+    ``longest``. They vary by half, so that what failed together is not tried again together."""
     return min(first * 2.0 ** min(failures - 1, 20), longest) * uniform(0.5, 1.5)
 
 
@@ -64,8 +62,7 @@ def until_beat(seconds: float = 1.0) -> float:
 
 def every(seconds: float, work: Callable[[], object], failure: str) -> Callable[[], None]:
     """The function of a greenlet that calls ``work`` at each tick of :func:`until_beat`, until it is killed.
-    ``failure``: what the log says if it raises; a service that does not answer is worth a debug line only.
-    """
+    ``failure``: what the log says if it raises; a service that does not answer is worth a debug line only."""
 
     def run() -> None:
         while True:

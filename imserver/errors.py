@@ -36,8 +36,8 @@ class CloseRow(msgspec.Struct, frozen=True):
 CLOSE: Final[dict[int, CloseRow]] = {}
 
 
-def _close(code: int, name: str, meaning: str, *, reconnect: bool = True) -> int:
-    CLOSE[code] = CloseRow(code, name, meaning, reconnect)
+def _close(code: int, name: str, meaning: str) -> int:
+    CLOSE[code] = CloseRow(code, name, meaning, reconnect=1000 < code < 4500)
     return code
 
 
@@ -45,7 +45,7 @@ class CloseCode:
     """Every code with which this server closes a connection. Their meanings are rows of :data:`CLOSE`."""
 
     # RFC 6455, section 7.4.1.
-    NORMAL: Final = _close(1000, "normal", "the client ended the connection", reconnect=False)
+    NORMAL: Final = _close(1000, "normal", "the client ended the connection")
     GOING_AWAY: Final = _close(1001, "going away", "the server stops or restarts")
     PROTOCOL_ERROR: Final = _close(1002, "protocol error", "a frame broke RFC 6455")
     UNSUPPORTED_DATA: Final = _close(
@@ -75,18 +75,14 @@ class CloseCode:
     )
 
     # Own codes: do not reconnect.
-    REPLACED: Final = _close(4500, "replaced", "a newer login of the same user took over", reconnect=False)
-    REFUSED: Final = _close(4501, "refused", "the user is already online", reconnect=False)
-    KICKED: Final = _close(4502, "kicked", "the back end ended the session", reconnect=False)
-    BANNED: Final = _close(4503, "banned", "the user is banned", reconnect=False)
-    TOKEN_INVALID: Final = _close(4504, "token invalid", "the token is wrong or has expired", reconnect=False)
-    NOT_ALLOWED: Final = _close(
-        4505, "not allowed", "the origin, the app or the login is not allowed", reconnect=False
-    )
-    APP_DELETED: Final = _close(4506, "app deleted", "the app was deleted", reconnect=False)
-    WRONG_DIALECT: Final = _close(
-        4507, "wrong dialect", "the app does not allow this dialect", reconnect=False
-    )
+    REPLACED: Final = _close(4500, "replaced", "a newer login of the same user took over")
+    REFUSED: Final = _close(4501, "refused", "the user is already online")
+    KICKED: Final = _close(4502, "kicked", "the back end ended the session")
+    BANNED: Final = _close(4503, "banned", "the user is banned")
+    TOKEN_INVALID: Final = _close(4504, "token invalid", "the token is wrong or has expired")
+    NOT_ALLOWED: Final = _close(4505, "not allowed", "the origin, the app or the login is not allowed")
+    APP_DELETED: Final = _close(4506, "app deleted", "the app was deleted")
+    WRONG_DIALECT: Final = _close(4507, "wrong dialect", "the app does not allow this dialect")
 
 
 DISCONNECTED: Final = "disconnected"
@@ -95,8 +91,7 @@ DISCONNECTED: Final = "disconnected"
 
 def close_reason(code: int) -> str:
     """The name of a close code of this server; ``""`` if the code is not one of them."""
-    row = CLOSE.get(code)
-    return "" if row is None else row.name
+    return CLOSE[code].name if code in CLOSE else ""
 
 
 # --- reasons of refused logins ------------------------------------------------------------------------------
@@ -198,8 +193,7 @@ def reply_text(code: int) -> str:
 
 class ClientError(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the back end of an app says to a client whose command it refuses. ``temporary``: the client may
-    try again.
-    """
+    try again."""
 
     code: int
     message: str
@@ -223,6 +217,7 @@ HTTP_PROBLEMS: Final[dict[str, HttpProblem]] = {}
 
 
 def _problem(status: int, code: str, message: str, *, temporary: bool = False) -> HttpProblem:
+    temporary = temporary or status in (408, 429, 500, 503)
     row = HTTP_PROBLEMS[code] = HttpProblem(status, code, message, temporary)
     return row
 
@@ -271,7 +266,7 @@ class Problems:
     UNKNOWN_CONNECTION: Final = _problem(404, "unknown_connection", "No such connection in this app.")
     NOT_FOUND: Final = _problem(404, "not_found", "This path does not exist.")
     METHOD_NOT_ALLOWED: Final = _problem(405, "method_not_allowed", "This path does not support this method.")
-    TIMEOUT: Final = _problem(408, "timeout", "The request took too long to arrive.", temporary=True)
+    TIMEOUT: Final = _problem(408, "timeout", "The request took too long to arrive.")
     ALREADY_ONLINE: Final = _problem(409, "already_online", "The user is online on another connection.")
     APP_EXISTS: Final = _problem(409, "app_exists", "An app with this name already exists.")
     APP_CONFIGURED: Final = _problem(
@@ -296,42 +291,27 @@ class Problems:
     )
     ID_REUSED: Final = _problem(422, "id_reused", "A different request has used this id or Idempotency-Key.")
     VERSION_REQUIRED: Final = _problem(426, "version_required", "Sec-WebSocket-Version must be 13.")
-    TOO_MANY_REQUESTS: Final = _problem(
-        429, "too_many_requests", "Too many requests; slow down.", temporary=True
-    )
+    TOO_MANY_REQUESTS: Final = _problem(429, "too_many_requests", "Too many requests; slow down.")
     HEADERS_TOO_LARGE: Final = _problem(431, "headers_too_large", "Headers are over limits.header_bytes.")
-    INTERNAL_ERROR: Final = _problem(500, "internal_error", "The server failed; see its log.", temporary=True)
+    INTERNAL_ERROR: Final = _problem(500, "internal_error", "The server failed; see its log.")
     NOT_IMPLEMENTED: Final = _problem(501, "not_implemented", "The server does not support this.")
-    MEDIA_UNAVAILABLE: Final = _problem(
-        503, "media_unavailable", "The file storage does not answer.", temporary=True
-    )
-    NODE_FULL: Final = _problem(503, "node_full", "The node accepts no more connections.", temporary=True)
-    BUSY: Final = _problem(
-        503, "busy", "The node is already working on limits.http_requests requests.", temporary=True
-    )
+    MEDIA_UNAVAILABLE: Final = _problem(503, "media_unavailable", "The file storage does not answer.")
+    NODE_FULL: Final = _problem(503, "node_full", "The node accepts no more connections.")
+    BUSY: Final = _problem(503, "busy", "The node is already working on limits.http_requests requests.")
     NOT_READY: Final = _problem(
-        503,
-        "not_ready",
-        "The node is starting or stopping, or Redis or the database does not answer.",
-        temporary=True,
+        503, "not_ready", "The node is starting or stopping, or Redis or the database does not answer."
     )
-    STORAGE_UNAVAILABLE: Final = _problem(
-        503, "storage_unavailable", "The database does not answer.", temporary=True
-    )
+    STORAGE_UNAVAILABLE: Final = _problem(503, "storage_unavailable", "The database does not answer.")
     ISSUER_UNAVAILABLE: Final = _problem(
-        503, "issuer_unavailable", "The issuer of the token does not answer.", temporary=True
+        503, "issuer_unavailable", "The issuer of the token does not answer."
     )
     REVIEW_UNAVAILABLE: Final = _problem(
-        503,
-        "review_unavailable",
-        "The back end of the app has not reviewed this message or file in time.",
-        temporary=True,
+        503, "review_unavailable", "The back end of the app has not reviewed this message or file in time."
     )
     NOT_ACCEPTED: Final = _problem(
         503,
         "not_accepted",
         "Nothing was accepted, because a node, Redis or the database does not answer. Repeat the request.",
-        temporary=True,
     )
     VERSION_NOT_SUPPORTED: Final = _problem(505, "http_version", "Only HTTP/1.0 and HTTP/1.1 are supported.")
 

@@ -84,6 +84,11 @@ def _denials(core: Any) -> dict[tuple[str, str], int]:
     return {(app, reason): number for reason, counts in denials for app, number in counts.items()}
 
 
+def _requests(core: Any) -> dict[str, int]:
+    counted = core.metrics
+    return {"front": counted.http_fast, "flask": counted.http_handed_over, "nobody": counted.http_refused}
+
+
 def _disks(core: Any, field: str) -> dict[str, int]:
     folders = {"data": core.config.server.data_dir}
     if core.config.app.log_file:
@@ -91,11 +96,6 @@ def _disks(core: Any, field: str) -> dict[str, int]:
     return {
         name: getattr(disk_usage(folder), field) for name, folder in folders.items() if os.path.isdir(folder)
     }
-
-
-def _requests(core: Any) -> dict[str, int]:
-    counted = core.metrics
-    return {"front": counted.http_fast, "flask": counted.http_handed_over, "nobody": counted.http_refused}
 
 
 METRICS: Final = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import atexit
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from time import monotonic
 from typing import Any, Final
@@ -106,9 +106,8 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
         return None
     if not (length.isascii() and length.isdecimal()):
         return _refuse(Problems.BAD_REQUEST)
-    api = node.servers.api
     client = node.core.network.gate.proxies.client(head.host, headers.get("x-forwarded-for", ""))
-    limit = unread_body_limit(api, method, path, headers, client)
+    limit = unread_body_limit(node.servers.api, method, path, headers, client)
     stream = environ["wsgi.input"]
     try:
         body = None if int(length) > limit else _read_body(stream, limit)
@@ -118,8 +117,8 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
         refusal = _refuse(Problems.BAD_REQUEST)
     else:
         if body is not None:
-            for name in ("HTTP_TRANSFER_ENCODING", "wsgi.input_terminated"):
-                environ.pop(name, None)
+            environ.pop("HTTP_TRANSFER_ENCODING", None)
+            environ.pop("wsgi.input_terminated", None)
             environ |= {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
             return None
         refusal = _too_large(node, HttpRequest(method, path, b"", b"", headers, client, too_large=True))
@@ -150,7 +149,7 @@ def _too_large(node: Node, request: HttpRequest) -> HttpResponse:
     if route is None:
         return _refuse(Problems.BODY_TOO_LARGE)
     response = route(request)
-    headers: Mapping[str, str] = dict(HEADER_LIST) | dict(response.headers)
+    headers: dict[str, str] = {**dict(HEADER_LIST), **dict(response.headers)}
     if response.content_type:
-        headers = {**headers, "Content-Type": response.content_type}
+        headers["Content-Type"] = response.content_type
     return HttpResponse(response.status, response.body, headers=tuple(headers.items()))

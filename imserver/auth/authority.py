@@ -370,8 +370,7 @@ class Authority(Service):
 
     def _by_address(self, headers: Mapping[str, str], host: str) -> Principal:
         """Return the back end with this address. Requests from browsers are accepted only if the app or the
-        server lists the origin of the page.
-        """
+        server lists the origin of the page."""
         apps = self.allowed.apps_of(host)
         if apps and from_browser(headers):
             origin = headers.get("origin", "")

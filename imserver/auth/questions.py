@@ -22,8 +22,7 @@ BOT_TOKEN_PREFIX: Final = "bot_"
 
 class Holder(Struct, frozen=True, kw_only=True):
     """Who holds a login: an account of an app, as the gateway knows it. Its user id is the account id in
-    decimal.
-    """
+    decimal."""
 
     id: int
     app: str

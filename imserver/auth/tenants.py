@@ -52,8 +52,7 @@ log = logging.getLogger(__name__)
 
 class BadTenant(ServiceRefused, ValueError, problem=Problems.INVALID_REQUEST, detail="{}"):
     """An app cannot have this name or these settings, or cannot be deleted. The text is one line with the
-    reason. ``is_full``, until 2.0: its ``problem`` is that there are too many apps.
-    """
+    reason. ``is_full``, until 2.0: its ``problem`` is that there are too many apps."""
 
     is_full = False
 

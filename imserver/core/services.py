@@ -76,8 +76,7 @@ class NodeState:
         self.stage = "setup"
         """The part of the node that starts or ends now, while it does not serve."""
         self.drained = False
-        """True while an operator wants no clients here. Owned by
-        :class:`imserver.core.network.Draining`."""
+        """True while an operator wants no clients here. Owned by :class:`imserver.core.network.Draining`."""
         self.max_connections = 0
         """As many as this process may open files for."""
         self.http_port = config.app.http_port

@@ -28,8 +28,7 @@ Greenlet.add_spawn_callback(_greenlets.add)
 class Unready(Struct, frozen=True, omit_defaults=True):
     """Why a node cannot serve clients. ``reason``: in words. ``dependency``: what does not answer it:
     ``redis`` or ``database``; ``""``: nothing. ``stage``: the part of the node that starts or ends.
-    ``since``: when it was noticed, at most a second late, in whole Unix seconds.
-    """
+    ``since``: when it was noticed, at most a second late, in whole Unix seconds."""
 
     reason: str
     dependency: str = ""
@@ -39,8 +38,7 @@ class Unready(Struct, frozen=True, omit_defaults=True):
 
 class NodeStatus(Service):
     """Reads the state of the node off its services. Never switches. Owner of the time since when this node is
-    not ready. ``database`` compares the databases of all nodes; None on a node alone.
-    """
+    not ready. ``database`` compares the databases of all nodes; None on a node alone."""
 
     core: Services
     database: DatabaseCheck | None

@@ -98,8 +98,7 @@ class Statements(ABC):
     @classmethod
     def words(cls, text: str) -> list[str]:
         """The words of a name, or of what is searched for in names, as :meth:`folded` makes them. Letters
-        that Unicode does not take for a letter with an accent are plain ones, too: ``ł`` is ``l``.
-        """
+        that Unicode does not take for a letter with an accent are plain ones, too: ``ł`` is ``l``."""
         return _between_words(" ", cls.folded(text).translate(_PLAIN)).split()
 
     @abstractmethod

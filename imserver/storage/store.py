@@ -347,8 +347,7 @@ class Store:
     ) -> Iterator[list[Row]]:
         """The rows of a table that meet the condition ``where``, in the order of the column ``key``, which is
         unique among them. Each page is a transaction of its own, and none is empty. No pages without a
-        database. Raises StorageUnavailable.
-        """
+        database. Raises StorageUnavailable."""
         if self.has_database:
             query = RowQuery(table, (key,), (columns,), (where, values))
             yield from (rows for rows, _ in pages(self.read, query))

@@ -38,8 +38,8 @@ def store(cluster: Cluster, tmp_path: Path):
         str(tmp_path),
         threaded=False,
         objection=lambda database: DatabaseCheck(store, cluster).objection(database),  # type: ignore[arg-type]
-        on_open=cluster.report_database,
     )
+    store.on_open = cluster.report_database
     yield store
     store.close()
 
