@@ -6,12 +6,10 @@ feature shows it, on devices that push services reach. Other features bring thes
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Final, Literal, Protocol, runtime_checkable
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
-
-from imserver.config.declared import about
 
 MAX_NOTIFY_BYTES: Final = 2048
 """Limit of all fields together, as JSON: push services take 4096 bytes of encrypted content."""
@@ -21,11 +19,17 @@ NO_NOTIFICATION: Final = b"false"
 _LABEL: Final = r"^[^\x00-\x1f\x7f]*$"
 
 
+def _about(text: str, **limits: Any) -> Meta:
+    return Meta(description=text, **limits)
+
+
 Address = Annotated[str, Meta(max_length=1000, pattern=r"^((https?://|/)[!-~]*)?$")]
 
 TtlSeconds = Annotated[
     int,
-    about("The seconds for which push services hold it while a device is offline.", ge=0, le=MAX_TTL_SECONDS),
+    _about(
+        "The seconds for which push services hold it while a device is offline.", ge=0, le=MAX_TTL_SECONDS
+    ),
 ]
 
 
@@ -34,35 +38,36 @@ class Action(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
     action: Annotated[
         str,
-        about(
+        _about(
             "Its name. `read` marks the conversation as read, `reply` asks for a text and sends it.",
             min_length=1,
             max_length=64,
             pattern=_LABEL,
         ),
     ]
-    title: Annotated[str, about("What the button shows.", min_length=1, max_length=64, pattern=_LABEL)]
-    url: Annotated[Address, about("What a click opens; empty: the `url` of the notification.")] = ""
+    title: Annotated[str, _about("What the button shows.", min_length=1, max_length=64, pattern=_LABEL)]
+    url: Annotated[Address, _about("What a click opens; empty: the `url` of the notification.")] = ""
 
 
 class Notify(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a notification shows. Fields that you leave out are made from the message."""
 
-    title: Annotated[str, about("The first line.", max_length=200)] = ""
-    text: Annotated[str, about("The lines below.", max_length=1000)] = ""
-    url: Annotated[Address, about("What a click opens: an `https://` URL, or a path of your page.")] = ""
-    icon: Annotated[Address, about("The address of a picture.")] = ""
-    actions: Annotated[tuple[Action, ...], about("Buttons. Browsers show two.", max_length=4)] = ()
+    title: Annotated[str, _about("The first line.", max_length=200)] = ""
+    text: Annotated[str, _about("The lines below.", max_length=1000)] = ""
+    url: Annotated[Address, _about("What a click opens: an `https://` URL, or a path of your page.")] = ""
+    icon: Annotated[Address, _about("The address of a picture.")] = ""
+    actions: Annotated[tuple[Action, ...], _about("Buttons. Browsers show two.", max_length=4)] = ()
     tag: Annotated[
-        str, about("A later notification with the same tag replaces this one.", max_length=64, pattern=_LABEL)
+        str,
+        _about("A later notification with the same tag replaces this one.", max_length=64, pattern=_LABEL),
     ] = ""
     ttl: TtlSeconds | UnsetType = UNSET
     silent: Annotated[
-        bool, about("An application gets it and shows nothing. A browser shows it without a sound.")
+        bool, _about("An application gets it and shows nothing. A browser shows it without a sound.")
     ] = False
     time_sensitive: Annotated[
         bool,
-        about("Devices show it also while they let other notifications wait. Only back ends may set it."),
+        _about("Devices show it also while they let other notifications wait. Only back ends may set it."),
     ] = False
 
     @staticmethod
@@ -81,7 +86,7 @@ _decode: Final = msgspec.json.Decoder(Notify).decode
 Silent = Annotated[bool, Meta(extra_json_schema={"const": False})]
 NotifyField = Annotated[
     Notify | Silent,
-    about(
+    _about(
         "The notification of the message; false: it has none. A push that is not stored notifies nobody "
         "without this field, and with it the users who are offline. Its fields have at most "
         f"{MAX_NOTIFY_BYTES} bytes of JSON together."

@@ -7,7 +7,7 @@ Keys are compared without underscores, dashes and letter case, so the original s
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -174,11 +174,6 @@ def _text_of(path: str) -> str:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
 
 
-def _is_mapping(value: Any) -> bool:
-    """Whether a value is a :class:`WrittenMapping`, which has the lines of its keys."""
-    return isinstance(value, dict)
-
-
 def _parse(
     text: str, path: str, others: Mapping[str, ReadOther], parse: Callable[[str, str], Any] = read_value
 ) -> tuple[Any, Any]:
@@ -189,7 +184,7 @@ def _parse(
     document: Any = parse(text, path)
     if document is None:
         return {}, None
-    if not _is_mapping(document):
+    if not isinstance(document, dict):  # a WrittenMapping, which has the lines of its keys
         raise ConfigError(f"{path}: expected sections (app:, server:, …), got {type(document).__name__}")
     return document, others[""](document, path) if "" in others else None
 
@@ -200,38 +195,30 @@ def _read_document(document: Any, locations: Locations, declared: Declarations) 
         where = f"{locations.source}, line {document.lines[written]}"
         section = declared.names.get(fold(written))
         if section is None:
-            if declared.is_absent(str(written)):
-                raise ConfigError(f"{where}: {written}: {NO_FEATURE}")
-            raise _unknown(written, where, declared)
+            raise _unknown(str(written), where, declared)
         if section in declared.rows:
             locations.note(section, document, written)
             _set(values, declared, declared.rows[section], content, locations)
-        elif _is_mapping(content):
-            _read_section(values, str(written), content, locations, declared)
-        elif content is not None:
+            continue
+        if not isinstance(content, dict | None):
             raise ConfigError(f"{where}: {section}: expected settings, got {type(content).__name__}")
+        keys: Any = content or {}
+        for key, value in keys.items():
+            name = f"{written}.{key}"
+            row = declared.by_folded.get(fold(name))
+            if row is None:
+                raise _unknown(name, f"{locations.source}, line {keys.lines[key]}", declared)
+            locations.note(row.name, keys, key)
+            locations.note_old(row.name, name)
+            _set(values, declared, row, value, locations)
     return values
 
 
-def _read_section(
-    values: dict[str, Any], written: str, content: Any, locations: Locations, declared: Declarations
-) -> None:
-    for key, value in content.items():
-        name = f"{written}.{key}"
-        row = declared.by_folded.get(fold(name))
-        if row is None:
-            where = f"{locations.source}, line {content.lines[key]}"
-            if declared.is_absent(name):
-                raise ConfigError(f"{where}: {name}: {NO_FEATURE}")
-            raise _unknown(name, where, declared)
-        locations.note(row.name, content, key)
-        locations.note_old(row.name, name)
-        _set(values, declared, row, value, locations)
-
-
-def _unknown(written: Hashable, where: str, declared: Declarations) -> ConfigError:
+def _unknown(written: str, where: str, declared: Declarations) -> ConfigError:
+    if declared.is_absent(written):
+        return ConfigError(f"{where}: {written}: {NO_FEATURE}")
     return ConfigError(
-        f"{where}: unknown key {str(written)!r}; the nearest known key is {declared.nearest(written)!r}"
+        f"{where}: unknown key {written!r}; the nearest known key is {declared.nearest(written)!r}"
     )
 
 

@@ -472,6 +472,11 @@ def short_sign_key(config: Config) -> str:
     )
 
 
+def _refuse(is_wrong: object, locations: Locations, name: str, problem: str) -> None:
+    if is_wrong:
+        raise locations.wrong(name, problem)
+
+
 def check_tenant(tenant: TenantSettings, locations: Locations, app: str = "") -> None:
     """Check an app's settings beyond their types. Raises ConfigError, which names the place.
 
@@ -481,77 +486,64 @@ def check_tenant(tenant: TenantSettings, locations: Locations, app: str = "") ->
     _check_origins(tenant.origins, f"{app}origins", locations)
     for number, row in enumerate(tenant.jwt):
         setting = f"{app}jwt[{number}]"
-        _check_issuer(row, setting, locations)
         if row.issuer:
+            _check_issuer(row, setting, locations)
             continue
-        if row.key and row.key_file:
-            raise locations.wrong(setting, "expected either key or key_file in an entry, not both")
-        if not (row.key or row.key_file or row.algorithm == "HS256"):
-            raise locations.wrong(setting, f"{row.algorithm} needs a public key: key or key_file")
+        without = row.audience or row.jwks_url
+        _refuse(without, locations, setting, "audience and jwks_url need an issuer in the same entry")
+        both = row.key and row.key_file
+        _refuse(both, locations, setting, "expected either key or key_file in an entry, not both")
+        has_key = row.key or row.key_file or row.algorithm == "HS256"
+        _refuse(not has_key, locations, setting, f"{row.algorithm} needs a public key: key or key_file")
     kids = [row.kid for row in tenant.jwt if row.kid]
-    if len(set(kids)) != len(kids):
-        raise locations.wrong(app + "jwt", "two entries have the same kid")
+    _refuse(len(set(kids)) != len(kids), locations, f"{app}jwt", "two entries have the same kid")
     _check_channels(tenant, locations, app)
     webhook, back_ends = tenant.webhook, tenant.back_ends
     urls = {f"webhook.{key}": url for key, url in webhook.urls.items()}
     urls |= {f"back_ends.{key}": url for key, url in back_ends.urls.items()}
-    if urls and bool(webhook.secret) == bool(webhook.secret_file):
-        raise locations.wrong(f"{app}webhook", EITHER_SECRET)
+    has_one = bool(webhook.secret) != bool(webhook.secret_file)
+    _refuse(urls and not has_one, locations, f"{app}webhook", EITHER_SECRET)
     for key, url in urls.items():
-        if not HTTP_URL.match(url):
-            raise locations.wrong(f"{app}{key}", f"expected an http:// or https:// address, got {url!r}")
+        problem = f"expected an http:// or https:// address, got {url!r}"
+        _refuse(not HTTP_URL.match(url), locations, f"{app}{key}", problem)
     for option in ("headers", "emulated_headers"):
         for header in getattr(back_ends, option):
-            if not _HEADER.fullmatch(header) or _OWN_HEADER.match(header):
-                setting = f"{app}back_ends.{option}"
-                raise locations.wrong(setting, f"expected headers of clients such as Cookie, got {header!r}")
+            is_wrong = not _HEADER.fullmatch(header) or _OWN_HEADER.match(header)
+            problem = f"expected headers of clients such as Cookie, got {header!r}"
+            _refuse(is_wrong, locations, f"{app}back_ends.{option}", problem)
     trusted = {header.lower() for header in back_ends.headers}
-    if both := [header for header in back_ends.emulated_headers if header.lower() in trusted]:
-        setting = f"{app}back_ends.emulated_headers"
-        raise locations.wrong(setting, f"{both[0]} is in headers, so clients must not set it")
+    for header in back_ends.emulated_headers:
+        problem = f"{header} is in headers, so clients must not set it"
+        _refuse(header.lower() in trusted, locations, f"{app}back_ends.emulated_headers", problem)
 
 
 def _check_channels(tenant: TenantSettings, locations: Locations, app: str) -> None:
     for namespace, row in tenant.channels.items():
         setting = f"{app}channels.{namespace}"
-        if ":" in namespace or namespace.startswith("$") or namespace == "group":
-            raise locations.wrong(
-                setting, "a namespace has no colon, does not begin with $, and is not group"
-            )
-        if namespace == "user" and row.subscribe not in ("", "members"):
-            raise locations.wrong(f"{setting}.subscribe", "only the user of the channel may subscribe")
+        is_wrong = ":" in namespace or namespace.startswith("$") or namespace == "group"
+        problem = "a namespace has no colon, does not begin with $, and is not group"
+        _refuse(is_wrong, locations, setting, problem)
+        is_open = namespace == "user" and row.subscribe not in ("", "members")
+        problem = "only the user of the channel may subscribe"
+        _refuse(is_open, locations, f"{setting}.subscribe", problem)
         for option in ("subscribe", "publish"):
-            if getattr(row, option) == "back_end" and not getattr(tenant.back_ends, option):
-                raise locations.wrong(
-                    f"{setting}.{option}", f"back_end needs the address back_ends.{option} of the app"
-                )
-        if bool(row.history_size) != bool(row.history_seconds):
-            raise locations.wrong(setting, "history_size and history_seconds go together")
-        if row.history and row.history_size:
-            raise locations.wrong(
-                setting, "expected either history or history_size: the log has all publications"
-            )
+            asks = getattr(row, option) == "back_end" and not getattr(tenant.back_ends, option)
+            problem = f"back_end needs the address back_ends.{option} of the app"
+            _refuse(asks, locations, f"{setting}.{option}", problem)
+        half = bool(row.history_size) != bool(row.history_seconds)
+        _refuse(half, locations, setting, "history_size and history_seconds go together")
+        problem = "expected either history or history_size: the log has all publications"
+        _refuse(row.history and row.history_size, locations, setting, problem)
 
 
 def _check_issuer(row: JwtSettings, setting: str, locations: Locations) -> None:
-    if not row.issuer:
-        if row.audience or row.jwks_url:
-            raise locations.wrong(setting, "audience and jwks_url need an issuer in the same entry")
-        return
-    if row.key or row.key_file or row.kid:
-        raise locations.wrong(
-            setting, "an entry with an issuer takes no key, key_file or kid: its keys are fetched"
-        )
-    if not row.audience:
-        raise locations.wrong(
-            setting,
-            "an entry with an issuer needs the audience; "
-            "without it tokens for other services would be accepted",
-        )
+    problem = "an entry with an issuer takes no key, key_file or kid: its keys are fetched"
+    _refuse(row.key or row.key_file or row.kid, locations, setting, problem)
+    others = "without it tokens for other services would be accepted"
+    _refuse(not row.audience, locations, setting, f"an entry with an issuer needs the audience; {others}")
     for name, url in (("issuer", row.issuer), ("jwks_url", row.jwks_url)):
-        if url and not ISSUER_URL.match(url):
-            expected = "expected an https:// address (http:// only to this machine)"
-            raise locations.wrong(f"{setting}.{name}", f"{expected}, got {url!r}")
+        problem = f"expected an https:// address (http:// only to this machine), got {url!r}"
+        _refuse(url and not ISSUER_URL.match(url), locations, f"{setting}.{name}", problem)
 
 
 def check_config(config: Config, locations: Locations) -> None:
@@ -576,26 +568,21 @@ def check_config(config: Config, locations: Locations) -> None:
 def _check_secrets(config: Config, locations: Locations) -> None:
     """Check API keys and ``jwt.sign_key``. Secrets of apps are checked where they are loaded."""
     keys = [key.key for key in config.api.keys]
-    if len(set(keys)) != len(keys):
-        raise locations.wrong("api.keys", "one key is given twice")
+    _refuse(len(set(keys)) != len(keys), locations, "api.keys", "one key is given twice")
+    public = "this is a placeholder of the documentation"
     for number, key in enumerate(keys):
         name = f"api.keys[{number}].key"
-        if is_placeholder(key):
-            raise locations.wrong(name, f"this is a placeholder of the documentation; {_MAKE_KEY}")
-        if len(key) < MIN_KEY_CHARACTERS:
-            raise locations.wrong(
-                name, f"expected at least {MIN_KEY_CHARACTERS} characters, got {len(key)}; {_MAKE_KEY}"
-            )
+        _refuse(is_placeholder(key), locations, name, f"{public}; {_MAKE_KEY}")
+        problem = f"expected at least {MIN_KEY_CHARACTERS} characters, got {len(key)}; {_MAKE_KEY}"
+        _refuse(len(key) < MIN_KEY_CHARACTERS, locations, name, problem)
     for number, row in enumerate(config.api.keys):
         try:
             _ = row.expires_at
         except ValueError:
             name = f"api.keys[{number}].expires"
             raise locations.wrong(name, f"expected a day such as 2027-01-31, got {row.expires!r}") from None
-    if is_placeholder(config.jwt.sign_key):
-        raise locations.wrong(
-            "jwt.sign_key", f"this is a placeholder of the documentation; make one with '{MAKE_SECRET}'"
-        )
+    problem = f"{public}; make one with '{MAKE_SECRET}'"
+    _refuse(is_placeholder(config.jwt.sign_key), locations, "jwt.sign_key", problem)
 
 
 def _check_listening(config: Config, locations: Locations) -> None:
@@ -604,26 +591,27 @@ def _check_listening(config: Config, locations: Locations) -> None:
         raise ConfigError(f"{locations.of('app.http_port')} and app.websocket_port are both {app.http_port}")
     ports = [app.http_port, app.websocket_port, *(row.port for row in config.server.extra_listen)]
     sockets = [row.socket for row in config.server.extra_listen]
+    listeners = "server.extra_listen"
     for number, row in enumerate(config.server.extra_listen):
-        if (row.port == NO_PORT) != bool(row.socket):
-            raise locations.wrong(f"server.extra_listen[{number}]", "expected either a port or a socket")
-        if row.socket and row.host:
-            raise locations.wrong(f"server.extra_listen[{number}]", "a socket has no host")
-        if row.proxy_protocol and config.server.http != "front":
-            where = f"server.extra_listen[{number}].proxy_protocol"
-            raise locations.wrong(where, "only server.http: front reads the PROXY protocol")
-        if row.port > 0 and ports.count(row.port) > 1:
-            raise locations.wrong("server.extra_listen", f"port {row.port} is given twice")
-        if row.socket and sockets.count(row.socket) > 1:
-            raise locations.wrong("server.extra_listen", f"the socket {row.socket} is given twice")
-        if row.path and row.ws_dialect:
-            raise locations.wrong("server.extra_listen", f"there is no /ws under {row.path}: no ws_dialect")
+        where, is_port = f"{listeners}[{number}]", row.port != NO_PORT
+        _refuse(is_port == bool(row.socket), locations, where, "expected either a port or a socket")
+        _refuse(row.socket and row.host, locations, where, "a socket has no host")
+        unread = row.proxy_protocol and config.server.http != "front"
+        problem = "only server.http: front reads the PROXY protocol"
+        _refuse(unread, locations, f"{where}.proxy_protocol", problem)
+        is_twice = row.port > 0 and ports.count(row.port) > 1
+        _refuse(is_twice, locations, listeners, f"port {row.port} is given twice")
+        is_twice = row.socket != "" and sockets.count(row.socket) > 1
+        _refuse(is_twice, locations, listeners, f"the socket {row.socket} is given twice")
+        problem = f"there is no /ws under {row.path}: no ws_dialect"
+        _refuse(row.path and row.ws_dialect, locations, listeners, problem)
     names = [row.host.lower() for row in config.server.extra_hosts]
     for host in names:
-        if names.count(host) > 1:
-            raise locations.wrong("server.extra_hosts", f"the host {host} is given twice")
-    if echo_path and (not echo_path.startswith("/") or echo_path in _RESERVED_PATHS):
-        raise locations.wrong("debug.echo_path", f"expected a free path such as /echo, got {echo_path!r}")
+        is_twice = names.count(host) > 1
+        _refuse(is_twice, locations, "server.extra_hosts", f"the host {host} is given twice")
+    is_taken = echo_path and (not echo_path.startswith("/") or echo_path in _RESERVED_PATHS)
+    problem = f"expected a free path such as /echo, got {echo_path!r}"
+    _refuse(is_taken, locations, "debug.echo_path", problem)
     hosts = {"server.host": config.server.host}
     hosts |= {f"server.extra_listen[{n}].host": row.host for n, row in enumerate(config.server.extra_listen)}
     for name, host in hosts.items():
@@ -645,19 +633,16 @@ def _check_apps(config: Config, locations: Locations) -> None:
                 "control characters, and no blank at an end"
             )
         check_tenant(tenant, locations, f"apps.{name}.")
-        if tenant.same_as and (tenant.same_as not in config.apps or config.apps[tenant.same_as].same_as):
-            raise locations.wrong(
-                f"apps.{name}.same_as",
-                f"expected a configured app that is not an alias, got {tenant.same_as!r}",
-            )
+        target = config.apps.get(tenant.same_as)
+        problem = f"expected a configured app that is not an alias, got {tenant.same_as!r}"
+        is_wrong = tenant.same_as and (target is None or target.same_as)
+        _refuse(is_wrong, locations, f"apps.{name}.same_as", problem)
     owners: dict[tuple[str, Any], str] = {}
     for name, tenant in config.apps.items():
         for setting, value in marked(tenant, "unique"):
-            if owners.setdefault((setting, value), name) != name:
-                owner = owners[setting, value]
-                raise locations.wrong(
-                    f"apps.{name}.{setting}", f"{value!r} is already used by the app {owner}"
-                )
+            owner = owners.setdefault((setting, value), name)
+            problem = f"{value!r} is already used by the app {owner}"
+            _refuse(owner != name, locations, f"apps.{name}.{setting}", problem)
     if config.jwt.sign_key == PUBLIC_SIGN_KEY and not config.demo:
         raise ConfigError(
             f"{locations.of('jwt.sign_key')} is the default of GoChat, which is public: choose another, or "
@@ -669,24 +654,19 @@ def _check_urls(config: Config, locations: Locations) -> None:
     scheme, colon, rest = config.storage.url.partition(
         ":///" if config.storage.url.startswith("sqlite") else "://"
     )
-    if config.storage.url and not (scheme in STORAGE_SCHEMES and colon and rest):
-        raise locations.wrong(
-            "storage.url",
-            f"expected sqlite:///path, or a URL that begins with one of {', '.join(STORAGE_SCHEMES[1:])}",
-        )
-    scheme = config.redis.url.partition("://")[0]
-    if config.redis.url and scheme not in REDIS_SCHEMES:
-        raise locations.wrong(
-            "redis.url", f"expected a URL that begins with one of {', '.join(REDIS_SCHEMES)}"
-        )
+    is_wrong = config.storage.url and not (scheme in STORAGE_SCHEMES and colon and rest)
+    problem = f"expected sqlite:///path, or a URL that begins with one of {', '.join(STORAGE_SCHEMES[1:])}"
+    _refuse(is_wrong, locations, "storage.url", problem)
+    is_wrong = config.redis.url and config.redis.url.partition("://")[0] not in REDIS_SCHEMES
+    problem = f"expected a URL that begins with one of {', '.join(REDIS_SCHEMES)}"
+    _refuse(is_wrong, locations, "redis.url", problem)
 
 
 def _check_origins(origins: Iterable[str], setting: str, locations: Locations) -> None:
     for origin in origins:
-        if not re.match(r"[^\s/:?#]", origin.rpartition("://")[2]):
-            raise locations.wrong(
-                setting, f"expected hosts such as example.org or https://example.org, got {origin!r}"
-            )
+        is_host = re.match(r"[^\s/:?#]", origin.rpartition("://")[2])
+        problem = f"expected hosts such as example.org or https://example.org, got {origin!r}"
+        _refuse(not is_host, locations, setting, problem)
 
 
 def _check_networks(networks: Iterable[str], setting: str, locations: Locations) -> None:
