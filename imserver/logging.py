@@ -165,7 +165,11 @@ class LineHandler(logging.Handler):
     def _put(self, lines: bytes) -> bool:
         try:
             while lines:
-                lines = lines[os.write(self._descriptor, lines if self._path else _whole_lines(lines)) :]
+                end = len(lines)
+                if not self._path and end > _PIPE_BYTES:
+                    # As many as a pipe accepts atomically, so that lines of several processes do not mix.
+                    end = lines.rfind(b"\n", 0, _PIPE_BYTES) + 1 or lines.find(b"\n") + 1
+                lines = lines[os.write(self._descriptor, lines[:end]) :]
         except OSError:
             return False
         return True
@@ -182,14 +186,6 @@ class LineHandler(logging.Handler):
             os.close(self._descriptor)
             self._descriptor = -1
         super().close()
-
-
-def _whole_lines(lines: bytes) -> bytes:
-    """As many lines as a pipe accepts atomically, so that lines of several processes do not mix."""
-    if len(lines) <= _PIPE_BYTES:
-        return lines
-    end = lines.rfind(b"\n", 0, _PIPE_BYTES) + 1 or lines.find(b"\n") + 1
-    return lines[:end]
 
 
 INTERVAL_SECONDS: Final = 60.0

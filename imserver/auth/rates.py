@@ -101,18 +101,6 @@ class Buckets:
     While Redis does not answer, each node counts by itself. Nothing else switches.
     """
 
-    __slots__ = (
-        "_before",
-        "_capacity",
-        "_digest",
-        "_each",
-        "_full_at",
-        "_shared",
-        "number",
-        "rate",
-        "seconds",
-    )
-
     def __init__(
         self, rate: Rate, number: float = 0, seconds: float = 1.0, shared: Shared | None = None
     ) -> None:

@@ -209,16 +209,16 @@ def load_with_locations(
 ) -> tuple[Config, Locations]:
     """The settings of the core and of the features that they name; see
     :func:`imserver.config.load.load_with_locations`."""
-    return load.load_with_locations(
-        path, environ, overrides, lambda wanted: declarations_of(_load(wanted)), _settings_files, parse
-    )
 
+    def others() -> dict[str, load.ReadOther]:
+        # Also of the dialects that a node does not have.
+        modules = (_declared(package, "settings_file") for package in FEATURES)
+        return {each.SUFFIX: each.read for each in modules if each is not None}
 
-def _settings_files() -> dict[str, load.ReadOther]:
-    """The suffixes of other servers' settings files, and how the dialects read these, also those that a node
-    does not have."""
-    modules = (_declared(package, "settings_file") for package in FEATURES)
-    return {each.SUFFIX: each.read for each in modules if each is not None}
+    def declare(wanted: tuple[str, ...] | None) -> Declarations:
+        return declarations_of(_load(wanted))
+
+    return load.load_with_locations(path, environ, overrides, declare, others, parse)
 
 
 def load_config(
@@ -312,7 +312,9 @@ def check(config: Config, locations: Locations) -> None:
                 raise locations.wrong("features", f"{feature.name} needs {name}")
             if name in names[position:]:
                 raise locations.wrong("features", f"{feature.name} uses {name}: name {name} before it")
-    served = [path for feature in (*load_core(), *features) for path in _paths(feature)]
+    rows = (*load_core(), *features)
+    served = [row.path for each in rows for row in each.routes]
+    served += [dialect.path for each in rows for dialect in each.dialects if dialect.path]
     prefixes = {"", *(f"/{path.split('/')[1]}" for path in served)}
     server = config.server
     mounts = {f"server.extra_listen[{n}].path": row.path for n, row in enumerate(server.extra_listen)}
@@ -323,13 +325,6 @@ def check(config: Config, locations: Locations) -> None:
     rules.check_apps(config, locations, objection_of(features))
     for feature in features:
         tuple(feature.settings.check(config, locations) or ())
-
-
-def _paths(feature: FeatureRow) -> Iterator[str]:
-    yield from (row.path for row in feature.routes)
-    for dialect in feature.dialects:
-        if dialect.path:
-            yield dialect.path
 
 
 def _name(package: str) -> str:

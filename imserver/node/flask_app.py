@@ -110,16 +110,9 @@ class _Requests:
     def end(self, response: Response) -> Response:
         """Log the request."""
         read: HttpRequest | None = g.get("http_request")
-        self._log.add(
-            request.method,
-            request.path,
-            response.status_code,
-            time.perf_counter() - g.started,
-            g.host,
-            response.content_length or 0,
-            g.request_id,
-            "" if read is None else read.by,
-        )
+        seconds, by = time.perf_counter() - g.started, "" if read is None else read.by
+        status, size = response.status_code, response.content_length or 0
+        self._log.add(request.method, request.path, status, seconds, g.host, size, g.request_id, by)
         return response
 
     def answer_http_error(self, error: Exception) -> Any:
@@ -150,7 +143,6 @@ def _to_problem(problem: HttpProblem, headers: Mapping[str, str] | None = None) 
 
 def _answer_unexpected(error: Exception) -> Response:
     """Answer an unexpected exception: the log gets the traceback, the client the request id."""
-    log.error(
-        "%s %s failed", request.method, request.path, exc_info=error, extra={"request": g.get("request_id")}
-    )
+    extra = {"request": g.get("request_id")}
+    log.error("%s %s failed", request.method, request.path, exc_info=error, extra=extra)
     return _to_problem(Problems.INTERNAL_ERROR)

@@ -101,13 +101,8 @@ def _files(config: Config) -> Findings:
     )
     if machine := _kernel("fs.file-max"):
         need = max(hard, wanted) * plan_processes(config)[0].server.processes
-        yield _finding(
-            int(machine) < need,
-            "fs.file-max",
-            machine,
-            f"all processes of the machine share it, and this server may open {need}",
-            _sysctl("fs.file-max", 4 * need),
-        )
+        meaning = f"all processes of the machine share it, and this server may open {need}"
+        yield _finding(int(machine) < need, "fs.file-max", machine, meaning, _sysctl("fs.file-max", 4 * need))
 
 
 def _processes(config: Config) -> Findings:
@@ -127,13 +122,9 @@ def _processes(config: Config) -> Findings:
 def _listen_queues(config: Config) -> Findings:
     for name in ("net.core.somaxconn", "net.ipv4.tcp_max_syn_backlog"):
         if value := _kernel(name):
-            yield _finding(
-                int(value) < config.server.backlog,
-                name,
-                value,
-                f"below server.backlog {config.server.backlog}: bursts of new connections wait a second",
-                _sysctl(name, 65_535),
-            )
+            backlog = config.server.backlog
+            meaning = f"below server.backlog {backlog}: bursts of new connections wait a second"
+            yield _finding(int(value) < backlog, name, value, meaning, _sysctl(name, 65_535))
 
 
 def _ports(config: Config) -> Findings:
@@ -155,10 +146,9 @@ def _ports(config: Config) -> Findings:
             )
             continue
         for port in ports:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
             try:
-                socket.create_server(
-                    (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-                ).close()
+                socket.create_server((host, port), family=family).close()
             except OSError as error:
                 if error.errno == EADDRINUSE and (own := server_at(config.server.data_dir, port)):
                     yield Finding("ok", where, f"the server of this data folder listens (pid {own})")
@@ -176,7 +166,10 @@ def _ports(config: Config) -> Findings:
     low, _, high = _kernel("net.ipv4.ip_local_port_range").partition("\t")
     if not high:
         return
-    reserved = _reserved()
+    reserved: set[int] = set()
+    for part in filter(None, _kernel("net.ipv4.ip_local_reserved_ports").split(",")):
+        first, _, last = part.partition("-")
+        reserved.update(range(int(first), int(last or first) + 1))
     everything = [port for _, _, ports in listeners for port in ports if port <= LAST_PORT]
     inside = [port for port in everything if int(low) <= port <= int(high) and port not in reserved]
     yield _finding(
@@ -190,7 +183,9 @@ def _ports(config: Config) -> Findings:
 
 def _unix_sockets(config: Config) -> Findings:
     """Whether the server can make its Unix sockets, or has done so."""
-    own = _has_owner(config)
+    own = False  # whether a process has taken the lock of the data folder, which may have crashed
+    with suppress(OSError, ValueError):
+        own = Path(config.server.data_dir, "lock").read_text("ascii").strip().isdecimal()
     for number, row in enumerate(config.server.extra_listen):
         if not row.socket:
             continue
@@ -208,14 +203,6 @@ def _unix_sockets(config: Config) -> Findings:
             f"this user may not make a socket in {folder}, so the server does not start",
             f"install -d -o USER {folder}, or RuntimeDirectory= in the unit",
         )
-
-
-def _has_owner(config: Config) -> bool:
-    """Whether a process has taken the lock of the data folder, which may have crashed."""
-    try:
-        return Path(config.server.data_dir, "lock").read_text("ascii").strip().isdecimal()
-    except (OSError, ValueError):
-        return False
 
 
 def server_at(data_dir: str, port: int) -> int:
@@ -301,15 +288,6 @@ def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
     return listeners
 
 
-def _reserved() -> set[int]:
-    ports: set[int] = set()
-    for part in _kernel("net.ipv4.ip_local_reserved_ports").split(","):
-        if part:
-            first, _, last = part.partition("-")
-            ports.update(range(int(first), int(last or first) + 1))
-    return ports
-
-
 def _socket_memory(_config: Config) -> Findings:
     value = _kernel("net.ipv4.tcp_mem")
     if not value:
@@ -349,29 +327,19 @@ def _redis(config: Config) -> Findings:
             times.append(perf_counter() - before)
         seconds, microseconds = ask(sock, "TIME")
     except Exception as error:
-        yield Finding(
-            "fail",
-            "Redis",
-            f"{address.text} does not answer: {error}",
-            "nodes do not find each other; logins are known on their own node only",
-            f"redis-cli -u {address.text} ping",
-        )
+        text, mend = f"{address.text} does not answer: {error}", f"redis-cli -u {address.text} ping"
+        meaning = "nodes do not find each other; logins are known on their own node only"
+        yield Finding("fail", "Redis", text, meaning, mend)
         return
     finally:
         if sock is not None:
             sock.close()
     version = next((line[14:] for line in info.splitlines() if line.startswith("redis_version:")), "unknown")
-    yield _finding(
-        tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < MIN_REDIS,
-        "Redis version",
-        version,
-        f"{'.'.join(map(str, MIN_REDIS))} or newer is needed",
-        "install a newer Redis",
-        fails=True,
-    )
-    yield _speed(
-        "Redis round trip", median(times), "every login waits for one round trip", "move Redis nearer"
-    )
+    is_old = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < MIN_REDIS
+    needed = f"{'.'.join(map(str, MIN_REDIS))} or newer is needed"
+    yield _finding(is_old, "Redis version", version, needed, "install a newer Redis", fails=True)
+    waits = "every login waits for one round trip"
+    yield _speed("Redis round trip", median(times), waits, "move Redis nearer")
     yield _clock("clock and Redis", int(seconds) + int(microseconds) / 1e6 - time())
 
 
@@ -418,17 +386,12 @@ def _database(config: Config) -> Findings:
         )
         return
     yield Finding("ok", "database", f"{state.name} {state.version} at {address.shown}")
-    yield _speed(
-        "database round trip", state.round_trip, "it is part of every acknowledgement", "move it nearer"
-    )
+    waits = "it is part of every acknowledgement"
+    yield _speed("database round trip", state.round_trip, waits, "move it nearer")
     if state.laxness:
-        yield Finding(
-            "warn",
-            "durability",
-            state.laxness,
-            "a message that was acknowledged may be lost when the database's machine fails",
-            "set it back to its default in the database's configuration",
-        )
+        meaning = "a message that was acknowledged may be lost when the database's machine fails"
+        mend = "set it back to its default in the database's configuration"
+        yield Finding("warn", "durability", state.laxness, meaning, mend)
     yield from in_rows
     if state.clock_difference is not None:
         yield _clock("clock and database", state.clock_difference)
@@ -454,22 +417,16 @@ def _damage(database: Path) -> Findings:
         words, result = "", f"no damage in what was read of it in {PROBE_SECONDS:g} s"
     else:
         result = f"{database}: {words}" if words else "no damage"
-    yield _finding(
-        bool(words), "pages of SQLite", result, "some rows cannot be read, or are wrong", mend, fails=True
-    )
+    meaning = "some rows cannot be read, or are wrong"
+    yield _finding(bool(words), "pages of SQLite", result, meaning, mend, fails=True)
 
 
 def _disk(config: Config) -> Findings:
     wanted_folder = Path(config.server.data_dir).absolute()
     folder = next(each for each in (wanted_folder, *wanted_folder.parents) if os.path.exists(each))
     if not folder.is_dir():
-        yield Finding(
-            "fail",
-            "data folder",
-            f"{folder} is not a folder",
-            "the server does not start",
-            "name another server.data_dir",
-        )
+        text, mend = f"{folder} is not a folder", "name another server.data_dir"
+        yield Finding("fail", "data folder", text, "the server does not start", mend)
         return
     free = shutil.disk_usage(folder).free
     limits = dict(marked(config, "free_bytes"))
@@ -495,13 +452,8 @@ def _disk(config: Config) -> Findings:
     try:
         times = _fsync_times(folder)
     except OSError as error:
-        yield Finding(
-            "fail",
-            "disk fsync",
-            f"{folder} takes no file: {error.strerror}",
-            "stored messages of SQLite and new files fail",
-            f"df -h {folder}; df -i {folder}",
-        )
+        text, mend = f"{folder} takes no file: {error.strerror}", f"df -h {folder}; df -i {folder}"
+        yield Finding("fail", "disk fsync", text, "stored messages of SQLite and new files fail", mend)
         return
     yield _speed(
         "disk fsync",
@@ -546,13 +498,8 @@ def _names(config: Config) -> Findings:
         try:
             addresses = {entry[4][0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
         except OSError as error:
-            yield Finding(
-                "fail",
-                f"DNS {host}",
-                error.strerror or str(error),
-                f"{setting} names it",
-                f"getent ahosts {host}",
-            )
+            problem, mend = error.strerror or str(error), f"getent ahosts {host}"
+            yield Finding("fail", f"DNS {host}", problem, f"{setting} names it", mend)
             continue
         seconds = perf_counter() - before
         yield _finding(
@@ -600,21 +547,12 @@ def _certificates(config: Config) -> Findings:
         try:
             days = (_expiry(parts.hostname, parts.port or 443) - time()) / 86_400
         except OSError as error:
-            yield Finding(
-                "fail",
-                where,
-                str(error),
-                f"clients of {name} do not trust it, or do not reach it",
-                f"openssl s_client -connect {parts.hostname}:{parts.port or 443}",
-            )
+            meaning = f"clients of {name} do not trust it, or do not reach it"
+            mend = f"openssl s_client -connect {parts.hostname}:{parts.port or 443}"
+            yield Finding("fail", where, str(error), meaning, mend)
             continue
-        yield _finding(
-            days < 14,
-            where,
-            f"valid for {days:.0f} more days",
-            "after that, clients refuse to connect",
-            "renew it, and reload the proxy",
-        )
+        text, mend = f"valid for {days:.0f} more days", "renew it, and reload the proxy"
+        yield _finding(days < 14, where, text, "after that, clients refuse to connect", mend)
 
 
 def _expiry(host: str, port: int) -> float:
@@ -630,13 +568,9 @@ def _expiry(host: str, port: int) -> float:
 
 def _second_secret(config: Config) -> Findings:
     if file := config.server.second_secret_file:
-        yield Finding(
-            "warn",
-            "second secret",
-            file,
-            "what it has signed is accepted, too: tokens of users, and other nodes",
-            "when nobody needs it any more, remove server.second_secret_file and restart all nodes",
-        )
+        meaning = "what it has signed is accepted, too: tokens of users, and other nodes"
+        mend = "when nobody needs it any more, remove server.second_secret_file and restart all nodes"
+        yield Finding("warn", "second secret", file, meaning, mend)
 
 
 CHECKS: Final[tuple[Callable[[Config], Findings], ...]] = (
@@ -700,9 +634,8 @@ def doctor(path: str | None, data_dir: str | None, **tries: str | None) -> None:
     failed = 0
     for finding in chain(findings(config), _tried(config, path, data_dir, given)):
         failed += finding.level == "fail"
-        mark = click.style(
-            f"{finding.level:4}", fg={"ok": "green", "warn": "yellow", "fail": "red"}[finding.level]
-        )
+        colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+        mark = click.style(f"{finding.level:4}", fg=colours[finding.level])
         click.echo(f"{mark}  {finding.name}: {finding.found}")
         if finding.meaning:
             click.echo(f"      {finding.meaning}")
