@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings
-from imserver.features.accounts.factor_rows import FactorStore
+from imserver.features.accounts.factors import FactorStore
 from tests.features import sections
 from tests.users import PASSWORD, User
 

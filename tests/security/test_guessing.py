@@ -20,8 +20,7 @@ from imserver.config.settings import (
 from imserver.features.accounts.accounts import Accounts, NoAccounts, WrongLogin
 from imserver.features.accounts.contract import Taken
 from imserver.features.accounts.declared import AccountSettings
-from imserver.features.accounts.factor_rows import FactorStore
-from imserver.features.accounts.factors import Factors
+from imserver.features.accounts.factors import Factors, FactorStore
 from imserver.features.accounts.passwords import MAX_WAITING, Overloaded
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.tokens import AccountTokens
@@ -92,7 +91,7 @@ def test_a_stranger_cannot_lock_a_user_out(accounts: Accounts) -> None:
 
 def test_many_strangers_lock_out_all_but_known_devices(accounts: Accounts) -> None:
     earlier = accounts.token(accounts.login("gochat", "1", PASSWORD, "192.0.2.1")).token
-    other = accounts.token(accounts.register("gochat", "2", PASSWORD)).token
+    other = accounts.token(accounts.register("gochat", {"phone": "2"}, PASSWORD)).token
     for number in range(6):
         guess(accounts, f"198.51.100.{number}")
     for wrong in ("", other, earlier[:-2] + "xx"):
@@ -150,7 +149,7 @@ def test_a_known_device_may_try_no_more_logins_than_an_address(accounts: Account
 
 
 def test_a_token_of_one_account_opens_no_other_and_is_counted_by_address(accounts: Accounts) -> None:
-    mine = accounts.token(accounts.register("gochat", "2", PASSWORD)).token
+    mine = accounts.token(accounts.register("gochat", {"phone": "2"}, PASSWORD)).token
     for _ in range(3):
         guess(accounts, "192.0.2.1", mine)
     for earlier in (mine, ""):
@@ -239,8 +238,8 @@ def test_probing_for_phone_numbers_is_limited_per_network(accounts: Accounts) ->
     rate = AccountSettings().registrations_per_address
     for _ in range(rate):
         with pytest.raises(Taken):
-            accounts.register("gochat", "1", PASSWORD, address="198.51.100.1")
+            accounts.register("gochat", {"phone": "1"}, PASSWORD, address="198.51.100.1")
     with pytest.raises(TooManyRequests):
-        accounts.register("gochat", "1", PASSWORD, address="198.51.100.1")
+        accounts.register("gochat", {"phone": "1"}, PASSWORD, address="198.51.100.1")
     with pytest.raises(Taken):
-        accounts.register("gochat", "1", PASSWORD, address="192.0.2.1")
+        accounts.register("gochat", {"phone": "1"}, PASSWORD, address="192.0.2.1")

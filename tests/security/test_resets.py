@@ -137,7 +137,7 @@ def test_codes_end_with_their_time_with_the_next_one_and_with_changes_to_the_acc
 
 def test_nobody_learns_whether_an_account_exists(node: Harness, sink: Sink) -> None:
     """The answer precedes every look into the database."""
-    accounts_of(node.node.core).accounts.register("gochat", "", PASSWORD, name="dan")
+    accounts_of(node.node.core).accounts.register("gochat", {"name": "dan"}, PASSWORD)
     answer = accounts_of(node.node.core).rows.add(Account(0, "gochat", "", email="eve@example.com"), "")
     before = len(sink.mails)
     for login in ("nobody", "nobody@example.com", "dan", "eve@example.com", "\u200b", "x" * 254):

@@ -115,7 +115,7 @@ def register(api: GoChatApi, call: Call) -> HttpResponse:
     if not (phone and password):
         return BAD_PARAMETER
     accounts, nickname, host = api.accounts, clean_name(call.params.get("nickname", "")), call.request.host
-    account = accounts.register(call.app, phone, password, nickname, address=host)
+    account = accounts.register(call.app, {"phone": phone}, password, nickname, address=host)
     session = accounts.token(account)
     call.user = account.user
     return success("登录成功", {"token": session.token, "id": account.user})
@@ -168,7 +168,7 @@ def create_group(api: GoChatApi, call: Call) -> HttpResponse:
     groups, wanted = api.groups, dict.fromkeys(map(_id, named))
     if len(wanted) > groups.limit:
         return _TOO_MANY_MEMBERS
-    users = [each.user for each in api.accounts.those_of(app, list(wanted))]
+    users = [each.user for each in api.accounts.tokens.those_of(app, list(wanted))]
     skipped = {*api.relations.blocked_by(app, user, users), *api.relations.strangers_among(app, user, users)}
     group, _ = groups.create(app, user, name, [each for each in users if each not in skipped])
     call.user, call.facts = user, {"group": str(group.id), "users": [*dict.fromkeys(filter(None, wanted))]}

@@ -94,10 +94,6 @@ def _check(text: str, name: str, least: int, most: int) -> None:
 log: Final = logging.getLogger(__name__)
 
 
-SessionCloser = Callable[[str, Sequence[str], str | None], object]
-"""Called with (app, users, device)."""
-Erase = Callable[..., object]
-"""See :meth:`imserver.plugin.services.Core.erase_user`."""
 _DEVICE_BITS: Final = 53
 """Bits of a login number: exact in the JSON of every language."""
 
@@ -176,8 +172,8 @@ class Accounts(Service, dict=True):
 
     ``sessions``: where they are closed, and who is banned. ``is_demo``: whether the
     server is in demo mode; then anybody may register, unless ``accounts.registration`` says otherwise.
-    ``erase_user`` erases a user wholly, :meth:`erase` with the rest. ``recorder_of`` returns what stores
-    events of a kind, ``refused`` counts refused logins.
+    ``erase_user`` (:meth:`imserver.plugin.services.Core.erase_user`) erases a user wholly, :meth:`erase` with
+    the rest. ``recorder_of`` returns what stores events of a kind, ``refused`` counts refused logins.
     """
 
     config: Config
@@ -186,7 +182,7 @@ class Accounts(Service, dict=True):
     sessions: Sessions
     is_demo: Callable[[], bool]
     buckets: MakeBuckets
-    erase_user: Erase
+    erase_user: Callable[..., object]
     recorder_of: Callable[[str, str], RecordEvent | None]
     refused: Callable[..., object]
     factors: Factors
@@ -223,18 +219,16 @@ class Accounts(Service, dict=True):
     def register(
         self,
         app: str,
-        phone: str,
+        wanted: dict[Identifier, str],
         password: str,
         nickname: str = "",
         avatar: str = "",
         *,
-        email: str = "",
-        name: str = "",
         invited: bool = False,
         email_confirmed: bool = False,
         address: str = "",
     ) -> Account:
-        """Make an account. It has at least one of ``phone``, ``email`` and ``name``.
+        """Make an account with at least one identifier.
 
         ``invited``: a back end makes it, which is allowed even if registration is closed.
         ``email_confirmed``: the back end has confirmed the e-mail address. ``address``: that of the client;
@@ -245,18 +239,9 @@ class Accounts(Service, dict=True):
         if not (self.registration_is_open or invited):
             raise Closed("accounts.registration is off")
         check_shown(nickname, avatar)
-        wanted: dict[Identifier, str] = {"phone": phone, "email": email, "name": name}
         given, hashed = self.checked_registration(app, wanted, password, "" if invited else address)
-        new = Account(
-            0,
-            app,
-            given["phone"],
-            nickname,
-            avatar,
-            email=given["email"],
-            name=given["name"],
-            email_confirmed=email_confirmed,
-        )
+        phone, email, name = (given.get(kind, "") for kind in IDENTIFIERS)
+        new = Account(0, app, phone, nickname, avatar, 0, 0, email, name, email_confirmed=email_confirmed)
         return self.rows.add(new, hashed, self.recorder(app))
 
     def checked_registration(
@@ -293,8 +278,8 @@ class Accounts(Service, dict=True):
     def _identifiers(self, app: str, given: dict[Identifier, str]) -> dict[Identifier, str]:
         """Identifiers as they are stored; ``""``: none. Raises BadField."""
         wanted = self.rules_of(app).identifiers
-        if unwanted := [kind for kind, text in given.items() if text and kind not in wanted]:
-            raise BadField(f"{unwanted[0]}: accounts of this app have none")
+        if unwanted := next((kind for kind, text in given.items() if text and kind not in wanted), ""):
+            raise BadField(f"{unwanted}: accounts of this app have none")
         return {kind: checked(kind, text) if text else "" for kind, text in given.items()}
 
     def require_free(self, app: str, given: dict[Identifier, str], own: int) -> None:
@@ -498,10 +483,6 @@ class Accounts(Service, dict=True):
         """The account of a user. Raises NoAccounts and UnknownAccount."""
         return self._known(app, user)[0]
 
-    def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
-        """The existing accounts of these users, in the order of their ids."""
-        return self.tokens.those_of(app, users)
-
     # --- changing -------------------------------------------------------------------------------------------
 
     def change(self, app: str, user: str, fields: dict[str, Any]) -> Account:
@@ -589,11 +570,6 @@ class Accounts(Service, dict=True):
         """The account with this identifier, for operators: no answer to others says whether it exists."""
         row = self.rows.by_login(app, *candidates(login)) if self.tokens.wanted_in(app) else None
         return None if row is None else row[0]
-
-    def may_reset(self, app: str, login: str) -> Account | None:
-        """The account with this identifier, if it has a password to reset and an e-mail address."""
-        row = self.rows.by_login(app, *candidates(login))
-        return row[0] if row is not None and row[1] and row[0].email else None
 
     def reset_password(self, app: str, code: str, password: str, address: str) -> str:
         """Replace a password with the code of a mail. All sessions and tokens of the account end. Returns its

@@ -73,8 +73,6 @@ NewPassword = Annotated[str, about("The password, at least 8 characters.", min_l
 Nickname = Annotated[str, about("The display name of the account.", max_length=64, pattern=_SHOWN)]
 Avatar = Annotated[str, about("The address of the picture of the account.", max_length=1000, pattern=_SHOWN)]
 UserId = Annotated[str, about("The id of the account, which is the id of the user.")]
-
-
 EmailConfirmed = Annotated[
     bool,
     about("Whether the e-mail address is confirmed: the user does it by a mail, or a back end has done it."),
@@ -247,7 +245,6 @@ _UNKNOWN: Final = (Problems.UNKNOWN_ACCOUNT,)
 _IDENTIFIED: Final = {"anyOf": [{"required": [name]} for name in ("login", "phone", "email", "name")]}
 """At least one identifier is given."""
 
-
 CHAPTER: Final = (
     "Users who register with an identifier and a password. Use the account's own token, or an API key with "
     "the scope `admin`."
@@ -280,7 +277,7 @@ def register(api: AccountParts, call: Call, request: Registration) -> SessionAns
     app must use accounts (`account_tokens`); its setting `accounts` says which identifiers. The answer
     `login_taken` does not say which of them belongs to another account.
     """
-    accounts = api.accounts
+    accounts, is_invited = api.accounts, call.principal.kind != "nobody"
     check_device(request.device)
     identifiers = _given_identifiers(request)
     if request.login is not UNSET:
@@ -288,19 +285,12 @@ def register(api: AccountParts, call: Call, request: Registration) -> SessionAns
         if identifiers.setdefault(kind, text) != text:
             raise ApiProblem.invalid(f"`login` and `{kind}` differ: send one of them")
     account = accounts.register(
-        call.app,
-        identifiers.get("phone", ""),
-        request.password,
-        request.nickname,
-        request.avatar,
-        email=identifiers.get("email", ""),
-        name=identifiers.get("name", ""),
-        invited=call.principal.kind != "nobody",
-        email_confirmed=_confirmed(request.email_confirmed, call.principal.kind != "nobody"),
+        *(call.app, identifiers, request.password, request.nickname, request.avatar),
+        invited=is_invited,
+        email_confirmed=_confirmed(request.email_confirmed, is_invited),
         address=call.request.host,
     )
-    session = accounts.token(account, request.device)
-    return session_answer(session)
+    return session_answer(accounts.token(account, request.device))
 
 
 @routes.post(
@@ -336,8 +326,7 @@ def login(api: AccountParts, call: Call, request: AccountLogin) -> SessionAnswer
     account = accounts.login(
         call.app, text, request.password, call.request.host, call.credential, request.code
     )
-    session = accounts.token(account, request.device)
-    return session_answer(session)
+    return session_answer(accounts.token(account, request.device))
 
 
 @routes.get("/accounts/rules", Needs.ANYONE, base=None, problems=(Problems.NOT_ALLOWED,))
@@ -395,14 +384,8 @@ def set_identifiers(api: AccountParts, call: Call, request: IdentifiersSet) -> A
     One has to remain. A user's requests count as registrations and logins of their address.
     """
     password = None if call.is_back_end else request.password
-    accounts = api.accounts
-    changed = accounts.change_identifiers(
-        call.app,
-        call.user,
-        _given_identifiers(request),
-        password,
-        call.request.host,
-        call.credential,
+    changed = api.accounts.change_identifiers(
+        *(call.app, call.user, _given_identifiers(request), password, call.request.host, call.credential),
         _confirmed(request.email_confirmed, call.is_back_end),
     )
     return _shown(changed, True)
@@ -463,10 +446,9 @@ def delete(
     it as at a login, by the password and, if the account has a second factor, by a `code`. A user's requests
     count as logins of their address.
     """
-    accounts = api.accounts
     if not call.is_back_end:
-        accounts.proved(call.app, call.user, password, code, call.request.host, call.credential)
-    accounts.remove(call.app, call.user)
+        api.accounts.proved(call.app, call.user, password, code, call.request.host, call.credential)
+    api.accounts.remove(call.app, call.user)
     call.gone = True
     return AccountDone(call.user)
 
@@ -509,16 +491,8 @@ def _shown(account: Account, whole: bool) -> AccountShown:
     if not whole:
         shown = account.user, account.nickname, account.avatar
         return AccountShown(*shown, phone="", email="", name="", created=account.created, guest=account.guest)
-    status, away, status_until = account.status_at(time())
-    return view(
-        AccountShown,
-        account,
-        role=name_of(account.role),
-        second_factor=account.factor,
-        status=status,
-        away=away,
-        status_until=status_until,
-    )
+    status = dict(zip(("status", "away", "status_until"), account.status_at(time()), strict=True))
+    return view(AccountShown, account, role=name_of(account.role), second_factor=account.factor, **status)
 
 
 def _confirmed(is_wanted: bool, is_back_end: bool) -> bool:

@@ -17,7 +17,7 @@ from rich.progress import Progress
 from imserver.features.accounts.account_import import BadImport, accounts_of, read_rows, store
 from imserver.features.accounts.accounts import check_password
 from imserver.features.accounts.contract import FOR_GOOD, Account, RoleName, name_of, role_named
-from imserver.features.accounts.factor_rows import FactorStore
+from imserver.features.accounts.factors import FactorStore
 from imserver.features.accounts.identifiers import BadField, candidates
 from imserver.features.accounts.passwords import Passwords
 from imserver.features.accounts.people import CENTURY, REASON_CHARACTERS, NoRole, PeopleFilter, PeopleStore

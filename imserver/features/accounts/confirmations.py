@@ -68,11 +68,6 @@ class Confirmations(Struct, frozen=True):
     site: str
     of_account: Buckets
 
-    @property
-    def are_offered(self) -> bool:
-        """Whether this server sends mail."""
-        return self.mails.has_server
-
     def request(self, app: str, user: str) -> bool:
         """Send a mail with a link to the address of an account; False: it is confirmed already.
 
@@ -106,15 +101,10 @@ class Confirmations(Struct, frozen=True):
         """The owner of a mailbox has confirmed. Returns the account. Switches. Raises UnknownConfirmation and
         StorageUnavailable."""
         id, digest = self.read(token)
-        accounts: list[Account] = []
-
-        def is_meant(account: Account) -> bool:
-            accounts.append(account)
-            return hmac.compare_digest(digest, _digest(account))
-
-        if not self.rows.confirm_email(id, is_meant):
+        account = self.rows.confirm_email(id, lambda one: hmac.compare_digest(digest, _digest(one)))
+        if account is None:
             raise UnknownConfirmation("the account has another address now")
-        return accounts[-1]
+        return account
 
     def read(self, token: str) -> tuple[int, bytes]:
         """The account and the hash of the address that a token names. Raises UnknownConfirmation."""

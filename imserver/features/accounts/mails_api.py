@@ -115,7 +115,7 @@ def ask(confirmations: Confirmations, call: Call, _request: Acting) -> Confirmat
     Until the address is confirmed, only this mail and that for a forgotten password go to it. Both have fixed
     words. An account and an address get at most three within `accounts.rate_seconds`.
     """
-    if not confirmations.are_offered:
+    if not confirmations.mails.has_server:
         raise ApiProblem(Problems.NOT_IMPLEMENTED, "This server sends no mail")
     is_sent = confirmations.request(call.app, call.user)
     return ConfirmationRequested(not is_sent, LINK_SECONDS)

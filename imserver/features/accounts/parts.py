@@ -15,8 +15,7 @@ from imserver.features.accounts.cards import Cards, LastSeen
 from imserver.features.accounts.confirmations import Confirmations
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import CONFIRM_MAILS, RESET_MAILS, AccountSettings, SmtpSettings
-from imserver.features.accounts.factor_rows import FactorStore
-from imserver.features.accounts.factors import Factors
+from imserver.features.accounts.factors import Factors, FactorStore
 from imserver.features.accounts.friends import Friends
 from imserver.features.accounts.guests import Guests
 from imserver.features.accounts.link_mails import LinkMails

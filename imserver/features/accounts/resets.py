@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from imserver.features.accounts.accounts import Accounts, may_be_login
 from imserver.features.accounts.contract import Account
+from imserver.features.accounts.identifiers import candidates
 from imserver.features.accounts.link_mails import LinkMails
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.tokens import secret_hash
@@ -76,9 +77,10 @@ class Resets(Struct, frozen=True):
     def _mail(self, app: str, login: str) -> tuple[Account, str, str] | None:
         """Make a code: to whom it goes, subject and text; None: nothing is sent."""
         try:
-            account = self.accounts.may_reset(app, login)
-            if account is None:
+            row = self.rows.by_login(app, *candidates(login))
+            if row is None or not row[1] or not row[0].email:  # without a password there is none to reset
                 return None
+            account = row[0]
             try:
                 self.of_account.require((app, account.id))
                 self.mails.charge(account)

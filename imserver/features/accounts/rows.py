@@ -14,7 +14,6 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from imserver.features.accounts.contract import Account, Contact, Device, Imported, ListName, Taken
-from imserver.features.accounts.factor_rows import forget as forget_factor
 from imserver.features.accounts.identifiers import IDENTIFIERS, Identifier
 from imserver.plugin.storage import (
     Condition,
@@ -236,7 +235,7 @@ class AccountStore(Store.Rows):
             statement = "UPDATE account SET confirmed_email = email WHERE id = %s AND app = %s"
             sql.execute(statement, (id, app))
         if "email" in fields:  # a code in the mailbox of the old address is worth nothing
-            _forget_resets(sql, id)
+            forget(sql, id, "password_reset")
         return reported(sql, record, "changed", app, id)
 
     @Store.writing
@@ -257,9 +256,8 @@ class AccountStore(Store.Rows):
         )
         changed = sql.execute(statement, (password, int(ends_sessions), id, before)) == 1
         if changed and ends_sessions:
-            _forget_devices(sql, id)
-            _forget_resets(sql, id)
-        if changed and record is not None:
+            forget(sql, id, "account_device", "password_reset")
+        if changed:
             reported(sql, record, "password", None, id)
         return changed
 
@@ -312,21 +310,21 @@ class AccountStore(Store.Rows):
             "WHERE id = %s",
             (password, id),
         )
-        _forget_devices(sql, id)
-        _forget_resets(sql, id)
-        if record is not None:
-            reported(sql, record, "password", None, id)
+        forget(sql, id, "account_device", "password_reset")
+        reported(sql, record, "password", None, id)
         return True
 
-    @Store.writing_or(False)
-    def confirm_email(self, sql: PooledStatements, id: int, is_meant: Callable[[Account], bool]) -> bool:
-        """Note that the e-mail address of an account is confirmed; False: the account does not exist, or
-        ``is_meant`` denies that it is this address."""
+    @Store.writing_or(None)
+    def confirm_email(
+        self, sql: PooledStatements, id: int, is_meant: Callable[[Account], bool]
+    ) -> Account | None:
+        """Note that the e-mail address of an account is confirmed, and return the account as it was; None: it
+        does not exist, or ``is_meant`` denies that it is this address."""
         found = _found(sql.query(f"{_ACCOUNTS} WHERE id = %s{sql.for_update}", (id,)))
         if found is None or not found[0].email or not is_meant(found[0]):
-            return False
+            return None
         sql.execute("UPDATE account SET confirmed_email = email WHERE id = %s", (id,))
-        return True
+        return found[0]
 
     def note_question(self, id: int) -> bool:
         """Note that an account is asked by itself to confirm its e-mail address; False: it was before."""
@@ -341,8 +339,7 @@ class AccountStore(Store.Rows):
         statement = "UPDATE account SET version = version + 1 WHERE id = %s AND app = %s"
         ended = sql.execute(statement, (id, app)) == 1
         if ended:
-            _forget_devices(sql, id)
-        if ended and record is not None:
+            forget(sql, id, "account_device")
             reported(sql, record, "logged_out", app, id)
         return ended
 
@@ -350,18 +347,15 @@ class AccountStore(Store.Rows):
     def remove(self, sql: PooledStatements, app: str, id: int, record: RecordEvent | None = None) -> bool:
         """Delete an account and its relations; False if it does not exist."""
         if record is not None and _by_id(sql, app, id) is not None:  # it has no name any more
-            facts = {"user": str(id), "change": "removed", "nickname": "", "avatar": ""}
-            record(sql, app, str(id), facts)
+            _report(sql, record, "removed", Account(id, app, ""))
         if sql.execute("DELETE FROM account WHERE id = %s AND app = %s", (id, app)) != 1:
             return False
         Store.end_keys_of(sql, id)
         sql.execute("DELETE FROM relation WHERE account = %s OR other = %s", (id, id))
         sql.execute("DELETE FROM bot WHERE id = %s", (id,))
         sql.execute("DELETE FROM incoming_hook WHERE id = %s", (id,))
-        sql.execute("DELETE FROM oauth_link WHERE account = %s", (id,))
-        forget_factor(sql, id)
-        _forget_devices(sql, id)
-        _forget_resets(sql, id)
+        own = "oauth_link", "account_factor", "recovery_code", "account_device", "password_reset"
+        forget(sql, id, *own)
         return True
 
     def programs_of(self, app: str, *users: str) -> list[str]:
@@ -406,7 +400,7 @@ class AccountStore(Store.Rows):
             sql.execute(
                 f"UPDATE account SET {changes}, version = version + 1 WHERE id = %s", (*fields.values(), id)
             )
-        _forget_devices(sql, id)
+        forget(sql, id, "account_device")
         _fold(sql, accounts_in(sql, app, (id,)))
         return reported(sql, record, "changed", app, id)
 
@@ -528,12 +522,9 @@ class AccountStore(Store.Rows):
             return "unknown"
         now = int(time())
         for mine, other, old, new in pairs:
-            if old and not new:
+            if old and old != new:
                 sql.execute(f"DELETE FROM relation {_PAIR}", (mine, other))
-            elif old and old != new:
-                change = f"UPDATE relation SET state = %s, since = %s {_PAIR}"
-                sql.execute(change, (new, now, mine, other))
-            elif new and old != new:
+            if new and old != new:
                 statement = "INSERT INTO relation (account, other, state, since) VALUES (%s, %s, %s, %s)"
                 sql.execute(statement, (mine, other, new, now))
         return word
@@ -614,7 +605,7 @@ def _found(rows: Sequence[Row]) -> tuple[Account, str] | None:
 
 
 def _by_id(sql: PooledStatements, app: str | None, id: int) -> tuple[Account, str] | None:
-    """The account with this id, and its password hash. ``app`` None: any app."""
+    """``app`` None: any app."""
     if app is None:
         return _found(sql.query(f"{_ACCOUNTS} WHERE id = %s", (id,)))
     return _found(sql.query(f"{_ACCOUNTS} WHERE id = %s AND app = %s", (id, app)))
@@ -623,7 +614,6 @@ def _by_id(sql: PooledStatements, app: str | None, id: int) -> tuple[Account, st
 def _linked(
     sql: PooledStatements, app: str, providers: Sequence[str], subjects: Sequence[str], suffix: str = ""
 ) -> tuple[Account, str] | None:
-    """The account that is linked with one of these identities, and the provider of the link."""
     for provider in providers:
         for subject in subjects:
             found = _found(sql.query(f"{_LINKED}{suffix}", (app, provider, subject, app)))
@@ -633,7 +623,6 @@ def _linked(
 
 
 def _report(sql: PooledStatements, record: RecordEvent | None, change: str, account: Account) -> None:
-    """Store an event about an account, if it is wanted."""
     if record is not None:
         facts = {
             "user": account.user,
@@ -690,7 +679,6 @@ def _taken(what: str = "identifier") -> Iterator[None]:
 
 
 def _device(sql: PooledStatements, account: int, id: int) -> Device | None:
-    """One login."""
     return _LOGINS.first(sql.query, "WHERE account = %s AND id = %s", account, id)
 
 
@@ -707,12 +695,10 @@ def _add_device(sql: PooledStatements, id: int, new: Device, most: int) -> None:
     )
 
 
-def _forget_devices(sql: PooledStatements, account: int) -> None:
-    sql.execute("DELETE FROM account_device WHERE account = %s", (account,))
-
-
-def _forget_resets(sql: PooledStatements, account: int) -> None:
-    sql.execute("DELETE FROM password_reset WHERE account = %s", (account,))
+def forget(sql: PooledStatements, account: int, *tables: str) -> None:
+    """Delete the rows of an account from these tables."""
+    for table in tables:
+        sql.execute(f"DELETE FROM {table} WHERE account = %s", (account,))
 
 
 def _state(sql: PooledStatements, one: int, two: int) -> str:

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import msgspec
 
-from imserver.features.accounts.accounts import Accounts
 from imserver.features.bots.declared import BOT_PIECES, PIECES_PER_SECOND
 from imserver.features.bots.rows import BotStore
 from imserver.features.bots.wire import AppendAnswer, CloseAnswer, OpenAnswer, StopAnswer
@@ -29,33 +28,22 @@ class StreamedAnswers(Service, dict=True):
 
     core: Core
     bots: BotStore
-    accounts: Accounts
 
     def __post_init__(self) -> None:
-        self._texts = self.core.service(MessageServices).streams
+        self.texts = self.core.service(MessageServices).streams
+        """Which also closes and stops them."""
         self._pieces = Buckets(BOT_PIECES, PIECES_PER_SECOND)
         self._owners: dict[tuple[str, str], str] = {}
         """App and bot → who pays for its streams: its owner, without one the bot itself."""
 
-    def open(
-        self,
-        app: str,
-        user: str,
-        to: str,
-        conversation: int,
-        text: str = "",
-        type: str = "text",
-        is_back_end: bool = False,
-        thread: int = 0,
-        stoppers: Sequence[str] | None = None,
-    ) -> str | Rejected:
-        """Open a stream to a user or in a conversation, and return its id. ``thread``: a message in whose
-        thread the answer is a reply (0: none). ``stoppers``: the users who may stop it; None: all readers.
+    def open(self, app: str, user: str, command: OpenAnswer, is_back_end: bool = False) -> str | Rejected:
+        """Open a stream to a user or in a conversation, and return its id.
 
         Unless a back end opens it, it counts as a message of the bot, which has at most :data:`MOST_STREAMS`,
         and it is refused in an app whose back end reviews messages: pieces cannot be reviewed.
         Raises TooManyRequests, and ChannelRefused: ``full`` or ``limit``.
         """
+        to, conversation = command.to, command.conversation
         if to == user or bool(to) == bool(conversation):
             return Rejected(
                 RejectReason.INVALID, "`to`, `conversation`: expected one of them, not the sender"
@@ -77,16 +65,19 @@ class StreamedAnswers(Service, dict=True):
         if (
             to
             and self.core.logins.wants_account(app, not is_back_end)
-            and not self.accounts.those_of(app, [to])
+            and not self.core.accounts.those_of(app, [to])
             and self.core.store.part(MessageLog).conversations.between(app, user, to) is None
         ):  # the first message to somebody who is no account
             return Rejected(RejectReason.UNKNOWN_ACCOUNT)
         if not is_back_end:
-            if self._texts.count_of(app, user) >= MOST_STREAMS:
+            if self.texts.count_of(app, user) >= MOST_STREAMS:
                 raise ChannelRefused("full", f"the bot has {MOST_STREAMS} open streams on this node")
             if not self.core.sender_rates.take(app, user):
                 raise TooManyRequests(1)
-        return self._texts.open_text(app, user, peer, conversation, text, type, owner, thread, stoppers)
+        text, kind, thread = command.text, command.type, command.thread
+        return self.texts.open_text(
+            app, user, peer, conversation, text, kind, owner, thread, command.stoppers
+        )
 
     def _owner_of(self, app: str, bot: str) -> str:
         """Who pays for the streams of a bot (``""``: it is no bot). It never changes, and is remembered."""
@@ -119,19 +110,7 @@ class StreamedAnswers(Service, dict=True):
             owner = self._owners.get((app, user))
             owner = self._owner_of(app, user) if owner is None else owner
             self._pieces.require_one((app, owner or user), len(pieces))
-        return self._texts.append(app, pieces, user)
-
-    def close(self, app: str, user: str, stream: str, incomplete: bool = False) -> tuple[str, int] | Rejected:
-        """Close a stream of a bot. Returns the result, and the id of the stored message (0: there is none).
-
-        Rejected: the stream is closed, but its message is not stored. Raises ChannelRefused: ``unavailable``.
-        """
-        return self._texts.close_text(app, stream, incomplete, user)
-
-    def stop(self, app: str, user: str, stream: str) -> str:
-        """Stop a stream that a user reads. Its text so far is stored. Returns the result: ``closed``,
-        ``repeated``, ``unknown``, or ``not_allowed`` (others may). Raises ChannelRefused: ``unavailable``."""
-        return self._texts.stop(app, stream, user).status
+        return self.texts.append(app, pieces, user)
 
 
 # --- commands of clients ------------------------------------------------------------------------------------
@@ -179,11 +158,10 @@ def _refusing(run: Callable[[Connection, Any], Reply]) -> Callable[[Connection, 
     return answer
 
 
-class AnswerCommands:
+class AnswerCommands(msgspec.Struct, frozen=True):
     """Carries out the commands of bots on streamed answers. Everything may switch."""
 
-    def __init__(self, answers: StreamedAnswers) -> None:
-        self._answers = answers
+    answers: StreamedAnswers
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -196,29 +174,22 @@ class AnswerCommands:
 
     def open(self, connection: Connection, command: OpenAnswer) -> Reply:
         """Open a stream."""
-        app, user = app_and_user(connection)
-        where = command.to, command.conversation
-        stream = self._answers.open(
-            app, user, *where, command.text, command.type, False, command.thread, command.stoppers
-        )
+        stream = self.answers.open(*app_and_user(connection), command)
         if isinstance(stream, Rejected):
             return Reply(stream.reply_code, RefusedView.of(stream))
         return Reply(ReplyCode.OK, OpenedView(stream))
 
     def append(self, connection: Connection, command: AppendAnswer) -> Reply:
         """Append pieces."""
-        app, user = app_and_user(connection)
-        pieces = self._answers.append(app, user, command.pieces)
-        results = [
-            PieceView(stream, last, status)
-            for (stream, _, _), (status, last) in zip(command.pieces, pieces, strict=True)
-        ]
-        return Reply(ReplyCode.OK, PiecesView(results))
+        results = self.answers.append(*app_and_user(connection), command.pieces)
+        pairs = zip(command.pieces, results, strict=True)
+        views = [PieceView(piece[0], last, status) for piece, (status, last) in pairs]
+        return Reply(ReplyCode.OK, PiecesView(views))
 
     def close(self, connection: Connection, command: CloseAnswer) -> Reply:
         """Close a stream."""
         app, user = app_and_user(connection)
-        closed = self._answers.close(app, user, command.stream, command.incomplete)
+        closed = self.answers.texts.close_text(app, command.stream, command.incomplete, user)
         if isinstance(closed, Rejected):
             return Reply(closed.reply_code, RefusedView.of(closed))
         return Reply(ReplyCode.OK, ClosedView(command.stream, *closed))
@@ -226,7 +197,7 @@ class AnswerCommands:
     def stop(self, connection: Connection, command: StopAnswer) -> Reply:
         """Stop a stream."""
         app, user = app_and_user(connection)
-        status = self._answers.stop(app, user, command.stream)
+        status = self.answers.texts.stop(app, command.stream, user).status
         if status == "not_allowed":
             return Reply(ReplyCode.UNAUTHORIZED, RefusedView(status))
         return Reply(ReplyCode.OK, ClosedView(command.stream, status))

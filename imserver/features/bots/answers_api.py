@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from imserver.features.bots.answers import StreamedAnswers
 from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.parts import bots_of
-from imserver.features.bots.wire import MAX_STOPPERS
+from imserver.features.bots.wire import MAX_STOPPERS, OpenAnswer
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about, one_of
 from imserver.plugin.identity import Needs
@@ -109,12 +109,9 @@ def open_stream(
     `client_msg_id` is the id of the stream. Without a new piece for `limits.stream_seconds` the server closes
     the stream, and `meta` of the message has `incomplete`.
     """
-    stream = answers.open(
-        *(call.app, call.user, to, conversation, text, type),
-        call.is_back_end,
-        thread,
-        None if stoppers is UNSET else stoppers,
-    )
+    chosen = None if stoppers is UNSET else tuple(stoppers)
+    command = OpenAnswer(to, conversation, text, type, thread, chosen)
+    stream = answers.open(call.app, call.user, command, call.is_back_end)
     if isinstance(stream, Rejected):
         if stream.reason == RejectReason.NOT_BOT:
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, "There is no such bot")
@@ -161,7 +158,7 @@ def close(
     The whole text is stored as one message. A stream without any text ends without a message. If the message
     is refused, the stream is closed all the same.
     """
-    closed = answers.close(call.app, call.user, stream, incomplete)
+    closed = answers.texts.close_text(call.app, stream, incomplete, call.user)
     if isinstance(closed, Rejected):
         raise ApiProblem(closed.problem, closed.explanation)
     status, id = closed
@@ -181,7 +178,7 @@ def stop(answers: StreamedAnswers, call: Call, stream: StreamId) -> AnswerStoppe
     The text so far is stored, with `incomplete` and `stopped`, the user, in its `meta`. The bot receives this
     message, also at its webhook. Its next piece is answered with `closed`.
     """
-    status = answers.stop(call.app, call.user, stream)
+    status = answers.texts.stop(call.app, stream, call.user).status
     if status == "not_allowed":
         raise ApiProblem(Problems.NOT_ALLOWED, "Others may stop this message")
     return AnswerStopped(stream, status)

@@ -14,17 +14,11 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Struct
 
-from imserver.features.accounts.accounts import (
-    Accounts,
-    NoAccounts,
-    SessionCloser,
-    UnknownAccount,
-    check_shown,
-)
+from imserver.features.accounts.accounts import Accounts, UnknownAccount, check_shown
 from imserver.features.accounts.api import Nickname, UserId
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.identifiers import BadField, checked
-from imserver.features.accounts.tokens import AccountTokens, bot_token, make_bot_secret, secret_hash
+from imserver.features.accounts.tokens import bot_token, make_bot_secret, secret_hash
 from imserver.features.bots.declared import HTTP_TOO_MANY_BOTS, BotLimits
 from imserver.features.bots.rows import Bot, BotCommand, BotStore, HookStore, IncomingHook
 from imserver.features.bots.wire import AskBotCommands
@@ -34,6 +28,7 @@ from imserver.plugin.http import about
 from imserver.plugin.identity import Buckets, Relations, by_address
 from imserver.plugin.messages import MessageLog, is_name
 from imserver.plugin.runtime import BadUrl, PublicRequests
+from imserver.plugin.services import Sessions
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of
 
@@ -49,7 +44,6 @@ ADDRESS_REQUESTS: Final = 600
 """Most requests of one network a minute, to all incoming webhooks together."""
 ADDRESS_SECONDS: Final = 60.0
 _HOOK_SECRET_BYTES: Final = 32
-
 _command: Final = re.compile(COMMAND_PATTERN, re.ASCII)
 
 
@@ -76,10 +70,9 @@ class Bots(Struct, frozen=True):
     """
 
     limits: BotLimits
-    tokens: AccountTokens
     stored: BotStore
     accounts: Accounts
-    close_sessions: SessionCloser
+    sessions: Sessions
     store: Store
     hooks: HookStore
     requests: PublicRequests
@@ -92,8 +85,7 @@ class Bots(Struct, frozen=True):
         Raises NoAccounts, BadField, Taken, UnknownAccount (a person has to own it), and
         ServiceRefused for too many bots.
         """
-        if not self.tokens.wanted_in(app):
-            raise NoAccounts(app)
+        self.accounts.rules_of(app)  # says so if the app has no accounts
         name = checked("name", name) if name else ""
         check_shown(nickname, avatar)
         owner = self.accounts.known(app, by) if by else None
@@ -102,10 +94,8 @@ class Bots(Struct, frozen=True):
         if name:
             self.accounts.require_free(app, {"name": name}, 0)
         secret, record = make_bot_secret(), self.accounts.recorder(app)
-        account = Account(0, app, "", nickname, avatar, name=name)
-        bot = self.stored.add(
-            account, 0 if owner is None else owner.id, secret_hash(secret), self.limits.bots, record
-        )
+        account, owner_id = Account(0, app, "", nickname, avatar, name=name), 0 if owner is None else owner.id
+        bot = self.stored.add(account, owner_id, secret_hash(secret), self.limits.bots, record)
         if bot is None:
             if by:
                 self.accounts.known(app, by)
@@ -194,7 +184,7 @@ class Bots(Struct, frozen=True):
         id, secret = self.get(app, by, bot).account.id, make_bot_secret()
         if not self.stored.set(app, id, "token_hash", secret_hash(secret)):
             raise UnknownBot(bot)
-        self.close_sessions(app, [bot], None)
+        self.sessions.close(app, [bot], None)
         return bot_token(id, secret)
 
     def remove(self, app: str, by: str, bot: str) -> None:
@@ -273,7 +263,8 @@ class IncomingHooks(Struct, frozen=True):
         """The incoming webhooks of a group with the accounts of their bots, ordered by id."""
         self._require_role(app, by, group)
         hooks = self.rows.incoming_to(app, group)
-        accounts = {each.id: each for each in self.accounts.those_of(app, [str(each.id) for each in hooks])}
+        those_of = self.accounts.tokens.those_of
+        accounts = {each.id: each for each in those_of(app, [str(each.id) for each in hooks])}
         return [(each, accounts[each.id]) for each in hooks if each.id in accounts]
 
     def revoke(self, app: str, by: str, hook: int) -> None:

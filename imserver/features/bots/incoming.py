@@ -271,13 +271,11 @@ def hooks(incoming: IncomingHooks, call: Call, began: GroupChange) -> HooksAnswe
 
     For the owner and admins.
     """
-    rows = incoming.of_group(call.app, call.user, id_of(began.group))
-    return HooksAnswer(
-        [
-            HookShown(account.user, str(each.group), account.nickname, account.avatar, each.created)
-            for each, account in rows
-        ]
-    )
+    rows = [
+        HookShown(account.user, str(each.group), account.nickname, account.avatar, each.created)
+        for each, account in incoming.of_group(call.app, call.user, id_of(began.group))
+    ]
+    return HooksAnswer(rows)
 
 
 @routes.post(

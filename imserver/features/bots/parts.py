@@ -52,10 +52,9 @@ def build(core: Core) -> Parts:
     )
     bots = Bots(
         limits=settings_of(core.config, BotLimits),
-        tokens=people.tokens,
         stored=rows,
         accounts=people.accounts,
-        close_sessions=core.sessions.close,
+        sessions=core.sessions,
         store=store,
         hooks=hook_rows,
         requests=requests,
@@ -64,7 +63,7 @@ def build(core: Core) -> Parts:
     )
     rate = core.buckets.make(HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.attempt)
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
-    answers = StreamedAnswers(core, rows, people.accounts)
+    answers = StreamedAnswers(core, rows)
     people.tokens.bots = rows.holder
     return Parts(
         (BotParts(bots, incoming, hooks, answers),),

@@ -124,11 +124,9 @@ class BotStore(Store.Rows):
     @Store.reading_or([])
     def page(self, sql: PooledStatements, app: str, owner: int | None, after: int, limit: int) -> list[Bot]:
         """Bots with an id after ``after``, ordered by id. ``owner`` None: of all owners."""
-        whose, values = (
-            ("", (app, after, limit)) if owner is None else ("AND owner = %s ", (app, after, owner, limit))
-        )
+        whose, owners = ("", ()) if owner is None else ("AND owner = %s ", (owner,))
         statement = f"{_BOTS} app = %s AND id > %s {whose}ORDER BY id LIMIT %s"
-        return _bots(sql, app, sql.query(statement, values))
+        return _bots(sql, app, sql.query(statement, (app, after, *owners, limit)))
 
     @Store.reading_or([])
     def listed(self, sql: PooledStatements, app: str, after: int, limit: int) -> list[Bot]:
@@ -176,10 +174,8 @@ class HookStore(Store.Rows):
 
     def add_incoming(self, new: IncomingHook, token_hash: str) -> None:
         """Store an incoming webhook."""
-        row = *_HOOK_ROWS.values(new), token_hash
-        columns = f"{_HOOK_ROWS.columns}, token_hash"
-        statement = f"INSERT INTO incoming_hook ({columns}) VALUES {marks_of(len(row))}"
-        self._store.write(lambda sql: sql.execute(statement, row))
+        statement = f"INSERT INTO incoming_hook ({_HOOK_ROWS.columns}, token_hash) VALUES {marks_of(5)}"
+        self._store.write(lambda sql: sql.execute(statement, (*_HOOK_ROWS.values(new), token_hash)))
 
     def incoming_with(self, token_hash: str) -> IncomingHook | None:
         """The incoming webhook with this token."""

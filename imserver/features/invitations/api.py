@@ -106,8 +106,7 @@ def create(
     number = id_of(group)
     if not (number or call.user):
         raise ApiProblem.invalid("`user` or `group`: name one")
-    limits = seconds, uses, guests
-    return invitations.create(call.app, call.user, number, *limits)
+    return invitations.create(call.app, call.user, number, seconds, uses, guests)
 
 
 @routes.get(

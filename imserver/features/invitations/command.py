@@ -21,7 +21,7 @@ from imserver.features.invitations.rows import InvitationShown, InvitationStore
 from imserver.plugin.commands import fail, opened, record_act, settings_options
 from imserver.plugin.identity import GOCHAT, Tenants
 from imserver.plugin.messages import MessageLog, Rejected
-from imserver.plugin.settings import HTTP_URL, Config
+from imserver.plugin.settings import HTTP_URL
 from imserver.plugin.storage import Store
 
 _DAY: Final = 86400
@@ -62,7 +62,8 @@ def chat(path: str | None, data_dir: str | None, group: str, owner: bool) -> Non
     """
     with opened(path, data_dir) as (config, store, tenants):
         takes_guests = _take_guests(tenants)
-        now, page = int(time()), f"{_address(config)}/home/messages"
+        url = config.address if HTTP_URL.match(config.address) else f"http://127.0.0.1:{config.app.http_port}"
+        now, page = int(time()), f"{url}/home/messages"
         account, password = _owner(store)
         group_id = _group_of(store, account, group)
         if owner or not password:
@@ -112,12 +113,8 @@ def _owner(store: Store) -> tuple[Account, str]:
 def _group_of(store: Store, owner: Account, name: str) -> int:
     """The first group of the owner, which is made if it is missing."""
     log = store.part(MessageLog)
-    owned = [
-        row.conversation
-        for row in log.conversations.memberships(GOCHAT, owner.user)
-        if row.left_id is None and row.role == "owner"
-    ]
-    if owned:
+    rows = log.conversations.memberships(GOCHAT, owner.user)
+    if owned := [row.conversation for row in rows if row.left_id is None and row.role == "owner"]:
         return min(owned)
     change = log.groups.create(GOCHAT, owner.user, name, [], options={"history": "all"})
     if isinstance(change, Rejected):
@@ -128,22 +125,12 @@ def _group_of(store: Store, owner: Account, name: str) -> int:
 def _invitation(store: Store, owner: Account, group: int, guests: bool, now: int) -> InvitationShown:
     """The invitation that is valid longest, or a new one if none is valid for a day."""
     rows = InvitationStore(store)
-    present = [
-        each
-        for each in rows.page(GOCHAT, owner.user, group, now + _DAY, "", _MOST)
-        if each.guests == guests and each.expires_at and not each.max_uses
-    ]
-    if present:
+    page = rows.page(GOCHAT, owner.user, group, now + _DAY, "", _MOST)
+    if present := [each for each in page if each.guests == guests and each.expires_at and not each.max_uses]:
         return max(present, key=lambda each: each.expires_at)
     new = InvitationShown(token_urlsafe(CODE_BYTES), str(group), owner.user, now, now + _WEEK, 0, 0, guests)
     rows.add(GOCHAT, new, _MOST)
     return new
-
-
-def _address(config: Config) -> str:
-    """The address of the HTTP port for browsers."""
-    url = config.address
-    return url if HTTP_URL.match(url) else f"http://127.0.0.1:{config.app.http_port}"
 
 
 def _time(seconds: int) -> str:

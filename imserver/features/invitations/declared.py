@@ -19,7 +19,6 @@ class InvitationLimits(Struct, frozen=True):
 
 SETTINGS: Final = SettingsRow({"accounts": InvitationLimits})
 
-
 TABLES: Final = (
     Table(
         name="invitation",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from secrets import token_urlsafe
 from time import time
 from typing import Annotated, Final, Literal
@@ -34,7 +35,7 @@ from imserver.plugin.identity import by_address
 from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, MessageServices
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
-from imserver.plugin.storage import Condition, Statements
+from imserver.plugin.storage import Condition
 from imserver.plugin.wire import id_of
 
 CODE_BYTES: Final = 16
@@ -134,8 +135,7 @@ class Invitations:
         """Invite to a group, or (``group`` 0) to be a friend. ``seconds`` and ``uses`` 0: no limit.
         ``guests``: people without an account may come into the group, as guests.
 
-        Raises UnknownGroup, NotAllowed, UnknownAccount, ServiceRefused (no guests) and
-        TooManyInvitations.
+        Raises UnknownGroup, NotAllowed, UnknownAccount, ServiceRefused (no guests) and TooManyInvitations.
         """
         if guests:
             self._people.guests.require_guests(app)
@@ -248,10 +248,7 @@ class Invitations:
             raise UnknownInvitation(code)
         if not (invitation.group or self._relations.may_gather(app, user)):
             raise Blocked(invitation.user)
-
-        def is_used(sql: Statements) -> bool:
-            return use(sql, app, code, int(time()))
-
+        is_used = partial(use, app=app, code=code, now=int(time()))
         try:
             if not invitation.group:
                 status = self._befriend(app, user, invitation, is_used)
@@ -271,8 +268,7 @@ class Invitations:
         """Let somebody without an account into a group, as a guest with this name.
 
         Raises UnknownInvitation (also if it is not for guests), ServiceRefused (no guests), BadField,
-        TooManyRequests and
-        TooManyMembers.
+        TooManyRequests and TooManyMembers.
         """
         self._people.cards.addresses.require(by_address(app, address))
         invitation = self._valid(app, code)

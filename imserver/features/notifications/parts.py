@@ -87,7 +87,7 @@ def build(core: Core) -> Parts:
         watch=core.service(MessageServices).messaging.follower.watch,
         node=lambda: core.node_name,
         rules_of=rules,
-        accounts_of=accounts_of(core).accounts.those_of,
+        accounts_of=accounts_of(core).tokens.those_of,
         recipients=recipients,
         lease=lease,
         wake=lambda hosts: deliveries.wake(hosts),
