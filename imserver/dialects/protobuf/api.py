@@ -182,7 +182,8 @@ def list_group(api: GoChatApi, call: Call) -> HttpResponse:
     named = _id(call.params.get("group_id", ""))
     if not named:
         return BAD_PARAMETER
-    return success("请求成功", {"ids": api.groups.ids(app, id_of(named), user)})
+    members = api.groups.members(app, id_of(named), user, "", api.groups.limit + 1)
+    return success("请求成功", {"ids": [each.user for each in members]})
 
 
 def _id(text: str) -> str:

@@ -14,8 +14,11 @@ from imserver.features.groups.groups import (
     OPTIONS,
     TEXT_CHARACTERS,
     Group,
+    GroupMemberShown,
     Groups,
+    MemberId,
     NoMember,
+    Role,
     TooManyMembers,
     UnknownGroup,
 )
@@ -34,7 +37,7 @@ from imserver.plugin.http import (
     read_cursor,
     view,
 )
-from imserver.plugin.identity import Needs, Tenants
+from imserver.plugin.identity import Needs
 from imserver.plugin.wire import id_of
 
 GroupId = Annotated[
@@ -53,7 +56,6 @@ GroupDescription = Annotated[
         pattern=r"^[^\x00-\x09\x0b-\x1f\x7f-\x9f]*$",
     ),
 ]
-MemberId = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
 MemberIds = Annotated[
     list[MemberId], about("Ids of users. With a user's token they must be accounts.", max_length=MAX_NAMED)
 ]
@@ -61,7 +63,6 @@ Invited = Annotated[
     list[MemberId],
     about("Users who were sent an invitation: strangers, where the app has `accounts.ask_strangers`."),
 ]
-Role = Annotated[Literal["owner", "admin", "member"], about("The role of the user in the group.")]
 LowestRole = Literal["member", "admin"]
 History = Annotated[
     Literal["since_joining", "all"],
@@ -156,14 +157,6 @@ class GroupsAnswer(Struct):
     next: NextCursor
 
 
-class GroupMemberShown(Struct):
-    """A member of a group."""
-
-    user: MemberId
-    role: Role
-    muted_until: Annotated[int, about("The end of the member's mute, in Unix seconds; 0: not muted.")]
-
-
 class GroupMembersAnswer(Struct):
     """A page of the members of a group, ordered by id."""
 
@@ -205,40 +198,33 @@ _NOT_PERMITTED: Final = (*_UNKNOWN, Problems.ROLE_TOO_LOW)
 _NO_MEMBER: Final = (*_NOT_PERMITTED, NoMember.problem)
 
 
-class GroupApi(Struct, frozen=True):
-    """The services that the routes use."""
-
-    groups: Groups
-    tenants: Tenants
-
-
 routes = Resource(
     "groups",
-    service=lambda core, _: GroupApi(groups_of(core), core.tenants),
+    service=lambda core, _: groups_of(core),
     base=GroupChange,
     chapter="Stored member lists with stored messages.",
     hot=False,
 )
 
 
-def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> set[str]:
+def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]:
     """Check that users may become members of a group. Returns those whom the user only invites.
 
     In an app with accounts they have to exist. They must not have blocked the user who asks. Raises
     :class:`ApiProblem` and Strangers.
     """
-    tenant = api.tenants.get(call.app)
+    tenant = groups.tenants.get(call.app)
     if not call.is_back_end or (tenant is not None and tenant.wants_accounts(call.app)):
         # A back end may name anybody as the user who asks.
         wanted = dict.fromkeys([*users, call.user] if call.is_back_end and call.user else users)
-        accounts = api.groups.accounts_among(call.app, list(wanted))
+        accounts = groups.accounts_among(call.app, list(wanted))
         if unknown := [user for user in wanted if user not in accounts and user != call.principal.user]:
             named = ", ".join(f"`{user}`" for user in unknown[:MOST_NAMED])
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no account {named}")
-    if call.user and users and (blocked := api.groups.relations.blocked_by(call.app, call.user, users)):
+    if call.user and users and (blocked := groups.relations.blocked_by(call.app, call.user, users)):
         named = ", ".join(f"`{user}`" for user in blocked[:MOST_NAMED])
         raise ApiProblem(Problems.NOT_ALLOWED, f"`members`: not allowed for {named}")
-    return set() if call.is_back_end else api.groups.strangers_among(call.app, call.user, users)
+    return set() if call.is_back_end else groups.strangers_among(call.app, call.user, users)
 
 
 @routes.post(
@@ -248,32 +234,32 @@ def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> set[str]:
     status=201,
     problems=(*_NOT_CREATED, Problems.TOO_MANY_REQUESTS),
 )
-def create(api: GroupApi, call: Call, request: GroupCreate) -> GroupCreated:
+def create(groups: Groups, call: Call, request: GroupCreate) -> GroupCreated:
     """Create a group.
 
     With `accounts.ask_strangers` of the app, strangers are not added. Each gets an invitation as a message.
     """
-    strangers = _check_members(api, call, request.members)
-    group, added = api.groups.create(
+    strangers = _check_members(groups, call, request.members)
+    group, added = groups.create(
         call.app, call.user, request.name, request.members, strangers, by_user=not call.is_back_end
     )
     return view(GroupCreated, _shown(group), users=added.users, invited=added.invited)
 
 
 @routes.get("/groups", Needs.ADMIN_OR_MEMBER)
-def groups(api: GroupApi, call: Call, request: ActingPage) -> GroupsAnswer:
+def groups(groups: Groups, call: Call, request: ActingPage) -> GroupsAnswer:
     """List the groups of a user, page by page."""
     behind = id_of(read_cursor(request.cursor) or "")
-    total, rows = api.groups.page(call.app, call.user, behind, request.limit + 1)
+    total, rows = groups.page(call.app, call.user, behind, request.limit + 1)
     page, following = page_and_cursor(rows, request.limit, lambda group: str(group.id))
     return GroupsAnswer(total, [_shown(each) for each in page], following)
 
 
 @routes.get("/groups/show", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, user="optional")
-def show(api: GroupApi, call: Call, request: GroupChange) -> GroupDetail:
+def show(groups: Groups, call: Call, request: GroupChange) -> GroupDetail:
     """Show a group, the acting user's role in it, and the number of members."""
-    group = api.groups.show(call.app, id_of(request.group), call.user)
-    return view(GroupDetail, _shown(group), members=api.groups.count(call.app, group.id))
+    group = groups.show(call.app, id_of(request.group), call.user)
+    return view(GroupDetail, _shown(group), members=groups.count(call.app, group.id))
 
 
 @routes.get(
@@ -284,7 +270,7 @@ def show(api: GroupApi, call: Call, request: GroupChange) -> GroupDetail:
     user="optional",
 )
 def members(
-    api: GroupApi,
+    groups: Groups,
     call: Call,
     cursor: str,
     limit: int,
@@ -305,61 +291,56 @@ def members(
     """
     number, behind = id_of(group), read_cursor(cursor) or ""
     if text:
-        rows, rest = api.groups.members_named(call.app, number, call.user, text, behind, limit)
+        rows, rest = groups.members_named(call.app, number, call.user, text, behind, limit)
     else:
-        rows, rest = api.groups.members(call.app, number, call.user, behind, limit + 1), ""
+        rows, rest = groups.members(call.app, number, call.user, behind, limit + 1), ""
     page, following = page_and_cursor(rows, limit, lambda row: row.user, rest)
-    now = time()
-    shown = [
-        GroupMemberShown(row.user, row.role, row.muted_until if row.muted_until > now else 0)  # type: ignore[arg-type]
-        for row in page
-    ]
-    return GroupMembersAnswer(api.groups.count(call.app, number), shown, following)
+    return GroupMembersAnswer(groups.count(call.app, number), list(page), following)
 
 
 @routes.post(
     "/groups/invite", Needs.ADMIN_OR_MEMBER, problems=(*_NOT_PERMITTED, *_NOT_CREATED), user="optional"
 )
-def invite(api: GroupApi, call: Call, request: GroupMembers) -> GroupInvited:
+def invite(groups: Groups, call: Call, request: GroupMembers) -> GroupInvited:
     """Add users to a group.
 
     For members, unless the group lets only admins invite. New members read earlier messages only where the
     group's option `history` is `all`. With `accounts.ask_strangers` of the app, strangers are not added. Each
     gets an invitation as a message.
     """
-    strangers = _check_members(api, call, request.members)
-    added = api.groups.add(call.app, id_of(request.group), call.user, request.members, strangers)
+    strangers = _check_members(groups, call, request.members)
+    added = groups.add(call.app, id_of(request.group), call.user, request.members, strangers)
     return GroupInvited(request.group, list(added.users), list(added.invited))
 
 
 @routes.post("/groups/leave", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN)
-def leave(api: GroupApi, call: Call, request: GroupChange) -> GroupAnswer:
+def leave(groups: Groups, call: Call, request: GroupChange) -> GroupAnswer:
     """Leave a group.
 
     If the owner leaves, an admin becomes the owner, otherwise a member.
     """
-    api.groups.leave(call.app, id_of(request.group), call.user)
+    groups.leave(call.app, id_of(request.group), call.user)
     return GroupAnswer(request.group, [call.user])
 
 
 @routes.post("/groups/remove", Needs.ADMIN_OR_MEMBER, problems=_NO_MEMBER, user="optional")
-def remove(api: GroupApi, call: Call, request: GroupMembers) -> GroupAnswer:
+def remove(groups: Groups, call: Call, request: GroupMembers) -> GroupAnswer:
     """Remove members from a group.
 
     Admins may remove members. The owner may remove anybody.
     """
-    gone = api.groups.remove(call.app, id_of(request.group), call.user, request.members)
+    gone = groups.remove(call.app, id_of(request.group), call.user, request.members)
     return GroupAnswer(request.group, list(gone))
 
 
 @routes.post("/groups/delete", Needs.ADMIN_OR_MEMBER, problems=_NOT_PERMITTED, user="optional")
-def delete(api: GroupApi, call: Call, request: GroupChange) -> DeletedGroup:
+def delete(groups: Groups, call: Call, request: GroupChange) -> DeletedGroup:
     """Delete a group: remove all members.
 
     For the owner. Links to the group end. Former members keep what they could read, as if they had left.
     After an error, repeat it.
     """
-    count = api.groups.delete(call.app, id_of(request.group), call.user)
+    count = groups.delete(call.app, id_of(request.group), call.user)
     return DeletedGroup(request.group, count)
 
 
@@ -371,16 +352,16 @@ def delete(api: GroupApi, call: Call, request: GroupChange) -> DeletedGroup:
     problems=_NOT_PERMITTED,
     user="optional",
 )
-def rename(api: GroupApi, call: Call, group: GroupId, name: GroupName) -> GroupShown:
+def rename(groups: Groups, call: Call, group: GroupId, name: GroupName) -> GroupShown:
     """Rename a group.
 
     For the owner and admins, and where the group allows it for members.
     """
-    return _shown(api.groups.describe(call.app, id_of(group), call.user, {"name": name}))
+    return _shown(groups.describe(call.app, id_of(group), call.user, {"name": name}))
 
 
 @routes.post("/groups/update", Needs.ADMIN_OR_MEMBER, voice=True, problems=_NOT_PERMITTED, user="optional")
-def update(api: GroupApi, call: Call, request: GroupUpdate) -> GroupShown:
+def update(groups: Groups, call: Call, request: GroupUpdate) -> GroupShown:
     """Change the name, picture and description of a group.
 
     For the owner and admins, and where the option `rename` allows it for members. Upload the picture first.
@@ -389,7 +370,7 @@ def update(api: GroupApi, call: Call, request: GroupUpdate) -> GroupShown:
     fields: dict[str, str] = {
         text: value for text in TEXT_CHARACTERS if (value := getattr(request, text)) is not UNSET
     }
-    return _shown(api.groups.describe(call.app, id_of(request.group), call.user, fields))
+    return _shown(groups.describe(call.app, id_of(request.group), call.user, fields))
 
 
 @routes.post(
@@ -399,12 +380,12 @@ def update(api: GroupApi, call: Call, request: GroupUpdate) -> GroupShown:
     problems=_NO_MEMBER,
     user="optional",
 )
-def set_role(api: GroupApi, call: Call, group: GroupId, member: MemberId, role: Role) -> GroupAnswer:
+def set_role(groups: Groups, call: Call, group: GroupId, member: MemberId, role: Role) -> GroupAnswer:
     """Change the role of a member.
 
     For the owner. An owner who makes another member the owner becomes an admin.
     """
-    api.groups.set_role(call.app, id_of(group), call.user, member, role)
+    groups.set_role(call.app, id_of(group), call.user, member, role)
     return GroupAnswer(group, [member])
 
 
@@ -415,12 +396,12 @@ def set_role(api: GroupApi, call: Call, group: GroupId, member: MemberId, role: 
     problems=_NO_MEMBER,
     user="optional",
 )
-def mute(api: GroupApi, call: Call, group: GroupId, member: MemberId, until: Until) -> GroupAnswer:
+def mute(groups: Groups, call: Call, group: GroupId, member: MemberId, until: Until) -> GroupAnswer:
     """Mute a member for a time.
 
     Admins may mute members. The owner may mute anybody.
     """
-    api.groups.mute(call.app, id_of(group), call.user, member, until)
+    groups.mute(call.app, id_of(group), call.user, member, until)
     return GroupAnswer(group, [member])
 
 
@@ -437,7 +418,7 @@ def _shown(group: Group) -> GroupShown:
     user="optional",
 )
 def set_open(
-    api: GroupApi,
+    groups: Groups,
     call: Call,
     group: GroupId,
     open: Annotated[bool, about("Whether anybody who knows its id may join.")],
@@ -446,19 +427,17 @@ def set_open(
 
     For the owner and admins. Current members stay members.
     """
-    changed = api.groups.set_open(call.app, id_of(group), call.user, open)
-    return _shown(changed)
+    return _shown(groups.set_open(call.app, id_of(group), call.user, open))
 
 
 @routes.post("/groups/options", Needs.ADMIN_OR_MEMBER, problems=_NOT_PERMITTED, user="optional")
-def set_options(api: GroupApi, call: Call, request: GroupOptions) -> GroupShown:
+def set_options(groups: Groups, call: Call, request: GroupOptions) -> GroupShown:
     """Change the options of a group.
 
     For the owner and admins.
     """
     options = {name: value for name in OPTIONS if (value := getattr(request, name)) is not UNSET}
-    changed = api.groups.set_options(call.app, id_of(request.group), call.user, options)
-    return _shown(changed)
+    return _shown(groups.set_options(call.app, id_of(request.group), call.user, options))
 
 
 @routes.post(
@@ -466,11 +445,11 @@ def set_options(api: GroupApi, call: Call, request: GroupOptions) -> GroupShown:
     Needs.ADMIN_OR_MEMBER,
     problems=(*_UNKNOWN, Problems.UNKNOWN_ACCOUNT, TooManyMembers.problem, Problems.TOO_MANY_REQUESTS),
 )
-def join(api: GroupApi, call: Call, request: GroupChange) -> GroupShown:
+def join(groups: Groups, call: Call, request: GroupChange) -> GroupShown:
     """Join an open group.
 
     A group that is not open is reported as unknown.
     """
-    _check_members(api, call, ())
-    joined = api.groups.join(call.app, id_of(request.group), call.user, by_user=not call.is_back_end)
+    _check_members(groups, call, ())
+    joined = groups.join(call.app, id_of(request.group), call.user, by_user=not call.is_back_end)
     return _shown(joined)

@@ -34,7 +34,6 @@ class GroupLimits(Struct, frozen=True):
 
 SETTINGS: Final = SettingsRow({"accounts": GroupLimits})
 
-
 TABLES: Final = (
     Table(
         name="removed_member",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from time import monotonic, time
-from typing import Any, ClassVar, Final, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -24,8 +24,16 @@ from imserver.features.groups.wire import (
     UpdateGroup,
 )
 from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ReplyCode, ServiceRefused
-from imserver.plugin.http import view
-from imserver.plugin.identity import Buckets, Needs, Principal, Relations, TooManyRequests
+from imserver.plugin.http import about, view
+from imserver.plugin.identity import (
+    AccountLookup,
+    Buckets,
+    Needs,
+    Principal,
+    Relations,
+    Tenants,
+    TooManyRequests,
+)
 from imserver.plugin.messages import Conversation, GroupState, MessageLog, Rejected, RejectReason, is_name
 from imserver.plugin.runtime import Service
 from imserver.plugin.storage import Condition, PooledStatements, Statements, Store, text_of
@@ -110,19 +118,16 @@ class Group(Struct, frozen=True):
     description: str = ""
 
 
-class GroupMember(Struct, frozen=True):
-    """A member of a group. ``muted_until``: Unix seconds."""
-
-    user: str
-    role: str
-    muted_until: int
+MemberId = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
+Role = Annotated[Literal["owner", "admin", "member"], about("The role of the user in the group.")]
 
 
-class AccountsAmong(Protocol):
-    """Answers which of these users of an app have accounts, whose names contain all ``words``. May switch and
-    raise StorageUnavailable."""
+class GroupMemberShown(Struct):
+    """A member of a group."""
 
-    def __call__(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> set[str]: ...
+    user: MemberId
+    role: Role
+    muted_until: Annotated[int, about("The end of the member's mute, in Unix seconds; 0: not muted.")]
 
 
 InviteStrangers = Callable[[str, int, str, Sequence[str]], Sequence[str]]
@@ -176,7 +181,7 @@ class Groups(Service, dict=True):
 
     ``limit``: of the members of a group. ``creations``: how many groups each user has created or joined
     lately. ``searches``: for how many milliseconds each user has searched members lately. Whoever adds users
-    asks ``accounts_among`` first.
+    asks :meth:`accounts_among` first.
     """
 
     finds: ClassVar = "group"
@@ -184,8 +189,9 @@ class Groups(Service, dict=True):
     limit: int
     creations: Buckets
     searches: Buckets
-    accounts_among: AccountsAmong
+    accounts: AccountLookup
     relations: Relations
+    tenants: Tenants
 
     def __post_init__(self) -> None:
         self._removals = RemovedMembers(self.store)
@@ -227,14 +233,18 @@ class Groups(Service, dict=True):
                 if group is not None and group.kind == "group" and (group.open or by.may(Needs.OPERATE)):
                     yield str(group.id), app, group.name or str(group.id), f"group:{group.id}"
 
-    def members(self, app: str, group: int, by: str, after: str, limit: int) -> list[GroupMember]:
+    def accounts_among(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> set[str]:
+        """Those of these users of an app who have accounts, whose names contain all ``words``."""
+        return {account.user for account in self.accounts.those_of(app, users, words)}
+
+    def members(self, app: str, group: int, by: str, after: str, limit: int) -> list[GroupMemberShown]:
         """Members in the order of their ids, after the id ``after``."""
         self._seen(app, group, by)
         return self._page(app, group, after, limit)
 
     def members_named(
         self, app: str, group: int, by: str, text: str, after: str, limit: int
-    ) -> tuple[list[GroupMember], str]:
+    ) -> tuple[list[GroupMemberShown], str]:
         """Members whose names contain all words of a text, in the order of their ids, after the id ``after``;
         and the id after which the rest begins, ``""``: there is none. Ids that a back end has chosen are
         names.
@@ -248,13 +258,14 @@ class Groups(Service, dict=True):
         payer = (app, by) if by else None
         self.searches.require(payer)
         began = monotonic()
-        members: list[GroupMember] = []
+        members: list[GroupMemberShown] = []
         try:
             while len(members) < limit and monotonic() - began < SEARCH_SECONDS:
                 page = self._page(app, group, after, _SEARCH_STEP)
                 users = [each.user for each in page]
                 named = self.accounts_among(app, users, words)
-                named.update(user for user in users if not user.isdecimal() and _has_words(user, words))
+                own = {user: " ".join(Statements.words(user)) for user in users if not user.isdecimal()}
+                named.update(user for user, text in own.items() if all(word in text for word in words))
                 members += [each for each in page if each.user in named]
                 if len(members) <= limit and len(page) < _SEARCH_STEP:
                     return members, ""
@@ -266,13 +277,12 @@ class Groups(Service, dict=True):
             members, after = members[:limit], members[limit - 1].user
         return members, after
 
-    def _page(self, app: str, group: int, after: str, limit: int) -> list[GroupMember]:
-        rows = self.store.part(MessageLog).conversations.members(app, group, after, limit)
-        return [GroupMember(row.user, row.role, row.muted_until) for row in rows]
-
-    def ids(self, app: str, group: int, by: str) -> list[str]:
-        """All members."""
-        return [row.user for row in self.members(app, group, by, "", self.limit + 1)]
+    def _page(self, app: str, group: int, after: str, limit: int) -> list[GroupMemberShown]:
+        rows, now = self.store.part(MessageLog).conversations.members(app, group, after, limit), time()
+        return [
+            GroupMemberShown(row.user, row.role, row.muted_until if row.muted_until > now else 0)  # type: ignore[arg-type]
+            for row in rows
+        ]
 
     # --- changing -------------------------------------------------------------------------------------------
 
@@ -334,9 +344,8 @@ class Groups(Service, dict=True):
     ) -> Sequence[str]:
         if self.invite_strangers is None or not strangers:
             return ()
-        return self.invite_strangers(
-            app, group, by, [user for user in dict.fromkeys(users) if user in strangers]
-        )
+        some = [user for user in dict.fromkeys(users) if user in strangers]
+        return self.invite_strangers(app, group, by, some)
 
     def check_inviting(self, app: str, group: int, by: str) -> Group:
         """The group, if a member or a back end may invite to it. Raises UnknownGroup and NotAllowed."""
@@ -487,10 +496,8 @@ class Groups(Service, dict=True):
 
     def mute(self, app: str, group: int, by: str, user: str, until: int) -> None:
         """Mute a member until a Unix second; 0: end the mute. Raises NotAllowed and NoMember."""
-        right = _above(by, [user])
-        _done(
-            self._log_with(group).groups.set_member(app, group, user, muted_until=until, by=by, right=right)
-        )
+        groups, right = self._log_with(group).groups, _above(by, [user])
+        _done(groups.set_member(app, group, user, muted_until=until, by=by, right=right))
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -518,11 +525,6 @@ class Groups(Service, dict=True):
         if not self.store.has_database or not group:
             raise UnknownGroup(str(group))
         return self.store.part(MessageLog)
-
-
-def _has_words(name: str, words: Sequence[str]) -> bool:
-    text = " ".join(Statements.words(name))
-    return all(word in text for word in words)
 
 
 def _group(found: Conversation, role: str = "", muted_until: int = 0) -> Group:
@@ -599,10 +601,9 @@ def _check_texts(given: Mapping[str, str]) -> None:
 
 
 def _done(change: T | Rejected) -> T:
-    if not isinstance(change, Rejected):
-        return change
-    refusal = _REFUSALS.get(change.reason, UnknownGroup)
-    raise refusal(change.detail)
+    if isinstance(change, Rejected):
+        raise _REFUSALS.get(change.reason, UnknownGroup)(change.detail)
+    return change
 
 
 _REFUSALS: Final[dict[str, type[ImserverError]]] = {
@@ -669,7 +670,6 @@ class GroupCommands(Struct, frozen=True):
     """
 
     groups: Groups
-    relations: Relations
     mute_of: Callable[[str, str], Any]
 
     def rows(self) -> CommandTable:
@@ -744,7 +744,7 @@ class GroupCommands(Struct, frozen=True):
         """
         users = {user, *members}
         accounts = self.groups.accounts_among(app, tuple(users))
-        if users - accounts or self.relations.blocked_by(app, user, members):
+        if users - accounts or self.groups.relations.blocked_by(app, user, members):
             raise ServiceRefused(user, Problems.NOT_ALLOWED)
         return self.groups.strangers_among(app, user, members)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from imserver.features.groups.declared import NEW_GROUPS, SEARCH_MILLISECONDS, SEARCH_TIME, GroupLimits
 from imserver.features.groups.groups import GroupCommands, Groups
 from imserver.plugin import Parts
@@ -21,12 +19,7 @@ def build(core: Core) -> Parts:
     config = core.config
     limits, seconds = settings_of(config, GroupLimits), config.accounts.rate_seconds
     creations = core.buckets.make(NEW_GROUPS, limits.groups_per_user, seconds, core.attempt)
-
     searches = core.buckets.make(SEARCH_TIME, SEARCH_MILLISECONDS, 60.0)
-
-    def accounts_among(app: str, users: Sequence[str], words: Sequence[str] = ()) -> set[str]:
-        return {account.user for account in core.accounts.those_of(app, users, words)}
-
-    groups = Groups(core.store, limits.group_members, creations, searches, accounts_among, core.relations)
-    commands = GroupCommands(groups, core.relations, core.mutes.mute_of)
-    return Parts((groups,), commands.rows())
+    questions = core.accounts, core.relations, core.tenants
+    groups = Groups(core.store, limits.group_members, creations, searches, *questions)
+    return Parts((groups,), GroupCommands(groups, core.mutes.mute_of).rows())

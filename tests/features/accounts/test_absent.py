@@ -28,7 +28,7 @@ def test_no_token_is_an_accounts(tmp_path: Path) -> None:
     assert parts.logins.session_of(session) is not None
     with pytest.raises(BadToken):
         parts.accounts.holder(token)
-    assert parts.tokens.those_of("201", [user]) == []
+    assert parts.accounts.those_of("201", [user]) == []
     assert isinstance(parts.relations, Relations)
     node.close()
 

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from imserver import errors
-from imserver.auth.questions import Relations
+from imserver.auth.questions import AccountLookup, Relations
 from imserver.auth.rates import Buckets, TooManyRequests
 from imserver.features.groups.declared import NEW_GROUPS, SEARCH_TIME
 from imserver.features.groups.groups import (
@@ -44,9 +44,16 @@ NICKNAMES = {"1": "jose perez", "2": "rene"}
 """User → the folded name of the account, of those who have one."""
 
 
-def accounts_among(_app: str, users: Sequence[str], words: Sequence[str] = ()) -> set[str]:
+class Accounts(AccountLookup):
     """All users are accounts, and those without a nickname have no name."""
-    return {user for user in users if all(word in NICKNAMES.get(user, "") for word in words)}
+
+    def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> Any:
+        named = [user for user in users if all(word in NICKNAMES.get(user, "") for word in words)]
+        return [SimpleNamespace(user=user) for user in named]
+
+
+TENANTS: Any = None
+"""Only routes look at the settings of an app."""
 
 
 @pytest.fixture
@@ -62,7 +69,7 @@ def log(store: Store) -> MessageLog:
 @pytest.fixture
 def groups(store: Store) -> Groups:
     creations = Buckets(NEW_GROUPS, MOST_GROUPS, 3600)
-    return Groups(store, LIMIT, creations, Buckets(SEARCH_TIME), accounts_among, Relations())
+    return Groups(store, LIMIT, creations, Buckets(SEARCH_TIME), Accounts(), Relations(), TENANTS)
 
 
 @pytest.fixture
@@ -83,7 +90,7 @@ class Asking(Relations):
 @pytest.mark.sqlite_first
 def test_strangers_are_invited_or_refused_where_nobody_invites(store: Store) -> None:
     creations = Buckets(NEW_GROUPS, MOST_GROUPS, 3600)
-    groups = Groups(store, LIMIT, creations, Buckets(SEARCH_TIME), accounts_among, Asking())
+    groups = Groups(store, LIMIT, creations, Buckets(SEARCH_TIME), Accounts(), Asking(), TENANTS)
     with pytest.raises(Strangers, match="eve"):
         groups.strangers_among(APP, "ann", ["bob", "eve"])
     sent: list[Any] = []
@@ -143,7 +150,7 @@ def test_members_are_found_by_words_of_their_names(groups: Groups) -> None:
 
 def test_searches_of_members_take_time_of_who_searches(store: Store) -> None:
     creations, searches = Buckets(NEW_GROUPS, MOST_GROUPS, 3600), Buckets(SEARCH_TIME, 1, 3600)
-    groups = Groups(store, LIMIT, creations, searches, accounts_among, Relations())
+    groups = Groups(store, LIMIT, creations, searches, Accounts(), Relations(), TENANTS)
     group = groups.create(APP, "ann", "tea", ["bob"])[0].id
     groups.members_named(APP, group, "bob", "ann", "", 10)
     with pytest.raises(TooManyRequests):
@@ -184,7 +191,7 @@ def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(groups: Grou
     ):
         assert at_once(deed) == ["TooManyRequests"]
     eve: Any = SimpleNamespace(app=APP, user="eve")
-    commands = GroupCommands(groups, Relations(), lambda app, user: None)
+    commands = GroupCommands(groups, lambda app, user: None)
     with pytest.raises(TooManyRequests):
         commands.join(eve, JoinGroup(group))
     assert commands.rows()[JoinGroup].code_of(TooManyRequests(1)) == errors.ReplyCode.LIMIT
