@@ -20,14 +20,14 @@ from imserver.plugin.http import (
     page_and_cursor,
     read_cursor,
 )
-from imserver.plugin.identity import Needs, Tenants
+from imserver.plugin.identity import Needs
 from imserver.plugin.services import Core
 
 App = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
 Missing = Annotated[list[str], about("Nodes that did not answer in time. The answer lacks their part.")]
 
 
-class RightsQuery(Struct, forbid_unknown_fields=True):
+class NoQuery(Struct, forbid_unknown_fields=True):
     """Nothing."""
 
 
@@ -46,10 +46,6 @@ class FindAnswer(Struct):
     """What was found, by type, exact ids first."""
 
     results: list[HitShown]
-
-
-class NodesQuery(Struct, forbid_unknown_fields=True):
-    """Nothing."""
 
 
 class NodesAnswer(Struct):
@@ -84,14 +80,13 @@ class AdminApi(Struct, frozen=True):
     """The services that the routes use."""
 
     parts: AdminParts
-    tenants: Tenants
     core: Core
     api: Api
 
 
 routes = Resource(
     "admin",
-    lambda core, api: AdminApi(core.service(AdminParts), core.tenants, core, api),
+    lambda core, api: AdminApi(core.service(AdminParts), core, api),
     hot=False,
     chapter=(
         "What those who answer for a server see and do: search, connections, nodes. Use an "
@@ -101,7 +96,7 @@ routes = Resource(
 
 
 @routes.get("/admin/rights", Needs.PEOPLE)
-def rights(api: AdminApi, call: Call, request: RightsQuery) -> RightsAnswer:
+def rights(api: AdminApi, call: Call, request: NoQuery) -> RightsAnswer:
     """Show who asks, and which routes they may use."""
     principal = call.principal
     routes = [
@@ -136,7 +131,8 @@ def find(
     and sees and searches no e-mail addresses and no phone numbers. Nothing that people wrote is searched.
     """
     principal = call.principal
-    names = [call.app] if call.app else [tenant.name for tenant in api.tenants.all() if not tenant.same_as]
+    tenants = api.core.tenants.all()
+    names = [call.app] if call.app else [tenant.name for tenant in tenants if not tenant.same_as]
     apps = [name for name in names if principal.reaches(name)]
     return FindAnswer(api.parts.finder.find(principal, text.strip(), apps[:MOST_APPS], limit))
 
@@ -167,7 +163,7 @@ def list_connections(
 
 
 @routes.get("/nodes", Needs.ADMIN)
-def nodes(api: AdminApi, call: Call, request: NodesQuery) -> NodesAnswer:
+def nodes(api: AdminApi, call: Call, request: NoQuery) -> NodesAnswer:
     """Show how each node is. The key must reach all apps."""
     _require_all(call)
     return NodesAnswer(api.parts.nodes.all())

@@ -100,8 +100,6 @@ MOST_APPS: Final = 1000
 """Apps that are searched."""
 _MOST_APPS_OF_CHANNELS: Final = 20
 """Apps whose channels are searched, if the request names none."""
-
-
 _Hit = tuple[str, str, str, str]
 
 
@@ -162,11 +160,8 @@ class Finder:
         if not by.may(Needs.OPERATE):
             return
         resolve = self._core.tenants.resolve
-        names = [
-            name
-            for name in self._core.tenants.names()
-            if text.lower() in name.lower() and resolve(name) in apps
-        ]
+        some = [name for name in self._core.tenants.names() if text.lower() in name.lower()]
+        names = [name for name in some if resolve(name) in apps]
         for name in sorted(names, key=lambda name: (name != text, name)):
             target = resolve(name)
             yield name, name, name, "" if target == name else f"→ {target}"
@@ -188,8 +183,7 @@ class Finder:
         if by.may(Needs.OPERATE):
             info = self._live.find(text)
             if info is not None and info.app in apps:
-                detail = f"{info.dialect} · {info.node}"
-                yield text, info.app, info.user or text, detail
+                yield text, info.app, info.user or text, f"{info.dialect} · {info.node}"
 
     def _channels(self, by: Principal, text: str, apps: Sequence[str], limit: int) -> Iterator[_Hit]:
         """Channels with subscribers whose name begins with the text."""

@@ -87,8 +87,7 @@ class Nodes:
         core = self._core
         leases = core.overview.leases()
         own = next(iter(leases))
-        answers, _ = core.ask_others("admin.facts", None, NodeFacts)
-        facts: dict[str, NodeFacts] = {own: self._facts(), **answers}
+        facts = {own: self._facts(), **core.ask_others("admin.facts", None, NodeFacts)[0]}
         nodes = []
         for node, lease in sorted(leases.items()):
             its = facts.get(node, _SILENT)
@@ -110,16 +109,12 @@ class Nodes:
 
     def drain(self, node: str, drained: bool) -> bool:
         """Drain a node, or let it serve again. False: there is no such node, or it does not answer."""
-        core = self._core
-        leases = core.overview.leases()
-        if node not in leases:
-            return False
+        leases, others = self._core.overview.leases(), self._core.others
         if node == next(iter(leases)):
             return self._drain_here(Drain(drained))
-        if core.others is None:
+        if node not in leases or others is None:
             return False
-        answers, _ = core.others.query("admin.drain", Drain(drained), [leases[node]])
-        return node in answers
+        return node in others.query("admin.drain", Drain(drained), [leases[node]])[0]
 
     def _drain_here(self, query: Drain) -> bool:
         draining = self._core.draining

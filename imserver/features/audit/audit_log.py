@@ -82,21 +82,18 @@ class AuditLog(Observer, ArchivedFiles):
         """Store an act. Returns when it is stored, but for one of a node, or after :data:`WAIT_SECONDS`, and
         at once while the database fails."""
         try:
-            self._add(act)
+            if not self._store.has_database or len(self._queue) >= MOST_WAITING:
+                if act.by.kind != "node":  # which logs what it does
+                    self._write_line(act)
+                return
+            waiting = _Waiting(act, NewAct(*entry_of(act), monotonic()), Signal())
+            self._queue.append(waiting)
+            if self._writer is None:
+                self._writer = gevent.spawn(self._write)
+            if self._fails or (act.by.kind != "node" and not waiting.stored.wait(WAIT_SECONDS)):
+                self._log_once(waiting)
         except Exception:
             log.exception("the act %s is missing in the audit log", act.name)
-
-    def _add(self, act: Act) -> None:
-        if not self._store.has_database or len(self._queue) >= MOST_WAITING:
-            if act.by.kind != "node":  # which logs what it does
-                self._write_line(act)
-            return
-        waiting = _Waiting(act, NewAct(*entry_of(act), monotonic()), Signal())
-        self._queue.append(waiting)
-        if self._writer is None:
-            self._writer = gevent.spawn(self._write)
-        if self._fails or (act.by.kind != "node" and not waiting.stored.wait(WAIT_SECONDS)):
-            self._log_once(waiting)
 
     def _log_once(self, waiting: _Waiting) -> None:
         if not waiting.is_logged:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
@@ -107,16 +106,12 @@ def show(path: str | None, data_dir: str | None, number: int) -> None:
 def export(path: str | None, data_dir: str | None, app: str) -> None:
     """Print all acts as JSON lines, the oldest first, with their hashes."""
     with opened(path, data_dir) as (_, store, _):
-        for row, names in _all(store):
-            if app in ("", row.entry.app):
-                click.echo(_line(row, names))
-
-
-def _all(store: Store) -> Iterator[tuple[AuditRow, list[Name]]]:
-    number = -1
-    while page := store.read_or(NO_ACTS, partial(after, number, _PAGE)):
-        yield from page
-        number = page[-1][0].number
+        number = -1
+        while page := store.read_or(NO_ACTS, partial(after, number, _PAGE)):
+            for row, names in page:
+                if app in ("", row.entry.app):
+                    click.echo(_line(row, names))
+            number = page[-1][0].number
 
 
 def _line(row: AuditRow, names: list[Name]) -> bytes:

@@ -19,7 +19,6 @@ class AuditSettings(Struct, frozen=True):
 
 SETTINGS: Final = SettingsRow({"audit": AuditSettings})
 
-
 TABLES: Final = (
     Table(
         name="audit_name",

@@ -153,8 +153,6 @@ PERSONS: Final = frozenset({"session", "account", "guest", "bot", "page", "staff
 """Kinds of principals whose ids are those of users of an app."""
 MOST_LOOKED: Final = 10_000
 """Through so many acts a search looks. Then it returns what it has, and where to go on."""
-
-
 _LOOKED_UP: Final = ", ".join(f"a.{column}" for column in _COLUMNS.split(", "))
 _NAMES_ONE: Final = (
     " AND EXISTS (SELECT 1 FROM audit_name m WHERE m.number = a.number AND m.app = %s AND m.member = %s{})"
@@ -170,7 +168,6 @@ _JOIN: Final = {
     f"(SELECT {_LOOKED_UP} FROM audit a WHERE a.number = n.number{{wanted}} LIMIT 1) x "
     "ORDER BY x.number DESC LIMIT %s",
 }
-
 
 _Time = Annotated[int, about("Unix milliseconds; 0: no limit.", ge=0)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -91,20 +92,16 @@ class ChainCheck:
             self.complain(f"the link between rows {self.number} and {number} is broken")
         if row.expected != row.hash:
             self.complain(f"row {number} was changed")
-        self._check_names(row, names)
+        # If the row was changed, they may be unreadable.
+        with suppress(msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError):
+            parts = _parts.decode(row.entry.names)
+            for name in names:
+                if parts.get(name.part) != name.commitment:
+                    self.complain(f"{name.part} of row {number} was changed")
+            self.result.names += len(names)
+            self.result.erased += len(parts.keys() - {name.part for name in names})
         self._compare(number, row.hash)
         self.number, self._hash = number, row.hash
-
-    def _check_names(self, row: AuditRow, names: list[Name]) -> None:
-        try:
-            parts = _parts.decode(row.entry.names)
-        except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError):
-            return  # the row was changed
-        for name in names:
-            if parts.get(name.part) != name.commitment:
-                self.complain(f"{name.part} of row {row.number} was changed")
-        self.result.names += len(names)
-        self.result.erased += len(parts.keys() - {name.part for name in names})
 
     def end(self, end: ChainHead) -> None:
         """Compare the last row with the head."""

@@ -158,7 +158,7 @@ def _refusing(run: Callable[[Connection, Any], Reply]) -> Callable[[Connection, 
     return answer
 
 
-class AnswerCommands(msgspec.Struct, frozen=True):
+class AnswerCommands(Service):
     """Carries out the commands of bots on streamed answers. Everything may switch."""
 
     answers: StreamedAnswers

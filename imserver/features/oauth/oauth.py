@@ -290,17 +290,18 @@ class OAuth:
                 "app.http_url is not set, or does not begin with http:// or https://",
                 Problems.NOT_IMPLEMENTED,
             )
-        account = None
+        account, version = 0, 0
         if user is None:
             self._accounts.charge_provider_login(app, address)
         else:
-            account = self._accounts.confirmed(app, user, password, address, token)
+            linked = self._accounts.confirmed(app, user, password, address, token)
+            account, version = linked.id, linked.version
         login, short = token_urlsafe(32), "".join(choice(_LETTERS) for _ in range(8))
         row = _Running(
             app=app,
             provider=name,
-            account=0 if account is None else account.id,
-            version=0 if account is None else account.version,
+            account=account,
+            version=version,
             device=device,
             return_to=return_to,
             shown=f"{short[:4]}-{short[4:]}",
@@ -334,11 +335,9 @@ class OAuth:
         value = self._values.value(name)
         if value is None or not self._values.remove_value(name):
             raise UnknownLogin
-        key = value.decode()
-        row = self._row(key)
-        if row is None:
+        if (row := self._row(value.decode())) is None:
             raise UnknownLogin
-        return key, row
+        return value.decode(), row
 
     def returned(self, app: str, name: str, state: str, code: str, problem: str, issuer: str) -> Question:
         """Take a browser that has come back from a provider with a ``code``, or with a ``problem``.
@@ -444,12 +443,8 @@ class OAuth:
         providers of WeChat."""
         if not self._provider(app, name)[0].kind.startswith("wechat"):
             return [name]
-        others = [
-            each
-            for each, row in self.settings_of(app).items()
-            if row.kind.startswith("wechat") and each != name
-        ]
-        return [name, *others]
+        others = [each for each, row in self.settings_of(app).items() if row.kind.startswith("wechat")]
+        return list(dict.fromkeys([name, *others]))
 
     def _log_in(self, row: _Running, found: Identity) -> FullSession:
         """A session of the account of an identity, which is made if the provider may do so."""
@@ -467,8 +462,7 @@ class OAuth:
                 raise NotLinked(f"apps.{app}.oauth.{name}.register is off")
             new = Account(0, app, "", found.nickname, found.avatar)
             try:
-                record = self._accounts.recorder(app)
-                account = self._rows.add_linked(new, name, found.subjects[0], record)
+                account = self._rows.add_linked(new, name, found.subjects[0], self._accounts.recorder(app))
             except Taken:  # another login of this identity was faster
                 continue
             return self._accounts.token(account, row.device)
@@ -488,8 +482,7 @@ class OAuth:
 
     def links(self, app: str, user: str) -> list[AccountLink]:
         """The links of an account. Raises UnknownAccount."""
-        account = self._accounts.known(app, user)
-        return self._links.of(account.id)
+        return self._links.of(self._accounts.known(app, user).id)
 
     def unlink(self, app: str, user: str, name: str) -> None:
         """Delete a link of an account. Raises UnknownAccount, UnknownProvider, and ServiceRefused for

@@ -17,12 +17,12 @@ def _build(core: Core) -> Parts:
 
 
 def _views(forks: bool) -> Callable[..., Any]:
-    from imserver.features.pages.blueprint import create_blueprints
+    from imserver.features.pages.blueprint import create_pages
     from imserver.features.pages.text import precompile
 
     if forks:
         precompile()
-    return create_blueprints
+    return lambda core, api: (create_pages(core, api.described),)
 
 
 def _check(config: Config, locations: Locations) -> None:

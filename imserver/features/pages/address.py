@@ -83,17 +83,11 @@ class Addresses(Struct, frozen=True):
     sources: tuple[str, ...]
 
 
-class Ports(Struct, frozen=True):
-    """The ports of the listeners."""
-
-    http: int
-    websocket: int
-
-
 def resolve(
-    host: str, ports: Ports, websocket: Configured | None = None, http: Configured | None = None
+    host: str, ports: tuple[int, int], websocket: Configured | None = None, http: Configured | None = None
 ) -> Addresses:
-    """The addresses for a page requested under ``host`` (a valid Host header).
+    """The addresses for a page requested under ``host`` (a valid Host header). ``ports``: those of the HTTP
+    and of the WebSocket listener.
 
     Without a configured address the WebSocket is on the request's host: on the WebSocket listener's port if
     the page came from the HTTP listener's port, else on the same port (a proxy serves both). It has the path
@@ -104,9 +98,10 @@ def resolve(
         seen_host = host
         path, seen = "" if http is None else http.path, _HOST.fullmatch(host)
         assert seen is not None, "callers check with is_host"
+        http_port, websocket_port = ports
         # Below a path there is a proxy, whatever its port.
-        if not path and seen["port"] == str(ports.http):
-            host = f"{seen['host']}:{ports.websocket}"
+        if not path and seen["port"] == str(http_port):
+            host = f"{seen['host']}:{websocket_port}"
         websocket = Configured("", host, path)
     path = websocket.path.removesuffix(_WEBSOCKET_PATH) + _WEBSOCKET_PATH
     scheme = _WEBSOCKET_SCHEMES.get(websocket.scheme, "")

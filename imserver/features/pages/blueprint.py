@@ -45,8 +45,8 @@ from imserver.features.pages.visitors import (
     requested_language,
 )
 from imserver.plugin.errors import Problems, Unavailable
-from imserver.plugin.http import Api, HttpResponse
-from imserver.plugin.identity import Needs, Principal
+from imserver.plugin.http import HttpResponse
+from imserver.plugin.identity import GOCHAT, Needs, Principal
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.views import as_request, to_response
@@ -55,28 +55,21 @@ if TYPE_CHECKING:
     from imserver.features.pages.reference import Reference
 
 
-class Gateway:
-    """Recommends a node. Stateless; never blocks."""
+def gateway(core: Core, seen: Seen) -> Response:
+    """``{"url": …}``: the address of a node that is not stopping; 503 if there is none. Never blocks.
 
-    def __init__(self, core: Core, seen: Seen) -> None:
-        self._leases = core.overview.leases
-        self._seen = seen
-
-    def answer(self) -> Response:
-        """``{"url": …}``: the address of a node that is not stopping; 503 if there is none.
-
-        If no node has its own address, the answer is the address that the caller used.
-        """
-        if request.method == "OPTIONS":
-            return to_response(HttpResponse(HTTPStatus.NO_CONTENT, b""))
-        live = [lease for lease in self._leases().values() if not lease.draining]
-        if not live:
-            abort(Problems.NOT_READY.status)
-        nodes = [(lease.connections, websocket_address(lease.public_ws_url)) for lease in live]
-        url = less_loaded([node for node in nodes if node[1]]) or self._seen.websocket()
-        response = to_response(HttpResponse(200, msgspec.json.encode({"url": url})))
-        response.headers["Cache-Control"] = "no-store"
-        return response
+    If no node has its own address, the answer is the address that the caller used.
+    """
+    if request.method == "OPTIONS":
+        return to_response(HttpResponse(HTTPStatus.NO_CONTENT, b""))
+    live = [lease for lease in core.overview.leases().values() if not lease.draining]
+    if not live:
+        abort(Problems.NOT_READY.status)
+    nodes = [(lease.connections, websocket_address(lease.public_ws_url)) for lease in live]
+    url = less_loaded([node for node in nodes if node[1]]) or seen.websocket()
+    response = to_response(HttpResponse(200, msgspec.json.encode({"url": url})))
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 def less_loaded(nodes: Sequence[tuple[int, str]]) -> str:
@@ -119,8 +112,6 @@ _CONVERSATION_TEXTS: Final = (
     *("send_offline", "too_long", "over_limit"),
 )
 """Keys of the texts that all conversation pages need."""
-_ACCOUNTS_APP: Final = "gochat"
-"""The app of the page of stored messages."""
 _DEFAULT_APP: Final = "default"
 """The app of a new configuration."""
 _ACTION_PREFIX: Final = "action:"
@@ -133,11 +124,6 @@ _SDK_PATH: Final = (
 )
 
 
-def create_blueprints(core: Core, api: Api) -> tuple[Blueprint]:
-    """The blueprint of a node."""
-    return (create_pages(core, api.described),)
-
-
 def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
     """The blueprint of all pages of a node. ``document`` makes the OpenAPI document."""
     for suffix, kind in _MIME_TYPES.items():
@@ -148,7 +134,6 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
     look = Look(settings_of(core.config, ChatSettings), core.config.root)
     chat = _Chat(core, seen, additions, look)
     released = _Released(additions)
-    gateway = Gateway(core, seen)
 
     @cache
     def references() -> Reference:
@@ -165,13 +150,13 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         ("/home/messages", "messages", chat.messages),
         ("/home/embed", "embedded", chat.embedded),
         ("/home/messages.webmanifest", "manifest", lambda: installable.manifest(look)),
-        (PICTURE, "picture", chat.picture),
-        (COLOURS, "colours", chat.colours),
+        (PICTURE, "picture", lambda: chat.of_look(look.picture, "image/png")),
+        (COLOURS, "colours", lambda: chat.of_look(look.sheet.encode(), "text/css")),
         ("/home/messages-worker.js", "worker", chat.messages_worker),
         ("/home/channels", "channels", chat.channels),
         ("/api/v1/docs", "reference", lambda: references().page()),
-        ("/status", "status", status),
-        ("/cluster", "cluster", cluster),
+        ("/status", "status", lambda: _board("status", "/system/state?detail=true")),
+        ("/cluster", "cluster", lambda: _board("cluster", "/system/state?cluster=true&detail=true")),
         ("/static/<path:name>", "static", chat.static),
         ("/favicon.ico", "icon", lambda: static("favicon.svg")),
         (_SDK_PATH, "sdk", sdk),
@@ -187,7 +172,9 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         pages.add_url_rule(path, name, view, methods=["GET"])
     pages.add_url_rule("/home/token", "token", chat.renew_token, methods=["POST"])
     pages.add_url_rule(
-        "/gateway", "gateway", gateway.answer, methods=["GET", "OPTIONS"], provide_automatic_options=False
+        *("/gateway", "gateway", lambda: gateway(core, seen)),
+        methods=["GET", "OPTIONS"],
+        provide_automatic_options=False,
     )
     pages.after_request(_protect)
     pages.after_app_request(explain)
@@ -281,7 +268,7 @@ class _Chat:
         )
 
     def _has_messages(self) -> bool:
-        return self._tenants.get(_ACCOUNTS_APP) is not None and not self._logins.is_closed(_ACCOUNTS_APP)
+        return self._tenants.get(GOCHAT) is not None and not self._logins.is_closed(GOCHAT)
 
     def _has_channels(self) -> bool:
         """Whether the page of channels needs no token."""
@@ -303,7 +290,7 @@ class _Chat:
         """
         room = parameter("appid")
         # Visitors may name an app that is not listed.
-        is_named = ":" not in room and room != _ACCOUNTS_APP and self._tenants.get(room) is not None
+        is_named = ":" not in room and room != GOCHAT and self._tenants.get(room) is not None
         if room not in self._rooms and not is_named:
             if not self._rooms:
                 abort(Problems.NOT_FOUND.status)
@@ -390,7 +377,7 @@ class _Chat:
 
         404 if the app does not exist, nobody may log in to it, or it lists no origins.
         """
-        app = self._tenants.resolve(parameter("appid") or _ACCOUNTS_APP)
+        app = self._tenants.resolve(parameter("appid") or GOCHAT)
         tenant = self._tenants.get(app)
         around = frame_ancestors(() if tenant is None else tenant.origins)
         if not around or self._logins.is_closed(app):
@@ -424,15 +411,8 @@ class _Chat:
         answer.add_etag()
         return answer.make_conditional(request)
 
-    def picture(self) -> AnyResponse:
-        """``GET /home/messages.png``: the picture of the chat; 404 if it has none."""
-        return self._of_look(self._look.picture, "image/png")
-
-    def colours(self) -> AnyResponse:
-        """``GET /home/messages.css``: the colours of the chat; 404 if they are those of all pages."""
-        return self._of_look(self._look.sheet.encode(), "text/css")
-
-    def _of_look(self, content: bytes, kind: str) -> AnyResponse:
+    def of_look(self, content: bytes, kind: str) -> AnyResponse:
+        """The picture or the colours of the chat; 404 if it has none, or those of all pages."""
         if not content:
             abort(Problems.NOT_FOUND.status)
         answer = Response(content, mimetype=kind)
@@ -440,7 +420,7 @@ class _Chat:
         answer.headers["Cache-Control"] = "public, max-age=31536000, immutable" if is_named else "no-cache"
         return answer
 
-    def _messages(self, language: str, app: str = _ACCOUNTS_APP, around: str = "") -> AnyResponse:
+    def _messages(self, language: str, app: str = GOCHAT, around: str = "") -> AnyResponse:
         """``around``: the origins that may have the page in a frame; ``""``: it is in none."""
         if not around and not self._has_messages():
             abort(Problems.NOT_FOUND.status)
@@ -560,18 +540,9 @@ def _texts(language: str, *beginnings: str) -> dict[str, str]:
     return {key: text for key, text in words.items() if key in _CONVERSATION_TEXTS or key.startswith(wanted)}
 
 
-def status() -> AnyResponse:
-    """``GET /status``: this node."""
-    return _board("status", "/system/state?detail=true")
-
-
-def cluster() -> AnyResponse:
-    """``GET /cluster``: all nodes."""
-    return _board("cluster", "/system/state?cluster=true&detail=true")
-
-
 def _board(name: str, state_url: str) -> AnyResponse:
-    """An operators' page. Its script reads the state, with the key that the operator enters."""
+    """An operators' page: of this node, or of all. Its script reads the state, with the key that the operator
+    enters."""
     language = language_of_visitor()
     words = TEXT[language]
     data = {
@@ -689,9 +660,8 @@ def explain(refused: Response) -> Response:
         return refused  # programs accept either
     language = language_of_visitor()
     others = [(name, value) for name, value in request.args.items() if name.lower() != "token"]
-    answer = render(
-        "refusal.html", language, data={}, problem=problem, request_id=g.request_id, others=others
-    )
+    shown = {"problem": problem, "request_id": g.request_id, "others": others}
+    answer = render("refusal.html", language, data={}, **shown)
     answer.status_code = problem.status
     for name in ("Allow", "X-Request-Id"):
         if name in refused.headers:

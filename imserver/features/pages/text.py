@@ -77,20 +77,16 @@ def frame_ancestors(origins: Iterable[str]) -> str:
     Ports count in no list of origins, so each port may be there.
     """
     sources = []
-    for scheme, host in filter(None, map(_origin, origins)):
-        sources += [f"{each}://{host}:*" for each in ([scheme] if scheme else ["https", "http"])]
+    for origin in filter(None, map(_ORIGIN.fullmatch, origins)):
+        schemes = [origin["scheme"]] if origin["scheme"] else ["https", "http"]
+        sources += [f"{scheme}://{origin['host']}:*" for scheme in schemes]
     return " ".join(sources)
-
-
-def _origin(text: str) -> tuple[str, str] | None:
-    """Scheme and host of an origin; None: what would end the source, and begin another one."""
-    match = _ORIGIN.fullmatch(text)
-    return match and (match["scheme"] or "", match["host"])
 
 
 _ORIGIN: Final = re.compile(
     r"((?P<scheme>https?)://)?(?P<host>[\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?/?", re.ASCII
 )
+"""What does not match could end the source, and begin another one."""
 
 
 def named_in_rooms(language: str) -> str | None:

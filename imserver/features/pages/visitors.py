@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from flask import Response, abort, request, url_for
 
-from imserver.features.pages.address import Addresses, Ports, is_host, parse_configured, resolve
+from imserver.features.pages.address import Addresses, is_host, parse_configured, resolve
 from imserver.features.pages.text import LANGUAGES, choose_language, html_of
 from imserver.plugin.errors import Problems
 from imserver.plugin.services import Core
@@ -85,8 +85,7 @@ class Seen:
         if not is_host(host):
             abort(Problems.BAD_REQUEST.status)
         # The pages are made before the node listens.
-        ports = Ports(self._node.http_port, self._node.ws_port)
-        return resolve(host, ports, self._websocket, self._http)
+        return resolve(host, (self._node.http_port, self._node.ws_port), self._websocket, self._http)
 
     def http(self) -> str:
         """The address of the HTTP interface, without a path."""

@@ -34,7 +34,6 @@ def quotas_of(tenant: TenantSettings) -> QuotaSettings:
 
 SETTINGS: Final = SettingsRow({"apps.*": QuotasOfApp})
 
-
 TABLES: Final = (
     Table(
         name="app_usage",

@@ -115,7 +115,7 @@ def lift(
     if not (user or address):
         raise ApiProblem.invalid("Give `user`, `address` or both")
     names = refusals.names_of(call.app, user)
-    if not refusals.may_act_on(call.principal, call.app, sorted(names)):
+    if not refusals.core.authority.may_act_on(call.principal, call.app, sorted(names)):
         raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only")
     rows = refusals.select(Wanted(frozenset({call.app}), names))[0] if names else []
     lifted, missing = refusals.lift(call.principal, call.app, names, address, rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 from time import time
 from typing import Annotated, ClassVar, Final, Literal
@@ -73,7 +73,6 @@ class Refusals(Service, dict=True):
     people: PeopleHooks
 
     def __post_init__(self) -> None:
-        self.may_act_on = self.core.authority.may_act_on
         queries = self.core.queries
         queries.add(_LIST, Wanted, self.log.select)
         queries.add(_RATES, RatesQuery, self._rates_here)
@@ -104,8 +103,7 @@ class Refusals(Service, dict=True):
     ) -> tuple[list[Hold], list[str]]:
         """What refuses somebody now, and the nodes that are missing. ``rows``: their refusals, whose
         addresses count too. ``everywhere``: also the limits of no app."""
-        query = self._query(app, names, address, everywhere, rows)
-        rates, missing = self._rates(query)
+        rates, missing = self._rates(self._query(app, names, address, everywhere, rows))
         return [*self._bans_and_locks(app, names), *rates], missing
 
     def lift(
@@ -142,8 +140,7 @@ class Refusals(Service, dict=True):
         for name in sorted(names):
             if until := self.core.sessions.banned_until(app, name):
                 holds.append(Hold("ban", "ban", name, until, ""))
-            lock = self.people.locked(app, name)
-            if lock is not None:
+            if (lock := self.people.locked(app, name)) is not None:
                 holds.append(Hold("lock", "lock", name, *lock))
         return holds
 
@@ -180,15 +177,9 @@ class Refusals(Service, dict=True):
             if seconds:
                 rate = buckets.rate
                 text = f"{rate.counted} of one {rate.payer}: {rate.limit}"
-                holds.append(Hold("rate", rate.name, _words(payer), now + seconds, text))
+                who = payer[1:] if isinstance(payer, tuple) else (payer,)  # without the app
+                holds.append(Hold("rate", rate.name, ", ".join(map(str, who)), now + seconds, text))
         return holds
-
-
-def _words(payer: Hashable) -> str:
-    """Who pays, without the app."""
-    if not isinstance(payer, tuple):
-        return str(payer)
-    return ", ".join(str(part) for part in payer[1:])
 
 
 def answers(base: Core) -> tuple[object, ...]:
@@ -201,8 +192,7 @@ def build(core: Core) -> Parts:
     log = core.service(RefusalLog)
     refusals = Refusals(core, log, _people(core))
     core.tenants.report_to(log.forget)
-    erasure = Erasure(frozenset(), refusals.forget, log.forget)
-    return Parts((refusals, erasure))
+    return Parts((refusals, Erasure(frozenset(), refusals.forget, log.forget)))
 
 
 def _people(core: Core) -> PeopleHooks:

@@ -113,8 +113,7 @@ class RefusalLog(Observer):
             self._prune(now)
         app = refusal.app if self._is_app(refusal.app) else ""
         key = refusal.kind, refusal.reason, app
-        cause = self._causes.get(key)
-        if cause is None:
+        if (cause := self._causes.get(key)) is None:
             cause = self._causes[key] = _Cause()
         user, account, address = refusal.user[:_NAME], refusal.account, refusal.address[:_NAME]
         payer = account or (user if refusal.kind == "command" else "") or _network(address)

@@ -402,8 +402,7 @@ def mute(
     What they send is refused, in every dialect, with the end and the reason. A later mute replaces an earlier
     one.
     """
-    who = call.principal, call.app, user
-    return MuteAnswer(user, parts.moderation.mute(*who, seconds, reason))
+    return MuteAnswer(user, parts.moderation.mute(call.principal, call.app, user, seconds, reason))
 
 
 @moderation.post("/moderation/unmute", Needs.MODERATE, problems=_PROTECTED)
@@ -446,10 +445,8 @@ def ban(
 
     The close reason says until when and why.
     """
-    who = call.principal, call.app, user
-    closed = parts.moderation.ban(*who, seconds, reason)
-    until = int(time()) + seconds if seconds else None
-    return BanUserAnswer(user, until, closed)
+    closed = parts.moderation.ban(call.principal, call.app, user, seconds, reason)
+    return BanUserAnswer(user, int(time()) + seconds if seconds else None, closed)
 
 
 @moderation.post("/moderation/unban", Needs.MODERATE, problems=_PROTECTED)
@@ -460,22 +457,21 @@ def unban(parts: SafetyParts, call: Call, request: OfUser) -> UserAnswer:
 
 
 def _removed(parts: SafetyParts, call: Call, request: MessagesToRemove, undecided: bool) -> RemovalAnswer:
-    who = call.principal, call.app
-    removal = parts.moderation.remove_messages(*who, request.messages, request.reason, undecided)
+    ids, reason = request.messages, request.reason
+    removal = parts.moderation.remove_messages(call.principal, call.app, ids, reason, undecided)
     call.user = removal.user
-    call.facts = {"act": removal.id, "messages": request.messages, "reason": request.reason}
+    call.facts = {"act": removal.id, "messages": ids, "reason": reason}
     return RemovalAnswer(removal.id, parts.removals.count(call.app, removal.id), True, removal.ends)
 
 
 def _message(entry: Entry, removed: bool = False) -> ReportedMessage:
-    view = entry.view()
-    shown = ReportedMessage(
-        id=entry.id, sender=entry.sender, time=entry.time_ms, removed=removed or entry.kind == "recall"
+    view, is_message = entry.view(), entry.kind == "message"
+    return ReportedMessage(
+        id=entry.id,
+        sender=entry.sender,
+        time=entry.time_ms,
+        type=view.type if is_message else "",
+        text=view.text if is_message and view.text is not None else UNSET,
+        data=view.data if is_message and isinstance(view.data, Raw) else UNSET,
+        removed=removed or entry.kind == "recall",
     )
-    if entry.kind == "message":
-        shown.type = view.type
-        if view.text is not None:
-            shown.text = view.text
-        if isinstance(view.data, Raw):
-            shown.data = view.data
-    return shown

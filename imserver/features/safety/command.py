@@ -31,16 +31,13 @@ def moderate(context: click.Context, url: str, key_file: str | None) -> None:
     context.obj = lambda: ServerApi(url, key_file)
 
 
-def _ask(path: str, **fields: object) -> Mapping[str, Any]:
+def _server() -> ServerApi:
     make: Callable[[], ServerApi] = click.get_current_context().obj
-    answer: Mapping[str, Any] = make().post(path, {name: each for name, each in fields.items() if each != ""})
-    return answer
+    return make()
 
 
-def _get(path: str, **fields: object) -> Mapping[str, Any]:
-    make: Callable[[], ServerApi] = click.get_current_context().obj
-    answer: Mapping[str, Any] = make().get(path, {name: str(each) for name, each in fields.items()})
-    return answer
+def _ask(path: str, **fields: object) -> Any:
+    return _server().post(path, {name: each for name, each in fields.items() if each != ""})
 
 
 # --- messages -----------------------------------------------------------------------------------------------
@@ -76,7 +73,8 @@ def clear(app: str, user: str, hours: int, count: bool, reason: str) -> None:
     """Delete the messages of a user for everybody. They may come back for a minute."""
     since = int(time()) - hours * _HOUR
     if count:
-        click.echo(f"{_get('moderation/count', app=app, user=user, since=since)['count']} messages")
+        wanted = {"app": app, "user": user, "since": str(since)}
+        click.echo(f"{_server().get('moderation/count', wanted)['count']} messages")
     else:
         _say_removal(_ask("moderation/clear", app=app, user=user, since=since, reason=reason))
 
@@ -162,7 +160,7 @@ def unban(app: str, user: str) -> None:
 @_app
 def reports(app: str) -> None:
     """List the newest open reports of an app."""
-    for row in _get("reports", app=app, limit=200)["reports"]:
+    for row in _server().get("reports", {"app": app, "limit": "200"})["reports"]:
         user = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in row["user"])
         what = f"message {row['message']} of {user}" if row["message"] else user
         click.echo(f"{row['id']}  {_when(row['changed'])}  {what}, by {row['reporters']}")

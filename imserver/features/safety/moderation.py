@@ -62,9 +62,8 @@ class Moderation(Service, dict=True):
         removal = self.removals.remove(app, user, [each.id for each in found], undecided)
         act = "hide" if undecided else "delete"
         for sender in senders:
-            self._notify(app, sender, act, reason)
             ids = [each.id for each in found if each.sender == sender]
-            self._record(by, app, sender, act, reason, messages=ids)
+            self._tell(by, app, sender, act, reason, messages=ids)
         return removal
 
     def count(self, by: Principal, app: str, user: str, since: int, until: int) -> list[ConversationCount]:
@@ -81,8 +80,7 @@ class Moderation(Service, dict=True):
         self.check(by, app, user)
         self._pay(by, app, since, until)
         removal = self.removals.begin(app, user, since, until)
-        self._notify(app, user, "clear", reason)
-        self._record(by, app, user, "clear", reason, removal=removal.id)
+        self._tell(by, app, user, "clear", reason, removal=removal.id)
         return removal
 
     def undo(self, by: Principal, app: str, act: str) -> Removal:
@@ -97,18 +95,14 @@ class Moderation(Service, dict=True):
     def warn(self, by: Principal, app: str, user: str, reason: str) -> None:
         """Send a user a message of the server that has the reason."""
         self.check(by, app, user)
-        self._notify(app, user, "warn", reason)
-        self._record(by, app, user, "warn", reason)
+        self._tell(by, app, user, "warn", reason)
 
     def mute(self, by: Principal, app: str, user: str, seconds: float, reason: str) -> int:
         """Let a user send nothing in the whole app for a time. Returns its end in Unix seconds."""
         self.check(by, app, user)
-        until, *_ = [
-            self.mutes.mute(app, each, seconds, reason)
-            for each in self.core.authority.with_programs(app, [user])
-        ]
-        self._notify(app, user, "mute", reason, until)
-        self._record(by, app, user, "mute", reason, until=until)
+        everybody = self.core.authority.with_programs(app, [user])
+        until, *_ = [self.mutes.mute(app, each, seconds, reason) for each in everybody]
+        self._tell(by, app, user, "mute", reason, until=until)
         return until
 
     def unmute(self, by: Principal, app: str, user: str) -> None:
@@ -136,8 +130,7 @@ class Moderation(Service, dict=True):
 
     def removed_from_group(self, by: Principal, app: str, user: str, group: int, reason: str) -> None:
         """A user was removed from a group: tell them why."""
-        self._notify(app, user, "remove", reason)
-        self._record(by, app, user, "remove", reason, group=str(group))
+        self._tell(by, app, user, "remove", reason, group=str(group))
 
     def is_moderator(self, app: str, user: str) -> bool:
         """Whether a user has an account with a role that may moderate."""
@@ -156,25 +149,23 @@ class Moderation(Service, dict=True):
         self._looks.require(payer)
         self._looks.charge(payer, self.core.store.part(MessageLog).removals.size(app, since, until))
 
-    def _notify(self, app: str, user: str, act: str, reason: str, until: int = 0) -> None:
-        """Send a user a message of the server about what was done, with its reason. Without a reason only
-        who is muted hears of it."""
-        if not user or not (reason or until):
-            return
-        facts: dict[str, Any] = {"act": act}
-        text = reason
-        if until:
-            facts["until"] = until
-            end = f"Muted until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M UTC}"
-            text = f"{end}: {reason}" if reason else end
-        draft = Draft(
-            sender="",
-            body=text.encode(),
-            time_ms=int(time() * 1000),
-            meta=msgspec.json.encode({"moderation": facts}),
-            to_user=user,
-        )
-        self.core.service(MessageServices).messaging.store(app, draft, by_user=False)
+    def _tell(
+        self, by: Principal, app: str, user: str, act: str, reason: str, *, until: int = 0, **facts: Any
+    ) -> None:
+        """Send a user a message of the server about what was done, with its reason, and store the event.
+        Without a reason only who is muted hears of it."""
+        end = {"until": until} if until else {}
+        if user and (reason or until):
+            words = f"Muted until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M UTC}" if until else ""
+            draft = Draft(
+                sender="",
+                body=": ".join(filter(None, (words, reason))).encode(),
+                time_ms=int(time() * 1000),
+                meta=msgspec.json.encode({"moderation": {"act": act, **end}}),
+                to_user=user,
+            )
+            self.core.service(MessageServices).messaging.store(app, draft, by_user=False)
+        self._record(by, app, user, act, reason, **end, **facts)
 
     def _record(self, by: Principal, app: str, user: str, act: str, reason: str, **facts: Any) -> None:
         """Store the event for the app's back end."""

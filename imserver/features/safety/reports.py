@@ -123,10 +123,8 @@ class Reports(Store.Rows):
 
         Raises ServiceRefused and TooManyRequests.
         """
-        if report.reason not in self.rules_of(app).reasons:
-            raise ServiceRefused(
-                f"`reason`: one of {', '.join(self.rules_of(app).reasons)}", Problems.INVALID_REQUEST
-            )
+        if report.reason not in (reasons := self.rules_of(app).reasons):
+            raise ServiceRefused(f"`reason`: one of {', '.join(reasons)}", Problems.INVALID_REQUEST)
         if bool(report.message) == bool(report.user):
             raise ServiceRefused("`message`, `user`: expected one of them", Problems.INVALID_REQUEST)
         if by_user:

@@ -2,16 +2,9 @@
 
 import pytest
 
-from imserver.features.pages.address import (
-    Configured,
-    Ports,
-    is_host,
-    parse_configured,
-    resolve,
-    websocket_address,
-)
+from imserver.features.pages.address import Configured, is_host, parse_configured, resolve, websocket_address
 
-PORTS = Ports(8080, 8089)
+PORTS = (8080, 8089)
 
 
 @pytest.mark.parametrize(
