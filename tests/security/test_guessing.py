@@ -74,8 +74,8 @@ def accounts(tmp_path: Path) -> Any:
         refused=Mock(),
         factors=Factors(FactorStore(store), Buckets),
     )
-    one.register("gochat", "1", PASSWORD)
-    one.register("shop", "1", PASSWORD)
+    one.register("gochat", {"phone": "1"}, PASSWORD)
+    one.register("shop", {"phone": "1"}, PASSWORD)
     yield one
     one.close()
     store.close()

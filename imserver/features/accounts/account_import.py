@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from imserver.features.accounts.identifiers import IDENTIFIERS, BadField, Identi
 from imserver.features.accounts.rows import AccountStore
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.messages import clean_name
+from imserver.plugin.storage import chunks
 from imserver.plugin.wire import Limit
 
 AT_ONCE: Final = 500
@@ -82,7 +83,7 @@ def store(accounts: AccountStore, app: str, some: Sequence[Imported], done: Call
     """
     new: list[Imported] = []
     errors: list[str] = []
-    for chunk in _chunks(some):
+    for chunk in chunks(some, AT_ONCE):
         there = {account.id: account for account in accounts.there(app, chunk)}
         known = {
             identifier: account
@@ -99,14 +100,12 @@ def store(accounts: AccountStore, app: str, some: Sequence[Imported], done: Call
                 errors.append(f"account {mine.id}: the id or an identifier is that of another account")
     _require_none(errors)
     count = 0
-    for chunk in _chunks(new):
+    for chunk in chunks(new, AT_ONCE):
         try:
             accounts.put(chunk)
         except Taken:
-            problem = (
-                f"{count} accounts were imported; somebody has registered one meanwhile: import them again"
-            )
-            raise BadImport(problem) from None
+            problem = "accounts were imported; somebody has registered one meanwhile: import them again"
+            raise BadImport(f"{count} {problem}") from None
         count += len(chunk)
         done(count)
     return count
@@ -114,11 +113,6 @@ def store(accounts: AccountStore, app: str, some: Sequence[Imported], done: Call
 
 def _identifiers(account: Account) -> list[tuple[Identifier, str]]:
     return [(kind, text) for kind in IDENTIFIERS if (text := getattr(account, kind))]
-
-
-def _chunks(some: Sequence[Imported]) -> Iterator[Sequence[Imported]]:
-    for start in range(0, len(some), AT_ONCE):
-        yield some[start : start + AT_ONCE]
 
 
 def _require_none(errors: list[str]) -> None:
@@ -139,16 +133,14 @@ def _account(row: Mapping[str, Any], app: str) -> Imported:
     if not any(identifiers.values()):
         raise BadField("phone, email or name: expected at least one")
     phone, email, name = (checked(kind, text) if text else "" for kind, text in identifiers.items())
-    nickname, avatar = _text(fields, "nickname"), _text(fields, "avatar")
-    nickname = clean_name(nickname)
+    nickname, avatar = clean_name(_text(fields, "nickname")), _text(fields, "avatar")
     check_shown(nickname, avatar)
     id, created = _id(fields.get("id")), _time(fields.get("created"))
     return Imported(Account(id, app, phone, nickname, avatar, 0, created, email, name), password)
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
-    value = fields.get(name)
-    if value is None:
+    if (value := fields.get(name)) is None:
         return ""
     if not isinstance(value, str):
         raise BadField(f"{name}: expected a text")

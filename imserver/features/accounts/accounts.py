@@ -434,8 +434,7 @@ class Accounts(Service, dict=True):
         Raises BadField, AccountLocked and UserBanned.
         """
         login = self._new_login(device)
-        row = self.rows.log_in_linked(app, providers, subjects, login, self._devices)
-        if row is None:
+        if (row := self.rows.log_in_linked(app, providers, subjects, login, self._devices)) is None:
             return None
         self._require_welcome(row[0])
         return self._session(row[0], login), row[1]
@@ -495,8 +494,7 @@ class Accounts(Service, dict=True):
         _check(fields.get("status", ""), "status", 0, STATUS_CHARACTERS)
         if {"status", "away"} & fields.keys():
             fields = {"status_until": 0, **fields}
-        changed = self.rows.change(app, id_of(user), fields, self.recorder(app))
-        if changed is None:
+        if (changed := self.rows.change(app, id_of(user), fields, self.recorder(app))) is None:
             raise self.unknown(app, user)
         return changed
 
@@ -526,8 +524,7 @@ class Accounts(Service, dict=True):
             self.confirmed(app, user, password, address, token)
         self.require_free(app, fields, account.id)
         changes: dict[Any, Any] = {**fields, "email_confirmed": email_confirmed}
-        changed = self.rows.change(app, account.id, changes, self.recorder(app))
-        if changed is None:
+        if (changed := self.rows.change(app, account.id, changes, self.recorder(app))) is None:
             raise UnknownAccount(user)
         return changed
 
@@ -581,8 +578,7 @@ class Accounts(Service, dict=True):
         check_password(password)
         self.charge_reset(app, address)
         code_hash = secret_hash(code)
-        id = self.rows.reset_of(app, code_hash, int(time()))
-        if not id:
+        if not (id := self.rows.reset_of(app, code_hash, int(time()))):
             raise ServiceRefused(problem=HTTP_UNKNOWN_RESET)
         hashed = self._passwords.hash(password)
         if not self.rows.use_reset(app, code_hash, int(time()), hashed, self.recorder(app)):
@@ -592,8 +588,7 @@ class Accounts(Service, dict=True):
 
     def _known(self, app: str, user: str) -> tuple[Account, str]:
         """The account of a user, and the hash of its password. Raises NoAccounts and UnknownAccount."""
-        row = self._found(app, user)
-        if row is None:
+        if (row := self._found(app, user)) is None:
             raise self.unknown(app, user)
         return row
 

@@ -160,8 +160,7 @@ class Cards(Service, dict=True):
 
     def show(self, app: str, by: str, users: Sequence[str]) -> list[Card]:
         """The cards of the users who have accounts, in the order of their ids. Raises NoAccounts."""
-        accounts = self.accounts.tokens.those_of(app, users)
-        if not accounts:
+        if not (accounts := self.accounts.tokens.those_of(app, users)):
             self.accounts.rules_of(app)
         return self._cards(app, by, accounts)
 

@@ -31,8 +31,6 @@ from imserver.plugin.wire import id_of
 
 _LAST_SEQ: Final = 2**52
 """JavaScript's numbers are exact up to twice this."""
-
-
 _CLOSING_SECONDS: Final = 10
 """For so long a user cannot log in after a new password: nodes that read this ban end the sessions."""
 _ROLE: Final = click.Choice(["owner", "moderator", "member"])
@@ -189,8 +187,7 @@ def _record(named: _Named, act: str, **facts: Any) -> None:
 def _store_lock(named: _Named, until: int, reason: str, ban_seconds: int) -> None:
     """Lock an account and its bots, and ban them; until 0: unlock them."""
     people, one = PeopleStore(named.store), named.account
-    change = people.lock(one.app, one.id, until, reason, lambda _: True, None)
-    if change is None:
+    if (change := people.lock(one.app, one.id, until, reason, lambda _: True, None)) is None:
         fail(f"{named.shown} was deleted")
     others = people.banned_after(one.app, change.users, change.bans_end(time()))
     named.store.ban(one.app, [user for user in change.users if user not in others], ban_seconds)

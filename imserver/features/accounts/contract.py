@@ -17,8 +17,6 @@ FOR_GOOD: Final = 2**53 - 1
 
 ListName = Literal["friends", "incoming", "outgoing", "blocked"]
 """Friends, incoming requests, outgoing requests, or blocked users."""
-
-
 StoredRole = Literal["", "moderator", "owner"]
 """A role of the core, as it is stored."""
 RoleName = Literal["owner", "moderator", "member"]

@@ -205,8 +205,7 @@ class Factors:
         """
         if account.factor:
             raise FactorOn(account.user)
-        secret = self._rows.secret(account.id)
-        if not secret:
+        if not (secret := self._rows.secret(account.id)):
             raise FactorOff(account.user)
         payer = (account.app, account.id)
         self._wrong.require(payer)

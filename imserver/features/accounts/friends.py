@@ -20,8 +20,6 @@ REQUESTED: Final = "asked"
 FRIEND: Final = "friend"
 BLOCKED: Final = "blocked"
 STRANGERS: Final[States] = ("", "")
-
-
 Relation = Literal["", "self", "friend", "incoming", "outgoing", "blocked"]
 """The relation of an account to another one; ``incoming``: it has sent a friend request."""
 

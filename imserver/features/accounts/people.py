@@ -162,8 +162,7 @@ class PeopleStore(Store.Rows):
 
 def _permitted(sql: PooledStatements, app: str, id: int, may: Callable[[Account], bool]) -> Account | None:
     """The account, whose row is locked. None: it does not exist. Raises NotBelow."""
-    rows = accounts_where(sql, f"id = %s AND app = %s{sql.for_update}", (id, app))
-    if not rows:
+    if not (rows := accounts_where(sql, f"id = %s AND app = %s{sql.for_update}", (id, app))):
         return None
     if not may(rows[0]):
         raise NotBelow(rows[0].role)

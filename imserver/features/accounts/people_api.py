@@ -109,7 +109,7 @@ class LockAnswer(Struct):
 routes = Resource("accounts", service=lambda core, _: accounts_of(core).people, hot=False, chapter=CHAPTER)
 
 
-def _shown(account: Account, by: Principal, now: float) -> PersonShown:
+def _shown(account: Account, by: Principal) -> PersonShown:
     contacts = ("phone", "email", "email_confirmed")
     return view(
         PersonShown,
@@ -117,7 +117,7 @@ def _shown(account: Account, by: Principal, now: float) -> PersonShown:
         kind="person" if account.kind == "account" else account.kind,
         role=name_of(account.role),
         second_factor=account.factor,
-        locked=account.is_locked(now),
+        locked=account.is_locked(time()),
         locked_until=end_of(account),
         **({} if by.may(Needs.OPERATE) else dict.fromkeys(contacts, UNSET)),
     )
@@ -140,8 +140,7 @@ def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
         None if request.locked is UNSET else request.locked,
     )
     accounts, behind = people.page(wanted, id_of(request.after) if request.after else 0, request.limit)
-    now = time()
-    return PeoplePage([_shown(each, by, now) for each in accounts], str(behind) if behind else "")
+    return PeoplePage([_shown(each, by) for each in accounts], str(behind) if behind else "")
 
 
 @routes.post(
@@ -156,9 +155,7 @@ def set_role(people: People, call: Call, *, app: AccountApp = GOCHAT, user: User
     An owner makes moderators of members, and members of moderators. Owners are made by an API key or by
     `imserver account role`. All nodes follow at once.
     """
-    by = call.principal
-    changed = people.set_role(by, call.app, user, role_named(role))
-    return _shown(changed, by, time())
+    return _shown(people.set_role(call.principal, call.app, user, role_named(role)), call.principal)
 
 
 @routes.post(
@@ -182,9 +179,8 @@ def lock(
     are closed with 4503 on all nodes. At a login with the right password the user is told until when, and
     why. Owners lock moderators and members. A later lock replaces an earlier one.
     """
-    by = call.principal
-    locked, missing = people.lock(by, call.app, user, seconds, reason)
-    return LockAnswer(_shown(locked, by, time()), missing)
+    locked, missing = people.lock(call.principal, call.app, user, seconds, reason)
+    return LockAnswer(_shown(locked, call.principal), missing)
 
 
 @routes.post(
@@ -198,6 +194,5 @@ def unlock(people: People, call: Call, *, app: AccountApp = GOCHAT, user: User) 
 
     Its password and its tokens work again. A ban of the user that ends later than the lock stays.
     """
-    by = call.principal
-    unlocked, missing = people.unlock(by, call.app, user)
-    return LockAnswer(_shown(unlocked, by, time()), missing)
+    unlocked, missing = people.unlock(call.principal, call.app, user)
+    return LockAnswer(_shown(unlocked, call.principal), missing)

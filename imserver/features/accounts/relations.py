@@ -40,13 +40,12 @@ class AccountRelations(Struct, Relations, frozen=True):
     asks_strangers: Callable[[str], bool] = lambda _app: False
 
     def limits(self, app: str, by: str) -> bool:
-        """Whether anything in this app can be hidden from ``by``. Never switches."""
         return by != "" and self.wanted_in(app)
 
     # --- reaching -------------------------------------------------------------------------------------------
 
     def blocked_by(self, app: str, by: str, users: Iterable[str]) -> list[str]:
-        """The users among ``users`` who have blocked ``by`` or its owner, in the order of their ids."""
+        """Also those who have blocked its owner, in the order of their ids."""
         return self._blocked_by(app, by, users, True) if self.limits(app, by) else []
 
     def _blocked_by(self, app: str, by: str, users: Iterable[str], with_owner: bool) -> list[str]:
@@ -56,27 +55,22 @@ class AccountRelations(Struct, Relations, frozen=True):
         return [str(each) for each in sorted(self.rows.blocked_by(app, id, sorted(ids), with_owner))]
 
     def may_reach(self, app: str, by: str, user: str) -> bool:
-        """Whether something of ``by`` may reach ``user``, wherever that is not a stored message."""
         if self.blocked_by(app, by, (user,)):
             return False
         return user == by or not self._is_guest(app, by) or self._have_written(app, by, user)
 
     def may_write(self, app: str, by: str, user: str) -> bool:
-        """Whether ``by`` may write to ``user``. The log decides the same about stored messages."""
         if self.may_reach(app, by, user):
             return True
         goes_on = not self._blocked_by(app, by, (user,), False)
         return goes_on and self._have_written(app, by, user)
 
     def may_gather(self, app: str, by: str) -> bool:
-        """Whether ``by`` may make groups, add people to groups, and join groups without an invitation."""
         return not self._is_guest(app, by)
 
     def strangers_among(self, app: str, by: str, users: Collection[str]) -> set[str]:
-        """The users among ``users`` whom ``by`` may not add to a group, where the app asks strangers: people
-        who are no friends of ``by``, are in no group with them, and have not written to them. Bots are not
-        asked.
-        """
+        """Where the app asks strangers: people who are no friends of ``by``, are in no group with them, and
+        have not written to them. Bots are not asked."""
         if not (self.limits(app, by) and self.asks_strangers(app)):
             return set()
         strangers, ids = set[str](), sorted({id for user in users if user != by and (id := id_of(user))})
@@ -97,20 +91,17 @@ class AccountRelations(Struct, Relations, frozen=True):
         return self.store.part(MessageLog).conversations.between(app, one, other) is not None
 
     def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
-        """Users who have blocked ``by`` or its owner, at most ``limit``."""
+        """Also of the owner of ``by``."""
         id = id_of(by) if self.limits(app, by) else 0
         return tuple(map(str, self.rows.blockers(app, id, limit))) if id else ()
 
     # --- presence -------------------------------------------------------------------------------------------
 
     def may_see_presence(self, app: str, by: str, user: str) -> bool:
-        """Whether ``by`` may know whether ``user`` is online."""
         return user in self.visible(app, by, (user,))
 
     def visible(self, app: str, by: str, users: Collection[str]) -> set[str]:
-        """The users among ``users`` whose presence ``by`` may know. Users without an account are
-        among them.
-        """
+        """Users without an account are among them."""
         visible = set(users)
         if not self.limits(app, by):
             return visible
@@ -129,8 +120,7 @@ class AccountRelations(Struct, Relations, frozen=True):
 
     def known(self, app: str, by: str, accounts: Sequence[Account], states: dict[int, States]) -> set[str]:
         """The accounts among these that ``by`` knows: friends, and members of common conversations, but
-        nobody who has blocked ``by``. ``states``: from :meth:`states`.
-        """
+        nobody who has blocked ``by``. ``states``: from :meth:`states`."""
         if not by:
             return {account.user for account in accounts}
         friends, rest = set(), []

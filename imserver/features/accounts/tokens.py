@@ -160,8 +160,7 @@ class AccountTokens(AccountLookup):
 
     def wanted_in(self, app: str) -> bool:
         """Whether an app may have accounts. In demo mode the app of GoChat may, even without settings."""
-        tenant = self._tenants.get(self._tenants.resolve(app))
-        if tenant is None:
+        if (tenant := self._tenants.get(self._tenants.resolve(app))) is None:
             return app == GOCHAT and self._keys.demo
         return tenant.wants_accounts(tenant.name)
 
@@ -203,13 +202,11 @@ class AccountTokens(AccountLookup):
         now = time()
         claims = read(text, self._keys_of_tokens(), now)
         if claims.device:
-            known = self._accounts.by_device(claims.user_id, claims.device)
-            if known is None:
+            if (known := self._accounts.by_device(claims.user_id, claims.device)) is None:
                 raise BadToken("the account does not exist, or the login has ended")
             account, name = known[0], known[1].name
         else:
-            found = self._accounts.by_id(self._tenants.resolve(GOCHAT), claims.user_id)
-            if found is None:
+            if (found := self._accounts.by_id(self._tenants.resolve(GOCHAT), claims.user_id)) is None:
                 raise BadToken("the account does not exist")
             account, name = found[0], ""
         if account.version != claims.version:
@@ -237,7 +234,6 @@ class AccountTokens(AccountLookup):
         return f"{session.account.version}.{session.device_id}.{session.expires_at}"
 
     def still_holds(self, app: str, user: str, proof: str) -> bool:
-        """Whether the token of a proof is still valid. May switch. Raises StorageUnavailable."""
         id, now, (version, _, rest) = id_of(user), time(), proof.partition(".")
         account: Account | None
         if not rest:
@@ -256,16 +252,10 @@ class AccountTokens(AccountLookup):
         )
 
     def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> list[Account]:
-        """The existing accounts of these users, in the order of their ids, whose names contain all ``words``;
-        see :class:`imserver.auth.questions.AccountLookup`. May switch.
-
-        Raises StorageUnavailable.
-        """
         ids = sorted({id for user in users if (id := id_of(user))})
         return self._accounts.by_ids_named(app, ids, words) if words else self._accounts.by_ids(app, ids)
 
     def programs_of(self, app: str, users: Sequence[str]) -> list[str]:
-        """The bots of these users. May switch. Raises StorageUnavailable."""
         return self._accounts.programs_of(app, *users)
 
     def _bot(self, token: str) -> FullSession:

@@ -103,8 +103,7 @@ def store_act(store: Store, act: Act) -> None:
 def remove_before(age_ms: int, sql: PooledStatements) -> int:
     """Remove the oldest acts if they are older; the last of them becomes the anchor. How many were removed:
     with 1,000 there may be more."""
-    end = head(sql, lock=True)
-    if end is None:
+    if (end := head(sql, lock=True)) is None:
         return 0
     limit = int(sql.query(f"SELECT {sql.clock}")[0][0] * 1000) - age_ms
     statement = "SELECT number, time, hash FROM audit WHERE number > %s ORDER BY number LIMIT %s"

@@ -134,8 +134,7 @@ class ChainCheck:
 def check_rows(sql: PooledStatements) -> Iterator[Finding]:
     """Verify the newest acts, for ``imserver doctor``."""
     mend = "run imserver audit verify, and find out who writes to the database besides the server"
-    end = head(sql)
-    if end is None:
+    if (end := head(sql)) is None:
         yield Finding("fail", "audit log", "the head of the chain is missing", "no act can be stored", mend)
         return
     chain = ChainCheck(Verification(), None)

@@ -146,8 +146,7 @@ class Bots(Struct, frozen=True):
     def seen(self, app: str, by: str, bot: str) -> Bot:
         """One bot as any user sees it. Raises UnknownBot, also for a user whom the bot or its owner has
         blocked."""
-        bots = self.unblocked(app, by, self.named(app, [bot]))
-        if not bots:
+        if not (bots := self.unblocked(app, by, self.named(app, [bot]))):
             raise UnknownBot(bot)
         return bots[0]
 
@@ -269,8 +268,7 @@ class IncomingHooks(Struct, frozen=True):
 
     def revoke(self, app: str, by: str, hook: int) -> None:
         """Delete an incoming webhook and its bot. Raises UnknownHook, also instead of UnknownGroup."""
-        row = self.rows.incoming(app, hook)
-        if row is None:
+        if (row := self.rows.incoming(app, hook)) is None:
             raise UnknownHook(str(hook))
         try:
             self._require_role(app, by, row.group)
@@ -284,8 +282,7 @@ class IncomingHooks(Struct, frozen=True):
         Raises UnknownHook and TooManyRequests.
         """
         self.addresses.require(by_address("", address))  # only the token says which app
-        row = self.rows.incoming_with(secret_hash(token))
-        if row is None:
+        if (row := self.rows.incoming_with(secret_hash(token))) is None:
             raise UnknownHook("")
         return row
 

@@ -49,7 +49,6 @@ def check(config: Config, _locations: Locations) -> Iterator[tuple[str, str]]:
 
 SETTINGS: Final = SettingsRow({"bots": BotSettings, "accounts": BotLimits}, check=check)
 
-
 HTTP_TOO_MANY_BOTS: Final = HttpProblem(
     409, "too_many_bots", "The user has made as many bots as accounts.bots allows."
 )

@@ -125,8 +125,7 @@ class BotHooks(Service, dict=True):
             return True
         self.know_bot(hook.app, hook.user)
         for number, message in enumerate(messages_of(content)):
-            draft = self._draft_of(hook, entry, number, message)
-            if draft is None:
+            if (draft := self._draft_of(hook, entry, number, message)) is None:
                 self._warn(hook.user, "a message of its answer is not valid")
                 continue
             while isinstance(self.messaging.store(hook.app, draft, by_user=True), StorageUnavailable):

@@ -90,8 +90,7 @@ def _append_answer(data: bytes) -> AppendAnswer:
 
 
 def _stream_of(fields: Fields) -> str:
-    stream = fields.short_text("stream", _MAX_STREAM_BYTES)
-    if not stream:
+    if not (stream := fields.short_text("stream", _MAX_STREAM_BYTES)):
         raise Refused(ReplyCode.BAD_PARAMETER)
     return stream
 

@@ -353,8 +353,7 @@ class Groups(Service, dict=True):
         self._check_gathering(app, by)
         muted = {by} if view.muted_until > time() else ()
         state = GroupState({by: view.role} if by else {}, view.open, view.options, muted)
-        refusal = _permitted(by, "invite", _INVITING)(state)
-        if refusal is not None:
+        if (refusal := _permitted(by, "invite", _INVITING)(state)) is not None:
             raise NotAllowed(refusal.detail)
         return view
 

@@ -85,8 +85,7 @@ def chat(path: str | None, data_dir: str | None, group: str, owner: bool) -> Non
 
 def _take_guests(tenants: Tenants) -> bool:
     """Make the app, or let it take guests. False: the settings file defines it without."""
-    tenant = tenants.find(GOCHAT)
-    if tenant is None:
+    if (tenant := tenants.find(GOCHAT)) is None:
         # Who was invited to a chat among friends finds the others by their names.
         accounts = {"guests": True, "search": True}
         tenants.register(GOCHAT, accounts=accounts, account_tokens="required")
@@ -103,8 +102,7 @@ def _take_guests(tenants: Tenants) -> bool:
 def _owner(store: Store) -> tuple[Account, str]:
     """The account of the owner, and the hash of its password; ``""``: none yet."""
     accounts = AccountStore(store)
-    row = accounts.by_login(GOCHAT, ("name", _OWNER))
-    if row is not None:
+    if (row := accounts.by_login(GOCHAT, ("name", _OWNER))) is not None:
         return row
     added = accounts.add(Account(0, GOCHAT, "", name=_OWNER), "")
     return PeopleStore(store).set_role(GOCHAT, added.id, "owner", lambda _: True, None) or added, ""

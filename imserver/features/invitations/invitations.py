@@ -191,8 +191,7 @@ class Invitations:
 
         Raises UnknownInvitation.
         """
-        row = self._rows.get(app, code)
-        if row is None:
+        if (row := self._rows.get(app, code)) is None:
             raise UnknownInvitation(code)
         message = self._message(app, row)
         is_own = by in ("", row.user)

@@ -279,8 +279,7 @@ def rotate(
     row = api.changeable(call.principal, id)
     new, secret = KeyRow.make(expires=api.end_of(call.principal, expires_seconds))
     new = replace(new, maker=api.maker_of(call.principal))
-    stored = api.core.store.rotate_key(row.id, new, grace_seconds, call.principal.key)
-    if stored is None:
+    if (stored := api.core.store.rotate_key(row.id, new, grace_seconds, call.principal.key)) is None:
         raise ApiProblem.invalid("The key was revoked, or has expired")
     _name_act(call, row)
     call.facts = {"id": row.id, "key": stored.id, "grace_seconds": grace_seconds}

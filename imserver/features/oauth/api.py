@@ -200,8 +200,7 @@ def finish(
     If the account has a second factor, the login takes a code of it as `factor`; without a right one it stays
     to be finished.
     """
-    result = oauth.finish(call.app, login, code, call.request.host, factor)
-    if result is None:
+    if (result := oauth.finish(call.app, login, code, call.request.host, factor)) is None:
         call.act = ""
         return LoginFinished(pending=True)
     if isinstance(result, str):

@@ -94,7 +94,6 @@ def check(config: Config, locations: Locations) -> None:
 
 SETTINGS: Final = SettingsRow({"apps.*": OAuthOfApp}, objection, check)
 
-
 HTTP_LINK_TAKEN: Final = HttpProblem(
     409,
     "link_taken",

@@ -233,8 +233,7 @@ class OAuth:
         return {} if tenant is None else providers_of(tenant)
 
     def _provider(self, app: str, name: str) -> tuple[ProviderSettings, Provider]:
-        settings = self.settings_of(app).get(name)
-        if settings is None:
+        if (settings := self.settings_of(app).get(name)) is None:
             raise UnknownProvider(name)
         known = self._providers.get((app, name))
         if known is None or known[0] != settings:

@@ -224,13 +224,11 @@ class Oidc:
         self._next_fetch = float("-inf")
 
     def address(self, request: AuthorizationRequest) -> str:
-        """See :class:`Provider`."""
         http = _Http(self._outgoing)
         endpoint = self._discovered(http).authorization_endpoint
         return self._code(http, request).address(endpoint, nonce=request.nonce)
 
     def identify(self, request: AuthorizationRequest, code: str, known: Known) -> Identity:
-        """See :class:`Provider`."""
         http = _Http(self._outgoing)
         endpoints = self._discovered(http)
         tokens = self._code(http, request).token(endpoints.token_endpoint, code)
@@ -337,12 +335,10 @@ class GitHub:
         self._api = f"{base}/api/v3" if base else "https://api.github.com"
 
     def address(self, request: AuthorizationRequest) -> str:
-        """See :class:`Provider`."""
         code = _Code(self._settings, _Http(self._outgoing), request)
         return code.address(f"{self._web}/login/oauth/authorize")
 
     def identify(self, request: AuthorizationRequest, code: str, known: Known) -> Identity:
-        """See :class:`Provider`."""
         http = _Http(self._outgoing)
         grant = _Code(self._settings, http, request, "client_secret_post")
         token = grant.token(f"{self._web}/login/oauth/access_token", code)["access_token"]
@@ -364,7 +360,6 @@ class WeChat:
         self._web, self._api = base or "https://open.weixin.qq.com", base or "https://api.weixin.qq.com"
 
     def address(self, request: AuthorizationRequest) -> str:
-        """See :class:`Provider`."""
         official = self._settings.kind == "wechat_official"
         path, scope = ("oauth2/authorize", "snsapi_userinfo") if official else ("qrconnect", "snsapi_login")
         # WeChat demands this order.
@@ -378,7 +373,6 @@ class WeChat:
         return f"{self._web}/connect/{path}?{urlencode(query)}#wechat_redirect"
 
     def identify(self, request: AuthorizationRequest, code: str, known: Known) -> Identity:
-        """See :class:`Provider`."""
         http, settings = _Http(self._outgoing), self._settings
         query = {
             "appid": settings.client_id,

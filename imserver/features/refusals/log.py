@@ -117,14 +117,12 @@ class RefusalLog(Observer):
             cause = self._causes[key] = _Cause()
         user, account, address = refusal.user[:_NAME], refusal.account, refusal.address[:_NAME]
         payer = account or (user if refusal.kind == "command" else "") or _network(address)
-        rows = cause.payers.get(payer)
-        if rows is None:
+        if (rows := cause.payers.get(payer)) is None:
             rows = cause.payers[payer] = OrderedDict()
         else:
             cause.payers.move_to_end(payer)
         who = user, account, address
-        row = rows.get(who)
-        if row is None:
+        if (row := rows.get(who)) is None:
             row = rows[who] = RefusalRow(*key, *who, 0, now, now, "", 0, "", "")
             cause.size += 1
             self.size += 1
@@ -207,8 +205,7 @@ def merged(lists: Iterable[Iterable[RefusalRow]]) -> list[RefusalRow]:
     """The rows of several nodes, those with an equal key joined, the latest first."""
     rows: dict[tuple[str, ...], RefusalRow] = {}
     for row in (row for each in lists for row in each):
-        before = rows.get(row.key)
-        if before is None:
+        if (before := rows.get(row.key)) is None:
             rows[row.key] = row
             continue
         newer = row if row.last > before.last else before

@@ -169,7 +169,6 @@ class Moderation(Service, dict=True):
 
     def _record(self, by: Principal, app: str, user: str, act: str, reason: str, **facts: Any) -> None:
         """Store the event for the app's back end."""
-        record = self.core.observer.recorder(app, "moderation")
-        if record is not None:
+        if (record := self.core.observer.recorder(app, "moderation")) is not None:
             body = {"user": user, "act": act, "by": by.label, "reason": reason, **facts}
             self.core.store.write(lambda sql: record(sql, app, user, body))

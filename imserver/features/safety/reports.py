@@ -141,8 +141,7 @@ class Reports(Store.Rows):
 
         def work(sql: PooledStatements) -> str | None:
             nonlocal recent
-            id = _open_report(sql, app, subject)
-            if id is None:
+            if (id := _open_report(sql, app, subject)) is None:
                 count = "SELECT count(*) FROM report WHERE app = %s AND closed = 0"
                 if sql.query(count, (app,))[0][0] >= MOST_OPEN:
                     return None
@@ -167,8 +166,7 @@ class Reports(Store.Rows):
                 record(sql, app, user, facts)
             return id
 
-        id = self._store.write(work)
-        if id is None:
+        if (id := self._store.write(work)) is None:
             raise ServiceRefused(problem=HTTP_TOO_MANY_REPORTS)
         if id == new and len(recent) < 2:
             self._notify_owners(app, new, report, user, conversation, recent)
