@@ -138,7 +138,7 @@ def test_an_account_and_an_address_get_few_mails(node: Harness, sink: Sink) -> N
     assert sid.refused("accounts/email/request") == (429, "too_many_requests")
     before = len(sink.mails)
     assert node.call("POST", "/api/v1/accounts/reset", {"login": "sid"})[0] == 202
-    until(lambda: not accounts_of(node.node.core).link_mails.waiting)
+    until(lambda: not accounts_of(node.node.core).resets.mails.waiting)
     assert len(sink.mails) == before, "mails for a forgotten password count, too"
 
 

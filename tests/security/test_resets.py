@@ -97,7 +97,7 @@ def log_in(node: Harness, name: str, password: str) -> int:
 
 def idle(node: Harness) -> None:
     """Wait until nothing is sent any more."""
-    until(lambda: not accounts_of(node.node.core).link_mails.waiting)
+    until(lambda: not accounts_of(node.node.core).resets.mails.waiting)
 
 
 def test_a_code_sets_a_new_password_once_and_ends_all_sessions(node: Harness, sink: Sink) -> None:

@@ -44,7 +44,6 @@ class AccountParts(Struct, frozen=True):
     people: People
     guests: Guests
     cards: Cards
-    link_mails: LinkMails
     resets: Resets
     confirmations: Confirmations
     last_seen: LastSeen
@@ -127,7 +126,7 @@ def build(core: Core) -> Parts:
         accounts.close()
 
     parts = AccountParts(
-        rows, tokens, accounts, friends, people, guests, cards, mails, resets, confirmations, last_seen
+        rows, tokens, accounts, friends, people, guests, cards, resets, confirmations, last_seen
     )
     return Parts(
         (parts, people, Erasure(frozenset(), accounts.erase, lambda _: None, rows.programs_of)),

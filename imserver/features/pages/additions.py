@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import ClassVar, Final, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
@@ -65,10 +65,6 @@ class Additions:
             if module or style:
                 rows.append({"module": module, "style": style, "later": stem == "later"})
         return rows
-
-
-NOTHING: Final = Additions({})
-"""No feature adds anything."""
 
 
 def additions_of(core: Core) -> Additions:

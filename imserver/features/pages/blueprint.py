@@ -586,7 +586,7 @@ class _Released:
         """``GET /release/<release>/messages.css``."""
         answer = Response(installable.sheet(), mimetype="text/css")
         answer.headers["Cache-Control"] = "no-cache"
-        _pack(answer, installable.SHEET, installable.release(), answer.get_data)
+        _pack(answer, installable.SHEET, installable.release(self._additions), answer.get_data)
         return self._stored(answer, release)
 
     def sdk(self, release: str, name: str) -> AnyResponse:

@@ -20,8 +20,8 @@ import msgspec
 from flask import Response, request, url_for
 
 from imserver.features.pages import assets
-from imserver.features.pages.additions import NOTHING, Additions
-from imserver.features.pages.look import PLAIN, Look
+from imserver.features.pages.additions import Additions
+from imserver.features.pages.look import Look
 from imserver.features.pages.text import LANGUAGES, TEXT
 from imserver.features.pages.visitors import language_of_visitor
 
@@ -148,7 +148,7 @@ def sheet() -> bytes:
     return b"\n".join((assets.STATIC / name).read_bytes() for name in styles())
 
 
-def release(additions: Additions = NOTHING) -> str:
+def release(additions: Additions) -> str:
     """Names the content of the files of the page. Somebody who works on them need not restart the node."""
     paths = [*map(_source, sorted({*files(), *_later()})), *additions.files.values()]
     states = [(path, path.stat()) for path in paths]
@@ -167,7 +167,7 @@ _WORKER_PARTS: Final = (assets.SDK / "notifications-worker.js", assets.STATIC / 
 """In one text: browsers ask for each part that a worker imports."""
 
 
-def manifest(look: Look = PLAIN) -> Response:
+def manifest(look: Look) -> Response:
     """``GET /home/messages.webmanifest``: name, icons and colours, in the visitor's language."""
     language = language_of_visitor()
     words, page = TEXT[language], url_for("pages.messages")
@@ -196,7 +196,7 @@ def manifest(look: Look = PLAIN) -> Response:
     return answer
 
 
-def worker(pages: Iterable[bytes], additions: Additions = NOTHING, look: Look = PLAIN) -> Response:
+def worker(pages: Iterable[bytes], additions: Additions, look: Look) -> Response:
     """``GET /home/messages-worker.js``: the service worker, with its version and its files. ``pages``: the
     page in each language, of which the worker stores those that are opened."""
     now, root = release(additions), request.script_root

@@ -66,10 +66,6 @@ class Look:
         return script.replace(b"#1d6b57", palette(self.colour)[0]["mine"].encode())
 
 
-PLAIN: Final = Look(ChatSettings())
-"""Of a chat without settings."""
-
-
 def palette(colour: str) -> tuple[dict[str, str], dict[str, str]]:
     """The variables of theme.css for a colour, in the light and in the dark theme.
 

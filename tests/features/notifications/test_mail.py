@@ -425,7 +425,7 @@ def test_nothing_is_sent_to_whom_it_is_not_for(node: Harness, post: Post) -> Non
 def test_an_address_that_nobody_has_confirmed_gets_no_words_of_users(node: Harness, post: Post) -> None:
     """It is question for a confirmation instead, once in the life of the account."""
     eve, mal = person(node, "eve", is_confirmed=False), person(node, "mal")
-    mails = accounts_of(node.node.core).link_mails
+    mails = accounts_of(node.node.core).resets.mails
     post.wants(eve)
     before = len(post.sink.mails)
     for _ in range(3):

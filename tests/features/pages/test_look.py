@@ -12,7 +12,7 @@ from PIL import Image
 
 from imserver.config.settings import ApiSettings, Config, KeySettings
 from imserver.features.pages.declared import LONGEST_NAME, ChatSettings
-from imserver.features.pages.look import PLAIN, contrast, palette
+from imserver.features.pages.look import Look, contrast, palette
 from imserver.node.feature_list import check, load_with_locations
 from imserver.plugin.settings import ConfigError
 from tests.features.pages.test_colours import BACKGROUNDS, LEAST, themes
@@ -97,7 +97,8 @@ def test_a_chat_without_settings_looks_as_before() -> None:
     assert "<title>Messages · imserver</title>" in page
     assert "/home/messages.css" not in page
     assert 'href="/static/favicon.svg"' in page
-    assert (PLAIN.name, PLAIN.colours_url, PLAIN.picture_url) == ("imserver", "", "")
+    plain = Look(ChatSettings())
+    assert (plain.name, plain.colours_url, plain.picture_url) == ("imserver", "", "")
     for path in ("/home/messages.css", "/home/messages.png"):
         assert client.get(path).status_code == 404
 
