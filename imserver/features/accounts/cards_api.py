@@ -74,17 +74,21 @@ _PRESENCE: Final[dict[bool | None, Literal["online", "offline", ""]]] = {
 }
 
 routes = Resource(
-    "accounts", service=lambda core, _: accounts_of(core).cards, base=Acting, hot=False, chapter=CHAPTER
+    "accounts",
+    service=lambda core, _: accounts_of(core).cards,
+    base=Acting,
+    hot=False,
+    chapter=CHAPTER,
+    need=Needs.ADMIN_OR_FINDER,
+    user="optional",
+    act="",
 )
 
 
 @routes.post(
     "/accounts/find",
-    Needs.ADMIN_OR_FINDER,
     schema=("FindRequest", "The identifier to search for."),
-    act="",
     problems=(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
-    user="optional",
 )
 def find(
     cards: Cards,
@@ -102,11 +106,8 @@ def find(
 
 @routes.post(
     "/accounts/search",
-    Needs.ADMIN_OR_FINDER,
     schema=("PeopleRequest", "A part of the names of people."),
-    act="",
     problems=(Problems.TOO_MANY_REQUESTS,),
-    user="optional",
 )
 def search(
     cards: Cards,
@@ -133,13 +134,7 @@ def search(
     return PeopleAnswer(list(map(_card, found)), following != "", following)
 
 
-@routes.post(
-    "/accounts/cards",
-    Needs.ADMIN_OR_MEMBER,
-    schema=("CardsRequest", "The accounts to show."),
-    act="",
-    user="optional",
-)
+@routes.post("/accounts/cards", Needs.ADMIN_OR_MEMBER, schema=("CardsRequest", "The accounts to show."))
 def cards(
     cards: Cards, call: Call, users: Annotated[list[UserId], about("Ids of accounts.", max_length=CARDS)]
 ) -> CardsAnswer:

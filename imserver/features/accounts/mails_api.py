@@ -34,12 +34,12 @@ reset_routes = Resource(
     hot=True,
     chapter=CHAPTER,
     problems=(Problems.NOT_ALLOWED, Problems.TOO_MANY_REQUESTS),
+    need=Needs.ANYONE,
 )
 
 
 @reset_routes.post(
     "/accounts/reset",
-    Needs.ANYONE,
     schema=("ResetRequest", "The account whose password to reset."),
     act="",
     status=202,
@@ -57,7 +57,6 @@ def reset(resets: Resets, call: Call, login: Login, app: AccountApp = GOCHAT) ->
 
 @reset_routes.post(
     "/accounts/reset/finish",
-    Needs.ANYONE,
     schema=("ResetFinish", "The code of a mail, and the new password."),
     problems=(PasswordsOff.problem, HTTP_UNKNOWN_RESET),
 )

@@ -88,10 +88,8 @@ routes = Resource(
     "admin",
     lambda core, api: AdminApi(core.service(AdminParts), core, api),
     hot=False,
-    chapter=(
-        "What those who answer for a server see and do: search, connections, nodes. Use an "
-        "API key with the scope `admin`, or the token of an account whose role has the right."
-    ),
+    chapter="What those who answer for a server see and do: search, connections, nodes. Use an "
+    "API key with the scope `admin`, or the token of an account whose role has the right.",
 )
 
 

@@ -31,16 +31,12 @@ routes = Resource(
     service=lambda core, _: core.store,
     hot=False,
     chapter="Who has changed what, to whom, when and from where.",
+    need=Needs.OPERATE,
 )
 
 
 @routes.get(
-    "/audit",
-    Needs.OPERATE,
-    query=AuditQuery,
-    answer=AuditAnswer,
-    reach="optional",
-    problems=(Problems.INVALID_REQUEST,),
+    "/audit", query=AuditQuery, answer=AuditAnswer, reach="optional", problems=(Problems.INVALID_REQUEST,)
 )
 def audit(store: Store, call: Call) -> HttpResponse:
     """Search the audit log.

@@ -68,14 +68,14 @@ routes = Resource(
     hot=False,
     chapter=CHAPTER,
     refusals=StreamAppended.REFUSALS,
+    need=Needs.ADMIN_OR_BOT,
+    act="",
 )
 
 
 @routes.post(
     "/messages/stream/open",
-    Needs.ADMIN_OR_BOT,
     schema=("AnswerOpenRequest", "A message that begins. Give one of `to` and `conversation`."),
-    act="",
     rules=one_of("to", "conversation"),
     problems=(Problems.TOO_MANY_STREAMS, Problems.TOO_MANY_REQUESTS, *_NOT_STORED),
 )
@@ -121,12 +121,10 @@ def open_stream(
 
 @routes.post(
     "/messages/stream/append",
-    Needs.ADMIN_OR_BOT,
     schema=(
         "AnswerAppendRequest",
         "Pieces of one or several streams of the bot, in the order of their numbers.",
     ),
-    act="",
     problems=(Problems.NOT_ACCEPTED, Problems.TOO_MANY_REQUESTS),
 )
 def append(answers: StreamedAnswers, call: Call, pieces: StreamAppended.Pieces) -> StreamAppended:
@@ -140,9 +138,7 @@ def append(answers: StreamedAnswers, call: Call, pieces: StreamAppended.Pieces) 
 
 @routes.post(
     "/messages/stream/close",
-    Needs.ADMIN_OR_BOT,
     schema=("AnswerCloseRequest", "A message that ends."),
-    act="",
     problems=(Problems.NOT_ACCEPTED, *_NOT_STORED),
 )
 def close(
@@ -169,7 +165,6 @@ def close(
     "/messages/stream/stop",
     Needs.ADMIN_OR_USER,
     schema=("AnswerStopRequest", "A message that a reader stops."),
-    act="",
     problems=(Problems.NOT_ACCEPTED, Problems.NOT_ALLOWED),
 )
 def stop(answers: StreamedAnswers, call: Call, stream: StreamId) -> AnswerStopped:

@@ -204,6 +204,8 @@ routes = Resource(
     base=GroupChange,
     chapter="Stored member lists with stored messages.",
     hot=False,
+    need=Needs.ADMIN_OR_MEMBER,
+    user="optional",
 )
 
 
@@ -229,10 +231,10 @@ def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]
 
 @routes.post(
     "/groups/create",
-    Needs.ADMIN_OR_MEMBER,
     voice=True,
     status=201,
     problems=(*_NOT_CREATED, Problems.TOO_MANY_REQUESTS),
+    user="required",
 )
 def create(groups: Groups, call: Call, request: GroupCreate) -> GroupCreated:
     """Create a group.
@@ -246,7 +248,7 @@ def create(groups: Groups, call: Call, request: GroupCreate) -> GroupCreated:
     return view(GroupCreated, _shown(group), users=added.users, invited=added.invited)
 
 
-@routes.get("/groups", Needs.ADMIN_OR_MEMBER)
+@routes.get("/groups", user="required")
 def groups(groups: Groups, call: Call, request: ActingPage) -> GroupsAnswer:
     """List the groups of a user, page by page."""
     behind = id_of(read_cursor(request.cursor) or "")
@@ -255,20 +257,14 @@ def groups(groups: Groups, call: Call, request: ActingPage) -> GroupsAnswer:
     return GroupsAnswer(total, [_shown(each) for each in page], following)
 
 
-@routes.get("/groups/show", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, user="optional")
+@routes.get("/groups/show", problems=_UNKNOWN)
 def show(groups: Groups, call: Call, request: GroupChange) -> GroupDetail:
     """Show a group, the acting user's role in it, and the number of members."""
     group = groups.show(call.app, id_of(request.group), call.user)
     return view(GroupDetail, _shown(group), members=groups.count(call.app, group.id))
 
 
-@routes.get(
-    "/groups/members",
-    Needs.ADMIN_OR_MEMBER,
-    base=ActingPage,
-    problems=(*_UNKNOWN, Problems.TOO_MANY_REQUESTS),
-    user="optional",
-)
+@routes.get("/groups/members", base=ActingPage, problems=(*_UNKNOWN, Problems.TOO_MANY_REQUESTS))
 def members(
     groups: Groups,
     call: Call,
@@ -298,9 +294,7 @@ def members(
     return GroupMembersAnswer(groups.count(call.app, number), list(page), following)
 
 
-@routes.post(
-    "/groups/invite", Needs.ADMIN_OR_MEMBER, problems=(*_NOT_PERMITTED, *_NOT_CREATED), user="optional"
-)
+@routes.post("/groups/invite", problems=(*_NOT_PERMITTED, *_NOT_CREATED))
 def invite(groups: Groups, call: Call, request: GroupMembers) -> GroupInvited:
     """Add users to a group.
 
@@ -313,7 +307,7 @@ def invite(groups: Groups, call: Call, request: GroupMembers) -> GroupInvited:
     return GroupInvited(request.group, list(added.users), list(added.invited))
 
 
-@routes.post("/groups/leave", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN)
+@routes.post("/groups/leave", problems=_UNKNOWN, user="required")
 def leave(groups: Groups, call: Call, request: GroupChange) -> GroupAnswer:
     """Leave a group.
 
@@ -323,7 +317,7 @@ def leave(groups: Groups, call: Call, request: GroupChange) -> GroupAnswer:
     return GroupAnswer(request.group, [call.user])
 
 
-@routes.post("/groups/remove", Needs.ADMIN_OR_MEMBER, problems=_NO_MEMBER, user="optional")
+@routes.post("/groups/remove", problems=_NO_MEMBER)
 def remove(groups: Groups, call: Call, request: GroupMembers) -> GroupAnswer:
     """Remove members from a group.
 
@@ -333,7 +327,7 @@ def remove(groups: Groups, call: Call, request: GroupMembers) -> GroupAnswer:
     return GroupAnswer(request.group, list(gone))
 
 
-@routes.post("/groups/delete", Needs.ADMIN_OR_MEMBER, problems=_NOT_PERMITTED, user="optional")
+@routes.post("/groups/delete", problems=_NOT_PERMITTED)
 def delete(groups: Groups, call: Call, request: GroupChange) -> DeletedGroup:
     """Delete a group: remove all members.
 
@@ -345,12 +339,7 @@ def delete(groups: Groups, call: Call, request: GroupChange) -> DeletedGroup:
 
 
 @routes.post(
-    "/groups/rename",
-    Needs.ADMIN_OR_MEMBER,
-    schema=("GroupRename", "A group and its new name."),
-    voice=True,
-    problems=_NOT_PERMITTED,
-    user="optional",
+    "/groups/rename", schema=("GroupRename", "A group and its new name."), voice=True, problems=_NOT_PERMITTED
 )
 def rename(groups: Groups, call: Call, group: GroupId, name: GroupName) -> GroupShown:
     """Rename a group.
@@ -360,7 +349,7 @@ def rename(groups: Groups, call: Call, group: GroupId, name: GroupName) -> Group
     return _shown(groups.describe(call.app, id_of(group), call.user, {"name": name}))
 
 
-@routes.post("/groups/update", Needs.ADMIN_OR_MEMBER, voice=True, problems=_NOT_PERMITTED, user="optional")
+@routes.post("/groups/update", voice=True, problems=_NOT_PERMITTED)
 def update(groups: Groups, call: Call, request: GroupUpdate) -> GroupShown:
     """Change the name, picture and description of a group.
 
@@ -373,13 +362,7 @@ def update(groups: Groups, call: Call, request: GroupUpdate) -> GroupShown:
     return _shown(groups.describe(call.app, id_of(request.group), call.user, fields))
 
 
-@routes.post(
-    "/groups/role",
-    Needs.ADMIN_OR_MEMBER,
-    schema=("GroupRole", "A member and their new role."),
-    problems=_NO_MEMBER,
-    user="optional",
-)
+@routes.post("/groups/role", schema=("GroupRole", "A member and their new role."), problems=_NO_MEMBER)
 def set_role(groups: Groups, call: Call, group: GroupId, member: MemberId, role: Role) -> GroupAnswer:
     """Change the role of a member.
 
@@ -389,13 +372,7 @@ def set_role(groups: Groups, call: Call, group: GroupId, member: MemberId, role:
     return GroupAnswer(group, [member])
 
 
-@routes.post(
-    "/groups/mute",
-    Needs.ADMIN_OR_MEMBER,
-    schema=("GroupMute", "A member, and the end of the mute."),
-    problems=_NO_MEMBER,
-    user="optional",
-)
+@routes.post("/groups/mute", schema=("GroupMute", "A member, and the end of the mute."), problems=_NO_MEMBER)
 def mute(groups: Groups, call: Call, group: GroupId, member: MemberId, until: Until) -> GroupAnswer:
     """Mute a member for a time.
 
@@ -411,11 +388,7 @@ def _shown(group: Group) -> GroupShown:
 
 
 @routes.post(
-    "/groups/open",
-    Needs.ADMIN_OR_MEMBER,
-    schema=("GroupOpen", "A group, and whether to open it."),
-    problems=_NOT_PERMITTED,
-    user="optional",
+    "/groups/open", schema=("GroupOpen", "A group, and whether to open it."), problems=_NOT_PERMITTED
 )
 def set_open(
     groups: Groups,
@@ -430,7 +403,7 @@ def set_open(
     return _shown(groups.set_open(call.app, id_of(group), call.user, open))
 
 
-@routes.post("/groups/options", Needs.ADMIN_OR_MEMBER, problems=_NOT_PERMITTED, user="optional")
+@routes.post("/groups/options", problems=_NOT_PERMITTED)
 def set_options(groups: Groups, call: Call, request: GroupOptions) -> GroupShown:
     """Change the options of a group.
 
@@ -442,8 +415,8 @@ def set_options(groups: Groups, call: Call, request: GroupOptions) -> GroupShown
 
 @routes.post(
     "/groups/join",
-    Needs.ADMIN_OR_MEMBER,
     problems=(*_UNKNOWN, Problems.UNKNOWN_ACCOUNT, TooManyMembers.problem, Problems.TOO_MANY_REQUESTS),
+    user="required",
 )
 def join(groups: Groups, call: Call, request: GroupChange) -> GroupShown:
     """Join an open group.

@@ -68,12 +68,12 @@ routes = Resource(
     service=lambda core, _: core.service(Invitations),
     chapter="Links with which users join groups and find friends.",
     hot=False,
+    need=Needs.ADMIN_OR_ACCOUNT,
 )
 
 
 @routes.post(
     "/invitations/create",
-    Needs.ADMIN_OR_ACCOUNT,
     schema=(
         "InvitationCreate",
         "A new invitation: to a group or to be a friend, its lifetime and number of uses.",
@@ -109,9 +109,7 @@ def create(
     return invitations.create(call.app, call.user, number, seconds, uses, guests)
 
 
-@routes.get(
-    "/invitations", Needs.ADMIN_OR_ACCOUNT, base=ActingPage, problems=(UnknownGroup.problem,), user="optional"
-)
+@routes.get("/invitations", base=ActingPage, problems=(UnknownGroup.problem,), user="optional")
 def invitations(
     invitations: Invitations, call: Call, cursor: str, limit: int, group: OfGroup = ""
 ) -> InvitationsAnswer:

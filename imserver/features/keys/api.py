@@ -190,10 +190,11 @@ routes = Resource(
     chapter="API keys: which there are, and what each of them did.",
     hot=False,
     problems=(Problems.FORBIDDEN, Problems.STORAGE_UNAVAILABLE),
+    need=Needs.OWN,
 )
 
 
-@routes.get("/keys", Needs.OWN, reach="optional")
+@routes.get("/keys", reach="optional")
 def keys(
     api: KeysApi,
     call: Call,
@@ -216,7 +217,7 @@ def keys(
     return KeysAnswer(rows)
 
 
-@routes.post("/keys/create", Needs.OWN, problems=(Problems.UNKNOWN_APP,))
+@routes.post("/keys/create", problems=(Problems.UNKNOWN_APP,))
 def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
     """Create an API key.
 
@@ -241,9 +242,7 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
     return KeyCreated(_shown(stored), secret)
 
 
-@routes.post(
-    "/keys/revoke", Needs.OWN, schema=("KeyRevoke", "A key that ends now."), problems=(HTTP_UNKNOWN_KEY,)
-)
+@routes.post("/keys/revoke", schema=("KeyRevoke", "A key that ends now."), problems=(HTTP_UNKNOWN_KEY,))
 def revoke(api: KeysApi, call: Call, id: KeyId) -> KeyShown:
     """Revoke an API key.
 
@@ -257,10 +256,7 @@ def revoke(api: KeysApi, call: Call, id: KeyId) -> KeyShown:
 
 
 @routes.post(
-    "/keys/rotate",
-    Needs.OWN,
-    schema=("KeyRotate", "A key that gets a successor."),
-    problems=(HTTP_UNKNOWN_KEY,),
+    "/keys/rotate", schema=("KeyRotate", "A key that gets a successor."), problems=(HTTP_UNKNOWN_KEY,)
 )
 def rotate(
     api: KeysApi,
@@ -286,7 +282,7 @@ def rotate(
     return KeyCreated(_shown(stored), secret)
 
 
-@routes.get("/keys/usage", Needs.OWN, problems=(HTTP_UNKNOWN_KEY,))
+@routes.get("/keys/usage", problems=(HTTP_UNKNOWN_KEY,))
 def usage(
     api: KeysApi,
     call: Call,

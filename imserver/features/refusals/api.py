@@ -71,10 +71,11 @@ routes = Resource(
     service=lambda core, _: core.service(Refusals),
     chapter="Why logins, commands and requests were refused within the last hour, and lifting what refuses.",
     hot=False,
+    need=Needs.OPERATE,
 )
 
 
-@routes.get("/refusals", Needs.OPERATE, reach="optional")
+@routes.get("/refusals", reach="optional")
 def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> RefusalsAnswer:
     """List what was refused within the last hour, on all nodes.
 
@@ -95,11 +96,7 @@ def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> Refusals
     return RefusalsAnswer(shown, list(map(_shown_hold, holds)), sorted(names), missing)
 
 
-@routes.post(
-    "/limits/lift",
-    Needs.OPERATE,
-    schema=("LiftRequest", "Whom to let in again: a user, an address, or both."),
-)
+@routes.post("/limits/lift", schema=("LiftRequest", "Whom to let in again: a user, an address, or both."))
 def lift(
     refusals: Refusals,
     call: Call,

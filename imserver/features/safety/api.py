@@ -196,6 +196,7 @@ moderation = Resource(
     service=lambda core, _: core.service(SafetyParts),
     chapter="What moderators do: remove messages, warn, mute, remove and ban people.",
     hot=False,
+    need=Needs.MODERATE,
 )
 
 
@@ -306,7 +307,7 @@ def close(
     return ReportClosed(id)
 
 
-@moderation.post("/moderation/delete", Needs.MODERATE, problems=(Problems.UNKNOWN_MESSAGE, *_PROTECTED))
+@moderation.post("/moderation/delete", problems=(Problems.UNKNOWN_MESSAGE, *_PROTECTED))
 def delete(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAnswer:
     """Delete messages for everybody.
 
@@ -315,7 +316,7 @@ def delete(parts: SafetyParts, call: Call, request: MessagesToRemove) -> Removal
     return _removed(parts, call, request, undecided=False)
 
 
-@moderation.post("/moderation/hide", Needs.MODERATE, problems=(Problems.UNKNOWN_MESSAGE, *_PROTECTED))
+@moderation.post("/moderation/hide", problems=(Problems.UNKNOWN_MESSAGE, *_PROTECTED))
 def hide(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAnswer:
     """Hide messages from everybody until somebody decides.
 
@@ -324,7 +325,7 @@ def hide(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAn
     return _removed(parts, call, request, undecided=True)
 
 
-@moderation.get("/moderation/count", Needs.MODERATE, problems=(Problems.TOO_MANY_REQUESTS,))
+@moderation.get("/moderation/count", problems=(Problems.TOO_MANY_REQUESTS,))
 def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
     """Count the messages of a user in a time, by conversation, without texts."""
     span = request.since * 1000, request.until * 1000
@@ -334,7 +335,6 @@ def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
 
 @moderation.post(
     "/moderation/clear",
-    Needs.MODERATE,
     schema=("ClearRequest", "A user, a time, and why the messages go."),
     base=CountQuery,
     problems=(*_PROTECTED, Problems.TOO_MANY_REQUESTS),
@@ -353,10 +353,7 @@ def clear(
 
 
 @moderation.post(
-    "/moderation/undo",
-    Needs.MODERATE,
-    schema=("UndoRequest", "A removal of messages."),
-    problems=(HTTP_UNKNOWN_ACT,),
+    "/moderation/undo", schema=("UndoRequest", "A removal of messages."), problems=(HTTP_UNKNOWN_ACT,)
 )
 def undo(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, act: ActId) -> UndoAnswer:
     """Bring back the messages of a removal, for everybody."""
@@ -367,7 +364,6 @@ def undo(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, act: ActId
 
 @moderation.post(
     "/moderation/warn",
-    Needs.MODERATE,
     schema=("WarnRequest", "A user, and what the server tells them."),
     base=OfUser,
     problems=_PROTECTED,
@@ -385,7 +381,6 @@ def warn(
 
 @moderation.post(
     "/moderation/mute",
-    Needs.MODERATE,
     schema=("MuteRequest", "A user, for how long they send nothing, and why."),
     base=OfUser,
     problems=_PROTECTED,
@@ -405,14 +400,14 @@ def mute(
     return MuteAnswer(user, parts.moderation.mute(call.principal, call.app, user, seconds, reason))
 
 
-@moderation.post("/moderation/unmute", Needs.MODERATE, problems=_PROTECTED)
+@moderation.post("/moderation/unmute", problems=_PROTECTED)
 def unmute(parts: SafetyParts, call: Call, request: OfUser) -> UserAnswer:
     """Let a muted user send again."""
     parts.moderation.unmute(call.principal, call.app, request.user)
     return UserAnswer(request.user)
 
 
-@moderation.post("/moderation/remove", Needs.MODERATE, problems=(*_PROTECTED, Problems.UNKNOWN_CONVERSATION))
+@moderation.post("/moderation/remove", problems=(*_PROTECTED, Problems.UNKNOWN_CONVERSATION))
 def remove(parts: SafetyParts, call: Call, request: RemoveRequest) -> UserAnswer:
     """Remove a user from a group and from its invitation links.
 
@@ -429,7 +424,6 @@ def remove(parts: SafetyParts, call: Call, request: RemoveRequest) -> UserAnswer
 
 @moderation.post(
     "/moderation/ban",
-    Needs.MODERATE,
     schema=("BanUserRequest", "A user, for how long they do not log in, and why."),
     base=OfUser,
     problems=_PROTECTED,
@@ -449,7 +443,7 @@ def ban(
     return BanUserAnswer(user, int(time()) + seconds if seconds else None, closed)
 
 
-@moderation.post("/moderation/unban", Needs.MODERATE, problems=_PROTECTED)
+@moderation.post("/moderation/unban", problems=_PROTECTED)
 def unban(parts: SafetyParts, call: Call, request: OfUser) -> UserAnswer:
     """Let a banned user log in again."""
     parts.moderation.unban(call.principal, call.app, request.user)
