@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from imserver.features.accounts.accounts import Accounts, UnknownAccount, check_device, check_shown
@@ -101,12 +102,10 @@ class Guests(Service, dict=True):
             for guest in guests:
                 online = self.presence.online(guest.app, [guest.user])
                 if not (online.users[0] or online.missing):
-                    try:
+                    with suppress(UnknownAccount):  # another node was faster
                         self.accounts.remove(guest.app, guest.user, keeps_messages=True)
                         self.deleted(guest)
                         deleted += 1
-                    except UnknownAccount:
-                        pass  # another node was faster
                 serve_others()
         if deleted:
             log.info("%d unused guests were deleted", deleted)
