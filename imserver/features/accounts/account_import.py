@@ -40,11 +40,8 @@ class BadImport(ImserverError):
 
 
 def read_rows(text: str) -> list[Mapping[str, Any]]:
-    """The rows of a file: JSON (a list of objects, or one object per line), or CSV with names in its first
-    line.
-
-    Raises BadImport.
-    """
+    """The rows of a file: JSON (a list of objects, or one a line), or CSV with names in its first line.
+    Raises BadImport."""
     try:
         if text.lstrip()[:1] == "[":
             return list(msgspec.json.decode(text, type=list[dict[str, Any]]))

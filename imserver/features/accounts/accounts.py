@@ -262,10 +262,7 @@ class Accounts(Service, dict=True):
         return given, self._passwords.hash(password)
 
     def rules_of(self, app: str) -> AppAccountSettings:
-        """Which identifiers accounts of an app have, and whether they find each other by them.
-
-        Raises NoAccounts.
-        """
+        """The account rules of an app. Raises NoAccounts."""
         if not self.tokens.wanted_in(app):
             raise NoAccounts(app)
         return self.tokens.rules_of(app)
@@ -331,9 +328,7 @@ class Accounts(Service, dict=True):
 
     def _charge(self, app: str, address: str, earlier: str) -> KnownDevice | None:
         """Count a check of a password for the device that the token ``earlier`` proves, else for ``address``.
-
-        Returns the device, which may be one of another account. Raises TooManyRequests.
-        """
+        Returns the device, which may be one of another account."""
         device = self.tokens.device_of(earlier)
         self._logins.require(by_address(app, address) if device is None else _payer(app, device))
         return device
@@ -415,10 +410,8 @@ class Accounts(Service, dict=True):
         return FullSession(account, token, login.expires_at, login.name, login.id)
 
     def charge_provider_login(self, app: str, address: str) -> None:
-        """Count the start of a login with a provider from ``address``. Failures of passwords do not count.
-
-        Raises TooManyRequests.
-        """
+        """Count the start of a login with a provider; wrong passwords do not count. Raises
+        TooManyRequests."""
         self._provider_logins.require(by_address(app, address))
 
     def charge_guess(self, app: str, address: str) -> None:
@@ -428,11 +421,8 @@ class Accounts(Service, dict=True):
     def log_in_linked(
         self, app: str, providers: Sequence[str], subjects: Sequence[str], device: str
     ) -> tuple[FullSession, str] | None:
-        """A token for the account of :meth:`AccountStore.linked`, on a device of this name, and the provider
-        of the link.
-
-        Raises BadField, AccountLocked and UserBanned.
-        """
+        """A token for the account of :meth:`AccountStore.linked`, and the provider of the link. Raises
+        BadField, AccountLocked and UserBanned."""
         login = self._new_login(device)
         if (row := self.rows.log_in_linked(app, providers, subjects, login, self._devices)) is None:
             return None
@@ -462,11 +452,8 @@ class Accounts(Service, dict=True):
         return self.with_factor(app, user, code, token)
 
     def with_factor(self, app: str, user: str, code: str, token: str) -> Account:
-        """The account of a user, with whose second factor this code was made. ``token``: that with which the
-        user is asking.
-
-        Raises UnknownAccount, FactorRequired, WrongCode and TooManyRequests.
-        """
+        """The account of a user, with whose second factor this code was made. ``token``: of the request.
+        Raises UnknownAccount, FactorRequired, WrongCode and TooManyRequests."""
         account, device = self.known(app, user), self.tokens.device_of(token)
         self.factors.require(account, code, device if device and device.account == account.id else None)
         return account
@@ -556,10 +543,8 @@ class Accounts(Service, dict=True):
     # --- forgotten passwords --------------------------------------------------------------------------------
 
     def charge_reset(self, app: str, address: str) -> None:
-        """Count a request to reset a password as a login from ``address``.
-
-        Raises NoAccounts, PasswordsOff and TooManyRequests.
-        """
+        """Count a request to reset a password as a login. Raises NoAccounts, PasswordsOff and
+        TooManyRequests."""
         self._require_passwords(app)
         self._logins.require(by_address(app, address))
 

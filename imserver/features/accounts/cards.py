@@ -94,11 +94,8 @@ class Cards(Service, dict=True):
         """Requests per app and network that tell whether something exists."""
 
     def find(self, app: str, by: str, text: str, address: str) -> Card:
-        """The findable account with this identifier. ``by`` ``""``: a back end, which is not limited.
-
-        Raises NoAccounts, NoFinding, UnknownAccount (also if the account has blocked ``by``) and
-        TooManyRequests.
-        """
+        """The findable account with this identifier. Raises NoAccounts, NoFinding, UnknownAccount (also if
+        the account has blocked ``by``) and TooManyRequests, which no back end gets."""
         rules = self.accounts.rules_of(app)
         if by:
             if not rules.find:
@@ -194,10 +191,8 @@ class Cards(Service, dict=True):
 
 
 class LastSeen:
-    """Stores when the last connection of an account has ended, once a second for all of them.
-
-    A node that is killed loses those of the last second. ``wanted_in``: whether an app has accounts.
-    """
+    """Stores when the last connection of an account has ended, once a second for all of them. A node that is
+    killed loses those of the last second."""
 
     def __init__(self, rows: AccountStore, wanted_in: Callable[[str], bool]) -> None:
         self._rows = rows

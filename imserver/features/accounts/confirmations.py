@@ -69,10 +69,8 @@ class Confirmations(Struct, frozen=True):
     of_account: Buckets
 
     def request(self, app: str, user: str) -> bool:
-        """Send a mail with a link to the address of an account; False: it is confirmed already.
-
-        Switches. Raises BadField (there is no address), NoAccounts, UnknownAccount and TooManyRequests.
-        """
+        """Send a mail with a link to the address of an account; False: it is confirmed already. Switches.
+        Raises BadField (no address), NoAccounts, UnknownAccount and TooManyRequests."""
         account = self.accounts.known(app, user)
         if not account.email:
             raise BadField("the account has no e-mail address")

@@ -163,11 +163,8 @@ class Factors:
         self._wrong = buckets(FACTOR_CODES, 20, 86400)
 
     def require(self, account: Account, code: str, device: KnownDevice | None) -> None:
-        """Use up a code of an account that has a factor; of others nothing is asked.
-
-        ``device``: the one that has logged in to the account before. Raises FactorRequired, WrongCode and
-        TooManyRequests.
-        """
+        """Use up a code of an account that has a factor. ``device``: has logged in to the account before.
+        Raises FactorRequired, WrongCode and TooManyRequests."""
         if not account.factor:
             return
         if not code:
@@ -199,10 +196,8 @@ class Factors:
         return FactorStarted(secret, address)
 
     def confirm(self, account: Account, code: str) -> list[str]:
-        """Turn on the factor that was begun, with a code of it. Returns the recovery codes.
-
-        Raises FactorOn, FactorOff, WrongCode and TooManyRequests.
-        """
+        """Turn on the factor that was begun; returns the recovery codes. Raises FactorOn, FactorOff,
+        WrongCode and TooManyRequests."""
         if account.factor:
             raise FactorOn(account.user)
         if not (secret := self._rows.secret(account.id)):

@@ -125,10 +125,8 @@ def add(before: States) -> tuple[States, str]:
 
 
 def ask(before: States) -> tuple[States, str]:
-    """Ask to be a friend. If the other user has asked before, both are friends at once.
-
-    A request to a user who has blocked the requester has no effect. The result does not reveal that.
-    """
+    """Ask to be a friend. If the other has asked before, both are friends at once. Somebody who has blocked
+    the requester hears nothing of it, and the result does not reveal that."""
     mine, theirs = before
     if FRIEND in before or mine == REQUESTED:
         return before, FriendResult.ALREADY

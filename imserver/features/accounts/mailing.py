@@ -39,11 +39,7 @@ _PAGE_HEADERS: Final = (
 
 
 class Mail(Struct, frozen=True):
-    """A mail to one address.
-
-    ``html``: the same as ``text``, for clients that show it; ``""``: there is only the text. ``headers``:
-    further ones.
-    """
+    """A mail to one address. ``html``: the same as ``text``, for clients that show it; ``""``: none."""
 
     to: str
     subject: str
@@ -53,11 +49,8 @@ class Mail(Struct, frozen=True):
 
 
 class NotSent(ImserverError):
-    """The mail server has not taken a mail.
-
-    ``is_temporary``: it may take the same mail later. ``is_of_mail``: it refuses this receiver or this
-    content; other mails may be taken now.
-    """
+    """The mail server has not taken a mail. ``is_temporary``: it may take the same mail later.
+    ``is_of_mail``: it refuses this receiver or this content; other mails may be taken now."""
 
     def __init__(self, error: Exception, is_temporary: bool, is_of_mail: bool) -> None:
         super().__init__(f"{type(error).__name__}: {error}")

@@ -49,9 +49,8 @@ class Passwords:
         return self._aside(lambda: hasher.hash(password))
 
     def matches(self, hashed: str, password: str) -> bool:
-        """Whether a password has this hash. A mismatch takes equally long for a hash of GoChat, for ``""``
-        (no account) and for any other hash. Switches. Raises Overloaded.
-        """
+        """Whether a password has this hash; ``""``: that of no account. A mismatch takes equally long for
+        every hash. Switches. Raises Overloaded."""
         hasher = self._library()
         if _md5.fullmatch(hashed):
             digest = hashlib.md5((password + self._salt).encode(), usedforsecurity=False).hexdigest()

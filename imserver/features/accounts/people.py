@@ -202,10 +202,8 @@ def _conditions(wanted: PeopleFilter, now: int, sql: Statements) -> tuple[list[s
 
 
 class People(Struct, frozen=True):
-    """Lists accounts, gives them roles, and locks them. Every method may switch and raise StorageUnavailable.
-
-    ``by``: who asks. Raises NotBelow if who acts by a role may not act on the account.
-    """
+    """Lists accounts, gives them roles, and locks them. Every method may switch and raise StorageUnavailable,
+    and NotBelow if ``by`` acts by a role that may not act on the account."""
 
     finds: ClassVar = "account"
     rows: PeopleStore

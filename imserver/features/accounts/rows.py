@@ -92,10 +92,8 @@ class AccountStore(Store.Rows):
     def add(
         self, sql: PooledStatements, new: Account, password: str, record: RecordEvent | None = None
     ) -> Account:
-        """Store an account and return it with its id. ``password`` is a hash. Raises Taken.
-
-        ``record``, here and below: stores an event about the account in the same transaction.
-        """
+        """Store an account, with a hash. Raises Taken. ``record``, here and below: stores an event about the
+        account in the same transaction."""
         return add_account(sql, new, password, record)
 
     @Store.writing
@@ -123,10 +121,8 @@ class AccountStore(Store.Rows):
     def by_login(
         self, sql: PooledStatements, app: str, *logins: tuple[Identifier, str]
     ) -> tuple[Account, str] | None:
-        """The account with the first of these identifiers that exists, and its password hash.
-
-        All are looked up, so the time does not reveal which exists.
-        """
+        """The account with the first of these identifiers that exists, and its password hash. All are looked
+        up, so the time does not reveal which exists."""
         rows = [
             row
             for kind, text in logins
@@ -214,10 +210,8 @@ class AccountStore(Store.Rows):
         fields: Mapping[Any, Any],
         record: RecordEvent | None = None,
     ) -> Account | None:
-        """Change the given fields of an account; None if the account does not exist.
-
-        An identifier ``""`` is removed. Raises Taken if another account has one of the identifiers.
-        """
+        """Change the given fields of an account; None if it does not exist. An identifier ``""`` is removed.
+        Raises Taken."""
         for name in _CHANGEABLE:
             if name in fields:
                 value = fields[name]
@@ -265,11 +259,8 @@ class AccountStore(Store.Rows):
     def add_reset(
         self, sql: PooledStatements, id: int, email: str, code: str, now: int, expires_at: int
     ) -> bool:
-        """Store the hash ``code`` of a code that resets the password of an account, instead of earlier ones;
-        False if ``email``, to which the code is sent, is not its address any more.
-
-        Times are Unix seconds.
-        """
+        """Store the hash of a code that resets the password of an account, instead of earlier ones; False if
+        ``email``, to which it is sent, is not its address any more."""
         rows = sql.query(f"SELECT email FROM account WHERE id = %s{sql.for_update}", (id,))
         if not rows or text_of(rows[0][0] or "") != email:
             return False
@@ -295,10 +286,8 @@ class AccountStore(Store.Rows):
         password: str,
         record: RecordEvent | None = None,
     ) -> bool:
-        """Replace the password hash of the account of a code, and invalidate its tokens and codes.
-
-        False if the code does not exist, or has expired.
-        """
+        """Replace the password hash of the account of a code, and invalidate its tokens and codes. False:
+        there is no such code now."""
         rows = sql.query(_RESET, (code, now, app))
         # Of two requests at once, one deletes the row.
         if not rows or sql.execute("DELETE FROM password_reset WHERE code = %s", (code,)) != 1:
@@ -387,10 +376,8 @@ class AccountStore(Store.Rows):
         password: str,
         record: RecordEvent | None = None,
     ) -> Account | None:
-        """Make a member of a guest, with these identifiers and this password hash; end its earlier login.
-
-        None: the account is no guest's any more. Raises Taken.
-        """
+        """Make a member of a guest, and end its earlier login. None: the account is no guest's any more.
+        Raises Taken."""
         if not sql.query(f"{_GUEST}{sql.for_update}", (id, app)):
             return None
         fields: dict[str, Any] = {kind: _identifier(kind, text) for kind, text in identifiers.items()}
@@ -420,10 +407,8 @@ class AccountStore(Store.Rows):
 
     @Store.writing
     def add_device(self, sql: PooledStatements, id: int, version: int, new: Device, most: int) -> bool:
-        """Store a login of a version of an account. Beyond ``most`` logins the oldest end.
-
-        False if the account has another version now or was deleted.
-        """
+        """Store a login of a version of an account; False: it has another one now, or was deleted. Beyond
+        ``most`` logins the oldest end."""
         own = sql.query(f"SELECT version FROM account WHERE id = %s{sql.for_update}", (id,))
         if not own or own[0][0] != version:
             return False
@@ -472,10 +457,7 @@ class AccountStore(Store.Rows):
 
     @Store.writing
     def put(self, sql: PooledStatements, some: Sequence[Imported]) -> None:
-        """Store accounts with given ids. New accounts get ids above them.
-
-        Raises Taken if an id or an identifier exists.
-        """
+        """Store accounts with given ids. New accounts get ids above them. Raises Taken."""
         statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks_of(14)}"
         with _taken():
             sql.execute_many(

@@ -44,10 +44,8 @@ _ID_DIGITS: Final = 19
 
 
 class AccountClaims(Struct):
-    """The claims of a token.
-
-    ``exp``: Unix seconds. ``version``: version of the account. ``device``: login number (0: none).
-    """
+    """The claims of a token. ``exp``: Unix seconds. ``version``: of the account. ``device``: login number (0:
+    none)."""
 
     user_id: int
     exp: int | float
@@ -57,9 +55,8 @@ class AccountClaims(Struct):
 
 
 class KnownDevice(Struct, frozen=True):
-    """A device that has logged in to an account before, as a token proves. ``login``: number of that login.
-    Tokens of GoChat have none (0), so all devices of an account with such tokens count as one.
-    """
+    """A device that has logged in to an account before, as a token proves. Tokens of GoChat have no number of
+    a login (0), so all devices of an account with such tokens count as one."""
 
     account: int
     login: int
@@ -83,10 +80,8 @@ def make(id: int, version: int, expires_at: int, key: bytes, device: int = 0) ->
 
 
 def read(token: str, keys: Sequence[bytes], now: float) -> AccountClaims:
-    """Verify ``token`` by one of the keys at Unix time ``now`` and return its claims. Raises BadToken.
-
-    Only HMAC-SHA256 is accepted, whatever algorithm the header names.
-    """
+    """Verify ``token`` by one of the keys at Unix time ``now``. Raises BadToken. Only HMAC-SHA256 is
+    accepted, whatever algorithm the header names."""
     parts = token.split(".")
     if len(parts) != 3 or len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
         raise BadToken("this is not a token")
@@ -174,10 +169,8 @@ class AccountTokens(AccountLookup):
         return make(id, version, expires_at, self._keys_of_tokens()[0], device)
 
     def device_of(self, token: str) -> KnownDevice | None:
-        """The device of the login that an account token was made for. The token may have expired.
-
-        None: the token proves nothing. Never switches.
-        """
+        """The device of the login that an account token, expired or not, was made for. None: the token proves
+        nothing. Never switches."""
         if not token or (self._settings.is_public and self._keys.demo):  # anybody could have signed it
             return None
         try:

@@ -56,10 +56,8 @@ class _Waiting(Struct):
 
 
 class AuditLog(Observer, ArchivedFiles):
-    """Appends acts to the chain in the database. Owner of the acts that wait.
-
-    ``days``: after so many an act is removed; 0: never.
-    """
+    """Appends acts to the chain in the database. Owner of the acts that wait. ``days``: after so many an act
+    is removed; 0: never."""
 
     finds: Final = "request"
 

@@ -36,10 +36,8 @@ class Verification(Struct):
 
 
 def verify(store: Store, wanted: tuple[int, str] | None = None) -> Verification:
-    """Verify the whole chain. ``wanted``: number and hash of a head that was noted down earlier.
-
-    Raises StorageUnavailable.
-    """
+    """Verify the whole chain. ``wanted``: number and hash of a head that was noted down. Raises
+    StorageUnavailable."""
     chain = ChainCheck(Verification(), wanted)
     end, page = store.read(partial(_next, -1))  # rows up to the anchor are too many
     if end is None:

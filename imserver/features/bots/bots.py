@@ -64,10 +64,8 @@ class UnknownHook(
 
 
 class Bots(Struct, frozen=True):
-    """Makes, changes and deletes bots. Every method may switch and raise StorageUnavailable.
-
-    ``by``: the owner of the bots, ``""``: a back end, which manages those of everybody.
-    """
+    """Makes, changes and deletes bots. Every method may switch and raise StorageUnavailable. ``by``: the
+    owner of the bots, ``""``: a back end, which manages those of everybody."""
 
     limits: BotLimits
     stored: BotStore
@@ -80,11 +78,8 @@ class Bots(Struct, frozen=True):
     relations: Relations
 
     def create(self, app: str, by: str, name: str, nickname: str = "", avatar: str = "") -> tuple[Bot, str]:
-        """Make a bot. Returns it with its token. ``name`` ``""``: none.
-
-        Raises NoAccounts, BadField, Taken, UnknownAccount (a person has to own it), and
-        ServiceRefused for too many bots.
-        """
+        """Make a bot. Returns it with its token. Raises NoAccounts, BadField, Taken, UnknownAccount (a person
+        has to own it), and ServiceRefused for too many bots."""
         self.accounts.rules_of(app)  # says so if the app has no accounts
         name = checked("name", name) if name else ""
         check_shown(nickname, avatar)
@@ -115,9 +110,7 @@ class Bots(Struct, frozen=True):
 
     def change(self, app: str, by: str, bot: str, fields: dict[str, Any]) -> Bot:
         """Change the given ones of ``nickname``, ``avatar``, ``commands``, ``description`` and ``listed``.
-
-        Raises BadField (also if the owner has listed :data:`MOST_LISTED` others) and UnknownBot.
-        """
+        Raises BadField (also above :data:`MOST_LISTED`) and UnknownBot."""
         commands, about, listed = (fields.pop(name, None) for name in ("commands", "description", "listed"))
         if commands is not None:
             check_commands(commands)
@@ -167,10 +160,8 @@ class Bots(Struct, frozen=True):
                 raise BadField(f"hook_url: {problem}") from None
 
     def set_hook(self, app: str, by: str, bot: str, url: str) -> str:
-        """Set the webhook of a bot (``""``: none). Returns the new secret that signs its requests.
-
-        Raises BadField and UnknownBot.
-        """
+        """Set the webhook of a bot. Returns the new secret that signs its requests. Raises BadField and
+        UnknownBot."""
         self.check_hook(url)
         secret = token_urlsafe(_HOOK_SECRET_BYTES) if url else ""
         if not self.hooks.set_url(app, self.get(app, by, bot).account.id, url, secret):
@@ -198,10 +189,7 @@ class Bots(Struct, frozen=True):
             raise UnknownBot(bot)
 
     def in_conversation(self, app: str, by: str, conversation: int) -> list[Bot]:
-        """The bots of a conversation of a user (``""``: a back end), ordered by id.
-
-        Raises UnknownConversation.
-        """
+        """The bots of a conversation of a user, ordered by id. Raises UnknownConversation."""
         log = self.store.part(MessageLog)
         state = log.conversations.get(app, conversation)
         if state is None or (by and log.conversations.member(app, conversation, by) is None):
@@ -277,10 +265,7 @@ class IncomingHooks(Struct, frozen=True):
         self.accounts.remove(app, str(hook), keeps_messages=True)
 
     def with_token(self, token: str, address: str) -> IncomingHook:
-        """The incoming webhook with this token, for a request from an address.
-
-        Raises UnknownHook and TooManyRequests.
-        """
+        """The incoming webhook with this token. Raises UnknownHook and TooManyRequests (by address)."""
         self.addresses.require(by_address("", address))  # only the token says which app
         if (row := self.rows.incoming_with(secret_hash(token))) is None:
             raise UnknownHook("")

@@ -27,10 +27,8 @@ BOT_PIECES: Final = Rate(
 
 
 class BotSettings(Struct, frozen=True):
-    """Section ``bots``: webhooks of bots, whose URLs users give.
-
-    ``allow_loopback``: they may be on this machine, also with http. For development.
-    """
+    """Section ``bots``. ``allow_loopback``: webhooks of bots may be on this machine, also with http. For
+    development."""
 
     allow_loopback: bool = False
 

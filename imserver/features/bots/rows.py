@@ -89,10 +89,7 @@ class BotStore(Store.Rows):
         record: RecordEvent | None,
     ) -> Bot | None:
         """Store a bot with its account; None if its owner (0: the back end, without a limit) has ``most``, or
-        does not exist any more.
-
-        ``record``: as in AccountStore. Raises Taken.
-        """
+        does not exist any more. Raises Taken."""
         row = replace(new, bot=True)
         if owner:
             # After the deletion of its owner nobody would delete the bot.

@@ -209,9 +209,7 @@ class Groups(Service, dict=True):
         return self._seen(app, group, by).role
 
     def page(self, app: str, user: str, after: int, limit: int) -> tuple[int, list[Group]]:
-        """The number of groups of a user, and a page of them in the order of their ids, after the id
-        ``after``.
-        """
+        """The number of groups of a user, and a page of them in the order of their ids, after ``after``."""
         log = self.store.part(MessageLog)
         own = {
             row.conversation: row
@@ -313,8 +311,7 @@ class Groups(Service, dict=True):
 
     def invite(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
         """Add members. Return the new ones. Only the owner and admins add somebody who was removed. Raises
-        BadGroup, NotAllowed and TooManyMembers.
-        """
+        BadGroup, NotAllowed and TooManyMembers."""
         log = self._log_with(group)
         self._check_gathering(app, by)
         right = _permitted(by, "invite", _INVITING)
@@ -384,9 +381,8 @@ class Groups(Service, dict=True):
         return self.store.part(MessageLog).conversations.count_members(app, group)
 
     def join(self, app: str, group: int, user: str, by_user: bool = True) -> Group:
-        """Add a user to an open group. ``by_user``: see :meth:`create`. Raises NotAllowed, TooManyRequests
-        and TooManyMembers.
-        """
+        """Add a user to an open group. ``by_user``: as in :meth:`create`. Raises NotAllowed, TooManyRequests
+        and TooManyMembers."""
         if by_user:
             self._check_gathering(app, user)
         self._enter(
@@ -451,9 +447,8 @@ class Groups(Service, dict=True):
         _done(log.groups.leave(app, group, [user], user, heir=True, right=_ranked(user, MEMBER)))
 
     def remove(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
-        """Remove members. Return those who were members. They do not come back by themselves: an admin has to
-        add them, or to send them an invitation. Raises BadGroup and NotAllowed.
-        """
+        """Remove members. Return those who were members. Only an admin brings them back, by adding or
+        inviting them. Raises BadGroup and NotAllowed."""
         log = self._log_with(group)
         gone = _done(log.groups.leave(app, group, users, by, heir=True, right=_above(by, users))).users
         if gone:
@@ -486,10 +481,8 @@ class Groups(Service, dict=True):
         return self.show(app, group, by)
 
     def set_role(self, app: str, group: int, by: str, user: str, role: str) -> None:
-        """Change the role of a member. An owner who makes another member the owner becomes an admin.
-
-        Raises NotAllowed and NoMember.
-        """
+        """Change the role of a member. An owner who makes another member the owner becomes an admin. Raises
+        NotAllowed and NoMember."""
         right = _gives_roles(by, user, role)
         _done(self._log_with(group).groups.set_member(app, group, user, role=role, by=by, right=right))
 
@@ -505,9 +498,8 @@ class Groups(Service, dict=True):
             raise NotAllowed("not for guests")
 
     def _seen(self, app: str, group: int, by: str, or_open: bool = False) -> Group:
-        """A group as the caller sees it: a member, a back end, or with ``or_open`` also anybody, if the group
-        is open. Raises UnknownGroup.
-        """
+        """A group as a member or a back end sees it; ``or_open``: an open one also as anybody does. Raises
+        UnknownGroup."""
         log = self._log_with(group)
         own = log.conversations.member(app, group, by) if by else None
         conversation = log.conversations.get(app, group)

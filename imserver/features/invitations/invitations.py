@@ -179,18 +179,13 @@ class Invitations:
 
     def page(self, app: str, by: str, group: int, after: str, limit: int) -> list[InvitationShown]:
         """Invitations of a user. With ``group`` those to it; the owner, admins and back ends see all of it.
-
-        Raises UnknownGroup.
-        """
+        Raises UnknownGroup."""
         user = by if not group or self._groups.role(app, group, by) not in (OWNER, ADMIN, "") else None
         return self._rows.page(app, user, group or None, int(time()), after, limit)
 
     def revoke(self, app: str, by: str, code: str) -> None:
-        """End an invitation: one's own, one to a group of which one is the owner or an admin, or decline one
-        that one was sent.
-
-        Raises UnknownInvitation.
-        """
+        """End an invitation: one's own, one to a group that one leads, or one that one was sent (to decline
+        it). Raises UnknownInvitation."""
         if (row := self._rows.get(app, code)) is None:
             raise UnknownInvitation(code)
         message = self._message(app, row)

@@ -166,11 +166,8 @@ class LinkStore(Store.Rows):
     def add(
         self, sql: PooledStatements, app: str, account: int, provider: str, subject: str, now: int
     ) -> None:
-        """Link an account, or do nothing if exactly this link exists. ``now``: Unix seconds.
-
-        Raises Taken if the identity belongs to another account, or the account has another identity at the
-        provider.
-        """
+        """Link an account, or do nothing if exactly this link exists. Raises Taken if the identity belongs to
+        another account, or the account has another identity at the provider."""
         own = "SELECT subject FROM oauth_link WHERE account = %s AND provider = %s"
         rows = sql.query(own, (account, provider))
         if not rows and sql.query(f"SELECT 1 FROM account WHERE id = %s{sql.for_update}", (account,)):
@@ -186,10 +183,8 @@ class LinkStore(Store.Rows):
     def remove(
         self, sql: PooledStatements, account: int, provider: str, with_password: bool
     ) -> Literal["done", "absent", "last"]:
-        """Delete a link. ``last``: the account could not log in without it.
-
-        ``with_password``: whether a password of the account counts as a way to log in.
-        """
+        """Delete a link. ``last``: the account could not log in without it. ``with_password``: whether its
+        password, if it has one, counts."""
         # Of two requests at once, the second sees what the first has deleted.
         own = sql.query(f"SELECT password FROM account WHERE id = %s{sql.for_update}", (account,))
         rows = sql.query("SELECT provider FROM oauth_link WHERE account = %s", (account,))
@@ -242,10 +237,8 @@ class OAuth:
 
     @contextmanager
     def _turn(self, app: str, name: str) -> Iterator[None]:
-        """Allow one of :data:`AT_ONCE` requests to a provider, for :data:`SECONDS`.
-
-        Raises ProviderUnavailable.
-        """
+        """Allow one of :data:`AT_ONCE` requests to a provider, for :data:`SECONDS`. Raises
+        ProviderUnavailable."""
         turns = self._turns.setdefault((app, name), BoundedSemaphore(AT_ONCE))
         if not turns.acquire(blocking=False):
             raise ProviderUnavailable(f"{AT_ONCE} logins wait for it already")

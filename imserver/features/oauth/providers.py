@@ -73,10 +73,7 @@ Known = Callable[[tuple[str, ...]], bool]
 
 
 class Provider(Protocol):
-    """A kind of provider, with the settings of one app. The methods switch.
-
-    They raise ProviderUnavailable.
-    """
+    """A kind of provider, with the settings of one app. The methods switch and raise ProviderUnavailable."""
 
     def address(self, request: AuthorizationRequest) -> str:
         """The address at which the browser asks the user."""

@@ -52,10 +52,8 @@ def check(config: Config, locations: Locations) -> None:
 
 
 def websocket_address(value: str) -> str:
-    """``value`` (as in ``server.public_ws_url``) as a full WebSocket address; ``""`` if it is invalid.
-
-    The default scheme is ``ws``, the default path that of the cmd dialect.
-    """
+    """A full WebSocket address; ``""`` if it is invalid. The default scheme is ``ws``, the default path that
+    of the cmd dialect."""
     address = parse_configured(value)
     if address is None:
         return ""

@@ -56,10 +56,8 @@ if TYPE_CHECKING:
 
 
 def gateway(core: Core, seen: Seen) -> Response:
-    """``{"url": …}``: the address of a node that is not stopping; 503 if there is none. Never blocks.
-
-    If no node has its own address, the answer is the address that the caller used.
-    """
+    """``{"url": …}``: the address of a node that is not stopping, or if none has its own that which the
+    caller used; 503 without a node. Never blocks."""
     if request.method == "OPTIONS":
         return to_response(HttpResponse(HTTPStatus.NO_CONTENT, b""))
     live = [lease for lease in core.overview.leases().values() if not lease.draining]
@@ -366,17 +364,12 @@ class _Chat:
         )
 
     def messages(self) -> AnyResponse:
-        """``GET /home/messages``: stored messages. The user logs in to their account on the page.
-
-        404 if the app does not exist, or nobody may log in to it.
-        """
+        """``GET /home/messages``: stored messages. The user logs in on the page. 404 if nobody may."""
         return self._packed(self._messages(language_of_visitor()))
 
     def embedded(self) -> AnyResponse:
-        """``GET /home/embed?appID=``: the same page for a frame. The page around it gives the login.
-
-        404 if the app does not exist, nobody may log in to it, or it lists no origins.
-        """
+        """``GET /home/embed?appID=``: the same page for a frame. The page around it gives the login. 404 if
+        nobody may log in to the app, or it lists no origins."""
         app = self._tenants.resolve(parameter("appid") or GOCHAT)
         tenant = self._tenants.get(app)
         around = frame_ancestors(() if tenant is None else tenant.origins)
@@ -486,11 +479,8 @@ class _Chat:
         )
 
     def _pass(self, room: str, language: str) -> dict[str, Any]:
-        """The visitor's name and token.
-
-        Visitors of an open app get a new token. Otherwise the address must have a session token (``token=``),
-        which is not renewed.
-        """
+        """The visitor's name and token: a new token for an open app, else the session token in the address
+        (``token=``), which is not renewed."""
         app = self._tenants.resolve(room)
         if self._logins.is_open(app):
             name = pick_name(language)
@@ -626,9 +616,7 @@ def _file(folder: Path, name: str, shorten: Callable[[bytes], bytes] | None = No
 
 
 def _pack(answer: Response, path: str, version: str, content: Callable[[], bytes]) -> None:
-    """Compress an answer, if it is a whole one, and the client accepts that. Each version of a path is
-    compressed once.
-    """
+    """Compress a whole answer for a client that accepts that. Each version of a path is compressed once."""
     answer.headers["Vary"] = "Accept-Encoding"
     if answer.status_code != 200 or not request.accept_encodings["gzip"] or request.method != "GET":
         return

@@ -67,10 +67,8 @@ def modules() -> tuple[str, ...]:
 
 @cache
 def first_modules() -> tuple[str, ...]:
-    """Those that the first view needs, in the order in which they are needed.
-
-    The page names them, so that browsers load all of them at once.
-    """
+    """Those that the first view needs, in the order in which they are needed. The page names them, so that
+    browsers load all of them at once."""
     return tuple(dict.fromkeys(each for entry in (*_START, *_FIRST) for each in _imported((entry,))))
 
 

@@ -67,10 +67,8 @@ class Look:
 
 
 def palette(colour: str) -> tuple[dict[str, str], dict[str, str]]:
-    """The variables of theme.css for a colour, in the light and in the dark theme.
-
-    Hue and saturation are those of the colour. It becomes darker or lighter until texts can be read.
-    """
+    """The variables of theme.css for a colour, in the light and in the dark theme. It becomes darker or
+    lighter until texts can be read."""
     soft = _readable(_shade(colour, 0.9, 0.6), _ON_LIGHT_SOFT, _STEP)
     light = _readable(colour, (*_LIGHT_GROUNDS, soft), -_STEP)
     mine = _readable(colour, _ON_MINE, -_STEP)

@@ -57,10 +57,8 @@ class Field(Struct, frozen=True):
 
 
 class Reference:
-    """The page. Owner of the rendered pages, which take 0.2 s each, in a thread. Switches.
-
-    ``document`` returns the OpenAPI document as JSON.
-    """
+    """The page, and owner of the rendered ones, which take 0.2 s each, in a thread. Switches. ``document``
+    returns the OpenAPI document as JSON."""
 
     def __init__(self, document: Callable[[], bytes], seen: Seen) -> None:
         self._document = document
@@ -231,9 +229,7 @@ def _pretty(example: Any) -> str:
 
 
 def fields_of(schema: Document, document: Document) -> tuple[Field, ...]:
-    """The fields of an object's schema or of a named schema, the required ones first; none if it is not an
-    object.
-    """
+    """The fields of an object's schema or of a named schema, the required ones first."""
     if shape := _shape_of(schema):
         schema = document["components"]["schemas"][shape]
     required = schema.get("required", ())

@@ -41,10 +41,8 @@ TEXT: Final[dict[str, dict[str, str]]] = {
 
 
 def choose_language(in_address: str, accepted: LanguageAccept) -> str:
-    """The language for a visitor: that of ``?lang=``, else the best accepted one, else English.
-
-    Without any preference it is Chinese, the language of the original page.
-    """
+    """That of ``?lang=``, else the best accepted one, else English. Without any preference it is Chinese, the
+    language of the original page."""
     if in_address in LANGUAGES:
         return in_address
     if not accepted:
@@ -72,10 +70,8 @@ def policy(connect: str, media: str = "'none'", form: str = "'none'", ancestors:
 
 
 def frame_ancestors(origins: Iterable[str]) -> str:
-    """The sources of ``frame-ancestors`` for the origins that an app lists; ``""``: none can be one.
-
-    Ports count in no list of origins, so each port may be there.
-    """
+    """The sources of ``frame-ancestors`` for the origins that an app lists; ``""``: none can be one. Ports
+    count in no list of origins, so each port may be there."""
     sources = []
     for origin in filter(None, map(_ORIGIN.fullmatch, origins)):
         schemes = [origin["scheme"]] if origin["scheme"] else ["https", "http"]

@@ -109,10 +109,7 @@ class Refusals(Service, dict=True):
     def lift(
         self, by: Principal, app: str, names: Collection[str], address: str, rows: Collection[RefusalRow]
     ) -> tuple[list[Hold], list[str]]:
-        """Lift all that refuses somebody now, as ``by`` may. Returns it, and the nodes that are missing.
-
-        Raises StorageUnavailable.
-        """
+        """Lift all that refuses somebody now, as ``by`` may. Returns it, and the nodes that are missing."""
         query = self._query(app, names, address, by.apps is None, rows)
         holds = self._bans_and_locks(app, names)
         # A lock has made the ban of its account: who may not end the one leaves the other.

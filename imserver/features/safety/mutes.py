@@ -26,10 +26,8 @@ _ROWS: Final = RowsOf(Muted, "mute", user="member")
 
 
 class MuteRows(Store.Rows):
-    """The mutes in a store. Each method is one transaction, may switch, and raises StorageUnavailable.
-
-    Times are of the clock of the database, because the clocks of nodes differ.
-    """
+    """The mutes in a store. Each method is one transaction, may switch, and raises StorageUnavailable. Times
+    are of the clock of the database, because the clocks of nodes differ."""
 
     @Store.writing
     def mute(self, sql: PooledStatements, app: str, user: str, seconds: int, reason: str) -> Muted:

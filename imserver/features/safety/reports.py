@@ -96,10 +96,8 @@ class ReportInContext(Struct, frozen=True):
 
 
 class Reports(Store.Rows):
-    """Takes reports, and shows them. Everything may switch, and raise StorageUnavailable.
-
-    ``owners_of``: the owners of an app, who hear of reports by a message of the server.
-    """
+    """Takes reports, and shows them. Everything may switch, and raise StorageUnavailable. ``owners_of``: who
+    hears of reports, by a message of the server."""
 
     def __init__(self, core: Core, owners_of: Callable[[str], Sequence[str]]) -> None:
         super().__init__(core.store)
@@ -120,9 +118,7 @@ class Reports(Store.Rows):
 
     def send(self, app: str, reporter: str, report: Report, by_user: bool = True) -> str:
         """Report a message or a user; returns the id of the report. ``by_user``: it counts for the user.
-
-        Raises ServiceRefused and TooManyRequests.
-        """
+        Raises ServiceRefused and TooManyRequests."""
         if report.reason not in (reasons := self.rules_of(app).reasons):
             raise ServiceRefused(f"`reason`: one of {', '.join(reasons)}", Problems.INVALID_REQUEST)
         if bool(report.message) == bool(report.user):
