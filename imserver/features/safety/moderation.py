@@ -63,7 +63,7 @@ class Moderation(Service, dict=True):
         act = "hide" if undecided else "delete"
         for sender in senders:
             ids = [each.id for each in found if each.sender == sender]
-            self._tell(by, app, sender, act, reason, messages=ids)
+            self._announce(by, app, sender, act, reason, messages=ids)
         return removal
 
     def count(self, by: Principal, app: str, user: str, since: int, until: int) -> list[ConversationCount]:
@@ -80,7 +80,7 @@ class Moderation(Service, dict=True):
         self.check(by, app, user)
         self._pay(by, app, since, until)
         removal = self.removals.begin(app, user, since, until)
-        self._tell(by, app, user, "clear", reason, removal=removal.id)
+        self._announce(by, app, user, "clear", reason, removal=removal.id)
         return removal
 
     def undo(self, by: Principal, app: str, act: str) -> Removal:
@@ -95,14 +95,14 @@ class Moderation(Service, dict=True):
     def warn(self, by: Principal, app: str, user: str, reason: str) -> None:
         """Send a user a message of the server that has the reason."""
         self.check(by, app, user)
-        self._tell(by, app, user, "warn", reason)
+        self._announce(by, app, user, "warn", reason)
 
     def mute(self, by: Principal, app: str, user: str, seconds: float, reason: str) -> int:
         """Let a user send nothing in the whole app for a time. Returns its end in Unix seconds."""
         self.check(by, app, user)
         everybody = self.core.authority.with_programs(app, [user])
         until, *_ = [self.mutes.mute(app, each, seconds, reason) for each in everybody]
-        self._tell(by, app, user, "mute", reason, until=until)
+        self._announce(by, app, user, "mute", reason, until=until)
         return until
 
     def unmute(self, by: Principal, app: str, user: str) -> None:
@@ -130,7 +130,7 @@ class Moderation(Service, dict=True):
 
     def removed_from_group(self, by: Principal, app: str, user: str, group: int, reason: str) -> None:
         """A user was removed from a group: tell them why."""
-        self._tell(by, app, user, "remove", reason, group=str(group))
+        self._announce(by, app, user, "remove", reason, group=str(group))
 
     def is_moderator(self, app: str, user: str) -> bool:
         """Whether a user has an account with a role that may moderate."""
@@ -149,7 +149,7 @@ class Moderation(Service, dict=True):
         self._looks.require(payer)
         self._looks.charge(payer, self.core.store.part(MessageLog).removals.size(app, since, until))
 
-    def _tell(
+    def _announce(
         self, by: Principal, app: str, user: str, act: str, reason: str, *, until: int = 0, **facts: Any
     ) -> None:
         """Send a user a message of the server about what was done, with its reason, and store the event.
