@@ -602,8 +602,7 @@ class Accounts(Service, dict=True):
 
     def devices(self, app: str, user: str) -> list[Device]:
         """The logins of an account that have not ended, the newest first. Raises UnknownAccount."""
-        account = self.known(app, user)
-        return self.rows.devices(account.id, int(time()))
+        return self.rows.devices(self.known(app, user).id, int(time()))
 
     def log_out_device(self, app: str, user: str, device: int) -> None:
         """End one login: invalidate its token, and close connections on devices of its name. For a login
@@ -611,8 +610,7 @@ class Accounts(Service, dict=True):
 
         Raises UnknownAccount, and ServiceRefused if there is no such device.
         """
-        account = self.known(app, user)
-        ended = self.rows.remove_device(account.id, device)
+        ended = self.rows.remove_device(self.known(app, user).id, device)
         if ended is None:
             raise ServiceRefused(problem=HTTP_UNKNOWN_DEVICE)
         self.logged_out(app, user, ended)

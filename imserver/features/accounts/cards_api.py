@@ -144,8 +144,7 @@ def cards(
     have blocked the caller show none of them. Accounts with `show_presence` off hide their presence, those
     with `findable` off their user name. A back end that names no `user` sees all.
     """
-    found = cards.show(call.app, call.user, users)
-    return CardsAnswer(list(map(_card, found)))
+    return CardsAnswer(list(map(_card, cards.show(call.app, call.user, users))))
 
 
 def _card(card: Card) -> CardShown:

@@ -60,8 +60,7 @@ def confirm(accounts: Accounts, call: Call, request: FactorConfirm) -> RecoveryC
     From now on, logins with the password take a code. The answer has ten recovery codes for the day when the
     authenticator app is lost.
     """
-    account = accounts.known(call.app, call.user)
-    return RecoveryCodes(accounts.factors.confirm(account, request.code))
+    return RecoveryCodes(accounts.factors.confirm(accounts.known(call.app, call.user), request.code))
 
 
 @routes.post(

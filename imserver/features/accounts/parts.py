@@ -61,13 +61,9 @@ def chat_page_of(core: Core) -> str:
 
 def answers(base: Core) -> tuple[object, ...]:
     """Build what answers the core who holds a token, and whom a user may reach and see."""
-    store = base.store
-    rows = AccountStore(store)
+    rows = AccountStore(base.store)
     tokens = AccountTokens(base, rows)
-    relations = AccountRelations(
-        rows, store, tokens.wanted_in, lambda app: tokens.rules_of(app).ask_strangers
-    )
-    return tokens, relations
+    return tokens, AccountRelations(rows, base.store, tokens)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -10,6 +10,7 @@ from msgspec import Struct
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.friends import BLOCKED, FRIEND, STRANGERS
 from imserver.features.accounts.rows import AccountStore, States
+from imserver.features.accounts.tokens import AccountTokens
 from imserver.plugin.identity import Relations
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.storage import Store, chunks
@@ -22,10 +23,8 @@ _AT_ONCE: Final = 1000
 class AccountRelations(Struct, Relations, frozen=True):
     """The answers where users are accounts. Stateless.
 
-    ``asks_strangers``: whether people of an app join the groups of strangers by an invitation only.
-
-    Only accounts block others and hide their presence. So in an app without accounts (``wanted_in``)
-    everybody may do everything, and no question switches.
+    Only accounts block others and hide their presence. So in an app without accounts everybody may do
+    everything, and no question switches.
 
     A bot acts for its owner: whoever has blocked the owner has blocked the bot, too. Only in a conversation
     that it has with that user does it go on writing.
@@ -36,11 +35,10 @@ class AccountRelations(Struct, Relations, frozen=True):
 
     rows: AccountStore
     store: Store
-    wanted_in: Callable[[str], bool]
-    asks_strangers: Callable[[str], bool] = lambda _app: False
+    tokens: AccountTokens
 
     def limits(self, app: str, by: str) -> bool:
-        return by != "" and self.wanted_in(app)
+        return by != "" and self.tokens.wanted_in(app)
 
     # --- reaching -------------------------------------------------------------------------------------------
 
@@ -62,8 +60,7 @@ class AccountRelations(Struct, Relations, frozen=True):
     def may_write(self, app: str, by: str, user: str) -> bool:
         if self.may_reach(app, by, user):
             return True
-        goes_on = not self._blocked_by(app, by, (user,), False)
-        return goes_on and self._have_written(app, by, user)
+        return not self._blocked_by(app, by, (user,), False) and self._have_written(app, by, user)
 
     def may_gather(self, app: str, by: str) -> bool:
         return not self._is_guest(app, by)
@@ -71,7 +68,7 @@ class AccountRelations(Struct, Relations, frozen=True):
     def strangers_among(self, app: str, by: str, users: Collection[str]) -> set[str]:
         """Where the app asks strangers: people who are no friends of ``by``, are in no group with them, and
         have not written to them. Bots are not asked."""
-        if not (self.limits(app, by) and self.asks_strangers(app)):
+        if not (self.limits(app, by) and self.tokens.rules_of(app).ask_strangers):
             return set()
         strangers, ids = set[str](), sorted({id for user in users if user != by and (id := id_of(user))})
         for some in chunks(ids, _AT_ONCE):

@@ -193,5 +193,4 @@ def build(core: Core) -> Parts:
     audit = core.service(AuditLog)
     if not core.store.has_database:
         log.info("there is no database yet: acts are written to the log only, as imserver.audit")
-    run = every(600.0, audit.expire, "old acts could not be removed")
-    return Parts(run=(run,), stop=audit.stop)
+    return Parts(run=(every(600.0, audit.expire, "old acts could not be removed"),), stop=audit.stop)

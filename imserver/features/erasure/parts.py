@@ -55,8 +55,7 @@ class UserErasure:
 def build(core: Core) -> Parts:
     """Build them."""
     erasure = UserErasure(core)
-    run = every(60.0, erasure.look, "erasures could not go on")
-    return Parts((erasure,), run=(run,))
+    return Parts((erasure,), run=(every(60.0, erasure.look, "erasures could not go on"),))
 
 
 def _proof_of(core: Core) -> Proof:

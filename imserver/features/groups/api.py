@@ -334,8 +334,7 @@ def delete(groups: Groups, call: Call, request: GroupChange) -> DeletedGroup:
     For the owner. Links to the group end. Former members keep what they could read, as if they had left.
     After an error, repeat it.
     """
-    count = groups.delete(call.app, id_of(request.group), call.user)
-    return DeletedGroup(request.group, count)
+    return DeletedGroup(request.group, groups.delete(call.app, id_of(request.group), call.user))
 
 
 @routes.post(
@@ -424,5 +423,4 @@ def join(groups: Groups, call: Call, request: GroupChange) -> GroupShown:
     A group that is not open is reported as unknown.
     """
     _check_members(groups, call, ())
-    joined = groups.join(call.app, id_of(request.group), call.user, by_user=not call.is_back_end)
-    return _shown(joined)
+    return _shown(groups.join(call.app, id_of(request.group), call.user, by_user=not call.is_back_end))

@@ -216,8 +216,7 @@ class Groups(Service, dict=True):
             for row in log.conversations.memberships(app, user)
             if row.left_id is None and row.kind_of_conversation == "group"
         }
-        ids = sorted(id for id in own if id > after)[:limit]
-        groups = log.conversations.find(app, ids)
+        groups = log.conversations.find(app, sorted(id for id in own if id > after)[:limit])
         return len(own), [_group(each, own[each.id].role, own[each.id].muted_until) for each in groups]
 
     def find(

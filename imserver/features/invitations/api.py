@@ -119,8 +119,7 @@ def invitations(
     """
     if not (group or call.user):
         raise ApiProblem.invalid("`user` or `group`: name one")
-    behind = read_cursor(cursor) or ""
-    rows = invitations.page(call.app, call.user, id_of(group), behind, limit + 1)
+    rows = invitations.page(call.app, call.user, id_of(group), read_cursor(cursor) or "", limit + 1)
     page, following = page_and_cursor(rows, limit, lambda invitation: invitation.code)
     return InvitationsAnswer(list(page), following)
 

@@ -145,5 +145,4 @@ def _qr_code(text: str) -> str:
     code.add_data(text)
     drawn = StringIO()
     code.print_ascii(drawn, invert=True)
-    white = [f"\x1b[40;97m{line}\x1b[0m" for line in drawn.getvalue().splitlines()]
-    return "\n".join(white)
+    return "\n".join([f"\x1b[40;97m{line}\x1b[0m" for line in drawn.getvalue().splitlines()])

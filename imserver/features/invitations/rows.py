@@ -82,8 +82,7 @@ class InvitationStore(Store.Rows):
 
     def remove(self, app: str, code: str) -> None:
         """Delete an invitation."""
-        statement = "DELETE FROM invitation WHERE app = %s AND code = %s"
-        self._store.execute(statement, (app, code))
+        self._store.execute("DELETE FROM invitation WHERE app = %s AND code = %s", (app, code))
 
 
 def use(sql: Statements, app: str, code: str, now: int) -> bool:

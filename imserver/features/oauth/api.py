@@ -286,7 +286,7 @@ def _page(
     accepted = parse_accept_header(call.request.headers.get("accept-language"), LanguageAccept)
     language = choose_language("", accepted)
     if question is None:
-        content = _outcome(oauth.root, language, outcome)
+        content = _without_question(oauth.root, language, outcome)
     else:
         content = _rendered(oauth.root, language, outcome, question, call.request.path)
     return _answered(status, content, ("Vary", "Accept-Language"))
@@ -302,10 +302,8 @@ def _rendered(
     )
 
 
-@cache
-def _outcome(root: str, language: str, outcome: str) -> str:
-    """A page without a question. Each is rendered once: strangers may ask for many in one packet."""
-    return _rendered(root, language, outcome)
+_without_question: Final = cache(_rendered)
+"""Each such page is rendered once: strangers may ask for many in one packet."""
 
 
 def _answered(status: int, content: str, *more: tuple[str, str]) -> HttpResponse:

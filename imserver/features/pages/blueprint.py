@@ -334,8 +334,7 @@ class _Chat:
             app = "1"
         if self._logins.is_closed(f"{_ACTION_PREFIX}{app}"):
             abort(Problems.NOT_ALLOWED.status)
-        resolved = tenants.resolve(f"{_ACTION_PREFIX}{app}")
-        tenant = tenants.get(resolved)
+        tenant = tenants.get(tenants.resolve(f"{_ACTION_PREFIX}{app}"))
         user, token = parameter("uid"), parameter("token")
         data = {
             "app": int(app) if app.isdecimal() else 0,

@@ -41,8 +41,7 @@ def why(url: str, key_file: str | None, address: str, request: str, lift: bool, 
         lifted = _hold_lines(answer["lifted"])
         _say(["Lifted", *lifted] if lifted else ["Nothing refuses them now."], answer)
         return
-    query = {"app": app, "user": user, "address": address, "request": request}
-    answer = api.get("refusals", query)
+    answer = api.get("refusals", {"app": app, "user": user, "address": address, "request": request})
     lines = []
     if ids := [each for each in answer["users"] if each != user]:
         lines += [f"{user} is account {', '.join(ids)} of {app}.", ""]

@@ -118,8 +118,7 @@ class Moderation(Service, dict=True):
         self.check(by, app, user)
         everybody = self.core.authority.with_programs(app, [user])
         closed = self.core.sessions.close(app, everybody, None, seconds or inf, reason).total
-        until = int(time() + seconds) if seconds else None
-        self._record(by, app, user, "ban", reason, until=until)
+        self._record(by, app, user, "ban", reason, until=int(time() + seconds) if seconds else None)
         return closed
 
     def unban(self, by: Principal, app: str, user: str) -> None:

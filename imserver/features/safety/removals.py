@@ -178,6 +178,5 @@ class Removals(Store.Rows):
 
 def _is_under_way(sql: Statements, app: str, id: str) -> bool:
     """Whether messages are being removed, in the transaction of the log."""
-    statement = f"SELECT state FROM removal WHERE app = %s AND id = %s{sql.for_update}"
-    rows = sql.query(statement, (app, id))
+    rows = sql.query(f"SELECT state FROM removal WHERE app = %s AND id = %s{sql.for_update}", (app, id))
     return bool(rows) and rows[0][0] == UNDER_WAY
