@@ -155,7 +155,7 @@ class ReplyCode:
     NO_DATA: Final = _reply(1005, "没有数据")
     """What the command names does not exist, or not for this user."""
     NOT_ADDED: Final = _reply(1006, "添加错误")
-    """For what was not added. This server does not use it."""
+    """A limit is reached, or there is such a thing already."""
     NOT_DELETED: Final = _reply(1007, "删除错误")
     """For what was not deleted. This server does not use it."""
     NOT_STORED: Final = _reply(1008, "存储错误")

@@ -19,6 +19,7 @@ from imserver.errors import HttpProblem, Problems
 from imserver.http.call import Api, AppRule, Call, MakeService, Route, Shape, UserRule, Voice
 from imserver.http.field import Acting
 from imserver.http.reply import PROBLEM, ApiProblem
+from imserver.transport.http1 import HttpResponse
 
 PREFIX: Final = "/api/v1"
 JSON: Final = "application/json"
@@ -180,15 +181,14 @@ class Resource(Generic[S]):
     :class:`imserver.http.call.Api` (which has the limits), once on each node.
 
     :meth:`get` and :meth:`post` decorate a route function. Its docstring is summary and description in the
-    document. There are two kinds of functions:
+    document. The function gets the service and the call, and returns one of these:
 
-    - ``(service, call, …)``: each further parameter is a field of the query or the JSON body, with its type,
-      its limits and its default. ``base`` is a Struct whose fields come before them, such as the acting user;
-      a parameter of the same name gets the value of such a field. ``schema`` is the published name of the
-      body, and what it is. Where two routes share a Struct, or a field may be absent, one parameter is of the
-      type of the Struct. The returned Struct is the body of the answer. A :class:`ServiceRefused` is answered
-      with its problem. ``refusals`` make the refusal of other exceptions.
-    - ``(service, call)``: it makes its response itself. Its row names ``query`` or ``body``, and ``answer``.
+    - a Struct, the body of the answer: each further parameter is a field of the query or the JSON body, with
+      its type, limits and default. ``base`` is a Struct whose fields come before them, such as the acting
+      user; a parameter of the same name gets the value of such a field. ``schema`` is the published name of
+      the body, and what it is. Where two routes share a Struct, or a field may be absent, one parameter is of
+      that type. A :class:`ServiceRefused` is answered with its problem, and others as ``refusals`` say.
+    - an ``HttpResponse``: it has no further parameters. Its row names ``query`` or ``body``, and ``answer``.
 
     ``more`` are fields of :class:`Operation`; ``hot``, ``problems`` and ``base`` hold for all routes of the
     resource, and ``need``, ``user`` and ``act`` for those that do not say their own.
@@ -248,11 +248,11 @@ class Resource(Generic[S]):
             fields = code.co_varnames[2 : code.co_argcount + code.co_kwonlyargcount]
             run, row = function, dict(more)
             schema, base = row.pop("schema", None), row.pop("base", self._base)
-            if fields:
+            if fields or "HttpResponse" not in str(function.__annotations__.get("return", HttpResponse)):
                 types = get_type_hints(function, include_extras=True)
                 row.setdefault("answer", types["return"])
                 row.setdefault("answer_example", self._examples.get(row["answer"]))
-                shape = types[fields[0]]
+                shape = types[fields[0]] if fields else None
                 if not (isinstance(shape, type) and issubclass(shape, Struct)):
                     name, text = schema or (f"{path.title().replace('/', '')}Query", "")
                     shape = _shape_of(name, text, fields, function, types, base)

@@ -4,22 +4,23 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
 
-from imserver.errors import StartError
-from imserver.node import feature_list
+from tests.browser.chromium import DRIVER, Browser
+from tests.browser.messenger import Account, Chat
 from tests.conftest import StartServer
-from tests.docs.markdown import Block, blocks, tables
+from tests.docs.markdown import Block, blocks, prose, tables
 from tests.integration.raw import PATIENCE_SECONDS
 from tests.support import ROOT, Server, clean_environment, eventually
 from tests.test_packaging import build
+from tests.tools import require
 
 GUIDE = ROOT / "docs" / "guides" / "write-a-feature.md"
-FILES = {block.words[0]: block.text for block in blocks(GUIDE, "toml", "python")}
+FILES = {block.words[0]: block.text for block in blocks(GUIDE, "toml", "python", "js")}
 
 
 def only(language: str) -> Block:
@@ -28,33 +29,32 @@ def only(language: str) -> Block:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which the distribution is installed."""
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment in which the distribution is installed."""
     tree = tmp_path_factory.mktemp("lines") / "tree"
-    tree.mkdir()
     for name, text in FILES.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text, encoding="utf-8")
     target = tree.parent / "installed"
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target)]
     subprocess.run([*pip, str(build(tree))], env=clean_environment(PYTHONPATH=""), check=True)
-    return target
+    return {"PYTHONPATH": f"{ROOT}:{target}"}
 
 
-@pytest.fixture
-def here(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The distribution is installed for this process, too."""
-    monkeypatch.syspath_prepend(str(installed))
-    yield
-    for name in ("imserver_moods", "imserver_greetings", "imserver_lines"):
-        sys.modules.pop(name, None)
+def test_the_first_feature_is_short() -> None:
+    files = [text for name, text in FILES.items() if "mood" in name or name == "pyproject.toml"]
+    assert len(files) <= 4
+    assert sum(bool(line.strip()) for text in files for line in text.splitlines()) <= 120
 
 
-def test_the_guide_does_what_it_says(installed: Path, start_server: StartServer) -> None:
-    lines = [line for line in FILES["imserver_moods.py"].splitlines() if line]
-    assert len(lines) <= 90
-    server = start_server(
-        config=yaml.safe_load(only("yaml").text), environment={"PYTHONPATH": f"{ROOT}:{installed}"}
-    )
+def test_names_are_where_the_guide_says() -> None:
+    named = re.findall(r"`[^`]*?(\w+)\)?` of\s+`(imserver\.plugin[\w.]*)`", prose(GUIDE))
+    assert ("about", "imserver.plugin.http") in named
+    assert [(name, module) for name, module in named if not hasattr(import_module(module), name)] == []
+
+
+def test_the_guide_does_what_it_says(installed: dict[str, str], start_server: StartServer) -> None:
+    server = start_server(config=yaml.safe_load(only("yaml").text), environment=installed)
     with server.connect("/lines") as client:
         for line in only("text").text.splitlines():
             way, _, words = line.partition(" ")
@@ -64,21 +64,39 @@ def test_the_guide_does_what_it_says(installed: Path, start_server: StartServer)
                 assert client.recv(PATIENCE_SECONDS) == words
 
 
+def test_the_page_says_moods(installed: dict[str, str], start_server: StartServer, tmp_path: Path) -> None:
+    require(DRIVER)
+    config = {"features": ["all", "moods"], "accounts": {"registrations_per_address": 0}}
+    server = start_server(config=config, environment=installed)
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    bob.send(ann, "text", {"text": "How are you?"})
+    browser = Browser(tmp_path / "chromium")
+    try:
+        chat = Chat(browser, ann)
+        chat.open(ann.get("conversations")["conversations"][0]["conversation"])
+        long, refusal = f"/mood {'a' * 41}", chat.words["messages_refused_1001"]
+        for line, text in ("/mood", "?"), ("/mood happy", "happy"), ("/mood", "happy"), (long, refusal):
+            chat.page.run("for (const each of document.querySelectorAll('.toast')) each.remove()")
+            chat.say(line)
+            eventually(lambda text=text: chat.page.texts(".toast") == [text], what=text)  # type: ignore[misc]
+    finally:
+        browser.quit()
+
+
 def test_all_that_a_module_of_the_page_gets_is_explained() -> None:
     given = re.findall(r"@property \{.*\} (\w+)", (ROOT / "static/messages/additions.js").read_text("utf-8"))
     rows = [row["name"] for table in tables(GUIDE) for row in table if "name" in row]
     explained = [re.match(r"\w+", name)[0] for row in rows for name in re.findall(r"\w+(?:\([^)]*\))?", row)]  # type: ignore[index]
-    assert given
-    assert set(given) <= set(explained)
+    assert {"words"} <= set(given) <= set(explained)
 
 
-def test_the_tests_of_the_guide_pass(installed: Path, tmp_path: Path) -> None:
+def test_the_tests_of_the_guide_pass(installed: dict[str, str], tmp_path: Path) -> None:
     for name in ("test_moods.py", "test_greetings.py", "test_lines.py"):
         (tmp_path / name).write_text(FILES[name], encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "."],
         cwd=tmp_path,
-        env=clean_environment(PYTHONPATH=f"{ROOT}:{installed}"),
+        env=clean_environment(**installed),
         capture_output=True,
         text=True,
         check=False,
@@ -99,33 +117,13 @@ def longest(server: Server) -> int:
 
 
 def test_its_settings_come_from_the_file_the_environment_and_sighup(
-    installed: Path, start_server: StartServer
+    installed: dict[str, str], start_server: StartServer
 ) -> None:
     config = yaml.safe_load(only("yaml").text)
-    paths = {"PYTHONPATH": f"{ROOT}:{installed}"}
-    server = start_server(config=config, environment=paths)
+    server = start_server(config=config, environment=installed)
     assert longest(server) == 20
     server.configure({**config, "moods": {"characters": 3}})
     server.process.send_signal(signal.SIGHUP)
     eventually(lambda: longest(server) == 3)
-    server = start_server(config=config, environment={**paths, "IMSERVER_MOODS_CHARACTERS": "5"})
+    server = start_server(config=config, environment={**installed, "IMSERVER_MOODS_CHARACTERS": "5"})
     assert longest(server) == 5
-
-
-@pytest.mark.parametrize(
-    ("text", "output"),
-    [
-        ("features: [moods]\nmoods: {letters: 3}\n", "line 2: unknown key 'moods.letters'"),
-        ("moods: {characters: 3}\n", "line 1: unknown key 'moods'"),
-        ("features: [moods]\nmoods: {characters: a}\n", "line 2: moods.characters"),
-    ],
-)
-@pytest.mark.usefixtures("here")
-def test_wrong_settings_of_the_feature_are_refused_with_their_line(
-    tmp_path: Path, text: str, output: str
-) -> None:
-    file = tmp_path / "my.yaml"
-    file.write_text(text, encoding="utf-8")
-    with pytest.raises(StartError) as caught:
-        feature_list.check(*feature_list.load_with_locations(str(file), {}))
-    assert output in str(caught.value)

@@ -18,9 +18,9 @@ from tests.sdk.test_packages import CONFIG, server_options
 from tests.support import ROOT, Server, eventually
 from tests.tools import require
 
-ELSEWHERE = (("centrifuge",), ("oauth",), ("pusher",), ("notifications",), ("subscribe",))
-"""Examples that other tests run: those of notifications in test_product.py and test_notifications.py."""
-JS = [block for page in PAGES for block in blocks(page, "js") if block.words not in ELSEWHERE]
+ELSEWHERE = {"centrifuge", "oauth", "pusher", "notifications", "subscribe", "imserver_moods/page/page.js"}
+"""Examples that other tests run, such as test_product.py, test_notifications.py and test_feature.py."""
+JS = [block for page in PAGES for block in blocks(page, "js") if not ELSEWHERE & {*block.words}]
 SCRIPTS = [block for block in JS if not block.words]
 TOKENS = [block for block in JS if block.words == ("token",)]
 WECHAT = [block for block in JS if block.words == ("wechat",)]

@@ -288,3 +288,5 @@ def test_the_section_of_a_feature_of_another_distribution(tmp_path: Path) -> Non
     assert "token_seconds: 60" in shown
     with pytest.raises(ConfigError, match=r"lamp: room is missing$"):
         load("lamp: {brightness: 1}")
+    with pytest.raises(ConfigError, match=r"line 2: unknown key 'lamp\.letters'"):
+        load("lamp: {room: hall,\n letters: 3}")
