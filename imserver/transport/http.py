@@ -450,7 +450,6 @@ class HttpConnection(Writer):
     # --- writing --------------------------------------------------------------------------------------------
 
     def on_writable(self) -> None:
-        """Continue writing: the socket accepts bytes again."""
         self._front.context.flusher.resume(self)
         if self.outbox is None and self._answers_read is not None:
             self._answers_read.set()

@@ -302,7 +302,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
 
 
 class WsgiServer(WSGIServer):
-    """One listener of the WSGI server. Owner of the set of handlers that wait for a next request."""
+    """A listener, as :class:`FrontServer` is one. Owner of the handlers that wait for a next request."""
 
     handler_class = WsgiHandler
     pool: Pool
@@ -346,17 +346,14 @@ class WsgiServer(WSGIServer):
         self.close()
 
     def end_idle(self) -> None:
-        """See :meth:`imserver.transport.http.FrontServer.end_idle`."""
         self.ended = True
         for handler in self.waiting:
             handler.end_wait()
 
     @property
     def busy(self) -> bool:
-        """True while a request is unfinished, or a new connection may still send its first request."""
         return len(self.pool) > sum(handler.idle for handler in self.waiting)
 
     @property
     def connected(self) -> bool:
-        """True while a client has a connection for requests."""
         return bool(self.pool)

@@ -59,17 +59,11 @@ class Pipeline:
     ``on_failure`` is called when the circuit opens. It must not switch.
     """
 
-    def __init__(
-        self,
-        link: RedisLink,
-        counters: RegistryCounters,
-        may_send: Callable[[], bool],
-        on_failure: Callable[[], None],
-    ) -> None:
+    def __init__(self, link: RedisLink, may_send: Callable[[], bool], on_failure: Callable[[], None]) -> None:
         self.closed = False
         """The circuit: whether calls may pass. Open until the first probe has succeeded."""
         self._link = link
-        self._counters = counters
+        self._counters = link.counters
         self._may_send = may_send
         self._on_failure = on_failure
         self._requests: deque[tuple[Sequence[Command], Waiter[Any]]] = deque()
@@ -418,11 +412,7 @@ class ServerLink(RedisLink):
     """
 
     def __init__(
-        self,
-        address: RedisAddress,
-        seconds: float,
-        counters: RegistryCounters,
-        tracked: TrackedKeys | None = None,
+        self, address: RedisAddress, seconds: float, counters: RegistryCounters, tracked: TrackedKeys | None
     ) -> None:
         super().__init__(seconds, counters)
         self._address = address

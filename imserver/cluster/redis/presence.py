@@ -21,7 +21,7 @@ from zlib import crc32
 import msgspec
 
 from imserver.cluster.redis.connection import CACHING, TrackedKey, TrackedKeys
-from imserver.cluster.redis.lease import LeaseKeeper, written_key
+from imserver.cluster.redis.lease import LeaseKeeper, LeaseTable, written_key
 from imserver.cluster.redis.pipeline import Command, Pipeline, RedisLink
 from imserver.cluster.redis.scripts import BEGIN, CLAIM, END, ENTER_CHANNEL, RELEASE, REPLACED
 from imserver.cluster.registry import Claim, Lease, ReportedMembers, Session, SessionRef, SessionRegistration
@@ -237,16 +237,13 @@ class Recovery(Protocol):
 
     generation: int
 
-    def look_again(self, seconds: float) -> None: ...
+    def look_again(self) -> None: ...
 
 
-def _live_leases(
-    keeper: LeaseKeeper, recovery: Recovery, epochs: Collection[int], seconds: float
-) -> Mapping[int, Lease]:
-    """The live leases. Reads them again, for at most ``seconds``, if one of ``epochs`` began just now."""
-    table = keeper.table
+def _live_leases(table: LeaseTable, recovery: Recovery, epochs: Collection[int]) -> Mapping[int, Lease]:
+    """The live leases. Reads them again if one of ``epochs`` began just now."""
     if any(table.is_newer(epoch) for epoch in epochs):
-        recovery.look_again(seconds)
+        recovery.look_again()
     return table.live
 
 
@@ -259,7 +256,6 @@ class Lookup:
         keeper: LeaseKeeper,
         recovery: Recovery,
         tracked: TrackedKeys,
-        seconds: float,
         dedupe_seconds: float,
     ) -> None:
         self._pipeline = pipeline
@@ -268,7 +264,6 @@ class Lookup:
         self._tracked = tracked
         self._known: dict[tuple[str, str], tuple[TrackedKey, tuple[SessionRef, ...]]] = {}
         """The sessions of users who were found, as long as their bucket is unchanged."""
-        self._seconds = seconds
         self._dedupe_seconds = max(int(dedupe_seconds), 1)
         lifetime = str(self._dedupe_seconds).encode()
         self._accepted = b"\r\n$1\r\n1\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (len(lifetime), lifetime)
@@ -299,7 +294,7 @@ class Lookup:
     def _live(self, found: list[tuple[SessionRef, ...]]) -> list[tuple[SessionRef, ...]]:
         """Remove dead epochs."""
         epochs = {ref.epoch for refs in found for ref in refs}
-        live = _live_leases(self._keeper, self._recovery, epochs, self._seconds)
+        live = _live_leases(self._keeper.table, self._recovery, epochs)
         if epochs <= live.keys():
             return found
         return [tuple([ref for ref in refs if ref.epoch in live]) for refs in found]
@@ -525,15 +520,13 @@ class ChannelLookup(Service):
     """The channels of :class:`imserver.cluster.redis.registry.RedisRegistry`.
 
     After a new connection to Redis, and in a new generation, other nodes may not have reported their channels
-    again yet: for ``incomplete_seconds`` any node may have members of any channel. Owner of that deadline.
+    again yet: for the time of a lease any node may have members of any channel. Owner of that deadline.
     """
 
     pipeline: Pipeline
     keeper: LeaseKeeper
     recovery: Recovery
     link: RedisLink
-    refresh_seconds: float
-    incomplete_seconds: float
     _incomplete_until: float = 0.0
     _seen: tuple[int, int] = (0, 0)
 
@@ -584,13 +577,13 @@ class ChannelLookup(Service):
         seen = self.link.connects, self.recovery.generation
         if seen != self._seen:
             self._seen = seen
-            self._incomplete_until = monotonic() + self.incomplete_seconds
+            self._incomplete_until = monotonic() + self.keeper.lease_seconds
         return None if monotonic() < self._incomplete_until else self._live(nodes)
 
     def _live(self, found: list[dict[int, int]]) -> list[dict[int, int]]:
         """Remove dead epochs and add nodes that have not reported all channels yet."""
         epochs = set().union(*found)
-        live = _live_leases(self.keeper, self.recovery, epochs, self.refresh_seconds)
+        live = _live_leases(self.keeper.table, self.recovery, epochs)
         unsettled = {epoch: 0 for epoch, lease in live.items() if lease.unsettled}
         if not unsettled and epochs <= live.keys():
             return found

@@ -191,9 +191,7 @@ class RegistryRecovery(Service, dict=True):
     keeper: LeaseKeeper
     pipeline: Pipeline
     data_link: RedisLink
-    counters: RegistryCounters
     apps: Collection[str]
-    renew_seconds: float
     reregister: Callable[[Extent], None]
     leases_changed: Callable[[], object]
 
@@ -206,8 +204,8 @@ class RegistryRecovery(Service, dict=True):
         self.rejoin = False
         """Take a new epoch, because it is unknown what the current one has left in Redis."""
         self._links = (self.data_link, self.keeper.link)
-        self._cleanup = DeadNodeCleanup(self.pipeline, self.counters, self.apps)
-        self._tick_seconds = min(_TICK_SECONDS, self.renew_seconds)
+        self._cleanup = DeadNodeCleanup(self.pipeline, self.data_link.counters, self.apps)
+        self._tick_seconds = min(_TICK_SECONDS, self.keeper.renew_seconds)
         self._epoch = 0
         self._refusal = ""
         self._is_clock_wrong = False
@@ -247,11 +245,11 @@ class RegistryRecovery(Service, dict=True):
         """Check now instead of at the next tick. Never switches."""
         self._wake.set()
 
-    def look_again(self, seconds: float) -> None:
-        """Read the leases again, and wait for at most ``seconds``."""
+    def look_again(self) -> None:
+        """Read the leases again, and wait as long as an exchange may take."""
         self._ticked.clear()
         self._wake.set()
-        self._ticked.wait(seconds)
+        self._ticked.wait(self.keeper.link.seconds)
 
     # --- greenlet -------------------------------------------------------------------------------------------
 
@@ -327,7 +325,7 @@ class RegistryRecovery(Service, dict=True):
         """If the epoch is new, everything has to be registered again."""
         if self.keeper.lease.epoch != self._epoch:
             self._epoch = self.keeper.lease.epoch
-            self.counters.epochs += 1
+            self.data_link.counters.epochs += 1
             self.generation += 1
             self.request(EVERYTHING)
             self.leases_changed()

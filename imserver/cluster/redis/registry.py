@@ -86,33 +86,25 @@ class RedisRegistry:
             cluster.renew_seconds,
             lambda entries: gevent.spawn(self._notify_replaced, entries),
         )
-        self.pipeline = Pipeline(
-            data_link, self.counters, self.keeper.alive, lambda: self.recovery.request(UNREGISTERED)
-        )
+        self.pipeline = Pipeline(data_link, self.keeper.alive, lambda: self.recovery.request(UNREGISTERED))
         self.recovery = RegistryRecovery(
             keeper=self.keeper,
             pipeline=self.pipeline,
             data_link=data_link,
-            counters=self.counters,
             apps=apps,
-            renew_seconds=cluster.renew_seconds,
             reregister=self._reregister,
             leases_changed=lambda: gevent.spawn(self._events.leases_changed),
         )
         self._commands = SessionCommands(self.keeper, single)
         self._written = WrittenBuckets(self.keeper)
-        lookup = Lookup(
-            self.pipeline, self.keeper, self.recovery, tracked, cluster.redis_seconds, dedupe_seconds
-        )
+        lookup = Lookup(self.pipeline, self.keeper, self.recovery, tracked, dedupe_seconds)
         self.find = lookup.find
         self.find_in_apps = lookup.find_in_apps
         self.find_and_claim = lookup.find_and_claim
         self.claim = lookup.claim
         self.settle = lookup.settle
         self.results = lookup.results
-        self._channels = channels = ChannelLookup(
-            self.pipeline, self.keeper, self.recovery, data_link, cluster.redis_seconds, cluster.lease_seconds
-        )
+        self._channels = channels = ChannelLookup(self.pipeline, self.keeper, self.recovery, data_link)
         self.report_channels = channels.report
         self.find_channels = channels.find
         self.history = RedisHistory(self.pipeline, single, created)
