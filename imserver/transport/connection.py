@@ -408,10 +408,12 @@ class Connection(Writer):
             self.send_frame(frames.encode(data, Opcode.PING))
 
     def on_writable(self) -> None:
+        """Continue writing: the socket accepts bytes again."""
         self.context.flusher.resume(self)
 
     @property
     def outbox_bytes(self) -> int:
+        """Limit of this connection's outbox; 0: that of the node."""
         return self.encoding.outbox_bytes
 
     def held_bytes(self) -> int:
