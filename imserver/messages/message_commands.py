@@ -116,8 +116,7 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
         view.last = last.view()
     if last is None or last.id != summary.position:
         view.position = summary.position
-    view.mentions = summary.mentions
-    view.avatar = row.avatar
+    view.mentions, view.avatar = summary.mentions, row.avatar
     return view
 
 
@@ -200,16 +199,12 @@ class MessageCommands(Service, dict=True):
     def history(self, connection: Connection, command: History) -> Reply:
         """A page of a conversation. Switches."""
         app, user = app_and_user(connection)
-        stored = self._log
         conversation, before, limit = command.conversation, command.before, command.limit
         if command.types:
             wanted = Search("", conversation, before, limit, SearchFilter(types=command.types))
             return _search_page(*self.searches.search(app, user, wanted))
-        if command.after >= 0:
-            read = stored.entries.history(app, user, conversation, before, limit, command.after)
-            entries, more = oldest_page(*read)
-        else:
-            entries, more = newest_page(*stored.entries.history(app, user, conversation, before, limit))
+        after, fit = (command.after, oldest_page) if command.after >= 0 else (None, newest_page)
+        entries, more = fit(*self._log.entries.history(app, user, conversation, before, limit, after))
         return Reply(ReplyCode.OK, _page(entries, more, False))
 
     def conversations(self, connection: Connection, command: Conversations) -> Reply:
@@ -257,13 +252,12 @@ class MessageCommands(Service, dict=True):
         return Reply(ReplyCode.OK, PinsView([entry.view() for entry in entries], before))
 
     def _change(self, mute: Rejected | None, change: Callable[[MessageLog], Change | Rejected]) -> Reply:
-        # A change would create the database.
-        may_know = self.store.has_database
-        result = mute or (change(self._log) if may_know else Rejected(RejectReason.UNKNOWN_MESSAGE))
+        result: Change | Rejected = mute or Rejected(RejectReason.UNKNOWN_MESSAGE)
+        if mute is None and self.store.has_database:  # a change would create it
+            result = change(self._log)
         if isinstance(result, Rejected):
             return Reply(result.reply_code, RefusedView.of(result), result.reason)
-        entry = result.entry
-        position = (entry.id, entry.seq) if entry else ()
+        position = (result.entry.id, result.entry.seq) if result.entry else ()
         return Reply(ReplyCode.OK, AnnotatedView(result.conversation, *position))
 
 
@@ -321,10 +315,8 @@ class AskCommands:
         result = self.answer(*app_and_user(connection), command.id, command.value, command.text)
         if isinstance(result, Rejected):
             return Reply(result.reply_code, RefusedView.of(result), result.reason)
-        view = AnsweredView(result.conversation, result.ask)
-        if result.entry is not None:
-            view.id, view.seq = result.entry.id, result.entry.seq
-        return Reply(ReplyCode.OK, view)
+        position = (result.entry.id, result.entry.seq) if result.entry else ()
+        return Reply(ReplyCode.OK, AnsweredView(result.conversation, result.ask, *position))
 
     def answer(
         self, app: str, user: str, message: int, value: str = "", text: str = "", by_user: bool = True
@@ -365,15 +357,6 @@ class ThreadView(ThreadState, frozen=True, kw_only=True):
         return view(ThreadView, thread, message=message)
 
 
-class ThreadPage(Struct, frozen=True):
-    """A thread with a page of its replies, in the order of their ids. ``before``: of the page before it; 0:
-    there is none."""
-
-    thread: Thread
-    entries: list[Entry]
-    before: int
-
-
 class ThreadPageView(Struct, rename="camel"):
     """The answer to :class:`imserver.messages.commands.AskThread`."""
 
@@ -406,21 +389,21 @@ class ThreadCommands:
             ReadThread: CommandRow(self._read),
         }
 
-    def page(self, app: str, user: str, root: int, before: int, limit: int) -> ThreadPage | None:
-        """A thread with the last of its replies before an id (0: its end). None: the user cannot read it.
-        Switches; raises StorageUnavailable."""
+    def page(
+        self, app: str, user: str, root: int, before: int, limit: int
+    ) -> tuple[Thread, list[Entry], int] | None:
+        """A thread, the last of its replies before an id (0: its end) in the order of their ids, and
+        ``before`` of the page before them; 0: there is none. None: the user cannot read the thread. Switches;
+        raises StorageUnavailable."""
         thread = self._log.threads.get(app, user, root)
         replies = self._log.threads.replies(app, user, root, before, limit)
         if thread is None or replies is None:
             return None
-        entries, cursor = replies
-        entries, is_cut = newest_page(entries, False)
-        cursor = entries[0].id if is_cut else cursor
-        return ThreadPage(thread, entries, cursor)
+        entries, is_cut = newest_page(replies[0], False)
+        return thread, entries, entries[0].id if is_cut else replies[1]
 
     def list(self, app: str, user: str, before: int, limit: int) -> tuple[list[Thread], bool]:
-        """The threads that a user follows whose last reply is before an id (0: all), those with the newest
-        replies first; and whether there are more. Switches; raises StorageUnavailable."""
+        """See :meth:`imserver.messages.log.threads.ThreadStore.of_user`."""
         return self._log.threads.of_user(app, user, before, limit)
 
     def follow(
@@ -450,9 +433,9 @@ class ThreadCommands:
         page = self.page(*app_and_user(connection), command.thread, command.before, command.limit)
         if page is None:
             return _UNKNOWN
-        messages = [entry.view() for entry in page.entries]
-        answer = ThreadPageView(ThreadView.of(page.thread), messages, page.before > 0, page.before)
-        return Reply(ReplyCode.OK, answer)
+        thread, entries, before = page
+        messages = [entry.view() for entry in entries]
+        return Reply(ReplyCode.OK, ThreadPageView(ThreadView.of(thread), messages, before > 0, before))
 
     def _list(self, connection: Connection, command: AskThreads) -> Reply:
         threads, more = self.list(*app_and_user(connection), command.before, command.limit)

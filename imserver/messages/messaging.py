@@ -111,11 +111,7 @@ class KnownIds(Struct, frozen=True):
 
 
 class Messaging:
-    """Sends drafts, and listens to the log. Owner of the parts that deliver entries.
-
-    ``reviews`` asks the back ends of apps about what users send. ``node_messages`` reaches the other nodes;
-    None on a node that is alone.
-    """
+    """Sends drafts, and listens to the log. Owner of the parts that deliver entries."""
 
     def __init__(
         self, core: Core, positions: ActionPositions, ack_tracker: AckTracker, channel_log: ChannelLog
@@ -396,34 +392,24 @@ def facts_of(draft: Draft) -> dict[str, Any]:
 
 
 def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
-    """A command about another message, with what it takes from that."""
-    if command.kind == "forward":
-        return _forwarded(stored, app, user, command)
-    if command.kind == "press":
-        return _pressed(stored, app, user, command)
-    entries = stored.entries.find(app, [command.about])
-    if not entries or not entries[0].may_be_revised(user):
+    """A command about another message, with what it takes from that: who forwards a message sends its
+    content, and who wrote it. A pressed button goes to the bot that has sent the message."""
+    ids, kind = [command.about], command.kind
+    reads = kind == "press" or (kind == "forward" and user)
+    entries = stored.entries.readable(app, user, ids) if reads else stored.entries.find(app, ids)
+    if not entries:
         return None
-    return replace(command, conversation=entries[0].conversation)
-
-
-def _pressed(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
-    """A pressed button: to the bot that has sent the message."""
-    entries = stored.entries.readable(app, user, [command.about])
-    if not entries or entries[0].kind != "message" or entries[0].sender in ("", user):
+    (entry,) = entries
+    if kind not in ("forward", "press"):
+        return replace(command, conversation=entry.conversation) if entry.may_be_revised(user) else None
+    if entry.kind != "message":
         return None
-    if command.body.decode() not in values_of(entries[0].meta):
+    if kind == "press":
+        if entry.sender in ("", user) or command.body.decode() not in values_of(entry.meta):
+            return None
+        return replace(command, to=entry.sender, conversation=0, meta=b"")
+    if entry.room:
         return None
-    return replace(command, to=entries[0].sender, conversation=0, meta=b"")
-
-
-def _forwarded(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
-    """A forwarded message: the content of the original, and who wrote that."""
-    ids = [command.about]
-    entries = stored.entries.readable(app, user, ids) if user else stored.entries.find(app, ids)
-    if not entries or entries[0].kind != "message" or entries[0].room:
-        return None
-    original = entries[0]
-    origin = decode_meta(original.meta).get("forwarded") or {"from": original.sender, "id": original.id}
+    origin = decode_meta(entry.meta).get("forwarded") or {"from": entry.sender, "id": entry.id}
     meta = msgspec.json.encode({"forwarded": origin})
-    return replace(command, type=original.type, body=original.body, about=0, meta=meta)
+    return replace(command, type=entry.type, body=entry.body, about=0, meta=meta)

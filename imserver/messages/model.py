@@ -221,23 +221,29 @@ _NO_THREAD: Final = _InThread()
 _decode_thread: Final = msgspec.json.Decoder(_InThread).decode
 
 
-class EntryView(msgspec.Struct, omit_defaults=True):
+class EntryView(Struct, omit_defaults=True):
     """An entry as clients see it."""
 
-    id: int
-    conversation: int
-    seq: int
-    kind: EntryKind
-    sender: str = msgspec.field(name="from")
-    to: str = ""
-    type: str = ""
+    id: Annotated[int, about("The position in the log of the app.")]
+    conversation: Annotated[int, about("The conversation. A group has the same id.")]
+    seq: Annotated[int, about("The number of the entry in its conversation.")]
+    kind: Annotated[EntryKind, about("The kind of the entry.")]
+    sender: Annotated[str, about("The sender; empty: a back end.")] = msgspec.field(name="from")
+    to: Annotated[str, about("The receiver; empty in a group.")] = ""
+    type: Annotated[str, about("The type of the content: `text`, or another word.")] = ""
     text: str | None = None
     data: Raw | None = None
     base64: bytes | None = None
     client_msg_id: str = msgspec.field(default="", name="clientMsgID")
-    about: int = 0
+    about: Annotated[
+        int,
+        about(
+            "The message to which this entry replies or reacts, which it edits, recalls or pins, or whose "
+            "button was pressed. If it stands for a recalled message, its own id."
+        ),
+    ] = 0
     meta: Raw | None = None
-    time: int = 0
+    time: Annotated[int, about("When it was sent, in Unix milliseconds.")] = 0
     reactions: tuple[Reaction, ...] = ()
 
     def message(self) -> Message:

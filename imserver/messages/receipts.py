@@ -229,8 +229,8 @@ class Receipts:
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
         return {
-            Read: CommandRow(self.read),
-            Received: CommandRow(self.received),
+            Read: CommandRow(self._note),
+            Received: CommandRow(self._note),
             Hide: CommandRow(self.hide),
             AskReceipts: CommandRow(self.ask),
             CountReceipts: CommandRow(self.count),
@@ -266,16 +266,9 @@ class Receipts:
                     notify(app, user, conversation)
         return result
 
-    def read(self, connection: Connection, command: Read) -> Reply:
-        """The user has read a conversation up to an id. Switches."""
-        return self._note(connection, command.conversation, read=command.id)
-
-    def received(self, connection: Connection, command: Received) -> Reply:
-        """The client has a conversation up to an id. Switches."""
-        return self._note(connection, command.conversation, received=command.id)
-
-    def _note(self, connection: Connection, conversation: int, read: int = 0, received: int = 0) -> Reply:
-        where = *app_and_user(connection), conversation
+    def _note(self, connection: Connection, command: Read | Received) -> Reply:
+        where = *app_and_user(connection), command.conversation
+        read, received = (command.id, 0) if isinstance(command, Read) else (0, command.id)
         result = self.note(*where, read=read, received=received, besides=connection)
         return Reply(ReplyCode.NO_DATA) if result is None else _OK
 
@@ -298,10 +291,8 @@ class Receipts:
 
     def ask(self, connection: Connection, command: AskReceipts) -> Reply:
         """How far the other members of a conversation have read and received. Switches."""
-        app, user = app_and_user(connection)
-        conversation, limit = command.conversation, command.limit
-        stored = self._log.marks
-        rows = stored.receipts(app, user, conversation, command.after, limit + 1, command.message)
+        where, limit = (*app_and_user(connection), command.conversation), command.limit
+        rows = self._log.marks.receipts(*where, command.after, limit + 1, command.message)
         receipts = [ReceiptShown(row.user, row.read, row.received) for row in rows[:limit]]
         return Reply(ReplyCode.OK, ReceiptPage(receipts, len(rows) > limit))
 

@@ -18,10 +18,10 @@ from imserver.http.form import read_cursor
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
 from imserver.messages.commands import NO_FILTER, Search, SearchFilter
-from imserver.messages.log.contract import ConversationSummary, Entry, newest_page, oldest_page
+from imserver.messages.log.contract import Entry, newest_page, oldest_page
 from imserver.messages.log.threads import Thread, ThreadState
 from imserver.messages.message_commands import ThreadCommands
-from imserver.messages.model import Reaction
+from imserver.messages.model import EntryView, Reaction
 from imserver.messages.receipts import MarksAnswer, ReceiptShown
 from imserver.messages.services import MessageServices
 from imserver.model import Limit
@@ -74,30 +74,15 @@ class SearchQuery(Acting, kw_only=True):
     limit: PageLimit = 50
 
 
-class MessageShown(Struct, omit_defaults=True):
+class MessageShown(EntryView, omit_defaults=True):
     """An entry of a conversation. Empty fields are left out."""
 
-    id: Annotated[int, about("The position in the log of the app.")]
-    conversation: Annotated[int, about("The conversation. A group has the same id.")]
-    seq: Annotated[int, about("The number of the entry in its conversation.")]
-    kind: Annotated[
-        Literal["message", "edit", "recall", "reaction", "pin", "press", "group", "join", "leave"],
-        about("The kind of the entry."),
-    ]
-    sender: Annotated[str, about("The sender; empty: a back end.")] = msgspec.field(name="from")
-    to: Annotated[str, about("The receiver; empty in a group.")] = ""
-    type: Annotated[str, about("The type of the content: `text`, or another word.")] = ""
-    text: Annotated[str | UnsetType, about("The message as text.")] = UNSET
+    text: Annotated[str | UnsetType, about("The message as text.")] = UNSET  # type: ignore[assignment]
     data: Annotated[Any, about("The content as JSON, if it is not text.")] = UNSET
-    base64: Annotated[bytes | UnsetType, about("The content in base64, if it is not JSON.")] = UNSET
-    client_msg_id: Annotated[str, about("The id that the sender gave it.")] = ""
-    about: Annotated[
-        int,
-        about(
-            "The message to which this entry replies or reacts, which it edits, recalls or pins, or whose "
-            "button was pressed. If it stands for a recalled message, its own id."
-        ),
-    ] = 0
+    base64: Annotated[bytes | UnsetType, about("The content in base64, if it is not JSON.")] = UNSET  # type: ignore[assignment]
+    client_msg_id: Annotated[str, about("The id that the sender gave it.")] = msgspec.field(
+        default="", name="client_msg_id"
+    )
     meta: Annotated[
         Any,
         about(
@@ -108,11 +93,10 @@ class MessageShown(Struct, omit_defaults=True):
             "and `users` of the replies in the thread of this message."
         ),
     ] = UNSET
-    time: Annotated[int, about("When it was sent, in Unix milliseconds.")] = 0
     reactions: Annotated[
         tuple[Annotated[Reaction, Meta(title="ReactionShown")], ...] | UnsetType,
         about("Reactions to the message."),
-    ] = UNSET
+    ] = UNSET  # type: ignore[assignment]
 
 
 class PinsAnswer(Struct):
@@ -205,23 +189,6 @@ def shown_entry(entry: Entry) -> MessageShown:
     )
 
 
-def _listed(summary: ConversationSummary, user: str) -> ConversationShown:
-    """A conversation in the shape of the answer to a member."""
-    conversation = summary.conversation
-    return ConversationShown(
-        conversation.id,
-        "user" if conversation.members else "group",
-        next((each for each in conversation.members if each != user), ""),
-        conversation.name,
-        summary.role,
-        summary.unread,
-        summary.mentions,
-        summary.read,
-        None if summary.last is None else shown_entry(summary.last),
-        conversation.avatar,
-    )
-
-
 routes = Resource(
     "conversations", service=lambda core, _: core.service(MessageServices), base=Acting, hot=False
 )
@@ -233,7 +200,22 @@ def conversations(
 ) -> ConversationsAnswer:
     """List the conversations of a user, the most recent first."""
     summaries, more = api.log.conversations.page(call.app, call.user, before, limit)
-    listed = [_listed(each, call.user) for each in summaries]
+    listed = [
+        ConversationShown(
+            row.id,
+            "user" if row.members else "group",
+            next((user for user in row.members if user != call.user), ""),
+            row.name,
+            each.role,
+            each.unread,
+            each.mentions,
+            each.read,
+            None if each.last is None else shown_entry(each.last),
+            row.avatar,
+        )
+        for each in summaries
+        for row in (each.conversation,)
+    ]
     return ConversationsAnswer(listed, summaries[-1].position if more else 0)
 
 
@@ -266,8 +248,7 @@ def history(
         entries, more = oldest_page(*api.log.entries.history(*where, after))
         return MessagesAnswer([shown_entry(entry) for entry in entries], 0, entries[-1].id if more else 0)
     entries, more = newest_page(*api.log.entries.history(*where))
-    rows = [shown_entry(entry) for entry in entries]
-    return MessagesAnswer(rows, entries[0].id if more else 0)
+    return MessagesAnswer([shown_entry(entry) for entry in entries], entries[0].id if more else 0)
 
 
 @routes.get("/conversations/pins", Needs.ADMIN_OR_MEMBER)
@@ -387,7 +368,10 @@ class ThreadsAnswer(Struct):
     before: Annotated[int, about("`before` of the next page; 0: this is the last.")]
 
 
-def _shown(thread: Thread) -> ThreadShown:
+def _shown(thread: Thread | None) -> ThreadShown:
+    """A thread in the shape of the answer. Raises ApiProblem if there is none."""
+    if thread is None:
+        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
     message = None if thread.message is None else shown_entry(thread.message)
     return view(ThreadShown, thread, message=message)
 
@@ -422,11 +406,8 @@ def get_thread(
 
     The replies are messages of the conversation, whose history has them, too. Any message can begin a thread.
     """
-    page = threads.page(call.app, call.user, thread, before, limit)
-    if page is None:
-        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
-    messages = [shown_entry(entry) for entry in page.entries]
-    return view(ThreadAnswer, _shown(page.thread), messages=messages, before=page.before)
+    shown, entries, older = threads.page(call.app, call.user, thread, before, limit) or (None, [], 0)
+    return view(ThreadAnswer, _shown(shown), messages=list(map(shown_entry, entries)), before=older)
 
 
 @thread_routes.post(
@@ -443,7 +424,7 @@ def follow_thread(
     A user is notified of the replies of the threads that they follow. A thread that was muted stays so, also
     if it mentions the user.
     """
-    return _answer(threads.follow(call.app, call.user, thread, not remove))
+    return _shown(threads.follow(call.app, call.user, thread, not remove))
 
 
 @thread_routes.post(
@@ -457,10 +438,4 @@ def read_thread(threads: ThreadCommands, call: Call, thread: FirstMessage, id: M
 
     The position never moves back. It is stored for users who follow the thread, or have muted it.
     """
-    return _answer(threads.read(call.app, call.user, thread, id))
-
-
-def _answer(thread: Thread | None) -> ThreadShown:
-    if thread is None:
-        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
-    return _shown(thread)
+    return _shown(threads.read(call.app, call.user, thread, id))

@@ -163,9 +163,6 @@ class HiddenAnswer(Struct):
     version: Annotated[int, about("The version of the user's marks after the change.")]
 
 
-_read_any: Final = msgspec.json.Decoder()
-
-
 _ANNOTATING: Final = (
     Problems.UNKNOWN_MESSAGE,
     Problems.MUTED,
@@ -299,7 +296,7 @@ def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]
         if kind == "text":
             raise ApiProblem.invalid("`type`: `text` needs `text`, not `data`")
         try:
-            _read_any.decode(data)  # Raw is not checked yet; clients must get valid JSON
+            msgspec.json.decode(data)  # Raw is not checked yet; clients must get valid JSON
             body = msgspec.json.format(data, indent=-1)
         except (ValueError, RecursionError) as error:
             raise ApiProblem.invalid(f"{error} - at `$.data`") from None

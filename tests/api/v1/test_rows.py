@@ -12,7 +12,6 @@ TWINS = {
     "_Message _Publication": "a request has an `idempotency_key`, which back ends do not answer",
     "AskHistory _History": "a command of all dialects, and the JSON of Centrifugo, which names the position",
     "Outbound StoredEvent": "what is sent has its prefix in the id and its head in the body",
-    "EntryView MessageShown": "clients were promised `clientMsgID`, users of `/api/v1` `client_msg_id`",
     "ConversationShown ConversationView": "clients were promised other names and orders than `/api/v1`",
 }
 """Structs with nearly the same fields → why there are two."""
