@@ -34,6 +34,10 @@ from imserver.messages.log.writer import LogListener, LogWriter
 from imserver.storage.statements import CommitGuard, NotStored, Unsure
 
 
+class _Row(Membership, frozen=True, kw_only=True):
+    app: str
+
+
 class MemoryStore:
     """In place of :class:`imserver.storage.store.Store`: a log that is there from the first."""
 
@@ -90,7 +94,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self.entries: dict[str, list[Entry]] = {}
-        self.memberships: list[Membership] = []
+        self.memberships: list[_Row] = []
         self.uplink_sessions: dict[tuple[str, str], int] = {}
         self.lock = RLock()
         self.groups = 0
@@ -255,7 +259,7 @@ class MemoryLog:
             conversation = known[0] if known else self._conversation()
             for user in members if not known else ():
                 self.shelf.memberships.append(
-                    Membership(
+                    _Row(
                         app=app,
                         user=user,
                         conversation=conversation,
@@ -311,7 +315,7 @@ class MemoryLog:
         shelf, first = self.shelf, self.shelf.next_id(app)
         if kind == "leave":
             shelf.memberships = [
-                Membership(
+                _Row(
                     app=row.app,
                     user=row.user,
                     conversation=row.conversation,
@@ -322,15 +326,14 @@ class MemoryLog:
             ]
         else:
             shelf.memberships += [
-                Membership(app=app, user=user, conversation=conversation, joined_id=first - 1)
-                for user in users
+                _Row(app=app, user=user, conversation=conversation, joined_id=first - 1) for user in users
             ]
         meta = json.encode({"users": list(users)})
         self._put(app, conversation, (), Draft(sender=by, kind=kind, meta=meta, conversation=conversation))
         self._notify(app, first)
 
     @staticmethod
-    def _is(row: Membership, app: str, users: Sequence[str], conversation: int) -> bool:
+    def _is(row: _Row, app: str, users: Sequence[str], conversation: int) -> bool:
         return (row.app, row.conversation, row.left_id) == (app, conversation, None) and row.user in users
 
     # --- reading

@@ -14,7 +14,6 @@ from imserver.config.settings import StorageSettings
 from imserver.errors import StartError
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import AccountStore
-from imserver.messages.log.asks import DueAsk
 from imserver.messages.log.contract import Appended, Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import FEATURES
@@ -184,7 +183,7 @@ def test_the_database_of_a_release_without_questions_takes_them(
     meta = b'{"ask":{"text":true,"until":%d}}' % (log.asks.time_ms() - 1)
     (sent,) = log.writer.append("tea", [Draft(sender="ann", to_user="bob", body=b"?", meta=meta)])
     assert isinstance(sent, Appended)
-    assert log.asks.due()[0] == [DueAsk("tea", 8)]
+    assert log.asks.due()[0] == [("tea", 8)]
     log.asks.expire("tea", 8)
     assert log.asks.due() == ([], None)
 

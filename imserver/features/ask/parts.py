@@ -186,10 +186,10 @@ class Deadlines:
         if not self._store.has_database:
             return None
         due, left = self._log.asks.due()
-        for one in due:
-            result = self._log.asks.expire(one.app, one.message)
+        for app, message in due:
+            result = self._log.asks.expire(app, message)
             if isinstance(result, Rejected) or (result.entry is None and result.ask.state):
-                self._log.asks.forget(one)
+                self._log.asks.forget(app, message)
         return left
 
 

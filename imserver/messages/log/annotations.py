@@ -56,14 +56,7 @@ class AnnotationWriter(WritingPart):
 
     @in_transaction
     def react(
-        self,
-        transaction: AppTransaction,
-        user: str,
-        message: int,
-        emoji: str,
-        *,
-        remove: bool = False,
-        time_ms: int = 0,
+        self, transaction: AppTransaction, user: str, message: int, emoji: str, *, remove: bool = False
     ) -> Change | Rejected:
         """Add the reaction of a user who can read the message, or remove it."""
         if wrong := emoji_objection(emoji):
@@ -71,11 +64,11 @@ class AnnotationWriter(WritingPart):
         target = find_message(transaction, user, message)
         if isinstance(target, Rejected):
             return target
-        return change_reaction(transaction, target, user, emoji, remove=remove, time_ms=time_ms)
+        return change_reaction(transaction, target, user, emoji, remove=remove)
 
     @in_transaction
     def pin(
-        self, transaction: AppTransaction, user: str, message: int, *, remove: bool = False, time_ms: int = 0
+        self, transaction: AppTransaction, user: str, message: int, *, remove: bool = False
     ) -> Change | Rejected:
         """Pin a message in its conversation, or remove its pin. ``user`` ``""`` is a back end."""
         target = find_message(transaction, user, message)
@@ -84,7 +77,7 @@ class AnnotationWriter(WritingPart):
         may_pin = target.role != MEMBER or options_of(target.state.options)["pin"] == MEMBER
         if user and target.state.kind != USER and not may_pin:
             return Rejected(RejectReason.NOT_ALLOWED, "only the owner and admins of this group pin messages")
-        return change_pin(transaction, target, user, remove=remove, time_ms=time_ms)
+        return change_pin(transaction, target, user, remove=remove)
 
 
 def emoji_objection(emoji: str) -> str:

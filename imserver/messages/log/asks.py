@@ -15,7 +15,6 @@ from time import time
 from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.config.settings import MAX_USER_BYTES
@@ -23,7 +22,7 @@ from imserver.messages.log.annotations import FoundMessage, find_message
 from imserver.messages.log.contract import Change, Entry, Rejected, RejectReason
 from imserver.messages.log.groups import record
 from imserver.messages.log.read import fetch, shown
-from imserver.messages.log.rows import NUMBERS, LogHead, change_log, decode_meta, in_log, read_log
+from imserver.messages.log.rows import NUMBERS, LogHead, decode_meta, in_log, read_log
 from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.writer import LogWriter, WritingPart
 from imserver.messages.model import Ask, AskAnswer, ask_in
@@ -47,13 +46,6 @@ class AskRefused(Rejected, frozen=True, kw_only=True):
     """The question is closed, or the user has given another answer: ``ask`` is what it is."""
 
     ask: Ask
-
-
-class DueAsk(Struct, frozen=True):
-    """A question whose deadline has passed."""
-
-    app: str
-    message: int
 
 
 class AskLog(WritingPart):
@@ -200,27 +192,23 @@ class AskLog(WritingPart):
 
         return read_log(self._store, app, work, (set[int](), after))
 
-    def due(self) -> tuple[list[DueAsk], float | None]:
-        """Some questions whose deadline has passed, and the seconds until the next deadline of the others;
-        None: there is none."""
-        statement = "SELECT l.app, d.id, d.due - {} FROM ask_deadline d JOIN log l ON l.number = d.log "
-
-        def work(sql: Statements) -> tuple[list[DueAsk], float | None]:
-            ordered = statement.format(f"{sql.clock} * 1000") + "ORDER BY d.due LIMIT %s"
-            rows = sql.query(ordered, (_DUE_AT_ONCE,))
-            due = [DueAsk(text_of(app), id) for app, id, left in rows if left <= 0]
-            left = next((float(left) / 1000 for _, _, left in rows if left > 0), None)
-            return due, 0.0 if len(due) == _DUE_AT_ONCE else left
-
-        nothing: tuple[list[DueAsk], float | None] = [], None
-        return self._store.read_or(nothing, work)
-
-    def forget(self, due: DueAsk) -> None:
-        """Forget the deadline of what is no question any more."""
-        statement = "DELETE FROM ask_deadline WHERE log = %s AND id = %s"
-        change_log(
-            self._store, due.app, lambda sql, head: sql.execute(statement, (head.number, due.message)), 0
+    @Store.reading_or(([], None))
+    def due(self, sql: Statements) -> tuple[list[tuple[str, int]], float | None]:
+        """Some questions (app, message) whose deadline has passed, and the seconds until the next deadline of
+        the others; None: there is none."""
+        statement = (
+            f"SELECT l.app, d.id, d.due - {sql.clock} * 1000 FROM ask_deadline d JOIN log l "
+            "ON l.number = d.log ORDER BY d.due LIMIT %s"
         )
+        rows = sql.query(statement, (_DUE_AT_ONCE,))
+        due = [(text_of(app), id) for app, id, left in rows if left <= 0]
+        left = next((float(left) / 1000 for _, _, left in rows if left > 0), None)
+        return due, 0.0 if len(due) == _DUE_AT_ONCE else left
+
+    @in_log(writes=True)
+    def forget(self, sql: Statements, head: LogHead, message: int) -> None:
+        """Forget the deadline of what is no question any more."""
+        sql.execute("DELETE FROM ask_deadline WHERE log = %s AND id = %s", (head.number, message))
 
     def time_ms(self) -> int:
         """Now, in Unix milliseconds by the clock of the database: deadlines are compared with it."""

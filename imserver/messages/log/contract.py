@@ -171,7 +171,6 @@ class Membership(Struct, frozen=True, kw_only=True):
     last the entry about the leave. Where the group shows its whole history, the user may read earlier ones.
     """
 
-    app: str
     user: str
     conversation: int
     joined_id: int

@@ -13,7 +13,6 @@ from imserver.messages.log.contract import (
     UNREAD_ENTRIES,
     Conversation,
     ConversationSummary,
-    Entry,
     Membership,
     page_size,
 )
@@ -25,15 +24,14 @@ from imserver.messages.log.rows import (
     SQLITE_BY_CONVERSATION,
     SQLITE_BY_GROUP,
     LogHead,
-    LogPart,
     conversation_of,
     count_members,
     in_log,
     pair_of,
-    read_log,
 )
-from imserver.messages.log.threads import NO_REPLIES, Replies, beside, has_threads, replies_beside
+from imserver.messages.log.threads import NO_REPLIES, Replies, beside, replies_beside
 from imserver.model import Limit
+from imserver.plugin.storage import Store
 from imserver.storage.statements import Statements, chunks, marks_of, padded, text_of
 
 _COLUMNS: Final = (
@@ -55,7 +53,7 @@ _SEARCHED: Final = 20_000
 """Conversations among which groups are searched: the newest."""
 
 
-class ConversationReader(LogPart):
+class ConversationReader(Store.Rows):
     """Reads conversations and memberships."""
 
     def get(self, app: str, conversation: int) -> Conversation | None:
@@ -127,14 +125,27 @@ class ConversationReader(LogPart):
         rows = sql.query_in(statement, (head.number, user), list(pairs))
         return in_groups | {pairs[bytes(row[0])] for row in rows}
 
-    def _members(self, app: str, where: str, values: Sequence[Any], hint: str = "") -> list[Membership]:
+    @in_log(list)
+    def _members(
+        self, sql: Statements, head: LogHead, where: str, values: Sequence[Any], hint: str = ""
+    ) -> list[Membership]:
         """Memberships of an app. ``hint`` is the index that SQLite uses."""
-
-        def work(sql: Statements, head: LogHead) -> list[Membership]:
-            statement = _MEMBERS.format(sql.on_sqlite(hint)) + where
-            return [_membership(app, row) for row in sql.query(statement, (head.number, *values))]
-
-        return read_log(self._store, app, work, [])
+        statement = _MEMBERS.format(sql.on_sqlite(hint)) + where
+        return [
+            Membership(
+                user=text_of(user),
+                conversation=conversation,
+                joined_id=joined,
+                left_id=left,
+                role=text_of(role),
+                muted_until=muted_until,
+                kind_of_conversation=CONVERSATION_KINDS[kind],
+                bot=bool(bot),
+            )
+            for user, conversation, joined, left, role, muted_until, kind, bot in sql.query(
+                statement, (head.number, *values)
+            )
+        ]
 
     @in_log(lambda: ([], False))
     def page(
@@ -144,11 +155,18 @@ class ConversationReader(LogPart):
         on a page; and whether there are more.
         """
         values = (user, user, user, head.number, user, user, before or Limit.ID, limit + 1)
-        lists = _LISTS if has_threads(sql, head) else _LISTS_WITHOUT_THREADS
+        threads = sql.query("SELECT 1 FROM thread_reply WHERE log = %s LIMIT 1", (head.number,))
+        lists = _LISTS if threads else _LISTS_WITHOUT_THREADS
         rows = sql.query(lists[sql.engine], values)
         ids = [row[-3] for row in rows if row[-3] is not None]
         last = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
-        summaries = [_summary(row, last) for row in rows[:limit]]
+        summaries = [
+            ConversationSummary(
+                conversation_of(row), last.get(last_id), unread, read, text_of(role), position, mentions
+            )
+            for row in rows[:limit]
+            for role, read, position, last_id, unread, mentions in (row[12:],)
+        ]
         count = count_fitting(page_size(each.last) if each.last else 0 for each in summaries)
         return summaries[:count], len(rows) > count
 
@@ -275,27 +293,6 @@ _LISTS_WITHOUT_THREADS: Final = {
 }
 """For a log without threads: the look-up of each unread message costs a third
 (docs/decisions/0031-threads.md)."""
-
-
-def _summary(row: Sequence[Any], last: dict[int, Entry]) -> ConversationSummary:
-    role, read, position, last_id, unread, mentions = row[12:]
-    return ConversationSummary(
-        conversation_of(row), last.get(last_id), unread, read, text_of(role), position, mentions
-    )
-
-
-def _membership(app: str, row: Sequence[Any]) -> Membership:
-    return Membership(
-        app=app,
-        user=text_of(row[0]),
-        conversation=row[1],
-        joined_id=row[2],
-        left_id=row[3],
-        role=text_of(row[4]),
-        muted_until=row[5],
-        kind_of_conversation=CONVERSATION_KINDS[row[6]],
-        bot=bool(row[7]),
-    )
 
 
 # --- what many users have not read --------------------------------------------------------------------------

@@ -90,8 +90,9 @@ class LogImport:
         }
         valid = list(once.values())
         if known := self.find(key):
-            for each in valid:
-                self._react(*each, known, draft.time_ms)
+            for own_key, user, emoji in valid:
+                change = partial(change_reaction, user=user, emoji=emoji)
+                self._annotate(own_key, known, draft.time_ms, change)
             return known
         state = self._state_for(draft)
         if state is None:
@@ -131,9 +132,6 @@ class LogImport:
             row = self._enter(own_key, state, reaction)
             self._reactions.append((transaction.log, entry.id, emoji, user, row.id))
         return entry.id
-
-    def _react(self, key: str, user: str, emoji: str, message: int, time_ms: int) -> None:
-        self._annotate(key, message, time_ms, partial(change_reaction, user=user, emoji=emoji))
 
     def pin(self, key: str, message: int, user: str, time_ms: int) -> bool:
         """Pin a message of an earlier transaction. False: nothing was stored."""

@@ -22,19 +22,19 @@ from imserver.messages.log.rows import (
     SQLITE_BY_GROUP,
     USER,
     LogHead,
-    LogPart,
     in_log,
     members_among,
     members_of,
 )
 from imserver.model import Limit
+from imserver.plugin.storage import Store
 from imserver.storage.statements import Row, Statements, text_objection, text_of
 
 MOST_MARKS: Final = 2 * Limit.HIDDEN
 """Most changes of one kind in an answer: more than have the same version."""
 
 
-class MarkStore(LogPart):
+class MarkStore(Store.Rows):
     """The marks of all users."""
 
     @in_log(writes=True)
@@ -114,7 +114,16 @@ class MarkStore(LogPart):
         of = (head.number, user, after, MOST_MARKS + 1)
         reads = sql.query(f"SELECT conversation, read_id, version FROM read_position {changed}", of)
         hidden = sql.query(f"SELECT id, version FROM hidden {changed}", of)
-        others = _receipts_since(sql, head, user, after)
+        # Of the other users, in conversations of two. Without the hint SQLite scans the positions of all.
+        hint = sql.on_sqlite("INDEXED BY sqlite_autoindex_read_position_2")  # read_position_by_conversation
+        statement = (
+            "SELECT r.conversation, r.member, r.read_id, r.received_id, r.peer_version FROM membership s "
+            f"CROSS JOIN conversation c CROSS JOIN read_position r {hint} WHERE s.log = %s AND s.member = %s "
+            f"AND c.log = s.log AND c.id = s.conversation AND c.kind = {USER} AND r.log = s.log "
+            "AND r.conversation = s.conversation AND r.member <> s.member AND r.peer_version > %s "
+            "ORDER BY r.peer_version LIMIT %s"
+        )
+        others = sql.query(statement, of)
         rests = [rows[-1][-1] - 1 for rows in (reads, hidden, others) if len(rows) > MOST_MARKS]
         upto = min(rests, default=version)
         return Marks(
@@ -262,20 +271,6 @@ def _authors(
         return ()
     there = members_among(sql, head.number, conversation, [user, *names])
     return tuple(name for name in names if name in there) if user in there else ()
-
-
-def _receipts_since(sql: Statements, head: LogHead, user: str, after: int) -> Sequence[Row]:
-    """Changed positions of the other users, after a version, in the user's conversations of two."""
-    # Without the hint SQLite scans the positions of all users.
-    hint = sql.on_sqlite("INDEXED BY sqlite_autoindex_read_position_2")  # its read_position_by_conversation
-    statement = (
-        "SELECT r.conversation, r.member, r.read_id, r.received_id, r.peer_version FROM membership s "
-        f"CROSS JOIN conversation c CROSS JOIN read_position r {hint} WHERE s.log = %s AND s.member = %s "
-        f"AND c.log = s.log AND c.id = s.conversation AND c.kind = {USER} AND r.log = s.log "
-        "AND r.conversation = s.conversation AND r.member <> s.member AND r.peer_version > %s "
-        "ORDER BY r.peer_version LIMIT %s"
-    )
-    return sql.query(statement, (head.number, user, after, MOST_MARKS + 1))
 
 
 def _receipt(row: Row) -> Receipt:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from time import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from imserver.errors import StorageUnavailable
 from imserver.messages.log.annotations import AnnotationWriter
@@ -18,16 +17,14 @@ from imserver.messages.log.log_import import LogImport
 from imserver.messages.log.marks import MarkStore
 from imserver.messages.log.read import EntryReader
 from imserver.messages.log.removals import RemovalWriter
-from imserver.messages.log.rows import SQLITE_BY_CONVERSATION, LogHead, continue_after, head_of, read_log
+from imserver.messages.log.rows import SQLITE_BY_CONVERSATION, LogHead, head_of, in_log, read_log
 from imserver.messages.log.search import EntrySearch
 from imserver.messages.log.threads import ThreadStore
 from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.word_index import WordIndex
 from imserver.messages.log.writer import LogWriter
+from imserver.plugin.storage import Store
 from imserver.storage.statements import Row, Statements
-
-if TYPE_CHECKING:
-    from imserver.storage.store import Store
 
 _EXPIRED_AT_ONCE: Final = 1000
 """Number of entries that one transaction deletes."""
@@ -36,7 +33,7 @@ _LOOK: Final = 5000
 """Number of entries whose age one query reads."""
 
 
-class MessageLog:
+class MessageLog(Store.Rows):
     """The log of every app, in parts that each have a subject. All methods of the parts may switch and may
     raise StorageUnavailable, which is temporary, unless their docstring says otherwise.
 
@@ -52,7 +49,7 @@ class MessageLog:
     """
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        super().__init__(store)
         self.writer = LogWriter(lambda: store.database().writer_connection(), store.seconds)
         self.groups = GroupWriter(self.writer, store)
         self.annotations = AnnotationWriter(self.writer, store)
@@ -70,9 +67,17 @@ class MessageLog:
         """Store the waiting drafts, and refuse new requests. Switches."""
         self.writer.close()
 
-    def continue_after(self, app: str, last_id: int) -> None:
+    @Store.writing
+    def continue_after(self, sql: Statements, app: str, last_id: int) -> None:
         """Give the next entry of an app an id above ``last_id``."""
-        self._store.write(partial(continue_after, app, last_id))
+        if sql.engine == "mysql":
+            clause = "DUPLICATE KEY UPDATE last_id = GREATEST(last_id, VALUES(last_id))"
+        else:
+            greater = "excluded.last_id WHERE log.last_id < excluded.last_id"
+            clause = f"CONFLICT (app, part) DO UPDATE SET last_id = {greater}"
+        values = "VALUES (%s, 0, %s, 0, 0)"
+        statement = f"INSERT INTO log (app, part, last_id, last_conversation, floor) {values} ON {clause}"
+        sql.execute(statement, (app, last_id))
 
     def import_past(self, app: str, keys: Sequence[str], work: Callable[[LogImport], object]) -> None:
         """Store what has happened on another server, in one transaction. For commands: no connection hears of
@@ -117,20 +122,19 @@ class MessageLog:
         """
         old = self._last_old(app, older_than_seconds) if older_than_seconds > 0 else 0
         if more_than > 0:
-            old = max(old, read_log(self._store, app, lambda sql, head: _last_above(sql, head, more_than), 0))
+            old = max(old, self._last_above(app, more_than))
         if upto is not None:
             old = min(old, upto)
-        found = self._store.write_or(None, lambda sql: _raise_floor(sql, app, old))
+        found = self._raise_floor(app, old)
         if found is None:
             return 0
         log, floor = found
         deleted = 0
-        while (some := self._store.write_or(None, lambda sql: _delete_some(sql, log, floor))) is not None:
+        while (some := self._delete_some(log, floor)) is not None:
             deleted += some
         if deleted:
             # Scans the table, so it runs once.
-            statement = "DELETE FROM hidden WHERE log = %s AND id <= %s"
-            self._store.write_or(0, lambda sql: sql.execute(statement, (log, floor)))
+            self._store.execute("DELETE FROM hidden WHERE log = %s AND id <= %s", (log, floor))
             self.words.settle(app)
         return deleted
 
@@ -159,49 +163,48 @@ class MessageLog:
                 return old
             after, many = rows[-1][0], _LOOK
 
+    @in_log(int)
+    def _last_above(self, sql: Statements, head: LogHead, most: int) -> int:
+        """The newest entry that exceeds a limit of ``most`` entries; 0: none. Entries are counted, because
+        ids have a gap after a restore."""
+        if head.last_id - head.floor <= most:
+            return 0
+        last = head.last_id - most
+        # Counting with this index takes a sixth of the time, because it does not read the bodies.
+        hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
+        counted = f"SELECT count(*) FROM message {hint} WHERE log = %s AND id > %s"
+        if sql.query(counted, (head.number, last))[0][0] >= most:
+            return last
+        statement = "SELECT id FROM message WHERE log = %s ORDER BY id DESC LIMIT 1 OFFSET %s"
+        rows = sql.query(statement, (head.number, most))
+        return int(rows[0][0]) if rows else 0
 
-def _last_above(sql: Statements, head: LogHead, most: int) -> int:
-    """The newest entry that exceeds a limit of ``most`` entries; 0: none. Entries are counted, because ids
-    have a gap after a restore."""
-    if head.last_id - head.floor <= most:
-        return 0
-    last = head.last_id - most
-    # Counting with this index takes a sixth of the time, because it does not read the bodies.
-    hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
-    counted = f"SELECT count(*) FROM message {hint} WHERE log = %s AND id > %s"
-    if sql.query(counted, (head.number, last))[0][0] >= most:
-        return last
-    statement = "SELECT id FROM message WHERE log = %s ORDER BY id DESC LIMIT 1 OFFSET %s"
-    rows = sql.query(statement, (head.number, most))
-    return int(rows[0][0]) if rows else 0
+    @Store.writing_or(None)
+    def _raise_floor(self, sql: Statements, app: str, old: int) -> tuple[int, int] | None:
+        """Expire entries up to an id. Returns (number of the log, its floor)."""
+        head = head_of(sql, app, lock=True)
+        if head is None:
+            return None
+        floor = max(head.floor, old)
+        if floor > head.floor:
+            sql.execute("UPDATE log SET floor = %s WHERE number = %s", (floor, head.number))
+        return head.number, floor
 
-
-def _raise_floor(sql: Statements, app: str, old: int) -> tuple[int, int] | None:
-    """Expire entries up to an id. Returns (number of the log, its floor)."""
-    head = head_of(sql, app, lock=True)
-    if head is None:
-        return None
-    floor = max(head.floor, old)
-    if floor > head.floor:
-        sql.execute("UPDATE log SET floor = %s WHERE number = %s", (floor, head.number))
-    return head.number, floor
-
-
-def _delete_some(sql: Statements, log: int, floor: int) -> int | None:
-    """Delete some expired entries. Returns their number, None if none is left."""
-    rows = sql.query("SELECT min(id) FROM message WHERE log = %s AND id <= %s", (log, floor))
-    first: Any = rows[0][0]
-    if first is None:
-        return None
-    upto = min(floor, first + _EXPIRED_AT_ONCE - 1)
-    for table, column in (
-        ("reaction", "message"),
-        ("pin", "message"),
-        ("mention", "id"),
-        ("bot_entry", "id"),
-        ("thread_reply", "id"),
-        ("thread_reader", "root"),
-        ("ask_deadline", "id"),
-    ):
-        sql.execute(f"DELETE FROM {table} WHERE log = %s AND {column} <= %s", (log, upto))
-    return sql.execute("DELETE FROM message WHERE log = %s AND id <= %s", (log, upto))
+    @Store.writing_or(None)
+    def _delete_some(self, sql: Statements, log: int, floor: int) -> int | None:
+        """Delete some expired entries. Returns their number, None if none is left."""
+        first = sql.query("SELECT min(id) FROM message WHERE log = %s AND id <= %s", (log, floor))[0][0]
+        if first is None:
+            return None
+        upto = min(floor, first + _EXPIRED_AT_ONCE - 1)
+        for table, column in (
+            ("reaction", "message"),
+            ("pin", "message"),
+            ("mention", "id"),
+            ("bot_entry", "id"),
+            ("thread_reply", "id"),
+            ("thread_reader", "root"),
+            ("ask_deadline", "id"),
+        ):
+            sql.execute(f"DELETE FROM {table} WHERE log = %s AND {column} <= %s", (log, upto))
+        return sql.execute("DELETE FROM message WHERE log = %s AND id <= %s", (log, upto))

@@ -23,7 +23,6 @@ from imserver.messages.log.rows import (
     NUMBERS,
     SQLITE_BY_CONVERSATION,
     LogHead,
-    LogPart,
     decode_meta,
     entry_of,
     in_log,
@@ -34,6 +33,7 @@ from imserver.messages.log.rows import (
     users_of,
 )
 from imserver.model import Limit
+from imserver.plugin.storage import Store
 from imserver.storage.statements import Row, Statements, text_of
 
 EntryPage = tuple[list[Entry], bool]
@@ -60,7 +60,7 @@ VISIBLE: Final = (
 """Condition: the messages ``m`` that a membership ``s`` allows its user to read."""
 
 
-class EntryReader(LogPart):
+class EntryReader(Store.Rows):
     """Reads entries."""
 
     def apps(self) -> list[str]:

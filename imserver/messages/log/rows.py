@@ -20,12 +20,10 @@ from imserver.storage.statements import Statements, text_objection, text_of
 
 T = TypeVar("T")
 P = ParamSpec("P")
-Part = TypeVar("Part", bound="LogPart")
+Part = TypeVar("Part", bound=Store.Rows)
 
 _MAX_ID: Final = Limit.ID
-_MAX_ROOM_BYTES: Final = Limit.ROOM_BYTES
 _MAX_TYPE_BYTES: Final = Limit.TYPE_BYTES
-_MAX_CLIENT_ID_BYTES: Final = Limit.CLIENT_MSG_ID_BYTES
 _MIN_TIME_MS: Final = Limit.MIN_TIME_MS
 _MAX_TIME_MS: Final = Limit.TIME_MS
 KINDS: Final[tuple[EntryKind, ...]] = get_args(EntryKind)
@@ -145,20 +143,15 @@ def entry_of(row: Any) -> Entry:
         members=members_of(row[12]),
         room=room_of(row[12]) if row[11] == ROOM else "",
     )
-    return _reacted(entry) if b'"reactions":' in entry.meta else entry
+    if entry.kind != "message" or b'"reactions":' not in entry.meta:
+        return entry
+    meta = decode_meta(entry.meta)  # in the database they are a part of it
+    reactions = reactions_in(meta)
+    return replace(entry, meta=_encode(meta), reactions=reactions) if reactions else entry
 
 
 _decode_json: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder().encode
-
-
-def _reacted(entry: Entry) -> Entry:
-    """A message with its reactions, which are a part of ``meta`` in the database."""
-    meta = decode_meta(entry.meta)
-    reactions = reactions_in(meta)
-    if not reactions or entry.kind != "message":
-        return entry  # a key of that name in something else
-    return replace(entry, meta=_encode(meta), reactions=reactions)
 
 
 def reactions_in(meta: dict[str, Any]) -> tuple[Reaction, ...]:
@@ -256,9 +249,9 @@ def objection(draft: Draft) -> str:
         for name, text, most in (
             ("sender", draft.sender, MAX_USER_BYTES),
             ("to_user", draft.to_user, MAX_USER_BYTES),
-            ("room", draft.room, _MAX_ROOM_BYTES),
+            ("room", draft.room, Limit.ROOM_BYTES),
             ("type", draft.type, _MAX_TYPE_BYTES),
-            ("client_msg_id", draft.client_msg_id, _MAX_CLIENT_ID_BYTES),
+            ("client_msg_id", draft.client_msg_id, Limit.CLIENT_MSG_ID_BYTES),
         ):
             if text and (wrong := text_objection(text, most)):
                 return f"{name}: {wrong}"
@@ -284,17 +277,6 @@ def head_of(sql: Statements, app: str, lock: bool = False) -> LogHead | None:
     return LogHead(*rows[0]) if rows else None
 
 
-def continue_after(app: str, last_id: int, sql: Statements) -> None:
-    """Give the next entry of an app's log an id above ``last_id``."""
-    if sql.engine == "mysql":
-        clause = "DUPLICATE KEY UPDATE last_id = GREATEST(last_id, VALUES(last_id))"
-    else:
-        greater = "excluded.last_id WHERE log.last_id < excluded.last_id"
-        clause = f"CONFLICT (app, part) DO UPDATE SET last_id = {greater}"
-    statement = "INSERT INTO log (app, part, last_id, last_conversation, floor) VALUES (%s, 0, %s, 0, 0) ON "
-    sql.execute(statement + clause, (app, last_id))
-
-
 def read_log(store: Store, app: str, work: Callable[[Statements, LogHead], T], nothing: T) -> T:
     """Run ``work`` with the head of an app's log, in a transaction that sees one state of the database.
     Returns ``nothing`` if the app has none. It may switch and raise StorageUnavailable, which is temporary.
@@ -310,10 +292,6 @@ def change_log(store: Store, app: str, work: Callable[[Statements, LogHead], T],
 def _with_head(app: str, work: Callable[[Statements, LogHead], T], nothing: T, sql: Statements) -> T:
     head = head_of(sql, app)
     return nothing if head is None else work(sql, head)
-
-
-class LogPart(Store.Rows):
-    """A part of the log that reads its tables."""
 
 
 def in_log(

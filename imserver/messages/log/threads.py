@@ -20,16 +20,9 @@ from imserver.config.declared import about
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.messages.log.contract import Draft, Entry, Rejected, RejectReason, page_size
 from imserver.messages.log.read import fetch, last_before, shown
-from imserver.messages.log.rows import (
-    NUMBERS,
-    ConversationState,
-    LogHead,
-    LogPart,
-    decode_meta,
-    in_log,
-    members_among,
-)
+from imserver.messages.log.rows import NUMBERS, ConversationState, LogHead, decode_meta, in_log, members_among
 from imserver.model import Limit
+from imserver.plugin.storage import Store
 from imserver.storage.statements import Statements, text_objection, text_of
 
 MOST_FACES: Final = 5
@@ -41,7 +34,6 @@ MOST_LISTED: Final = 1000
 MOST_ON_PAGE: Final = 50
 """Threads on one page: the unread replies of each are counted."""
 
-_UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_MESSAGE)
 _READER_COLUMNS: Final = "log, member, root, conversation, read_id, follows"
 
 
@@ -51,11 +43,6 @@ def beside(log: str, conversation: str, id: str) -> str:
         f"EXISTS (SELECT 1 FROM thread_reply t WHERE t.log = {log} AND t.conversation = {conversation} "
         f"AND t.id = {id} AND t.also = 0)"
     )
-
-
-def has_threads(sql: Statements, head: LogHead) -> bool:
-    """Whether the log has replies in threads."""
-    return bool(sql.query("SELECT 1 FROM thread_reply WHERE log = %s LIMIT 1", (head.number,)))
 
 
 class ThreadIds(Struct, frozen=True):
@@ -105,7 +92,7 @@ class ThreadWriter:
         root = self._root_of(state, draft.thread)
         is_reader = is_past or not draft.sender or shown(self._sql, self._head, draft.sender, [draft.thread])
         if root is None or not is_reader:
-            return _UNKNOWN
+            return Rejected(RejectReason.UNKNOWN_MESSAGE)
         meta = {**decode_meta(draft.meta), "thread": root, **({"also": True} if draft.also else {})}
         return replace(draft, thread=root, about=draft.about or root, meta=msgspec.json.encode(meta))
 
@@ -213,7 +200,7 @@ def _mentions_in(meta: dict[str, Any]) -> list[str]:
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-class ThreadStore(LogPart):
+class ThreadStore(Store.Rows):
     """Threads as their readers see them. Nothing here is for users who were never in the conversation."""
 
     @in_log()

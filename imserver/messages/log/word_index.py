@@ -24,7 +24,7 @@ import gevent
 from msgspec import Struct
 
 from imserver.clock import is_long_turn, serve_others
-from imserver.messages.log.rows import ROOM, LogHead, LogPart, change_log, in_log, read_log
+from imserver.messages.log.rows import ROOM, LogHead, change_log, in_log, read_log
 from imserver.messages.log.word_content import LONG_BODY, ContentPart, ContentRow, Pause, SegmentContent
 from imserver.messages.log.words import (
     CONVERSATIONS,
@@ -83,7 +83,7 @@ def _pause() -> None:
         serve_others()
 
 
-class WordIndex(LogPart):
+class WordIndex(Store.Rows):
     """Fills the index, and brings it up to date. All methods switch and may raise StorageUnavailable."""
 
     def __init__(self, store: Store, take_recent: TakeRecent) -> None:
@@ -123,8 +123,12 @@ class WordIndex(LogPart):
         else:
             for first in range(claim.first, end, _BLOCK):
                 content.add(read_log(self._store, app, partial(_block, first), list[ContentRow]()), pause)
-        put = partial(_add, claim)
-        return self._write(content.rows(pause), put, lambda sql: _finish_new(sql, claim, content))
+
+        def finish(sql: Statements) -> None:
+            _finish(sql, claim, {offset: content.conversation_of[offset] for offset in content.long})
+            _set_position(sql, claim.log, "segment", claim.segment + 1)
+
+        return self._write(content.rows(pause), partial(_add, claim), finish)
 
     def merge(self, app: str, pause: Pause = _pause) -> bool:
         """Take what has expired out of the index, and bring the changes of messages of one segment into it.
@@ -356,12 +360,6 @@ def _replace(claim: SegmentClaim, rows: Sequence[tuple[int, bytes]], sql: Statem
     statement = "DELETE FROM word WHERE log = %s AND segment = %s AND bucket = %s"
     sql.execute_many(statement, [(claim.log, claim.segment, bucket) for bucket, _ in rows])
     return _add(claim, rows, sql)
-
-
-def _finish_new(sql: Statements, claim: SegmentClaim, content: SegmentContent) -> None:
-    """A segment is in the index, with the changes of its messages."""
-    _finish(sql, claim, {offset: content.conversation_of[offset] for offset in content.long})
-    _set_position(sql, claim.log, "segment", claim.segment + 1)
 
 
 def _finish_mending(

@@ -75,14 +75,10 @@ def searched_text(type: str, body: bytes) -> str:
     """What a search finds in a message: what a reader sees."""
     if type == TEXT_TYPE:
         return body.decode(errors="replace")
-    return "\n".join(_texts_in(body))
-
-
-def _texts_in(body: bytes) -> Iterator[str]:
-    try:
-        waiting: list[tuple[str, Any]] = [("text", msgspec.json.decode(body))]
-    except (ValueError, RecursionError):
-        return
+    texts: list[str] = []
+    waiting: list[tuple[str, Any]] = []
+    with suppress(ValueError, RecursionError):
+        waiting.append(("text", msgspec.json.decode(body)))
     while waiting:
         name, value = waiting.pop()
         if isinstance(value, dict):
@@ -90,7 +86,8 @@ def _texts_in(body: bytes) -> Iterator[str]:
         elif isinstance(value, list):
             waiting += ((name, each) for each in value)
         elif isinstance(value, str) and name in WORD_FIELDS:
-            yield value
+            texts.append(value)
+    return "\n".join(texts)
 
 
 class Term(Struct, frozen=True):

@@ -46,7 +46,7 @@ from imserver.messages.log.contract import (
     Stored,
 )
 from imserver.messages.log.lost import EntriesLost, move_on
-from imserver.messages.log.rows import NUMBERS, LogPart, objection, resend_of
+from imserver.messages.log.rows import NUMBERS, objection, resend_of
 from imserver.messages.log.transaction import (
     AppTransaction,
     ChangeRequest,
@@ -654,7 +654,7 @@ def _answer(request: Request, outcome: Outcome) -> None:
         log.exception("a requester could not be answered")
 
 
-class WritingPart(LogPart):
+class WritingPart(Store.Rows):
     """A part of the log that reads its tables, and changes them by the writer."""
 
     def __init__(self, writer: LogWriter, store: Store) -> None:

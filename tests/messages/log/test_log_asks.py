@@ -7,7 +7,7 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.messages.log.asks import AskChange, AskRefused, DueAsk
+from imserver.messages.log.asks import AskChange, AskRefused
 from imserver.messages.log.contract import Change, Draft, Entry, Rejected
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.model import Ask, AskOption, ask_in
@@ -237,7 +237,7 @@ def test_a_removed_question_comes_back_as_it_was(log: MessageLog) -> None:
     until = log.asks.time_ms() + 60_000
     id = ask(log, "a", to="b", until=until)
     log.removals.remove(APP, "act", [id])
-    log.asks.forget(DueAsk(APP, id))
+    log.asks.forget(APP, id)
     assert log.asks.due() == ([], None)
     log.removals.restore(APP, "act")
     assert state(log, "b", id).until == until
