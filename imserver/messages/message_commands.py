@@ -296,15 +296,11 @@ class AnsweredView(Struct, omit_defaults=True):
     seq: int = 0
 
 
-class AskCommands:
+class AskCommands(Service):
     """Carries out the command. Stateless."""
 
-    def __init__(self, core: Services, messaging: Messaging) -> None:
-        self._store = core.store
-        self._log = core.store.part(MessageLog)
-        self._messaging = messaging
-        self._rates = core.sender_rates
-        self._reviews = core.reviews
+    core: Services
+    messaging: Messaging
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -326,23 +322,23 @@ class AskCommands:
 
         Switches. Raises StorageUnavailable, TooManyMessages and ReviewUnavailable.
         """
-        if not self._store.has_database:  # a change would create it
+        if not self.core.store.has_database:  # a change would create it
             return Rejected(RejectReason.UNKNOWN_MESSAGE)
         if by_user:
-            if (mute := self._messaging.mute_of(app, user)) is not None:
+            if (mute := self.messaging.mute_of(app, user)) is not None:
                 return mute
-            if not self._rates.take(app, user):
+            if not self.core.sender_rates.take(app, user):
                 raise TooManyMessages("the user has sent too many messages")
-            if text and app in self._reviews.apps:
+            if text and app in self.core.reviews.apps:
                 draft = Draft(sender=user, kind="press", type="text", body=text.encode(), about=message)
-                decision = self._reviews.decide(app, facts_of(draft))
+                decision = self.core.reviews.decide(app, facts_of(draft))
                 if decision.action == "reject":
                     return Rejected(RejectReason.REJECTED, decision.reason)
                 if decision.action == "undecided":
                     raise ReviewUnavailable("the back end has not reviewed it in time")
                 if decision.action == "replace":
                     text = decision.body.decode("utf-8", "replace")
-        return self._log.asks.answer(app, user, message, value=value, text=text)
+        return self.core.store.part(MessageLog).asks.answer(app, user, message, value=value, text=text)
 
 
 class ThreadView(ThreadState, frozen=True, kw_only=True):

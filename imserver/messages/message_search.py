@@ -107,8 +107,16 @@ class WordIndexing:
             self._ends = dict.fromkeys(stored.entries.apps(), 0)
             self._has_begun = True
         for app in {*self._ends, *known}:
-            if known.get(app, 0) >= self._ends.get(app, 0):
-                self._add(stored, app)
+            if known.get(app, 0) < self._ends.get(app, 0):
+                continue
+            count = 0
+            end, is_whole = stored.words.next_end(app)
+            while is_whole and stored.words.fill(app, _rest):
+                count += 1
+                end, is_whole = stored.words.next_end(app)
+            if count > 1:
+                log.info("the words of %d segments of app %s were added to the index", count, app)
+            self._ends[app] = end
 
     def merge(self) -> None:
         """Bring the changes of messages into the indexes. Switches. Raises StorageUnavailable."""
@@ -116,16 +124,6 @@ class WordIndexing:
         for app in words.changed():
             while words.merge(app, _rest):
                 pass
-
-    def _add(self, stored: MessageLog, app: str) -> None:
-        count = 0
-        end, is_whole = stored.words.next_end(app)
-        while is_whole and stored.words.fill(app, _rest):
-            count += 1
-            end, is_whole = stored.words.next_end(app)
-        if count > 1:
-            log.info("the words of %d segments of app %s were added to the index", count, app)
-        self._ends[app] = end
 
 
 def _rest() -> None:

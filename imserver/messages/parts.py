@@ -98,7 +98,9 @@ def _make_services(core: Core) -> tuple[MessageServices, tuple[ChannelLog, LogPu
     asks = AskCommands(core, messaging)
     commands = MessageCommands(core.sessions, messaging, receipts, search, store)
     runners = (commands, asks, receipts, threads, signals)
-    streams, channel_streams = _make_streams(core, messaging, signals)
+    table, limits = core.connection_table, settings_of(core.config, StreamLimits)
+    others = (table, core.queries, limits, core.limits.outbox_bytes, core.others)
+    in_conversations = ConversationStreams(messaging, signals, store, core.relations)
     services = MessageServices(
         log=store.part(MessageLog),
         messaging=messaging,
@@ -109,28 +111,16 @@ def _make_services(core: Core) -> tuple[MessageServices, tuple[ChannelLog, LogPu
         retention=Retention(
             settings_of(core.config, RetentionSettings),
             core.tenants.get,
-            core.store,
-            core.metrics,
+            store,
+            metrics,
             messaging.positions,
             messaging.observers,
         ),
-        streams=streams,
-        channel_streams=channel_streams,
+        streams=StreamedTexts(in_conversations, *others),
+        channel_streams=StreamedMessages(ChannelStreams(core.channels, core.hub, core.connections), *others),
         observers=messaging.observers,
         asks=asks,
         stream_starts=StreamStarts(messaging.catch_up, messaging.deliverer, store),
     )
-    table = {command: row for each in runners for command, row in each.rows().items()}
-    return services, (channel_log, LogPushes(messaging, core.idempotency)), table
-
-
-def _make_streams(
-    core: Core, messaging: Messaging, signals: Signals
-) -> tuple[StreamedTexts, StreamedMessages]:
-    table, limits = core.connection_table, settings_of(core.config, StreamLimits)
-    others = (table, core.queries, limits, core.limits.outbox_bytes, core.others)
-    in_conversations = ConversationStreams(messaging, signals, core.store, core.relations)
-    streams = StreamedTexts(in_conversations, *others)
-    in_channels = ChannelStreams(core.channels, core.hub, core.connections)
-    channel_streams = StreamedMessages(in_channels, *others)
-    return streams, channel_streams
+    rows = {command: row for each in runners for command, row in each.rows().items()}
+    return services, (channel_log, LogPushes(messaging, core.idempotency)), rows

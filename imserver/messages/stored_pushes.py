@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from time import time
-from typing import Any, Final
+from typing import Final
 
 from gevent.event import Event as Signal
 from msgspec import UNSET
@@ -46,8 +46,14 @@ class LogPushes(StoredPushes):
         waiting = _Drafts(self._messaging, app)
         try:
             for push, claim, done in zip(pushes, claims, outcomes, strict=True):
-                if not isinstance(claim, IdReused | Waiting):
-                    _hand_over(push, done, waiting)
+                if isinstance(claim, IdReused | Waiting):
+                    continue
+                done += [Rejected(RejectReason.INVALID, "the receiver is the sender")] * len(push.targets)
+                for index, draft in enumerate(_drafts(push)):
+                    if draft.conversation or draft.to_user != draft.sender:
+                        waiting.send(draft, done, index)
+                    if not (index + 1) % YIELD_TARGETS:
+                        serve_others()
             waiting.wait()
         finally:
             for push, claim, done in zip(pushes, claims, outcomes, strict=True):
@@ -81,7 +87,7 @@ class _Drafts:
         self._left = 0
         self._settled = Signal()
 
-    def send(self, draft: Draft, into: list[Any], index: int) -> None:
+    def send(self, draft: Draft, into: list[Stored], index: int) -> None:
         """Send a draft; its result is put into ``into[index]``."""
         self._left += 1
 
@@ -98,15 +104,6 @@ class _Drafts:
         while self._left:
             self._settled.clear()
             self._settled.wait()
-
-
-def _hand_over(push: PushToStore, outcomes: list[Any], waiting: _Drafts) -> None:
-    outcomes += [Rejected(RejectReason.INVALID, "the receiver is the sender")] * len(push.targets)
-    for index, draft in enumerate(_drafts(push)):
-        if draft.conversation or draft.to_user != draft.sender:
-            waiting.send(draft, outcomes, index)
-        if not (index + 1) % YIELD_TARGETS:
-            serve_others()
 
 
 def _drafts(push: PushToStore) -> Iterator[Draft]:

@@ -202,9 +202,9 @@ class StreamTarget(ABC):
     def check(self, stream: OpenStream) -> None:
         """Raise :class:`ChannelRefused` if its end could not be stored. Never switches."""
 
-    @abstractmethod
     def may_continue(self, stream: OpenStream) -> bool:
         """Whether the sender may still write there. May switch."""
+        return True
 
     def may_stop(self, stream: OpenStream, user: str) -> bool:
         """Whether a user may stop it. May switch. Raises StorageUnavailable."""
@@ -289,9 +289,6 @@ class ChannelStreams(StreamTarget):
         check_known(options)
         if options.history:
             check_draft(draft_of(Publication(stream.channel, stream.end(True))))
-
-    def may_continue(self, stream: OpenStream) -> bool:
-        return True
 
     def publish(self, app: str, events: Sequence[Event]) -> None:
         named = [Publication(each.channel.name, each) for each in events if each.channel is not None]
@@ -697,19 +694,14 @@ class StreamedMessages:
         if self._others is not None:
             for app, events in quiet.items():
                 self._target.publish(app, events)
-            self._look_at_copies(now)
+            for copy in [each for each in self._streams.all() if not each.owned]:
+                if not self._target.has_receivers(copy):
+                    self._streams.remove(copy.app, copy.channel, copy.id)
+                elif copy.heard + SILENT_SECONDS <= now:
+                    copy.heard = now
+                    gevent.spawn(self._fill, copy.app, copy.channel, copy.id)
         if self._target.of_users:  # last, because it waits for the database
             self._check_silent(now)
-
-    def _look_at_copies(self, now: float) -> None:
-        for copy in self._streams.all():
-            if copy.owned:
-                continue
-            if not self._target.has_receivers(copy):
-                self._streams.remove(copy.app, copy.channel, copy.id)
-            elif copy.heard + SILENT_SECONDS <= now:
-                copy.heard = now
-                gevent.spawn(self._fill, copy.app, copy.channel, copy.id)
 
     def _check_silent(self, now: float) -> None:
         """End streams without new pieces whose senders may not go on. Those of one sender in one conversation
@@ -736,7 +728,8 @@ class StreamedMessages:
         return StreamState() if own.ended else StreamState(own.stream.so_far())
 
     def _fill(self, app: str, channel: str, id: str) -> None:
-        """Read the text of a stream from its owner; close the copy if there is none any more. May switch."""
+        """Read the text of a stream from its owner. If there is none any more, end the copy: other nodes do
+        the same, and a history stores the id once. May switch."""
         assert self._others is not None
         lease = self._table.node_of(id, self._others)
         state: StreamState | None = StreamState(over=True)
@@ -749,18 +742,14 @@ class StreamedMessages:
         if state.so_far is not None:
             self._target.deliver_so_far(app, state.so_far)
         elif state.over and copy is not None:
-            self._lose(copy, owner_is_dead=lease is None)
-
-    def _lose(self, copy: OpenStream, owner_is_dead: bool) -> None:
-        """End a copy whose owner has ended. Other nodes do the same: a history stores the id once."""
-        self._streams.remove(copy.app, copy.channel, copy.id)
-        if not self._target.history(copy.app, copy.channel):
-            self._target.deliver(copy.app, copy.end(True))
-        elif owner_is_dead:
-            try:
-                self._publish_end(copy, True)
-            except ChannelRefused:
-                self._streams.add(copy)  # tried again after SILENT_SECONDS
+            self._streams.remove(app, channel, id)
+            if not self._target.history(app, channel):
+                self._target.deliver(app, copy.end(True))
+            elif lease is None:  # else the owner has ended it
+                try:
+                    self._publish_end(copy, True)
+                except ChannelRefused:
+                    self._streams.add(copy)  # tried again after SILENT_SECONDS
 
 
 def _in_parts(indexes: Sequence[int], pieces: Sequence[Piece]) -> Iterator[list[int]]:

@@ -174,12 +174,12 @@ routes = Resource(
     base=Acting,
     chapter="Questions to people: answered exactly once, with a deadline.",
     hot=True,
+    need=Needs.ADMIN_OR_USER,
 )
 
 
 @routes.post(
     "/asks/create",
-    Needs.ADMIN_OR_USER,
     act="",
     rules=one_of("to", "conversation"),
     problems=(
@@ -235,17 +235,14 @@ def _answerers(api: AskApi, call: Call, request: AskRequest, users: list[str]) -
         raise ApiProblem.invalid("`of`: other members of a `conversation`")
     if request.need > len(of):
         raise ApiProblem.invalid("`need`: more than `of`")
-    members = api.log.conversations
     for user in of:
-        row = members.member(call.app, request.conversation, user)
-        if row is None:
+        if api.log.conversations.member(call.app, request.conversation, user) is None:
             raise ApiProblem.invalid(f"`of`: {user} is no member of the conversation")
     return of
 
 
 @routes.post(
     "/asks/get",
-    Needs.ADMIN_OR_USER,
     schema=("AskQuery", "A question, and how long to wait for it."),
     act="",
     problems=(Problems.UNKNOWN_MESSAGE,),
@@ -280,7 +277,7 @@ def get(
     return _shown(entry)
 
 
-@routes.post("/asks/answer", Needs.ADMIN_OR_USER, act="", rules=one_of("value", "text"), problems=_ANSWERING)
+@routes.post("/asks/answer", act="", rules=one_of("value", "text"), problems=_ANSWERING)
 def answer(api: AskApi, call: Call, request: AnswerRequest) -> AnswerResult:
     """Answer a question.
 
@@ -300,12 +297,7 @@ def answer(api: AskApi, call: Call, request: AnswerRequest) -> AnswerResult:
     return AnswerResult(not isinstance(result, Rejected), api.show(call.app, call.user, request.id))
 
 
-@routes.post(
-    "/asks/cancel",
-    Needs.ADMIN_OR_USER,
-    problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED),
-    user="optional",
-)
+@routes.post("/asks/cancel", problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED), user="optional")
 def cancel(api: AskApi, call: Call, request: OfAsk) -> AskShown:
     """Close one's question without an answer.
 
@@ -316,7 +308,6 @@ def cancel(api: AskApi, call: Call, request: OfAsk) -> AskShown:
 
 @routes.post(
     "/asks/remind",
-    Needs.ADMIN_OR_USER,
     problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.TOO_MANY_REQUESTS),
     voice=True,
     user="optional",
@@ -326,14 +317,15 @@ def remind(api: AskApi, call: Call, request: OfAsk) -> AskShown:
 
     They are notified again, once a minute at most.
     """
-    _own(api, call, request.id)
+    entry = api.log.asks.get(call.app, "", request.id)
+    if entry is None or (call.user and entry.sender != call.user):
+        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
     api.parts.reminders.require((call.app, str(request.id)))
     return _changed(api, call, request.id, api.log.asks.remind(call.app, call.user, request.id))
 
 
 @routes.post(
     "/asks/escalate",
-    Needs.ADMIN_OR_USER,
     schema=(
         "EscalateRequest",
         "A question, and who may answer it, too. A back end that names no `user` may change any.",
@@ -354,13 +346,6 @@ def escalate(
     is.
     """
     return _changed(api, call, id, api.log.asks.escalate(call.app, call.user, id, of))
-
-
-def _own(api: AskApi, call: Call, id: int) -> None:
-    """Raises ApiProblem if it is no question of the acting user."""
-    entry = api.log.asks.get(call.app, "", id)
-    if entry is None or (call.user and entry.sender != call.user):
-        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
 
 
 def _changed(api: AskApi, call: Call, id: int, result: Any) -> AskShown:

@@ -46,10 +46,12 @@ routes = Resource(
     base=Acting,
     chapter="What a user keeps about their conversations, on all devices: pins, archived ones, drafts.",
     hot=False,
+    need=Needs.ADMIN_OR_USER,
+    act="",
 )
 
 
-@routes.get("/inbox", Needs.ADMIN_OR_USER)
+@routes.get("/inbox")
 def inbox(
     inbox: Inbox,
     call: Call,
@@ -70,12 +72,10 @@ def inbox(
 
 @routes.post(
     "/inbox",
-    Needs.ADMIN_OR_USER,
     schema=(
         "ArrangeRequest",
         "Changes to what a user keeps about a conversation. Fields that you leave out do not change.",
     ),
-    act="",
     problems=(
         Problems.UNKNOWN_CONVERSATION,
         HTTP_TOO_MANY_PINS,

@@ -190,11 +190,15 @@ def shown_entry(entry: Entry) -> MessageShown:
 
 
 routes = Resource(
-    "conversations", service=lambda core, _: core.service(MessageServices), base=Acting, hot=False
+    "conversations",
+    service=lambda core, _: core.service(MessageServices),
+    base=Acting,
+    hot=False,
+    need=Needs.ADMIN_OR_MEMBER,
 )
 
 
-@routes.get("/conversations", Needs.ADMIN_OR_MEMBER)
+@routes.get("/conversations")
 def conversations(
     api: MessageServices, call: Call, before: Before = 0, limit: PageLimit = 50
 ) -> ConversationsAnswer:
@@ -219,7 +223,7 @@ def conversations(
     return ConversationsAnswer(listed, summaries[-1].position if more else 0)
 
 
-@routes.get("/messages", Needs.ADMIN_OR_MEMBER, problems=(Problems.TOO_MANY_REQUESTS,))
+@routes.get("/messages", problems=(Problems.TOO_MANY_REQUESTS,))
 def history(
     api: MessageServices,
     call: Call,
@@ -251,7 +255,7 @@ def history(
     return MessagesAnswer([shown_entry(entry) for entry in entries], entries[0].id if more else 0)
 
 
-@routes.get("/conversations/pins", Needs.ADMIN_OR_MEMBER)
+@routes.get("/conversations/pins")
 def pins(
     api: MessageServices,
     call: Call,
@@ -263,7 +267,7 @@ def pins(
     return PinsAnswer([shown_entry(entry) for entry in entries], following)
 
 
-@routes.get("/messages/search", Needs.ADMIN_OR_MEMBER, problems=(Problems.TOO_MANY_REQUESTS,))
+@routes.get("/messages/search", problems=(Problems.TOO_MANY_REQUESTS,))
 def search(api: MessageServices, call: Call, request: SearchQuery) -> MessagesAnswer:
     """Search messages.
 
@@ -289,7 +293,7 @@ def _types_of(text: str) -> tuple[str, ...]:
     return types
 
 
-@routes.get("/messages/receipts", Needs.ADMIN_OR_MEMBER)
+@routes.get("/messages/receipts")
 def receipts(
     api: MessageServices,
     call: Call,
@@ -304,7 +308,7 @@ def receipts(
     return ReceiptsAnswer([ReceiptShown(row.user, row.read, row.received) for row in rows], following)
 
 
-@routes.get("/messages/sync", Needs.ADMIN_OR_MEMBER)
+@routes.get("/messages/sync")
 def sync(
     api: MessageServices,
     call: Call,
@@ -331,7 +335,7 @@ def sync(
     return SyncAnswer([shown_entry(entry) for entry in entries], following, more, False)
 
 
-@routes.get("/messages/marks", Needs.ADMIN_OR_MEMBER)
+@routes.get("/messages/marks")
 def marks(
     api: MessageServices,
     call: Call,
@@ -382,10 +386,12 @@ thread_routes = Resource(
     base=Acting,
     hot=False,
     problems=(Problems.UNKNOWN_MESSAGE,),
+    need=Needs.ADMIN_OR_MEMBER,
+    act="",
 )
 
 
-@thread_routes.get("/threads/list", Needs.ADMIN_OR_MEMBER)
+@thread_routes.get("/threads/list")
 def list_threads(
     threads: ThreadCommands, call: Call, before: Before = 0, limit: PageLimit = 50
 ) -> ThreadsAnswer:
@@ -398,7 +404,7 @@ def list_threads(
     return ThreadsAnswer([_shown(each) for each in page], page[-1].last if more else 0)
 
 
-@thread_routes.get("/threads/get", Needs.ADMIN_OR_MEMBER)
+@thread_routes.get("/threads/get")
 def get_thread(
     threads: ThreadCommands, call: Call, thread: FirstMessage, before: Before = 0, limit: PageLimit = 50
 ) -> ThreadAnswer:
@@ -410,9 +416,7 @@ def get_thread(
     return view(ThreadAnswer, _shown(shown), messages=list(map(shown_entry, entries)), before=older)
 
 
-@thread_routes.post(
-    "/threads/follow", Needs.ADMIN_OR_MEMBER, schema=("FollowRequest", "A thread to follow."), act=""
-)
+@thread_routes.post("/threads/follow", schema=("FollowRequest", "A thread to follow."))
 def follow_thread(
     threads: ThreadCommands,
     call: Call,
@@ -428,10 +432,7 @@ def follow_thread(
 
 
 @thread_routes.post(
-    "/threads/read",
-    Needs.ADMIN_OR_MEMBER,
-    schema=("ReadThreadRequest", "A thread and the last reply that the user has read."),
-    act="",
+    "/threads/read", schema=("ReadThreadRequest", "A thread and the last reply that the user has read.")
 )
 def read_thread(threads: ThreadCommands, call: Call, thread: FirstMessage, id: MessageId) -> ThreadShown:
     """Mark a thread as read up to a reply.

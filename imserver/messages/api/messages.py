@@ -238,14 +238,18 @@ class MessageApi(Struct, frozen=True):
 
 
 routes = Resource(
-    "conversations", service=MessageApi.of, base=Acting, hot=False, problems=(Problems.UNKNOWN_CONVERSATION,)
+    "conversations",
+    service=MessageApi.of,
+    base=Acting,
+    hot=False,
+    problems=(Problems.UNKNOWN_CONVERSATION,),
+    need=Needs.ADMIN_OR_MEMBER,
+    act="",
 )
 
 
 @routes.post(
     "/messages/send",
-    Needs.ADMIN_OR_MEMBER,
-    act="",
     rules={
         "allOf": [
             one_of("text", "data", "forward"),
@@ -332,13 +336,13 @@ def _bytes(name: str, encode: Any, value: Any) -> bytes:
 
 @routes.post(
     "/messages/recall",
-    Needs.ADMIN_OR_MEMBER,
     schema=(
         "RecallRequest",
         "The message to recall. A back end that names no `user` may recall any message.",
     ),
     problems=_NOT_CHANGED,
     user="optional",
+    act=None,
 )
 def recall(api: MessageApi, call: Call, id: MessageId, client_msg_id: OwnId = "") -> StoredAnswer:
     """Recall a message.
@@ -353,10 +357,10 @@ def recall(api: MessageApi, call: Call, id: MessageId, client_msg_id: OwnId = ""
 
 @routes.post(
     "/messages/edit",
-    Needs.ADMIN_OR_MEMBER,
     rules=one_of("text", "data"),
     problems=(Problems.MUTED, Problems.NOT_ALLOWED, *_NOT_CHANGED, *_NOT_REVIEWED),
     user="optional",
+    act=None,
 )
 def edit(api: MessageApi, call: Call, request: EditRequest) -> StoredAnswer:
     """Edit a message.
@@ -375,9 +379,7 @@ def edit(api: MessageApi, call: Call, request: EditRequest) -> StoredAnswer:
 
 @routes.post(
     "/messages/press",
-    Needs.ADMIN_OR_MEMBER,
     schema=("PressRequest", "A message of a bot, and one of its buttons."),
-    act="",
     problems=_NOT_CHANGED,
 )
 def press(
@@ -426,10 +428,8 @@ def _require_may_write(api: MessageApi, call: Call) -> None:
 
 @routes.post(
     "/messages/react",
-    Needs.ADMIN_OR_MEMBER,
     schema=("ReactRequest", "A message and an emoji."),
     voice=lambda request: not request.remove,
-    act="",
     problems=_ANNOTATING,
 )
 def react(
@@ -458,11 +458,11 @@ def react(
 
 @routes.post(
     "/messages/pin",
-    Needs.ADMIN_OR_MEMBER,
     schema=("PinRequest", "The message to pin. A back end that names no `user` may pin any message."),
     voice=True,
     problems=(*_ANNOTATING, Problems.ROLE_TOO_LOW),
     user="optional",
+    act=None,
 )
 def pin(
     api: MessageApi, call: Call, id: MessageId, remove: Annotated[bool, about("Removes the pin.")] = False
@@ -488,7 +488,7 @@ def _annotated(api: MessageApi, call: Call, change: Callable[[Any], Change | Rej
     return AnnotatedAnswer(result.conversation, 0 if result.entry is None else result.entry.id)
 
 
-@routes.post("/messages/read", Needs.ADMIN_OR_MEMBER, act="")
+@routes.post("/messages/read")
 def mark_read(api: MessageApi, call: Call, request: ReadRequest) -> ReadAnswer:
     """Mark a conversation as read up to a message.
 
@@ -500,10 +500,8 @@ def mark_read(api: MessageApi, call: Call, request: ReadRequest) -> ReadAnswer:
 
 @routes.post(
     "/messages/received",
-    Needs.ADMIN_OR_MEMBER,
     schema=("ReceivedRequest", "A conversation and the last message that a device has received."),
     base=ReadRequest,
-    act="",
 )
 def mark_received(api: MessageApi, call: Call, conversation: ConversationId, id: MessageId) -> ReceivedAnswer:
     """Mark a conversation as received up to a message.
@@ -521,12 +519,7 @@ def _mark(api: MessageApi, call: Call, conversation: int, read: int = 0, receive
     return result
 
 
-@routes.post(
-    "/messages/hide",
-    Needs.ADMIN_OR_MEMBER,
-    schema=("HideRequest", "The messages to hide from the user."),
-    act="",
-)
+@routes.post("/messages/hide", schema=("HideRequest", "The messages to hide from the user."))
 def hide(
     api: MessageApi,
     call: Call,

@@ -125,12 +125,12 @@ routes = Resource(
     "channels",
     service=lambda core, _: core.service(MessageServices).channel_streams,
     refusals=StreamAppended.REFUSALS,
+    need=Needs.PUSH,
+    act="",
 )
 
 
-@routes.post(
-    "/channels/stream/open", Needs.PUSH, act="", on_publisher=True, problems=(Problems.TOO_MANY_STREAMS,)
-)
+@routes.post("/channels/stream/open", on_publisher=True, problems=(Problems.TOO_MANY_STREAMS,))
 def open_stream(streams: StreamedMessages, call: Call, request: StreamOpenRequest) -> StreamOpened:
     """Open a streamed message.
 
@@ -146,9 +146,7 @@ def open_stream(streams: StreamedMessages, call: Call, request: StreamOpenReques
 
 @routes.post(
     "/channels/stream/append",
-    Needs.PUSH,
     schema=("StreamAppendRequest", "Pieces of one or several streams, in the order of their numbers."),
-    act="",
     on_publisher=True,
     problems=(Problems.NOT_ACCEPTED, Problems.TOO_MANY_REQUESTS),
 )
@@ -163,9 +161,7 @@ def append(streams: StreamedMessages, call: Call, app: App, pieces: StreamAppend
 
 @routes.post(
     "/channels/stream/close",
-    Needs.PUSH,
     schema=("StreamCloseRequest", "A message that ends."),
-    act="",
     on_publisher=True,
     problems=(Problems.NOT_ACCEPTED,),
 )

@@ -66,7 +66,16 @@ class RemovalWriter(WritingPart):
             )
             values = (transaction.log, act, MOST_AT_ONCE)
             messages = [row[0] for row in transaction.sql.query(statement, values)]
-            copies = _copies(transaction, act, messages[-1]) if messages else {}
+            if not messages:
+                return 0
+            # One query has all copies: no index leads to those of one message.
+            copies: dict[int, list[Row]] = {}
+            values = (transaction.log, act, messages[-1])
+            of_these = f"FROM {_COPIES} WHERE log = %s AND act = %s AND message <= %s"
+            columns = "message, id, recall, kind, type, about, meta, body, annotations"
+            for message, *row in transaction.sql.query(f"SELECT {columns} {of_these}", values):
+                copies.setdefault(message, []).append(tuple(row))
+            transaction.sql.execute(f"DELETE {of_these}", values)
             for message in messages:
                 _restore(transaction, message, copies[message])
             return len(messages)
@@ -230,21 +239,6 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
         ],
     )
     return sum(len(row[-1]) + len(row[-2]) for row in rows) + len(annotations)
-
-
-def _copies(transaction: AppTransaction, act: str, last: int) -> dict[int, list[Row]]:
-    """Message → its copies, which are deleted. ``last``: the last of these messages. One query has all: no
-    index leads to the copies of one message."""
-    sql, log = transaction.sql, transaction.log
-    copies: dict[int, list[Row]] = {}
-    for message, *row in sql.query(
-        f"SELECT message, id, recall, kind, type, about, meta, body, annotations FROM {_COPIES} "
-        "WHERE log = %s AND act = %s AND message <= %s",
-        (log, act, last),
-    ):
-        copies.setdefault(message, []).append(tuple(row))
-    sql.execute(f"DELETE FROM {_COPIES} WHERE log = %s AND act = %s AND message <= %s", (log, act, last))
-    return copies
 
 
 def _restore(transaction: AppTransaction, message: int, rows: Sequence[Row]) -> None:

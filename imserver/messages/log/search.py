@@ -261,7 +261,13 @@ class _LookUp:
     def take(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
         """At most ``count`` of the newest entries of the next ids, and the last id that remains."""
         if not self._rest:
-            together = self._read_together()
+            self._terms.sort(key=self._seen.__getitem__)
+            # What one query reads: the rarest, and each next one while most segments have those before it.
+            together = [
+                term
+                for number, term in enumerate(self._terms)
+                if all(self._seen[before] >= self._looked for before in self._terms[:number])
+            ]
             size = min(self._segments, _ROWS_AT_ONCE // len(buckets_with(together)))
             nothing: tuple[int, IndexPart | None] = (0, None)
             work = partial(newest_part, log=self._log, after=floor, upto=upto, most=size, terms=together)
@@ -280,16 +286,6 @@ class _LookUp:
         some, self._rest = self._rest[-_CHECKED_AT_ONCE:], self._rest[:-_CHECKED_AT_ONCE]
         entries = self._wanted.checked(self._store.read_or([], partial(self._readable, some))) if some else []
         return entries, some[0] - 1 if self._rest else self._after
-
-    def _read_together(self) -> list[Term]:
-        """The terms whose rows are read in one query: the rarest, and each next one while most segments have
-        those before it."""
-        self._terms.sort(key=self._seen.__getitem__)
-        return [
-            term
-            for number, term in enumerate(self._terms)
-            if all(self._seen[before] >= self._looked for before in self._terms[:number])
-        ]
 
     def _ids_in(self, part: IndexPart, together: Sequence[Term]) -> Iterator[int]:
         """The messages of these segments that have all terms, most of them in conversations of the user."""

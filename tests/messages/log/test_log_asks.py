@@ -183,7 +183,7 @@ def test_a_deadline_closes_it_once(log: MessageLog) -> None:
     now = log.asks.time_ms()
     late, later = ask(log, "a", group, until=now - 1), ask(log, "a", group, until=now + 60_000)
     due, left = log.asks.due()
-    assert [one.message for one in due] == [late]
+    assert [message for _, message in due] == [late]
     assert left is not None
     assert 0 < left <= 60
     first, second = log.asks.expire(APP, late), log.asks.expire(APP, late)
@@ -226,9 +226,9 @@ def test_a_recalled_question_is_none(log: MessageLog) -> None:
     stored(log, Draft(sender="a", kind="recall", type="", about=id, conversation=1))
     assert refusal(log.asks.answer(APP, "b", id, value="yes")) == "recalled"
     assert log.asks.get(APP, "b", id) is None
-    (due,) = log.asks.due()[0]
-    assert refusal(log.asks.expire(APP, due.message)) == "recalled"
-    log.asks.forget(due)
+    ((_, due),) = log.asks.due()[0]
+    assert refusal(log.asks.expire(APP, due)) == "recalled"
+    log.asks.forget(APP, due)
     assert log.asks.due() == ([], None)
 
 
