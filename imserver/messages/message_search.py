@@ -58,9 +58,7 @@ class MessageSearch:
         self._take_turn()
         began = monotonic()
         try:
-            page, upto = self._log.search.find(
-                app, user, wanted.text, wanted.conversation, wanted.before, wanted.limit, wanted.filter
-            )
+            page, upto = self._log.search.find(app, user, wanted)
         finally:
             self._turns.release()
             self._time.charge((app, user), int((monotonic() - began) * 1000))

@@ -26,6 +26,7 @@ monkey.patch_all()
 import gevent
 
 from imserver.config.settings import StorageSettings
+from imserver.messages.commands import Search
 from imserver.messages.log.contract import Change, Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
@@ -185,7 +186,7 @@ def main(messages: int, url: str) -> None:
                     number = SEARCHED.randrange(GROUPS)
                     where = number + 1 if area == "one conversation" else 0  # the groups came first
                     with watch.part():
-                        entries, _ = log.search.find("app", f"u{number}", query(), where, 0, 30)
+                        entries, _ = log.search.find("app", f"u{number}", Search(query(), where, 0, 30))
                     hits += len(entries)
                 print(f"{area}, {name}: {watch}, {hits / SEARCHES:.1f} hits", flush=True)
         store.close()

@@ -97,7 +97,7 @@ def test_a_page_has_the_newest_results_that_fit_and_continues_behind_them() -> N
     body = b"x" * (PAGE_BYTES // 3)
     entries = [Entry(id=number, conversation=1, seq=number, sender="a", body=body) for number in range(1, 9)]
     log = Mock()
-    log.search.find = lambda _app, _user, _text, _conversation, before, *_: (entries[: before - 1], 0)
+    log.search.find = lambda _app, _user, search: (entries[: search.before - 1], 0)
     found, before, pages = MessageSearch(MemoryStore(log)), len(entries) + 1, []
     files = SearchFilter(types=("file",))
     while before:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from imserver.messages.commands import Search
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.words import SEGMENT
@@ -59,9 +60,11 @@ def test_the_command_makes_the_index_anew(
     send(log, SEGMENT)
     assert log.words.fill("gochat")
     store.write(lambda sql: sql.execute("UPDATE word SET terms = %s", (b"\x80",)))
-    assert len(log.search.find("gochat", "bob", "needle", 0, 0, 5)[0]) == 1, "what is not in the index"
+    assert len(log.search.find("gochat", "bob", Search("needle", 0, 0, 5))[0]) == 1, (
+        "what is not in the index"
+    )
     done = run_cli("search", "rebuild", "--data-dir", str(tmp_path), *apps)
     assert done.stdout == "gochat: 1 segments\n", done.stderr
-    assert len(log.search.find("gochat", "bob", "needle", 0, 0, 5)[0]) == 5
+    assert len(log.search.find("gochat", "bob", Search("needle", 0, 0, 5))[0]) == 5
     absent = run_cli("search", "rebuild", "--data-dir", str(tmp_path), "none")
     assert (absent.returncode, absent.stderr) == (1, "imserver: app none has no messages\n")

@@ -51,6 +51,8 @@ _USERS_AT_ONCE: Final = 32
 """Users in one query for hidden messages, who may have hidden all."""
 _SEARCHED: Final = 20_000
 """Conversations among which groups are searched: the newest."""
+UsersOf = Mapping[int, Sequence[str]]
+"""Conversation → some users."""
 
 
 class ConversationReader(Store.Rows):
@@ -172,20 +174,14 @@ class ConversationReader(Store.Rows):
 
     @in_log(dict)
     def unread(
-        self,
-        sql: Statements,
-        head: LogHead,
-        users: Mapping[int, Sequence[str]],
-        mentioned: Mapping[int, Sequence[str]],
+        self, sql: Statements, head: LogHead, users: UsersOf, mentioned: UsersOf
     ) -> dict[int, UnreadMessages]:
         """What these users of each conversation have not read. ``mentioned``: conversation → those of them
         whose mentions are wanted. The number of queries does not grow with them, up to some dozens."""
         return {id: read_unread(sql, head, id, some, mentioned.get(id, ())) for id, some in users.items()}
 
     @in_log(dict)
-    def read_positions(
-        self, sql: Statements, head: LogHead, users: Mapping[int, Sequence[str]]
-    ) -> dict[tuple[str, int], int]:
+    def read_positions(self, sql: Statements, head: LogHead, users: UsersOf) -> dict[tuple[str, int], int]:
         """(user, conversation) → read position, of these users of each conversation who are its members."""
         return {
             (user, id): read

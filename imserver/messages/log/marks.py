@@ -39,14 +39,7 @@ class MarkStore(Store.Rows):
 
     @in_log(writes=True)
     def note(
-        self,
-        sql: Statements,
-        head: LogHead,
-        user: str,
-        conversation: int,
-        *,
-        read: int = 0,
-        received: int = 0,
+        self, sql: Statements, head: LogHead, user: str, conversation: int, read: int = 0, received: int = 0
     ) -> MarkResult | None:
         """Advance the read or received position of a user, at most to the end of the log, or of the last
         membership that has ended. It never goes back.

@@ -121,23 +121,17 @@ class EntryReader(Store.Rows):
 
     @in_log(lambda: ([], False))
     def catch_up(
-        self,
-        sql: Statements,
-        head: LogHead,
-        user: str,
-        after: int,
-        limit: int,
-        after_by_room: Mapping[str, int],
+        self, sql: Statements, head: LogHead, user: str, after: int, limit: int, rooms: Mapping[str, int]
     ) -> EntryPage:
         """As :meth:`sync`, with the messages of rooms.
 
-        ``after_by_room``: room → id after which its messages are wanted; ``""`` → the id for everything else.
+        ``rooms``: room → id after which its messages are wanted; ``""`` → the id for everything else.
         """
         if after >= head.last_id:
             return [], False
         first, count = max(after, head.floor), limit + 1
-        ids = {*_IDS[sql.engine](sql, head, user, max(first, after_by_room[""]), count)}
-        for conversation, behind in _rooms(sql, head, after_by_room, first):
+        ids = {*_IDS[sql.engine](sql, head, user, max(first, rooms[""]), count)}
+        for conversation, behind in _rooms(sql, head, rooms, first):
             ids.update(_ids_of(sql, head, conversation, behind, head.last_id, count))
         found = sorted(ids)
         return fetch(sql, head.number, found[:limit], user), len(found) > limit

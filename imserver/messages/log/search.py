@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, Final
 
 from imserver.clock import is_long_turn, serve_others
-from imserver.messages.commands import NO_FILTER, SearchFilter
+from imserver.messages.commands import Search, SearchFilter
 from imserver.messages.log.contract import Entry
 from imserver.messages.log.read import VISIBLE, fetch, last_before
 from imserver.messages.log.rows import NUMBERS, LogHead, read_log
@@ -71,20 +71,11 @@ _IS_FOUND: Final = (
 class EntrySearch(Store.Rows):
     """Searches the messages of users."""
 
-    def find(
-        self,
-        app: str,
-        user: str,
-        text: str,
-        conversation: int,
-        before: int,
-        limit: int,
-        filter: SearchFilter = NO_FILTER,
-    ) -> tuple[list[Entry], int]:
-        """Search for ``text``, backwards from an id (0: the end), in one conversation or (0) in all.
+    def find(self, app: str, user: str, search: Search) -> tuple[list[Entry], int]:
+        """Search backwards from an id (0: the end), in one conversation or (0) in all.
 
-        Without ``text``, the ``filter`` alone decides. Its default types are ``text``, or all if neither text
-        nor links are wanted. :class:`imserver.messages.log.words.WordQuery` says what a text is found by.
+        Without text, the filter alone decides. Its default types are ``text``, or all if neither text nor
+        links are wanted. :class:`imserver.messages.log.words.WordQuery` says what a text is found by.
 
         Returns the entries in order, and the id to continue from (0: the search is complete). Finds only what
         the user may read, and nothing that is hidden or recalled.
@@ -92,17 +83,17 @@ class EntrySearch(Store.Rows):
         Returns after half a second with the result so far, which may be empty. Each step is a transaction of
         its own.
         """
-        wanted = _Wanted(user, text, conversation, filter)
+        wanted, filter, limit = _Wanted(user, search), search.filter, search.limit
         start: tuple[LogHead, int] | None = read_log(
             self._store, app, lambda sql, head: (head, indexed_before(sql, head.number)), None
         )
         if start is None or wanted.is_nothing:
             return [], 0
         head, indexed = start
-        floor, upto = head.floor, last_before(head, before)
+        floor, upto = head.floor, last_before(head, search.before)
         if filter.since or filter.until:
             floor, upto = self._store.read_or((floor, upto), partial(time_window, head, upto, filter))
-        scan = _Scan(self._store, head.number, wanted, indexed if text else 0)
+        scan = _Scan(self._store, head.number, wanted, indexed if search.text else 0)
         look_up = _LookUp(self._store, head.number, wanted, scan)
         newest: list[Entry] = []
         deadline = monotonic() + SEARCH_SECONDS
@@ -120,9 +111,10 @@ class EntrySearch(Store.Rows):
 class _Wanted:
     """What a user searches for: as SQL, and checked again, because engines compare differently."""
 
-    def __init__(self, user: str, text: str, conversation: int, filter: SearchFilter) -> None:
+    def __init__(self, user: str, search: Search) -> None:
+        text, filter = search.text, search.filter
         self.user = user
-        self.conversation = conversation
+        self.conversation = search.conversation
         self.words = WordQuery(text)
         self.is_nothing = bool(text) and not self.words.units
         """Whether the text has no word, so that no message has it."""

@@ -28,6 +28,7 @@ from imserver.features.groups.groups import (
 )
 from imserver.features.groups.wire import JoinGroup
 from imserver.features.invitations.rows import InvitationShown, InvitationStore, use
+from imserver.messages.commands import Search
 from imserver.messages.log.contract import Change, Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.statements import Statements
@@ -391,7 +392,7 @@ def texts_of(log: MessageLog, user: str, group: int) -> list[str]:
     entries, more = log.entries.history(APP, user, group, 0, 100)
     assert not more
     texts = [entry.body.decode() for entry in entries if entry.kind == "message"]
-    found, rest = log.search.find(APP, user, "tea", group, 0, 100)
+    found, rest = log.search.find(APP, user, Search("tea", group, 0, 100))
     assert ([entry.body.decode() for entry in found], rest) == (texts, 0)
     return texts
 

@@ -5,7 +5,7 @@ import json
 import gevent
 import pytest
 
-from imserver.messages.commands import SearchFilter
+from imserver.messages.commands import Search, SearchFilter
 from imserver.messages.log.annotations import MOST_EMOJI, MOST_PINS, MOST_USERS
 from imserver.messages.log.contract import MOST_UNREAD, Change, Draft, Entry, Rejected
 from imserver.messages.log.message_log import MessageLog
@@ -57,7 +57,7 @@ def test_a_reaction_is_an_entry_and_every_page_shows_the_totals(log: MessageLog)
     of_b = [(THUMB, 2, ("b", "a"), True), (HEART, 1, ("a",), False)]
     assert reactions(log.entries.history(APP, "a", 1, 0, 10)[0], message.id) == of_a
     assert reactions(log.entries.sync(APP, "b", 0, 10)[0], message.id) == of_b
-    assert reactions(log.search.find(APP, "b", "tea", 0, 0, 10)[0], message.id) == of_b
+    assert reactions(log.search.find(APP, "b", Search("tea", 0, 0, 10))[0], message.id) == of_b
     assert ids(log.entries.history(APP, "a", 1, 0, 10)[0]) == [message.id, other.id]
     assert ids(log.entries.sync(APP, "a", 0, 10)[0]) == [1, 2, 3, 4, 5]
     (shown,) = log.entries.find(APP, [message.id])
@@ -320,10 +320,12 @@ def test_messages_are_found_by_their_types(log: MessageLog) -> None:
     types = ["text", "picture", "video", "text", "picture"]
     found = stored(log, *(say("a", at, "1", type=each) for each in types))
     stored(log, say("a", "b", "1", type="picture"))
-    pictures, before = log.search.find(APP, "b", "", at, 0, 10, SearchFilter(types=("picture", "video")))
+    pictures, before = log.search.find(
+        APP, "b", Search("", at, 0, 10, SearchFilter(types=("picture", "video")))
+    )
     assert ([entry.type for entry in pictures], before) == (["picture", "video", "picture"], 0)
-    some, before = log.search.find(APP, "b", "", at, 0, 1, SearchFilter(types=("picture",)))
+    some, before = log.search.find(APP, "b", Search("", at, 0, 1, SearchFilter(types=("picture",))))
     assert (ids(some), before) == ([found[4].id], found[4].id)
-    assert ids(log.search.find(APP, "b", "", at, before, 1, SearchFilter(types=("picture",)))[0]) == [
+    assert ids(log.search.find(APP, "b", Search("", at, before, 1, SearchFilter(types=("picture",))))[0]) == [
         found[1].id
     ]

@@ -7,6 +7,7 @@ from typing import Any
 import gevent
 import pytest
 
+from imserver.messages.commands import Search
 from imserver.messages.log.asks import AskChange, AskRefused
 from imserver.messages.log.contract import Change, Draft, Entry, Rejected
 from imserver.messages.log.message_log import MessageLog
@@ -60,7 +61,7 @@ def state(log: MessageLog, reader: str, id: int) -> Ask:
     pages = (
         log.entries.history(APP, reader, entry.conversation, 0, 50)[0],
         log.entries.sync(APP, reader, 0, 50)[0],
-        log.search.find(APP, reader, "tea", 0, 0, 50)[0],
+        log.search.find(APP, reader, Search("tea", 0, 0, 50))[0],
     )
     for page in pages:
         assert [ask_in(one.meta) for one in page if one.id == id] == [seen]

@@ -9,6 +9,7 @@ import pytest
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotCommand, BotStore
+from imserver.messages.commands import Search
 from imserver.messages.log.bots import MOST_BOTS, bots_of, values_of
 from imserver.messages.log.contract import Appended, Change, Draft, Entry, Rejected, RejectReason
 from imserver.messages.log.message_log import MessageLog
@@ -112,8 +113,13 @@ def test_a_bot_reads_what_names_it_and_everybody_else_everything(setting: Settin
         id for id in messages if id > seen[1]
     ]
     assert ids(log.entries.readable(APP, bot, [private.id, named.id])) == [named.id]
-    assert private.id not in ids(log.search.find(APP, bot, "private", 0, 0, 100)[0])
-    assert ids(log.search.find(APP, bot, "tea", 0, 0, 100)[0]) == [named.id, message.id, seen[3], replied.id]
+    assert private.id not in ids(log.search.find(APP, bot, Search("private", 0, 0, 100))[0])
+    assert ids(log.search.find(APP, bot, Search("tea", 0, 0, 100))[0]) == [
+        named.id,
+        message.id,
+        seen[3],
+        replied.id,
+    ]
     assert log.annotations.react(APP, bot, private.id, "+1") == Rejected(RejectReason.UNKNOWN_MESSAGE)
     assert isinstance(log.annotations.react(APP, bot, named.id, "+1"), Change)
     ((summary,), _) = log.conversations.page(APP, bot, 0, 10)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from imserver.messages.commands import SearchFilter
+from imserver.messages.commands import Search, SearchFilter
 from imserver.messages.log.contract import Draft, Rejected
 from imserver.messages.log.log_import import LogImport
 from imserver.messages.log.message_log import MessageLog
@@ -123,7 +123,7 @@ def test_who_has_left_joins_again_only_if_an_event_says_so(log: MessageLog) -> N
 def test_search_and_retention_go_by_the_times(log: MessageLog) -> None:
     past(log, KEYS, fill)
     window = SearchFilter(since=BEGIN + DAY // 2, until=BEGIN + 2 * DAY)
-    found, _ = log.search.find(APP, "c", "", 0, 0, 10, window)
+    found, _ = log.search.find(APP, "c", Search("", 0, 0, 10, window))
     assert [entry.body for entry in found] == [b"yes"]
     log.expire(APP, older_than_seconds=86400)
     assert log.entries.read(APP, 0, 100) == []

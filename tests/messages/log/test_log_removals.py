@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from imserver.messages.commands import Search
 from imserver.messages.declared import NUMBERS
 from imserver.messages.log.contract import Change
 from imserver.messages.log.message_log import MessageLog
@@ -37,7 +38,7 @@ def test_a_removed_message_is_gone_and_comes_back_as_it_was(log: MessageLog) -> 
     for entry in log.entries.find(APP, [reply.id, answer.id]):
         assert (entry.kind, entry.body, entry.about) == ("recall", b"", entry.id)
         assert json.loads(entry.meta) == {"removed": True}
-    assert bodies(log.search.find(APP, "bob", "spam", 0, 0, 10)[0]) == []
+    assert bodies(log.search.find(APP, "bob", Search("spam", 0, 0, 10))[0]) == []
     assert log.entries.pins(APP, "bob", group)[0] == []
     assert b"spam" not in b"".join(entry.body for entry in log.entries.read(APP, 0, 100))
     assert log.removals.copies(APP, "act") == 2
@@ -45,7 +46,7 @@ def test_a_removed_message_is_gone_and_comes_back_as_it_was(log: MessageLog) -> 
     assert log.removals.restore(APP, "act") == 2
     assert log.removals.restore(APP, "act") == 0
     assert {entry.id: entry for entry in log.entries.find(APP, [reply.id, answer.id])} == before
-    assert ids(log.search.find(APP, "bob", "spam", 0, 0, 10)[0]) == [reply.id, answer.id]
+    assert ids(log.search.find(APP, "bob", Search("spam", 0, 0, 10))[0]) == [reply.id, answer.id]
     assert ids(log.entries.pins(APP, "bob", group)[0]) == [reply.id]
     entries = log.entries.sync(APP, "bob", 0, 100)[0]
     assert [entry.kind for entry in entries if entry.kind == "recall"] == []
@@ -79,7 +80,7 @@ def test_what_its_author_has_recalled_meanwhile_does_not_come_back(log: MessageL
     assert log.removals.restore(APP, "act") == 2
     assert [entry.body for entry in log.entries.find(APP, [one.id, other.id])] == [b"", b"other"]
     assert log.removals.copies(APP, "act") == 0
-    assert ids(log.search.find(APP, "bob", "one", 0, 0, 10)[0]) == []
+    assert ids(log.search.find(APP, "bob", Search("one", 0, 0, 10))[0]) == []
 
 
 def test_the_messages_of_a_user_are_counted_and_found_in_steps(log: MessageLog) -> None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from imserver.messages.commands import Search
 from imserver.messages.log import transaction
 from imserver.messages.log.contract import Appended, Entry, Rejected
 from imserver.messages.log.message_log import MessageLog
@@ -67,8 +68,8 @@ def test_an_edit_with_a_strange_meta_costs_nobody_anything(log: MessageLog) -> N
 def test_an_edited_message_is_found_by_what_it_says_now_and_once(log: MessageLog) -> None:
     first, other = stored(log, say("a", "b", "tea at five"), say("a", "b", "tea, tea"))
     stored(log, say("a", "b", "coffee at five", kind="edit", about=first.id))
-    assert ids(log.search.find(APP, "b", "tea", 0, 0, 10)[0]) == [other.id]
-    assert ids(log.search.find(APP, "b", "coffee", 0, 0, 10)[0]) == [first.id]
+    assert ids(log.search.find(APP, "b", Search("tea", 0, 0, 10))[0]) == [other.id]
+    assert ids(log.search.find(APP, "b", Search("coffee", 0, 0, 10))[0]) == [first.id]
 
 
 def test_of_many_changes_that_are_stored_together_the_last_counts(log: MessageLog) -> None:
@@ -170,7 +171,7 @@ def test_who_has_left_a_group_sees_nothing_of_what_came_later(log: MessageLog) -
         pages = [log.entries.history(APP, reader, group, 0, 50)[0], log.entries.sync(APP, reader, 0, 50)[0]]
         pages += [
             log.entries.readable(APP, reader, range(1, 50)),
-            log.search.find(APP, reader, "", 0, 0, 50)[0],
+            log.search.find(APP, reader, Search("", 0, 0, 50))[0],
         ]
         return [each for page in pages for each in page]
 
@@ -189,7 +190,7 @@ def test_who_has_left_a_group_sees_nothing_of_what_came_later(log: MessageLog) -
         ("recall", b"", b"")
     }
     assert {(each.body, each.reactions) for each in after if each.id == liked} == {(b"third", ())}
-    assert log.search.find(APP, "b", "later", 0, 0, 10)[0] == []
+    assert log.search.find(APP, "b", Search("later", 0, 0, 10))[0] == []
     assert log.asks.get(APP, "b", choice).ask.answers == ()
     assert "of later" in bodies(views("c"))
 

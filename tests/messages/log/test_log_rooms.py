@@ -3,6 +3,7 @@
 import pytest
 
 from imserver.cluster import history
+from imserver.messages.commands import Search
 from imserver.messages.log.contract import (
     Appended,
     Draft,
@@ -61,7 +62,7 @@ def test_nobody_reads_a_room_as_if_it_were_a_conversation_of_theirs(log: Message
     assert log.conversations.page(APP, "ann", 0, 10) == ([], False)
     assert log.conversations.memberships(APP, "ann") == []
     assert log.marks.note(APP, "ann", entry.conversation, read=1) is None
-    assert log.search.find(APP, "ann", "hi", entry.conversation, 0, 10)[0] == []
+    assert log.search.find(APP, "ann", Search("hi", entry.conversation, 0, 10))[0] == []
     outcome = log.writer.append(APP, [Draft(sender="ann", body=b"-", conversation=entry.conversation)])[0]
     assert isinstance(outcome, Rejected)
     assert outcome.reason == RejectReason.NOT_MEMBER

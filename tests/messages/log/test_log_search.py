@@ -2,7 +2,7 @@
 
 import pytest
 
-from imserver.messages.commands import SearchFilter
+from imserver.messages.commands import Search, SearchFilter
 from imserver.messages.log import search as log_search
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
@@ -21,7 +21,7 @@ def log(url: str, open_store: OpenStore) -> MessageLog:
 def found(
     log: MessageLog, user: str, text: str, conversation: int = 0, before: int = 0, limit: int = 50
 ) -> list[str]:
-    entries, further = log.search.find(APP, user, text, conversation, before, limit)
+    entries, further = log.search.find(APP, user, Search(text, conversation, before, limit))
     assert further == 0
     return bodies(entries)
 
@@ -37,7 +37,7 @@ def test_a_user_finds_what_the_user_may_read_and_nothing_else(log: MessageLog) -
     assert found(log, "b", "tea") == ["tea now", "no tea", "tea late"]
     assert found(log, "b", "tea", group) == ["tea now", "tea late"]
     assert found(log, "stranger", "tea") == found(log, "stranger", "tea", group) == []
-    assert log.search.find("no such app", "a", "tea", 0, 0, 10) == ([], 0)
+    assert log.search.find("no such app", "a", Search("tea", 0, 0, 10)) == ([], 0)
 
 
 @pytest.mark.sqlite_first
@@ -96,7 +96,7 @@ def test_what_is_hidden_recalled_or_no_text_is_not_found(log: MessageLog) -> Non
         say("a", "b", '"tea"', type="custom"),
     )
     stored(log, say("a", "b", "tea 2", kind="edit", about=second.id))
-    assert ids(log.search.find(APP, "b", "tea", 0, 0, 10)[0]) == [first.id, second.id, third.id]
+    assert ids(log.search.find(APP, "b", Search("tea", 0, 0, 10))[0]) == [first.id, second.id, third.id]
     log.marks.hide(APP, "b", [first.id])
     stored(
         log,
@@ -104,8 +104,8 @@ def test_what_is_hidden_recalled_or_no_text_is_not_found(log: MessageLog) -> Non
         say("a", "b", "", kind="recall", about=data.id),
     )
     stored(log, say("a", "b", "", kind="recall", about=second.id))
-    assert ids(log.search.find(APP, "b", "tea", 0, 0, 10)[0]) == [third.id]
-    assert ids(log.search.find(APP, "a", "tea", 0, 0, 10)[0]) == [first.id, third.id]
+    assert ids(log.search.find(APP, "b", Search("tea", 0, 0, 10))[0]) == [third.id]
+    assert ids(log.search.find(APP, "a", Search("tea", 0, 0, 10))[0]) == [first.id, third.id]
     assert second.id in ids(log.entries.history(APP, "b", 1, 0, 10)[0])
 
 
@@ -139,7 +139,7 @@ def test_filters_narrow_a_search_or_replace_its_text(
         say("c", group, "TEA from c"),
         say("c", "x", "tea of others"),
     )
-    assert bodies(log.search.find(APP, "b", text, 0, 0, 10, filter)[0]) == expected
+    assert bodies(log.search.find(APP, "b", Search(text, 0, 0, 10, filter))[0]) == expected
 
 
 def test_a_search_reads_only_the_time_that_is_wanted(
@@ -165,7 +165,7 @@ def test_a_search_reads_only_the_time_that_is_wanted(
         (SearchFilter(until=1), []),
     ):
         steps.clear()
-        assert bodies(log.search.find(APP, "b", "tea", 0, 0, 50, filter)[0]) == [
+        assert bodies(log.search.find(APP, "b", Search("tea", 0, 0, 50, filter))[0]) == [
             f"tea {number}" for number in expected
         ]
         assert len(steps) <= 3, (filter, steps)
@@ -174,7 +174,7 @@ def test_a_search_reads_only_the_time_that_is_wanted(
 def test_bytes_that_are_no_text_disturb_nobody(log: MessageLog) -> None:
     log.writer.append(APP, [Draft(sender="a", to_user="b", body=b"\xff\x00 tea")])
     stored(log, say("a", "b", "tea"))
-    assert len(log.search.find(APP, "b", "tea", 0, 0, 10)[0]) == 2
+    assert len(log.search.find(APP, "b", Search("tea", 0, 0, 10))[0]) == 2
 
 
 def test_pages_go_back_to_the_beginning(log: MessageLog, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +183,7 @@ def test_pages_go_back_to_the_beginning(log: MessageLog, monkeypatch: pytest.Mon
     seen: list[str] = []
     before, pages = 0, 0
     while pages == 0 or before:
-        entries, before = log.search.find(APP, "b", "tea", 1, before, 10)
+        entries, before = log.search.find(APP, "b", Search("tea", 1, before, 10))
         assert len(entries) <= 10
         seen = bodies(entries) + seen
         pages += 1
@@ -201,7 +201,7 @@ def test_a_search_that_takes_long_says_how_far_it_has_come(
     before, steps = 0, 0
     entries: list[object] = []
     while not entries:
-        found_now, before = log.search.find(APP, "b", "tea", 0, before, 10)
+        found_now, before = log.search.find(APP, "b", Search("tea", 0, before, 10))
         entries += found_now
         steps += 1
         assert before > 0 or entries
@@ -229,8 +229,8 @@ def test_a_long_log_is_looked_through_in_steps_that_hold_no_writer_up(
         return read(step)
 
     monkeypatch.setattr(database, "read", counted)
-    found, rest = log.search.find(APP, "b", "nowhere said", 0, 0, 10)
+    found, rest = log.search.find(APP, "b", Search("nowhere said", 0, 0, 10))
     while rest:  # its half second was over
-        found, rest = log.search.find(APP, "b", "nowhere said", 0, rest, 10)
+        found, rest = log.search.find(APP, "b", Search("nowhere said", 0, rest, 10))
     assert found == []
     assert steps >= 3, "the head of the log, and 20,000 messages in more than one step"

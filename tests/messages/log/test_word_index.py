@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.messages.commands import SearchFilter
+from imserver.messages.commands import Search, SearchFilter
 from imserver.messages.log.contract import Change, Draft, Entry
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.search import EntrySearch
@@ -50,9 +50,9 @@ def fill(log: MessageLog) -> int:
 
 def hits(log: MessageLog, text: str, user: str = "bob", limit: int = 50) -> list[Entry]:
     """What is found, however often a search stops before its end."""
-    entries, before = log.search.find(APP, user, text, 0, 0, limit)
+    entries, before = log.search.find(APP, user, Search(text, 0, 0, limit))
     while before and len(entries) < limit:
-        more, before = log.search.find(APP, user, text, 0, before, limit - len(entries))
+        more, before = log.search.find(APP, user, Search(text, 0, before, limit - len(entries)))
         entries = more + entries
     return entries
 
@@ -85,13 +85,17 @@ def test_words_are_found_in_the_index_and_behind_it(log: MessageLog) -> None:
         assert found(log, "red ket", limit=1) == ["kettle: red"]
         assert found(log, "茶") == found(log, "茶壶") == found(log, "壶") == ["红色的茶壶"]
         assert found(log, "kettle green") == found(log, "kettle", "stranger") == []
-        assert bodies(log.search.find(APP, "bob", "red", group, 0, 9, SearchFilter(sender="ann"))[0]) == [
+        assert bodies(
+            log.search.find(APP, "bob", Search("red", group, 0, 9, SearchFilter(sender="ann")))[0]
+        ) == ["the red kettle"]
+        assert (
+            len(log.search.find(APP, "bob", Search("kettle", 0, 0, 9, SearchFilter(types=("file",))))[0]) == 1
+        )
+        entries, before = log.search.find(APP, "bob", Search("kettle", group, 0, 1))
+        assert before == entries[0].id
+        assert bodies(log.search.find(APP, "bob", Search("kettle", group, before, 1))[0]) == [
             "the red kettle"
         ]
-        assert len(log.search.find(APP, "bob", "kettle", 0, 0, 9, SearchFilter(types=("file",)))[0]) == 1
-        entries, before = log.search.find(APP, "bob", "kettle", group, 0, 1)
-        assert before == entries[0].id
-        assert bodies(log.search.find(APP, "bob", "kettle", group, before, 1)[0]) == ["the red kettle"]
 
     check()
     assert fill(log) == 3
@@ -107,7 +111,7 @@ def test_a_search_reads_the_rows_of_all_its_words_at_once(store: Store, log: Mes
     fill(log)
     reads = count()
     counted: Any = SimpleNamespace(read_or=lambda _, work: (next(reads), store.read(work))[1])
-    assert EntrySearch(counted).find(APP, "bob", "tea coffee milk", 0, 0, 10) == ([], 0)
+    assert EntrySearch(counted).find(APP, "bob", Search("tea coffee milk", 0, 0, 10)) == ([], 0)
     assert next(reads) == 3, "the log, its newest messages, and the index"
 
 
@@ -353,7 +357,7 @@ def test_bytes_that_are_no_text_and_very_long_texts_disturb_nobody(log: MessageL
     (entry,) = stored(log, say("ann", "bob", long))
     pad(log)
     assert fill(log) == 1
-    assert len(log.search.find(APP, "bob", "tea", 0, 0, 9)[0]) == 1
+    assert len(log.search.find(APP, "bob", Search("tea", 0, 0, 9))[0]) == 1
     assert ids(hits(log, "word1 word7")) == [entry.id]
 
 
