@@ -436,8 +436,6 @@ class StreamStarts(Service):
     """Begins event streams at a cursor, or at the end of the log. Stateless."""
 
     catch_up: CatchUp
-    deliverer: Deliverer
-    store: Store
 
     def start(self, app: str, user: str, cursor: int | None) -> StreamStart:
         """The position at which a stream begins. Read before the stream begins, so that ``ready`` is its
@@ -446,16 +444,20 @@ class StreamStarts(Service):
         Raises StorageUnavailable if the client sent a cursor. Other clients are served without stored
         messages.
         """
-        stored = self.store.part(MessageLog)
+        entries = self.catch_up.store.part(MessageLog).entries
         try:
-            extent = stored.entries.extent(app)
+            extent = entries.extent(app)
             if cursor is None:
                 return StreamStart(extent.head, False)
             if extent.continues(cursor):
                 first, more = oldest_page(*self.catch_up.page(app, user, cursor, PAGE))
-                is_all = not more or self._is_all(app, user, first)
+                count, after = len(first), first[-1].id if first else cursor
+                while more and count < RESUMED:  # a stream may not deliver more
+                    some, more = self.catch_up.page(app, user, after, min(PAGE, RESUMED - count))
+                    count += len(some)
+                    after = some[-1].id if some else after
                 # The pages may lack what expires while they are read, so the extent is read again.
-                if is_all and stored.entries.extent(app).continues(cursor):
+                if not more and entries.extent(app).continues(cursor):
                     return StreamStart(cursor, True, first)
             return StreamStart(extent.head, False)
         except StorageUnavailable:
@@ -464,23 +466,13 @@ class StreamStarts(Service):
             log.warning("a stream of %s begins without stored messages: the database does not answer", app)
             return StreamStart(None, False)
 
-    def _is_all(self, app: str, user: str, first: Sequence[Entry]) -> bool:
-        """Whether a stream may deliver all that a user has missed. ``first``: the first missed entries."""
-        count, more = len(first), True
-        after = first[-1].id
-        while more and count < RESUMED:
-            some, more = self.catch_up.page(app, user, after, min(PAGE, RESUMED - count))
-            count += len(some)
-            after = some[-1].id if some else after
-        return not more
-
     def send(self, stream: Stream, start: StreamStart) -> None:
         """Deliver what is stored, from ``start`` on. May switch."""
         cursor, first = start.cursor, start.first
         if cursor is None:
             return
         if first:
-            self.deliverer.send(stream, first)
+            self.catch_up.deliverer.send(stream, first)
         try:
             self.catch_up.subscribe(stream, LogSubscription())
             if first:

@@ -473,7 +473,7 @@ class LogFollower:
         self._follows_any = Signal()
         self._numbers = count()
         self._metrics = metrics
-        self._watched: dict[str, list[Signal]] = {}
+        self._watched: dict[str, set[Signal]] = {}
         """App → events that are set when a node has stored entries of the app, followed or not."""
 
     def follow(self, app: str) -> int:
@@ -506,15 +506,12 @@ class LogFollower:
     def watch(self, news: Signal, apps: Collection[str]) -> None:
         """Set ``news`` when a node has stored entries of one of these apps, followed or not, and of no others
         any more. Never switches."""
-        for app, signals in tuple(self._watched.items()):
-            if news in signals and app not in apps:
-                signals.remove(news)
-                if not signals:
-                    del self._watched[app]
+        for app in self._watched.keys() - apps:
+            self._watched[app].discard(news)
+            if not self._watched[app]:
+                del self._watched[app]
         for app in apps:
-            signals = self._watched.setdefault(app, [])
-            if news not in signals:
-                signals.append(news)
+            self._watched.setdefault(app, set()).add(news)
 
     def position(self, app: str) -> int:
         """The position of an app; 0 if it is not followed. Never switches."""

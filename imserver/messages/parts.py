@@ -34,8 +34,7 @@ def build(core: Core) -> Parts:
     services, answers, commands = _make_services(core)
     messaging, positions = services.messaging, services.messaging.positions
     catch_up = messaging.catch_up
-    config = core.config
-    expire_seconds = config.storage.expire_seconds
+    expire_seconds = core.config.storage.expire_seconds
     core.network.report_to(catch_up.ponged)
     core.hub.report_to(catch_up.forget)
     if core.member is not None:
@@ -120,7 +119,7 @@ def _make_services(core: Core) -> tuple[MessageServices, tuple[ChannelLog, LogPu
         channel_streams=StreamedMessages(ChannelStreams(core.channels, core.hub, core.connections), *others),
         observers=messaging.observers,
         asks=asks,
-        stream_starts=StreamStarts(messaging.catch_up, messaging.deliverer, store),
+        stream_starts=StreamStarts(messaging.catch_up),
     )
     rows = {command: row for each in runners for command, row in each.rows().items()}
     return services, (channel_log, LogPushes(messaging, core.idempotency)), rows

@@ -332,7 +332,15 @@ class AppTransaction:
                 self._threads.write()
             sql.execute(UPDATE_HEAD, (head.last_id, head.last_conversation, head.number))
         if self.uplink_sessions:
-            store_sessions(sql, log, self.uplink_sessions)
+            # And which one was the last of the log.
+            sessions = {**self.uplink_sessions, LAST_SESSION: list(self.uplink_sessions.values())[-1]}
+            mysql = "ON DUPLICATE KEY UPDATE session = VALUES(session)"
+            others = "ON CONFLICT (log, member) DO UPDATE SET session = excluded.session"
+            sql.execute_many(
+                "INSERT INTO uplink_session (log, member, session) VALUES (%s, %s, %s) "
+                + (mysql if sql.engine == "mysql" else others),
+                [(log, user, session) for user, session in sessions.items()],
+            )
 
     # --- look-ups -------------------------------------------------------------------------------------------
 
@@ -427,8 +435,6 @@ class AppTransaction:
 
     def append(self, ready: Sequence[AppendRequest]) -> list[Appended | Rejected]:
         """Add drafts in order. Returns the result of each."""
-        if not ready:
-            return []
         outcomes: dict[bytes, Appended | Rejected] = {}
         if resends := {one.resend for one in ready if one.resend is not None}:
             for row in self.sql.query_in(_REPEATS, (self.log,), list(resends)):
@@ -553,10 +559,7 @@ class AppTransaction:
         guests = accounts_among(self.sql, self.app, senders, "AND guest = 1")
         unwelcome = {pair for pair in first if pair[1] in guests}
         owners = owners_among(self.sql, self.app, senders)
-        if not owners:
-            return unwelcome
-        pairs = {(user, owners[bot]) for user, bot in first if bot in owners}
-        blocks = self.blocks(pairs)
+        blocks = self.blocks({(user, owners[bot]) for user, bot in first if bot in owners})
         return unwelcome | {(user, bot) for user, bot in first if (user, owners.get(bot)) in blocks}
 
 
@@ -693,17 +696,3 @@ class UplinkSessions:
 def stored_sessions(sql: Statements, log: int, users: Sequence[str]) -> set[int]:
     """The newest uplink session of each of these users: only that one may send drafts that name a session."""
     return {row[0] for row in sql.query_in(_SESSIONS, (log,), users)}
-
-
-def store_sessions(sql: Statements, log: int, sessions: Mapping[str, int]) -> None:
-    """Write the newest uplink session of users, and which one was the last of the log."""
-    sessions = {**sessions, LAST_SESSION: list(sessions.values())[-1]}
-    sql.execute_many(
-        "INSERT INTO uplink_session (log, member, session) VALUES (%s, %s, %s) "
-        + (
-            "ON DUPLICATE KEY UPDATE session = VALUES(session)"
-            if sql.engine == "mysql"
-            else "ON CONFLICT (log, member) DO UPDATE SET session = excluded.session"
-        ),
-        [(log, user, session) for user, session in sessions.items()],
-    )

@@ -81,6 +81,7 @@ class FakeLog:
 def come_back(cursor: int) -> tuple[FakeLog, bool]:
     """A stream that has everything up to ``cursor``; whether it is resumed."""
     fake: Any = FakeLog()
+    fake.store = fake.deliverer = fake
     sent: list[bytes] = []
     stream: Any = SimpleNamespace(
         is_open=True, log_subscription=None, app="101", user="ann", device="", send=sent.append
@@ -88,7 +89,7 @@ def come_back(cursor: int) -> tuple[FakeLog, bool]:
     stream.outbox = None
     stream.begin = lambda encoding, head: None
     stream.wait_until_sent = lambda: Connection.wait_until_sent(stream)
-    messenger: Any = SimpleNamespace(stream_starts=StreamStarts(fake, fake, fake))
+    messenger: Any = SimpleNamespace(stream_starts=StreamStarts(fake))
     EventStreams(fake, messenger).begin(stream, EventsQuery("101", "ann", cursor=cursor), (), lambda _: b"")
     return fake, b'"resumed":true' in sent[0]
 
@@ -122,7 +123,7 @@ def test_a_client_that_missed_too_much_gets_only_a_notice(monkeypatch: pytest.Mo
 
 
 def stored_on(node: Node) -> StreamStarts:
-    return StreamStarts(node.messaging.catch_up, node.messaging.deliverer, node.store)
+    return StreamStarts(node.messaging.catch_up)
 
 
 @pytest.mark.parametrize("cursor", [None, 0, 1])
