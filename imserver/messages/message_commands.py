@@ -135,7 +135,6 @@ class MessageCommands(Service, dict=True):
         self._log = self.store.part(MessageLog)
 
     def rows(self) -> CommandTable:
-        """The commands that this service runs."""
         return {
             Resume: CommandRow(self.resume, needs_session=False, answers=True),
             Send: CommandRow(self.messaging.send_command, answers=True),
@@ -262,8 +261,7 @@ class MessageCommands(Service, dict=True):
 
 
 def _search_page(entries: list[Entry], before: int) -> Reply:
-    messages = [entry.view() for entry in entries]
-    return Reply(ReplyCode.OK, SearchPage(messages, before > 0, before))
+    return Reply(ReplyCode.OK, SearchPage([entry.view() for entry in entries], before > 0, before))
 
 
 def _page(
@@ -303,7 +301,6 @@ class AskCommands(Service):
     messaging: Messaging
 
     def rows(self) -> CommandTable:
-        """The commands that this service runs."""
         return {AnswerAsk: CommandRow(self.run)}
 
     def run(self, connection: Connection, command: AnswerAsk) -> Reply:
@@ -377,7 +374,6 @@ class ThreadCommands:
         self._log = store.part(MessageLog)
 
     def rows(self) -> CommandTable:
-        """The commands that this service runs."""
         return {
             AskThread: CommandRow(self._ask),
             AskThreads: CommandRow(self._list),

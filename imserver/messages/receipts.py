@@ -65,7 +65,6 @@ class Signals(Service, dict=True):
         self._typed: OrderedDict[tuple[str, str, str | int], float] = OrderedDict()
 
     def rows(self) -> CommandTable:
-        """The commands that this service runs."""
         return {Typing: CommandRow(self.typing)}
 
     # --- sending --------------------------------------------------------------------------------------------
@@ -151,8 +150,7 @@ class Signals(Service, dict=True):
                 self._typing_to(app, user, peer, group)
                 return _OK
         if self._may(app, user, group, TYPING_SECONDS) and self._may(app, "", group, GROUP_SECONDS):
-            signal = Signal("typing", user, "", conversation=group)
-            self.send(ToFollowers(app, (), group, signal))
+            self.send(ToFollowers(app, (), group, Signal("typing", user, "", conversation=group)))
         return _OK
 
     def _typing_to(self, app: str, user: str, to: str, conversation: int) -> None:
@@ -227,7 +225,6 @@ class Receipts:
         set. They never switch."""
 
     def rows(self) -> CommandTable:
-        """The commands that this service runs."""
         return {
             Read: CommandRow(self._note),
             Received: CommandRow(self._note),
@@ -283,8 +280,7 @@ class Receipts:
         version of the user's marks. Switches; raises StorageUnavailable.
         """
         version = self._log.marks.hide(app, user, ids)
-        signal = Signal("hidden", user, "", ids=ids)
-        self._signals.send(ToFollowers(app, (user,), 0, signal), besides)
+        self._signals.send(ToFollowers(app, (user,), 0, Signal("hidden", user, "", ids=ids)), besides)
         return version
 
     # --- queries ----------------------------------------------------------------------------------------

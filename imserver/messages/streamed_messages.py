@@ -734,8 +734,7 @@ class StreamedMessages:
         lease = self._table.node_of(id, self._others)
         state: StreamState | None = StreamState(over=True)
         if lease is not None:
-            query = StreamQuery(app, id)
-            state = self._others.query_behind(lease, self._state_query, query, StreamState)
+            state = self._others.query_behind(lease, self._state_query, StreamQuery(app, id), StreamState)
         copy = self._streams.of(app, channel).get(id)
         if state is None:
             return  # asked again after the next sign of life, or silence

@@ -76,8 +76,7 @@ class Waits:
         signal = self._add(app, message, payer)
         try:
             if app not in self._positions:
-                head = self._log.entries.head(app)
-                self._positions.setdefault(app, head)
+                self._positions.setdefault(app, self._log.entries.head(app))
             while True:
                 signal.clear()
                 entry = self._log.asks.get(app, user, message)
@@ -205,10 +204,8 @@ class AskParts(Struct, frozen=True):
 def build(core: Core) -> Parts:
     """Build them."""
     store = core.store
-    watch = core.service(MessageServices).messaging.follower.watch
-    waits = Waits(store, watch, lambda: core.node.draining)
+    waits = Waits(store, core.service(MessageServices).messaging.follower.watch, lambda: core.node.draining)
     core.tenants.report_to(waits.forget)
     deadlines = Deadlines(store)
     reminders = core.buckets.make(ASK_REMINDERS, 1, REMINDER_SECONDS, core.attempt)
-    parts = AskParts(waits, deadlines, reminders)
-    return Parts((parts,), run=(waits.run, deadlines.run))
+    return Parts((AskParts(waits, deadlines, reminders),), run=(waits.run, deadlines.run))

@@ -41,7 +41,6 @@ class Inbox(Struct, frozen=True):
     changes: Buckets
 
     def rows(self) -> CommandTable:
-        """The commands that this service runs."""
         return {Arrange: CommandRow(self._arrange), AskArrangements: CommandRow(self._arrangements)}
 
     def arrange(
@@ -83,8 +82,7 @@ class Inbox(Struct, frozen=True):
         return Reply(ReplyCode.OK, after)
 
     def _arrangements(self, connection: Connection, command: AskArrangements) -> Reply:
-        page = self.since(*app_and_user(connection), command.version, command.limit)
-        return Reply(ReplyCode.OK, page)
+        return Reply(ReplyCode.OK, self.since(*app_and_user(connection), command.version, command.limit))
 
 
 def build(core: Core) -> Parts:

@@ -95,8 +95,7 @@ class ArrangementRows(Store.Rows):
             statement = f"UPDATE arrangement SET {sets} {_OF_USER} = %s"
             sql.execute(statement, (*values, *key, change.conversation))
         else:
-            row = (*key, change.conversation, *values)
-            sql.insert_new("arrangement", f"app, member, {_COLUMNS}", [row])
+            sql.insert_new("arrangement", f"app, member, {_COLUMNS}", [(*key, change.conversation, *values)])
         return after, True
 
     def since(self, app: str, user: str, version: int, limit: int) -> tuple[list[Arrangement], bool]:

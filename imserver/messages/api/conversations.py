@@ -376,8 +376,7 @@ def _shown(thread: Thread | None) -> ThreadShown:
     """A thread in the shape of the answer. Raises ApiProblem if there is none."""
     if thread is None:
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
-    message = None if thread.message is None else shown_entry(thread.message)
-    return view(ThreadShown, thread, message=message)
+    return view(ThreadShown, thread, message=None if thread.message is None else shown_entry(thread.message))
 
 
 thread_routes = Resource(

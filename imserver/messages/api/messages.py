@@ -508,8 +508,7 @@ def mark_received(api: MessageApi, call: Call, conversation: ConversationId, id:
 
     The position never moves back. The senders of the messages are notified.
     """
-    result = _mark(api, call, conversation, received=id)
-    return ReceivedAnswer(conversation, result.receipt.received)
+    return ReceivedAnswer(conversation, _mark(api, call, conversation, received=id).receipt.received)
 
 
 def _mark(api: MessageApi, call: Call, conversation: int, read: int = 0, received: int = 0) -> MarkResult:
@@ -530,8 +529,7 @@ def hide(
     Only this user stops seeing them. Messages that do not exist or that the user may not read are
     ignored.
     """
-    version = api.receipts.hide_from(call.app, call.user, tuple(ids))
-    return HiddenAnswer(version)
+    return HiddenAnswer(api.receipts.hide_from(call.app, call.user, tuple(ids)))
 
 
 def _leads_nowhere_else(notify: Notify) -> bool:

@@ -129,10 +129,9 @@ def find_message(transaction: AppTransaction, user: str, message: int) -> FoundM
         return Rejected(RejectReason.RECALLED)
     if muted_until > transaction.now:
         return Rejected(RejectReason.MUTED)
-    if user and state.kind == USER:
-        peers = {(each, user) for each in state.members if each != user}
-        if transaction.blocks(peers):
-            return Rejected(RejectReason.BLOCKED)
+    pairs = {(each, user) for each in state.members if each != user}
+    if user and state.kind == USER and transaction.blocks(pairs):
+        return Rejected(RejectReason.BLOCKED)
     return FoundMessage(message, state, role, text_of(sender), bytes(meta))
 
 
@@ -208,8 +207,7 @@ def change_pin(
 ) -> Change | Rejected:
     """Pin a message in its conversation, or remove its pin."""
     sql, log, message, conversation = transaction.sql, transaction.log, found.id, found.state.id
-    there = sql.query("SELECT id FROM pin WHERE log = %s AND message = %s", (log, message))
-    if bool(there) is not remove:
+    if bool(sql.query("SELECT id FROM pin WHERE log = %s AND message = %s", (log, message))) is not remove:
         return Change(conversation)
     if not remove:
         count = "SELECT count(*) FROM pin WHERE log = %s AND conversation = %s"

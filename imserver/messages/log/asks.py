@@ -140,13 +140,7 @@ class AskLog(WritingPart):
         return self._change(app, user, message, work, by_author=True)
 
     def _change(
-        self,
-        app: str,
-        user: str,
-        message: int,
-        work: Callable[[_Question], AskChange | Rejected],
-        by_author: bool = False,
-        as_reader: bool = True,
+        self, app: str, user: str, message: int, work: _Work, by_author: bool = False, as_reader: bool = True
     ) -> AskChange | Rejected:
         """``as_reader``: the user still reads the message, and is not muted."""
 
@@ -265,6 +259,9 @@ class _Question:
                 "DELETE FROM ask_deadline WHERE log = %s AND id = %s", (transaction.log, message.id)
             )
         return AskChange(message.state.id, entry, ask=self.ask)
+
+
+_Work = Callable[[_Question], AskChange | Rejected]
 
 
 def _time_ms(sql: Statements) -> int:

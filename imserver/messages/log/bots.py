@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from imserver.messages.log.contract import OPTIONS, Draft, Entry
-from imserver.messages.log.rows import ConversationState, LogHead, decode_meta
+from imserver.messages.log.rows import ConversationState, LogHead, decode_meta, names_in
 from imserver.storage.statements import Statements, text_of
 
 MOST_BOTS: Final = 20
@@ -147,9 +147,7 @@ class BotReaders:
             return list(state.bots)
         meta = decode_meta(draft.meta)
         named: set[Any] = {draft.sender}
-        mentions = meta.get("mentions", ())
-        if isinstance(mentions, list):
-            named.update(user for user in mentions if isinstance(user, str))
+        named.update(names_in(meta, "mentions"))
         if EVERYBODY in named:
             return list(state.bots)
         if draft.kind != "message":
@@ -181,5 +179,4 @@ def bots_of(entry: Entry) -> tuple[str, ...]:
     """The bots of a group that read an entry, as it is stored."""
     if b'"bots":' not in entry.meta:
         return ()
-    bots = decode_meta(entry.meta).get("bots")
-    return tuple(bots) if isinstance(bots, list) else ()
+    return tuple(names_in(decode_meta(entry.meta), "bots"))

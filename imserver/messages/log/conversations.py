@@ -158,8 +158,7 @@ class ConversationReader(Store.Rows):
         """
         values = (user, user, user, head.number, user, user, before or Limit.ID, limit + 1)
         threads = sql.query("SELECT 1 FROM thread_reply WHERE log = %s LIMIT 1", (head.number,))
-        lists = _LISTS if threads else _LISTS_WITHOUT_THREADS
-        rows = sql.query(lists[sql.engine], values)
+        rows = sql.query((_LISTS if threads else _LISTS_WITHOUT_THREADS)[sql.engine], values)
         ids = [row[-3] for row in rows if row[-3] is not None]
         last = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
         summaries = [
@@ -400,8 +399,7 @@ def read_unread(
         f"SELECT m.id, m.sender, m.time_ms, m.kind FROM message m {hint} WHERE m.log = %s "
         f"AND m.conversation = %s AND m.id > %s AND m.kind NOT IN {ANNOTATIONS} ORDER BY m.id DESC LIMIT %s"
     )
-    after = max(head.floor, min(reads.values()))
-    rows = sql.query(newest, (head.number, conversation, after, MOST_UNREAD))
+    rows = sql.query(newest, (head.number, conversation, max(head.floor, min(reads.values())), MOST_UNREAD))
     message = NUMBERS["message"]
     messages = [(id, text_of(sender), time) for id, sender, time, kind in reversed(rows) if kind == message]
     if not messages:

@@ -209,11 +209,10 @@ def _forget_copies(user: str, name: str, needles: Sequence[bytes], transaction: 
         copies = decode_meta(bytes(added))
         if "reactions" in copies:
             copies["reactions"] = [row for row in copies["reactions"] if row[1] != user]
-        totals = decode_meta(_renamed(bytes(meta), user, name))
         sql.execute(
             "UPDATE removed_message SET meta = %s, annotations = %s WHERE log = %s AND act = %s AND id = %s",
             (
-                msgspec.json.encode(totals) if meta else b"",
+                msgspec.json.encode(decode_meta(_renamed(bytes(meta), user, name))) if meta else b"",
                 msgspec.json.encode(copies) if added else b"",
                 log,
                 text_of(act),

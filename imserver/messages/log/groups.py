@@ -71,8 +71,7 @@ class GroupWriter(WritingPart):
         if bots:
             transaction.set_bots(state, tuple(bots))
         details = {"change": "create", "name": name, "users": all_users}
-        entry = record(transaction, state, "group", owner, details, meta)
-        return Change(state.id, entry, tuple(all_users))
+        return Change(state.id, record(transaction, state, "group", owner, details, meta), tuple(all_users))
 
     @in_transaction
     def join(
@@ -120,8 +119,7 @@ class GroupWriter(WritingPart):
         details = {"users": new, "role": role, "members": count}
         if invited_by:
             details["invited_by"] = invited_by
-        entry = record(transaction, state, "join", by, details)
-        return Change(state.id, entry, tuple(new))
+        return Change(state.id, record(transaction, state, "join", by, details), tuple(new))
 
     @in_transaction
     def leave(
@@ -385,8 +383,7 @@ def _first_of(transaction: AppTransaction, conversation: int, role: str, most: i
         f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
         "AND conversation = %s AND left_id IS NULL AND role = %s ORDER BY member LIMIT %s"
     )
-    rows = sql.query(statement, (transaction.log, conversation, role, most))
-    return [text_of(row[0]) for row in rows]
+    return [text_of(row[0]) for row in sql.query(statement, (transaction.log, conversation, role, most))]
 
 
 def group_settings(transaction: AppTransaction, conversation: int) -> tuple[bool, int]:

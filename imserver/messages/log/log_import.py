@@ -113,12 +113,10 @@ class LogImport:
         draft = replace(draft, meta=msgspec.json.encode(meta) if meta else b"", client_msg_id=own_id)
         entry = self._enter(key, state, draft)
         if is_edited:
-            edit = replace(draft, kind="edit", about=entry.id, client_msg_id="", thread=0)
-            transaction.enter(state, edit)
+            transaction.enter(state, replace(draft, kind="edit", about=entry.id, client_msg_id="", thread=0))
         counts = dict.fromkeys(totals, 0)
         for own_key, user, emoji in shown:
             counts[emoji] += 1
-            details = msgspec.json.encode({"count": counts[emoji]})
             reaction = Draft(
                 sender=user,
                 kind="reaction",
@@ -126,7 +124,7 @@ class LogImport:
                 body=emoji.encode(),
                 time_ms=draft.time_ms,
                 about=entry.id,
-                meta=details,
+                meta=msgspec.json.encode({"count": counts[emoji]}),
                 conversation=state.id,
             )
             row = self._enter(own_key, state, reaction)
@@ -195,8 +193,7 @@ class LogImport:
         if only_first:
             statement = "SELECT member FROM membership WHERE log = %s AND conversation = %s AND member IN {}"
             which, names = (transaction.log, group), list(dict.fromkeys(users))
-            rows = transaction.sql.query_in(statement, which, names, many=True)
-            there = {text_of(row[0]) for row in rows}
+            there = {text_of(row[0]) for row in transaction.sql.query_in(statement, which, names, many=True)}
         new = [user for user in dict.fromkeys(users) if user not in there]
         if not new:
             return

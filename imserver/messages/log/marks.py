@@ -74,8 +74,7 @@ class MarkStore(Store.Rows):
         for user in sorted(users):  # always in this order, to avoid deadlocks
             before = _position(sql, head, user, group)
             if before is None or before[0] < read:
-                version = _raise(sql, head, user)
-                _move(sql, (head.number, user, group), (read, read, version, 0), before)
+                _move(sql, (head.number, user, group), (read, read, _raise(sql, head, user), 0), before)
 
     @in_log(int, writes=True)
     def hide(self, sql: Statements, head: LogHead, user: str, ids: Sequence[int]) -> int:
@@ -160,8 +159,7 @@ class MarkStore(Store.Rows):
         user is not a member."""
         if not members_among(sql, head.number, conversation, [user]):
             return []
-        statement = _POSITIONS.format(sql.on_sqlite(SQLITE_BY_GROUP))
-        rows = sql.query(statement, (head.number, conversation, user))
+        rows = sql.query(_POSITIONS.format(sql.on_sqlite(SQLITE_BY_GROUP)), (head.number, conversation, user))
         starts = _Positions((start, count) for start, _, _, count in rows)
         reads = _Positions((max(start, read), count) for start, read, _, count in rows)
         received = _Positions((max(start, received), count) for start, _, received, count in rows)
@@ -271,8 +269,7 @@ def _receipt(row: Row) -> Receipt:
 
 
 def _version(sql: Statements, head: LogHead, user: str) -> int:
-    statement = "SELECT version FROM mark_version WHERE log = %s AND member = %s"
-    rows = sql.query(statement, (head.number, user))
+    rows = sql.query("SELECT version FROM mark_version WHERE log = %s AND member = %s", (head.number, user))
     return int(rows[0][0]) if rows else 0
 
 

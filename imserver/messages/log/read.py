@@ -162,8 +162,7 @@ class EntryReader(Store.Rows):
         )
         first = head.floor if after is None else max(after, head.floor)
         values = (head.number, user, conversation, first, last_before(head, before), user, limit + 1)
-        hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
-        rows = sql.query(statement.format(hint=hint), values)
+        rows = sql.query(statement.format(hint=sql.on_sqlite(SQLITE_BY_CONVERSATION)), values)
         return fetch(sql, head.number, [row[0] for row in rows[:limit]], user), len(rows) > limit
 
     @in_log(list)
@@ -406,8 +405,7 @@ def _ids_of(
         f"SELECT id FROM message {index}WHERE log = %s AND conversation = %s {kinds}"
         f"AND id > %s AND id <= %s ORDER BY id {'DESC' if reverse else 'ASC'} LIMIT %s"
     )
-    values = (head.number, conversation, after, upto, count)
-    return [row[0] for row in sql.query(statement, values)]
+    return [row[0] for row in sql.query(statement, (head.number, conversation, after, upto, count))]
 
 
 def _sqlite(sql: Statements, head: LogHead, user: str, after: int, count: int) -> Sequence[int]:
@@ -473,8 +471,7 @@ def _walk(sql: Statements, head: LogHead, user: str, after: int, count: int) -> 
         "AND s.conversation = m.conversation AND s.joined_id < m.id "
         f"AND (s.left_id IS NULL OR s.left_id >= m.id) AND {reads('s')}) ORDER BY m.id LIMIT %s"
     )
-    values = (head.number, after, head.last_id, user, count)
-    return [row[0] for row in sql.query(statement, values)]
+    return [row[0] for row in sql.query(statement, (head.number, after, head.last_id, user, count))]
 
 
 _IDS: Final[dict[str, Callable[[Statements, LogHead, str, int, int], Sequence[int]]]] = {

@@ -169,8 +169,7 @@ class RemovalWriter(WritingPart):
 
         def work(sql: Statements, head: LogHead) -> tuple[list[Row], int]:
             upto = end_of_look(sql, head.number, after, last, _LOOK)
-            values = (head.number, after, upto, user, since, until or 2**62)
-            return sql.query(statement, values), upto
+            return sql.query(statement, (head.number, after, upto, user, since, until or 2**62)), upto
 
         nothing: list[Row] = []
         while after < last:

@@ -10,14 +10,13 @@ from typing import Any, Final
 
 import msgspec
 
-from imserver.config.settings import MAX_USER_BYTES
 from imserver.messages.log.bots import EVERYBODY
 from imserver.messages.log.contract import Entry
 from imserver.messages.log.rows import NUMBERS, decode_meta
-from imserver.messages.log.threads import thread_fields
+from imserver.messages.log.threads import mentions_in, thread_fields
 from imserver.messages.log.word_index import note_changes
 from imserver.messages.model import ask_in
-from imserver.storage.statements import Statements, text_objection
+from imserver.storage.statements import Statements
 
 MOST_EDITS: Final = 100
 """Edits of one message. Each edit and a recall rewrite all earlier ones under the log's lock."""
@@ -121,13 +120,11 @@ def _mark(recall: Entry) -> bytes:
 
 def _mentions(entries: Mapping[int, Entry]) -> list[tuple[str, int, int]]:
     """(user, conversation, message) of all whom these messages mention. The user is ``""`` for everybody."""
-    mentions = []
-    for id, entry in entries.items():
-        users = decode_meta(entry.meta).get("mentions", ())
-        for user in dict.fromkeys(users if isinstance(users, list) else ()):
-            if isinstance(user, str) and user and not text_objection(user, MAX_USER_BYTES):
-                mentions.append(("" if user == EVERYBODY else user, entry.conversation, id))
-    return mentions
+    return [
+        ("" if user == EVERYBODY else user, entry.conversation, id)
+        for id, entry in entries.items()
+        for user in mentions_in(decode_meta(entry.meta))
+    ]
 
 
 def _note_deadlines(sql: Statements, log: int, entries: Sequence[Entry]) -> None:

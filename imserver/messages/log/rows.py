@@ -174,10 +174,15 @@ def decode_meta(meta: bytes) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
+def names_in(meta: dict[str, Any], field: str) -> list[str]:
+    """The users that a field of ``meta`` names; clients may have written anything there."""
+    names = meta.get(field)
+    return [each for each in names if isinstance(each, str)] if isinstance(names, list) else []
+
+
 def users_of(entry: Entry) -> list[str]:
     """The users whose membership an entry changes."""
-    users = decode_meta(entry.meta).get("users")
-    return [user for user in users if isinstance(user, str)] if isinstance(users, list) else []
+    return names_in(decode_meta(entry.meta), "users")
 
 
 def conversation_state_of(row: Any) -> ConversationState:

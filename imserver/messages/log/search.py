@@ -204,8 +204,7 @@ class _Scan:
         """At most ``count`` of the newest entries of the next ids, and the last id that remains."""
         began = monotonic()
         after = max(upto - self._stretch, floor, self.begin - 1)
-        step = partial(self._step, after, upto, count)
-        entries: list[Entry] = self._store.read_or([], step)
+        entries: list[Entry] = self._store.read_or([], partial(self._step, after, upto, count))
         # If the limit cut the step short, the rest of the step remains to be scanned.
         rest = entries[0].id - 1 if len(entries) == count else after
         hits = self._wanted.checked(entries)
@@ -302,9 +301,8 @@ class _LookUp:
         ids = (segment * SEGMENT + offset for segment, some in offsets_of.items() for offset in some)
         if count > _FEW:
             mine = self._own_conversations()
-            which = list(offsets_of)
             rows = self._store.read_or(
-                list[Row](), lambda sql: rows_of(sql, self._log, [CONVERSATIONS], which)
+                list[Row](), lambda sql: rows_of(sql, self._log, [CONVERSATIONS], list(offsets_of))
             )
             for segment, _, row in rows:
                 offsets_of[segment] = in_conversations(row, offsets_of[segment], mine)

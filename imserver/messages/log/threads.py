@@ -20,7 +20,15 @@ from imserver.config.declared import about
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.messages.log.contract import Draft, Entry, Rejected, RejectReason, page_size
 from imserver.messages.log.read import fetch, last_before, shown
-from imserver.messages.log.rows import NUMBERS, ConversationState, LogHead, decode_meta, in_log, members_among
+from imserver.messages.log.rows import (
+    NUMBERS,
+    ConversationState,
+    LogHead,
+    decode_meta,
+    in_log,
+    members_among,
+    names_in,
+)
 from imserver.model import Limit
 from imserver.plugin.storage import Store
 from imserver.storage.statements import Statements, text_objection, text_of
@@ -114,7 +122,7 @@ class ThreadWriter:
         statement = "SELECT id, sender, meta FROM message WHERE log = %s AND id IN {}"
         for root, sender, before in self._sql.query_in(statement, (log,), list(self._replies)):
             replies, meta = self._replies[root], decode_meta(bytes(before))
-            self._follow(root, replies, text_of(sender), _mentions_in(meta))
+            self._follow(root, replies, text_of(sender), mentions_in(meta))
             meta["replies"] = _totals(meta.get("replies"), replies)
             self._sql.execute(
                 "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
@@ -149,7 +157,7 @@ class ThreadWriter:
         writers = {author: first - 1}
         for reply in replies:
             writers.setdefault(reply.sender, reply.id)
-            for user in _mentions_in(decode_meta(reply.meta)):
+            for user in mentions_in(decode_meta(reply.meta)):
                 mentioned.setdefault(user, reply.id - 1)
         following = {**mentioned, **writers}
         there = members_among(self._sql, self._head.number, group, list(following))
@@ -188,13 +196,10 @@ def _totals(before: Any, replies: Sequence[Entry]) -> dict[str, Any]:
     return {"count": count, "last": last.id, "time": last.time_ms, "users": users}
 
 
-def _mentions_in(meta: dict[str, Any]) -> list[str]:
-    users = meta.get("mentions", ())
-    return [
-        user
-        for user in (users if isinstance(users, list) else ())
-        if isinstance(user, str) and user and not text_objection(user, MAX_USER_BYTES)
-    ]
+def mentions_in(meta: dict[str, Any]) -> list[str]:
+    """The users that a message with this ``meta`` mentions, each once."""
+    users = dict.fromkeys(names_in(meta, "mentions"))
+    return [user for user in users if user and not text_objection(user, MAX_USER_BYTES)]
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -250,8 +255,7 @@ class ThreadStore(Store.Rows):
         values = (head.number, user, MOST_LISTED, before or Limit.ID, head.floor, limit + 1)
         rows = sql.query(statement, values)
         roots = [row[0] for row in rows[:limit]]
-        readable = shown(sql, head, user, roots)
-        messages = {entry.id: entry for entry in fetch(sql, head.number, readable, user)}
+        messages = {entry.id: entry for entry in fetch(sql, head.number, shown(sql, head, user, roots), user)}
         count = count_fitting(page_size(messages[root]) if root in messages else 0 for root in roots)
         threads = [
             Thread(

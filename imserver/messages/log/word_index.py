@@ -403,8 +403,7 @@ def _delete_before(sql: Statements, log: int, end: int) -> int:
     first = sql.query("SELECT min(segment) FROM word WHERE log = %s", (log,))[0][0]
     if first is None:
         return 0
-    statement = "DELETE FROM word WHERE log = %s AND segment < %s"
-    return sql.execute(statement, (log, min(first + 32, end)))
+    return sql.execute("DELETE FROM word WHERE log = %s AND segment < %s", (log, min(first + 32, end)))
 
 
 def _erase_some(sql: Statements, head: LogHead) -> int:
