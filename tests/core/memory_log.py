@@ -13,6 +13,7 @@ from gevent.event import AsyncResult
 from gevent.event import Event as Signal
 from gevent.lock import RLock
 from msgspec import json
+from msgspec.structs import replace
 
 from imserver.errors import StorageUnavailable
 from imserver.messages.action_positions import ActionPositions
@@ -315,13 +316,7 @@ class MemoryLog:
         shelf, first = self.shelf, self.shelf.next_id(app)
         if kind == "leave":
             shelf.memberships = [
-                _Row(
-                    app=row.app,
-                    user=row.user,
-                    conversation=row.conversation,
-                    joined_id=row.joined_id,
-                    left_id=first if self._is(row, app, users, conversation) else row.left_id,
-                )
+                replace(row, left_id=first) if self._is(row, app, users, conversation) else row
                 for row in shelf.memberships
             ]
         else:

@@ -60,9 +60,7 @@ def test_the_command_makes_the_index_anew(
     send(log, SEGMENT)
     assert log.words.fill("gochat")
     store.write(lambda sql: sql.execute("UPDATE word SET terms = %s", (b"\x80",)))
-    assert len(log.search.find("gochat", "bob", Search("needle", 0, 0, 5))[0]) == 1, (
-        "what is not in the index"
-    )
+    assert len(log.search.find("gochat", "bob", Search("needle", 0, 0, 5))[0]) == 1, "what is in no index"
     done = run_cli("search", "rebuild", "--data-dir", str(tmp_path), *apps)
     assert done.stdout == "gochat: 1 segments\n", done.stderr
     assert len(log.search.find("gochat", "bob", Search("needle", 0, 0, 5))[0]) == 5

@@ -320,12 +320,9 @@ def test_messages_are_found_by_their_types(log: MessageLog) -> None:
     types = ["text", "picture", "video", "text", "picture"]
     found = stored(log, *(say("a", at, "1", type=each) for each in types))
     stored(log, say("a", "b", "1", type="picture"))
-    pictures, before = log.search.find(
-        APP, "b", Search("", at, 0, 10, SearchFilter(types=("picture", "video")))
-    )
+    both, one = SearchFilter(types=("picture", "video")), SearchFilter(types=("picture",))
+    pictures, before = log.search.find(APP, "b", Search("", at, 0, 10, both))
     assert ([entry.type for entry in pictures], before) == (["picture", "video", "picture"], 0)
-    some, before = log.search.find(APP, "b", Search("", at, 0, 1, SearchFilter(types=("picture",))))
+    some, before = log.search.find(APP, "b", Search("", at, 0, 1, one))
     assert (ids(some), before) == ([found[4].id], found[4].id)
-    assert ids(log.search.find(APP, "b", Search("", at, before, 1, SearchFilter(types=("picture",))))[0]) == [
-        found[1].id
-    ]
+    assert ids(log.search.find(APP, "b", Search("", at, before, 1, one))[0]) == [found[1].id]

@@ -85,17 +85,13 @@ def test_words_are_found_in_the_index_and_behind_it(log: MessageLog) -> None:
         assert found(log, "red ket", limit=1) == ["kettle: red"]
         assert found(log, "茶") == found(log, "茶壶") == found(log, "壶") == ["红色的茶壶"]
         assert found(log, "kettle green") == found(log, "kettle", "stranger") == []
-        assert bodies(
-            log.search.find(APP, "bob", Search("red", group, 0, 9, SearchFilter(sender="ann")))[0]
-        ) == ["the red kettle"]
-        assert (
-            len(log.search.find(APP, "bob", Search("kettle", 0, 0, 9, SearchFilter(types=("file",))))[0]) == 1
-        )
-        entries, before = log.search.find(APP, "bob", Search("kettle", group, 0, 1))
+        search = log.search
+        entries, _ = search.find(APP, "bob", Search("red", group, 0, 9, SearchFilter(sender="ann")))
+        assert bodies(entries) == ["the red kettle"]
+        assert len(search.find(APP, "bob", Search("kettle", 0, 0, 9, SearchFilter(types=("file",))))[0]) == 1
+        entries, before = search.find(APP, "bob", Search("kettle", group, 0, 1))
         assert before == entries[0].id
-        assert bodies(log.search.find(APP, "bob", Search("kettle", group, before, 1))[0]) == [
-            "the red kettle"
-        ]
+        assert bodies(search.find(APP, "bob", Search("kettle", group, before, 1))[0]) == ["the red kettle"]
 
     check()
     assert fill(log) == 3
