@@ -114,8 +114,8 @@ class SessionRegistration(Struct, gc=False):
     """The result of registering a session.
 
     The session is addressed, or one of these: ``refused`` (policy ``refuse``; ``others`` are the sessions
-    that block it; nothing was changed), ``superseded`` (only when registered again: a session with a higher
-    number exists).
+    that block it; nothing was changed), ``superseded`` (when registered again, or by a login that Redis
+    carried out late: a session with a higher number exists).
 
     ``replaced`` are sessions that are no longer addressed, of any node. Under ``newest`` their nodes forget
     them silently, under ``single`` and ``refuse`` they close them. A node that misses the message learns it

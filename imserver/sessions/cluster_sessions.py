@@ -174,7 +174,7 @@ class ClusterSessions(Sessions):
             self._node_messages.broadcast(Notice(app.name, Event("enter", login.user, ENTER_TEXT)))
 
     def _register(self, session: Session, login: Login) -> tuple[SessionRegistration | None, bool]:
-        """The answer of the registry (None: there was none), and whether the session was replaced before it.
+        """The answer of the registry (None: there was none), and whether a later session has taken its place.
         Switches. Raises SessionRefused."""
         who = login.app, login.user
         waiting = self._beginning.setdefault(who, {})
@@ -200,7 +200,8 @@ class ClusterSessions(Sessions):
             raise SessionRefused(ReplyCode.SYSTEM, "registry")
         if registration is not None and registration.refused:
             raise SessionRefused(ReplyCode.FAILED, "registry", CloseCode.REFUSED)
-        return registration, replaced
+        # Superseded: Redis carried the login out late, and this node still waited.
+        return registration, replaced or (registration is not None and registration.superseded)
 
     def is_beginning(self, app: str, user: str) -> bool:
         """Whether a login of this user waits for the registry. The registry may know the session already."""

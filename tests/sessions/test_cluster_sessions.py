@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.cluster.nodes import Replaced
-from imserver.cluster.registry import Session
+from imserver.cluster.registry import Session, SessionRegistration
 from imserver.model import Login
 from imserver.sessions import cluster_sessions as departures
 from imserver.sessions.sessions import ENTER_TEXT, EXIT_TEXT
@@ -236,6 +236,25 @@ def test_a_login_that_is_replaced_before_its_answer_has_come_is_no_stale_session
         assert client.close_code() == 4500
     else:
         assert older.is_open
+
+
+@pytest.mark.parametrize(("policy", "code"), [(NEWEST, None), (SINGLE, 4500), (REFUSE, 4500)])
+def test_a_login_that_the_registry_carries_out_behind_a_later_one_is_no_second_session(
+    nodes: Several, monkeypatch: pytest.MonkeyPatch, policy: str, code: int | None
+) -> None:
+    """It was under way for so long that Redis numbers it by its time, and its node still waits."""
+    nodes[2].login(policy, "ann")
+    monkeypatch.setattr(nodes[1].registry, "register", lambda *_: SessionRegistration(superseded=True))
+    connection, client = nodes[1].connect()
+    answer = nodes[1].sessions.login(connection, Login(policy, "ann"))
+    nodes.settle()
+    assert nodes.addressed(policy, "ann") == [2]
+    assert nodes.listed(policy) == ["ann"]
+    assert not nodes[1].hub.is_online(policy, "ann")
+    if code is None:
+        assert (answer, connection.is_open) == (200, True)
+    else:
+        assert client.close_code() == code
 
 
 # --- policies across nodes ----------------------------------------------------------------------------------
