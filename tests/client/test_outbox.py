@@ -4,8 +4,7 @@ import json
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +18,7 @@ from tests.docs.markdown import blocks
 from tests.ports import fixed_ports
 from tests.processes import ended_on_failure, spawn
 from tests.storage.servers import KINDS, DatabaseServer
-from tests.support import ROOT, Server, clean_environment, run_cli
+from tests.support import ROOT, Server, clean_environment, eventually, run_cli
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +78,6 @@ def says(process: subprocess.Popen[bytes], words: bytes) -> bool:
     return found
 
 
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def push(text: str, user: str = "ann", **more: Any) -> dict[str, Any]:
     return {"app": "101", "user": user, "text": text, **more}
 
@@ -98,7 +90,7 @@ def test_rows_arrive_once_and_in_order(start_server: StartServer, database: str)
         texts = [ann.receive(60).text for _ in range(50)]
         insert(database, *(push(f"after {number}") for number in range(50)))
         texts += [ann.receive(60).text for _ in range(50)]
-        until(lambda: rows(database) == [])
+        eventually(lambda: rows(database) == [])
         assert process.poll() is None
     assert texts == [f"{when} {number}" for when in ("before", "after") for number in range(50)]
 
@@ -112,7 +104,7 @@ def test_a_row_that_was_pushed_before_a_crash_is_not_delivered_twice(
     with Client(server.ws_url, "101", "ann") as ann:
         with outbox(database, server):
             assert ann.receive(60).text == "once"
-            until(lambda: rows(database) == [])
+            eventually(lambda: rows(database) == [])
         # As if the process had ended between the push and its deletion.
         with psycopg.connect(database) as connection:
             connection.execute(
@@ -122,7 +114,7 @@ def test_a_row_that_was_pushed_before_a_crash_is_not_delivered_twice(
         insert(database, push("next"))
         with outbox(database, server):
             assert ann.receive(60).text == "next"
-            until(lambda: rows(database) == [])
+            eventually(lambda: rows(database) == [])
 
 
 @pytest.mark.full
@@ -134,7 +126,7 @@ def test_what_the_server_refuses_is_marked_and_holds_nothing_up(
     insert(database, *bad, push("good"))
     with Client(server.ws_url, "101", "ann") as ann, outbox(database, server):
         assert ann.receive(60).text == "good"
-        until(lambda: len(rows(database)) == len(bad))
+        eventually(lambda: len(rows(database)) == len(bad))
     assert all(reason for _, reason in rows(database))
 
 
@@ -165,7 +157,7 @@ def test_it_waits_for_the_server(start_server: StartServer, database: str) -> No
         again = start_server(config=config)
         with Client(again.ws_url, "101", "ann") as ann:
             # It may have been pushed, to nobody, before she came.
-            until(lambda: rows(database) == [])
+            eventually(lambda: rows(database) == [])
             insert(database, push("last"))
             while ann.receive(60).text != "last":
                 pass

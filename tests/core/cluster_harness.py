@@ -109,6 +109,7 @@ class Book:
         self.history = SharedHistory(1_000_000)
         self.life = 1
         """Grows with every flush."""
+        self.is_late = False  # logins are carried out behind those that came after them
         self._numbers = count(1)
         self._tokens = count(1)
 
@@ -132,7 +133,7 @@ class Book:
         rivals = [p for p in others if p.device == session.device] if session.policy != "newest" else others
         if session.policy == "multi":
             rivals = []
-        if any(p.number > session.number for p in rivals) and session.number:
+        if any(p.number > session.number for p in rivals) and (session.number or self.is_late):
             return SessionRegistration(superseded=True)
         taken = tuple(p for p in rivals if p not in replacing)
         if session.policy == "refuse" and taken and not session.number:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.cluster.nodes import Replaced
-from imserver.cluster.registry import Session, SessionRegistration
+from imserver.cluster.registry import Session
 from imserver.model import Login
 from imserver.sessions import cluster_sessions as departures
 from imserver.sessions.sessions import ENTER_TEXT, EXIT_TEXT
@@ -219,42 +219,25 @@ def test_a_login_that_a_later_one_overtakes_on_the_same_node_is_answered_but_not
     assert nodes.addressed(NEWEST, "ann") == [1]
 
 
+@pytest.mark.parametrize("is_late", [False, True])
 @pytest.mark.parametrize("policy", [NEWEST, SINGLE])
 def test_a_login_that_is_replaced_before_its_answer_has_come_is_no_stale_session(
-    nodes: Several, policy: str
+    nodes: Several, policy: str, is_late: bool
 ) -> None:
-    """Registered by node 1; before node 1 knows, a login on node 2 has replaced it and said so."""
+    """Before node 1 knows of it, a login on node 2 has replaced it and said so, or was carried out first."""
+    if is_late:
+        nodes[2].login(policy, "ann")
+    nodes.book.is_late = is_late
     nodes[1].registry.hold()
     slow, older, client = begin_login(nodes[1], policy, "ann")
-    nodes[2].login(policy, "ann")
+    if not is_late:
+        nodes[2].login(policy, "ann")
     assert nodes.addressed(policy, "ann") == [2]
     nodes[1].registry.release()
     slow.get()
     nodes.settle()
     assert nodes.listed(policy) == ["ann"], "addressed on node 2 alone"
-    if policy == SINGLE:
-        assert client.close_code() == 4500
-    else:
-        assert older.is_open
-
-
-@pytest.mark.parametrize(("policy", "code"), [(NEWEST, None), (SINGLE, 4500), (REFUSE, 4500)])
-def test_a_login_that_the_registry_carries_out_behind_a_later_one_is_no_second_session(
-    nodes: Several, monkeypatch: pytest.MonkeyPatch, policy: str, code: int | None
-) -> None:
-    """It was under way for so long that Redis numbers it by its time, and its node still waits."""
-    nodes[2].login(policy, "ann")
-    monkeypatch.setattr(nodes[1].registry, "register", lambda *_: SessionRegistration(superseded=True))
-    connection, client = nodes[1].connect()
-    answer = nodes[1].sessions.login(connection, Login(policy, "ann"))
-    nodes.settle()
-    assert nodes.addressed(policy, "ann") == [2]
-    assert nodes.listed(policy) == ["ann"]
-    assert not nodes[1].hub.is_online(policy, "ann")
-    if code is None:
-        assert (answer, connection.is_open) == (200, True)
-    else:
-        assert client.close_code() == code
+    assert client.close_code() == 4500 if policy == SINGLE else older.is_open
 
 
 # --- policies across nodes ----------------------------------------------------------------------------------

@@ -309,15 +309,16 @@ def test_an_export_and_an_import_go_on_after_kills(
     dice = random.Random(7)
     whole = tables_in(storage.export("shop", name="whole"))
     user = storage.export("shop", "ann", name="user")
+    left = 0
+
+    def proceed(_state: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Killed
+
     for target, expected in (("", whole), ("ann", tables_in(user))):
-        left, kills = 0, 0
-
-        def proceed(_state: Any) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                raise Killed
-
+        kills = 0
         monkeypatch.setattr("imserver.features.exports.archive.SAVE_SECONDS", 0.0)
         while True:
             left = dice.randint(2, 60)
@@ -333,19 +334,12 @@ def test_an_export_and_an_import_go_on_after_kills(
         assert kills > 1
         assert tables_in(archive) == expected
     assert content_of(archive).keys() == content_of(user).keys()
-    left, kills = 0, 0
-
-    def report(_text: str) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise Killed
-
+    kills = 0
     archive = storage.folder / "parts" / "archive.zip"
     while True:
         left = dice.randint(3, 5)
         try:
-            run_import(other, archive, report=report)
+            run_import(other, archive, report=proceed)
             break
         except Killed:
             kills += 1
