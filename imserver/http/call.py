@@ -61,6 +61,7 @@ class Api:
         self.keys = core.keys
         self.uses = core.keys.uses
         self.tenants = core.tenants
+        self.channels = core.channels
         self.sessions = core.sessions
         self.mutes = core.mutes
         self._denials = core.denials

@@ -228,7 +228,7 @@ def history(
     given and the history has another one, the page is empty: read again without it.
     """
     since = None if offset < 0 else Position(epoch, offset)
-    page = api.core.channels.histories.read(call.app, channel, since, limit, reverse)
+    page = api.channels.histories.read(call.app, channel, since, limit, reverse)
     if epoch and epoch != page.position.epoch:
         page = HistoryPage([], page.position)
     shown = [_shown(each) for each in page.publications]
@@ -255,14 +255,14 @@ def remove_history(api: Api, call: Call, request: ChannelQuery) -> Removed:
 
     Stored channels refuse it: the log removes its messages by age or number.
     """
-    api.core.channels.histories.remove(call.app, request.channel)
+    api.channels.histories.remove(call.app, request.channel)
     return Removed(request.channel)
 
 
 @routes.get("/channels/info", Needs.READ_OR_OPERATE)
 def info(api: Api, call: Call, request: ChannelQuery) -> ChannelInfo:
     """Show how many are subscribed to a channel, and the position of its history."""
-    channels = api.core.channels
+    channels = api.channels
     shown = ChannelInfo(request.channel, channels.members.count(call.app, request.channel))
     if not channels.options.of(call.app, request.channel).has_history:
         return shown

@@ -186,7 +186,7 @@ def _named(api: Api, app: str, request: SubscriptionChange) -> tuple[list[Named]
 )
 def channels(api: Api, call: Call, request: field.AppPage) -> ChannelsAnswer:
     """List the channels of an app that have subscribers, page by page."""
-    page = api.core.channels.members.channels(call.app, read_cursor(request.cursor) or "", request.limit)
+    page = api.channels.members.channels(call.app, read_cursor(request.cursor) or "", request.limit)
     following = cursor_of(page.channels[-1].channel) if page.more else ""
     shown = [ChannelShown(each.channel, each.members) for each in page.channels]
     return ChannelsAnswer(page.total, shown, following, list(page.missing))
@@ -204,7 +204,7 @@ def presence(api: Api, call: Call, cursor: str, limit: int, channel: field.Chann
 
     A channel without subscribers is empty, not unknown.
     """
-    page = api.core.channels.members.page(call.app, channel, read_cursor(cursor) or "", limit)
+    page = api.channels.members.page(call.app, channel, read_cursor(cursor) or "", limit)
     shown = [
         SubscriberShown(
             each.connection,

@@ -251,7 +251,7 @@ def subscribe(api: Api, app: str, request: _Subscribe) -> dict[str, Any]:
     about = SubscriptionAbout(bytes_of(request.info), bytes_of(request.data), token_end(0, request.expire_at))
     if request.channel.startswith("#"):
         raise MethodFailed(codes.BAD_DATA, "#… is the channel of a user, who is subscribed to it")
-    api.core.channels.options.known(app, request.channel)
+    api.channels.options.known(app, request.channel)
     ids, since = _connections_of(api, app, request), request.recover_since
     position = None if since is None else Position(since.epoch, _bounded(since.offset))
     api.core.connections.join_each(app, ids, request.channel, msgspec.msgpack.encode(about), position)
@@ -262,7 +262,7 @@ def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
     """End the subscriptions of a user to a channel; ``""``: to all channels. May switch."""
     connections = api.core.connections
     if request.channel and not request.channel.startswith(ALIAS):
-        api.core.channels.options.known(app, request.channel)
+        api.channels.options.known(app, request.channel)
     ids = _connections_of(api, app, request)
     channels = {_channel_of(request.channel): None}
     if not request.channel:
@@ -315,7 +315,7 @@ def _find(api: Api, app: str, name: str, needed: Callable[[ChannelSettings], boo
     if not 0 < len(name.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES:
         raise ChannelRefused("name")
     channel = _channel_of(name)
-    if channel.startswith(ALIAS) or not needed(api.core.channels.options.known(app, channel)):
+    if channel.startswith(ALIAS) or not needed(api.channels.options.known(app, channel)):
         raise ChannelRefused("not_available")
     return channel
 
@@ -326,7 +326,7 @@ def presence(api: Api, app: str, request: _OfChannel) -> dict[str, dict[str, Cli
     clients: dict[str, ClientView] = {}
     after = ""
     for _ in range(_PAGES):
-        page = api.core.channels.members.page(app, channel, after, Limit.PRESENCE - len(clients))
+        page = api.channels.members.page(app, channel, after, Limit.PRESENCE - len(clients))
         clients |= infos_of_members(page.members)
         if not (after := page.next) or len(clients) >= Limit.PRESENCE:
             break
@@ -336,7 +336,7 @@ def presence(api: Api, app: str, request: _OfChannel) -> dict[str, dict[str, Cli
 def count_presence(api: Api, app: str, request: _OfChannel) -> Struct:
     """How many subscribers and users a channel has. May switch."""
     channel = _find(api, app, request.channel, lambda options: options.presence)
-    return PresenceStatsResult(*api.core.channels.members.count_users(app, channel, Limit.PRESENCE))
+    return PresenceStatsResult(*api.channels.members.count_users(app, channel, Limit.PRESENCE))
 
 
 def history(api: Api, app: str, request: _History) -> HistoryResult:
@@ -344,14 +344,14 @@ def history(api: Api, app: str, request: _History) -> HistoryResult:
     channel = _find(api, app, request.channel, lambda options: options.has_history)
     since = None if request.since is None else (request.since.epoch, _bounded(request.since.offset))
     limit = max(request.limit, -1)
-    page = api.core.channels.histories.read_since(app, channel, since, limit, request.reverse)
+    page = api.channels.histories.read_since(app, channel, since, limit, request.reverse)
     return history_view(page.publications, page.position)
 
 
 def remove_history(api: Api, app: str, request: _OfChannel) -> dict[str, Any]:
     """Remove the publications of a channel. May switch."""
     channel = _find(api, app, request.channel, lambda options: options.has_history)
-    api.core.channels.histories.remove(app, channel)
+    api.channels.histories.remove(app, channel)
     return {}
 
 
@@ -363,7 +363,7 @@ def list_channels(api: Api, app: str, request: _Channels) -> dict[str, Any]:
     found: dict[str, dict[str, int]] = {}
     after = ""
     while len(found) < MAX_LISTED:
-        page = api.core.channels.members.channels(app, after, _PAGE)
+        page = api.channels.members.channels(app, after, _PAGE)
         for each in page.channels:
             name = each.channel
             if name.startswith(USER_CHANNEL):

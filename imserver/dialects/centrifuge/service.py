@@ -311,9 +311,10 @@ class CentrifugeService:
         self._connections = core.connections
         self._catch_up = None if messaging is None else messaging.catch_up
         self._settings = core.tenants.get
-        self._default_app = settings_of(core.config, CentrifugeSettings).app
+        config = core.config
+        self._default_app = settings_of(config, CentrifugeSettings).app
         self._version = f"imserver {core.node.version}"
-        self._ping = max(1, ceil(core.config.websocket.client_ping_seconds))
+        self._ping = max(1, ceil(config.websocket.client_ping_seconds))
         self._run = core.dispatcher.run
         self._connections.report_to(self._joined)
         self._channels.members.report_to(parted=_parted)

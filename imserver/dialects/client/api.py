@@ -235,7 +235,7 @@ def send_to_group(api: ClientApi, app: str, push: PushToGroup) -> HttpResponse:
     """``POST /api/send_to_group``: push to all members of a group."""
     event = _event(api, push)
     group = _required(push.group_name, "GroupName")
-    return _push_answer(event, api.core.channels.publishing.publish(app, group, event))
+    return _push_answer(event, api.http.channels.publishing.publish(app, group, event))
 
 
 def send_to_system(api: ClientApi, app: str, push: Push) -> HttpResponse:
@@ -277,7 +277,7 @@ def get_online_list(api: ClientApi, app: str, group: GroupBody) -> HttpResponse:
     listed: list[str] = []
     after = ""
     while True:
-        page = api.core.channels.members.page(app, name, after, 1000)
+        page = api.http.channels.members.page(app, name, after, 1000)
         listed += [member.connection for member in page.members]
         after = page.next
         if not after or len(listed) >= LIST_MEMBERS:

@@ -263,7 +263,7 @@ def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
     in the order of joining. Of the latter, a user sees those whose presence the user may see. May switch."""
     tenant = api.core.tenants.get(call.app)
     stored = () if tenant is None else tenant.room_members.get(room, ())
-    page = api.core.channels.members.page(call.app, room, cursor, LIST_PAGE)
+    page = api.channels.members.page(call.app, room, cursor, LIST_PAGE)
     users = dict.fromkeys(member.user for member in page.members if member.user not in stored)
     visible = api.core.relations.visible(call.app, call.principal.user, users)
     names = [*(() if cursor else stored), *(user for user in users if user in visible)]

@@ -21,7 +21,7 @@ def _build(core: Core) -> Parts:
     service = PusherService(core, apps, hooks)
     core.queries.add("app_connections", str, partial(api.count_connections, core))
     return Parts(
-        (api.PusherApi(apps, service, core),),
+        (api.PusherApi(apps, service, core, core.channels),),
         service.rows(),
         {NAME: service.opened},
         configure=apps.secrets.configure,

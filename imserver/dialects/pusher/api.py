@@ -29,7 +29,7 @@ from imserver.plugin.errors import HttpProblem, Problems
 from imserver.plugin.http import PROBLEM, ApiProblem, Call, HttpRequest, HttpResponse, Route
 from imserver.plugin.identity import Needs
 from imserver.plugin.runtime import is_long_turn, serve_others
-from imserver.plugin.services import ChannelRefused, Core
+from imserver.plugin.services import ChannelRefused, Channels, Core
 from imserver.plugin.wire import Limit
 
 MAX_CHANNELS: Final = 100
@@ -57,6 +57,7 @@ class PusherApi(Struct, frozen=True):
     apps: PusherApps
     service: PusherService
     core: Core
+    channels: Channels
 
 
 def _refuse(problem: HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
@@ -166,7 +167,7 @@ def _check(api: PusherApi, pusher: PusherApp, event: _Event, channels: list[str]
         if not 0 < len(channel.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES:
             raise ApiProblem.invalid(f"Invalid channel name: it has 1 to {Limit.CHANNEL_BYTES} bytes")
         # The ids of users have any characters.
-        is_own = channel.startswith(USER_CHANNEL) or api.core.channels.options.is_reserved(channel)
+        is_own = channel.startswith(USER_CHANNEL) or api.channels.options.is_reserved(channel)
         if not is_own and (channel.startswith("#") or not _CHANNEL.fullmatch(channel)):
             raise ApiProblem.invalid(f"Invalid channel name: '{channel}'")
 
@@ -192,7 +193,7 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
             "please supply filter_by_prefix begining with presence-"
         )
     rows: dict[str, Any] = {}
-    channels, after, more = api.core.channels, "", True
+    channels, after, more = api.channels, "", True
     is_reserved = channels.options.is_reserved
     while more:
         page = channels.members.channels(call.app, after, _PAGE)
@@ -249,7 +250,7 @@ def terminate(api: PusherApi, call: Call) -> HttpResponse:
 
 def _subscribers(api: PusherApi, app: str, channel: str) -> int:
     """The number of subscribers of a channel now, on all nodes. May switch."""
-    return api.core.channels.members.page(app, channel, limit=0).total
+    return api.channels.members.page(app, channel, limit=0).total
 
 
 def _attributes(
@@ -269,7 +270,7 @@ def _attributes(
     if "cache" in wanted and channel.startswith(CACHED):
         event = service.cached(app, channel)
         if event is not None:
-            seconds = api.core.channels.options.of(app, channel).history_seconds
+            seconds = api.channels.options.of(app, channel).history_seconds
             attributes["cache"] = {"data": data_of(event), "ttl": max(0, int(event.time + seconds - time()))}
     return attributes
 
