@@ -17,6 +17,7 @@ from imserver.config.load import load_with_locations
 from imserver.config.settings import LogSettings
 from imserver.errors import StartError
 from imserver.logging import LineHandler, Logs, log_greenlet_errors, open_logs
+from imserver.model import Service
 from tests.processes import end, spawn
 
 from .support import eventually
@@ -317,7 +318,14 @@ def test_requests_can_be_left_out_but_for_slow_ones_and_failures(
     assert (counts.pop("500"), counts.pop("200"), counts["499"] in some) == (2, 3, True)
 
 
-def test_a_greenlet_that_dies_is_logged_with_its_traceback(
+class Dying(Service):
+    secret: str
+
+    def die(self) -> None:
+        raise RuntimeError("broken")
+
+
+def test_a_greenlet_that_dies_is_logged_with_its_traceback_and_without_the_fields_of_its_service(
     logs_to: OpenLogs, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, path = logs_to()
@@ -325,11 +333,10 @@ def test_a_greenlet_that_dies_is_logged_with_its_traceback(
     monkeypatch.setattr(hub, "print_exception", hub.print_exception)
     log_greenlet_errors(hub)
 
-    def die() -> None:
-        raise RuntimeError("broken")
-
-    gevent.spawn(die).join()
-    hub.loop.run_callback(die)
+    dying = Dying("of the settings")
+    gevent.spawn(dying.die).join()
+    hub.loop.run_callback(dying.die)
     gevent.sleep(0.01)
     eventually(lambda: path.read_text(encoding="utf-8").count("RuntimeError: broken") == 2)
+    assert dying.secret not in path.read_text(encoding="utf-8")
     assert capfd.readouterr().err == ""
