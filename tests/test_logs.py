@@ -20,7 +20,7 @@ from imserver.logging import LineHandler, Logs, log_greenlet_errors, open_logs
 from imserver.model import Service
 from tests.processes import end, spawn
 
-from .support import eventually
+from .support import until
 from .tools import leave_out
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
@@ -318,13 +318,6 @@ def test_requests_can_be_left_out_but_for_slow_ones_and_failures(
     assert (counts.pop("500"), counts.pop("200"), counts["499"] in some) == (2, 3, True)
 
 
-class Dying(Service):
-    secret: str
-
-    def die(self) -> None:
-        raise RuntimeError("broken")
-
-
 def test_a_greenlet_that_dies_is_logged_with_its_traceback_and_without_the_fields_of_its_service(
     logs_to: OpenLogs, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,10 +326,15 @@ def test_a_greenlet_that_dies_is_logged_with_its_traceback_and_without_the_field
     monkeypatch.setattr(hub, "print_exception", hub.print_exception)
     log_greenlet_errors(hub)
 
+    class Dying(Service):
+        secret: str
+
+        def die(self) -> None:
+            raise RuntimeError("broken")
+
     dying = Dying("of the settings")
     gevent.spawn(dying.die).join()
     hub.loop.run_callback(dying.die)
-    gevent.sleep(0.01)
-    eventually(lambda: path.read_text(encoding="utf-8").count("RuntimeError: broken") == 2)
+    until(lambda: path.read_text(encoding="utf-8").count("RuntimeError: broken") == 2)
     assert dying.secret not in path.read_text(encoding="utf-8")
     assert capfd.readouterr().err == ""

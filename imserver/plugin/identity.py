@@ -38,6 +38,8 @@ from imserver.transport.proxies import is_loopback, network_of
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__path__":  # an import asks for it
+        raise AttributeError(name)
     from imserver.plugin.deprecated import form_of  # for plug-ins that were made for an earlier version
 
     return form_of(__name__, name)

@@ -322,14 +322,10 @@ def test_a_registration_that_redis_carries_out_late_gives_way_to_sessions_that_b
 
 
 @pytest.mark.parametrize("policy", ["newest", "single", "refuse"])
-def test_a_login_that_redis_carries_out_late_is_told_so_if_its_node_still_waits(
-    registry: RedisRegistry, policy: str
-) -> None:
-    """It may wait for the pipeline before it, and then for its own: twice as long as for one answer."""
+def test_a_login_that_redis_carries_out_late_is_superseded(registry: RedisRegistry, policy: str) -> None:
     newer = begin(registry, policy=policy)
     registry.keeper._redis_ms -= 1500 * registry.keeper.link.seconds  # it was asked for so long ago
-    answer = registry.register(Session("101", "ann", policy=policy))
-    assert answer is not None
+    assert (answer := registry.register(Session("101", "ann", policy=policy))) is not None
     assert answer.superseded
     assert ids(registry) == [newer.id]
 
