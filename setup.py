@@ -41,13 +41,7 @@ setup(
     packages=[*find_packages(include=["imserver", "imserver.*"]), *ASSETS],
     package_dir=ASSETS,
     package_data={
-        "imserver": [
-            "py.typed",
-            "**/*.pyi",
-            "**/examples.json",
-            "features/*/page/*",
-            "features/exports/offline/*",
-        ],
+        "imserver": ["py.typed", "**/*.pyi", "**/examples.json", "**/page/*", "**/offline/*"],
         **{package: ["*", "**/*"] for package in ASSETS},
     },
     include_package_data=False,

@@ -4,3 +4,35 @@ Importing this package never monkey-patches; only ``python -m imserver`` (and th
 """
 
 __version__ = "1.0.0"
+
+FEATURES = (
+    "imserver.messages",
+    "imserver.features.webhooks",
+    "imserver.features.accounts",
+    "imserver.features.groups",
+    "imserver.features.invitations",
+    "imserver.dialects.client",
+    "imserver.dialects.action",
+    "imserver.dialects.protobuf",
+    "imserver.dialects.centrifuge",
+    "imserver.dialects.pusher",
+    "imserver.features.pages",
+    "imserver.features.bots",
+    "imserver.features.oauth",
+    "imserver.features.uploads",
+    "imserver.features.ask",
+    "imserver.features.notifications",
+    "imserver.features.inbox",
+    "imserver.features.audit",
+    "imserver.features.keys",
+    "imserver.features.refusals",
+    "imserver.features.safety",
+    "imserver.features.admin",
+    "imserver.features.quotas",
+    "imserver.features.previews",
+    "imserver.features.exports",
+    "imserver.features.erasure",
+)
+"""The packages of the features and foreign dialects of this server, in the order in which a node builds them.
+Each has its row in ``FEATURE``. Nothing else of the server names them. The first of the dialects whose
+parameter (``chosen_by``) a client names serves it."""

@@ -6,7 +6,9 @@ In a source tree they are beside the package; in a wheel they are inside it, und
 from pathlib import Path
 from typing import Final
 
-_PACKAGED: Final = Path(__file__).resolve().parent / "packaged"
+import imserver
+
+_PACKAGED: Final = Path(imserver.__file__).resolve().parent / "packaged"
 _ROOT: Final = _PACKAGED if _PACKAGED.is_dir() else _PACKAGED.parent.parent
 
 

@@ -17,6 +17,17 @@ from hypothesis import settings
 
 from tests.cluster.redis_server import RedisServer
 from tests.processes import end_all
+from tests.stores import (  # noqa: F401
+    database_servers,
+    empty_url,
+    hasty_consumers,
+    open_store,
+    own_database,
+    patient_consumers,
+    sqlite_model,
+    url,
+    write_at,
+)
 from tests.support import HTTP_SERVERS, Server
 from tests.tools import require
 

@@ -111,7 +111,7 @@ def forms() -> None:
 
 def document() -> None:
     from imserver.http.openapi import document
-    from tests.features import DOCUMENTED
+    from tests.rows import DOCUMENTED
 
     show("OpenAPI document", lambda: document(DOCUMENTED, {}), rounds=3)
 

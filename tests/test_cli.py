@@ -23,7 +23,7 @@ from imserver.cli import SETTING_OF_OPTION, main
 from imserver.config.settings import ServerSettings
 from imserver.config.values import CORE
 from imserver.version import full_version
-from tests.features import PROBLEMS
+from tests.rows import PROBLEMS
 
 from .conftest import StartServer
 from .support import clean_environment, eventually, run_cli

@@ -30,7 +30,7 @@ from imserver.node.feature_list import (
 )
 from imserver.operate.manual import manual_of
 from imserver.process import DataDirectory
-from tests.features import DECLARED
+from tests.rows import DECLARED
 
 ORIGINAL_APP_YAML = """\
 app:

@@ -2,7 +2,7 @@
 
 from imserver import errors
 from imserver.node.feature_list import problems_of
-from tests.features import FEATURES, PROBLEMS
+from tests.rows import FEATURES, PROBLEMS
 
 
 def test_the_range_of_our_own_close_codes_shows_whether_to_reconnect() -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from imserver.node.feature_list import FEATURES
+from imserver import FEATURES
+from imserver.node.feature_list import CORE
 from tools.face import names_of
 
 from .support import ROOT, clean_environment
@@ -21,6 +22,8 @@ from .support import ROOT, clean_environment
 PACKAGE = ROOT / "imserver"
 BENCH = ROOT / "bench"
 CLIENT = ROOT / "imserver_client"
+
+FOLDERS = tuple(package.removeprefix("imserver.").replace(".", "/") + "/" for package in FEATURES)
 
 # From the top down; a module may import from its own layer and from those below.
 LAYERS = (
@@ -31,8 +34,8 @@ LAYERS = (
     ("supervisor",),
     ("offline", "wsgi"),
     ("node",),
-    ("dialects", "features"),
-    ("messages",),
+    ("dialects", *(package.removeprefix("imserver.") for package in FEATURES[1:])),
+    (FEATURES[0].removeprefix("imserver."),),
     ("plugin",),
     ("terminal",),
     ("api",),
@@ -51,6 +54,8 @@ LAYERS = (
     ("errors", "assets", "clock", "threads", "version", "__init__"),
 )
 
+MESSENGER, COMMANDS = FEATURES[0].removeprefix("imserver."), "commands"
+
 PRIVILEGE = Path(__file__).with_name("privilege.txt")
 
 # The load tool and the client are packages of their own. The server imports neither: its command line names
@@ -63,17 +68,12 @@ RPC_END = "rpc_end.py"
 IMPORTERS = {
     "geventwebsocket": ("transport/wsgi.py",),
     "yaml": ("config/yaml.py",),
-    "flask": ("node/flask_app.py", "http/", "features/"),
-    "werkzeug": ("node/flask_app.py", "http/", "features/"),
+    "flask": ("node/flask_app.py", "http/", *FOLDERS),
+    "werkzeug": ("node/flask_app.py", "http/", *FOLDERS),
     "click": (
         *("cli.py", "commands/", "copies/", "operate/", "offline.py", "plugin/commands.py", "terminal.py"),
-        *("features/accounts/command.py", "features/invitations/command.py", "features/webhooks/command.py"),
-        *("features/keys/command.py", "dialects/centrifuge/migration.py"),
-        *("features/refusals/command.py", "features/audit/command.py", "features/safety/command.py"),
-        "features/uploads/command.py",
-        "features/exports/command.py",
-        "features/erasure/command.py",
-        "messages/command.py",
+        *(f"{folder}command.py" for folder in FOLDERS),
+        "dialects/centrifuge/migration.py",
     ),
     "pyotp": ("features/accounts/factors.py",),
     "qrcode": ("features/invitations/command.py",),
@@ -110,12 +110,21 @@ def modules() -> Iterator[Path]:
 
 
 def layer_of(module: Path) -> str:
-    parts = module.relative_to(PACKAGE).parts
+    path = module.relative_to(PACKAGE)
     # The command line imports the commands of features; a node never does.
-    of_feature = parts[0] in ("features", "messages") and parts[-1] in ("command.py", "doctor.py")
-    if parts == ("plugin", "messages.py"):
-        return "messages"
-    return "commands" if of_feature or parts == ("plugin", "commands.py") else parts[0].removesuffix(".py")
+    of_feature = path.as_posix().startswith(FOLDERS) and path.name in ("command.py", "doctor.py")
+    if path.parts == ("plugin", "messages.py"):
+        return MESSENGER
+    if of_feature or path.parts == ("plugin", "commands.py"):
+        return COMMANDS
+    return longest(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
+
+
+def longest(name: str) -> str:
+    """The row of LAYERS to which a name below ``imserver`` belongs."""
+    while name and name not in HEIGHT:
+        name = name.rpartition(".")[0]
+    return name or "__init__"
 
 
 @cache
@@ -140,10 +149,7 @@ def imports(module: Path) -> Iterator[tuple[str, int]]:
 def own_layer(name: str) -> str | None:
     """The layer of our own that a full name belongs to."""
     first, _, rest = name.partition(".")
-    if first != "imserver":
-        return None
-    layer = rest.partition(".")[0]
-    return layer if layer in HEIGHT else "__init__"
+    return longest(rest) if first == "imserver" else None
 
 
 def test_imports_run_one_way() -> None:
@@ -165,7 +171,7 @@ def test_only_its_folder_and_those_that_use_it_name_a_feature() -> None:
     for package, folder in folders.items():
         name = package.rpartition(".")[2]
         own = {name, f"{name}?"}
-        rows = (*FEATURES, "imserver.dialects.cmd", "imserver.dialects.sse")
+        rows = (*FEATURES, *CORE)
         users = {
             ROOT.joinpath(*each.split("."))
             for each in rows
@@ -173,12 +179,12 @@ def test_only_its_folder_and_those_that_use_it_name_a_feature() -> None:
         }
         # The face has names of the messenger, and a deprecated one of the accounts.
         users |= {PACKAGE / "plugin"} if name in ("messages", "accounts") else set()
-        row = re.compile(rf"{re.escape(package)}\b|(dialects|features)\.{name}\b|\b{name}_service\b")
+        row = re.compile(rf"{re.escape(package)}\b|\b{name}_service\b")
         wrong += [
             f"{module.relative_to(ROOT)} names {package}"
             for module in modules()
             if {folder, *users}.isdisjoint(module.parents)
-            and module.name != "feature_list.py"
+            and module != PACKAGE / "__init__.py"
             and row.search(module.read_text(encoding="utf-8"))
         ]
     assert wrong == []
@@ -186,16 +192,15 @@ def test_only_its_folder_and_those_that_use_it_name_a_feature() -> None:
 
 def test_features_import_the_face_alone() -> None:
     """Plug-ins also what packages of features export."""
-    own = tuple(f"imserver.dialects.{name}." for name in ("cmd", "sse"))  # the core's own dialects
-    faces = ("imserver.plugin.", "imserver.__version__", "imserver.dialects.", "imserver.features.", *own)
+    faces = ("imserver.plugin.", "imserver.__version__", *(f"{package}." for package in FEATURES))
     exports = {
         f"{package}.{name}" for package in FEATURES for name in getattr(import_module(package), "__all__", ())
     }
     wrong = [
         f"{module.relative_to(ROOT)}:{line} imports {name}"
-        for folder in (PACKAGE / "dialects", PACKAGE / "features", *(ROOT / "plugins").glob("*/imserver_*"))
+        for folder in (*(PACKAGE / each for each in FOLDERS[1:]), *(ROOT / "plugins").glob("*/imserver_*"))
         for module in folder.rglob("*.py")
-        if module.parent.name not in {"cmd", "sse"}
+        if PACKAGE not in module.parents or layer_of(module) != COMMANDS
         for name, line in imported(module)
         if own_layer(name) is not None and name not in exports
         if not name.startswith(faces if PACKAGE in module.parents else faces[:2])
@@ -209,19 +214,19 @@ def test_the_messenger_uses_exactly_the_names_of_its_privilege_beyond_the_face()
 
 
 def names_of_the_privilege() -> list[str]:
-    messenger = [*(PACKAGE / "messages").rglob("*.py")]
+    messenger = [*(PACKAGE / FOLDERS[0]).rglob("*.py")]
     names = {
         name.removeprefix("imserver.")
         for module in messenger
         for name, _ in imported(module)
-        if own_layer(name) not in {None, "messages", "plugin"} and name not in names_of_the_face()
+        if own_layer(name) not in {None, MESSENGER, "plugin"} and name not in names_of_the_face()
     }
     return sorted(names)
 
 
 def test_nobody_reaches_into_the_core_to_change_it() -> None:
     change = re.compile(r"\b(core|base)(\.\w+)+((\[\w+\])? \+?= |\.(append|insert|extend)\()")
-    folders = (PACKAGE / "messages", PACKAGE / "features", PACKAGE / "dialects", ROOT / "plugins")
+    folders = (*(PACKAGE / each for each in FOLDERS), ROOT / "plugins")
     modules = [module for folder in folders for module in folder.rglob("*.py") if "tests" not in module.parts]
     assert [module for module in modules if change.search(module.read_text(encoding="utf-8"))] == []
 

@@ -11,8 +11,6 @@ from .support import ROOT
     ("path", "tests"),
     [
         ("imserver/hub/fanout.py", "tests/hub"),
-        ("imserver/messages/log/writer.py", "tests/messages"),
-        ("imserver/api/v1/push.py", "tests/api"),
         ("imserver/features/uploads/s3.py", "tests/features/uploads"),
         ("imserver/auth/login.py", "tests/auth"),
         ("imserver/cli.py", "tests/test_cli.py"),

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
+from imserver import FEATURES
 from tools.face import exported
 
 from .support import ROOT
@@ -23,7 +24,10 @@ TESTS: Final = ROOT / "tests"
 PACKAGE: Final = ROOT / "imserver"
 PLUGINS: Final = sorted((ROOT / "plugins").glob("*/imserver_*"))
 FACE: Final = PACKAGE / "plugin"
-OUTSIDE_THE_CORE: Final = ("features", "dialects", "messages", "commands", "operate", "plugin")
+OUTSIDE_THE_CORE: Final = (
+    *(PACKAGE / name for name in ("dialects", "commands", "operate", "plugin")),
+    *(ROOT.joinpath(*package.split(".")) for package in FEATURES),
+)
 QUESTIONS: Final = ("questions", "observer")
 """The modules of ``auth/`` with which the core asks features."""
 PRIVATE: Final = re.compile(
@@ -63,7 +67,6 @@ REASONS: Final = {
     "errors.py": "a code of several features",
     "http/field.py": "a type of fields of several features",
     "http/openapi.py": _PRINCIPALS,
-    "node/feature_list.py": "the list of features",
     "notify.py": "a push says what its notification shows",
     "storage/app_rows.py": _DELETED,
     "copies/backup.py": "the database numbers accounts, and continues after a restore",
@@ -117,10 +120,14 @@ def names(*folders: Path) -> int:
 def messenger_in_the_core() -> list[str]:
     names = []
     for module, text in sources(PACKAGE).items():
-        folder, *_ = parts = module.relative_to(PACKAGE).parts
-        question = folder == "auth" and module.stem in QUESTIONS
-        if folder not in OUTSIDE_THE_CORE and not question and module.stem != "steps":
-            names += ["/".join(parts)] if MESSENGER.search(text) else []
+        question = module.parent.name == "auth" and module.stem in QUESTIONS
+        outside = (
+            question
+            or not {*module.parents}.isdisjoint(OUTSIDE_THE_CORE)
+            or module == PACKAGE / "__init__.py"
+        )
+        if not outside and module.stem != "steps":
+            names += [module.relative_to(PACKAGE).as_posix()] if MESSENGER.search(text) else []
     return names
 
 

@@ -23,10 +23,10 @@ from imserver.node.feature_list import FEATURES, declarations_of, load_core
 from imserver.plugin.feature import FeatureRow
 from imserver.plugin.testing import check_absent, upgrade_status
 from tests.conftest import StartServer
-from tests.features import DIALECTS, DOCUMENTED
-from tests.features import FEATURES as ALL
 from tests.integration.cmd import logged_in
 from tests.integration.v1 import good
+from tests.rows import DIALECTS, DOCUMENTED
+from tests.rows import FEATURES as ALL
 from tests.support import ROOT, Server, clean_environment
 
 WITHOUT = """

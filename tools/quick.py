@@ -46,10 +46,9 @@ def find_tests(path: str) -> str | None:
         tests = f"plugins/{rest[0]}/tests"
         return tests if (ROOT / tests).exists() else None
     names = PurePosixPath(FOLDERS.get(top, top), *rest).parts
-    depth = 2 if names[0] in ("dialects", "features") else 1
-    folder = "/".join(("tests", *names[:-1][:depth]))
+    folders = ["/".join(("tests", *names[:-1][:depth])) for depth in (2, 1)]
     module = f"tests/test_{PurePosixPath(names[0]).stem}.py"
-    return next((each for each in (folder, module) if each != "tests" and (ROOT / each).exists()), None)
+    return next((each for each in (*folders, module) if each != "tests" and (ROOT / each).exists()), None)
 
 
 def main(commit: str = "HEAD") -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from msgspec.structs import fields
 
+from imserver import FEATURES
 from imserver.auth import rules
 from imserver.auth.tenants import AppObjection
 from imserver.config import load
@@ -28,37 +29,6 @@ from imserver.storage.tables import CORE_TABLES, StoreTables, Table
 
 CORE: Final = ("imserver.dialects.cmd", "imserver.dialects.sse")
 """Packages of the core's own dialects, which every node has."""
-
-FEATURES: Final = (
-    "imserver.messages",
-    "imserver.features.webhooks",
-    "imserver.features.accounts",
-    "imserver.features.groups",
-    "imserver.features.invitations",
-    "imserver.dialects.client",
-    "imserver.dialects.action",
-    "imserver.dialects.protobuf",
-    "imserver.dialects.centrifuge",
-    "imserver.dialects.pusher",
-    "imserver.features.pages",
-    "imserver.features.bots",
-    "imserver.features.oauth",
-    "imserver.features.uploads",
-    "imserver.features.ask",
-    "imserver.features.notifications",
-    "imserver.features.inbox",
-    "imserver.features.audit",
-    "imserver.features.keys",
-    "imserver.features.refusals",
-    "imserver.features.safety",
-    "imserver.features.admin",
-    "imserver.features.quotas",
-    "imserver.features.previews",
-    "imserver.features.exports",
-    "imserver.features.erasure",
-)
-"""Packages. Each has its row in ``FEATURE``. Nothing else of the server names them. The first of the dialects
-whose parameter (``chosen_by``) a client names serves it."""
 
 ALL: Final = "all"
 """Stands for all features of this server in the setting ``features``."""

@@ -50,7 +50,7 @@ from imserver.transport.http1 import HttpRequest, HttpResponse
 from imserver.transport.proxies import TrustedProxies
 from tests.core.back_end import AwayStore, BackEnd
 from tests.dialects.pusher.harness import apps_of
-from tests.features import COMMANDS, FEATURES, ROUTES, document
+from tests.rows import COMMANDS, FEATURES, ROUTES, document
 
 SECRET = b"a secret of thirty-two bytes ...."
 FORM = "application/x-www-form-urlencoded"

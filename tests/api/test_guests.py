@@ -8,7 +8,7 @@ from imserver.config.settings import KeySettings, LimitSettings, TenantSettings
 from imserver.errors import IssuerUnavailable
 from imserver.http.call import answer
 from imserver.transport.http1 import HttpRequest
-from tests.features import ROUTES
+from tests.rows import ROUTES
 
 from .fakes import FakeNode, decoded, with_keys
 

@@ -8,7 +8,7 @@ from imserver.auth.principal import Needs
 from imserver.config.settings import KeySettings
 from imserver.dialects.cmd.api import ROUTES as CMD_ROUTES
 from imserver.http.reply import CMD
-from tests.features import ROUTES
+from tests.rows import ROUTES
 
 from .fakes import NOT_SENT, SENT, UNAUTHORIZED, FakeNode, with_keys
 

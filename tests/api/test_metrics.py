@@ -16,7 +16,7 @@ from imserver.http.views import create_api
 from imserver.messages import metrics as rows_of_messages
 from imserver.metric_table import METRICS, merge, render
 from imserver.metrics import Histogram, Metrics
-from tests.features import METRICS as ALL_METRICS
+from tests.rows import METRICS as ALL_METRICS
 
 from .fakes import OWN_METRICS, FakeNode, with_keys
 

@@ -18,9 +18,9 @@ from imserver.dialects.protobuf import wire as protobuf
 from imserver.dialects.pusher import wire as pusher
 from imserver.http.openapi import document
 from tests.bench.play import run
-from tests.features import COMMANDS as ROUTES_OF_BATCHES
-from tests.features import DIALECTS, DOCUMENTED, OPERATIONS, READERS
-from tests.features import ROUTES as ROUTE_TABLE
+from tests.rows import COMMANDS as ROUTES_OF_BATCHES
+from tests.rows import DIALECTS, DOCUMENTED, OPERATIONS, READERS
+from tests.rows import ROUTES as ROUTE_TABLE
 
 KNOWN = {"app": "default", "user": "1", "id": 1, "conversation": 1, "stream": "x", "token": "x.y.z"}
 TARGET = Attacker("127.0.0.1", 2, http_port=1, known=KNOWN)

@@ -14,7 +14,6 @@ import struct
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -24,8 +23,8 @@ from imserver.cluster.registry import Lease
 from imserver.cluster.rpc import peer
 from imserver.cluster.rpc.server import Rpc
 from imserver.process import Secret
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ITEM_BYTES = 150
 
 

@@ -22,8 +22,8 @@ from imserver.storage.erasures import JOURNAL
 from imserver.storage.store import Store
 from tests.features.uploads.bucket import Standin, standing_in
 from tests.features.uploads.test_move import FILES, Machine
-from tests.storage.conftest import TABLES, server_of
 from tests.storage.servers import DatabaseServer
+from tests.stores import TABLES, server_of
 from tests.support import run_cli
 
 SECRET = bytes(range(128, 192)) + b"\r\n"

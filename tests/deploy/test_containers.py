@@ -16,8 +16,8 @@ from imserver import assets
 from imserver.config.values import fold
 from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
-from tests.features import DECLARED
 from tests.integration.cmd import fresh, get, logged_in, post
+from tests.rows import DECLARED
 from tests.support import ROOT, Server, clean_environment, eventually
 from tests.test_packaging import SOURCES
 

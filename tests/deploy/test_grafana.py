@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from imserver.metric_table import Metric
-from tests.features import METRICS
+from tests.rows import METRICS
 from tests.support import ROOT
 
 BOARD: dict[str, Any] = json.loads((ROOT / "deploy" / "grafana.json").read_text(encoding="utf-8"))

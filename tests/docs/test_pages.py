@@ -21,7 +21,7 @@ from imserver.dialects.pusher.api import ROUTES as PUSHER_ROUTES
 from imserver.dialects.pusher.declared import PusherSettings
 from imserver.node.feature_list import CORE, FEATURES
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
-from tests.features import DECLARED, METRICS, PROBLEMS, RATES, READERS, ROUTES
+from tests.rows import DECLARED, METRICS, PROBLEMS, RATES, READERS, ROUTES
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"

@@ -16,9 +16,9 @@ from imserver.features.oauth import api as oauth
 from tests.conftest import StartServer
 from tests.docs.markdown import blocks, prose
 from tests.docs.play import at_server, exchanges, play_session
-from tests.features import DOCUMENTED, ROUTES
 from tests.integration.cmd import users
 from tests.processes import spawn
+from tests.rows import DOCUMENTED, ROUTES
 from tests.support import ROOT, eventually, run_cli
 
 GUIDES = [*sorted((ROOT / "docs" / "guides").glob("*.md")), ROOT / "docs" / "operations.md"]

@@ -25,7 +25,7 @@ from imserver.model import BadFrame, Command, Reply, Request
 from imserver.plugin.wire import Refused
 from imserver.protocol.dialect import Dialect
 from imserver_client.protocol import CmdCodec
-from tests.features import READERS
+from tests.rows import READERS
 
 from .target import Target
 

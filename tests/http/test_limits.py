@@ -8,7 +8,7 @@ from imserver.auth.rates import BucketList
 from imserver.http.limits import Rates
 from imserver.http.reply import ApiProblem
 from imserver.metrics import Metrics
-from tests.features import ROUTES
+from tests.rows import ROUTES
 from tests.support import Clock
 
 ONE, TWO = Principal(frozenset({"push"}), key="one"), Principal(frozenset({"push"}), key="two")

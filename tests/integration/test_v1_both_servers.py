@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from imserver.http.operation import JSON
-from tests.features import DOCUMENTED, OPERATIONS
+from tests.rows import DOCUMENTED, OPERATIONS
 from tests.support import Server
 
 from .raw import ask, request

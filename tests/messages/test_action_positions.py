@@ -3,7 +3,7 @@
 import pytest
 
 from imserver.messages.action_positions import ActionPositions
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 MANY = 600
 """More than go into one statement."""

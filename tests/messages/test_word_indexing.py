@@ -9,7 +9,7 @@ from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.words import SEGMENT
 from imserver.messages.message_search import WordIndexing
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 from tests.support import run_cli
 
 

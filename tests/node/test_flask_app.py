@@ -19,7 +19,7 @@ from imserver.node.flask_app import create_app
 from imserver.node.http_servers import LISTENER_KEY, Servers
 from imserver.transport.http1 import HEADER_LIST
 from tests.api.fakes import BAD_PARAMETER, SENT, FakeNode
-from tests.features import FEATURES, ROUTES
+from tests.rows import FEATURES, ROUTES
 
 FAKED = [row for row in ROUTES if row not in centrifugo.ROUTES]
 """Routes whose services the fake node has."""

@@ -23,7 +23,7 @@ from imserver.node.http_servers import LISTENER_KEY
 from imserver.node.node import Node
 from imserver.version import running_version
 from tests.integration.raw import request, text
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 from tests.support import HTTP_SERVERS
 from tests.transport.harness import Caller, Client, until
 

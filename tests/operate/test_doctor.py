@@ -37,10 +37,10 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.operate import doctor
 from imserver.storage.store import Store
 from imserver.version import running_version
-from tests.features import sections
 from tests.integration.test_webhooks import certificate_of_loopback
 from tests.ports import free_ports
 from tests.processes import end, spawn
+from tests.rows import sections
 from tests.support import clean_environment, run_cli
 
 

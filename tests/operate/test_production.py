@@ -28,7 +28,7 @@ from imserver.config.settings import (
 from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
 from imserver.features.oauth.declared import OAuthOfApp, ProviderSettings
 from imserver.operate.production import CHECKS, Deployment, findings
-from tests.features import sections
+from tests.rows import sections
 from tests.support import run_cli
 
 KEY = KeySettings("a-key-that-is-long-enough", ("admin",))

@@ -12,7 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support import ROOT
+
 SCHEMA = ROOT / "sdk" / "protobuf" / "chat.proto"
 CENTRIFUGE = ROOT / "sdk" / "protobuf" / "centrifuge.proto"
 PACKAGES = {

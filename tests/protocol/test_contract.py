@@ -22,11 +22,11 @@ from imserver.messages.commands import Send
 from imserver.messages.wire import MESSAGE_COMMANDS
 from imserver.model import Event, Heartbeat, Login, Ping, Publish, Subscribe
 from tests.dialects.protobuf.test_full_wire import REQUESTS
-from tests.features import DIALECTS
 from tests.hub.harness import Harness
 from tests.integration.raw import BINARY, TEXT, frame
 from tests.protocol.contract import CommandContract, DialectContract
 from tests.protocol.line import LineDialect
+from tests.rows import DIALECTS
 
 
 class TestCmd(CommandContract):

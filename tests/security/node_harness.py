@@ -34,7 +34,7 @@ from imserver.http.call import Route, answer
 from imserver.node.flask_app import create_app
 from imserver.node.node import Node
 from imserver.transport.http1 import HttpRequest, HttpResponse
-from tests.features import ROUTES
+from tests.rows import ROUTES
 
 SECRET: Final = "a secret of the back end, long enough"
 RULED: Final = TenantSettings(

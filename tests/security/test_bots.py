@@ -8,7 +8,7 @@ import pytest
 
 from imserver.features.bots import bots
 from imserver.messages import streamed_messages
-from tests.features import sections
+from tests.rows import sections
 from tests.users import PASSWORD, User
 
 from .node_harness import ADMIN, Harness, config

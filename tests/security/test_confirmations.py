@@ -10,7 +10,7 @@ from imserver.config.settings import AppSettings
 from imserver.features.accounts import confirmations
 from imserver.features.accounts.link_mails import MAILS
 from imserver.features.accounts.parts import accounts_of
-from tests.features import ROUTES, sections
+from tests.rows import ROUTES, sections
 from tests.support import until
 from tests.users import PASSWORD, User
 

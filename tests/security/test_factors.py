@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.features.accounts.factors import FactorStore
-from tests.features import sections
+from tests.rows import sections
 from tests.users import PASSWORD, User
 
 from .node_harness import ADMIN, ALL, APPS, RULED, Harness, config

@@ -27,9 +27,9 @@ from imserver.features.accounts.tokens import AccountTokens
 from imserver.storage.store import Store
 from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
-from tests.features import sections
 from tests.integration.gochat import code_and_message, form, fresh_phone
 from tests.integration.v1 import call, good
+from tests.rows import sections
 
 PASSWORD = "correct horse"
 

@@ -10,7 +10,7 @@ from msgspec import json
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.parts import bots_of
 from imserver.messages.log.bots import MOST_BOTS
-from tests.features import ROUTES, sections
+from tests.rows import ROUTES, sections
 from tests.users import User
 
 from .node_harness import ADMIN, Harness, config

@@ -18,7 +18,7 @@ from imserver.dialects.cmd import wire as cmd
 from imserver.http.reply import MAX_BATCH_BYTES
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
-from tests.features import OPERATIONS, READERS
+from tests.rows import OPERATIONS, READERS
 from tests.users import User
 
 from .node_harness import ADMIN, Harness, config

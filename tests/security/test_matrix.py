@@ -35,7 +35,7 @@ from imserver.http.openapi import examples_of
 from imserver.http.operation import Operation
 from imserver.http.reply import CMD, PROBLEM, UNAUTHORIZED
 from imserver.model import Request
-from tests.features import DIALECTS, DOCUMENTED, FEATURE_OF, OPERATIONS, ROUTES
+from tests.rows import DIALECTS, DOCUMENTED, FEATURE_OF, OPERATIONS, ROUTES
 
 from .node_harness import ADMIN, ALL, FOREIGN, PUSH, READ, Harness, config, searched
 

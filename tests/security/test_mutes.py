@@ -9,7 +9,7 @@ import pytest
 
 from imserver.features.groups.wire import CreateGroup, UpdateGroup
 from imserver.http.operation import Operation
-from tests.features import DOCUMENTED, sections
+from tests.rows import DOCUMENTED, sections
 from tests.users import User
 
 from .node_harness import ALL, Harness, config

@@ -11,10 +11,10 @@ from imserver.dialects.action.wire import ActionDialect
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.http.form import cursor_of
 from imserver.protocol.forgiving import has_nul
-from tests.features import OPERATIONS
 from tests.integration.cmd import cmd_client
 from tests.integration.gochat import code_and_message, form
 from tests.integration.v1 import PREFIX, call, good
+from tests.rows import OPERATIONS
 from tests.storage.servers import KINDS, DatabaseServer
 from tests.support import Server
 

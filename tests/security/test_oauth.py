@@ -22,7 +22,7 @@ from imserver.features.oauth import providers as protocols
 from imserver.features.oauth.declared import OAuthOfApp, ProviderSettings
 from imserver.features.oauth.oauth import OAuth
 from imserver.transport.http1 import HttpRequest, header_block, row_of
-from tests.features import sections
+from tests.rows import sections
 from tests.users import PASSWORD, User
 
 from .node_harness import ADMIN, APPS, RULED, Harness, config

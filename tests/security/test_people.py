@@ -16,7 +16,7 @@ from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.groups.wire import CreateGroup, InviteToGroup
 from imserver.messages.log.message_log import MessageLog
-from tests.features import sections
+from tests.rows import sections
 from tests.users import PASSWORD, User
 
 from .node_harness import ADMIN, ALL, APPS, RULED, Harness, config

@@ -22,7 +22,7 @@ from imserver.dialects.protobuf.api import BAD_PARAMETER, NO_TOKEN
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.parts import accounts_of
 from imserver.storage.contract import AppRow, Changes, KeyRow
-from tests.features import ROUTES, sections
+from tests.rows import ROUTES, sections
 
 from .node_harness import ALL, PUSH, SECRET, Harness, config, key
 

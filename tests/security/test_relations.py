@@ -43,7 +43,7 @@ from imserver.http.operation import Operation
 from imserver.messages.commands import Pin, React, Send, Typing
 from imserver.model import Event, Reply
 from imserver.transport.connection import Connection, Encoding
-from tests.features import DOCUMENTED, ROUTES, sections
+from tests.rows import DOCUMENTED, ROUTES, sections
 from tests.support import until
 
 from .node_harness import ALL, Harness, config, searched

@@ -12,7 +12,7 @@ from imserver.features.accounts.contract import Account
 from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings, SmtpSettings
 from imserver.features.accounts.mailing import Mail, NotSent, send
 from imserver.features.accounts.parts import accounts_of
-from tests.features import sections
+from tests.rows import sections
 from tests.support import until
 from tests.users import PASSWORD, User
 

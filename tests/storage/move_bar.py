@@ -22,8 +22,8 @@ from imserver.config.settings import StorageSettings
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
 from tests.processes import spawn
+from tests.stores import TABLES
 
-from .conftest import TABLES
 from .servers import KINDS
 
 _LOG = 1

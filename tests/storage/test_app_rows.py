@@ -5,8 +5,7 @@ from imserver.features.uploads.contract import FILE_BYTES, Upload, Usage
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
-
-from .conftest import OpenStore
+from tests.stores import OpenStore
 
 
 def test_an_app_is_deleted_and_created_again(url: str, open_store: OpenStore) -> None:

@@ -12,8 +12,7 @@ from imserver.features.webhooks.event_rows import Absence, EventStore, FeedHead,
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
-
-from .conftest import OpenStore
+from tests.stores import OpenStore
 
 APP = "shop"
 

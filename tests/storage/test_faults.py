@@ -22,9 +22,9 @@ from imserver.storage import database, engines
 from imserver.storage.statements import SqliteStatements
 from imserver.storage.store import Store
 from tests.processes import end, ended_on_failure, running, spawn
+from tests.stores import OpenStore
 from tests.support import clean_environment, eventually
 
-from .conftest import OpenStore
 from .servers import DatabaseServer
 
 

@@ -15,8 +15,7 @@ from imserver.node.feature_list import numbers_of_server, tables_of_server
 from imserver.storage.migrations.table_text import Columns
 from imserver.storage.store import Store
 from imserver.storage.tables import FeatureTables, Migration, Reason, StoreTables, Table
-
-from .conftest import OpenStore
+from tests.stores import OpenStore
 
 TABLES = (
     Table(

@@ -7,8 +7,7 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotHook, BotStore, HookStore, IncomingHook
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
-
-from .conftest import OpenStore
+from tests.stores import OpenStore
 
 HASH = "0f" * 32
 

@@ -5,8 +5,7 @@ import pytest
 from imserver.features.accounts.contract import Account, Device, Taken
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.oauth.oauth import AccountLink, LinkStore
-
-from .conftest import OpenStore
+from tests.stores import OpenStore
 
 NEW = Account(0, "shop", "", "Ann")
 

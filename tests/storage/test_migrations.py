@@ -23,8 +23,8 @@ from imserver.storage.migrations import feature_steps, newer_steps, newest_steps
 from imserver.storage.statements import text_of
 from imserver.storage.store import Store
 from tests.integration.release import BEFORE, run, unpack
+from tests.stores import OpenStore
 
-from .conftest import OpenStore
 from .servers import DatabaseServer, MariaDB, Postgres
 
 

@@ -25,10 +25,10 @@ from imserver.storage.address import DatabaseAddress, database_address
 from imserver.storage.store import Store
 from tests.conftest import StartServer
 from tests.integration.cmd import CmdClient, logged_in
-from tests.support import clean_environment, run_cli
+from tests.stores import ENGINES, TABLES, OpenStore, server_of
+from tests.support import ROOT, clean_environment, run_cli
 from tests.users import User
 
-from .conftest import ENGINES, TABLES, OpenStore, server_of
 from .filling import STEPS, fill
 from .servers import DatabaseServer, migrate
 
@@ -107,7 +107,7 @@ _KILLED = """
 import os, signal, sys
 from imserver.config.settings import StorageSettings
 from imserver.copies.move import move
-from tests.storage.conftest import TABLES
+from tests.stores import TABLES
 from tests.storage.test_move import address_of
 left = int(sys.argv[3])
 def note(*_):
@@ -122,8 +122,9 @@ move(address_of(sys.argv[1]), address_of(sys.argv[2]), StorageSettings(), TABLES
 def killed(source: str, target: str, pages: int) -> None:
     """Move in a process that is killed after so many pages."""
     command = [sys.executable, "-c", _KILLED, source, target, str(pages)]
-    root = str(Path(__file__).parents[2])
-    done = subprocess.run(command, env=clean_environment(PYTHONPATH=root), capture_output=True, check=False)
+    done = subprocess.run(
+        command, env=clean_environment(PYTHONPATH=str(ROOT)), capture_output=True, check=False
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 

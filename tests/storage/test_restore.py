@@ -8,10 +8,10 @@ import pytest
 from imserver.messages.log.contract import Appended, Draft
 from imserver.messages.log.message_log import MessageLog
 from tests.commands.test_backup import numbers
+from tests.stores import ENGINES, OpenStore, server_of
 from tests.support import run_cli
 from tests.tools import require
 
-from .conftest import ENGINES, OpenStore, server_of
 from .servers import DatabaseServer
 
 

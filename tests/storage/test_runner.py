@@ -9,9 +9,8 @@ from gevent.event import Event as Signal
 from imserver.errors import StorageUnavailable
 from imserver.plugin.runner import MAX_PAUSE_SECONDS, Runner
 from imserver.storage.store import Store
+from tests.stores import OpenStore
 from tests.support import until
-
-from .conftest import OpenStore
 
 
 class Worker:

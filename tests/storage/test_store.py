@@ -17,8 +17,7 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.storage.contract import Changes, KeyRow
 from imserver.storage.statements import CLOCK, NOW, PooledStatements, Row, Statements
 from imserver.storage.store import Store
-
-from .conftest import OpenStore
+from tests.stores import OpenStore
 
 KEY = KeyRow("4f1d", "ab" * 32, ("push", "read"), ("101", "系统"), "the shop's")
 

@@ -20,9 +20,8 @@ from imserver.storage.app_rows import TablePage
 from imserver.storage.migrations.table_text import column_of
 from imserver.storage.row_query import PAGE_ROWS
 from imserver.storage.statements import PooledStatements
+from tests.stores import OpenStore
 from tests.support import clean_environment
-
-from .conftest import OpenStore
 
 ANSWERED = """
 hashes, secrets, addresses and random ids: archive_import.digest link_preview.link link_preview.picture

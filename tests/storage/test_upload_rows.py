@@ -11,9 +11,8 @@ from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import FILE_BYTES, Upload, Usage
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
+from tests.stores import OpenStore
 from tests.support import clean_environment
-
-from .conftest import OpenStore
 
 # In a process of its own, patched as a server is. Prints how many of twelve were kept, and what is kept then.
 CROWD = """

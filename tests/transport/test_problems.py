@@ -6,7 +6,7 @@ import pytest
 
 from imserver import errors
 from imserver.transport.http1 import problem_body, problem_response, response_head
-from tests.features import PROBLEMS
+from tests.rows import PROBLEMS
 
 
 def parts(response: bytes) -> tuple[str, list[str], bytes]:

@@ -29,6 +29,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
+import imserver
 from imserver.errors import StartError
 from imserver.storage.migrations import feature_steps
 from imserver.storage.statements import PooledStatements, text_of
@@ -36,7 +37,6 @@ from imserver.storage.tables import FeatureTables, Migration
 
 _SHARED: Final = 40
 """The last number that all owners shared."""
-_ROOT: Final = Path(__file__).parents[2]
 _LOCK_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.1
 _LOCK: Final = 0x696D736572766572
@@ -53,8 +53,8 @@ _table_names: Final = re.compile(r"^ *(?:table|ordered) (\w+): ", re.MULTILINE).
 @cache
 def _modules() -> dict[str, Path]:
     """Owner → its module; the core is first, whose tables the others use."""
-    files = (file for pattern in ("*/steps.py", "*/*/steps.py") for file in sorted(_ROOT.glob(pattern)))
-    owners = {file.parent.name: file for file in files}
+    files = Path(imserver.__file__).parent.rglob("steps.py")
+    owners = {file.parent.name: file for file in sorted(files)}
     return {"storage": owners["storage"], **owners}
 
 

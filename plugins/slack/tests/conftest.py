@@ -15,7 +15,7 @@ from workspace import Workspace
 from imserver.config.settings import StorageSettings
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
-from tests.storage.conftest import database_servers, sqlite_model, url
+from tests.stores import database_servers, sqlite_model, url
 from tests.support import ROOT, clean_environment
 from tests.test_packaging import build
 

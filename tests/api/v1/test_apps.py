@@ -8,7 +8,7 @@ from imserver.api.v1.apps import given_entry, given_group, shapes_of, shown_entr
 from imserver.config.declared import hints_of, marks_of, struct_in
 from imserver.config.settings import TenantSettings
 from imserver.config.values import CORE, RENAMED_OF_APPS
-from tests.features import DECLARED
+from tests.rows import DECLARED
 
 KINDS = (TenantSettings, *DECLARED.app_kinds)
 

@@ -14,7 +14,7 @@ from imserver.features.pages.text import REFERENCE
 from imserver.http.openapi import document, examples_of, operation_id, problems_of
 from imserver.http.operation import JSON, PREFIX, Operation
 from imserver.http.reply import PROBLEM
-from tests.features import DOCUMENTED, OPERATIONS, PROBLEMS, ROUTES
+from tests.rows import DOCUMENTED, OPERATIONS, PROBLEMS, ROUTES
 from tests.support import ROOT
 
 LIMITS = {"limits.batch_targets": 123}

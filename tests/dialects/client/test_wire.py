@@ -1,7 +1,6 @@
 """The client dialect frame by frame: exact bytes of what is pushed, and silence to whatever comes."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +16,10 @@ from imserver.dialects.client.wire import (
     welcome,
 )
 from imserver.model import BadFrame, Event, Reply, Request
+from tests.support import ROOT
 
 client = ClientDialect()
-VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "client.json").read_text(encoding="utf-8"))
+VECTORS = json.loads((ROOT / "tests/vectors/client.json").read_text(encoding="utf-8"))
 relaxed = settings(deadline=None)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from imserver.dialects.protobuf.wire import NAME
-from tests.features import sections
+from tests.rows import sections
 from tests.security.node_harness import Harness, config
 
 

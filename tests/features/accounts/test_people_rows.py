@@ -11,7 +11,7 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotStore
 from imserver.storage.contract import KeyRow
 from imserver.storage.store import Store
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 NOW = 1_800_000_000
 

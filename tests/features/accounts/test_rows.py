@@ -11,7 +11,7 @@ from imserver.features.accounts.rows import AccountStore, States
 from imserver.features.bots.rows import BotStore
 from imserver.storage.statements import Statements
 from imserver.storage.store import Store
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 
 def account_store(store: Store) -> AccountStore:

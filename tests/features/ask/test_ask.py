@@ -12,7 +12,7 @@ from imserver.features.ask import metrics
 from imserver.features.ask.parts import AskParts
 from imserver.features.webhooks.event_json import of_entry
 from imserver.plugin.messages import MessageLog
-from tests.features import sections
+from tests.rows import sections
 from tests.security.node_harness import Harness, config
 from tests.security.test_bots import person
 from tests.transport.harness import until

@@ -25,7 +25,7 @@ from imserver.features.audit.verification import check_rows, verify
 from imserver.plugin.identity import Act, Principal
 from imserver.plugin.storage import PooledStatements, Row, Store
 from imserver.plugin.testing import check_tables
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 KEY = Principal("key", apps=None, key="1f2e")
 ANN = Principal("staff", apps=frozenset({"shop"}), staff="ann")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imserver.features.accounts.parts import accounts_of
-from tests.features import sections
+from tests.rows import sections
 from tests.security.node_harness import Harness, config
 from tests.security.test_bots import person
 

@@ -22,7 +22,7 @@ from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from tests.core.back_end import Answer, BackEnd, Post
 from tests.docs.markdown import blocks
-from tests.features import sections
+from tests.rows import sections
 from tests.security.node_harness import ADMIN, Harness, config
 from tests.security.test_bots import person
 from tests.support import ROOT, CountingSignal

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.features import sections
+from tests.rows import sections
 from tests.security.node_harness import ALL, Harness, config
 from tests.security.test_bots import person
 from tests.users import User

@@ -9,7 +9,7 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.plugin import Parts
 from imserver.plugin.storage import Erasure
 from imserver.storage.erasures import JOURNAL, read_journal
-from tests.features import sections
+from tests.rows import sections
 from tests.security.node_harness import APPS, SECRET, Harness, config
 from tests.security.test_bots import person
 from tests.users import PASSWORD

@@ -8,7 +8,7 @@ import pytest
 from imserver.features.accounts.parts import accounts_of
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.statements import text_of
-from tests.features import sections
+from tests.rows import sections
 from tests.security.node_harness import Harness, config
 from tests.security.test_bots import person
 

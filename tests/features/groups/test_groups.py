@@ -33,7 +33,7 @@ from imserver.messages.log.contract import Change, Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.statements import Statements
 from imserver.storage.store import Store
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 APP = "101"
 LIMIT = 5

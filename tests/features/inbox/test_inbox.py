@@ -9,7 +9,7 @@ from imserver.features.inbox.declared import INBOX_CHANGES, InboxSettings
 from imserver.features.inbox.inbox import Inbox
 from imserver.features.inbox.rows import ArrangementRefused, ArrangementRows
 from imserver.features.inbox.wire import Arrange
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 
 def test_a_user_pays_for_changes(open_store: OpenStore) -> None:

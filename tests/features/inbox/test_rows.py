@@ -11,7 +11,7 @@ from imserver.features.inbox.rows import Arrangement, ArrangementRefused, Arrang
 from imserver.features.inbox.wire import NO_DRAFT, Arrange, MentionShape, UnsentText
 from imserver.plugin.storage import Store
 from imserver.plugin.testing import check_tables
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 LIMITS = InboxSettings(pins=2, drafts=2)
 DRAFT = UnsentText("tea with @Bob? 🍵\0", 7, (MentionShape("Bob", "2"),))

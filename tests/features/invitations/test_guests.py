@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.features.accounts.parts import AccountParts, accounts_of
-from tests.features import sections
+from tests.rows import sections
 from tests.security.node_harness import ADMIN, APPS, RULED, Harness, config
 from tests.users import PASSWORD, User
 

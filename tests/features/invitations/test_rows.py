@@ -11,7 +11,7 @@ from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.invitations.rows import InvitationShown, InvitationStore, use
 from imserver.storage.store import Store
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 NOW = 1_000
 ONE = InvitationShown("a" * 22, "7", "ann", NOW, 0, 0, 0, False)

@@ -10,7 +10,7 @@ from imserver.features.keys import FEATURE
 from imserver.features.keys.usage import KeyUsage, KeyUse, LastUse, delete_before, uses_of
 from imserver.plugin.storage import KeyRow, Store
 from imserver.plugin.testing import check_tables
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 from tests.support import Clock
 
 PUSH = "POST /api/v1/push"

@@ -26,7 +26,7 @@ from imserver.features.webhooks.consumer import DeliveryLease, NotOwner
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.notify import Notify
 from imserver.storage.store import Store
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 from tests.support import until
 
 APP = "shop"

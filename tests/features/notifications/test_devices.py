@@ -10,7 +10,7 @@ from imserver.features.notifications import metrics
 from imserver.features.notifications.audiences import AudienceRows
 from imserver.features.notifications.contract import Audience, AudienceContent, AudienceTarget
 from imserver.plugin.wire import Notify, PushNotice
-from tests.features import sections
+from tests.rows import sections
 from tests.security.node_harness import ADMIN, PUSH, Harness, config
 from tests.support import until
 from tests.users import User

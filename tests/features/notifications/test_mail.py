@@ -26,7 +26,7 @@ from imserver.features.notifications.parts import notifications_of
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.features.webhooks.event_rows import EventStore, StoredEvent
-from tests.features import ROUTES, sections
+from tests.rows import ROUTES, sections
 from tests.security.mail import Sink
 from tests.security.node_harness import APPS, Harness, config
 from tests.support import until

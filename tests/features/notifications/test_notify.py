@@ -12,7 +12,7 @@ from imserver.features.notifications.contract import Shown
 from imserver.features.notifications.parts import notifications_of
 from imserver.messages.services import MessageServices
 from imserver.notify import MAX_NOTIFY_BYTES, Notify, encode_notify
-from tests.features import sections
+from tests.rows import sections
 from tests.security.node_harness import ADMIN, PUSH, Harness, config
 from tests.users import User
 

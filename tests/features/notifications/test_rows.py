@@ -33,7 +33,7 @@ from imserver.node.feature_list import tables_of_server
 from imserver.notify import Notify
 from imserver.storage.store import Store
 from tests.messages.log.test_log_effort import steps_of
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 APP = "shop"
 

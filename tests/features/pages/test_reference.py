@@ -18,8 +18,8 @@ from imserver.features.pages.blueprint import create_pages
 from imserver.features.pages.reference import chinese, curl_of, fields_of, kind_of, marked, operations_of
 from imserver.features.pages.text import REFERENCE
 from imserver.http.openapi import document
-from tests.features import DOCUMENTED
-from tests.features import document as write_document
+from tests.rows import DOCUMENTED
+from tests.rows import document as write_document
 
 from .test_routes import POLICY, FakeNode
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from werkzeug.datastructures import LanguageAccept
 
+import imserver
 from imserver.assets import STATIC, TEMPLATES
-from imserver.features import pages
 from imserver.features.accounts.confirmations import WORDS as CONFIRMATION_WORDS
 from imserver.features.pages.text import LANGUAGES, REFERENCE, TEXT, choose_language
-from tests.features import PROBLEMS
+from tests.rows import PROBLEMS
 
 TEMPLATE_SOURCES = [path.read_text() for path in TEMPLATES.glob("*.html")]
 SCRIPT_SOURCES = [path.read_text() for path in STATIC.rglob("*.js")]
@@ -74,7 +74,7 @@ def blanks(text: str) -> set[str]:
 @pytest.mark.parametrize("name", ["words", "mail"])
 def test_words_beside_those_of_the_pages_are_in_every_language(name: str) -> None:
     """Those of notifications and mails, and of features that add to the messages page."""
-    features = Path(pages.__file__).parent.parent.glob(f"*/page/{name}.*.json")
+    features = Path(imserver.__file__).parent.rglob(f"page/{name}.*.json")
     files = [*(TEMPLATES / "notifications").glob(f"{name}.*.json"), *features]
     for folder in {file.parent for file in files}:
         first, *others = (

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -18,6 +17,7 @@ from imserver.features.previews import pages
 from imserver.features.previews.fetching import first_link, normal
 from imserver.features.previews.pages import PAGE_BYTES, LinkedPage, PageTask, clean, read, unpacked
 from imserver.features.uploads.worker import TooCostly, Worker
+from tests.support import ROOT
 
 URL = "https://a.example/b/c?d"
 
@@ -149,7 +149,7 @@ def test_the_process_counts_its_cpu_time() -> None:
 
 
 def test_links_are_those_of_the_page_of_messages() -> None:
-    file = Path(__file__).parent.parent / "pages" / "links.json"
+    file = ROOT / "tests/features/pages/links.json"
     for text, links in json.loads(file.read_text(encoding="utf-8")):
         assert first_link(text) == (normal(links[0]) if links else None), text
 

@@ -15,7 +15,7 @@ from imserver.metrics import CountsByApp
 from imserver.plugin.identity import Tenant
 from imserver.plugin.storage import Store
 from imserver.plugin.testing import NodeProcess, check_tables, eventually
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 TODAY = int(time()) // 86_400
 

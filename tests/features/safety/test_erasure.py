@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from imserver.config.settings import StorageSettings
-from tests.features import sections
+from tests.rows import sections
 from tests.security.node_harness import ALL, Harness, config
 from tests.security.test_bots import person
 from tests.users import User

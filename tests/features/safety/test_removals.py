@@ -13,7 +13,7 @@ from imserver.messages.log.contract import Appended, Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
 from tests.processes import spawn
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 from tests.tools import require
 
 APP = "shop"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.features import sections
+from tests.rows import sections
 from tests.security.node_harness import ALL, Harness, config
 from tests.users import User
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.features import COMMANDS
+from tests.rows import COMMANDS
 from tests.security.node_harness import ALL, Harness, config
 
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tests.features import ROUTES
+from tests.rows import ROUTES
 from tests.security.node_harness import ALL, SECRET, Harness, config
 
 JWT = [{"algorithm": "HS256", "key": SECRET}]

@@ -26,7 +26,7 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.read import EntryReader
 from imserver.model import Limit
 from tests.messages.log.listening import Listening
-from tests.storage.conftest import OpenStore, WriteAt
+from tests.stores import OpenStore, WriteAt
 
 APP = "gochat"
 

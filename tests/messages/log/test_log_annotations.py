@@ -11,7 +11,7 @@ from imserver.messages.log.contract import MOST_UNREAD, Change, Draft, Entry, Re
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.writer import BATCH_CHANGES
 from imserver.messages.model import Reaction
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 from .test_log import APP, ids, say, stored
 

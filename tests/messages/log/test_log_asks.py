@@ -13,7 +13,7 @@ from imserver.messages.log.contract import Change, Draft, Entry, Rejected
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.model import Ask, AskOption, ask_in
 from imserver.model import Limit
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 from .test_log import APP, say, stored
 

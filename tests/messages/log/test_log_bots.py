@@ -14,7 +14,7 @@ from imserver.messages.log.bots import MOST_BOTS, bots_of, values_of
 from imserver.messages.log.contract import Appended, Change, Draft, Entry, Rejected, RejectReason
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.model import Reaction
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 from .test_log import APP, ids
 

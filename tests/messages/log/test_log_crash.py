@@ -12,8 +12,8 @@ import pytest
 from imserver.messages.log.contract import Appended, Draft
 from imserver.messages.log.message_log import MessageLog
 from tests.processes import end, spawn
-from tests.storage.conftest import OpenStore
 from tests.storage.servers import DatabaseServer
+from tests.stores import OpenStore
 from tests.support import clean_environment
 
 pytestmark = pytest.mark.sqlite_first

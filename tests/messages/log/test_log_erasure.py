@@ -13,7 +13,7 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.storage.numbers import far_number
 from imserver.storage.statements import PooledStatements, Row, text_of
 from imserver.storage.store import Store
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 from .test_log import APP, ids, say, stored
 

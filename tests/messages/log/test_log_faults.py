@@ -22,7 +22,7 @@ from imserver.storage.statements import (
 )
 from imserver.storage.store import Store
 from tests.messages.log.listening import Listening
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 from tests.transport.harness import until
 
 pytestmark = pytest.mark.sqlite_first

@@ -9,7 +9,7 @@ from imserver.messages.commands import Search, SearchFilter
 from imserver.messages.log.contract import Draft, Rejected
 from imserver.messages.log.log_import import LogImport
 from imserver.messages.log.message_log import MessageLog
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 from .test_log import APP
 

@@ -5,7 +5,7 @@ import pytest
 
 from imserver.messages.log.contract import MOST_RECEIPTED, Change, MarkResult, Receipt
 from imserver.messages.log.message_log import MessageLog
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 from .test_log import APP, say, stored
 

@@ -22,7 +22,7 @@ from imserver.storage.statements import (
     PostgresqlStatements,
     SqliteStatements,
 )
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 pytestmark = pytest.mark.sqlite_first
 

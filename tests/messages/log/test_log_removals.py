@@ -11,7 +11,7 @@ from imserver.messages.log.contract import Change
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.removals import MOST_AT_ONCE
 from imserver.storage.numbers import far_number
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 from .test_log import APP, bodies, ids, say, stored
 

@@ -8,7 +8,7 @@ from imserver.messages.commands import Search
 from imserver.messages.log import transaction
 from imserver.messages.log.contract import Appended, Entry, Rejected
 from imserver.messages.log.message_log import MessageLog
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 from .test_log import APP, bodies, ids, say, stored
 

@@ -15,7 +15,7 @@ from imserver.messages.log.contract import (
 )
 from imserver.messages.log.message_log import MessageLog
 from imserver.model import Limit
-from tests.storage.conftest import OpenStore, WriteAt
+from tests.stores import OpenStore, WriteAt
 
 APP = "action:1"
 NAMES = ("r", "安", "it's %s \\", "R", "r ", "x" * Limit.ROOM_BYTES)

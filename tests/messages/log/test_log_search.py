@@ -7,7 +7,7 @@ from imserver.messages.log import search as log_search
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.words import SEGMENT
-from tests.storage.conftest import OpenStore, WriteAt
+from tests.stores import OpenStore, WriteAt
 
 from .test_log import APP, bodies, ids, say, stored
 

@@ -8,7 +8,7 @@ import pytest
 from imserver.messages.log.contract import Appended, Draft, Entry, Rejected
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.threads import MOST_FACES, MOST_LISTED, MOST_ON_PAGE, Thread
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 from .test_log import APP, ids, say, stored
 

@@ -8,7 +8,7 @@ from msgspec import json
 from imserver.messages.log.contract import MOST_UNREAD, Draft
 from imserver.messages.log.conversations import MOST_MENTIONS, UnreadMessages
 from imserver.messages.log.message_log import MessageLog
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 from .test_log import APP, say, stored
 

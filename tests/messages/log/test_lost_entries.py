@@ -10,7 +10,7 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.transaction import UplinkSessions, WriteTransaction
 from imserver.storage.statements import Statements
 from imserver.storage.store import Store
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 APP = "shop"
 FAR = 1 << 32

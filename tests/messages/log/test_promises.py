@@ -5,7 +5,7 @@ from functools import partial
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.statements import PooledStatements
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 PROMISES: dict[str, list[tuple[str, str]]] = {
     "sqlite": [("PRAGMA synchronous", "2"), ("PRAGMA journal_mode", "wal")],

@@ -13,7 +13,7 @@ from imserver.messages.log.contract import Appended, Change, Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.statements import PooledStatements, Row
 from imserver.storage.store import Store
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 APP = "gochat"
 GROUP, PEERS = 1, 2

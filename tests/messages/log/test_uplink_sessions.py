@@ -12,7 +12,7 @@ from imserver.messages.log.contract import Appended, AppendRequest, Draft, Rejec
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage import database
 from imserver.storage.statements import Statements, Unsure
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 from tests.transport.harness import until
 
 from .test_log import APP

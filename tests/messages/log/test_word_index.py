@@ -19,7 +19,7 @@ from imserver.messages.log.word_index import LEASE_SECONDS
 from imserver.messages.log.words import SEGMENT, Term, offsets_with
 from imserver.storage.statements import Row
 from imserver.storage.store import Store
-from tests.storage.conftest import OpenStore
+from tests.stores import OpenStore
 
 from .test_log import APP, bodies, ids, say, stored
 

@@ -1,4 +1,4 @@
-"""Fixtures: databases of each kind, and stores in them."""
+"""Fixtures: databases of each kind, stores in them, and other pauses of what delivers to receivers."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,8 +11,7 @@ from imserver.messages.log import transaction
 from imserver.node.feature_list import tables_of_server
 from imserver.storage.store import Store
 from imserver.storage.tables import StoreTables
-
-from .servers import KINDS, DatabaseServer, migrate
+from tests.storage.servers import KINDS, DatabaseServer, migrate
 
 ENGINES = ("sqlite", "postgresql", "mysql")
 
@@ -106,3 +105,21 @@ def open_store(tmp_path: Path) -> Iterator[OpenStore]:
     yield start
     for store in stores:
         store.close()
+
+
+@pytest.fixture
+def hasty_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses of what delivers to receivers."""
+    from imserver.features.webhooks import consumer
+
+    for name, seconds in (("FIRST_PAUSE", 0.01), ("LONGEST_PAUSE", 0.05), ("SAVE", 0.02), ("WAIT", 0.02)):
+        monkeypatch.setattr(consumer, f"{name}_SECONDS", seconds)
+
+
+@pytest.fixture
+def patient_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receiver that failed is not tried again by itself."""
+    from imserver.features.webhooks import consumer
+
+    for name in ("FIRST_PAUSE_SECONDS", "LONGEST_PAUSE_SECONDS"):
+        monkeypatch.setattr(consumer, name, 3600.0)
