@@ -188,8 +188,6 @@ class ArchiveWriter:
 
 
 class _Entry:
-    """One entry that is being written."""
-
     def __init__(self, file: IO[bytes], name: str) -> None:
         self.name = name
         self.size = 0

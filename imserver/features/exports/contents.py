@@ -124,7 +124,6 @@ class ArchiveMaker(Service, dict=True):
     # --- rows -----------------------------------------------------------------------------------------------
 
     def _rows(self) -> None:
-        """All rows, table by table."""
         store, subject, writer = self.store, self.subject, self.writer
         state = writer.state
         if subject.user:
@@ -204,7 +203,6 @@ class ArchiveMaker(Service, dict=True):
         return self.store.part(MessageLog)
 
     def _of_user(self) -> Iterator[Conversation]:
-        """The conversations of the user, in the order of their ids."""
         app, user = self.subject.app, self.subject.user
         reader = self._log.conversations
         ids = sorted({each.conversation for each in reader.memberships(app, user)})

@@ -462,7 +462,6 @@ def _keys(parts: NotificationParts, app: str, request: EndpointAdd) -> tuple[str
 
 
 def _mail_possible(core: Core, app: str) -> bool:
-    """Whether users of an app can get mail."""
     return bool(settings_of(core.config, SmtpSettings).host) and accounts_of(core).tokens.wanted_in(app)
 
 

@@ -184,7 +184,6 @@ def _target(store: Store, app: str, request: AudienceAdd) -> tuple[AudienceKind,
 
 
 def _shown(parts: NotificationParts, audiences: Sequence[Audience]) -> list[AudienceShown]:
-    """Their progress. Switches. Raises StorageUnavailable."""
     ids = [each.id for each in audiences if each.state in ("running", "queued")]
     left, shown = parts.audiences.rows.waiting(ids), []
     for one in audiences:

@@ -195,7 +195,6 @@ class Deliveries(Service, dict=True):
         return min(until_look, SLICE_SECONDS / 2) if any(self._queues.values()) else until_look
 
     def _free(self, pace: Pace) -> int:
-        """How many hosts of a pace may begin a turn."""
         busy = Counter(host.pace for host in self._hosts.values() if host.consumer.is_busy)
         if pace == "fast":
             return MOST_FAST - busy["fast"]

@@ -274,7 +274,6 @@ def _subject(digest: Digest, titles: Sequence[str], total: int, words: Mapping[s
 def _shown(
     unread: UnreadConversation, names: Mapping[str, str], language: str, zone: str, preview: bool, page: str
 ) -> dict[str, Any]:
-    """A conversation for the templates."""
     words, conversation = _words(language), unread.conversation
     is_group = conversation.kind == "group"
     if is_group:
@@ -347,7 +346,6 @@ def _number(count: int, has_more: bool = False) -> str:
 
 
 def _counted(forms: str, count: int, has_more: bool = False, **values: str) -> str:
-    """A text from its forms."""
     form = form_for(forms, 100 if has_more else count)
     return form.format(count=_number(count, has_more), **values)
 

@@ -359,7 +359,6 @@ class Notifier(Service, dict=True):
     def _notify(
         self, dues: Sequence[Due], facts: _Facts, reminded: Mapping[tuple[str, int], int], decided: _Decided
     ) -> None:
-        """Make the deliveries for users who are to be notified."""
         app = facts.app
         others = [due for due in dues if (due.user, due.conversation) not in reminded]
         chosen, entries = self._choose(others, facts)

@@ -189,8 +189,13 @@ def list_uploads(
     Needs an API key with the scope `read`, or the token of the user.
     """
     uploads = api.uploads
-    usage = uploads.usage(call.app, call.user)
-    rows = uploads.page(call.app, call.user, _position_in(cursor), limit + 1)
+    usage, before = uploads.usage(call.app, call.user), (0, "")
+    if (text := read_cursor(cursor)) is not None:
+        created, _, name = text.partition(" ")
+        if not (created.isascii() and created.isdecimal() and len(created) < 16 and int(created)):
+            raise ApiProblem.invalid("`cursor`: not a cursor of this list")
+        before = int(created), name
+    rows = uploads.page(call.app, call.user, before, limit + 1)
     page, following = page_and_cursor(rows, limit, lambda row: f"{row.created} {row.id}")
     return UploadsAnswer(
         usage.charged,
@@ -200,17 +205,6 @@ def list_uploads(
         [shown(row) for row in page],
         following,
     )
-
-
-def _position_in(cursor: str) -> tuple[int, str]:
-    """Time and id of the last file of the page before."""
-    text = read_cursor(cursor)
-    if text is None:
-        return 0, ""
-    created, _, name = text.partition(" ")
-    if not (created.isascii() and created.isdecimal() and len(created) < 16 and int(created)):
-        raise ApiProblem.invalid("`cursor`: not a cursor of this list")
-    return int(created), name
 
 
 _delete_of: Final = msgspec.json.Decoder(UploadDelete)

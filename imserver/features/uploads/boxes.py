@@ -90,7 +90,6 @@ class _Cleaner:
                     self._zero(start, end)
 
     def _metadata_items(self, iinf: _Box) -> Iterator[int]:
-        """The ids of the items with metadata."""
         first = iinf.start + (6 if self._data[iinf.start] == 0 else 8)
         for box in self._boxes(first, iinf.end):
             version = self._data[box.start]

@@ -76,10 +76,7 @@ class Directory:
         return folder
 
     def sweep(self) -> int:
-        """Remove unfinished files of killed nodes. Returns their number."""
-        return self._files.do(self._sweep)
-
-    def _sweep(self) -> int:
+        """Remove unfinished files of killed nodes. Returns their number. Runs in a thread."""
         long_ago, removed = time.time() - STALE_SECONDS, 0
         for path in [*(self.root / _INCOMING).glob("*"), *(self.root / _INCOMING).glob("*/*")]:
             try:

@@ -177,7 +177,6 @@ def _opened(path: Path, form: str) -> Image:
 
 
 def _most_pixels(image: Image, form: str) -> int:
-    """The pixel limit of a picture, by its format."""
     if form == "JPEG":
         if _is_one_scan(image):
             return MAX_JPEG_PIXELS
@@ -348,7 +347,6 @@ def _cleaned_gif(data: bytes) -> Iterator[bytes]:
 
 
 def _table_bytes(flags: int) -> int:
-    """The bytes of a table of colours."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 

@@ -263,7 +263,6 @@ class ResumableUploads:
         self._erase(part.path)
 
     def _erase(self, path: Path) -> None:
-        """Delete all files of an upload."""
         self._uploads.storage.discard(path)
         self._uploads.on_disk(_remove, path)
 

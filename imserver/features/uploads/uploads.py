@@ -323,7 +323,7 @@ class Uploads:
 
     def _sweep(self) -> None:
         try:
-            removed = self.storage.directory.sweep()
+            removed = self.files.do(self.storage.directory.sweep)
         except OSError as error:
             log.warning("the folder of uploads could not be cleaned: %s", error)
             return
@@ -552,7 +552,6 @@ class Uploads:
         return True
 
     def _forget(self, name: str) -> Upload | None:
-        """Remove the row of a file, and return it."""
         return self._store.write_or(None, lambda sql: upload_rows.remove(sql, name))
 
     def forget(self, app: str, user: str, _name: str = "") -> int:

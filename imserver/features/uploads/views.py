@@ -106,7 +106,8 @@ class _UploadView:
             raise ApiProblem(HTTP_UNKNOWN_UPLOAD)
         tag = f'"{row.sha256[:32]}{"-t" if thumbnail else ""}"'
         headers = {**_headers(row, thumbnail), "ETag": tag, "X-Request-Id": http_request.id}
-        if _names(http_request.headers.get("if-none-match", ""), tag):
+        known = http_request.headers.get("if-none-match", "")  # RFC 9110 section 13.1.2
+        if known.strip() == "*" or tag in (each.strip().removeprefix("W/") for each in known.split(",")):
             return _response((), HTTPStatus.NOT_MODIFIED, headers)
         size = row.thumbnail_bytes if thumbnail else row.bytes
         wanted = _range_of(http_request.headers, tag, size)
@@ -170,7 +171,6 @@ def _response(content: Iterable[bytes], status: HTTPStatus, headers: dict[str, s
 
 
 def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
-    """The headers of a file's answer."""
     inline = thumbnail or row.kind in ("picture", "voice", "video")
     disposition = "inline" if inline else "attachment"
     if row.name and not thumbnail:
@@ -187,11 +187,6 @@ def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
         "Access-Control-Allow-Origin": "*",
         "Access-Control-Expose-Headers": "Accept-Ranges, Content-Length, Content-Range, ETag, X-Request-Id",
     }
-
-
-def _names(header: str, tag: str) -> bool:
-    """Whether If-None-Match names this file (RFC 9110 section 13.1.2)."""
-    return header.strip() == "*" or any(each.strip().removeprefix("W/") == tag for each in header.split(","))
 
 
 def _range_of(headers: Any, tag: str, size: int) -> tuple[int, int] | None:

@@ -152,7 +152,6 @@ class Worker:
         self._socket = ours
 
     def _kill(self) -> None:
-        """End the process at once."""
         if self.pid:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)

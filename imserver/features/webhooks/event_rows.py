@@ -92,8 +92,6 @@ _ABSENCES: Final = RowsOf(Absence, "absence", user="member", entry="entry_id")
 
 
 class _Batch(Struct):
-    """Events that are stored together."""
-
     events: list[NewEvent] = []
     size: int = 0
     stored: AsyncResult[dict[str, int]] = field(default_factory=AsyncResult)

@@ -286,7 +286,6 @@ class Feeds(Service, dict=True):
             feed.saved = positions
 
     def _drop(self, feed: Feed) -> None:
-        """This node delivers the feed no longer."""
         for consumer in feed.consumers:
             consumer.stop()
         feed.entries = feed.noting = _EMPTY
@@ -536,7 +535,6 @@ def _is_row(event: Outbound) -> bool:
 
 
 def _number_of(event: Outbound) -> int:
-    """The id of the row or the entry of an event."""
     return int(event.id.rpartition("-")[2])
 
 

@@ -34,7 +34,6 @@ _DECISIONS: Final = {
 
 
 def _read(path: str) -> Callable[[Any], Any]:
-    """Reads an attribute of the webhooks of a node."""
     value = attrgetter(path)
     return lambda node: value(webhooks_of(node))
 

@@ -137,8 +137,6 @@ class Receiver(Struct, frozen=True):
 
 
 class _Batch(Struct, frozen=True):
-    """One request."""
-
     count: int
     """The number of events."""
     body: bytes

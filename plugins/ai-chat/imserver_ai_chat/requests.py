@@ -77,7 +77,12 @@ def read_message(body: bytes) -> Asked:
     if not read.messages or read.messages[-1].role != "user":
         raise ApiProblem.invalid("`messages`: the last one is of the user")
     said = read.messages[-1]
-    text = _text_of(said)
+    text, parts = said.content, said.parts
+    if not isinstance(text, str) or not text:  # other parts than text are not carried
+        parts = text if isinstance(text, list) else parts
+        if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in parts):
+            raise ApiProblem.invalid("`messages`: this server carries only the text of the user, no files")
+        text = "\n".join([part["text"] for part in parts])
     if not text.strip() or "\0" in text:
         raise ApiProblem.invalid("`messages`: the last one has no text, or U+0000")
     name = said.id
@@ -86,13 +91,3 @@ def read_message(body: bytes) -> Asked:
     if len(name.encode()) > Limit.CLIENT_MSG_ID_BYTES or "\0" in name:
         raise ApiProblem.invalid("`messages`: the id of a message is too long")
     return Asked(Chat.of(thread), text, name, thread, read.run_id)
-
-
-def _text_of(said: _Said) -> str:
-    """The text of a message. Other parts are not carried. Raises ApiProblem."""
-    parts = said.content if isinstance(said.content, list) else said.parts
-    if isinstance(said.content, str) and said.content:
-        return said.content
-    if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in parts):
-        raise ApiProblem.invalid("`messages`: this server carries only the text of the user, no files")
-    return "\n".join([part["text"] for part in parts])

@@ -210,19 +210,15 @@ class Http2Connection:
             self._end(f"{type(error).__name__}: {error}")
             raise StreamLost(self._problem) from None
         finally:
-            self._leave(number)
-
-    def _leave(self, number: int) -> None:
-        """A request is over. Never switches."""
-        request = self._requests.pop(number, None)
-        if request is not None and not request.done.is_set():
-            with suppress(H2Error):  # it has ended meanwhile
-                self._h2.reset_stream(number, ErrorCodes.CANCEL)
-            self._filled.set()
-        if self._for_places:
-            self._for_places.popleft().set()
-        if not self.is_open and not self._requests:
-            self._end(self._problem or "the server ends the connection")
+            left = self._requests.pop(number, None)
+            if left is not None and not left.done.is_set():
+                with suppress(H2Error):  # it has ended meanwhile
+                    self._h2.reset_stream(number, ErrorCodes.CANCEL)
+                self._filled.set()
+            if self._for_places:
+                self._for_places.popleft().set()
+            if not self.is_open and not self._requests:
+                self._end(self._problem or "the server ends the connection")
 
     def _wait_for_place(self) -> None:
         while self.is_open:

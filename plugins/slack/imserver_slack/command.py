@@ -121,7 +121,12 @@ def slack_import(
             _write_links(links, people.links(contents.people, page, days))
         added = {"groups": importer.added["begin"], "messages": importer.added["message"]}
         record_act(config, store, "slack.import", name, accounts=people.new, **added, files=sent.new)
-    _print_result(importer, people, sent, contents, seconds)
+    new, rate = importer.added, contents.counts["message"] / max(seconds, 0.001)
+    click.echo(
+        f"new: {people.new:,} accounts, {new['begin']:,} groups, {new['message']:,} messages, "
+        f"{new['reaction']:,} reactions, {sent.new:,} files"
+    )
+    click.echo(f"{seconds:.1f} s, {rate:,.0f} messages a second")
     problems.counts |= first.counts
     problems.broken = list(dict.fromkeys((*first.broken, *problems.broken)))
     _print_problems(problems)
@@ -174,18 +179,6 @@ def _print_survey(export: Export, found: Survey, index: FileIndex) -> None:
         click.echo(f"{count:>10,}  {words}")
     if found.last_us:
         click.echo(f"            from {_day(found.first_us)} to {_day(found.last_us)}")
-
-
-def _print_result(
-    importer: Importer, people: People, files: FileUploads, found: Survey, seconds: float
-) -> None:
-    added = importer.added
-    rate = found.counts["message"] / max(seconds, 0.001)
-    click.echo(
-        f"new: {people.new:,} accounts, {added['begin']:,} groups, {added['message']:,} messages, "
-        f"{added['reaction']:,} reactions, {files.new:,} files"
-    )
-    click.echo(f"{seconds:.1f} s, {rate:,.0f} messages a second")
 
 
 def _print_problems(problems: Problems) -> None:

@@ -129,7 +129,6 @@ class Importer:
         return None if account is None else (account.user, account.nickname)
 
     def _users(self, ids: Sequence[str]) -> list[str]:
-        """Our users of Slack's."""
         return [account.user for id in ids if (account := self._people.get(id)) is not None]
 
     def _begin(self, conversation: Conversation) -> None:
@@ -149,7 +148,10 @@ class Importer:
         first = [id for id in listed if id not in activity.joined_first]
         self._present[conversation.id] = {owner, *first}
         members = self._users([owner, *first])
-        name = self._name_of(conversation)
+        name = conversation.name or ""
+        if conversation.kind == "group":
+            named = (self._people.get(id) for id in conversation.users)
+            name = ", ".join(each.nickname for each in named if each is not None)
         purpose = conversation.purpose or conversation.topic
         created = int(seconds_of(conversation.created) * 1000)
         self._batch.append(
@@ -160,17 +162,10 @@ class Importer:
                 user=members[0],
                 time_ms=_shown_ms(created or self._survey.first_us // 1000),
                 users=members,
-                text=name,
+                text=clean_name(name)[:NAME_CHARACTERS].strip() or conversation.id,
                 body=self._description((purpose.value if purpose else "") or "").encode(),
             )
         )
-
-    def _name_of(self, conversation: Conversation) -> str:
-        name = conversation.name or ""
-        if conversation.kind == "group":
-            named = (self._people.get(id) for id in conversation.users)
-            name = ", ".join(each.nickname for each in named if each is not None)
-        return clean_name(name)[:NAME_CHARACTERS].strip() or conversation.id
 
     def _description(self, text: str) -> str:
         return self._texts.convert(text)[0][:DESCRIPTION_CHARACTERS]
@@ -197,7 +192,6 @@ class Importer:
     # --- messages -------------------------------------------------------------------------------------------
 
     def _convert(self, conversation: Conversation, message: Message) -> None:
-        """Add the events of a message to the batch."""
         subtype, account = message.subtype or "", self._people.get(message.sender)
         if account is None or subtype in PASSED_OVER:
             return
@@ -313,7 +307,6 @@ class Importer:
     # --- the log --------------------------------------------------------------------------------------------
 
     def _store(self) -> None:
-        """Store the batch."""
         batch, self._batch = self._batch, []
         if not batch:
             return
