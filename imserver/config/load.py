@@ -288,10 +288,14 @@ def _build(
             sections.setdefault(section, {})[key] = value
         else:
             parts[section] = value
-    parts["of_features"] = tuple(
-        (section, _feature_settings(kind, section, sections.get(section, {}), locations))
-        for section, kind in declared.sections
-    )
+    of_kinds: list[tuple[str, msgspec.Struct]] = []
+    for section, kind in declared.sections:
+        given, fields = sections.get(section, {}), {row.name: row for row in msgspec.structs.fields(kind)}
+        for row in fields.values():
+            if row.required and row.name not in given:
+                raise locations.wrong(section, f"{row.name} is missing")
+        of_kinds.append((section, kind(**{name: given[name] for name in given.keys() & fields.keys()})))
+    parts["of_features"] = tuple(of_kinds)
     defaults = Config()
     for section, given in sections.items():
         if section in hints_of(Config):
@@ -305,13 +309,3 @@ def _build(
             for name, tenant in defaults.apps.items()
         }
     return Config(**parts)
-
-
-def _feature_settings(
-    kind: type[msgspec.Struct], section: str, given: Mapping[str, Any], locations: Locations
-) -> msgspec.Struct:
-    fields = {field.name: field for field in msgspec.structs.fields(kind)}
-    for field in fields.values():
-        if field.required and field.name not in given:
-            raise locations.wrong(section, f"{field.name} is missing")
-    return kind(**{name: value for name, value in given.items() if name in fields})

@@ -215,19 +215,14 @@ class Declarations:
 
     def convert(self, row: Row, value: Any, locations: Locations) -> Any:
         """Convert a value to the type of its setting. Raises ConfigError, which names place and setting."""
-        if row.name == "apps" and isinstance(value, dict):
-            return {name: self.app_of(fields) for name, fields in self._shape_apps(value, locations).items()}
-        return msgspec.convert(_shape(row.hint, value, row.name, locations), row.hint)
-
-    def _shape_apps(self, value: dict[Any, Any], locations: Locations) -> dict[str, dict[str, Any]]:
-        shaped = _shape_dict(dict[AppName, Any], value, "apps", locations)  # the names
-        for name, fields in shaped.items():
-            above = f"apps.{name}"
-            if isinstance(fields, dict):
-                shaped[name] = self._shape_app(fields, above, locations)
-            else:
-                _check_type(TenantSettings, fields, above, locations)
-        return shaped
+        if row.name != "apps" or not isinstance(value, dict):
+            return msgspec.convert(_shape(row.hint, value, row.name, locations), row.hint)
+        apps: dict[str, TenantSettings] = {}
+        for name, fields in _shape_dict(dict[AppName, Any], value, "apps", locations).items():  # the names
+            if not isinstance(fields, dict):
+                _check_type(TenantSettings, fields, f"apps.{name}", locations)
+            apps[name] = self.app_of(self._shape_app(fields, f"apps.{name}", locations))
+        return apps
 
     def _shape_app(self, fields: dict[Any, Any], above: str, locations: Locations) -> dict[str, Any]:
         for key in fields:

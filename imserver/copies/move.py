@@ -190,7 +190,11 @@ class _Move:
         stack.callback(writer.close)
         reader = self._source.reader(self._all)
         stack.callback(reader.close)
-        _compare(reader.layouts, writer.layouts)
+        for name, layout in reader.layouts.items():
+            own, other = ({column.name for column in each.columns} for each in (layout, writer.layouts[name]))
+            if own != other:
+                columns = _some(sorted(own ^ other))
+                raise StartError(f"the table {name} has other columns in the target ({columns})")
         counts = (f'SELECT count(*) FROM "{table.name}"' for table in self._all)
         total = self._source.read(lambda sql: sum(int(sql.query(count)[0][0]) for count in counts))
         self._copy(reader, writer, positions, total)
@@ -260,7 +264,13 @@ class _Move:
                 )
             raise StartError(f"the database {shown} is not empty ({_some(sorted(names))}): name an empty one")
         for end in (self._source, target):
-            _check_encoding(end)
+            if end.address.engine == "postgresql":
+                encoding = end.read(lambda sql: text_of(sql.query("SHOW server_encoding")[0][0]))
+                if encoding != "UTF8":
+                    raise StartError(
+                        f"the database {end.address.shown} has the encoding {encoding}, which is not copied: "
+                        "it needs ENCODING 'UTF8'"
+                    )
         if not names:
             target.write(lambda sql: sql.execute(_MAKE_STATE[target.address.engine]))
         positions = self._positions()
@@ -295,9 +305,8 @@ class _Move:
     # --- copying --------------------------------------------------------------------------------------------
 
     def _copy(self, reader: RowReader, writer: RowWriter, positions: dict[str, str], total: int) -> None:
-        reached = {
-            table.name: json.decode(positions.get(table.name, "{}"), type=_Position) for table in self._tables
-        }
+        names = [table.name for table in self._tables]
+        reached = {name: json.decode(positions.get(name, "{}"), type=_Position) for name in names}
         done = sum(each.rows for each in reached.values())
         for name, position in reached.items():
             after: Row = tuple(msgpack.decode(bytes.fromhex(position.after))) if position.after else ()
@@ -380,26 +389,6 @@ class _Move:
 def _set_state(sql: Any, name: str, value: str) -> None:
     sql.execute(f"DELETE FROM {_STATE} WHERE name = %s", (name,))
     sql.execute(f"INSERT INTO {_STATE} (name, value) VALUES (%s, %s)", (name, value))
-
-
-def _check_encoding(end: _End) -> None:
-    """Refuse a database that does not have texts in UTF-8, and so not all characters."""
-    if end.address.engine == "postgresql":
-        encoding = end.read(lambda sql: text_of(sql.query("SHOW server_encoding")[0][0]))
-        if encoding != "UTF8":
-            raise StartError(
-                f"the database {end.address.shown} has the encoding {encoding}, which is not copied: "
-                "it needs ENCODING 'UTF8'"
-            )
-
-
-def _compare(layouts: dict[str, TableLayout], stored: dict[str, TableLayout]) -> None:
-    for name, layout in layouts.items():
-        own, other = ([column.name for column in each.columns] for each in (layout, stored[name]))
-        if own != other:
-            raise StartError(
-                f"the table {name} has other columns in the target ({_some(sorted({*own} ^ {*other}))})"
-            )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -10,7 +10,6 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from msgspec import Struct, msgpack
@@ -32,12 +31,8 @@ _SUMS: Final = 1 << (8 * _HASH_BYTES)
 @contextmanager
 def usable(address: DatabaseAddress, engine: Engine) -> Iterator[None]:
     """Raise StartError, with the address, for faults of a database and values that a damaged one has."""
-    faults: tuple[type[Exception], ...] = (
-        *engines.driver_errors(engine)[1],
-        StorageUnavailable,
-        TypeError,
-        ValueError,
-    )
+    errors = engines.driver_errors(engine)[1]
+    faults: tuple[type[Exception], ...] = (*errors, StorageUnavailable, TypeError, ValueError)
     try:
         yield
     except faults as error:
@@ -58,7 +53,11 @@ class RowReader:
         self._usable = partial(usable, address, engine)
         with self._usable():
             if address.file is not None:
-                self._connection: Any = _of_file(address.file)
+                url = f"{address.file.absolute().as_uri()}?mode=rw"
+                self._connection: Any = sqlite3.connect(url, uri=True, isolation_level=None)
+                self._connection.text_factory = bytes
+                self._connection.execute("PRAGMA query_only=ON")
+                self._connection.execute("BEGIN")
             else:
                 self._connection = engines.detached(engine)
                 (_begin_postgresql if self._engine == "postgresql" else _begin_mysql)(self._connection)
@@ -93,14 +92,6 @@ class RowReader:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
-
-
-def _of_file(file: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
-    connection.text_factory = bytes
-    connection.execute("PRAGMA query_only=ON")
-    connection.execute("BEGIN")
-    return connection
 
 
 def _begin_postgresql(connection: Any) -> None:
@@ -192,10 +183,9 @@ class RowWriter:
         if engine != "sqlite":
             _check_types(layout, rows)
         stored = [column.kind.stored.get(engine) for column in layout.columns]
+        types = [column.copy for column in layout.columns]
         try:
-            self.sql.insert_rows(
-                name, columns, [column.copy for column in layout.columns], _changed(rows, stored)
-            )
+            self.sql.insert_rows(name, columns, types, _changed(rows, stored))
         except self.content_errors as error:
             raise StartError(_objection(engine, layout, rows, error)) from None
 
@@ -242,9 +232,7 @@ def _objection(engine: str, layout: TableLayout, rows: list[Row], error: Excepti
 
 
 def _shown(key: Row) -> str:
-    texts = (
-        value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value) for value in key
-    )
+    texts = (each.decode("utf-8", "backslashreplace") if type(each) is bytes else str(each) for each in key)
     return "/".join(text if text.isprintable() else ascii(text)[1:-1] for text in texts)
 
 

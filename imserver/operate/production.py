@@ -62,11 +62,9 @@ def encryption(it: Deployment) -> Iterator[Finding]:
     hosts = [server.host, *(row.host for row in server.extra_listen if row.host)]
     beyond = [host for host in hosts if not is_here(host)]
     if beyond and all(network.is_loopback for network in proxies):
-        yield (
-            "server.trusted_proxies",
-            f"{beyond[0]} accepts unencrypted connections, and no proxy on another machine is trusted; "
-            "put a proxy with TLS in front and list its address here, or set server.host to 127.0.0.1",
-        )
+        why = f"{beyond[0]} accepts unencrypted connections, and no proxy on another machine is trusted; "
+        mend = "put a proxy with TLS in front and list its address here, or set server.host to 127.0.0.1"
+        yield "server.trusted_proxies", why + mend
     if not proxies:
         yield "server.trusted_proxies", "no proxy is trusted, so limits by address see only the proxy's"
     if server.public_ws_url.startswith("ws://"):
@@ -75,16 +73,12 @@ def encryption(it: Deployment) -> Iterator[Finding]:
 
 def wide_networks(it: Deployment) -> Iterator[Finding]:
     for network in _wide(it.config.server.trusted_proxies):
-        yield (
-            "server.trusted_proxies",
-            f"every machine in {network} may claim any client address; name single proxies",
-        )
+        why = f"every machine in {network} may claim any client address; name single proxies"
+        yield "server.trusted_proxies", why
     for name, app in it.apps.items():
         for network in _wide(app.api_allow_from, loopback=False):
-            yield (
-                f"apps.{name}.api_allow_from",
-                f"every machine in {network} may push without a key; name single back ends",
-            )
+            why = f"every machine in {network} may push without a key; name single back ends"
+            yield f"apps.{name}.api_allow_from", why
 
 
 def any_origin(it: Deployment) -> Iterator[Finding]:

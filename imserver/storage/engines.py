@@ -143,7 +143,13 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
         },
         **_pool(settings),
     )
-    _check_parameters(engine)
+    known = signature(engine.dialect.loaded_dbapi.connect).parameters
+    given = engine.dialect.create_connect_args(engine.url)[1]
+    if unknown := [name for name in given if name not in known]:
+        raise ValueError(f"unknown parameter {unknown[0]}; for TLS set ssl_ca")
+    for name in ("ssl_verify_identity", "ssl_verify_cert"):
+        if name in given:  # with it pymysql ignores ssl_ca, and does not check the name of the server
+            raise ValueError(f"set ssl_ca instead of {name}: it checks the certificate and the name")
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
@@ -164,17 +170,6 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
             connection.info[_LEVEL] = level
 
     return engine
-
-
-def _check_parameters(engine: Engine) -> None:
-    """Raise ValueError for a parameter of a MySQL address that the driver does not take from a URL."""
-    known = signature(engine.dialect.loaded_dbapi.connect).parameters
-    given = engine.dialect.create_connect_args(engine.url)[1]
-    if unknown := [name for name in given if name not in known]:
-        raise ValueError(f"unknown parameter {unknown[0]}; for TLS set ssl_ca")
-    for name in ("ssl_verify_identity", "ssl_verify_cert"):
-        if name in given:  # with it pymysql ignores ssl_ca, and does not check the name of the server
-            raise ValueError(f"set ssl_ca instead of {name}: it checks the certificate and the name")
 
 
 def _left_seconds(settings: StorageSettings) -> int:
