@@ -224,7 +224,7 @@ routes = Resource(
 )
 
 
-def _require_enabled(parts: NotificationParts, app: str) -> None:
+def require_enabled(parts: NotificationParts, app: str) -> None:
     """Refuse requests to an app without notifications. Raises ApiProblem."""
     rules = rules_in(parts.core.tenants, app)
     if rules is not None and not rules.enabled:
@@ -253,7 +253,7 @@ def key(parts: NotificationParts, call: Call, app: AccountApp = GOCHAT) -> KeyAn
 
     A browser needs it to subscribe. It stays the same as long as the secret of the server does.
     """
-    _require_enabled(parts, call.app)
+    require_enabled(parts, call.app)
     return KeyAnswer(parts.webpush.public_key)
 
 
@@ -274,7 +274,7 @@ def add_endpoint(parts: NotificationParts, call: Call, request: EndpointAdd) -> 
     what waits for the earlier one is not sent. A user has at most `notifications.endpoints` (20) on 8 hosts;
     a new one replaces the oldest.
     """
-    _require_enabled(parts, call.app)
+    require_enabled(parts, call.app)
     if not call.is_back_end:
         parts.subscriptions.require((call.app, call.user))
     p256dh, auth = _keys(parts, call.app, request)
@@ -326,7 +326,7 @@ def remove_endpoint(parts: NotificationParts, call: Call, request: EndpointChose
 @routes.post("/notifications/test", act="", problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS))
 def test(parts: NotificationParts, call: Call, request: Acting) -> NotificationTestAnswer:
     """Send a test to the endpoints of a user that are switched on."""
-    _require_enabled(parts, call.app)
+    require_enabled(parts, call.app)
     if not call.is_back_end:
         parts.tests.require((call.app, call.user))
     endpoints = parts.rows.endpoints(call.app, [call.user]).get(call.user, ())

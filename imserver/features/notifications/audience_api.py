@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from imserver.features.notifications.api import CHAPTER
+from imserver.features.notifications.api import CHAPTER, require_enabled
 from imserver.features.notifications.contract import (
     NO_DATA,
     Audience,
@@ -18,7 +18,7 @@ from imserver.features.notifications.contract import (
     AudienceState,
     AudienceTarget,
 )
-from imserver.features.notifications.declared import HTTP_NOTIFICATIONS_OFF, HTTP_UNKNOWN_AUDIENCE, rules_in
+from imserver.features.notifications.declared import HTTP_NOTIFICATIONS_OFF, HTTP_UNKNOWN_AUDIENCE
 from imserver.features.notifications.parts import NotificationParts, notifications_of
 from imserver.features.notifications.pushes import DATA_BYTES
 from imserver.plugin.errors import Problems
@@ -113,9 +113,7 @@ def add_audience(parts: NotificationParts, call: Call, request: AudienceAdd) -> 
     counts: quiet hours, previews, and devices that they have switched off. An app has at most 10 audiences
     that have not ended.
     """
-    rules = rules_in(parts.core.tenants, call.app)
-    if rules is not None and not rules.enabled:
-        raise ApiProblem(HTTP_NOTIFICATIONS_OFF)
+    require_enabled(parts, call.app)
     kind, target = _target(parts.core.store, call.app, request)
     notify = request.notify
     if not (notify.title or notify.text or notify.silent):

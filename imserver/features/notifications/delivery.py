@@ -355,24 +355,20 @@ class Host:
             else:
                 sound.append(one)
         waiting.clear()
-        read = self._read_among([one for one in sound if one.kind != "close"])
+        by_app: dict[str, list[Delivery]] = {}
+        for one in sound:
+            if one.kind != "close":
+                by_app.setdefault(one.app, []).append(one)
+        read: set[int] = set()
+        for app, some in by_app.items():
+            answers = owner.is_read(app, [(one.user, one.conversation, one.entry) for one in some])
+            read.update(one.id for one, is_read in zip(some, answers, strict=True) if is_read)
         for one in sound:
             if one.id in read:
                 self._drop(one, "read")
             else:
                 waiting.append(one)
         return endpoints
-
-    def _read_among(self, deliveries: Iterable[Delivery]) -> set[int]:
-        """The ids of deliveries that were read, or are not for the user any more. Switches."""
-        by_app: dict[str, list[Delivery]] = {}
-        for one in deliveries:
-            by_app.setdefault(one.app, []).append(one)
-        read: set[int] = set()
-        for app, some in by_app.items():
-            answers = self._owner.is_read(app, [(one.user, one.conversation, one.entry) for one in some])
-            read.update(one.id for one, is_read in zip(some, answers, strict=True) if is_read)
-        return read
 
     # --- requests -------------------------------------------------------------------------------------------
 

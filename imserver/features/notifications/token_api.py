@@ -151,7 +151,7 @@ routes = Resource(
     chapter=CHAPTER,
     need=Needs.ANYONE,
     act="",
-    problems=(HTTP_UNKNOWN_NOTIFICATION,),
+    problems=(HTTP_UNKNOWN_NOTIFICATION, Problems.TOO_MANY_REQUESTS),
 )
 
 
@@ -164,7 +164,6 @@ routes = Resource(
         Problems.MUTED,
         Problems.NOT_ALLOWED,
         Problems.REJECTED,
-        Problems.TOO_MANY_REQUESTS,
         Problems.REVIEW_UNAVAILABLE,
         Problems.STORAGE_UNAVAILABLE,
     ),
@@ -209,12 +208,7 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
 # --- answers by mail ----------------------------------------------------------------------------------------
 
 
-@routes.get(
-    "/notifications/answer",
-    query=QuestionQuery,
-    content_type="text/html",
-    problems=(Problems.TOO_MANY_REQUESTS,),
-)
+@routes.get("/notifications/answer", query=QuestionQuery, content_type="text/html")
 def show_question(api: TokenApi, call: Call) -> HttpResponse:
     """Show the page on which a question is answered.
 
@@ -227,7 +221,7 @@ def show_question(api: TokenApi, call: Call) -> HttpResponse:
     "/notifications/answer",
     query=QuestionQuery,
     content_type="text/html",
-    problems=(Problems.BANNED, Problems.MUTED, Problems.TOO_MANY_REQUESTS, Problems.STORAGE_UNAVAILABLE),
+    problems=(Problems.BANNED, Problems.MUTED, Problems.STORAGE_UNAVAILABLE),
 )
 def answer_question(api: TokenApi, call: Call) -> HttpResponse:
     """Answer a question by the form of its page.
@@ -277,12 +271,7 @@ def _answer_page(api: TokenApi, call: Call, token: AskToken | None, too_long: st
 # --- the end of mails ---------------------------------------------------------------------------------------
 
 
-@routes.get(
-    "/notifications/unsubscribe",
-    query=MailsQuery,
-    content_type="text/html",
-    problems=(Problems.TOO_MANY_REQUESTS,),
-)
+@routes.get("/notifications/unsubscribe", query=MailsQuery, content_type="text/html")
 def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     """Show the page that ends mails.
 
@@ -296,7 +285,7 @@ def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     "/notifications/unsubscribe",
     query=MailsQuery,
     answer=MailsEnded,
-    problems=(Problems.TOO_MANY_REQUESTS, Problems.STORAGE_UNAVAILABLE),
+    problems=(Problems.STORAGE_UNAVAILABLE,),
 )
 def unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     """End the mails to a user.

@@ -223,9 +223,13 @@ class Previews:
             return
         if before:
             self._forget_picture(before)
-        row, seconds = PreviewRow(link, NONE, picture, b""), _NONE_SECONDS
+        row, seconds, preview = PreviewRow(link, NONE, picture, b""), _NONE_SECONDS, None
         try:
-            preview = self._fetched(app, sender, url, picture)
+            with gevent.Timeout(_WORK_SECONDS, Unreachable("it takes too long")):
+                page = self.fetching.page(app, sender, url, self._settings.page_bytes)
+                preview = None if page is None else self._with_picture(app, page, picture)
+        except Unreachable as error:
+            log.debug("there is no preview of a link of %s: %s", app, error)
         except TooManyRequests as late:
             self.rows.finish(app, row, late.seconds)
             raise
@@ -235,16 +239,6 @@ class Previews:
         self.counts["failed" if preview is None else "made"] += 1
         if not self.rows.finish(app, row, seconds) and preview is not None and preview.picture:
             self._forget_picture(picture)
-
-    def _fetched(self, app: str, sender: str, url: str, picture: str) -> PageSummary | None:
-        """The preview of a page; None: it has none, or cannot be fetched. Raises TooManyRequests."""
-        try:
-            with gevent.Timeout(_WORK_SECONDS, Unreachable("it takes too long")):
-                page = self.fetching.page(app, sender, url, self._settings.page_bytes)
-                return None if page is None else self._with_picture(app, page, picture)
-        except Unreachable as error:
-            log.debug("there is no preview of a link of %s: %s", app, error)
-            return None
 
     def _with_picture(self, app: str, page: LinkedPage, name: str) -> PageSummary:
         preview = PageSummary(title=page.title, description=page.description, site=page.site)

@@ -102,18 +102,13 @@ class ResumableUploads:
         self._uploads.check(offer)
         name = new_id()
         path = self._folder(offer.app, offer.user) / name
+        state = msgspec.json.encode(State(offer.length, offer.name, offer.kind, metadata))
+        too_many = f"The user has {MAX_UNFINISHED} unfinished uploads"
         try:
-            self._uploads.on_disk(
-                _create,
-                path,
-                msgspec.json.encode(State(offer.length, offer.name, offer.kind, metadata)),
-                self._boot,
-            )
+            self._uploads.on_disk(_create, path, state, self._boot)
             waiting = self._uploads.unfinished(offer)
             if len(waiting) > MAX_UNFINISHED:
-                raise TransferRefused(
-                    f"The user has {MAX_UNFINISHED} unfinished uploads", HTTP_QUOTA_EXCEEDED
-                )
+                raise TransferRefused(too_many, HTTP_QUOTA_EXCEEDED)
             self._uploads.admit(offer, sum(waiting))
         except BaseException:
             self._erase(path)
