@@ -28,6 +28,7 @@ OUTSIDE_THE_CORE: Final = (
     *(PACKAGE / name for name in ("dialects", "commands", "operate", "plugin")),
     *(ROOT.joinpath(*package.split(".")) for package in FEATURES),
 )
+STREET: Final = (PACKAGE / "__init__.py", *PACKAGE.glob("*/__init__.py"))
 QUESTIONS: Final = ("questions", "observer")
 """The modules of ``auth/`` with which the core asks features."""
 PRIVATE: Final = re.compile(
@@ -121,11 +122,7 @@ def messenger_in_the_core() -> list[str]:
     names = []
     for module, text in sources(PACKAGE).items():
         question = module.parent.name == "auth" and module.stem in QUESTIONS
-        outside = (
-            question
-            or not {*module.parents}.isdisjoint(OUTSIDE_THE_CORE)
-            or module == PACKAGE / "__init__.py"
-        )
+        outside = question or not {*module.parents}.isdisjoint(OUTSIDE_THE_CORE) or module in STREET
         if not outside and module.stem != "steps":
             names += [module.relative_to(PACKAGE).as_posix()] if MESSENGER.search(text) else []
     return names

@@ -62,6 +62,6 @@ def test_names_that_went_are_there_until_2_0() -> None:
         from imserver.plugin.http import refuse
     refusal = refuse(Problems.INVALID_REQUEST, "`room`: {}")(ValueError("full"))
     assert (refusal.problem, refusal.detail) == (Problems.INVALID_REQUEST, "`room`: full")
-    with pytest.warns(DeprecationWarning, match=r"features\.accounts"):
+    with pytest.warns(DeprecationWarning, match=r"\.accounts\.contract"):
         from imserver.plugin.storage import Account
     assert Account(7, "shop", "138", "Ann").user == "7"

@@ -1,4 +1,4 @@
-"""CPU and memory of our own parts and of libraries for the same: ``python -m tests.measure_libraries``.
+"""CPU and memory of our own parts and of libraries for the same: ``python -m tools.measure_libraries``.
 
 Needs ``h11 botocore python-multipart`` beside the development packages; a part whose
 library is missing is left out. Figures are the median of nine.
@@ -134,7 +134,7 @@ def frames() -> None:
     )
     entry = dialect.encode_entry(stored)
     for text, language in ((stored.body, "ASCII"), ("今天晚上一起吃饭吗？老地方见".encode(), "Chinese")):
-        entry.content = text
+        entry.content = text  # type: ignore[union-attr]
         up = pb.UpMsg(msg=entry, clientId=17)
         frame = pb.Input(type=3, data=up.SerializeToString()).SerializeToString()
         show(f"protobuf message read, {language}", lambda frame=frame: dialect.decode(frame))  # type: ignore[misc]
