@@ -6,10 +6,10 @@ Importing this package never monkey-patches; only ``python -m imserver`` (and th
 __version__ = "1.0.0"
 
 FEATURES = (
-    "imserver.messages",
+    "imserver.messenger.messages",
     "imserver.features.webhooks",
     "imserver.features.accounts",
-    "imserver.features.groups",
+    "imserver.messenger.groups",
     "imserver.features.invitations",
     "imserver.dialects.client",
     "imserver.dialects.action",
@@ -20,9 +20,9 @@ FEATURES = (
     "imserver.features.bots",
     "imserver.features.oauth",
     "imserver.features.uploads",
-    "imserver.features.ask",
+    "imserver.messenger.ask",
     "imserver.features.notifications",
-    "imserver.features.inbox",
+    "imserver.messenger.inbox",
     "imserver.features.audit",
     "imserver.features.keys",
     "imserver.features.refusals",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imserver.config.settings import StorageSettings
-from imserver.messages.log import transaction
+from imserver.messenger.messages.log import transaction
 from imserver.node.feature_list import tables_of_server
 from imserver.storage.store import Store
 from imserver.storage.tables import StoreTables

@@ -19,7 +19,7 @@ from imserver.config.settings import Config, KeySettings, app_settings_of, setti
 from imserver.config.values import RENAMED, ConfigError, Declarations
 from imserver.dialects.pusher.declared import pusher_of
 from imserver.errors import StartError
-from imserver.messages.declared import AppRetention, RetentionSettings
+from imserver.messenger.messages.declared import AppRetention, RetentionSettings
 from imserver.node import feature_list
 from imserver.node.feature_list import (
     FEATURES,

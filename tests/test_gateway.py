@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from imserver.errors import ReplyCode
-from imserver.messages import FEATURE as MESSENGER
+from imserver.messenger.messages import FEATURE as MESSENGER
 from imserver.plugin.testing import check_absent
 from tests.conftest import StartServer
 from tests.integration.action import action_session
@@ -30,7 +30,7 @@ from tests.test_removal import WITHOUT
 WITHOUT_THE_MESSENGER = (
     sys.executable,
     "-c",
-    WITHOUT.format(packages=("imserver.messages", "imserver.plugin.messages")),
+    WITHOUT.format(packages=("imserver.messenger.messages", "imserver.plugin.messages")),
 )
 FEATURES = ["webhooks", "client", "action", "centrifuge", "pusher", "pages"]
 """Those that use stored messages where there are any."""

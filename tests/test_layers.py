@@ -358,7 +358,7 @@ def test_a_node_without_the_messenger_loads_nothing_of_it(features: tuple[str, .
         "from imserver.config.settings import Config; "
         "from imserver.node.feature_list import load_features, with_core; "
         f"with_core(load_features(replace(Config(), features={features}))); "
-        "print([name for name in sys.modules if name.startswith(('imserver.messages', "
+        "print([name for name in sys.modules if name.startswith(('imserver.messenger.messages', "
         "'imserver.plugin.messages'))])"
     )
     done = subprocess.run(

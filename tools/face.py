@@ -38,11 +38,11 @@ _GOT: Final[Mapping[str, Mapping[str, str]]] = {
     "imserver.plugin.http": {"Operation: the fields `more`": "imserver.http.operation:Operation"},
     "imserver.plugin.identity": {"core.back_ends": "imserver.auth.questions:BackEnds"},
     "imserver.plugin.messages": {
-        "log.annotations": "imserver.messages.log.annotations:AnnotationWriter",
-        "log.conversations": "imserver.messages.log.conversations:ConversationReader",
-        "log.entries": "imserver.messages.log.read:EntryReader",
-        "log.import_past: what `work` gets": "imserver.messages.log.log_import:LogImport",
-        "log.marks": "imserver.messages.log.marks:MarkStore",
+        "log.annotations": "imserver.messenger.messages.log.annotations:AnnotationWriter",
+        "log.conversations": "imserver.messenger.messages.log.conversations:ConversationReader",
+        "log.entries": "imserver.messenger.messages.log.read:EntryReader",
+        "log.import_past: what `work` gets": "imserver.messenger.messages.log.log_import:LogImport",
+        "log.marks": "imserver.messenger.messages.log.marks:MarkStore",
     },
     "imserver.plugin.services": {
         "core.channel_commands": "imserver.channels.client_commands:ChannelCommands",

@@ -36,7 +36,7 @@ from imserver.features.refusals.limits import Refusals
 from imserver.features.safety.parts import SafetyParts
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.http.call import Api, answer
-from imserver.messages.services import MessageServices
+from imserver.messenger.messages.services import MessageServices
 from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.node.feature_list import declarations_of, load_features

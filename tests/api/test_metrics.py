@@ -13,7 +13,7 @@ from imserver.cluster.registry import Lease, RegistryCounters
 from imserver.cluster.rpc.counters import RpcCounters
 from imserver.config.settings import KeySettings
 from imserver.http.views import create_api
-from imserver.messages import metrics as rows_of_messages
+from imserver.messenger.messages import metrics as rows_of_messages
 from imserver.metric_table import METRICS, merge, render
 from imserver.metrics import Histogram, Metrics
 from tests.rows import METRICS as ALL_METRICS

@@ -22,7 +22,7 @@ from imserver.errors import StorageUnavailable
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Upload
 from imserver.hub.hub import Hub
-from imserver.messages.declared import AppRetention
+from imserver.messenger.messages.declared import AppRetention
 from imserver.node.feature_list import declarations_of, load_features, objection_of
 from imserver.storage.store import Store
 

@@ -44,7 +44,7 @@ from checker.cli import check
 from checker.history import read
 from checker.models import OPERATIONS
 from imserver.dialects.protobuf import wire as protobuf
-from imserver.messages.model import Message
+from imserver.messenger.messages.model import Message
 from imserver.model import Reply, Request
 from tests.conftest import StartServer
 from tests.support import eventually

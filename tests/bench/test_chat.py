@@ -8,7 +8,7 @@ from bench.latency import stamp_us
 from bench.protobuf import BINARY, CT_ACK, GROUP, Writer, field, outputs, varint
 from bench.tally import Receipts
 from imserver.dialects.protobuf import wire as protobuf
-from imserver.messages.model import Message
+from imserver.messenger.messages.model import Message
 from tests.bench.play import found
 from tests.bench.test_tally import FakeConnections
 from tests.support import Server

@@ -13,7 +13,7 @@ from selenium.webdriver.common.keys import Keys
 
 from imserver.features.notifications.contract import Wishes
 from imserver.features.notifications.digests import answer_page, gone_page
-from imserver.messages.model import AskAnswer, AskOption
+from imserver.messenger.messages.model import AskAnswer, AskOption
 from imserver.plugin.messages import Ask
 from tests.browser.conftest import Pair
 from tests.browser.messenger import APP, Account, Chat

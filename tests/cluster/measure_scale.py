@@ -20,7 +20,7 @@ from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.redis.scripts import DEAD_EPOCHS, LEASE_DATA, written_key
 from imserver.cluster.registry import RegistryCounters, Session
 from imserver.config.settings import ClusterSettings
-from imserver.messages.log.contract import Commit, Entry
+from imserver.messenger.messages.log.contract import Commit, Entry
 from imserver.node.feature_list import FEATURES
 from tests.cluster.node_process import QUIET
 

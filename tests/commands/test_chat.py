@@ -14,7 +14,7 @@ from imserver.features.accounts.declared import AccountSettings
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.invitations.rows import InvitationShown, InvitationStore
 from imserver.features.pages.declared import ChatSettings
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.node.feature_list import load_config
 from imserver.plugin.settings import settings_of
 from imserver.storage.store import Store

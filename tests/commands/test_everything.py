@@ -16,8 +16,8 @@ from imserver.config.settings import StorageSettings
 from imserver.copies import backup as copies
 from imserver.copies.archive import write
 from imserver.features.uploads.upload_rows import rows_of
-from imserver.messages.log.contract import Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.storage.erasures import JOURNAL
 from imserver.storage.store import Store
 from tests.features.uploads.bucket import Standin, standing_in

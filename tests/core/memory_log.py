@@ -16,8 +16,8 @@ from msgspec import json
 from msgspec.structs import replace
 
 from imserver.errors import StorageUnavailable
-from imserver.messages.action_positions import ActionPositions
-from imserver.messages.log.contract import (
+from imserver.messenger.messages.action_positions import ActionPositions
+from imserver.messenger.messages.log.contract import (
     Appended,
     AppendRequest,
     Commit,
@@ -30,8 +30,8 @@ from imserver.messages.log.contract import (
     PublicationPage,
     Rejected,
 )
-from imserver.messages.log.transaction import WriteTransaction
-from imserver.messages.log.writer import LogListener, LogWriter
+from imserver.messenger.messages.log.transaction import WriteTransaction
+from imserver.messenger.messages.log.writer import LogListener, LogWriter
 from imserver.storage.statements import CommitGuard, NotStored, Unsure
 
 

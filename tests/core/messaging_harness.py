@@ -7,12 +7,12 @@ from msgspec import json
 
 from imserver.auth.questions import Relations
 from imserver.auth.rates import MutedUsers, SenderRates
-from imserver.messages.log.contract import Commit, Entry
-from imserver.messages.message_commands import MessageCommands
-from imserver.messages.message_search import MessageSearch
-from imserver.messages.messaging import Messaging
-from imserver.messages.receipts import Receipts, Signals, ToFollowers
-from imserver.messages.stored_channels import ChannelLog
+from imserver.messenger.messages.log.contract import Commit, Entry
+from imserver.messenger.messages.message_commands import MessageCommands
+from imserver.messenger.messages.message_search import MessageSearch
+from imserver.messenger.messages.messaging import Messaging
+from imserver.messenger.messages.receipts import Receipts, Signals, ToFollowers
+from imserver.messenger.messages.stored_channels import ChannelLog
 from imserver.transport.connection import Connection
 from tests.core.admitting import Admitting
 from tests.core.memory_log import MemoryLog, MemoryPositions, MemoryStore, Shelf

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imserver.messages.acks import ACK_TRANSITIONS, AckEvent
+from imserver.messenger.messages.acks import ACK_TRANSITIONS, AckEvent
 from imserver.transport.states import CONNECTION_TRANSITIONS, ConnectionEvent
 from tests.support import ROOT
 

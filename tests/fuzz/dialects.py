@@ -20,7 +20,7 @@ from imserver.dialects.pusher.wire import PusherDialect
 from imserver.dialects.sse.api import SseDialect
 from imserver.errors import ReplyCode
 from imserver.features.notifications.content import meta_of, notify_in, text_in
-from imserver.messages.model import Message
+from imserver.messenger.messages.model import Message
 from imserver.model import BadFrame, Command, Reply, Request
 from imserver.plugin.wire import Refused
 from imserver.protocol.dialect import Dialect

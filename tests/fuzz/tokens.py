@@ -29,7 +29,7 @@ from imserver.features.accounts import tokens as account_tokens
 from imserver.features.accounts.identifiers import BadField, candidates, split
 from imserver.features.notifications.tokens import ActionToken, ActionTokens, BadActionToken, MailToken
 from imserver.http.form import app_number, room_id
-from imserver.messages.names import clean_name, is_name
+from imserver.messenger.messages.names import clean_name, is_name
 from imserver.process import Secret
 from imserver.sessions.connection_ids import ConnectionIds
 

@@ -25,8 +25,8 @@ from imserver.features.webhooks.reviews import ReviewRequests
 from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
-from imserver.messages.acks import AckTracker
-from imserver.messages.wire import MESSAGE_COMMANDS
+from imserver.messenger.messages.acks import AckTracker
+from imserver.messenger.messages.wire import MESSAGE_COMMANDS
 from imserver.metrics import Metrics
 from imserver.model import Login
 from imserver.process import Secret

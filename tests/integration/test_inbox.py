@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from imserver.features.inbox.wire import MAX_DRAFT_BYTES
+from imserver.messenger.inbox.wire import MAX_DRAFT_BYTES
 from tests.conftest import StartServer
 from tests.support import Server
 

@@ -15,7 +15,7 @@ from imserver.config.settings import Config, HubSettings, settings_of
 from imserver.config.values import ConfigError, Locations
 from imserver.core.core import Parts
 from imserver.errors import StartError
-from imserver.features.groups.declared import GroupLimits
+from imserver.messenger.groups.declared import GroupLimits
 from imserver.node import feature_list
 from imserver.node.feature_list import declarations_of, load_features, load_with_locations
 from imserver.plugin.feature import FeatureRow, SettingsRow
@@ -143,7 +143,7 @@ def test_a_table_of_another_distribution_begins_with_the_name_of_its_feature(
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "bulbs.py").write_text(
-        "from imserver.features.inbox.declared import TABLES\n"
+        "from imserver.messenger.inbox.declared import TABLES\n"
         "from imserver.plugin import FeatureRow\n"
         "FEATURE = FeatureRow('lamp', lambda parts: None, tables=TABLES)\n"
     )

@@ -16,8 +16,8 @@ from gevent.event import Event as Signal
 from imserver.config.settings import Config, KeySettings, TenantSettings
 from imserver.core.core import Parts
 from imserver.errors import StartError
-from imserver.messages.action_positions import ActionPositions
-from imserver.messages.services import MessageServices
+from imserver.messenger.messages.action_positions import ActionPositions
+from imserver.messenger.messages.services import MessageServices
 from imserver.model import Event
 from imserver.node.http_servers import LISTENER_KEY
 from imserver.node.node import Node

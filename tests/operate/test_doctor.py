@@ -32,8 +32,8 @@ from imserver.config.settings import (
 )
 from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
 from imserver.features.oauth.declared import OAuthOfApp, ProviderSettings
-from imserver.messages.log.contract import Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.operate import doctor
 from imserver.storage.store import Store
 from imserver.version import running_version

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from imserver.features.inbox import FEATURE
+from imserver.messenger.inbox import FEATURE
 from imserver.plugin import FeatureRow
 from imserver.plugin.storage import Store
 from imserver.plugin.testing import NodeProcess, check_absent, check_tables

@@ -18,8 +18,8 @@ from imserver.dialects.pusher.wire import (
     PusherUnsubscribe,
     SignIn,
 )
-from imserver.messages.commands import Send
-from imserver.messages.wire import MESSAGE_COMMANDS
+from imserver.messenger.messages.commands import Send
+from imserver.messenger.messages.wire import MESSAGE_COMMANDS
 from imserver.model import Event, Heartbeat, Login, Ping, Publish, Subscribe
 from tests.dialects.protobuf.test_full_wire import REQUESTS
 from tests.hub.harness import Harness

@@ -10,9 +10,9 @@ from imserver.channels.histories import Published, StoredHistory
 from imserver.channels.members import ChannelRefused
 from imserver.cluster.history import Position
 from imserver.errors import Problems
-from imserver.messages.log.contract import Draft
-from imserver.messages.log.message_log import MessageLog
-from imserver.messages.stored_channels import ChannelLog
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.stored_channels import ChannelLog
 from imserver.metrics import CountsByApp
 from imserver.model import Event, Outcome
 from imserver.push.idempotency import Idempotency

@@ -18,10 +18,15 @@ from imserver.dialects.protobuf.wire import (
     refusal,
     uplink_ack,
 )
-from imserver.messages.commands import SearchFilter
-from imserver.messages.message_commands import ConversationPage, ConversationView, EntryPage, SearchPage
-from imserver.messages.model import Message
-from imserver.messages.receipts import MarksAnswer, PeerReceipt, ReadMark, ReceiptPage, ReceiptShown
+from imserver.messenger.messages.commands import SearchFilter
+from imserver.messenger.messages.message_commands import (
+    ConversationPage,
+    ConversationView,
+    EntryPage,
+    SearchPage,
+)
+from imserver.messenger.messages.model import Message
+from imserver.messenger.messages.receipts import MarksAnswer, PeerReceipt, ReadMark, ReceiptPage, ReceiptShown
 from imserver.model import ChannelPart, Reply, Request, Signal, StreamPart
 from tests.integration import protobuf
 from tests.support import ROOT

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from imserver.features.bots import bots
-from imserver.messages import streamed_messages
+from imserver.messenger.messages import streamed_messages
 from tests.rows import sections
 from tests.users import PASSWORD, User
 

@@ -9,7 +9,7 @@ from msgspec import json
 
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.parts import bots_of
-from imserver.messages.log.bots import MOST_BOTS
+from imserver.messenger.messages.log.bots import MOST_BOTS
 from tests.rows import ROUTES, sections
 from tests.users import User
 

@@ -16,8 +16,8 @@ from imserver.channels.members import ChannelMember, MembersHere, page_of
 from imserver.cluster.history import PAGE_BYTES
 from imserver.dialects.cmd import wire as cmd
 from imserver.http.reply import MAX_BATCH_BYTES
-from imserver.messages.log.contract import Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from tests.rows import OPERATIONS, READERS
 from tests.users import User
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from imserver.features.groups.wire import CreateGroup, UpdateGroup
 from imserver.http.operation import Operation
+from imserver.messenger.groups.wire import CreateGroup, UpdateGroup
 from tests.rows import DOCUMENTED, sections
 from tests.users import User
 

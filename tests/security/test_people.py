@@ -14,8 +14,8 @@ from imserver.features.accounts import cards
 from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.groups.wire import CreateGroup, InviteToGroup
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.groups.wire import CreateGroup, InviteToGroup
+from imserver.messenger.messages.log.message_log import MessageLog
 from tests.rows import sections
 from tests.users import PASSWORD, User
 

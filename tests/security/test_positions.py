@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from imserver.messages import action_positions
+from imserver.messenger.messages import action_positions
 from tests.conftest import StartServer
 from tests.integration.action import ActionClient, login_data
 

@@ -38,9 +38,9 @@ from imserver.features.accounts.contract import Account
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.parts import bots_of
 from imserver.features.bots.wire import OpenAnswer
-from imserver.features.groups.wire import CreateGroup, InviteToGroup
 from imserver.http.operation import Operation
-from imserver.messages.commands import Pin, React, Send, Typing
+from imserver.messenger.groups.wire import CreateGroup, InviteToGroup
+from imserver.messenger.messages.commands import Pin, React, Send, Typing
 from imserver.model import Event, Reply
 from imserver.transport.connection import Connection, Encoding
 from tests.rows import DOCUMENTED, ROUTES, sections

@@ -9,8 +9,8 @@ import pytest
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
-from imserver.messages.log.contract import Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.operate.database import damage_of
 from imserver.storage.damage import lost_commits
 from imserver.storage.store import Store

@@ -15,8 +15,8 @@ from imserver.config.settings import StorageSettings
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.parts import bots_of
-from imserver.messages.log.contract import Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.model import id_of
 from imserver.node.feature_list import tables_of_server
 from imserver.storage.app_rows import form_of

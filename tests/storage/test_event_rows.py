@@ -9,8 +9,8 @@ import pytest
 from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.dead_events import RetryRow, list_retries, replay_dead
 from imserver.features.webhooks.event_rows import Absence, EventStore, FeedHead, NewEvent, NotOwner
-from imserver.messages.log.contract import Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
 from tests.stores import OpenStore
 

@@ -16,8 +16,8 @@ from sqlalchemy.pool import QueuePool
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
-from imserver.messages.log.contract import Draft, Rejected
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Draft, Rejected
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.storage import database, engines
 from imserver.storage.statements import SqliteStatements
 from imserver.storage.store import Store

@@ -14,8 +14,8 @@ from imserver.config.settings import StorageSettings
 from imserver.errors import StartError
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import AccountStore
-from imserver.messages.log.contract import Appended, Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Appended, Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.node.feature_list import FEATURES
 from imserver.storage.address import database_address
 from imserver.storage.engines import make_engine

@@ -18,8 +18,8 @@ import pytest
 from imserver.config.settings import StorageSettings
 from imserver.copies.move import Moved, move
 from imserver.errors import StartError
-from imserver.messages.log.contract import Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.node.feature_list import tables_of_server
 from imserver.storage.address import DatabaseAddress, database_address
 from imserver.storage.store import Store

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from imserver.messages.log.contract import Appended, Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Appended, Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from tests.commands.test_backup import numbers
 from tests.stores import ENGINES, OpenStore, server_of
 from tests.support import run_cli

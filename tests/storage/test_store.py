@@ -12,8 +12,8 @@ import pytest
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
-from imserver.messages.log.contract import Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.storage.contract import Changes, KeyRow
 from imserver.storage.statements import CLOCK, NOW, PooledStatements, Row, Statements
 from imserver.storage.store import Store

@@ -13,8 +13,8 @@ from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Upload
-from imserver.messages.log.contract import Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.node.feature_list import load_features, tables_of, tables_of_server
 from imserver.storage.app_rows import TablePage
 from imserver.storage.migrations.table_text import column_of

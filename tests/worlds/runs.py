@@ -20,9 +20,9 @@ from gevent import monkey
 
 import imserver.core.cluster
 import imserver.dialects.cmd
-import imserver.messages.names  # noqa: F401  # else each world would load them for itself
+import imserver.messenger.messages.names  # noqa: F401  # else each world would load them for itself
 from imserver.config.settings import StorageSettings
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
 from tests.worlds.bugs import BUGS
 from tests.worlds.plan import Plan

@@ -40,9 +40,9 @@ from imserver.config.settings import (
     TenantSettings,
 )
 from imserver.logging import RequestLog
-from imserver.messages.log.contract import Appended, Draft, StorageUnsure
-from imserver.messages.log.message_log import MessageLog
-from imserver.messages.services import MessageServices
+from imserver.messenger.messages.log.contract import Appended, Draft, StorageUnsure
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.services import MessageServices
 from imserver.model import Event, Outcome
 from imserver.node.node import Node
 from imserver.push.push import UserPush

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from imserver.features.accounts import friends
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.friends import FriendResult, Friends
-from imserver.features.groups.groups import Groups
+from imserver.messenger.groups.groups import Groups
 from imserver.plugin.errors import HttpProblem, ServiceRefused, Unavailable
 from imserver.plugin.http import PROBLEM, Call, HttpRequest, HttpResponse, Route
 from imserver.plugin.identity import GOCHAT, Needs, Relations, Tenants

@@ -22,7 +22,7 @@ from imserver.features.accounts.tokens import bot_token, make_bot_secret, secret
 from imserver.features.bots.declared import HTTP_TOO_MANY_BOTS, BotLimits
 from imserver.features.bots.rows import Bot, BotCommand, BotStore, HookStore, IncomingHook
 from imserver.features.bots.wire import AskBotCommands
-from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
+from imserver.messenger.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.plugin.errors import HttpProblem, Problems, ReplyCode, ServiceRefused
 from imserver.plugin.http import about
 from imserver.plugin.identity import Buckets, Relations, by_address

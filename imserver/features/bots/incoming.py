@@ -15,8 +15,8 @@ from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.bots import IncomingHooks, UnknownHook
 from imserver.features.bots.declared import HTTP_TOO_MANY_BOTS
 from imserver.features.bots.parts import bots_of
-from imserver.features.groups.api import GroupChange, GroupId
-from imserver.features.groups.groups import TooManyMembers, UnknownGroup
+from imserver.messenger.groups.api import GroupChange, GroupId
+from imserver.messenger.groups.groups import TooManyMembers, UnknownGroup
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import PROBLEM, Acting, ApiProblem, Call, HttpResponse, Resource, Route, about
 from imserver.plugin.identity import Needs, Principal

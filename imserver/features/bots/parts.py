@@ -10,8 +10,8 @@ from imserver.features.bots.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots,
 from imserver.features.bots.declared import HOOK_REQUESTS, BotLimits, BotSettings
 from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.rows import BotStore, HookStore
-from imserver.features.groups.parts import groups_of
 from imserver.features.webhooks import webhooks_of
+from imserver.messenger.groups.parts import groups_of
 from imserver.plugin import Parts
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.runtime import PublicRequests

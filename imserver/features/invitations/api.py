@@ -8,7 +8,6 @@ from msgspec import Struct
 
 from imserver.features.accounts.api import DeviceName, Nickname, SessionAnswer, session_answer
 from imserver.features.accounts.declared import HTTP_TOO_MANY_FRIENDS
-from imserver.features.groups.groups import TooManyMembers, UnknownGroup
 from imserver.features.invitations.invitations import (
     SECONDS,
     InvitationAccepted,
@@ -18,6 +17,7 @@ from imserver.features.invitations.invitations import (
     UnknownInvitation,
 )
 from imserver.features.invitations.rows import Code, ForGuests, InvitationShown, OfGroup
+from imserver.messenger.groups.groups import TooManyMembers, UnknownGroup
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     AccountApp,

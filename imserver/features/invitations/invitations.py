@@ -16,8 +16,6 @@ from imserver.features.accounts.api import Avatar, Nickname
 from imserver.features.accounts.contract import FullSession
 from imserver.features.accounts.friends import FriendResult, Oneself, UnknownFriend
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.groups.groups import ADMIN, OWNER, NotAllowed, UnknownGroup
-from imserver.features.groups.parts import groups_of
 from imserver.features.invitations.declared import InvitationLimits
 from imserver.features.invitations.rows import (
     Code,
@@ -29,6 +27,8 @@ from imserver.features.invitations.rows import (
     OfGroup,
     use,
 )
+from imserver.messenger.groups.groups import ADMIN, OWNER, NotAllowed, UnknownGroup
+from imserver.messenger.groups.parts import groups_of
 from imserver.plugin.errors import HttpProblem, Problems, ServiceRefused
 from imserver.plugin.http import about, view
 from imserver.plugin.identity import by_address

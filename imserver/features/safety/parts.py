@@ -68,8 +68,8 @@ def _remover(core: Core) -> Remove | None:
     if "groups" not in core.features:
         return None
     # Imported here: a node may do without them.
-    from imserver.features.groups.groups import BadGroup, UnknownGroup
-    from imserver.features.groups.parts import groups_of
+    from imserver.messenger.groups.groups import BadGroup, UnknownGroup
+    from imserver.messenger.groups.parts import groups_of
 
     groups = groups_of(core)
 

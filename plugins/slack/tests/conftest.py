@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from workspace import Workspace
 
 from imserver.config.settings import StorageSettings
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
 from tests.stores import database_servers, sqlite_model, url
 from tests.support import ROOT, clean_environment

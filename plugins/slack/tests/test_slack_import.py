@@ -18,8 +18,8 @@ from workspace import BEGIN, PNG, Workspace, day_of, make, people, ts
 
 from imserver.features.accounts.contract import Account
 from imserver.features.accounts.rows import AccountStore
-from imserver.messages.log.contract import Entry
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Entry
+from imserver.messenger.messages.log.message_log import MessageLog
 from tests.support import Server
 
 SECONDS = 600

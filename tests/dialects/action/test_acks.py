@@ -13,8 +13,8 @@ from imserver.cluster.nodes import NodeMessages
 from imserver.cluster.registry import Lease
 from imserver.dialects.action import stored
 from imserver.dialects.action.acks import AWAIT_SECONDS, ActionAcks
-from imserver.messages import acks, catch_up
-from imserver.messages.acks import ACK_SECONDS
+from imserver.messenger.messages import acks, catch_up
+from imserver.messenger.messages.acks import ACK_SECONDS
 from imserver.model import Event
 from tests.dialects.action.test_messages import APP, Keeping, One
 from tests.hub.harness import Harness

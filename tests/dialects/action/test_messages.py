@@ -13,8 +13,8 @@ from imserver.dialects.action import stored
 from imserver.dialects.action.service import LEFT_TEXT
 from imserver.dialects.action.stored import ActionMessages
 from imserver.dialects.action.wire import ActionDialect
-from imserver.messages import acks
-from imserver.messages.acks import PongLogSubscription
+from imserver.messenger.messages import acks
+from imserver.messenger.messages.acks import PongLogSubscription
 from imserver.transport.connection import Connection
 from tests.core.messaging_harness import Node
 from tests.integration.raw import PING, PONG, TEXT, frame

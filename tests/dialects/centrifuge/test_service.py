@@ -26,8 +26,8 @@ from imserver.dialects.centrifuge.service import (
 from imserver.dialects.centrifuge.wire import CallMethod, CentrifugeDialect, CentrifugeLogin, SubscribeResult
 from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.back_ends import BackEndRequests
-from imserver.messages.commands import Send
-from imserver.messages.wire import MESSAGE_COMMANDS
+from imserver.messenger.messages.commands import Send
+from imserver.messenger.messages.wire import MESSAGE_COMMANDS
 from imserver.model import Login, Reply
 from imserver.transport.connection import Connection
 from imserver.transport.dispatch import CommandRow

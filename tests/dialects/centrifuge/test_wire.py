@@ -33,10 +33,10 @@ from imserver.dialects.centrifuge.wire import (
     SubscribeResult,
 )
 from imserver.errors import CloseCode
-from imserver.messages.commands import AskPins, Pin, React, Send
-from imserver.messages.messaging import StoredView
-from imserver.messages.model import Message
-from imserver.messages.wire import MESSAGE_COMMANDS
+from imserver.messenger.messages.commands import AskPins, Pin, React, Send
+from imserver.messenger.messages.messaging import StoredView
+from imserver.messenger.messages.model import Message
+from imserver.messenger.messages.wire import MESSAGE_COMMANDS
 from imserver.model import (
     AskHistory,
     AskPresence,

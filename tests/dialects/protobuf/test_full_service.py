@@ -6,10 +6,10 @@ import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.messages import acks
-from imserver.messages.acks import AckingLogSubscription
-from imserver.messages.catch_up import RECOVERED
-from imserver.messages.log.contract import LogExtent
+from imserver.messenger.messages import acks
+from imserver.messenger.messages.acks import AckingLogSubscription
+from imserver.messenger.messages.catch_up import RECOVERED
+from imserver.messenger.messages.log.contract import LogExtent
 from imserver.transport.states import CLOSING
 from tests.dialects.protobuf.test_service import APP, Harness, ProtobufClient, missed
 from tests.integration import protobuf

@@ -17,7 +17,7 @@ from imserver.dialects.protobuf.wire import (
     as_full_message,
     as_message,
 )
-from imserver.messages.commands import (
+from imserver.messenger.messages.commands import (
     Ack,
     AskMarks,
     AskReceipts,
@@ -29,9 +29,14 @@ from imserver.messages.commands import (
     Search,
     Typing,
 )
-from imserver.messages.message_commands import ConversationPage, ConversationView, EntryPage, SearchPage
-from imserver.messages.model import EntryKind, Message
-from imserver.messages.receipts import MarksAnswer, PeerReceipt, ReadMark, ReceiptPage, ReceiptShown
+from imserver.messenger.messages.message_commands import (
+    ConversationPage,
+    ConversationView,
+    EntryPage,
+    SearchPage,
+)
+from imserver.messenger.messages.model import EntryKind, Message
+from imserver.messenger.messages.receipts import MarksAnswer, PeerReceipt, ReadMark, ReceiptPage, ReceiptShown
 from imserver.model import BadFrame, Command, Event, Limit, Reply, Request, Signal
 from tests.integration import protobuf
 from tests.integration.protobuf import Output, SentMessage, field, further, one, outputs, sent, varint

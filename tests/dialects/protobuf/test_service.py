@@ -22,7 +22,7 @@ from imserver.dialects.protobuf.uplink import MAX_WAITING, MAX_WAITING_BYTES, Pr
 from imserver.dialects.protobuf.wire import NAME, ProtobufDialect
 from imserver.errors import StorageUnavailable
 from imserver.hub.expiry import Sweep
-from imserver.messages.log.contract import Appended, Entry, Stored
+from imserver.messenger.messages.log.contract import Appended, Entry, Stored
 from imserver.model import Limit
 from imserver.transport.connection import Connection
 from tests.core.memory_log import Shelf

@@ -29,7 +29,7 @@ from imserver.dialects.protobuf.wire import (
     type_number,
     uplink_ack,
 )
-from imserver.messages.model import Message
+from imserver.messenger.messages.model import Message
 from imserver.model import BadFrame, Event, Heartbeat, Limit, Reply, Request
 from tests.integration.protobuf import HEARTBEAT, LOGIN, MESSAGE, SYNC, field, outputs, pushed, sent
 from tests.protocol.generate import generate

@@ -10,14 +10,14 @@ import pytest
 from imserver.auth.rules import ALLOWED
 from imserver.cluster import history
 from imserver.dialects.sse.api import EventsQuery, EventStreams
-from imserver.messages import catch_up
-from imserver.messages.catch_up import CatchUp, StreamStarts
-from imserver.messages.log.contract import Entry, LogExtent
-from imserver.messages.model import Message
+from imserver.messenger.messages import catch_up
+from imserver.messenger.messages.catch_up import CatchUp, StreamStarts
+from imserver.messenger.messages.log.contract import Entry, LogExtent
+from imserver.messenger.messages.model import Message
 from imserver.model import LogSubscription
 from imserver.transport.connection import Connection
 from tests.core.messaging_harness import APP, Node
-from tests.messages.test_messaging import two
+from tests.messenger.messages.test_messaging import two
 from tests.transport.harness import until
 
 LOG = [

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from imserver import errors
 from imserver.dialects.sse.api import COMMENT, SseDialect, ready
-from imserver.messages.model import Message
+from imserver.messenger.messages.model import Message
 from imserver.model import BadFrame, Event
 
 DIALECT = SseDialect("system:shop")

@@ -3,7 +3,7 @@ from typing import Any
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver.features.audit.acts import MOST_USERS, facts_of, user_in
-from imserver.features.groups.wire import InviteToGroup, UpdateGroup
+from imserver.messenger.groups.wire import InviteToGroup, UpdateGroup
 
 
 class Settings(Struct):

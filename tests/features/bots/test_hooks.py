@@ -18,8 +18,8 @@ from imserver.features.bots.rows import BotHook
 from imserver.features.webhooks import consumer, webhooks_of
 from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.features.webhooks.log_window import HookSender
-from imserver.messages.log.contract import Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from tests.core.back_end import Answer, BackEnd, Post
 from tests.docs.markdown import blocks
 from tests.rows import sections

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from imserver.config.settings import JwtSettings, TenantSettings
 from imserver.features.accounts.parts import accounts_of
-from imserver.messages.log.contract import Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.plugin import Parts
 from imserver.plugin.storage import Erasure
 from imserver.storage.erasures import JOURNAL, read_journal

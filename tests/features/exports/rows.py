@@ -15,8 +15,8 @@ from imserver.auth.tenants import Tenants
 from imserver.config.settings import Config, ServerSettings, StorageSettings
 from imserver.features.exports.contents import ArchiveMaker, Proceed
 from imserver.features.exports.rows import Subject
-from imserver.messages.log.contract import Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.node.feature_list import load_features, objection_of, tables_of, tables_of_server
 from imserver.offline import offline_parts
 from imserver.storage.contract import ArchivedFiles

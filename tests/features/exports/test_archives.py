@@ -19,9 +19,9 @@ from imserver.features.exports.archive import ArchiveWriter
 from imserver.features.exports.importing import Archive, BadArchive, Import
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Upload
-from imserver.messages.log.asks import AskChange
-from imserver.messages.log.contract import Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.asks import AskChange
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.node.feature_list import tables_of_server
 from imserver.offline import offline_parts
 from imserver.storage.contract import ArchivedFiles

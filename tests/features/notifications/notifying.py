@@ -19,10 +19,10 @@ from imserver.features.notifications.recipients import Recipients
 from imserver.features.notifications.rows import NotificationRows, Results
 from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.features.webhooks.event_rows import EventStore
-from imserver.messages.deliverer import LogFollower
-from imserver.messages.log.contract import Commit, Draft
-from imserver.messages.log.message_log import MessageLog
-from imserver.messages.receipts import Receipts
+from imserver.messenger.messages.deliverer import LogFollower
+from imserver.messenger.messages.log.contract import Commit, Draft
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.receipts import Receipts
 from imserver.metrics import Metrics
 from imserver.storage.statements import text_of
 from imserver.storage.store import Store

@@ -17,7 +17,7 @@ from imserver.features.notifications.declared import (
 )
 from imserver.features.notifications.parts import notifications_of
 from imserver.http.call import Route
-from imserver.messages.receipts import Signals, ToFollowers
+from imserver.messenger.messages.receipts import Signals, ToFollowers
 from imserver.model import Signal
 from tests.rows import ROUTES, sections
 from tests.security.node_harness import ADMIN, APPS, PUSH, READ, RULED, Harness, config

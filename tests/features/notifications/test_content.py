@@ -21,8 +21,8 @@ from imserver.features.notifications.content import (
     ttl_of,
 )
 from imserver.features.notifications.contract import Shown, ShownAction
-from imserver.messages.log.contract import Conversation
-from imserver.messages.model import Message
+from imserver.messenger.messages.log.contract import Conversation
+from imserver.messenger.messages.model import Message
 from imserver.notify import Action, Notify
 
 ANN = Author("Ann", "/ann.png")

@@ -8,7 +8,7 @@ from imserver.features.notifications import decisions
 from imserver.features.notifications.contract import MUTED_FOR_GOOD, ConversationWish, Due, QuietHours, Wishes
 from imserver.features.notifications.decisions import Decision, decide
 from imserver.features.notifications.declared import AppNotifySettings
-from imserver.messages.log.conversations import UnreadMessages
+from imserver.messenger.messages.log.conversations import UnreadMessages
 
 NOW = 1_000_000_000
 ORDINARY = Wishes()

@@ -20,8 +20,8 @@ from imserver.features.notifications.contract import (
 )
 from imserver.features.notifications.declared import AppNotifySettings
 from imserver.features.webhooks.consumer import DeliveryLease
-from imserver.messages.log.contract import Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from tests.support import until
 
 from .notifying import APP, HOST, NotifyingNode, PushService, StartNode

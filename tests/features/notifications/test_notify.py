@@ -10,7 +10,7 @@ import pytest
 
 from imserver.features.notifications.contract import Shown
 from imserver.features.notifications.parts import notifications_of
-from imserver.messages.services import MessageServices
+from imserver.messenger.messages.services import MessageServices
 from imserver.notify import MAX_NOTIFY_BYTES, Notify, encode_notify
 from tests.rows import sections
 from tests.security.node_harness import ADMIN, PUSH, Harness, config

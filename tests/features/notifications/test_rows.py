@@ -27,12 +27,12 @@ from imserver.features.notifications.contract import (
 from imserver.features.notifications.rows import HOSTS_OF_USER, LEASE, NotificationRows, Results
 from imserver.features.webhooks.consumer import NotOwner
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
-from imserver.messages.log.contract import Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.node.feature_list import tables_of_server
 from imserver.notify import Notify
 from imserver.storage.store import Store
-from tests.messages.log.test_log_effort import steps_of
+from tests.messenger.messages.log.test_log_effort import steps_of
 from tests.stores import OpenStore
 
 APP = "shop"

@@ -9,8 +9,8 @@ import pytest
 from imserver.errors import ServiceRefused
 from imserver.features.safety.mutes import MuteRows
 from imserver.features.safety.removals import DONE, ENDING, UNDER_WAY, UNDOING, Removal, Removals
-from imserver.messages.log.contract import Appended, Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Appended, Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
 from tests.processes import spawn
 from tests.stores import OpenStore

@@ -28,8 +28,8 @@ from imserver.features.webhooks.consumer import Consumer, DeliveryLease
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.requests import LastAnswers, Receiver, WebhookCounts, WebhookQueue
-from imserver.messages.log.contract import Commit, Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Commit, Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
 from tests.core.back_end import Answer, BackEnd, Post
 

@@ -17,8 +17,8 @@ from imserver.features.webhooks import absences as module
 from imserver.features.webhooks import consumer, feeds
 from imserver.features.webhooks.absences import Absences
 from imserver.features.webhooks.requests import Receiver
-from imserver.messages.log.contract import Draft
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.model import id_of
 from imserver.sessions.presence import Online
 from tests.core.back_end import BackEnd

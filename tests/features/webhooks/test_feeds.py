@@ -19,8 +19,8 @@ from imserver.features.webhooks.event_rows import EventStore, StoredEvent
 from imserver.features.webhooks.feeds import Feed, Feeds
 from imserver.features.webhooks.log_window import LogWindow
 from imserver.features.webhooks.requests import Receiver, WebhookCounts
-from imserver.messages.log.contract import Commit, Draft, Entry
-from imserver.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.contract import Commit, Draft, Entry
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
 from tests.core.back_end import REFUSED, BackEnd, Post
 from tests.features.webhooks.consumer_users import end

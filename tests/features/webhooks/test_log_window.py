@@ -6,7 +6,7 @@ import pytest
 
 from imserver.features.webhooks import log_window as module
 from imserver.features.webhooks.log_window import LogWindow
-from imserver.messages.log.contract import Entry
+from imserver.messenger.messages.log.contract import Entry
 
 
 class Log:

@@ -10,8 +10,8 @@ from imserver.auth.questions import ALLOWED, UNDECIDED, ReviewDecision
 from imserver.config.settings import TenantSettings, WebhookSettings
 from imserver.features.webhooks import requests, reviews
 from imserver.features.webhooks.reviews import ReviewHook, ReviewRequests
-from imserver.messages.log.contract import Draft
-from imserver.messages.messaging import facts_of
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.messaging import facts_of
 from tests.core.back_end import Answer, BackEnd, Post
 from tests.core.login_harness import LoginHarness
 from tests.transport.harness import until

@@ -1,0 +1,1 @@
+"""The messenger: stored messages and their delivery, groups, the inbox, questions."""

@@ -1,0 +1,360 @@
+"""Questions over ``/api/v1``: ask, wait, answer, cancel, remind, escalate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from imserver.messenger.ask.declared import HTTP_QUESTION_CLOSED, MOST_WAIT_SECONDS
+from imserver.messenger.ask.parts import AskParts
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about, one_of
+from imserver.plugin.identity import Needs
+from imserver.plugin.messages import (
+    AskAnswer,
+    Entry,
+    MessageApi,
+    MessageLog,
+    MessageServices,
+    Rejected,
+    RejectReason,
+    SendRequest,
+)
+from imserver.plugin.services import Core
+from imserver.plugin.settings import MAX_USER_BYTES
+from imserver.plugin.wire import Limit
+
+AskId = Annotated[int, about("The id of the message with the question.", ge=1, le=Limit.ID)]
+Value = Annotated[
+    str, about("The value of an option: 1 to 64 bytes of UTF-8.", min_length=1, max_length=Limit.BUTTON)
+]
+FreeText = Annotated[
+    str, about("A free text, if the question allows it.", min_length=1, max_length=Limit.ANSWER_CHARACTERS)
+]
+Users = Annotated[
+    list[Annotated[str, Meta(min_length=1, max_length=MAX_USER_BYTES)]],
+    about("Users who may answer.", max_length=Limit.ANSWERERS),
+]
+
+
+class OptionShape(Struct, forbid_unknown_fields=True):
+    """An answer to choose."""
+
+    text: Annotated[str, about("What is shown.", min_length=1, max_length=Limit.BUTTON)]
+    value: Value
+
+
+class AskRequest(Acting, kw_only=True):
+    """A question: give one of `to` and `conversation`, and `options`, or `free_text`, or both."""
+
+    to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_USER_BYTES)] = ""
+    conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)] = 0
+    text: Annotated[str, about("The question.", min_length=1)]
+    options: Annotated[
+        list[OptionShape],
+        about("The answers to choose from, each with another value.", max_length=Limit.OPTIONS),
+    ] = field(default_factory=list)
+    free_text: Annotated[bool, about("Whether a text of up to 1,000 characters is an answer, too.")] = False
+    of: (
+        Annotated[
+            Users,
+            about("Members of the group who may answer. Without it: everybody who reads it but the author."),
+        ]
+        | UnsetType
+    ) = UNSET
+    need: Annotated[
+        int, about("So many different users answer before it is closed.", ge=1, le=Limit.ANSWERS)
+    ] = 1
+    seconds: Annotated[
+        int, about("Seconds until the deadline, at most 30 days; 0: none.", ge=0, le=Limit.QUESTION_SECONDS)
+    ] = 0
+    thread: Annotated[
+        int, about("A message of the conversation: this one is a reply in its thread.", ge=0, le=Limit.ID)
+    ] = 0
+    also: Annotated[bool, about("The conversation shows the reply, too.")] = False
+    client_msg_id: Annotated[
+        str,
+        about(
+            "Your own id of the message. A repeated request of the user with the same id is not stored "
+            "again.",
+            max_length=Limit.CLIENT_MSG_ID_BYTES,
+        ),
+    ] = ""
+
+
+class AnswerRequest(Acting, kw_only=True):
+    """A question, and its answer: give one of `value` and `text`."""
+
+    id: AskId
+    value: Value | UnsetType = UNSET
+    text: FreeText | UnsetType = UNSET
+
+
+class OfAsk(Acting, kw_only=True):
+    """A question. A back end that names no `user` may change any."""
+
+    id: AskId
+
+
+class AskShown(Struct, kw_only=True):
+    """A question as it is now."""
+
+    id: AskId
+    conversation: Annotated[int, about("Its conversation.")]
+    user: Annotated[str, about("Who has asked. Empty: a back end.")]
+    text: Annotated[str, about("The question.")]
+    options: Annotated[list[OptionShape], about("The answers to choose from.")]
+    free_text: Annotated[bool, about("Whether a text is an answer, too.")]
+    of: Annotated[list[str], about("Who may answer. Left out: everybody else.")] | UnsetType = UNSET
+    need: Annotated[int, about("So many different users answer before it is closed.")]
+    until: Annotated[int, about("The deadline in Unix milliseconds; 0: none.")]
+    state: Annotated[str, about("`open`, `answered`, `cancelled` or `expired`.")]
+    answers: Annotated[
+        tuple[Annotated[AskAnswer, about("An answer that counts.", title="AskAnswerShown")], ...],
+        about("The answers that count, in their order."),
+    ]
+
+
+class AnswerResult(Struct):
+    """Whether the answer counts, and the question as it is now."""
+
+    accepted: Annotated[bool, about("Whether the answer counts. False: others were first, or it is closed.")]
+    ask: AskShown
+
+
+class AskApi(Struct, frozen=True):
+    """The services that the routes use."""
+
+    core: Core
+    parts: AskParts
+    messages: MessageApi
+
+    @property
+    def log(self) -> MessageLog:
+        """The log of all apps."""
+        return self.core.store.part(MessageLog)
+
+    def show(self, app: str, user: str, id: int) -> AskShown:
+        """A question that the user may read. Switches. Raises ApiProblem."""
+        return _shown(self.log.asks.get(app, user, id))
+
+
+def _shown(entry: Entry | None) -> AskShown:
+    ask = None if entry is None else entry.ask
+    if entry is None or ask is None:
+        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
+    return AskShown(
+        id=entry.id,
+        conversation=entry.conversation,
+        user=entry.sender,
+        text=entry.body.decode("utf-8", "replace"),
+        options=[OptionShape(one.text, one.value) for one in ask.options],
+        free_text=ask.text,
+        of=UNSET if ask.of is None else list(ask.of),
+        need=ask.need,
+        until=ask.until,
+        state=ask.state or "open",
+        answers=ask.answers,
+    )
+
+
+_ANSWERING: Final = (
+    Problems.UNKNOWN_MESSAGE,
+    Problems.MUTED,
+    Problems.NOT_ALLOWED,
+    Problems.TOO_MANY_REQUESTS,
+    Problems.REJECTED,
+    Problems.REVIEW_UNAVAILABLE,
+)
+
+routes = Resource(
+    "asks",
+    service=lambda core, api: AskApi(core, core.service(AskParts), MessageApi.of(core, api)),
+    base=Acting,
+    chapter="Questions to people: answered exactly once, with a deadline.",
+    hot=True,
+    need=Needs.ADMIN_OR_USER,
+)
+
+
+@routes.post(
+    "/asks/create",
+    act="",
+    rules=one_of("to", "conversation"),
+    problems=(
+        Problems.STORE_UNAVAILABLE,
+        Problems.UNKNOWN_CONVERSATION,
+        Problems.UNKNOWN_ACCOUNT,
+        *_ANSWERING,
+    ),
+)
+def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
+    """Ask a question.
+
+    It is a message, which clients show with buttons. The first answer closes it, or the first `need` answers
+    of different users. Everybody who reads the message sees who has answered what.
+    """
+    if not request.options and not request.free_text:
+        raise ApiProblem.invalid("Give `options`, or `free_text`, or both")
+    if len({one.value for one in request.options}) < len(request.options):
+        raise ApiProblem.invalid("`options`: two have the same value")
+    if any(len(one.value.encode()) > Limit.BUTTON for one in request.options):
+        raise ApiProblem.invalid("`options`: a value has at most 64 bytes")
+    ask: dict[str, Any] = {"need": request.need} if request.need > 1 else {}
+    if request.options:
+        ask["options"] = [{"text": one.text, "value": one.value} for one in request.options]
+    if request.free_text:
+        ask["text"] = True
+    if request.of is not UNSET:
+        ask["of"] = _answerers(api, call, request, request.of)
+    if request.seconds:
+        ask["until"] = api.log.asks.time_ms() + request.seconds * 1000
+    sent = api.messages.send(
+        call,
+        SendRequest(
+            to=request.to,
+            conversation=request.conversation,
+            text=request.text,
+            thread=request.thread,
+            also=request.also,
+            client_msg_id=request.client_msg_id,
+        ),
+        {"ask": ask},
+    )
+    api.log.asks.counts["ask"] += not sent.repeated
+    if request.seconds:
+        api.parts.deadlines.added()
+    return api.show(call.app, call.user, sent.id)
+
+
+def _answerers(api: AskApi, call: Call, request: AskRequest, users: list[str]) -> list[str]:
+    """Who may answer. Raises ApiProblem unless all are members of the conversation."""
+    of = list(dict.fromkeys(users))
+    if request.to or call.user in of or not of:
+        raise ApiProblem.invalid("`of`: other members of a `conversation`")
+    if request.need > len(of):
+        raise ApiProblem.invalid("`need`: more than `of`")
+    for user in of:
+        if api.log.conversations.member(call.app, request.conversation, user) is None:
+            raise ApiProblem.invalid(f"`of`: {user} is no member of the conversation")
+    return of
+
+
+@routes.post(
+    "/asks/get",
+    schema=("AskQuery", "A question, and how long to wait for it."),
+    act="",
+    problems=(Problems.UNKNOWN_MESSAGE,),
+    user="optional",
+)
+def get(
+    api: AskApi,
+    call: Call,
+    id: AskId,
+    wait: Annotated[
+        int,
+        about(
+            "So many seconds the server waits until the question is closed, or has more answers than `seen`.",
+            ge=0,
+            le=MOST_WAIT_SECONDS,
+        ),
+    ] = 0,
+    seen: Annotated[int, about("The number of answers that you know.", ge=0, le=Limit.ANSWERS)] = 0,
+) -> AskShown:
+    """Show a question, and wait for its answer.
+
+    With `wait` the answer to the request comes as soon as the question is closed or has more answers than
+    `seen`, else after so many seconds, with the question as it is. Ask again then. A back end that names no
+    `user` may read any question.
+    """
+    principal, headers = call.principal, call.request.headers
+    asks_again = wait > 0 and call.credential != ""
+    proof = api.core.authority.proof(principal, headers) if asks_again else ""
+    entry = api.parts.waits.wait(call.app, call.user, id, seen, wait, principal.label)
+    if proof and not api.core.still_holds(principal.app or call.app, principal.user, proof):
+        raise ApiProblem(Problems.TOKEN_INVALID if principal.user else Problems.UNAUTHORIZED)
+    return _shown(entry)
+
+
+@routes.post("/asks/answer", act="", rules=one_of("value", "text"), problems=_ANSWERING)
+def answer(api: AskApi, call: Call, request: AnswerRequest) -> AnswerResult:
+    """Answer a question.
+
+    The first answers count, whatever device or node they come from. `accepted` is false if others were first.
+    To repeat an answer changes nothing.
+    """
+    if not call.is_back_end:
+        api.messages.rates.require_message(call.app, call.user)
+    if (request.value is UNSET) == (request.text is UNSET):
+        raise ApiProblem.invalid("Give one of `value` and `text`")
+    result = api.core.service(MessageServices).asks.answer(
+        *(call.app, call.user, request.id, request.value or "", request.text or ""),
+        by_user=not call.is_back_end,
+    )
+    if isinstance(result, Rejected) and result.reason != RejectReason.ANSWERED:
+        raise ApiProblem(result.problem, result.explanation)
+    return AnswerResult(not isinstance(result, Rejected), api.show(call.app, call.user, request.id))
+
+
+@routes.post("/asks/cancel", problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED), user="optional")
+def cancel(api: AskApi, call: Call, request: OfAsk) -> AskShown:
+    """Close one's question without an answer.
+
+    Nobody can answer it any more.
+    """
+    return _changed(api, call, request.id, api.log.asks.cancel(call.app, call.user, request.id))
+
+
+@routes.post(
+    "/asks/remind",
+    problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.TOO_MANY_REQUESTS),
+    voice=True,
+    user="optional",
+)
+def remind(api: AskApi, call: Call, request: OfAsk) -> AskShown:
+    """Remind those who have not answered one's question.
+
+    They are notified again, once a minute at most.
+    """
+    entry = api.log.asks.get(call.app, "", request.id)
+    if entry is None or (call.user and entry.sender != call.user):
+        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
+    api.parts.reminders.require((call.app, str(request.id)))
+    return _changed(api, call, request.id, api.log.asks.remind(call.app, call.user, request.id))
+
+
+@routes.post(
+    "/asks/escalate",
+    schema=(
+        "EscalateRequest",
+        "A question, and who may answer it, too. A back end that names no `user` may change any.",
+    ),
+    problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.NOT_ALLOWED),
+    voice=True,
+    user="optional",
+)
+def escalate(
+    api: AskApi,
+    call: Call,
+    id: AskId,
+    of: Annotated[Users, about("Members of the conversation.", min_length=1)],
+) -> AskShown:
+    """Let others answer one's question, too.
+
+    They are members of its conversation, and are notified. A question that everybody may answer stays as it
+    is.
+    """
+    return _changed(api, call, id, api.log.asks.escalate(call.app, call.user, id, of))
+
+
+def _changed(api: AskApi, call: Call, id: int, result: Any) -> AskShown:
+    if call.user:
+        call.act = ""
+    if isinstance(result, Rejected):
+        if result.reason == RejectReason.ANSWERED:
+            raise ApiProblem(HTTP_QUESTION_CLOSED)
+        if result.reason in (RejectReason.INVALID, RejectReason.NOT_MEMBER):
+            raise ApiProblem.invalid(result.detail)
+        raise ApiProblem(result.problem, result.explanation)
+    return api.show(call.app, "", id)

@@ -1,0 +1,211 @@
+"""The parts of questions on one node: who waits for answers, and what closes questions at their deadlines.
+
+A wait costs its greenlet. While somebody waits, one greenlet reads which messages the new entries of these
+apps are about, whichever node has stored them, and wakes those who wait for them.
+
+Every node looks for deadlines. The log closes a question once, whoever is first, so no lease is needed. The
+node that has stored a question with a deadline looks at that moment, the others find it a little later if
+that node has ended.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection
+from pathlib import Path
+from time import monotonic
+from typing import ClassVar, Final
+
+import gevent
+from gevent.event import Event as Signal
+from msgspec import Struct
+
+from imserver.messenger.ask.declared import ASK_REMINDERS, REMINDER_SECONDS
+from imserver.plugin import Parts
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.identity import Buckets
+from imserver.plugin.messages import Entry, MessageLog, MessageServices, Rejected
+from imserver.plugin.services import Core
+from imserver.plugin.storage import Store
+
+log = logging.getLogger(__name__)
+
+MOST_WAITS: Final = 10_000
+"""Limit of those who wait on a node. Others get the question as it is."""
+MOST_OF_ONE: Final = 200
+"""Limit of the waits of one principal."""
+_LOOK_SECONDS: Final = 1.0
+"""While somebody waits it is looked so often, also without news of another node."""
+_RETRY_SECONDS: Final = 0.5
+
+Watch = Callable[[Signal, Collection[str]], None]
+"""Sets the signal when a node has stored entries of one of these apps."""
+
+
+class _Wait(Signal):
+    """Tells one who waits to look again. ``is_over``: the app was deleted."""
+
+    is_over = False
+
+
+class Waits:
+    """Owner of those who wait. ``is_draining``: the node drains, so that nobody waits here any more."""
+
+    def __init__(self, store: Store, watch: Watch, is_draining: Callable[[], bool]) -> None:
+        self._log = store.part(MessageLog)
+        self._watch = watch
+        self._is_draining = is_draining
+        self._news = Signal()
+        self._signals: dict[tuple[str, int], list[_Wait]] = {}
+        """App and question → who waits for it."""
+        self._positions: dict[str, int] = {}
+        """App of a question for which somebody waits → the log was looked through up to this id."""
+        self._apps: Counter[str] = Counter()
+        self._payers: Counter[str] = Counter()
+        self.count = 0
+        """How many wait."""
+
+    def wait(self, app: str, user: str, message: int, seen: int, seconds: float, payer: str) -> Entry | None:
+        """The question, once it is closed or has more than ``seen`` answers, or after so many seconds. None:
+        the user can read no such question, or the app was deleted. ``payer``: who makes the request.
+        Switches. Raises StorageUnavailable."""
+        deadline = monotonic() + seconds
+        if seconds <= 0 or self.count >= MOST_WAITS or self._payers[payer] >= MOST_OF_ONE:
+            return self._log.asks.get(app, user, message)
+        signal = self._add(app, message, payer)
+        try:
+            if app not in self._positions:
+                self._positions.setdefault(app, self._log.entries.head(app))
+            while True:
+                signal.clear()
+                entry = self._log.asks.get(app, user, message)
+                left = deadline - monotonic()
+                if signal.is_over or entry is None or (ask := entry.ask) is None:
+                    return None
+                if ask.state or len(ask.answers) > seen or left <= 0 or self._is_draining():
+                    return entry
+                signal.wait(left)
+        finally:
+            self._remove(app, message, payer, signal)
+
+    def forget(self, app: str) -> None:
+        """End all waits of an app, which was deleted. Never switches."""
+        for (of, _), signals in self._signals.items():
+            for signal in signals if of == app else ():
+                signal.is_over = True
+                signal.set()
+
+    def _add(self, app: str, message: int, payer: str) -> _Wait:
+        signal = _Wait()
+        self._signals.setdefault((app, message), []).append(signal)
+        self.count += 1
+        self._payers[payer] += 1
+        self._apps[app] += 1
+        if self._apps[app] == 1:
+            self._watch(self._news, self._apps.keys())
+        self._news.set()
+        return signal
+
+    def _remove(self, app: str, message: int, payer: str, signal: _Wait) -> None:
+        signals = self._signals[app, message]
+        signals.remove(signal)
+        if not signals:
+            del self._signals[app, message]
+        self.count -= 1
+        for counter, key in ((self._payers, payer), (self._apps, app)):
+            counter[key] -= 1
+            if not counter[key]:
+                del counter[key]
+        if app not in self._apps:
+            self._positions.pop(app, None)
+            self._watch(self._news, self._apps.keys())
+
+    def run(self) -> None:
+        """Greenlet: wake those whose questions have changed, until it is killed."""
+        while True:
+            self._news.wait(_LOOK_SECONDS if self.count else None)
+            self._news.clear()
+            try:
+                self._look()
+            except StorageUnavailable as error:
+                log.debug("answers could not be read: %s", error)
+                gevent.sleep(_RETRY_SECONDS)
+            except Exception:
+                log.exception("answers could not be read")
+                gevent.sleep(_RETRY_SECONDS)
+
+    def _look(self) -> None:
+        if self._is_draining():
+            for signals in self._signals.values():
+                for signal in signals:
+                    signal.set()
+            return
+        for app, position in tuple(self._positions.items()):
+            messages, last = self._log.asks.changes(app, position)
+            if self._positions.get(app) == position:
+                self._positions[app] = last
+            for message in messages:
+                for signal in self._signals.get((app, message), ()):
+                    signal.set()
+
+
+_DEADLINE_SECONDS: Final = 10.0
+"""How often it is looked for deadlines of questions that other nodes have stored."""
+
+
+class Deadlines:
+    """Owner of the moment of the next look."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._log = store.part(MessageLog)
+        self._news = Signal()
+
+    def added(self) -> None:
+        """A question with a deadline was stored here. Never switches."""
+        self._news.set()
+
+    def run(self) -> None:
+        """Greenlet: close what is due, until it is killed."""
+        while True:
+            self._news.clear()
+            left: float | None = None
+            try:
+                left = self.look()
+            except StorageUnavailable as error:
+                log.debug("questions could not be closed: %s", error)
+            except Exception:
+                log.exception("questions could not be closed")
+            self._news.wait(_DEADLINE_SECONDS if left is None else min(left, _DEADLINE_SECONDS))
+
+    def look(self) -> float | None:
+        """Close what is due. Returns the seconds until the next deadline; None: there is none. Switches.
+        Raises StorageUnavailable."""
+        if not self._store.has_database:
+            return None
+        due, left = self._log.asks.due()
+        for app, message in due:
+            result = self._log.asks.expire(app, message)
+            if isinstance(result, Rejected) or (result.entry is None and result.ask.state):
+                self._log.asks.forget(app, message)
+        return left
+
+
+class AskParts(Struct, frozen=True):
+    """The services for routes and other features."""
+
+    page_folder: ClassVar = Path(__file__).parent / "page"
+    waits: Waits
+    deadlines: Deadlines
+    reminders: Buckets
+
+
+def build(core: Core) -> Parts:
+    """Build them."""
+    store = core.store
+    waits = Waits(store, core.service(MessageServices).messaging.follower.watch, lambda: core.node.draining)
+    core.tenants.report_to(waits.forget)
+    deadlines = Deadlines(store)
+    reminders = core.buckets.make(ASK_REMINDERS, 1, REMINDER_SECONDS, core.attempt)
+    return Parts((AskParts(waits, deadlines, reminders),), run=(waits.run, deadlines.run))

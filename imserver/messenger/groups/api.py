@@ -1,0 +1,426 @@
+"""Groups: create, invite, join, leave, remove, rename, roles, mute, lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import time
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from imserver.messenger.groups.groups import (
+    MOST_NAMED,
+    OPTIONS,
+    TEXT_CHARACTERS,
+    Group,
+    GroupMemberShown,
+    Groups,
+    MemberId,
+    NoMember,
+    Role,
+    TooManyMembers,
+    UnknownGroup,
+)
+from imserver.messenger.groups.parts import groups_of
+from imserver.messenger.groups.wire import MAX_NAMED
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import (
+    Acting,
+    ActingPage,
+    ApiProblem,
+    Call,
+    NextCursor,
+    Resource,
+    about,
+    page_and_cursor,
+    read_cursor,
+    view,
+)
+from imserver.plugin.identity import Needs
+from imserver.plugin.wire import id_of
+
+GroupId = Annotated[
+    str, about("The id of the group. Its conversation has the same id.", pattern="^[1-9][0-9]{0,18}$")
+]
+_ONE_LINE: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
+GroupName = Annotated[str, about("The name of the group.", min_length=1, max_length=50, pattern=_ONE_LINE)]
+GroupAvatar = Annotated[
+    str, about("The address of the picture of a group; empty: none.", max_length=1000, pattern=_ONE_LINE)
+]
+GroupDescription = Annotated[
+    str,
+    about(
+        "What the group is for; it may have several lines.",
+        max_length=500,
+        pattern=r"^[^\x00-\x09\x0b-\x1f\x7f-\x9f]*$",
+    ),
+]
+MemberIds = Annotated[
+    list[MemberId], about("Ids of users. With a user's token they must be accounts.", max_length=MAX_NAMED)
+]
+Invited = Annotated[
+    list[MemberId],
+    about("Users who were sent an invitation: strangers, where the app has `accounts.ask_strangers`."),
+]
+LowestRole = Literal["member", "admin"]
+History = Annotated[
+    Literal["since_joining", "all"],
+    about(
+        "What users who join from then on may read: messages since they joined, or all messages of the group."
+    ),
+]
+Invite = Annotated[LowestRole, about("The lowest role that may invite users.")]
+Rename = Annotated[
+    LowestRole, about("The lowest role that may change the name, picture and description of the group.")
+]
+Pin = Annotated[LowestRole, about("The lowest role that may pin messages.")]
+Bots = Annotated[
+    Literal["mentions", "all"],
+    about(
+        "What bots of the group receive from then on: messages that mention them, reply to theirs or have "
+        "one of their commands; or all messages."
+    ),
+]
+Until = Annotated[int, about("The end of the mute, in Unix seconds; 0: end it now.", ge=0, le=2**53)]
+
+
+class GroupCreate(Acting, kw_only=True):
+    """A new group. The acting user becomes its owner."""
+
+    name: GroupName
+    members: MemberIds = msgspec.field(default_factory=list)
+
+
+class GroupChange(Acting, kw_only=True):
+    """A group. A back end that names no `user` acts for itself and may do everything."""
+
+    group: GroupId
+
+
+class GroupOptions(GroupChange, kw_only=True):
+    """Options of a group. Fields that you leave out do not change."""
+
+    history: History | UnsetType = UNSET
+    invite: Invite | UnsetType = UNSET
+    rename: Rename | UnsetType = UNSET
+    pin: Pin | UnsetType = UNSET
+    bots: Bots | UnsetType = UNSET
+
+
+class GroupMembers(GroupChange, kw_only=True):
+    """A group and users."""
+
+    members: MemberIds
+
+
+class GroupUpdate(GroupChange, kw_only=True):
+    """Changes to what a group shows. Fields that you leave out do not change."""
+
+    name: GroupName | UnsetType = UNSET
+    avatar: GroupAvatar | UnsetType = UNSET
+    description: GroupDescription | UnsetType = UNSET
+
+
+class GroupShown(Struct):
+    """A group."""
+
+    group: GroupId
+    name: str
+    created: Annotated[int, about("When it was created, in Unix seconds.")]
+    role: Annotated[
+        Literal["owner", "admin", "member", ""],
+        about("The role of the acting user; empty for a back end that names no user."),
+    ]
+    muted_until: Annotated[int, about("The end of the acting user's mute, in Unix seconds; 0: not muted.")]
+    open: Annotated[bool, about("Whether anybody who knows its id may join.")] = False
+    history: History = "since_joining"
+    invite: Invite = "member"
+    rename: Rename = "admin"
+    pin: Pin = "admin"
+    bots: Bots = "mentions"
+    avatar: GroupAvatar = ""
+    description: GroupDescription = ""
+
+
+class GroupDetail(GroupShown):
+    """A group, and how many members it has."""
+
+    members: Annotated[int, about("The number of members.")] = 0
+
+
+class GroupsAnswer(Struct):
+    """A page of a user's groups, ordered by id."""
+
+    count: Annotated[int, about("The number of entries, on all pages together.")]
+    groups: list[GroupShown]
+    next: NextCursor
+
+
+class GroupMembersAnswer(Struct):
+    """A page of the members of a group, ordered by id."""
+
+    count: Annotated[int, about("The number of members.")]
+    members: list[GroupMemberShown]
+    next: NextCursor
+
+
+class GroupAnswer(Struct):
+    """The users whose membership has changed."""
+
+    group: GroupId
+    users: list[MemberId]
+
+
+class GroupCreated(GroupShown):
+    """A new group, with its members besides the owner, and who was invited."""
+
+    users: Annotated[list[MemberId], about("The members besides the owner.")] = []
+    invited: Invited = []
+
+
+class GroupInvited(GroupAnswer):
+    """The new members, and who was invited."""
+
+    invited: Invited = []
+
+
+class DeletedGroup(Struct):
+    """The deleted group."""
+
+    group: GroupId
+    members: Annotated[int, about("The number of removed members.")]
+
+
+_NOT_CREATED: Final = (TooManyMembers.problem, Problems.UNKNOWN_ACCOUNT, Problems.NOT_ALLOWED)
+_UNKNOWN: Final = (UnknownGroup.problem,)
+_NOT_PERMITTED: Final = (*_UNKNOWN, Problems.ROLE_TOO_LOW)
+_NO_MEMBER: Final = (*_NOT_PERMITTED, NoMember.problem)
+
+
+routes = Resource(
+    "groups",
+    service=lambda core, _: groups_of(core),
+    base=GroupChange,
+    chapter="Stored member lists with stored messages.",
+    hot=False,
+    need=Needs.ADMIN_OR_MEMBER,
+    user="optional",
+)
+
+
+def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]:
+    """Check that users may become members of a group. Returns those whom the user only invites.
+
+    In an app with accounts they have to exist. They must not have blocked the user who asks. Raises
+    :class:`ApiProblem` and Strangers.
+    """
+    tenant = groups.tenants.get(call.app)
+    if not call.is_back_end or (tenant is not None and tenant.wants_accounts(call.app)):
+        # A back end may name anybody as the user who asks.
+        wanted = dict.fromkeys([*users, call.user] if call.is_back_end and call.user else users)
+        accounts = groups.accounts_among(call.app, list(wanted))
+        if unknown := [user for user in wanted if user not in accounts and user != call.principal.user]:
+            named = ", ".join(f"`{user}`" for user in unknown[:MOST_NAMED])
+            raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no account {named}")
+    if call.user and users and (blocked := groups.relations.blocked_by(call.app, call.user, users)):
+        named = ", ".join(f"`{user}`" for user in blocked[:MOST_NAMED])
+        raise ApiProblem(Problems.NOT_ALLOWED, f"`members`: not allowed for {named}")
+    return set() if call.is_back_end else groups.strangers_among(call.app, call.user, users)
+
+
+@routes.post(
+    "/groups/create",
+    voice=True,
+    status=201,
+    problems=(*_NOT_CREATED, Problems.TOO_MANY_REQUESTS),
+    user="required",
+)
+def create(groups: Groups, call: Call, request: GroupCreate) -> GroupCreated:
+    """Create a group.
+
+    With `accounts.ask_strangers` of the app, strangers are not added. Each gets an invitation as a message.
+    """
+    strangers = _check_members(groups, call, request.members)
+    group, added = groups.create(
+        call.app, call.user, request.name, request.members, strangers, by_user=not call.is_back_end
+    )
+    return view(GroupCreated, _shown(group), users=added.users, invited=added.invited)
+
+
+@routes.get("/groups", user="required")
+def groups(groups: Groups, call: Call, request: ActingPage) -> GroupsAnswer:
+    """List the groups of a user, page by page."""
+    behind = id_of(read_cursor(request.cursor) or "")
+    total, rows = groups.page(call.app, call.user, behind, request.limit + 1)
+    page, following = page_and_cursor(rows, request.limit, lambda group: str(group.id))
+    return GroupsAnswer(total, [_shown(each) for each in page], following)
+
+
+@routes.get("/groups/show", problems=_UNKNOWN)
+def show(groups: Groups, call: Call, request: GroupChange) -> GroupDetail:
+    """Show a group, the acting user's role in it, and the number of members."""
+    group = groups.show(call.app, id_of(request.group), call.user)
+    return view(GroupDetail, _shown(group), members=groups.count(call.app, group.id))
+
+
+@routes.get("/groups/members", base=ActingPage, problems=(*_UNKNOWN, Problems.TOO_MANY_REQUESTS))
+def members(
+    groups: Groups,
+    call: Call,
+    cursor: str,
+    limit: int,
+    group: GroupId,
+    text: Annotated[
+        str,
+        about(
+            "Only members whose names contain all words of this text, in any order, without accents; empty: "
+            "all members.",
+            max_length=64,
+        ),
+    ] = "",
+) -> GroupMembersAnswer:
+    """List the members of a group, page by page, or search them by their names.
+
+    A search that takes long answers with what it has, and `next` continues it. The time that the searches of
+    a user take is limited.
+    """
+    number, behind = id_of(group), read_cursor(cursor) or ""
+    if text:
+        rows, rest = groups.members_named(call.app, number, call.user, text, behind, limit)
+    else:
+        rows, rest = groups.members(call.app, number, call.user, behind, limit + 1), ""
+    page, following = page_and_cursor(rows, limit, lambda row: row.user, rest)
+    return GroupMembersAnswer(groups.count(call.app, number), list(page), following)
+
+
+@routes.post("/groups/invite", problems=(*_NOT_PERMITTED, *_NOT_CREATED))
+def invite(groups: Groups, call: Call, request: GroupMembers) -> GroupInvited:
+    """Add users to a group.
+
+    For members, unless the group lets only admins invite. New members read earlier messages only where the
+    group's option `history` is `all`. With `accounts.ask_strangers` of the app, strangers are not added. Each
+    gets an invitation as a message.
+    """
+    strangers = _check_members(groups, call, request.members)
+    added = groups.add(call.app, id_of(request.group), call.user, request.members, strangers)
+    return GroupInvited(request.group, list(added.users), list(added.invited))
+
+
+@routes.post("/groups/leave", problems=_UNKNOWN, user="required")
+def leave(groups: Groups, call: Call, request: GroupChange) -> GroupAnswer:
+    """Leave a group.
+
+    If the owner leaves, an admin becomes the owner, otherwise a member.
+    """
+    groups.leave(call.app, id_of(request.group), call.user)
+    return GroupAnswer(request.group, [call.user])
+
+
+@routes.post("/groups/remove", problems=_NO_MEMBER)
+def remove(groups: Groups, call: Call, request: GroupMembers) -> GroupAnswer:
+    """Remove members from a group.
+
+    Admins may remove members. The owner may remove anybody.
+    """
+    gone = groups.remove(call.app, id_of(request.group), call.user, request.members)
+    return GroupAnswer(request.group, list(gone))
+
+
+@routes.post("/groups/delete", problems=_NOT_PERMITTED)
+def delete(groups: Groups, call: Call, request: GroupChange) -> DeletedGroup:
+    """Delete a group: remove all members.
+
+    For the owner. Links to the group end. Former members keep what they could read, as if they had left.
+    After an error, repeat it.
+    """
+    return DeletedGroup(request.group, groups.delete(call.app, id_of(request.group), call.user))
+
+
+@routes.post(
+    "/groups/rename", schema=("GroupRename", "A group and its new name."), voice=True, problems=_NOT_PERMITTED
+)
+def rename(groups: Groups, call: Call, group: GroupId, name: GroupName) -> GroupShown:
+    """Rename a group.
+
+    For the owner and admins, and where the group allows it for members.
+    """
+    return _shown(groups.describe(call.app, id_of(group), call.user, {"name": name}))
+
+
+@routes.post("/groups/update", voice=True, problems=_NOT_PERMITTED)
+def update(groups: Groups, call: Call, request: GroupUpdate) -> GroupShown:
+    """Change the name, picture and description of a group.
+
+    For the owner and admins, and where the option `rename` allows it for members. Upload the picture first.
+    Members see each change as an entry of the kind `group`.
+    """
+    fields: dict[str, str] = {
+        text: value for text in TEXT_CHARACTERS if (value := getattr(request, text)) is not UNSET
+    }
+    return _shown(groups.describe(call.app, id_of(request.group), call.user, fields))
+
+
+@routes.post("/groups/role", schema=("GroupRole", "A member and their new role."), problems=_NO_MEMBER)
+def set_role(groups: Groups, call: Call, group: GroupId, member: MemberId, role: Role) -> GroupAnswer:
+    """Change the role of a member.
+
+    For the owner. An owner who makes another member the owner becomes an admin.
+    """
+    groups.set_role(call.app, id_of(group), call.user, member, role)
+    return GroupAnswer(group, [member])
+
+
+@routes.post("/groups/mute", schema=("GroupMute", "A member, and the end of the mute."), problems=_NO_MEMBER)
+def mute(groups: Groups, call: Call, group: GroupId, member: MemberId, until: Until) -> GroupAnswer:
+    """Mute a member for a time.
+
+    Admins may mute members. The owner may mute anybody.
+    """
+    groups.mute(call.app, id_of(group), call.user, member, until)
+    return GroupAnswer(group, [member])
+
+
+def _shown(group: Group) -> GroupShown:
+    muted = group.muted_until if group.muted_until > time() else 0
+    return view(GroupShown, group, group=str(group.id), muted_until=muted, **group.options)
+
+
+@routes.post(
+    "/groups/open", schema=("GroupOpen", "A group, and whether to open it."), problems=_NOT_PERMITTED
+)
+def set_open(
+    groups: Groups,
+    call: Call,
+    group: GroupId,
+    open: Annotated[bool, about("Whether anybody who knows its id may join.")],
+) -> GroupShown:
+    """Open a group to everybody, or close it.
+
+    For the owner and admins. Current members stay members.
+    """
+    return _shown(groups.set_open(call.app, id_of(group), call.user, open))
+
+
+@routes.post("/groups/options", problems=_NOT_PERMITTED)
+def set_options(groups: Groups, call: Call, request: GroupOptions) -> GroupShown:
+    """Change the options of a group.
+
+    For the owner and admins.
+    """
+    options = {name: value for name in OPTIONS if (value := getattr(request, name)) is not UNSET}
+    return _shown(groups.set_options(call.app, id_of(request.group), call.user, options))
+
+
+@routes.post(
+    "/groups/join",
+    problems=(*_UNKNOWN, Problems.UNKNOWN_ACCOUNT, TooManyMembers.problem, Problems.TOO_MANY_REQUESTS),
+    user="required",
+)
+def join(groups: Groups, call: Call, request: GroupChange) -> GroupShown:
+    """Join an open group.
+
+    A group that is not open is reported as unknown.
+    """
+    _check_members(groups, call, ())
+    return _shown(groups.join(call.app, id_of(request.group), call.user, by_user=not call.is_back_end))

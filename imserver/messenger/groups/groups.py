@@ -1,0 +1,743 @@
+"""Groups: stored sets of members, with an owner and admins. Every change is an entry of the message log.
+
+Rights: a member leaves; an admin also changes options, mutes and removes members; the owner also removes
+and mutes admins, and gives roles. Options say who may invite, rename and pin, and what bots read. ``by``
+``""`` is a back end, which may do everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from time import monotonic, time
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from imserver.messenger.groups.wire import (
+    AskGroupMembers,
+    AskGroups,
+    CreateGroup,
+    InviteToGroup,
+    JoinGroup,
+    LeaveGroup,
+    UpdateGroup,
+)
+from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ReplyCode, ServiceRefused
+from imserver.plugin.http import about, view
+from imserver.plugin.identity import (
+    AccountLookup,
+    Buckets,
+    Needs,
+    Principal,
+    Relations,
+    Tenants,
+    TooManyRequests,
+)
+from imserver.plugin.messages import Conversation, GroupState, MessageLog, Rejected, RejectReason, is_name
+from imserver.plugin.runtime import Service
+from imserver.plugin.storage import Condition, PooledStatements, Statements, Store, text_of
+from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of
+
+T = TypeVar("T")
+
+TEXT_CHARACTERS: Final[dict[str, tuple[int, int]]] = {
+    "name": (1, 50),
+    "avatar": (0, 1000),
+    "description": (0, 500),
+}
+"""The fewest and most characters of the texts of a group. The picture is a URL."""
+OPTIONS: Final = ("history", "invite", "rename", "pin", "bots")
+"""What a group lets its owner and admins choose."""
+MOST_NAMED: Final = 10
+"""The most users that a refusal names."""
+OWNER: Final = "owner"
+ADMIN: Final = "admin"
+MEMBER: Final = "member"
+SEARCH_SECONDS: Final = 0.3
+"""A search of members ends after this time, with what it has."""
+
+_SEARCH_STEP: Final = 1000
+"""Members whose names one query compares."""
+_MOST_APPS: Final = 20
+"""Apps that :meth:`Groups.find` searches."""
+_RANK: Final = {OWNER: 2, ADMIN: 1, MEMBER: 0}
+_INVITING: Final = "only the owner and admins invite to this group"
+_OUTSIDER: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
+
+
+class BadGroup(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="{}"):
+    """A field cannot be stored. The text names the field and the reason."""
+
+
+class UnknownGroup(
+    ServiceRefused, problem=HttpProblem(404, "unknown_group", "No such group, or the user is not a member.")
+):
+    """The group does not exist, or the caller is no member; the error is the same."""
+
+
+class NotAllowed(ServiceRefused, problem=Problems.ROLE_TOO_LOW, detail="{}"):
+    """The role of the member does not permit this."""
+
+
+class NoMember(ServiceRefused, problem=HttpProblem(404, "unknown_member", "The group has no such member.")):
+    """A named user is no member of the group."""
+
+
+class Strangers(
+    ServiceRefused, problem=Problems.NOT_ALLOWED, detail="`members`: strangers join by an invitation: {}"
+):
+    """Users whom the caller may not add, and whom nobody invites on this node."""
+
+
+class TooManyMembers(
+    ServiceRefused,
+    problem=HttpProblem(
+        409, "too_many_members", "The group would have more members than accounts.group_members."
+    ),
+):
+    """The group would have more members than ``accounts.group_members`` allows."""
+
+
+class Group(Struct, frozen=True):
+    """A group, and the role of the caller (``""``: a back end)."""
+
+    id: int
+    name: str
+    created: int
+    """Unix seconds."""
+    role: str = ""
+    muted_until: int = 0
+    """Unix seconds."""
+    open: bool = False
+    """Anybody may join."""
+    options: Mapping[str, str] = {}
+    """Option → its value, for all :data:`OPTIONS`."""
+    avatar: str = ""
+    """URL of the picture."""
+    description: str = ""
+
+
+MemberId = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
+Role = Annotated[Literal["owner", "admin", "member"], about("The role of the user in the group.")]
+
+
+class GroupMemberShown(Struct):
+    """A member of a group."""
+
+    user: MemberId
+    role: Role
+    muted_until: Annotated[int, about("The end of the member's mute, in Unix seconds; 0: not muted.")]
+
+
+InviteStrangers = Callable[[str, int, str, Sequence[str]], Sequence[str]]
+"""Invites users to a group of an app in the name of a member. Returns those to whom it has sent an
+invitation. May switch, and raise StorageUnavailable, UnknownGroup and NotAllowed."""
+
+
+class Added(Struct, frozen=True):
+    """``users``: the new members; ``invited``: those who were sent an invitation."""
+
+    users: Sequence[str]
+    invited: Sequence[str]
+
+
+class RemovedMembers(Store.Rows):
+    """Who was removed from which group. Each method is a transaction, may switch, and raises
+    StorageUnavailable."""
+
+    @Store.writing
+    def add(self, sql: PooledStatements, app: str, group: int, users: Sequence[str]) -> None:
+        """Users were removed from a group."""
+        now = int(time())
+        _forget(sql, app, group, users, now)
+        rows = [(app, group, user, now) for user in users]
+        sql.insert_new("removed_member", "app, conversation, member, created", rows)
+
+    def forget(self, app: str, group: int, users: Sequence[str], before: int) -> None:
+        """They may come back, if they were removed before this Unix second."""
+        self._store.write(lambda sql: _forget(sql, app, group, users, before))
+
+    def among(self, app: str, group: int, users: Sequence[str]) -> set[str]:
+        """Those of these users who were removed."""
+        return self._store.read(lambda sql: removed_among(sql, app, group, users))
+
+
+def removed_among(sql: Statements, app: str, group: int, users: Sequence[str]) -> set[str]:
+    """Those of these users who were removed from a group, in the caller's transaction."""
+    statement = "SELECT member FROM removed_member WHERE app = %s AND conversation = %s AND member IN {}"
+    return {text_of(row[0]) for row in sql.query_in(statement, (app, group), list(dict.fromkeys(users)))}
+
+
+def _forget(sql: PooledStatements, app: str, group: int, users: Sequence[str], before: int) -> None:
+    statement = (
+        "DELETE FROM removed_member WHERE app = %s AND conversation = %s AND member = %s AND created <= %s"
+    )
+    sql.execute_many(statement, [(app, group, user, before) for user in users])
+
+
+class Groups(Service, dict=True):
+    """Makes and changes groups. Everything may switch, and raise StorageUnavailable and UnknownGroup.
+
+    ``limit``: of the members of a group. ``creations``: how many groups each user has created or joined
+    lately. ``searches``: for how many milliseconds each user has searched members lately. Whoever adds users
+    asks :meth:`accounts_among` first.
+    """
+
+    finds: ClassVar = "group"
+    store: Store
+    limit: int
+    creations: Buckets
+    searches: Buckets
+    accounts: AccountLookup
+    relations: Relations
+    tenants: Tenants
+
+    def __post_init__(self) -> None:
+        self._removals = RemovedMembers(self.store)
+        self.invite_strangers: InviteStrangers | None = None
+        """Set by a feature with invitations."""
+
+    # --- asking ---------------------------------------------------------------------------------------------
+
+    def show(self, app: str, group: int, by: str) -> Group:
+        """One group. Allowed for members and back ends; an open group for anybody."""
+        return self._seen(app, group, by, or_open=True)
+
+    def role(self, app: str, group: int, by: str) -> str:
+        """The role of a member; ``""``: a back end."""
+        return self._seen(app, group, by).role
+
+    def page(self, app: str, user: str, after: int, limit: int) -> tuple[int, list[Group]]:
+        """The number of groups of a user, and a page of them in the order of their ids, after ``after``."""
+        log = self.store.part(MessageLog)
+        own = {
+            row.conversation: row
+            for row in log.conversations.memberships(app, user)
+            if row.left_id is None and row.kind_of_conversation == "group"
+        }
+        groups = log.conversations.find(app, sorted(id for id in own if id > after)[:limit])
+        return len(own), [_group(each, own[each.id].role, own[each.id].muted_until) for each in groups]
+
+    def find(
+        self, by: Principal, text: str, apps: Sequence[str], limit: int
+    ) -> Iterator[tuple[str, str, str, str]]:
+        """The groups with this id, or with the text in their name. Moderators find open ones alone."""
+        conversations, id = self.store.part(MessageLog).conversations, id_of(text.lstrip("0"))
+        for app in apps[:_MOST_APPS]:
+            exact = conversations.get(app, id) if id else None
+            for group in (exact, *conversations.groups_named(app, text, limit)):
+                if group is not None and group.kind == "group" and (group.open or by.may(Needs.OPERATE)):
+                    yield str(group.id), app, group.name or str(group.id), f"group:{group.id}"
+
+    def accounts_among(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> set[str]:
+        """Those of these users of an app who have accounts, whose names contain all ``words``."""
+        return {account.user for account in self.accounts.those_of(app, users, words)}
+
+    def members(self, app: str, group: int, by: str, after: str, limit: int) -> list[GroupMemberShown]:
+        """Members in the order of their ids, after the id ``after``."""
+        self._seen(app, group, by)
+        return self._page(app, group, after, limit)
+
+    def members_named(
+        self, app: str, group: int, by: str, text: str, after: str, limit: int
+    ) -> tuple[list[GroupMemberShown], str]:
+        """Members whose names contain all words of a text, in the order of their ids, after the id ``after``;
+        and the id after which the rest begins, ``""``: there is none. Ids that a back end has chosen are
+        names.
+
+        A search that takes long ends with fewer than ``limit``. Raises TooManyRequests if the searches of
+        ``by`` took too long.
+        """
+        self._seen(app, group, by)
+        if not (words := Statements.words(text)):
+            return [], ""
+        payer = (app, by) if by else None
+        self.searches.require(payer)
+        began = monotonic()
+        members: list[GroupMemberShown] = []
+        try:
+            while len(members) < limit and monotonic() - began < SEARCH_SECONDS:
+                page = self._page(app, group, after, _SEARCH_STEP)
+                users = [each.user for each in page]
+                named = self.accounts_among(app, users, words)
+                own = {user: " ".join(Statements.words(user)) for user in users if not user.isdecimal()}
+                named.update(user for user, text in own.items() if all(word in text for word in words))
+                members += [each for each in page if each.user in named]
+                if len(members) <= limit and len(page) < _SEARCH_STEP:
+                    return members, ""
+                after = page[-1].user
+        finally:
+            if payer:
+                self.searches.charge(payer, int((monotonic() - began) * 1000))
+        if len(members) >= limit:
+            members, after = members[:limit], members[limit - 1].user
+        return members, after
+
+    def _page(self, app: str, group: int, after: str, limit: int) -> list[GroupMemberShown]:
+        rows, now = self.store.part(MessageLog).conversations.members(app, group, after, limit), time()
+        return [
+            GroupMemberShown(row.user, row.role, row.muted_until if row.muted_until > now else 0)  # type: ignore[arg-type]
+            for row in rows
+        ]
+
+    # --- changing -------------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        app: str,
+        owner: str,
+        name: str,
+        users: Sequence[str],
+        strangers: Collection[str] = (),
+        by_user: bool = True,
+    ) -> tuple[Group, Added]:
+        """Make a group of an owner and other users; those of them who are ``strangers`` are invited.
+        ``by_user``: the owner makes it, not a back end.
+
+        Raises BadGroup, NotAllowed, TooManyRequests and TooManyMembers.
+        """
+        _check_texts({"name": name})
+        self._check_gathering(app, owner)
+        others = [user for user in dict.fromkeys(users) if user not in strangers and user != owner]
+        if len(others) + 1 > self.limit:
+            raise TooManyMembers(f"accounts.group_members {self.limit}")
+        if by_user:
+            self.creations.require((app, owner))
+        change = _done(self.store.part(MessageLog).groups.create(app, owner, name, others))
+        group = self.show(app, change.conversation, owner)
+        return group, Added(others, self._invite_strangers(app, group.id, owner, users, strangers))
+
+    def invite(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
+        """Add members. Return the new ones. Only the owner and admins add somebody who was removed. Raises
+        BadGroup, NotAllowed and TooManyMembers."""
+        log = self._log_with(group)
+        self._check_gathering(app, by)
+        right = _permitted(by, "invite", _INVITING)
+        again = self._removals.among(app, group, users)
+        if again and not self._is_led_by(app, group, by):
+            raise NotAllowed("only the owner and admins add somebody who was removed")
+        new = _done(log.groups.join(app, group, users, by, most=self.limit, right=right)).users
+        if again:
+            self._removals.forget(app, group, list(again), int(time()))
+        return new
+
+    def strangers_among(self, app: str, by: str, users: Sequence[str]) -> set[str]:
+        """The users among ``users`` whom a user only invites. Raises Strangers if nobody invites."""
+        strangers = self.relations.strangers_among(app, by, users)
+        if strangers and self.invite_strangers is None:
+            raise Strangers(", ".join(sorted(strangers)[:MOST_NAMED]))
+        return strangers
+
+    def add(self, app: str, group: int, by: str, users: Sequence[str], strangers: Collection[str]) -> Added:
+        """As :meth:`invite`; those of the users who are ``strangers`` are invited."""
+        known = [user for user in users if user not in strangers]
+        new = self.invite(app, group, by, known) if known or not strangers else ()
+        return Added(new, self._invite_strangers(app, group, by, users, strangers))
+
+    def _invite_strangers(
+        self, app: str, group: int, by: str, users: Sequence[str], strangers: Collection[str]
+    ) -> Sequence[str]:
+        if self.invite_strangers is None or not strangers:
+            return ()
+        some = [user for user in dict.fromkeys(users) if user in strangers]
+        return self.invite_strangers(app, group, by, some)
+
+    def check_inviting(self, app: str, group: int, by: str) -> Group:
+        """The group, if a member or a back end may invite to it. Raises UnknownGroup and NotAllowed."""
+        view = self._seen(app, group, by)
+        self._check_gathering(app, by)
+        muted = {by} if view.muted_until > time() else ()
+        state = GroupState({by: view.role} if by else {}, view.open, view.options, muted)
+        if (refusal := _permitted(by, "invite", _INVITING)(state)) is not None:
+            raise NotAllowed(refusal.detail)
+        return view
+
+    def accept(
+        self,
+        app: str,
+        group: int,
+        user: str,
+        invited_by: str,
+        condition: Condition,
+        by_user: bool = True,
+        sent: int = 0,
+    ) -> bool:
+        """Add a user who has accepted the invitation of a member or (``""``) a back end.
+
+        ``by_user``: see :meth:`create`. ``sent``: when the invitation was sent to this user alone, in Unix
+        seconds; 0: it is for anybody. Somebody who was removed needs one that an admin has sent since.
+        False: the user is a member already. Raises UnknownGroup also if a new member does not meet the
+        condition, TooManyRequests, TooManyMembers, and NotAllowed if the member may no longer invite.
+        """
+        if sent and self._is_led_by(app, group, invited_by):
+            self._removals.forget(app, group, [user], sent)
+        right = _permitted(invited_by, "invite", _INVITING)
+        return self._enter(app, group, user, right, by_user, invited_by, condition)
+
+    def count(self, app: str, group: int) -> int:
+        """The number of members."""
+        return self.store.part(MessageLog).conversations.count_members(app, group)
+
+    def join(self, app: str, group: int, user: str, by_user: bool = True) -> Group:
+        """Add a user to an open group. ``by_user``: as in :meth:`create`. Raises NotAllowed, TooManyRequests
+        and TooManyMembers."""
+        if by_user:
+            self._check_gathering(app, user)
+        self._enter(
+            *(app, group, user),
+            lambda state: None if state.open or user in state.roles else _OUTSIDER,
+            by_user,
+        )
+        return self.show(app, group, user)
+
+    def _enter(
+        self,
+        app: str,
+        group: int,
+        user: str,
+        right: Right,
+        by_user: bool,
+        invited_by: str = "",
+        condition: Condition | None = None,
+    ) -> bool:
+        """Add a user who wants it. It counts for their limit if they were not a member; whether they were
+        not."""
+        log = self._log_with(group)
+        if by_user:
+            self.creations.require((app, user))
+
+        def may_enter(sql: Statements) -> bool:
+            return not removed_among(sql, app, group, [user]) and (condition is None or condition(sql))
+
+        is_new = False
+        try:
+            joined = log.groups.join(
+                app,
+                group,
+                [user],
+                user,
+                most=self.limit,
+                right=right,
+                invited_by=invited_by,
+                condition=may_enter,
+            )
+            is_new = bool(_done(joined).users)
+        finally:
+            if by_user and not is_new:
+                self.creations.give_back((app, user))
+        return is_new
+
+    def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
+        """Open a group to everybody, or close it. Raises NotAllowed."""
+        right = _ranked(by, ADMIN, "only the owner and admins open and close a group")
+        _done(self._log_with(group).groups.set_open(app, group, is_open, by, right=right))
+        return self.show(app, group, by)
+
+    def set_options(self, app: str, group: int, by: str, given: Mapping[str, str]) -> Group:
+        """Change options. Raises NotAllowed."""
+        right = _ranked(by, ADMIN, "only the owner and admins change options")
+        _done(self._log_with(group).groups.set_options(app, group, given, by, right=right))
+        return self.show(app, group, by)
+
+    def leave(self, app: str, group: int, user: str) -> None:
+        """End a membership. If the owner leaves, the first admin becomes the owner, else the first member."""
+        log = self._log_with(group)
+        _done(log.groups.leave(app, group, [user], user, heir=True, right=_ranked(user, MEMBER)))
+
+    def remove(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
+        """Remove members. Return those who were members. Only an admin brings them back, by adding or
+        inviting them. Raises BadGroup and NotAllowed."""
+        log = self._log_with(group)
+        gone = _done(log.groups.leave(app, group, users, by, heir=True, right=_above(by, users))).users
+        if gone:
+            self._removals.add(app, group, gone)
+        return gone
+
+    def _is_led_by(self, app: str, group: int, user: str) -> bool:
+        """Whether a user is the owner or an admin. A back end (``""``) counts as one."""
+        return self.role(app, group, user) in ("", OWNER, ADMIN)
+
+    def delete(self, app: str, group: int, by: str) -> int:
+        """Close the group, delete its invitations and remove all members. Return the number of those.
+
+        After an error, the owner or a back end may call it again. Raises NotAllowed.
+        """
+        log = self._log_with(group)
+        right = _ranked(by, OWNER, "only the owner deletes the group")
+        count = 0
+        while gone := _done(log.groups.leave(app, group, None, by, right=right)).users:
+            count += len(gone)
+            if by in gone:  # the owner leaves last, and has no right to ask again
+                break
+        return count
+
+    def describe(self, app: str, group: int, by: str, given: Mapping[str, str]) -> Group:
+        """Change name, picture and description. Raises BadGroup and NotAllowed."""
+        _check_texts(given)
+        right = _permitted(by, "rename", "only the owner and admins change name, picture and description")
+        _done(self._log_with(group).groups.describe(app, group, given, by, right=right))
+        return self.show(app, group, by)
+
+    def set_role(self, app: str, group: int, by: str, user: str, role: str) -> None:
+        """Change the role of a member. An owner who makes another member the owner becomes an admin. Raises
+        NotAllowed and NoMember."""
+        right = _gives_roles(by, user, role)
+        _done(self._log_with(group).groups.set_member(app, group, user, role=role, by=by, right=right))
+
+    def mute(self, app: str, group: int, by: str, user: str, until: int) -> None:
+        """Mute a member until a Unix second; 0: end the mute. Raises NotAllowed and NoMember."""
+        groups, right = self._log_with(group).groups, _above(by, [user])
+        _done(groups.set_member(app, group, user, muted_until=until, by=by, right=right))
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _check_gathering(self, app: str, by: str) -> None:
+        if by and not self.relations.may_gather(app, by):
+            raise NotAllowed("not for guests")
+
+    def _seen(self, app: str, group: int, by: str, or_open: bool = False) -> Group:
+        """A group as a member or a back end sees it; ``or_open``: an open one also as anybody does. Raises
+        UnknownGroup."""
+        log = self._log_with(group)
+        own = log.conversations.member(app, group, by) if by else None
+        conversation = log.conversations.get(app, group)
+        if (
+            conversation is None
+            or conversation.kind != "group"
+            or (by and own is None and not (or_open and conversation.open))
+        ):
+            raise UnknownGroup(str(group))
+        return _group(conversation) if own is None else _group(conversation, own.role, own.muted_until)
+
+    def _log_with(self, group: int) -> MessageLog:
+        """The message log. Raises UnknownGroup if there are no groups."""
+        if not self.store.has_database or not group:
+            raise UnknownGroup(str(group))
+        return self.store.part(MessageLog)
+
+
+def _group(found: Conversation, role: str = "", muted_until: int = 0) -> Group:
+    return view(Group, found, role=role, muted_until=muted_until, options=found.option_values())
+
+
+# --- rights: checked under the log's lock, with the roles in force there ------------------------------------
+
+Right = Callable[[GroupState], Rejected | None]
+
+
+def _ranked(by: str, least: str, words: str = "") -> Right:
+    """Require that the caller is a member with this role or a higher one."""
+
+    def right(state: GroupState) -> Rejected | None:
+        if not by:
+            return None
+        if by not in state.roles:
+            return _OUTSIDER
+        return None if _RANK[state.roles[by]] >= _RANK[least] else Rejected(RejectReason.NOT_ALLOWED, words)
+
+    return right
+
+
+def _permitted(by: str, option: str, words: str) -> Right:
+    """Require that the caller is not muted, and has at least the role that an option of the group demands."""
+
+    def right(state: GroupState) -> Rejected | None:
+        if by in state.muted:
+            return Rejected(RejectReason.NOT_ALLOWED, "the member is muted")
+        return _ranked(by, state.options[option], words)(state)
+
+    return right
+
+
+def _above(by: str, users: Sequence[str]) -> Right:
+    """Require that the caller is a member with a higher role than all named users."""
+
+    def right(state: GroupState) -> Rejected | None:
+        if not by:
+            return None
+        if by not in state.roles:
+            return _OUTSIDER
+        own = _RANK[state.roles[by]]
+        if all(_RANK[state.roles[user]] < own for user in users if user in state.roles):
+            return None
+        return Rejected(RejectReason.NOT_ALLOWED, "the member's role is not below that of whoever asks")
+
+    return right
+
+
+def _gives_roles(by: str, user: str, role: str) -> Right:
+    """Require that the caller is the owner. A group that has an owner keeps one."""
+    is_owner = _ranked(by, OWNER, "only the owner gives roles")
+
+    def right(state: GroupState) -> Rejected | None:
+        if state.roles.get(user) == OWNER != role:
+            return is_owner(state) or Rejected(
+                RejectReason.NOT_ALLOWED, "a group has an owner: make another the owner"
+            )
+        return is_owner(state)
+
+    return right
+
+
+def _check_texts(given: Mapping[str, str]) -> None:
+    for text, value in given.items():
+        least, most = TEXT_CHARACTERS[text]
+        line = value.replace("\n", " ") if text == "description" else value
+        if not is_name(line, least, most):
+            raise BadGroup(
+                f"{text}: expected {least} to {most} characters that are seen; no controls of direction"
+            )
+
+
+def _done(change: T | Rejected) -> T:
+    if isinstance(change, Rejected):
+        raise _REFUSALS.get(change.reason, UnknownGroup)(change.detail)
+    return change
+
+
+_REFUSALS: Final[dict[str, type[ImserverError]]] = {
+    RejectReason.INVALID: BadGroup,
+    RejectReason.NOT_MEMBER: NoMember,
+    RejectReason.NOT_ALLOWED: NotAllowed,
+    RejectReason.FULL: TooManyMembers,
+}
+
+
+# --- commands of clients ------------------------------------------------------------------------------------
+
+
+class GroupView(Struct, omit_defaults=True):
+    """A group as one of its members sees it. Its conversation has the same number."""
+
+    group: int
+    name: str
+    role: str
+    open: bool
+    avatar: str = ""
+    description: str = ""
+    invited: Sequence[str] = ()
+    """The answer to ``createGroup`` alone has them."""
+
+
+class GroupPage(Struct):
+    """Groups of a user in the order of their ids."""
+
+    groups: list[GroupView]
+    more: bool = field(name="hasMore")
+
+
+class GroupMemberView(Struct):
+    """A member of a group."""
+
+    user: str
+    role: str
+
+
+class GroupMemberPage(Struct):
+    """Members of a group in the order of their ids."""
+
+    members: list[GroupMemberView]
+    more: bool = field(name="hasMore")
+
+
+class ChangedMembersView(Struct, omit_defaults=True):
+    """The users who are new in a group, and those who were sent an invitation."""
+
+    group: int
+    users: Sequence[str]
+    invited: Sequence[str] = ()
+
+
+_LIMITS: Final[dict[type[Exception], int]] = dict.fromkeys((TooManyRequests, TooManyMembers), ReplyCode.LIMIT)
+
+
+class GroupCommands(Struct, frozen=True):
+    """Carries out the commands of users on groups. Everything may switch.
+
+    ``mute_of``: the mute of a user of an app; None: they may send. As over HTTP, whoever creates a group or
+    invites, and whoever is added, has an account.
+    """
+
+    groups: Groups
+    mute_of: Callable[[str, str], Any]
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            CreateGroup: CommandRow(self.create, refusals=_LIMITS, act="groups.create"),
+            AskGroups: CommandRow(self.ask),
+            AskGroupMembers: CommandRow(self.ask_members),
+            UpdateGroup: CommandRow(self.update, act="groups.update"),
+            InviteToGroup: CommandRow(self.invite, refusals=_LIMITS, act="groups.invite"),
+            JoinGroup: CommandRow(self.join, refusals=_LIMITS, act="groups.join"),
+            LeaveGroup: CommandRow(self.leave, act="groups.leave"),
+        }
+
+    def create(self, connection: Connection, command: CreateGroup) -> Reply:
+        """Create a group of the user and others."""
+        app, user = self._with_voice(connection)
+        strangers = self._check(app, user, command.members)
+        group, added = self.groups.create(app, user, command.name, command.members, strangers)
+        return Reply(ReplyCode.OK, replace(_view(group), invited=added.invited))
+
+    def ask(self, connection: Connection, command: AskGroups) -> Reply:
+        """A page of the user's groups."""
+        app, user = app_and_user(connection)
+        _, page = self.groups.page(app, user, command.after, command.limit + 1)
+        views = [_view(each) for each in page[: command.limit]]
+        return Reply(ReplyCode.OK, GroupPage(views, len(page) > command.limit))
+
+    def ask_members(self, connection: Connection, command: AskGroupMembers) -> Reply:
+        """A page of the members of one of the user's groups."""
+        app, user = app_and_user(connection)
+        page = self.groups.members(app, command.group, user, command.after, command.limit + 1)
+        views = [GroupMemberView(row.user, row.role) for row in page[: command.limit]]
+        return Reply(ReplyCode.OK, GroupMemberPage(views, len(page) > command.limit))
+
+    def update(self, connection: Connection, command: UpdateGroup) -> Reply:
+        """Change name, picture and description of one of the user's groups."""
+        app, user = self._with_voice(connection)
+        texts: dict[str, str] = {
+            text: value for text in TEXT_CHARACTERS if (value := getattr(command, text)) is not None
+        }
+        return Reply(ReplyCode.OK, _view(self.groups.describe(app, command.group, user, texts)))
+
+    def invite(self, connection: Connection, command: InviteToGroup) -> Reply:
+        """Add members to one of the user's groups."""
+        app, user = app_and_user(connection)
+        strangers = self._check(app, user, command.members)
+        added = self.groups.add(app, command.group, user, command.members, strangers)
+        return Reply(ReplyCode.OK, ChangedMembersView(command.group, added.users, added.invited))
+
+    def join(self, connection: Connection, command: JoinGroup) -> Reply:
+        """Let the user join an open group."""
+        app, user = app_and_user(connection)
+        return Reply(ReplyCode.OK, _view(self.groups.join(app, command.group, user)))
+
+    def leave(self, connection: Connection, command: LeaveGroup) -> Reply:
+        """Let the user leave a group."""
+        app, user = app_and_user(connection)
+        self.groups.leave(app, command.group, user)
+        return Reply(ReplyCode.OK)
+
+    def _with_voice(self, connection: Connection) -> tuple[str, str]:
+        """The app and the user. Raises NotAllowed if the user is muted in the app."""
+        app, user = app_and_user(connection)
+        if (mute := self.mute_of(app, user)) is not None:
+            raise NotAllowed(mute.text)
+        return app, user
+
+    def _check(self, app: str, user: str, members: Sequence[str]) -> set[str]:
+        """The members whom the user only invites. Raises Strangers, and ServiceRefused unless all have
+        accounts and have not blocked the user.
+        """
+        users = {user, *members}
+        accounts = self.groups.accounts_among(app, tuple(users))
+        if users - accounts or self.groups.relations.blocked_by(app, user, members):
+            raise ServiceRefused(user, Problems.NOT_ALLOWED)
+        return self.groups.strangers_among(app, user, members)
+
+
+def _view(group: Group) -> GroupView:
+    return GroupView(group.id, group.name, group.role, group.open, group.avatar, group.description)

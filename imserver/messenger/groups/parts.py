@@ -1,0 +1,25 @@
+"""The parts of groups on one node."""
+
+from __future__ import annotations
+
+from imserver.messenger.groups.declared import NEW_GROUPS, SEARCH_MILLISECONDS, SEARCH_TIME, GroupLimits
+from imserver.messenger.groups.groups import GroupCommands, Groups
+from imserver.plugin import Parts
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
+
+
+def groups_of(core: Core) -> Groups:
+    """The groups of a node."""
+    return core.service(Groups)
+
+
+def build(core: Core) -> Parts:
+    """Build them."""
+    config = core.config
+    limits, seconds = settings_of(config, GroupLimits), config.accounts.rate_seconds
+    creations = core.buckets.make(NEW_GROUPS, limits.groups_per_user, seconds, core.attempt)
+    searches = core.buckets.make(SEARCH_TIME, SEARCH_MILLISECONDS, 60.0)
+    questions = core.accounts, core.relations, core.tenants
+    groups = Groups(core.store, limits.group_members, creations, searches, *questions)
+    return Parts((groups,), GroupCommands(groups, core.mutes.mute_of).rows())

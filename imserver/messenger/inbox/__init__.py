@@ -1,0 +1,25 @@
+"""The inbox of a user: which conversations are pinned, archived and marked as unread, and drafts.
+
+An *arrangement* is what a user keeps about one conversation, for themselves on all devices. The server stores
+it and sends it to the other devices; clients apply it. An archived conversation comes back with a newer
+entry unless it is muted, and a mark ends when the user reads a newer entry. Arrangements name the entry, so
+the server need not look at messages, receipts and mutes.
+"""
+
+from __future__ import annotations
+
+from imserver.messenger.inbox import api
+from imserver.messenger.inbox.declared import SETTINGS, TABLES
+from imserver.messenger.inbox.inbox import build
+from imserver.messenger.inbox.wire import COMMANDS
+from imserver.plugin import FeatureRow
+
+FEATURE = FeatureRow(
+    "inbox",
+    build,
+    routes=api.routes.rows,
+    wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
+    uses=("messages",),
+    settings=SETTINGS,
+    tables=TABLES,
+)

@@ -1,0 +1,124 @@
+"""The inbox of a user: what they keep about their conversations."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from imserver.messenger.inbox.declared import HTTP_TOO_MANY_DRAFTS, HTTP_TOO_MANY_PINS
+from imserver.messenger.inbox.inbox import Inbox
+from imserver.messenger.inbox.rows import Archived, Arrangement, ConversationMarks, Marked, Pinned
+from imserver.messenger.inbox.wire import MAX_DRAFT_BYTES, Arrange, MentionShape, UnsentText
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about
+from imserver.plugin.identity import Needs
+from imserver.plugin.messages import ConversationId
+from imserver.plugin.wire import Limit
+
+
+class DraftShape(Struct, forbid_unknown_fields=True):
+    """A text that was not sent yet."""
+
+    text: Annotated[str, about("The text.")] = ""
+    reply_to: Annotated[int, about("The message to which it replies; 0: to none.", ge=0, le=Limit.ID)] = 0
+    mentions: Annotated[list[MentionShape], about("Names in it.", max_length=Limit.MENTIONS)] = []
+
+
+class ArrangementShown(ConversationMarks, frozen=True):
+    """What a user keeps about a conversation."""
+
+    draft: Annotated[DraftShape | UnsetType, about("Left out: there is none.")] = UNSET
+
+
+class InboxAnswer(Struct):
+    """Changes in the order of their versions."""
+
+    conversations: list[ArrangementShown]
+    version: Annotated[int, about("The `version` of the next request.")]
+    more: Annotated[bool, about("Whether there is more. If so, ask again at once.")]
+
+
+routes = Resource(
+    "inbox",
+    service=lambda core, _: core.service(Inbox),
+    base=Acting,
+    chapter="What a user keeps about their conversations, on all devices: pins, archived ones, drafts.",
+    hot=False,
+    need=Needs.ADMIN_OR_USER,
+    act="",
+)
+
+
+@routes.get("/inbox")
+def inbox(
+    inbox: Inbox,
+    call: Call,
+    version: Annotated[
+        int, about("The `version` of the previous answer; 0: everything.", ge=0, le=Limit.ID)
+    ] = 0,
+    limit: Annotated[
+        int, about("The maximum number of conversations on this page.", ge=1, le=Limit.PAGE)
+    ] = Limit.PAGE,
+) -> InboxAnswer:
+    """List what a user keeps about conversations, and what has changed.
+
+    A conversation that is not in the list is neither pinned nor archived nor marked, and has no draft.
+    """
+    page = inbox.since(call.app, call.user, version, limit)
+    return InboxAnswer(list(map(_shown, page.arrangements)), page.version, page.has_more)
+
+
+@routes.post(
+    "/inbox",
+    schema=(
+        "ArrangeRequest",
+        "Changes to what a user keeps about a conversation. Fields that you leave out do not change.",
+    ),
+    problems=(
+        Problems.UNKNOWN_CONVERSATION,
+        HTTP_TOO_MANY_PINS,
+        HTTP_TOO_MANY_DRAFTS,
+        Problems.TOO_MANY_REQUESTS,
+    ),
+)
+def arrange(
+    inbox: Inbox,
+    call: Call,
+    conversation: ConversationId,
+    pinned: Pinned | UnsetType = UNSET,
+    archived: Archived | UnsetType = UNSET,
+    marked: Marked | UnsetType = UNSET,
+    draft: Annotated[
+        DraftShape | UnsetType,
+        about(f"The draft, at most {MAX_DRAFT_BYTES} bytes of JSON; an empty object removes it."),
+    ] = UNSET,
+) -> ArrangementShown:
+    """Pin, archive or mark a conversation as unread, or store a draft.
+
+    All sessions of the user get the change. To archive ends a pin, and to pin brings a conversation back.
+    """
+    change = Arrange(
+        conversation,
+        None if pinned is UNSET else pinned,
+        None if archived is UNSET else archived,
+        None if marked is UNSET else marked,
+        None if draft is UNSET else _unsent(draft),
+    )
+    return _shown(inbox.arrange(call.app, call.user, change, by_user=not call.is_back_end))
+
+
+def _unsent(given: DraftShape) -> UnsentText:
+    """Raises ApiProblem."""
+    draft = UnsentText(given.text, given.reply_to, tuple(given.mentions))
+    if len(msgspec.json.encode(draft)) > MAX_DRAFT_BYTES:
+        raise ApiProblem.invalid(f"`draft`: more than {MAX_DRAFT_BYTES} bytes")
+    return draft
+
+
+def _shown(each: Arrangement) -> ArrangementShown:
+    draft: DraftShape | UnsetType = UNSET
+    if each.draft:
+        draft = DraftShape(each.draft.text, each.draft.reply_to, list(each.draft.mentions))
+    return ArrangementShown(each.conversation, each.version, each.pinned, each.archived, each.marked, draft)

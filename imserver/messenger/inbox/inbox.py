@@ -1,0 +1,97 @@
+"""The inboxes of users: commands of clients, and what they share with the HTTP API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+from msgspec import Struct
+
+from imserver.messenger.inbox.declared import CHANGE_SECONDS, CHANGES, INBOX_CHANGES, InboxSettings
+from imserver.messenger.inbox.rows import Arrangement, ArrangementRefused, ArrangementRows
+from imserver.messenger.inbox.wire import Arrange, AskArrangements
+from imserver.plugin import Parts
+from imserver.plugin.errors import Problems, ReplyCode
+from imserver.plugin.identity import Buckets
+from imserver.plugin.messages import MessageLog, MessageServices, RefusedView, ToFollowers
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
+from imserver.plugin.storage import Store
+from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, Signal, app_and_user
+
+
+class ArrangementPage(Struct, rename="camel"):
+    """Arrangements in the order of their versions. ``version``: continue after it."""
+
+    arrangements: list[Arrangement]
+    version: int
+    has_more: bool
+
+
+class Inbox(Struct, frozen=True):
+    """Stores arrangements, and sends them to other sessions of the user.
+
+    ``send`` delivers a signal to all of them but one. ``changes``: the rate of users.
+    """
+
+    store: Store
+    stored: ArrangementRows
+    send: Callable[[ToFollowers, Connection | None], object]
+    limits: InboxSettings
+    changes: Buckets
+
+    def rows(self) -> CommandTable:
+        return {Arrange: CommandRow(self._arrange), AskArrangements: CommandRow(self._arrangements)}
+
+    def arrange(
+        self, app: str, user: str, change: Arrange, *, by_user: bool = True, besides: Connection | None = None
+    ) -> Arrangement:
+        """Change what a user keeps about a conversation. The user's sessions on all nodes but ``besides``
+        get a signal. ``by_user``: it counts for the user.
+
+        Switches; raises ArrangementRefused (the user was never in the conversation, or has too many pins or
+        drafts), TooManyRequests and StorageUnavailable.
+        """
+        if by_user:
+            self.changes.require((app, user))
+        store, conversation = self.store, change.conversation
+        if (
+            not store.has_database  # a change would create it
+            or store.part(MessageLog).conversations.member(app, conversation, user, or_left=True) is None
+        ):
+            raise ArrangementRefused(problem=Problems.UNKNOWN_CONVERSATION)
+        after, has_changed = self.stored.change(app, user, change, self.limits)
+        if has_changed:
+            signal = Signal(
+                "arrangement", user, "", conversation=conversation, data=msgspec.json.encode(after)
+            )
+            self.send(ToFollowers(app, (user,), 0, signal), besides)
+        return after
+
+    def since(self, app: str, user: str, version: int, limit: int) -> ArrangementPage:
+        """A page of what was changed after a version. Switches; raises StorageUnavailable."""
+        rows, more = self.stored.since(app, user, version, limit)
+        return ArrangementPage(rows, rows[-1].version if rows else version, more)
+
+    def _arrange(self, connection: Connection, command: Arrange) -> Reply:
+        app, user = app_and_user(connection)
+        try:
+            after = self.arrange(app, user, command, besides=connection)
+        except ArrangementRefused as refused:
+            return Reply(refused.reply_code, RefusedView(refused.problem.code))
+        return Reply(ReplyCode.OK, after)
+
+    def _arrangements(self, connection: Connection, command: AskArrangements) -> Reply:
+        return Reply(ReplyCode.OK, self.since(*app_and_user(connection), command.version, command.limit))
+
+
+def build(core: Core) -> Parts:
+    """Build them."""
+    inbox = Inbox(
+        core.store,
+        ArrangementRows(core.store),
+        core.service(MessageServices).signals.send,
+        settings_of(core.config, InboxSettings),
+        core.buckets.make(INBOX_CHANGES, CHANGES, CHANGE_SECONDS),
+    )
+    return Parts((inbox,), inbox.rows())

@@ -1,0 +1,79 @@
+"""The messenger: messages that are stored in a log, and delivered to everybody who may read them.
+
+It is a feature: a node without it pushes, and keeps histories of channels in memory or in Redis. It alone may
+import more of the gateway than :mod:`imserver.plugin` has.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from imserver.messenger.messages.api import conversations, messages, streamed
+from imserver.messenger.messages.declared import SETTINGS, TABLES
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.parts import build, offline
+from imserver.messenger.messages.wire import MESSAGE_COMMANDS
+from imserver.plugin.feature import FeatureRow
+
+if TYPE_CHECKING:
+    from imserver.metric_table import Metric
+
+
+def metrics() -> tuple[Metric, ...]:
+    """Its rows of the table of metrics, at the first scrape."""
+    from imserver.metric_table import Metric, counters, histogram  # most nodes start without it
+
+    return (
+        histogram(
+            "imserver_batch_messages", "Messages of clients per group commit", "metrics.batch_messages"
+        ),
+        histogram("imserver_batch_seconds", "Duration of a group commit", "metrics.batch_seconds"),
+        Metric(
+            "imserver_stored_total",
+            "counter",
+            "Messages of clients stored",
+            lambda core: core.metrics.stored,
+            "app",
+        ),
+        *counters(
+            "imserver",
+            "metrics",
+            {
+                "stored_repeats": "Messages of clients that had been stored before",
+                "not_stored": "Messages of clients that were refused or could not be stored",
+                "expired": "Entries of the log deleted by the retention",
+                "log_gaps": "Times that a node read the log because it had missed a node message",
+                "resent_entries": "Entries sent again because the client had not acknowledged them",
+            },
+        ),
+        Metric(
+            "imserver_log_losses_total",
+            "counter",
+            "Times that this node found that the database had lost entries of the log",
+            lambda core: core.store.part(MessageLog).writer.losses,
+        ),
+    )
+
+
+def _commands() -> dict[str, Any]:
+    from imserver.messenger.messages.command import check_rows, search
+
+    return {"search": search, "doctor": check_rows}
+
+
+FEATURE = FeatureRow(
+    "messages",
+    build,
+    wire={"cmd": MESSAGE_COMMANDS, "centrifuge": MESSAGE_COMMANDS},
+    settings=SETTINGS,
+    metrics=metrics,
+    offline=offline,
+    tables=TABLES,
+    commands=_commands,
+    routes=(
+        *streamed.ROWS,
+        *conversations.routes.rows,
+        *messages.routes.rows,
+        *conversations.thread_routes.rows,
+    ),
+)

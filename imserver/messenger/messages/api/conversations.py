@@ -1,0 +1,441 @@
+"""Reading stored messages: conversations, history, sync, search, receipts, marks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from imserver.auth.principal import Needs
+from imserver.config.declared import about
+from imserver.config.settings import MAX_USER_BYTES
+from imserver.errors import Problems
+from imserver.http import field
+from imserver.http.call import Call
+from imserver.http.field import Acting
+from imserver.http.form import read_cursor
+from imserver.http.operation import Resource
+from imserver.http.reply import ApiProblem
+from imserver.messenger.messages.commands import NO_FILTER, Search, SearchFilter
+from imserver.messenger.messages.log.contract import Entry, newest_page, oldest_page
+from imserver.messenger.messages.log.threads import Thread, ThreadState
+from imserver.messenger.messages.message_commands import ThreadCommands
+from imserver.messenger.messages.model import EntryView, Reaction
+from imserver.messenger.messages.receipts import MarksAnswer, ReceiptShown
+from imserver.messenger.messages.services import MessageServices
+from imserver.model import Limit
+from imserver.plugin.http import page_and_cursor, view
+
+ConversationId = Annotated[int, about("The conversation. A group has the same id.", ge=1, le=Limit.ID)]
+"""The type of a field: the id of a conversation."""
+MessageId = Annotated[
+    int, about("The id of the message: its position in the log of the app.", ge=1, le=Limit.ID)
+]
+Before = Annotated[
+    int, about("Where to continue: `before` of the previous page; 0: at the newest.", ge=0, le=Limit.ID)
+]
+After = Annotated[
+    int, about("List the first messages after this one, instead of the last before one.", ge=0, le=Limit.ID)
+]
+PageLimit = Annotated[int, about("The maximum number of entries on this page.", ge=1, le=200)]
+
+
+class SearchQuery(Acting, kw_only=True):
+    """A search in one conversation, or in all of a user."""
+
+    text: Annotated[
+        str, about("The text to search for. It may be missing if a filter is given.", max_length=256)
+    ] = ""
+    conversation: Annotated[
+        int, about("Search only this conversation; 0: all conversations of the user.", ge=0, le=Limit.ID)
+    ] = 0
+    sender: Annotated[str, about("Find only messages of this user.", max_length=MAX_USER_BYTES)] = (
+        msgspec.field(default="", name="from")
+    )
+    types: Annotated[
+        str,
+        about(
+            "Find only messages of these types, separated by commas. Default: `text` if `text` or `link` is "
+            "given, else all."
+        ),
+    ] = ""
+    link: Annotated[bool, about("Find only messages with a link.")] = False
+    since: Annotated[
+        int, about("Find only messages sent at this time or later, in Unix milliseconds.", ge=0, le=Limit.ID)
+    ] = 0
+    until: Annotated[
+        int,
+        about(
+            "Find only messages sent before this time, in Unix milliseconds; 0: up to now.", ge=0, le=Limit.ID
+        ),
+    ] = 0
+    before: Before = 0
+    limit: PageLimit = 50
+
+
+class MessageShown(EntryView, omit_defaults=True):
+    """An entry of a conversation. Empty fields are left out."""
+
+    text: Annotated[str | UnsetType, about("The message as text.")] = UNSET  # type: ignore[assignment]
+    data: Annotated[Any, about("The content as JSON, if it is not text.")] = UNSET
+    base64: Annotated[bytes | UnsetType, about("The content in base64, if it is not JSON.")] = UNSET  # type: ignore[assignment]
+    client_msg_id: Annotated[str, about("The id that the sender gave it.")] = msgspec.field(
+        default="", name="client_msg_id"
+    )
+    meta: Annotated[
+        Any,
+        about(
+            "Users who are mentioned, joined or left; `edited`, `reacted`: the last edit of the message, and "
+            "reaction; `forwarded`: `from` and `id` of the original; `count`: of a reaction, how many users "
+            "react with its emoji from then on; `thread`: the message with which the thread of this reply "
+            "begins; `also`: the conversation shows the reply, too; `replies`: `count`, `last` (id), `time` "
+            "and `users` of the replies in the thread of this message."
+        ),
+    ] = UNSET
+    reactions: Annotated[
+        tuple[Annotated[Reaction, Meta(title="ReactionShown")], ...] | UnsetType,
+        about("Reactions to the message."),
+    ] = UNSET  # type: ignore[assignment]
+
+
+class PinsAnswer(Struct):
+    """Pinned messages, the one that was pinned last first."""
+
+    messages: list[MessageShown]
+    before: Annotated[int, about("`before` of the next page; 0: this is the last.")]
+
+
+class MessagesAnswer(Struct):
+    """Entries in the order of their ids."""
+
+    messages: list[MessageShown]
+    before: Annotated[
+        int,
+        about(
+            "`before` of the next page of older entries; 0: there are none. A page of a search, or of some "
+            "types, may be empty and still have a next one."
+        ),
+    ]
+    after: Annotated[
+        int | UnsetType,
+        about("If the request had `after`: that of the next page of newer entries; 0: there are none."),
+    ] = UNSET
+
+
+class SyncAnswer(Struct):
+    """The entries after a position that the user may read, of all conversations, ordered by id."""
+
+    messages: list[MessageShown]
+    after: Annotated[int, about("The `after` of the next request.")]
+    more: Annotated[bool, about("Whether there is more. If so, ask again at once.")]
+    begin_anew: Annotated[
+        bool,
+        about(
+            "True if entries after this position have expired, or if the position is not one of this "
+            "log. Discard what you have and start with 0."
+        ),
+    ]
+
+
+class ConversationShown(Struct):
+    """A conversation as one of its members sees it."""
+
+    conversation: Annotated[int, about("The id of the conversation. A group has the same id.")]
+    kind: Annotated[Literal["user", "group"], about("`user`: a conversation of two users.")]
+    peer: Annotated[str, about("The other user; empty for a group.")]
+    name: Annotated[str, about("The name of a group.")]
+    role: Annotated[str, about("The role of the user in the group.")]
+    unread: Annotated[int, about("Unread messages of other users, counted up to 1,000.")]
+    mentions: Annotated[int, about("Unread messages that mention the user.")]
+    read: Annotated[int, about("The last message that was read.")]
+    last: Annotated[MessageShown | None, about("The newest entry that the user may read.")]
+    avatar: Annotated[str, about("The address of the picture of a group; empty: none.")] = ""
+
+
+class ConversationsAnswer(Struct):
+    """Conversations, the most recent first."""
+
+    conversations: list[ConversationShown]
+    before: Annotated[int, about("`before` of the next page; 0: this is the last.")]
+
+
+class ReceiptsAnswer(Struct):
+    """Members who have sent receipts, ordered by id."""
+
+    receipts: list[ReceiptShown]
+    next: field.NextCursor
+
+
+def shown_entry(entry: Entry) -> MessageShown:
+    """An entry in the shape of the answer."""
+    view = entry.view()
+    return MessageShown(
+        entry.id,
+        entry.conversation,
+        entry.seq,
+        entry.kind,
+        entry.sender,
+        view.to,
+        view.type,
+        UNSET if view.text is None else view.text,
+        UNSET if view.data is None else view.data,
+        UNSET if view.base64 is None else view.base64,
+        entry.client_msg_id,
+        entry.about,
+        UNSET if view.meta is None else view.meta,
+        entry.time_ms,
+        view.reactions or UNSET,
+    )
+
+
+routes = Resource(
+    "conversations",
+    service=lambda core, _: core.service(MessageServices),
+    base=Acting,
+    hot=False,
+    need=Needs.ADMIN_OR_MEMBER,
+)
+
+
+@routes.get("/conversations")
+def conversations(
+    api: MessageServices, call: Call, before: Before = 0, limit: PageLimit = 50
+) -> ConversationsAnswer:
+    """List the conversations of a user, the most recent first."""
+    summaries, more = api.log.conversations.page(call.app, call.user, before, limit)
+    listed = [
+        ConversationShown(
+            row.id,
+            "user" if row.members else "group",
+            next((user for user in row.members if user != call.user), ""),
+            row.name,
+            each.role,
+            each.unread,
+            each.mentions,
+            each.read,
+            None if each.last is None else shown_entry(each.last),
+            row.avatar,
+        )
+        for each in summaries
+        for row in (each.conversation,)
+    ]
+    return ConversationsAnswer(listed, summaries[-1].position if more else 0)
+
+
+@routes.get("/messages", problems=(Problems.TOO_MANY_REQUESTS,))
+def history(
+    api: MessageServices,
+    call: Call,
+    conversation: ConversationId,
+    before: Before = 0,
+    after: After | UnsetType = UNSET,
+    types: Annotated[
+        str, about("List only messages of these types, separated by commas. Not together with `after`.")
+    ] = "",
+    limit: PageLimit = 50,
+) -> MessagesAnswer:
+    """List the messages of a conversation, the newest page first.
+
+    Users cannot read messages from before they joined or after they left, nor messages they have hidden.
+    Reactions are not listed; they are in the messages.
+    """
+    chosen = _types_of(types)
+    if chosen and after is not UNSET:
+        raise ApiProblem.invalid("`types`: not with `after`")
+    if chosen:
+        wanted = Search("", conversation, before, limit, SearchFilter(types=chosen))
+        entries, following = api.search.search(call.app, call.user, wanted)
+        return MessagesAnswer([shown_entry(entry) for entry in entries], following)
+    where = call.app, call.user, conversation, before, limit
+    if after is not UNSET:
+        entries, more = oldest_page(*api.log.entries.history(*where, after))
+        return MessagesAnswer([shown_entry(entry) for entry in entries], 0, entries[-1].id if more else 0)
+    entries, more = newest_page(*api.log.entries.history(*where))
+    return MessagesAnswer([shown_entry(entry) for entry in entries], entries[0].id if more else 0)
+
+
+@routes.get("/conversations/pins")
+def pins(
+    api: MessageServices,
+    call: Call,
+    conversation: ConversationId,
+    before: Annotated[int, about("`before` of the page before; 0: the first.", ge=0, le=Limit.ID)] = 0,
+) -> PinsAnswer:
+    """List the pinned messages of a conversation."""
+    entries, following = api.log.entries.pins(call.app, call.user, conversation, before)
+    return PinsAnswer([shown_entry(entry) for entry in entries], following)
+
+
+@routes.get("/messages/search", problems=(Problems.TOO_MANY_REQUESTS,))
+def search(api: MessageServices, call: Call, request: SearchQuery) -> MessagesAnswer:
+    """Search messages.
+
+    Searches the messages that the user may read, by their words or a filter. All words of `text` must occur,
+    in any order, the last one perhaps as the beginning of a word; "words in quotes" follow each other. Case,
+    accents and width make no difference. Of messages with JSON, the words in `name`, `title`, `text` and
+    `caption` are found. The searches of a user may take 15 seconds in a minute.
+    """
+    text, types = request.text, _types_of(request.types)
+    filter = SearchFilter(request.sender, types, request.link, request.since, request.until)
+    if (not text.strip() and (text or filter == NO_FILTER)) or "\0" in text + request.sender:
+        raise ApiProblem.invalid("`text`: empty without a filter, or it contains U+0000")
+    wanted = Search(text, request.conversation, request.before, request.limit, filter)
+    entries, before = api.search.search(call.app, call.user, wanted)
+    return MessagesAnswer([shown_entry(entry) for entry in entries], before)
+
+
+def _types_of(text: str) -> tuple[str, ...]:
+    """The types of a query. Raises ApiProblem."""
+    types = tuple(name for name in text.split(",") if name)
+    if len(types) > Limit.TYPES or "\0" in text:
+        raise ApiProblem.invalid(f"`types`: at most {Limit.TYPES}")
+    return types
+
+
+@routes.get("/messages/receipts")
+def receipts(
+    api: MessageServices,
+    call: Call,
+    conversation: ConversationId,
+    cursor: field.PageCursor = "",
+    limit: PageLimit = 50,
+) -> ReceiptsAnswer:
+    """List how far the other members of a conversation have read."""
+    behind, most = read_cursor(cursor) or "", limit + 1
+    receipts = api.log.marks.receipts(call.app, call.user, conversation, behind, most)
+    rows, following = page_and_cursor(receipts, limit, lambda row: row.user)
+    return ReceiptsAnswer([ReceiptShown(row.user, row.read, row.received) for row in rows], following)
+
+
+@routes.get("/messages/sync")
+def sync(
+    api: MessageServices,
+    call: Call,
+    after: Annotated[
+        int,
+        about(
+            "The position from which to continue: `after` of the previous page; 0: from the first entry.",
+            ge=0,
+            le=Limit.ID,
+        ),
+    ] = 0,
+    limit: PageLimit = 50,
+) -> SyncAnswer:
+    """List what a user missed in all conversations.
+
+    For clients without a connection, or after a reconnect: the entries after a position of the log, in
+    order. The client saves `after`, and applies recalls and edits to the messages they refer to.
+    """
+    entries, more = oldest_page(*api.log.entries.sync(call.app, call.user, after, limit))
+    # The extent is read after the page, which may lack what has expired meanwhile.
+    if after and not api.log.entries.extent(call.app).continues(after):
+        return SyncAnswer([], 0, True, True)
+    following = entries[-1].id if entries else after
+    return SyncAnswer([shown_entry(entry) for entry in entries], following, more, False)
+
+
+@routes.get("/messages/marks")
+def marks(
+    api: MessageServices,
+    call: Call,
+    version: Annotated[
+        int, about("The `version` of the previous answer; 0: all marks.", ge=0, le=Limit.ID)
+    ] = 0,
+) -> MarksAnswer:
+    """List what a user has read and hidden on all devices."""
+    return api.receipts.marks(call.app, call.user, version)
+
+
+FirstMessage = Annotated[int, about("The message with which the thread begins.", ge=1, le=Limit.ID)]
+
+
+class ThreadShown(ThreadState, frozen=True):
+    """A thread as a user sees it."""
+
+    message: Annotated[
+        MessageShown | None, about("That message; null: it has expired, or the user may not read it.")
+    ]
+
+
+class ThreadAnswer(ThreadShown, frozen=True, kw_only=True):
+    """A thread with a page of its replies, in the order of their ids."""
+
+    messages: list[MessageShown]
+    before: Annotated[int, about("`before` of the next page of older replies; 0: there are none.")]
+
+
+class ThreadsAnswer(Struct):
+    """Threads, those with the newest replies first."""
+
+    threads: list[ThreadShown]
+    before: Annotated[int, about("`before` of the next page; 0: this is the last.")]
+
+
+def _shown(thread: Thread | None) -> ThreadShown:
+    """A thread in the shape of the answer. Raises ApiProblem if there is none."""
+    if thread is None:
+        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
+    return view(ThreadShown, thread, message=None if thread.message is None else shown_entry(thread.message))
+
+
+thread_routes = Resource(
+    "conversations",
+    service=lambda core, _: core.service(MessageServices).threads,
+    base=Acting,
+    hot=False,
+    problems=(Problems.UNKNOWN_MESSAGE,),
+    need=Needs.ADMIN_OR_MEMBER,
+    act="",
+)
+
+
+@thread_routes.get("/threads/list")
+def list_threads(
+    threads: ThreadCommands, call: Call, before: Before = 0, limit: PageLimit = 50
+) -> ThreadsAnswer:
+    """List the threads that a user follows.
+
+    Who writes in a thread, or is mentioned in it, follows it from then on, as does the author of its first
+    message. Those with the newest replies come first.
+    """
+    page, more = threads.list(call.app, call.user, before, limit)
+    return ThreadsAnswer([_shown(each) for each in page], page[-1].last if more else 0)
+
+
+@thread_routes.get("/threads/get")
+def get_thread(
+    threads: ThreadCommands, call: Call, thread: FirstMessage, before: Before = 0, limit: PageLimit = 50
+) -> ThreadAnswer:
+    """Read the replies of a thread.
+
+    The replies are messages of the conversation, whose history has them, too. Any message can begin a thread.
+    """
+    shown, entries, older = threads.page(call.app, call.user, thread, before, limit) or (None, [], 0)
+    return view(ThreadAnswer, _shown(shown), messages=list(map(shown_entry, entries)), before=older)
+
+
+@thread_routes.post("/threads/follow", schema=("FollowRequest", "A thread to follow."))
+def follow_thread(
+    threads: ThreadCommands,
+    call: Call,
+    thread: FirstMessage,
+    remove: Annotated[bool, about("Mutes the thread: the user does not follow it any more.")] = False,
+) -> ThreadShown:
+    """Follow a thread, or mute it.
+
+    A user is notified of the replies of the threads that they follow. A thread that was muted stays so, also
+    if it mentions the user.
+    """
+    return _shown(threads.follow(call.app, call.user, thread, not remove))
+
+
+@thread_routes.post(
+    "/threads/read", schema=("ReadThreadRequest", "A thread and the last reply that the user has read.")
+)
+def read_thread(threads: ThreadCommands, call: Call, thread: FirstMessage, id: MessageId) -> ThreadShown:
+    """Mark a thread as read up to a reply.
+
+    The position never moves back. It is stored for users who follow the thread, or have muted it.
+    """
+    return _shown(threads.read(call.app, call.user, thread, id))

@@ -1,0 +1,541 @@
+"""Writing as a user: send, edit, recall, react to and pin messages; mark them as read, received or hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
+
+from imserver.api.v1.push import notify_bytes
+from imserver.api.v1.push_request import Data, StoredAt, Text
+from imserver.auth.principal import Needs
+from imserver.config.declared import about
+from imserver.config.settings import MAX_USER_BYTES
+from imserver.core.core import Core
+from imserver.errors import Problems, StorageUnavailable
+from imserver.http.call import Api, Call
+from imserver.http.field import Acting
+from imserver.http.limits import Limits, Rates
+from imserver.http.operation import Resource, one_of
+from imserver.http.reply import ApiProblem
+from imserver.messenger.messages.api.conversations import ConversationId, MessageId
+from imserver.messenger.messages.commands import (
+    MAX_BUTTON_ROWS,
+    MAX_BUTTONS,
+    Send,
+    buttons_objection,
+    exclusive_objection,
+    mentions_objection,
+)
+from imserver.messenger.messages.log.annotations import emoji_objection
+from imserver.messenger.messages.log.contract import Change, MarkResult, Rejected, RejectReason
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.messaging import Messaging
+from imserver.messenger.messages.model import TooManyMessages
+from imserver.messenger.messages.receipts import Receipts
+from imserver.messenger.messages.services import MessageServices
+from imserver.model import SYSTEM_PREFIX, Limit
+from imserver.notify import Notify, NotifyField
+from imserver.storage.store import Store
+
+OwnId = Annotated[
+    str,
+    about(
+        "Your own id of the message. A repeated request of the user with the same id is not stored again.",
+        max_length=Limit.CLIENT_MSG_ID_BYTES,
+    ),
+]
+
+
+ButtonValue = Annotated[
+    str, about("The value of the button: 1 to 64 bytes of UTF-8.", min_length=1, max_length=Limit.BUTTON)
+]
+
+
+class ButtonShape(Struct, forbid_unknown_fields=True):
+    """A button under a message."""
+
+    text: Annotated[str, about("What the button shows.", min_length=1, max_length=Limit.BUTTON)]
+    value: ButtonValue
+
+
+Forwarded = Annotated[
+    int, about("A message that the user can read. The server copies its content.", ge=1, le=Limit.ID)
+]
+
+
+class Content(Acting, kw_only=True):
+    """Sender and content: give one of `text` and `data`."""
+
+    type: Annotated[
+        str,
+        about(
+            "The type of the content: `picture`, `voice`, `video`, `file`, `location`, `custom` or your "
+            "own word. The default is `text`, with `data` it is `custom`.",
+            max_length=Limit.TYPE_BYTES,
+        ),
+    ] = ""
+    text: Text | UnsetType = UNSET
+    data: Data | UnsetType = UNSET
+    client_msg_id: OwnId = ""
+    mentions: Annotated[
+        list[Annotated[str, Meta(max_length=MAX_USER_BYTES)]],
+        about("Mentioned users, or only `all`: everybody in the conversation.", max_length=Limit.MENTIONS),
+    ] = field(default_factory=list)
+    buttons: Annotated[
+        list[Annotated[list[ButtonShape], Meta(min_length=1, max_length=MAX_BUTTONS)]],
+        about("Rows of buttons under a message of a bot.", max_length=MAX_BUTTON_ROWS),
+    ] = field(default_factory=list)
+
+
+class SendRequest(Content, kw_only=True):
+    """Sender, receiver and content: give one of `to` and `conversation`, and one of `text`, `data` and
+    `forward`."""
+
+    to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_USER_BYTES)] = ""
+    conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)] = 0
+    reply_to: Annotated[int, about("The message to which this one replies.", ge=0, le=Limit.ID)] = 0
+    thread: Annotated[
+        int, about("A message of the conversation: this one is a reply in its thread.", ge=0, le=Limit.ID)
+    ] = 0
+    also: Annotated[bool, about("The conversation shows the reply, too.")] = False
+    exclusive: Annotated[
+        bool,
+        about(
+            f"The message is a question, and its buttons (at most {Limit.OPTIONS}) are the answers: the "
+            "first one counts. An edit does not change this."
+        ),
+    ] = False
+    forward: Forwarded | UnsetType = UNSET
+    notify: NotifyField | UnsetType = UNSET
+
+
+class EditRequest(Content, kw_only=True):
+    """The message to edit, and its new content as `text` or `data`. A back end that names no `user` may edit
+    any message.
+    """
+
+    id: MessageId
+
+
+class AnnotatedAnswer(Struct):
+    """The entry of the reaction or pin."""
+
+    conversation: Annotated[int, about("The conversation of the message.")]
+    id: Annotated[int, about("The id of the new entry; 0: nothing had to change.")]
+
+
+class StoredAnswer(StoredAt):
+    """The position of the stored message."""
+
+    repeated: Annotated[
+        bool, about("True if the message had been stored before. Then this is the position of the first one.")
+    ]
+
+
+class ReadRequest(Acting, kw_only=True):
+    """A conversation and the last message that the user has read."""
+
+    conversation: ConversationId
+    id: MessageId
+
+
+class ReadAnswer(Struct):
+    """The resulting read position."""
+
+    conversation: Annotated[int, about("The conversation.")]
+    read: Annotated[int, about("The last message that was read.")]
+
+
+class ReceivedAnswer(Struct):
+    """The resulting received position."""
+
+    conversation: Annotated[int, about("The conversation.")]
+    received: Annotated[int, about("The last message that one of the user's devices received.")]
+
+
+class HiddenAnswer(Struct):
+    """Done."""
+
+    version: Annotated[int, about("The version of the user's marks after the change.")]
+
+
+_ANNOTATING: Final = (
+    Problems.UNKNOWN_MESSAGE,
+    Problems.MUTED,
+    Problems.NOT_ALLOWED,
+    Problems.TOO_MANY_REQUESTS,
+)
+_NOT_CHANGED: Final = (Problems.UNKNOWN_MESSAGE, Problems.TOO_MANY_REQUESTS)
+_NOT_REVIEWED: Final = (Problems.REJECTED, Problems.REVIEW_UNAVAILABLE)
+
+
+class MessageApi(Struct, frozen=True):
+    """The services that the routes use. ``rates``: of the messages of accounts."""
+
+    store: Store
+    messaging: Messaging
+    receipts: Receipts
+    rates: Rates
+    limits: Limits
+    wants_account: Callable[[str, bool], bool]
+
+    @staticmethod
+    def of(core: Core, api: Api) -> MessageApi:
+        """Make it for a node."""
+        services = core.service(MessageServices)
+        of_messages = core.store, services.messaging, services.receipts
+        return MessageApi(*of_messages, api.rates, api.limits, core.logins.wants_account)
+
+    def send(
+        self, call: Call, request: SendRequest, more: Mapping[str, Any] = MappingProxyType({})
+    ) -> StoredAnswer:
+        """Store and deliver a message of the acting user. ``more``: further fields of its ``meta``. Switches.
+        Raises :class:`ApiProblem`."""
+        if call.app.startswith(SYSTEM_PREFIX):
+            raise ApiProblem(Problems.STORE_UNAVAILABLE)
+        if bool(request.to) == bool(request.conversation):
+            raise ApiProblem.invalid("Give one of `to` and `conversation`")
+        if request.to == call.user:
+            raise ApiProblem.invalid("`to`: the receiver is the sender")
+        if request.notify is not UNSET and not call.is_back_end:
+            if call.principal.kind != "bot":
+                raise ApiProblem(Problems.NOT_ALLOWED, "`notify`: only bots and back ends may set it")
+            if isinstance(request.notify, Notify) and not _leads_nowhere_else(request.notify):
+                raise ApiProblem(
+                    Problems.NOT_ALLOWED,
+                    "`notify`: only back ends may set a `title`, `time_sensitive`, and addresses that are no "
+                    "path of your page",
+                )
+        if request.forward is not UNSET:
+            return _forward(self, call, request, request.forward)
+        if request.also and not request.thread:
+            raise ApiProblem.invalid("`also`: only a reply in a `thread` has it")
+        kind, body = _content(self, call, request)
+        fields: dict[str, Any] = {}
+        if request.exclusive:  # the buttons are the answers
+            options = [{"text": one.text, "value": one.value} for row in request.buttons for one in row]
+            if wrong := exclusive_objection(len(options)):
+                raise ApiProblem.invalid(f"`exclusive`: {wrong}")
+            fields["ask"] = {"options": options}
+        if request.notify is not UNSET:
+            fields["notify"] = Raw(notify_bytes(request.notify))
+        message = Send(
+            to=request.to,
+            conversation=request.conversation,
+            type=kind,
+            body=body,
+            id=request.client_msg_id,
+            about=request.reply_to,
+            meta=_meta(request, {**fields, **more}),
+            thread=request.thread,
+            also=request.also,
+        )
+        return _store(self, call, message)
+
+
+routes = Resource(
+    "conversations",
+    service=MessageApi.of,
+    base=Acting,
+    hot=False,
+    problems=(Problems.UNKNOWN_CONVERSATION,),
+    need=Needs.ADMIN_OR_MEMBER,
+    act="",
+)
+
+
+@routes.post(
+    "/messages/send",
+    rules={
+        "allOf": [
+            one_of("text", "data", "forward"),
+            {
+                "oneOf": [
+                    {"required": ["to"], "properties": {"to": {"minLength": 1}}},
+                    {"required": ["conversation"], "properties": {"conversation": {"minimum": 1}}},
+                ]
+            },
+        ]
+    },
+    problems=(
+        Problems.STORE_UNAVAILABLE,
+        Problems.MUTED,
+        Problems.NOT_ALLOWED,
+        Problems.TOO_MANY_REQUESTS,
+        Problems.UNKNOWN_MESSAGE,
+        Problems.UNKNOWN_ACCOUNT,
+        *_NOT_REVIEWED,
+    ),
+)
+def send(api: MessageApi, call: Call, request: SendRequest) -> StoredAnswer:
+    """Send a message as a user.
+
+    The message is stored before the server answers. Online users who may read it receive it at once,
+    offline users when they reconnect. To send to many users, push with `store`.
+    """
+    return api.send(call, request)
+
+
+def _forward(api: MessageApi, call: Call, request: SendRequest, id: int) -> StoredAnswer:
+    content = request.type or request.reply_to or request.mentions or request.buttons or request.exclusive
+    content = content or request.notify is not UNSET or request.thread
+    if request.text is not UNSET or request.data is not UNSET or content:
+        raise ApiProblem.invalid("`forward`: the server copies the content")
+    to, conversation = request.to, request.conversation
+    return _store(api, call, Send(to, conversation, "forward", id=request.client_msg_id, about=id))
+
+
+def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]:
+    """Type and bytes of the content."""
+    if (request.text is UNSET) == (request.data is UNSET):
+        raise ApiProblem.invalid("Give one of `text` and `data`")
+    if request.text is not UNSET:
+        kind, body = request.type or "text", _bytes("text", str.encode, request.text)
+    else:
+        kind, data = request.type or "custom", bytes(request.data)  # type: ignore[arg-type]
+        if kind == "text":
+            raise ApiProblem.invalid("`type`: `text` needs `text`, not `data`")
+        try:
+            msgspec.json.decode(data)  # Raw is not checked yet; clients must get valid JSON
+            body = msgspec.json.format(data, indent=-1)
+        except (ValueError, RecursionError) as error:
+            raise ApiProblem.invalid(f"{error} - at `$.data`") from None
+        if body == b'""':
+            raise ApiProblem.invalid("The message is empty: give `text` or `data`")
+    if len(body) > (api.limits.push_characters if call.is_back_end else api.limits.message_bytes):
+        raise ApiProblem.invalid("The message is too long")
+    return kind, body
+
+
+def _meta(request: Content, more: Mapping[str, Any] = MappingProxyType({})) -> bytes:
+    meta: dict[str, Any] = {}
+    if request.mentions:
+        if wrong := mentions_objection(request.mentions):
+            raise ApiProblem.invalid(f"`mentions`: {wrong}")
+        meta["mentions"] = request.mentions
+    if request.buttons:
+        meta["buttons"] = [[{"text": one.text, "value": one.value} for one in row] for row in request.buttons]
+        _bytes("buttons", msgspec.json.encode, meta["buttons"])
+        if wrong := buttons_objection(meta["buttons"]):
+            raise ApiProblem.invalid(f"`buttons`: {wrong}")
+    meta |= more
+    return _bytes("mentions", msgspec.json.encode, meta) if meta else b""
+
+
+def _bytes(name: str, encode: Any, value: Any) -> bytes:
+    try:
+        encoded: bytes = encode(value)
+    except UnicodeEncodeError:
+        raise ApiProblem.invalid(f"`{name}`: not valid Unicode") from None
+    return encoded
+
+
+@routes.post(
+    "/messages/recall",
+    schema=(
+        "RecallRequest",
+        "The message to recall. A back end that names no `user` may recall any message.",
+    ),
+    problems=_NOT_CHANGED,
+    user="optional",
+    act=None,
+)
+def recall(api: MessageApi, call: Call, id: MessageId, client_msg_id: OwnId = "") -> StoredAnswer:
+    """Recall a message.
+
+    Nobody can read the message any more. The recall is an entry of its own, sent to everybody who may
+    read the message.
+    """
+    if call.user:
+        call.act = ""
+    return _store(api, call, Send(kind="recall", about=id, id=client_msg_id))
+
+
+@routes.post(
+    "/messages/edit",
+    rules=one_of("text", "data"),
+    problems=(Problems.MUTED, Problems.NOT_ALLOWED, *_NOT_CHANGED, *_NOT_REVIEWED),
+    user="optional",
+    act=None,
+)
+def edit(api: MessageApi, call: Call, request: EditRequest) -> StoredAnswer:
+    """Edit a message.
+
+    Nobody can read the old content any more. The edit is an entry of its own, sent to everybody who may
+    read the message. A recalled message cannot be edited, nor one that was edited 100 times.
+    """
+    if call.user:
+        call.act = ""
+    kind, body = _content(api, call, request)
+    edited = Send(
+        kind="edit", type=kind, body=body, id=request.client_msg_id, about=request.id, meta=_meta(request)
+    )
+    return _store(api, call, edited)
+
+
+@routes.post(
+    "/messages/press",
+    schema=("PressRequest", "A message of a bot, and one of its buttons."),
+    problems=_NOT_CHANGED,
+)
+def press(
+    api: MessageApi, call: Call, id: MessageId, value: ButtonValue, client_msg_id: OwnId = ""
+) -> StoredAnswer:
+    """Press a button under a message of a bot.
+
+    The bot receives an entry of the kind `press` in its conversation with the user, with the value as `text`
+    and the message as `about`. A message without this button is reported as unknown. Of exclusive buttons the
+    first press counts.
+    """
+    body = _bytes("value", str.encode, value)
+    pressed = api.messaging.answer(call.app, call.user, id, value)
+    if pressed is not None:
+        _require_may_write(api, call)
+        if isinstance(pressed, Rejected):
+            raise ApiProblem(pressed.problem, pressed.explanation)
+        stored = (0, 0) if pressed.entry is None else (pressed.entry.id, pressed.entry.seq)
+        return StoredAnswer(stored[0], pressed.conversation, stored[1], pressed.entry is None)
+    return _store(api, call, Send(kind="press", type="", body=body, id=client_msg_id, about=id))
+
+
+def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
+    """Store a draft; webhooks report those of accounts. Switches. Raises :class:`ApiProblem`."""
+    draft = api.messaging.draft_of(call.app, call.user, command)
+    if draft is None:
+        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
+    _require_may_write(api, call)
+    to_account = api.wants_account(call.app, not call.is_back_end)
+    result = api.messaging.store(call.app, draft, by_user=not call.is_back_end, to_account=to_account)
+    if isinstance(result, TooManyMessages):
+        raise ApiProblem(Problems.TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
+    if isinstance(result, StorageUnavailable):
+        raise result
+    if isinstance(result, Rejected):
+        raise ApiProblem(result.problem, result.explanation)
+    entry = result.entry
+    return StoredAnswer(entry.id, entry.conversation, entry.seq, result.repeated)
+
+
+def _require_may_write(api: MessageApi, call: Call) -> None:
+    """Refuse too many messages of one account. Back ends may always write."""
+    if not call.is_back_end:
+        api.rates.require_message(call.app, call.user)
+
+
+@routes.post(
+    "/messages/react",
+    schema=("ReactRequest", "A message and an emoji."),
+    voice=lambda request: not request.remove,
+    problems=_ANNOTATING,
+)
+def react(
+    api: MessageApi,
+    call: Call,
+    id: MessageId,
+    emoji: Annotated[
+        str,
+        about(
+            "The emoji: 1 to 32 bytes of UTF-8.", min_length=1, max_length=Limit.EMOJI_BYTES, examples=["+1"]
+        ),
+    ],
+    remove: Annotated[bool, about("Removes the reaction of the user.")] = False,
+) -> AnnotatedAnswer:
+    """React to a message.
+
+    The reaction is an entry of its own, sent to everybody who may read the message. Messages have the totals
+    as `reactions`. A user reacts once with one emoji; a message has at most 20 different ones.
+    """
+    if wrong := emoji_objection(emoji):
+        raise ApiProblem.invalid(f"`{wrong.replace(':', '`:', 1)}")
+    return _annotated(
+        api, call, lambda log: log.annotations.react(call.app, call.user, id, emoji, remove=remove)
+    )
+
+
+@routes.post(
+    "/messages/pin",
+    schema=("PinRequest", "The message to pin. A back end that names no `user` may pin any message."),
+    voice=True,
+    problems=(*_ANNOTATING, Problems.ROLE_TOO_LOW),
+    user="optional",
+    act=None,
+)
+def pin(
+    api: MessageApi, call: Call, id: MessageId, remove: Annotated[bool, about("Removes the pin.")] = False
+) -> AnnotatedAnswer:
+    """Pin a message in its conversation.
+
+    In a group its option `pin` says who may: by default the owner and admins. In a conversation of two users
+    both may. The pin is an entry of its own, sent to everybody who may read the
+    message. A conversation has at most 100 pinned messages.
+    """
+    if call.user:
+        call.act = ""
+    return _annotated(api, call, lambda log: log.annotations.pin(call.app, call.user, id, remove=remove))
+
+
+def _annotated(api: MessageApi, call: Call, change: Callable[[Any], Change | Rejected]) -> AnnotatedAnswer:
+    """Store a reaction or pin. Switches. Raises :class:`ApiProblem`."""
+    _require_may_write(api, call)
+    store = api.store  # a change would create the database
+    result = change(store.part(MessageLog)) if store.has_database else Rejected(RejectReason.UNKNOWN_MESSAGE)
+    if isinstance(result, Rejected):
+        raise ApiProblem(result.problem, result.explanation)
+    return AnnotatedAnswer(result.conversation, 0 if result.entry is None else result.entry.id)
+
+
+@routes.post("/messages/read")
+def mark_read(api: MessageApi, call: Call, request: ReadRequest) -> ReadAnswer:
+    """Mark a conversation as read up to a message.
+
+    The position never moves back. The senders of the messages are notified.
+    """
+    result = _mark(api, call, request.conversation, read=request.id)
+    return ReadAnswer(request.conversation, result.receipt.read)
+
+
+@routes.post(
+    "/messages/received",
+    schema=("ReceivedRequest", "A conversation and the last message that a device has received."),
+    base=ReadRequest,
+)
+def mark_received(api: MessageApi, call: Call, conversation: ConversationId, id: MessageId) -> ReceivedAnswer:
+    """Mark a conversation as received up to a message.
+
+    The position never moves back. The senders of the messages are notified.
+    """
+    return ReceivedAnswer(conversation, _mark(api, call, conversation, received=id).receipt.received)
+
+
+def _mark(api: MessageApi, call: Call, conversation: int, read: int = 0, received: int = 0) -> MarkResult:
+    result = api.receipts.note(call.app, call.user, conversation, read=read, received=received)
+    if result is None:
+        raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
+    return result
+
+
+@routes.post("/messages/hide", schema=("HideRequest", "The messages to hide from the user."))
+def hide(
+    api: MessageApi,
+    call: Call,
+    ids: Annotated[list[MessageId], about("Ids of messages.", min_length=1, max_length=Limit.HIDDEN)],
+) -> HiddenAnswer:
+    """Hide messages from a user.
+
+    Only this user stops seeing them. Messages that do not exist or that the user may not read are
+    ignored.
+    """
+    return HiddenAnswer(api.receipts.hide_from(call.app, call.user, tuple(ids)))
+
+
+def _leads_nowhere_else(notify: Notify) -> bool:
+    """Whether a notification names no sender of its own, leads to no other site, and waits where others wait:
+    then nobody is misled or disturbed by who asks for it."""
+    addresses = (notify.url, notify.icon, *(action.url for action in notify.actions))
+    if notify.title or notify.time_sensitive:
+        return False
+    return all(not address or notify.is_path(address) for address in addresses)

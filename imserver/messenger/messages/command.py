@@ -1,0 +1,64 @@
+"""``imserver search rebuild`` makes the index of words anew; and what ``imserver doctor`` says of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import gmtime, strftime, time
+from typing import Final
+
+import click
+
+from imserver.messenger.messages.log.lost import ranges_of
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.plugin.commands import Finding, fail, opened, record_act, settings_options
+from imserver.storage.statements import PooledStatements, text_of
+
+
+@click.group()
+def search() -> None:
+    """Make the index of words anew."""
+
+
+@search.command()
+@settings_options
+@click.argument("app", required=False)
+def rebuild(path: str | None, data_dir: str | None, app: str | None) -> None:
+    """Delete the index of words of APP, or of all apps, and make it anew.
+
+    Servers may run meanwhile: a search scans what is not in the index yet. If it was ended, call it again.
+    """
+    with opened(path, data_dir) as (settings, store, _):
+        stored = store.part(MessageLog)
+        apps = stored.entries.apps()
+        if app is not None and app not in apps:
+            fail(f"app {app} has no messages")
+        for name in apps if app is None else [app]:
+            stored.words.erase(name)
+            segments = 0
+            while stored.words.fill(name):
+                segments += 1
+            record_act(settings, store, "search.rebuild", name)
+            click.echo(f"{name}: {segments} segments")
+
+
+_LOSS_DAYS: Final = 30
+"""For so long a loss of entries is named."""
+_DAY: Final = 86_400
+
+
+def check_rows(sql: PooledStatements) -> Iterator[Finding]:
+    """Tell that nodes have found a loss."""
+    rows = sql.query("SELECT app, lost FROM log WHERE lost IS NOT NULL")
+    losses = {text_of(app): ranges_of(lost)[-1].found for app, lost in rows}
+    lost = sorted(app for app, at in losses.items() if at > time() - _LOSS_DAYS * _DAY)
+    if lost:
+        when = strftime("%Y-%m-%d %H:%M", gmtime(max(losses[app] for app in lost)))
+        yield Finding(
+            "warn",
+            "lost entries",
+            f"at {when} UTC the database had lost its newest commits: {', '.join(lost)}",
+            "a replica that was behind took the place of its primary, or a crash took commits; messages that "
+            "were acknowledged are gone",
+            "replicate synchronously (docs/operations.md, Replication), and set the database to flush each "
+            "commit",
+        )

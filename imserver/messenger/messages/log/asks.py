@@ -1,0 +1,269 @@
+"""Questions: messages that are answered exactly once, or by so many users as they need.
+
+A question is a message with ``ask`` in its ``meta`` (:class:`imserver.messenger.messages.model.Ask`), which
+has the state and the answers, too: every view of the message shows them. Whatever happens to a question is
+an entry of the kind ``press`` about it, in its conversation. Its type says what: ``answer``, ``cancel``,
+``expire``, ``escalate``, ``remind``. Its ``meta`` has, as ``ask``, the fields of the question that it
+changes. The body of an ``answer`` is its value or text. All checks run under the log's lock, so the first
+answer wins.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from time import time
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from imserver.config.settings import MAX_USER_BYTES
+from imserver.messenger.messages.log.annotations import FoundMessage, find_message
+from imserver.messenger.messages.log.contract import Change, Entry, Rejected, RejectReason
+from imserver.messenger.messages.log.groups import record
+from imserver.messenger.messages.log.read import fetch, shown
+from imserver.messenger.messages.log.rows import NUMBERS, LogHead, decode_meta, in_log, read_log
+from imserver.messenger.messages.log.transaction import AppTransaction
+from imserver.messenger.messages.log.writer import LogWriter, WritingPart
+from imserver.messenger.messages.model import Ask, AskAnswer, ask_in
+from imserver.model import Limit
+from imserver.plugin.storage import Store
+from imserver.storage.statements import Statements, text_objection, text_of
+
+_DUE_AT_ONCE: Final = 100
+_CHANGING: Final = f"({NUMBERS['press']}, {NUMBERS['recall']}, {NUMBERS['edit']})"
+
+AskAct = Literal["answer", "cancel", "expire", "escalate", "remind"]
+
+
+class AskChange(Change, frozen=True, kw_only=True):
+    """A change of a question, which is ``ask`` now. Without an entry it was made before, by the same user."""
+
+    ask: Ask
+
+
+class AskRefused(Rejected, frozen=True, kw_only=True):
+    """The question is closed, or the user has given another answer: ``ask`` is what it is."""
+
+    ask: Ask
+
+
+class AskLog(WritingPart):
+    """Answers questions, and closes them. Each method may switch and raise StorageUnavailable; those that
+    change something return after the commit. ``user`` ``""`` is a back end."""
+
+    def __init__(self, writer: LogWriter, store: Store) -> None:
+        super().__init__(writer, store)
+        self.counts: Counter[AskAct | Literal["ask", "refuse"]] = Counter()
+        """What this node has done, since its start. ``refuse``: others had answered before, or it was closed.
+        ``ask`` is counted by whoever sends questions."""
+
+    def answer(
+        self, app: str, user: str, message: int, *, value: str = "", text: str = ""
+    ) -> AskChange | Rejected:
+        """Answer with the value of an option, or with free text. To repeat one's own answer changes nothing.
+
+        :class:`AskRefused`: others have answered before, or it is closed.
+        """
+        if bool(value) == bool(text) or len(text) > Limit.ANSWER_CHARACTERS:
+            return Rejected(
+                RejectReason.INVALID, f"a value, or a text of at most {Limit.ANSWER_CHARACTERS} characters"
+            )
+        if wrong := text_objection(value or text, 4 * Limit.ANSWER_CHARACTERS):
+            return Rejected(RejectReason.INVALID, f"{'value' if value else 'text'}: {wrong}")
+
+        def work(question: _Question) -> AskChange | Rejected:
+            ask = question.ask
+            before = ask.answer_of(user)
+            if before is not None and (before.value, before.text) == (value, text):
+                return question.unchanged()
+            if ask.state or before is not None:
+                return question.refused()
+            if user == question.message.sender or (ask.of is not None and user not in ask.of):
+                return Rejected(RejectReason.NOT_ALLOWED, "others may answer this question")
+            if not ask.text if text else all(value != each.value for each in ask.options):
+                return Rejected(RejectReason.INVALID, "the question has no such option")
+            now = int(time() * 1000)
+            answers = (*ask.answers, AskAnswer(user=user, value=value, text=text, time=now))
+            state = "answered" if len(answers) >= ask.need else ""
+            changed = {"answers": answers, **({"state": state} if state else {})}
+            return question.change("answer", user, changed, (value or text).encode(), now)
+
+        return self._change(app, user, message, work)
+
+    def cancel(self, app: str, user: str, message: int) -> AskChange | Rejected:
+        """Close a question of this user without an answer."""
+
+        def work(question: _Question) -> AskChange | Rejected:
+            if question.ask.state == "cancelled":
+                return question.unchanged()
+            if question.ask.state:
+                return question.refused()
+            return question.change("cancel", user, {"state": "cancelled"})
+
+        return self._change(app, user, message, work, by_author=True, as_reader=False)
+
+    def expire(self, app: str, message: int) -> AskChange | Rejected:
+        """Close a question whose deadline has passed."""
+        return self._change(app, "", message, lambda question: question.expiry or question.unchanged())
+
+    def escalate(self, app: str, user: str, message: int, users: Sequence[str]) -> AskChange | Rejected:
+        """Let these members answer a question of this user, too."""
+        for each in users:
+            if wrong := text_objection(each, MAX_USER_BYTES):
+                return Rejected(RejectReason.INVALID, f"of: {wrong}")
+
+        def work(question: _Question) -> AskChange | Rejected:
+            ask, sender = question.ask, question.message.sender
+            if ask.state:
+                return question.refused()
+            of = ask.of
+            new = [each for each in dict.fromkeys(users) if of is not None and each not in of]
+            if not new or of is None:
+                return question.unchanged()
+            if len(of) + len(new) > Limit.ANSWERERS:
+                return Rejected(RejectReason.FULL, f"at most {Limit.ANSWERERS} users")
+            if sender in new:
+                return Rejected(RejectReason.INVALID, "of: the author of the question")
+            if len(question.transaction.members(question.message.state.id, new)) < len(new):
+                return Rejected(RejectReason.NOT_MEMBER, "of: only members of the conversation can answer")
+            return question.change("escalate", user, {"of": (*of, *new)})
+
+        return self._change(app, user, message, work, by_author=True)
+
+    def remind(self, app: str, user: str, message: int) -> AskChange | Rejected:
+        """Remind those of a question of this user who have not answered."""
+
+        def work(question: _Question) -> AskChange | Rejected:
+            return question.refused() if question.ask.state else question.change("remind", user, {})
+
+        return self._change(app, user, message, work, by_author=True)
+
+    def _change(
+        self, app: str, user: str, message: int, work: _Work, by_author: bool = False, as_reader: bool = True
+    ) -> AskChange | Rejected:
+        """``as_reader``: the user still reads the message, and is not muted."""
+
+        def change(transaction: AppTransaction) -> Change | Rejected:
+            target = find_message(transaction, user if as_reader else "", message)
+            if isinstance(target, Rejected):
+                return target
+            ask = ask_in(target.meta)
+            if ask is None or (by_author and user and user != target.sender):
+                return Rejected(RejectReason.UNKNOWN_MESSAGE)
+            question = _Question(transaction, target, ask)
+            outcome = work(question)
+            acts[:] = question.acts  # the transaction may be run again
+            return outcome
+
+        acts: list[AskAct] = []
+        result = self._writer.change(app, change)
+        assert isinstance(result, AskChange | Rejected)
+        self.counts.update(acts)
+        self.counts["refuse"] += isinstance(result, AskRefused)
+        return result
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    @in_log()
+    def get(self, sql: Statements, head: LogHead, user: str, message: int) -> Entry | None:
+        """A question that the user may read; None: there is none. A recalled one is none."""
+        ids = shown(sql, head, user, [message]) if user else [message] if message > head.floor else []
+        entries = fetch(sql, head.number, ids, user)
+        if not entries or entries[0].kind != "message" or entries[0].ask is None:
+            return None
+        return entries[0]
+
+    def changes(self, app: str, after: int) -> tuple[set[int], int]:
+        """The messages that entries after an id are about, answers among them, and the last id."""
+        statement = (
+            f"SELECT about FROM message WHERE log = %s AND id > %s AND id <= %s AND kind IN {_CHANGING}"
+        )
+
+        def work(sql: Statements, head: LogHead) -> tuple[set[int], int]:
+            rows = sql.query(statement, (head.number, max(after, head.floor), head.last_id))
+            return {row[0] for row in rows}, head.last_id
+
+        return read_log(self._store, app, work, (set[int](), after))
+
+    @Store.reading_or(([], None))
+    def due(self, sql: Statements) -> tuple[list[tuple[str, int]], float | None]:
+        """Some questions (app, message) whose deadline has passed, and the seconds until the next deadline of
+        the others; None: there is none."""
+        statement = (
+            f"SELECT l.app, d.id, d.due - {sql.clock} * 1000 FROM ask_deadline d JOIN log l "
+            "ON l.number = d.log ORDER BY d.due LIMIT %s"
+        )
+        rows = sql.query(statement, (_DUE_AT_ONCE,))
+        due = [(text_of(app), id) for app, id, left in rows if left <= 0]
+        left = next((float(left) / 1000 for _, _, left in rows if left > 0), None)
+        return due, 0.0 if len(due) == _DUE_AT_ONCE else left
+
+    @in_log(writes=True)
+    def forget(self, sql: Statements, head: LogHead, message: int) -> None:
+        """Forget the deadline of what is no question any more."""
+        sql.execute("DELETE FROM ask_deadline WHERE log = %s AND id = %s", (head.number, message))
+
+    def time_ms(self) -> int:
+        """Now, in Unix milliseconds by the clock of the database: deadlines are compared with it."""
+        return self._store.read_or(0, _time_ms) or int(time() * 1000)
+
+
+# --- in the transaction -------------------------------------------------------------------------------------
+
+
+class _Question:
+    def __init__(self, transaction: AppTransaction, message: FoundMessage, ask: Ask) -> None:
+        self.transaction = transaction
+        self.message = message
+        self.ask = ask
+        self.acts: list[AskAct] = []
+        """What was done with it."""
+        self.expiry: AskChange | None = None
+        """A deadline that has passed closes the question, also before anybody has looked for it."""
+        if ask.until and not ask.state and ask.until <= _time_ms(transaction.sql):
+            self.expiry = self.change("expire", "", {"state": "expired"})
+
+    def unchanged(self) -> AskChange:
+        return AskChange(self.message.state.id, ask=self.ask)
+
+    def refused(self) -> AskRefused:
+        return AskRefused(RejectReason.ANSWERED, "the question is closed or answered", ask=self.ask)
+
+    def change(
+        self, act: AskAct, by: str, changed: dict[str, Any], body: bytes = b"", time_ms: int = 0
+    ) -> AskChange:
+        """Change these fields, and add the entry about it."""
+        transaction, message = self.transaction, self.message
+        entry = record(
+            transaction,
+            message.state,
+            "press",
+            by,
+            {"ask": changed},
+            body,
+            type=act,
+            about=message.id,
+            time_ms=time_ms,
+        )
+        self.acts.append(act)
+        if changed:
+            self.ask = replace(self.ask, **changed)
+            message.meta = msgspec.json.encode(
+                {**decode_meta(message.meta), "ask": self.ask, "pressed": entry.id}
+            )
+            statement = "UPDATE message SET meta = %s WHERE log = %s AND id = %s"
+            transaction.sql.execute(statement, (message.meta, transaction.log, message.id))
+        if self.ask.state and self.ask.until:
+            transaction.sql.execute(
+                "DELETE FROM ask_deadline WHERE log = %s AND id = %s", (transaction.log, message.id)
+            )
+        return AskChange(message.state.id, entry, ask=self.ask)
+
+
+_Work = Callable[[_Question], AskChange | Rejected]
+
+
+def _time_ms(sql: Statements) -> int:
+    return int(float(sql.query(f"SELECT {sql.clock}")[0][0]) * 1000)

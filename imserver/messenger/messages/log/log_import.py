@@ -1,0 +1,307 @@
+"""What has happened on another server, with the times when it happened, in one transaction of a log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from functools import partial
+
+import msgspec
+from msgspec.structs import replace
+
+from imserver.config.settings import MAX_USER_BYTES
+from imserver.messenger.messages.log.annotations import (
+    MOST_EMOJI,
+    MOST_USERS,
+    FoundMessage,
+    change_pin,
+    change_reaction,
+    emoji_objection,
+    find_message,
+    shown_totals,
+)
+from imserver.messenger.messages.log.contract import (
+    OPTIONS,
+    Change,
+    Draft,
+    Entry,
+    GroupText,
+    Rejected,
+    RejectReason,
+)
+from imserver.messenger.messages.log.groups import MEMBER, OWNER, end_members, record, start_of_history
+from imserver.messenger.messages.log.rows import (
+    GROUP,
+    USER,
+    ConversationState,
+    count_members,
+    decode_meta,
+    objection,
+    pair_of,
+    resend_of,
+)
+from imserver.messenger.messages.log.transaction import AppTransaction
+from imserver.messenger.messages.model import EntryKind, Reaction
+from imserver.model import Limit
+from imserver.storage.statements import text_objection, text_of
+
+
+class LogImport:
+    """What :meth:`MessageLog.import_past` gives its function.
+
+    Each method has a ``key``, which names what is stored in the app. What has a key that was stored before is
+    not stored again: so an import may be repeated, and a later one adds what is new. Nobody's rights are
+    checked. Senders need not be members. Times are Unix milliseconds. An entry counts as stored at its time,
+    but not before the entry that precedes it: call the methods in the order of the times.
+    """
+
+    def __init__(self, transaction: AppTransaction, keys: Sequence[str]) -> None:
+        self._transaction = transaction
+        self._states: dict[int | bytes, ConversationState] = {}
+        self._ids: dict[bytes, tuple[int, int]] = {}
+        """Digest of a key → the id of its entry, and the conversation."""
+        sql, log = transaction.sql, transaction.log
+        statement = "SELECT resend, id, conversation FROM message WHERE log = %s AND resend IN {}"
+        digests = list(dict.fromkeys(map(_digest, keys)))
+        for resend, id, conversation in sql.query_in(statement, (log,), digests):
+            self._ids[bytes(resend)] = id, conversation
+        last = sql.query("SELECT stored_at FROM message WHERE log = %s ORDER BY id DESC LIMIT 1", (log,))
+        self._stored_at: int = last[0][0] if last else 0
+        self._reactions: list[tuple[int, int, str, str, int]] = []
+        self.added = 0
+        """Number of the entries that are new."""
+
+    def find(self, key: str) -> int:
+        """The id of the entry with a key among those that were given, or stored in this transaction; 0: there
+        is none."""
+        return self._ids.get(_digest(key), (0, 0))[0]
+
+    def conversation_of(self, key: str) -> int:
+        """The conversation of such an entry; 0: there is none."""
+        return self._ids.get(_digest(key), (0, 0))[1]
+
+    # --- messages -------------------------------------------------------------------------------------------
+
+    def append(
+        self, key: str, draft: Draft, reactions: Sequence[tuple[str, str, str]] = (), is_edited: bool = False
+    ) -> int | Rejected:
+        """Store a message, and those of its ``reactions`` (key, user, emoji) that are new. Returns its id.
+
+        ``draft``: as for clients, to a group by its id or to a user. The first message between two users
+        makes their conversation. ``is_edited``: the content is that of a later edit.
+        """
+        if wrong := objection(draft) or (draft.room and "room: not imported"):
+            return Rejected(RejectReason.INVALID, wrong)
+        once = {
+            (user, emoji): (own_key, user, emoji)
+            for own_key, user, emoji in reactions
+            if user and not (emoji_objection(emoji) or text_objection(user, MAX_USER_BYTES))
+        }
+        valid = list(once.values())
+        if known := self.find(key):
+            for own_key, user, emoji in valid:
+                change = partial(change_reaction, user=user, emoji=emoji)
+                self._annotate(own_key, known, draft.time_ms, change)
+            return known
+        state = self._state_for(draft)
+        if state is None:
+            return Rejected(RejectReason.UNKNOWN_CONVERSATION)
+        if draft.thread:
+            reply = self._transaction.in_thread(state, draft, is_past=True)
+            if isinstance(reply, Rejected):
+                return reply
+            draft = reply
+        transaction, first = self._transaction, self._transaction.head.last_id + 1
+        totals = _totals(valid)
+        shown = [each for each in valid if each[2] in totals]
+        meta = decode_meta(draft.meta)
+        if shown:
+            meta["reacted"] = first + int(is_edited) + len(shown)
+            meta["reactions"] = shown_totals(totals.values())
+        own_id = key if len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES else ""
+        draft = replace(draft, meta=msgspec.json.encode(meta) if meta else b"", client_msg_id=own_id)
+        entry = self._enter(key, state, draft)
+        if is_edited:
+            transaction.enter(state, replace(draft, kind="edit", about=entry.id, client_msg_id="", thread=0))
+        counts = dict.fromkeys(totals, 0)
+        for own_key, user, emoji in shown:
+            counts[emoji] += 1
+            reaction = Draft(
+                sender=user,
+                kind="reaction",
+                type="add",
+                body=emoji.encode(),
+                time_ms=draft.time_ms,
+                about=entry.id,
+                meta=msgspec.json.encode({"count": counts[emoji]}),
+                conversation=state.id,
+            )
+            row = self._enter(own_key, state, reaction)
+            self._reactions.append((transaction.log, entry.id, emoji, user, row.id))
+        return entry.id
+
+    def pin(self, key: str, message: int, user: str, time_ms: int) -> bool:
+        """Pin a message of an earlier transaction. False: nothing was stored."""
+        return self._annotate(key, message, time_ms, partial(change_pin, user=user))
+
+    def _annotate(
+        self, key: str, message: int, time_ms: int, annotate: Callable[..., Change | Rejected]
+    ) -> bool:
+        target = None if self.find(key) else find_message(self._transaction, "", message)
+        if not isinstance(target, FoundMessage):
+            return False
+        self._begin(time_ms)
+        change = annotate(self._transaction, target, time_ms=time_ms, resend=_digest(key))
+        if isinstance(change, Rejected) or change.entry is None:
+            return False
+        self._note(key, change.entry.id, target.state.id)
+        return True
+
+    # --- groups ---------------------------------------------------------------------------------------------
+
+    def create_group(
+        self,
+        key: str,
+        owner: str,
+        name: str,
+        users: Sequence[str],
+        time_ms: int,
+        *,
+        description: str = "",
+        is_open: bool = False,
+    ) -> int:
+        """Create a group whose new members read its whole history, and return its id. ``is_open``: anybody
+        may join."""
+        if known := self.conversation_of(key):
+            return known
+        transaction = self._transaction
+        self._begin(time_ms)
+        state = transaction.make_conversation(GROUP, (), name, OPTIONS["history"][0])
+        everybody = list(dict.fromkeys((owner, *users)))
+        transaction.admit(state, [owner], OWNER)
+        transaction.admit(state, everybody[1:], MEMBER)
+        self._states[state.id] = state
+        self._record(
+            key, state, "group", owner, {"change": "create", "name": name, "users": everybody}, time_ms
+        )
+        if description:
+            transaction.set_group(state.id, "description", description)
+        if is_open:
+            transaction.set_group(state.id, "open", 1)
+        return state.id
+
+    def join(
+        self, key: str, group: int, users: Sequence[str], by: str, time_ms: int, *, only_first: bool = False
+    ) -> None:
+        """Add those of the users who are no members; ``only_first``: and never were."""
+        state = None if self.find(key) else self._state(group)
+        if state is None:
+            return
+        transaction = self._transaction
+        there: Container[str] = transaction.members(group, users)
+        if only_first:
+            statement = "SELECT member FROM membership WHERE log = %s AND conversation = %s AND member IN {}"
+            which, names = (transaction.log, group), list(dict.fromkeys(users))
+            there = {text_of(row[0]) for row in transaction.sql.query_in(statement, which, names, many=True)}
+        new = [user for user in dict.fromkeys(users) if user not in there]
+        if not new:
+            return
+        self._begin(time_ms)
+        members = count_members(transaction.sql, transaction.log, group) + len(new)
+        transaction.admit(state, new, MEMBER, start_of_history(transaction, group, new))
+        self._record(key, state, "join", by, {"users": new, "role": MEMBER, "members": members}, time_ms)
+
+    def leave(self, key: str, group: int, users: Sequence[str], by: str, time_ms: int) -> None:
+        """Remove those of the users who are members, but the owner."""
+        state = None if self.find(key) else self._state(group)
+        if state is None:
+            return
+        transaction = self._transaction
+        there = transaction.members(group, users)
+        leaving = [user for user in dict.fromkeys(users) if user in there and there[user][1] != OWNER]
+        if not leaving:
+            return
+        members = count_members(transaction.sql, transaction.log, group) - len(leaving)
+        self._record(key, state, "leave", by, {"users": leaving, "members": members}, time_ms)
+        end_members(transaction, state, leaving)
+
+    def describe(self, key: str, group: int, text: GroupText, value: str, by: str, time_ms: int) -> None:
+        """Change the name or the description of a group."""
+        state = None if self.find(key) else self._state(group)
+        if state is None:
+            return
+        self._transaction.set_group(group, text, value)
+        change = "rename" if text == "name" else text
+        self._record(key, state, "group", by, {"change": change, text: value}, time_ms)
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Write what is left."""
+        statement = "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)"
+        if self._reactions:
+            self._transaction.sql.execute_many(statement, self._reactions)
+        self._transaction.stored_at = self._transaction.now
+
+    # --- internal -------------------------------------------------------------------------------------------
+
+    def _state(self, conversation: int) -> ConversationState | None:
+        if conversation not in self._states:
+            self._states.update(self._transaction.conversations((conversation,)))
+        return self._states.get(conversation)
+
+    def _state_for(self, draft: Draft) -> ConversationState | None:
+        if draft.conversation:
+            state = self._state(draft.conversation)
+            return state if state is None or not state.members or draft.sender in state.members else None
+        pair = pair_of(draft.sender, draft.to_user)
+        if pair not in self._states:
+            self._states.update(self._transaction.conversations((pair,)))
+        if pair not in self._states:
+            self._begin(draft.time_ms)
+            members = tuple(sorted((draft.sender, draft.to_user)))
+            self._states[pair] = self._transaction.make_conversation(USER, members)
+        return self._states[pair]
+
+    def _begin(self, time_ms: int) -> None:
+        """Let the next entries count as stored at this time."""
+        transaction = self._transaction
+        self._stored_at = min(max(self._stored_at, time_ms // 1000), transaction.now)
+        transaction.stored_at = self._stored_at
+
+    def _enter(self, key: str, state: ConversationState, draft: Draft) -> Entry:
+        self._begin(draft.time_ms)
+        entry = self._transaction.enter(state, draft, _digest(key))
+        self._note(key, entry.id, state.id)
+        return entry
+
+    def _record(
+        self,
+        key: str,
+        state: ConversationState,
+        kind: EntryKind,
+        by: str,
+        details: Mapping[str, object],
+        time_ms: int,
+    ) -> None:
+        self._begin(time_ms)
+        entry = record(
+            self._transaction, state, kind, by, dict(details), time_ms=time_ms, resend=_digest(key)
+        )
+        self._note(key, entry.id, state.id)
+
+    def _note(self, key: str, id: int, conversation: int) -> None:
+        self._ids[_digest(key)] = id, conversation
+        self.added += 1
+
+
+def _digest(key: str) -> bytes:
+    return resend_of("", key)
+
+
+def _totals(reactions: Sequence[tuple[str, str, str]]) -> dict[str, Reaction]:
+    """Emoji → its reactions, of the first :data:`MOST_EMOJI` emoji."""
+    users: dict[str, list[str]] = {}
+    for _, user, emoji in reactions:
+        users.setdefault(emoji, []).append(user)
+    some = list(users.items())[:MOST_EMOJI]
+    return {emoji: Reaction(emoji, len(own), tuple(own[:MOST_USERS]), mine=False) for emoji, own in some}

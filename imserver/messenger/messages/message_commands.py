@@ -1,0 +1,449 @@
+"""The commands of clients about stored messages, and their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType, field
+from msgspec.structs import replace
+
+from imserver.core.services import Services
+from imserver.errors import ReplyCode, StorageUnavailable
+from imserver.messenger.messages.acks import AckingLogSubscription
+from imserver.messenger.messages.catch_up import CatchUp
+from imserver.messenger.messages.commands import (
+    Ack,
+    AnswerAsk,
+    AskPins,
+    AskThread,
+    AskThreads,
+    Conversations,
+    FollowThread,
+    History,
+    Pin,
+    React,
+    ReadThread,
+    Search,
+    SearchFilter,
+    Send,
+    Sync,
+)
+from imserver.messenger.messages.log.asks import AskChange
+from imserver.messenger.messages.log.contract import (
+    Change,
+    ConversationSummary,
+    Draft,
+    Entry,
+    Rejected,
+    RejectReason,
+    newest_page,
+    oldest_page,
+)
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.threads import Thread, ThreadState
+from imserver.messenger.messages.log_subscriptions import PendingLogSubscription
+from imserver.messenger.messages.message_search import MessageSearch
+from imserver.messenger.messages.messaging import Messaging, RefusedView, facts_of
+from imserver.messenger.messages.model import Ask, EntryView, Message, ReviewUnavailable, TooManyMessages
+from imserver.messenger.messages.receipts import MarksAnswer, Receipts, Signals, ToFollowers
+from imserver.model import Answer, Login, LogSubscription, Reply, Resume, Service, Signal
+from imserver.plugin.http import view
+from imserver.sessions.sessions import Sessions
+from imserver.storage.store import Store
+from imserver.transport.connection import Connection, app_and_user
+from imserver.transport.dispatch import CommandRow, CommandTable
+
+_OK: Final = Reply(ReplyCode.OK)
+
+
+class EntryPage(Struct):
+    """Entries in the order of their ids. ``hasMore``: there are further ones."""
+
+    messages: list[EntryView]
+    more: bool = field(name="hasMore")
+    begin_anew: bool | UnsetType = field(default=UNSET, name="beginAnew")
+    """Something behind the cursor has expired."""
+    marks: MarksAnswer | UnsetType = UNSET
+    """The marks since then, if the client asked for them."""
+
+
+class Resumed(Struct):
+    """The answer to a login with a cursor: what was missed follows, or the client has to sync."""
+
+    recovered: bool
+
+
+class SearchPage(Struct, rename="camel"):
+    """Entries in the order of their ids. ``has_more``: there may be others before ``before``."""
+
+    messages: list[EntryView]
+    has_more: bool
+    before: int
+
+
+class ConversationView(Struct, omit_defaults=True):
+    """A conversation as its member sees it."""
+
+    id: int
+    kind: str
+    unread: int = field(default=-1)
+    read: int = field(default=-1)
+    role: str = ""
+    peer: str = ""
+    name: str = ""
+    last: EntryView | None = None
+    position: int = field(default=0, name="place")
+    """The id to page on from, if it is not that of ``last``, which is the newest entry that is not hidden."""
+    mentions: int = 0
+    avatar: str = ""
+
+
+class ConversationPage(Struct):
+    """Conversations, those with the newest entries first."""
+
+    conversations: list[ConversationView]
+    more: bool = field(name="hasMore")
+
+
+def conversation_view(summary: ConversationSummary, user: str) -> ConversationView:
+    """One of a user's conversations, as the user sees it."""
+    row, last = summary.conversation, summary.last
+    peer = next((each for each in row.members if each != user), "")
+    view = ConversationView(row.id, row.kind, summary.unread, summary.read, summary.role, peer, row.name)
+    if last is not None:
+        view.last = last.view()
+    if last is None or last.id != summary.position:
+        view.position = summary.position
+    view.mentions, view.avatar = summary.mentions, row.avatar
+    return view
+
+
+class MessageCommands(Service, dict=True):
+    """Carries out the commands. A connection follows the log from its login with a cursor on, or from its
+    first ``sync``."""
+
+    sessions: Sessions
+    messaging: Messaging
+    receipts: Receipts
+    searches: MessageSearch
+    store: Store
+
+    def __post_init__(self) -> None:
+        self._catch_up: CatchUp = self.messaging.catch_up
+        self._log = self.store.part(MessageLog)
+
+    def rows(self) -> CommandTable:
+        return {
+            Resume: CommandRow(self.resume, needs_session=False, answers=True),
+            Send: CommandRow(self.messaging.send_command, answers=True),
+            Sync: CommandRow(self.sync, answers=True),
+            Ack: CommandRow(self.ack),
+            History: CommandRow(self.history),
+            Conversations: CommandRow(self.conversations),
+            Search: CommandRow(self.search),
+            React: CommandRow(self.react),
+            Pin: CommandRow(self.pin),
+            AskPins: CommandRow(self.pins),
+        }
+
+    # --- catch-up -------------------------------------------------------------------------------------------
+
+    def resume(self, connection: Connection, command: Resume, answer: Answer) -> Reply | None:
+        """Log in with a cursor: what was missed follows the reply, or the client has to sync. May switch."""
+        login = Login(command.app, command.user, command.token, command.device)
+        code = self.sessions.login(connection, login)
+        if code != ReplyCode.OK:
+            return Reply(code)
+        if connection.log_subscription is not None:
+            return _OK
+
+        def resumed(recovered: bool, _begin_anew: bool) -> None:
+            answer(Reply(ReplyCode.OK, Resumed(recovered)))
+
+        try:
+            self._catch_up.resume(connection, command.cursor, command.acks, resumed)
+        except StorageUnavailable:
+            self._catch_up.put_off(connection, PendingLogSubscription(acks=command.acks))
+            return Reply(ReplyCode.OK, Resumed(False))
+        return None
+
+    def sync(self, connection: Connection, command: Sync, answer: Answer) -> Reply | None:
+        """A page of missed entries; after the last one new entries are delivered. May switch."""
+        app, user = app_and_user(connection)
+        now = connection.log_subscription
+        if isinstance(now, PendingLogSubscription) and now.acks:
+            acking = AckingLogSubscription(acked=command.after, delivered=command.after)
+            self._catch_up.subscribe(connection, acking)
+        elif now is None or isinstance(now, PendingLogSubscription):
+            self._catch_up.subscribe(connection, LogSubscription())
+        # The subscription delivers changes of marks from here on, so none is missed.
+        marks = UNSET if command.version < 0 else self.receipts.marks(app, user, command.version)
+        if connection.log_subscription is None:
+            # Another session of the user is addressed, so nothing will be pushed here.
+            entries, more = oldest_page(*self._catch_up.page(app, user, command.after, command.limit))
+            anew = self._catch_up.must_begin_anew(connection, command.after)
+            return Reply(ReplyCode.OK, _page(entries, more, anew, marks))
+
+        def give(messages: list[Message], more: bool, anew: bool) -> bool:
+            answer(Reply(ReplyCode.OK, _page(messages, more, anew, marks)))
+            return not more
+
+        self._catch_up.sync(connection, command.after, command.limit, give, checks=True)
+        return None
+
+    # --- queries --------------------------------------------------------------------------------------------
+
+    def history(self, connection: Connection, command: History) -> Reply:
+        """A page of a conversation. Switches."""
+        app, user = app_and_user(connection)
+        conversation, before, limit = command.conversation, command.before, command.limit
+        if command.types:
+            wanted = Search("", conversation, before, limit, SearchFilter(types=command.types))
+            return _search_page(*self.searches.search(app, user, wanted))
+        after, fit = (command.after, oldest_page) if command.after >= 0 else (None, newest_page)
+        entries, more = fit(*self._log.entries.history(app, user, conversation, before, limit, after))
+        return Reply(ReplyCode.OK, _page(entries, more, False))
+
+    def conversations(self, connection: Connection, command: Conversations) -> Reply:
+        """The user's conversations. Switches."""
+        app, user = app_and_user(connection)
+        summaries, more = self._log.conversations.page(app, user, command.before, command.limit)
+        return Reply(
+            ReplyCode.OK, ConversationPage([conversation_view(each, user) for each in summaries], more)
+        )
+
+    def search(self, connection: Connection, command: Search) -> Reply:
+        """Search in what the user may read. Switches."""
+        return _search_page(*self.searches.search(*app_and_user(connection), command))
+
+    def ack(self, connection: Connection, command: Ack) -> Reply:
+        """The client has everything up to an id. Never switches."""
+        position = self.messaging.follower.position(connection.app or "")
+        self.messaging.ack_tracker.acked(connection, command.id, position)
+        return _OK
+
+    # --- reactions and pins ---------------------------------------------------------------------------------
+
+    # The answer may come before or after the entry, which all connections of the user receive.
+
+    def react(self, connection: Connection, command: React) -> Reply:
+        """React to a message, or remove the reaction. Switches."""
+        app, user = app_and_user(connection)
+        return self._change(
+            None if command.remove else self.messaging.mute_of(app, user),
+            lambda log: log.annotations.react(app, user, command.id, command.emoji, remove=command.remove),
+        )
+
+    def pin(self, connection: Connection, command: Pin) -> Reply:
+        """Pin a message, or remove its pin. Switches."""
+        app, user = app_and_user(connection)
+        return self._change(
+            self.messaging.mute_of(app, user),
+            lambda log: log.annotations.pin(app, user, command.id, remove=command.remove),
+        )
+
+    def pins(self, connection: Connection, command: AskPins) -> Reply:
+        """The pinned messages of a conversation. Switches."""
+        app, user = app_and_user(connection)
+        entries, before = self._log.entries.pins(app, user, command.conversation, command.before)
+        return Reply(ReplyCode.OK, PinsView([entry.view() for entry in entries], before))
+
+    def _change(self, mute: Rejected | None, change: Callable[[MessageLog], Change | Rejected]) -> Reply:
+        result: Change | Rejected = mute or Rejected(RejectReason.UNKNOWN_MESSAGE)
+        if mute is None and self.store.has_database:  # a change would create it
+            result = change(self._log)
+        if isinstance(result, Rejected):
+            return Reply(result.reply_code, RefusedView.of(result), result.reason)
+        position = (result.entry.id, result.entry.seq) if result.entry else ()
+        return Reply(ReplyCode.OK, AnnotatedView(result.conversation, *position))
+
+
+def _search_page(entries: list[Entry], before: int) -> Reply:
+    return Reply(ReplyCode.OK, SearchPage([entry.view() for entry in entries], before > 0, before))
+
+
+def _page(
+    messages: list[Message], more: bool, anew: bool, marks: MarksAnswer | UnsetType = UNSET
+) -> EntryPage:
+    return EntryPage([message.view() for message in messages], more, True if anew else UNSET, marks)
+
+
+class AnnotatedView(Struct, omit_defaults=True):
+    """The answer to a reaction or a pin: its entry. Without ``id``: nothing had to change."""
+
+    conversation: int
+    id: int = 0
+    seq: int = 0
+
+
+class PinsView(Struct, omit_defaults=True):
+    """Pinned messages, the one that was pinned last first. ``before``: of the next page; 0: there is none."""
+
+    messages: list[EntryView]
+    before: int = 0
+
+
+class AnsweredView(Struct, omit_defaults=True):
+    """The answer to an answer: the question as it is now. Without ``id``: the user had answered so before."""
+
+    conversation: int
+    ask: Ask
+    id: int = 0
+    seq: int = 0
+
+
+class AskCommands(Service):
+    """Carries out the command. Stateless."""
+
+    core: Services
+    messaging: Messaging
+
+    def rows(self) -> CommandTable:
+        return {AnswerAsk: CommandRow(self.run)}
+
+    def run(self, connection: Connection, command: AnswerAsk) -> Reply:
+        """Answer a question. Switches."""
+        result = self.answer(*app_and_user(connection), command.id, command.value, command.text)
+        if isinstance(result, Rejected):
+            return Reply(result.reply_code, RefusedView.of(result), result.reason)
+        position = (result.entry.id, result.entry.seq) if result.entry else ()
+        return Reply(ReplyCode.OK, AnsweredView(result.conversation, result.ask, *position))
+
+    def answer(
+        self, app: str, user: str, message: int, value: str = "", text: str = "", by_user: bool = True
+    ) -> AskChange | Rejected:
+        """Answer a question as a user, with the value of an option or with free text, which the back end of
+        the app reviews if it wants to. Not ``by_user``: a back end does, for the user.
+
+        Switches. Raises StorageUnavailable, TooManyMessages and ReviewUnavailable.
+        """
+        if not self.core.store.has_database:  # a change would create it
+            return Rejected(RejectReason.UNKNOWN_MESSAGE)
+        if by_user:
+            if (mute := self.messaging.mute_of(app, user)) is not None:
+                return mute
+            if not self.core.sender_rates.take(app, user):
+                raise TooManyMessages("the user has sent too many messages")
+            if text and app in self.core.reviews.apps:
+                draft = Draft(sender=user, kind="press", type="text", body=text.encode(), about=message)
+                decision = self.core.reviews.decide(app, facts_of(draft))
+                if decision.action == "reject":
+                    return Rejected(RejectReason.REJECTED, decision.reason)
+                if decision.action == "undecided":
+                    raise ReviewUnavailable("the back end has not reviewed it in time")
+                if decision.action == "replace":
+                    text = decision.body.decode("utf-8", "replace")
+        return self.core.store.part(MessageLog).asks.answer(app, user, message, value=value, text=text)
+
+
+class ThreadView(ThreadState, frozen=True, kw_only=True):
+    """A thread as a user sees it: without ``message`` if they may not read that."""
+
+    message: EntryView | msgspec.UnsetType = msgspec.UNSET
+
+    @staticmethod
+    def of(thread: Thread) -> ThreadView:
+        """How clients see a thread."""
+        message = msgspec.UNSET if thread.message is None else thread.message.view()
+        return view(ThreadView, thread, message=message)
+
+
+class ThreadPageView(Struct, rename="camel"):
+    """The answer to :class:`imserver.messenger.messages.commands.AskThread`."""
+
+    thread: ThreadView
+    messages: list[EntryView]
+    has_more: bool
+    before: int
+
+
+class ThreadList(Struct):
+    """Threads, those with the newest replies first."""
+
+    threads: list[ThreadView]
+    has_more: bool = field(name="hasMore")
+
+
+class ThreadCommands:
+    """Carries out what users do with threads, and tells it to their other connections. Stateless."""
+
+    def __init__(self, signals: Signals, store: Store) -> None:
+        self._signals = signals
+        self._log = store.part(MessageLog)
+
+    def rows(self) -> CommandTable:
+        return {
+            AskThread: CommandRow(self._ask),
+            AskThreads: CommandRow(self._list),
+            FollowThread: CommandRow(self._follow),
+            ReadThread: CommandRow(self._read),
+        }
+
+    def page(
+        self, app: str, user: str, root: int, before: int, limit: int
+    ) -> tuple[Thread, list[Entry], int] | None:
+        """A thread, the last of its replies before an id (0: its end) in the order of their ids, and
+        ``before`` of the page before them; 0: there is none. None: the user cannot read the thread. Switches;
+        raises StorageUnavailable."""
+        thread = self._log.threads.get(app, user, root)
+        replies = self._log.threads.replies(app, user, root, before, limit)
+        if thread is None or replies is None:
+            return None
+        entries, is_cut = newest_page(replies[0], False)
+        return thread, entries, entries[0].id if is_cut else replies[1]
+
+    def list(self, app: str, user: str, before: int, limit: int) -> tuple[list[Thread], bool]:
+        """See :meth:`imserver.messenger.messages.log.threads.ThreadStore.of_user`."""
+        return self._log.threads.of_user(app, user, before, limit)
+
+    def follow(
+        self, app: str, user: str, root: int, follows: bool, besides: Connection | None = None
+    ) -> Thread | None:
+        """Follow a thread, or mute it. The user's connections except ``besides`` hear of it. Switches; raises
+        StorageUnavailable."""
+        return self._notify(app, user, self._log.threads.follow(app, user, root, follows), besides)
+
+    def read(
+        self, app: str, user: str, root: int, id: int, besides: Connection | None = None
+    ) -> Thread | None:
+        """A user has read a thread up to a reply. The user's connections except ``besides`` hear of it.
+        Switches; raises StorageUnavailable."""
+        return self._notify(app, user, self._log.threads.read(app, user, root, id), besides)
+
+    def _notify(
+        self, app: str, user: str, thread: Thread | None, besides: Connection | None
+    ) -> Thread | None:
+        if thread is not None:
+            data = msgspec.json.encode(ThreadView.of(replace(thread, message=None)))
+            signal = Signal("threadMark", user, "", conversation=thread.conversation, data=data)
+            self._signals.send(ToFollowers(app, (user,), 0, signal), besides)
+        return thread
+
+    def _ask(self, connection: Connection, command: AskThread) -> Reply:
+        page = self.page(*app_and_user(connection), command.thread, command.before, command.limit)
+        if page is None:
+            return _UNKNOWN
+        thread, entries, before = page
+        messages = [entry.view() for entry in entries]
+        return Reply(ReplyCode.OK, ThreadPageView(ThreadView.of(thread), messages, before > 0, before))
+
+    def _list(self, connection: Connection, command: AskThreads) -> Reply:
+        threads, more = self.list(*app_and_user(connection), command.before, command.limit)
+        return Reply(ReplyCode.OK, ThreadList([ThreadView.of(each) for each in threads], more))
+
+    def _follow(self, connection: Connection, command: FollowThread) -> Reply:
+        app, user = app_and_user(connection)
+        return _answer(self.follow(app, user, command.thread, not command.remove, connection))
+
+    def _read(self, connection: Connection, command: ReadThread) -> Reply:
+        app, user = app_and_user(connection)
+        return _answer(self.read(app, user, command.thread, command.id, connection))
+
+
+def _answer(thread: Thread | None) -> Reply:
+    return _UNKNOWN if thread is None else Reply(ReplyCode.OK, ThreadView.of(thread))
+
+
+_UNKNOWN = Reply(ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))

@@ -1,0 +1,125 @@
+"""The parts of stored messages on one node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from imserver.clock import every
+from imserver.config.settings import Config, settings_of
+from imserver.core.core import Core, Parts
+from imserver.messenger.messages.acks import AckTracker
+from imserver.messenger.messages.action_positions import ActionPositions
+from imserver.messenger.messages.catch_up import StreamStarts
+from imserver.messenger.messages.declared import RetentionSettings, StreamLimits
+from imserver.messenger.messages.log.contract import Commit
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.message_commands import AskCommands, MessageCommands, ThreadCommands
+from imserver.messenger.messages.message_search import MessageSearch, WordIndexing
+from imserver.messenger.messages.messaging import Messaging
+from imserver.messenger.messages.receipts import Receipts, Signals, ToFollowers
+from imserver.messenger.messages.retention import Retention
+from imserver.messenger.messages.services import MessageServices
+from imserver.messenger.messages.stored_channels import ChannelLog
+from imserver.messenger.messages.stored_pushes import LogPushes
+from imserver.messenger.messages.streamed import ConversationStreams, StreamedTexts
+from imserver.messenger.messages.streamed_messages import ChannelStreams, StreamedMessages
+from imserver.storage.contract import Erasure
+from imserver.storage.store import Store
+from imserver.transport.dispatch import CommandTable
+
+
+def build(core: Core) -> Parts:
+    """Build them, with their commands and the handlers of node messages."""
+    services, answers, commands = _make_services(core)
+    messaging, positions = services.messaging, services.messaging.positions
+    catch_up = messaging.catch_up
+    expire_seconds = core.config.storage.expire_seconds
+    core.network.report_to(catch_up.ponged)
+    core.hub.report_to(catch_up.forget)
+    if core.member is not None:
+        core.member.report_to(messaging.learn)
+    for streams in (services.streams, services.channel_streams):
+        core.draining.report_to(streams.close_all)
+        core.tenants.report_to(streams.forget)
+    return Parts(
+        (services, *answers, _erasure(core.store, positions)),
+        commands,
+        ended=(catch_up.forget,),
+        run=(
+            messaging.follower.run,
+            positions.run,
+            every(expire_seconds, services.retention.expire, "entries could not be expired"),
+            every(1.0, WordIndexing(core.store).work, "words could not be added to the index"),
+            services.channel_streams.run,
+            services.streams.run,
+            every(1.0, catch_up.check_acks, "acknowledgements could not be checked"),
+        ),
+        # Clients acknowledge until their connections end.
+        stop=positions.store_proved,
+    )
+
+
+@contextmanager
+def offline(_config: Config, store: Store, _tenants: object) -> Iterator[tuple[Erasure]]:
+    """The erasure of users from the log in a command."""
+    yield (_erasure(store, ActionPositions(store)),)
+
+
+def _erasure(store: Store, positions: ActionPositions) -> Erasure:
+    def erase_user(app: str, user: str, name: str) -> None:
+        if store.has_database:
+            store.part(MessageLog).erase_user(app, user, name)
+            positions.forget(app, user)
+
+    return Erasure(frozenset(), erase_user, lambda _: None)
+
+
+def _make_services(core: Core) -> tuple[MessageServices, tuple[ChannelLog, LogPushes], CommandTable]:
+    """Build the services, what answers the core besides, and the commands."""
+    store, metrics = core.store, core.metrics
+    channel_log = ChannelLog(store, metrics, core.hub, core.connection_table, core.channels)
+    messaging = Messaging(
+        core,
+        positions=ActionPositions(store),
+        ack_tracker=AckTracker(metrics, core.limits.node_outbox_bytes),
+        channel_log=channel_log,
+    )
+    channel_log.follow_log = messaging.follower.follow
+    store.part(MessageLog).writer.listener = messaging
+    messaging.add_to(core.queries)
+    node_messages = core.node_messages
+    signals = Signals(core, messaging)
+    if node_messages is not None:
+        node_messages.handle({Commit: messaging.follower.committed, ToFollowers: signals.deliver})
+    threads = ThreadCommands(signals, store)
+    receipts, search = Receipts(signals, store), MessageSearch(store, core.buckets.make)
+    asks = AskCommands(core, messaging)
+    commands = MessageCommands(core.sessions, messaging, receipts, search, store)
+    runners = (commands, asks, receipts, threads, signals)
+    table, limits = core.connection_table, settings_of(core.config, StreamLimits)
+    others = (table, core.queries, limits, core.limits.outbox_bytes, core.others)
+    in_conversations = ConversationStreams(messaging, signals, store, core.relations)
+    services = MessageServices(
+        log=store.part(MessageLog),
+        messaging=messaging,
+        signals=signals,
+        receipts=receipts,
+        threads=threads,
+        search=search,
+        retention=Retention(
+            settings_of(core.config, RetentionSettings),
+            core.tenants.get,
+            store,
+            metrics,
+            messaging.positions,
+            messaging.observers,
+        ),
+        streams=StreamedTexts(in_conversations, *others),
+        channel_streams=StreamedMessages(ChannelStreams(core.channels, core.hub, core.connections), *others),
+        observers=messaging.observers,
+        asks=asks,
+        stream_starts=StreamStarts(messaging.catch_up),
+    )
+    rows = {command: row for each in runners for command, row in each.rows().items()}
+    return services, (channel_log, LogPushes(messaging, core.idempotency)), rows

@@ -1,0 +1,41 @@
+"""The services of stored messages on one node."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from imserver.messenger.messages.catch_up import StreamStarts
+from imserver.messenger.messages.log.contract import LogObserver
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.message_commands import AskCommands, ThreadCommands
+from imserver.messenger.messages.message_search import MessageSearch
+from imserver.messenger.messages.messaging import Messaging
+from imserver.messenger.messages.receipts import Receipts, Signals
+from imserver.messenger.messages.retention import Retention
+from imserver.messenger.messages.streamed import StreamedTexts
+from imserver.messenger.messages.streamed_messages import StreamedMessages
+
+
+class MessageServices(Struct, frozen=True):
+    """Stored messages, and texts that are sent in pieces: ``core.service(MessageServices)``.
+
+    A feature that gets it names ``messages`` in ``uses``. ``log`` has the stored messages. ``messaging``
+    stores and delivers messages, ``signals`` delivers what is not stored. ``receipts``: who has read what.
+    ``threads``: who follows which. ``search`` and ``retention``: the services of their commands. ``streams``:
+    texts that are stored when their last piece has come. ``channel_streams``: those in channels.
+    ``observers``: features that hear of stored entries add theirs. ``asks``: answers of users to questions.
+    ``stream_starts``: where event streams begin.
+    """
+
+    log: MessageLog
+    messaging: Messaging
+    signals: Signals
+    receipts: Receipts
+    threads: ThreadCommands
+    search: MessageSearch
+    retention: Retention
+    streams: StreamedTexts
+    channel_streams: StreamedMessages
+    observers: list[LogObserver]
+    asks: AskCommands
+    stream_starts: StreamStarts

@@ -1,0 +1,200 @@
+"""Questions over HTTP and with clients, on a node."""
+
+from collections.abc import Iterator
+from time import time
+from typing import Any
+
+import gevent
+import pytest
+from msgspec import json
+
+from imserver.features.webhooks.event_json import of_entry
+from imserver.messenger.ask import metrics
+from imserver.messenger.ask.parts import AskParts
+from imserver.plugin.messages import MessageLog
+from tests.rows import sections
+from tests.security.node_harness import Harness, config
+from tests.security.test_bots import person
+from tests.transport.harness import until
+from tests.users import User
+
+YES_NO = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    of_features = sections(accounts={"registration": True, "registrations_per_address": 0})
+    harness = Harness(config(tmp_path_factory.mktemp("asks"), of_features=of_features))
+    yield harness
+    harness.close()
+
+
+@pytest.fixture(scope="module")
+def ann(node: Harness) -> User:
+    return person(node, "ann")
+
+
+@pytest.fixture(scope="module")
+def bob(node: Harness) -> User:
+    return person(node, "bob")
+
+
+@pytest.fixture(scope="module")
+def cal(node: Harness) -> User:
+    return person(node, "cal")
+
+
+def ask(user: User, **fields: Any) -> dict[str, Any]:
+    """A new question."""
+    question: dict[str, Any] = user.post("asks/create", text="tea?", options=YES_NO, **fields)
+    assert question["state"] == "open"
+    return question
+
+
+def test_a_question_is_answered_once_and_everybody_sees_it(ann: User, bob: User) -> None:
+    id = ask(ann, to=bob.user)["id"]
+    result = bob.post("asks/answer", id=id, value="yes")
+    assert result["accepted"]
+    assert bob.post("asks/answer", id=id, value="yes")["accepted"]
+    assert not bob.post("asks/answer", id=id, value="no")["accepted"]
+    seen = ann.post("asks/get", id=id)
+    assert seen == result["ask"] == bob.post("asks/get", id=id)
+    assert [(one["user"], one["value"]) for one in seen["answers"]] == [(bob.user, "yes")]
+    (message,) = [
+        each for each in ann.get("messages/sync", after=0, limit=200)["messages"] if each["id"] == id
+    ]
+    assert message["meta"]["ask"]["state"] == "answered"
+
+
+def test_who_waits_hears_of_the_answer_at_once(node: Harness, ann: User, bob: User) -> None:
+    id = ask(ann, to=bob.user)["id"]
+    waiting = [gevent.spawn(ann.post, "asks/get", id=id, wait=30) for _ in range(3)]
+    waits = node.node.core.service(AskParts).waits
+    until(lambda: waits.count == 3)
+    bob.post("asks/answer", id=id, value="no")
+    gevent.joinall(waiting, timeout=10, raise_error=True)
+    assert [one.get()["state"] for one in waiting] == ["answered"] * 3
+    assert waits.count == 0
+
+
+def test_who_waits_hears_of_each_further_answer(node: Harness, ann: User, bob: User, cal: User) -> None:
+    group = int(ann.group(bob, cal))
+    id = ask(ann, conversation=group, need=2)["id"]
+    waits = node.node.core.service(AskParts).waits
+    first = gevent.spawn(ann.post, "asks/get", id=id, wait=30)
+    until(lambda: waits.count == 1)
+    bob.post("asks/answer", id=id, value="no")
+    assert len(first.get(timeout=10)["answers"]) == 1
+    second = gevent.spawn(ann.post, "asks/get", id=id, wait=30, seen=1)
+    until(lambda: waits.count == 1)
+    cal.post("asks/answer", id=id, value="yes")
+    assert second.get(timeout=10)["state"] == "answered"
+
+
+def test_a_deadline_closes_it_and_ends_the_wait(node: Harness, ann: User, bob: User) -> None:
+    id = ask(ann, to=bob.user, seconds=1)["id"]
+    assert ann.post("asks/get", id=id, wait=30)["state"] == "expired"
+    assert bob.post("asks/answer", id=id, value="yes") == {
+        "accepted": False,
+        "ask": bob.post("asks/get", id=id),
+    }
+    entries = bob.get("messages/sync", after=id, limit=200)["messages"]
+    assert [each["type"] for each in entries if each.get("about") == id] == ["expire"]
+    assert node.node.core.store.part(MessageLog).asks.due() == ([], None)
+
+
+def test_only_the_author_cancels_reminds_and_escalates(
+    node: Harness, ann: User, bob: User, cal: User
+) -> None:
+    eve = person(node, "eve")
+    group = int(ann.group(bob, cal))
+    id = ask(ann, conversation=group, of=[bob.user])["id"]
+    for route, more in (("cancel", {}), ("remind", {}), ("escalate", {"of": [cal.user]})):
+        assert bob.refused(f"asks/{route}", id=id, **more) == (404, "unknown_message")
+    assert cal.refused("asks/answer", id=id, value="yes")[0] == 403
+    assert eve.refused("asks/get", id=id) == (404, "unknown_message")
+    assert ann.post("asks/remind", id=id)["state"] == "open"
+    assert ann.refused("asks/remind", id=id)[0] == 429
+    assert ann.refused("asks/escalate", id=id, of=[eve.user])[0] == 400
+    assert ann.post("asks/escalate", id=id, of=[cal.user])["of"] == [bob.user, cal.user]
+    assert ann.post("asks/cancel", id=id)["state"] == "cancelled"
+    assert ann.refused("asks/escalate", id=id, of=[bob.user]) == (409, "question_closed")
+    assert not cal.post("asks/answer", id=id, value="yes")["accepted"]
+
+
+def test_who_is_muted_in_the_app_neither_reminds_nor_escalates(node: Harness, ann: User, bob: User) -> None:
+    eve = person(node, "eve_muted")
+    id = ask(eve, conversation=int(eve.group(ann, bob)), of=[bob.user])["id"]
+    node.node.core.mutes.mute(eve.app, eve.user, int(time()) + 60)
+    assert eve.refused("asks/remind", id=id) == (403, "muted")
+    assert eve.refused("asks/escalate", id=id, of=[ann.user]) == (403, "muted")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"options": []},
+        {"options": [*YES_NO, YES_NO[0]]},
+        {"options": [{"text": "x", "value": "é" * 40}]},
+        {"options": [{"text": str(one), "value": str(one)} for one in range(9)]},
+        {"of": ["1"]},
+        {"need": 21},
+        {"seconds": 31 * 86400},
+    ],
+)
+def test_a_wrong_question_is_refused(ann: User, bob: User, wrong: dict[str, Any]) -> None:
+    fields = {"to": bob.user, "text": "tea?", "options": YES_NO, **wrong}
+    assert ann.refused("asks/create", **fields)[0] == 400
+
+
+def test_who_was_blocked_does_not_answer(node: Harness, ann: User) -> None:
+    dan = person(node, "dan")
+    id = ask(ann, to=dan.user)["id"]
+    ann.post("friends/block", friend=dan.user)
+    assert dan.refused("asks/answer", id=id, value="yes")[0] == 403
+
+
+def test_what_closes_a_question_is_an_event_of_its_own(node: Harness, ann: User, bob: User) -> None:
+    cal = person(node, "cat")
+    id = ask(ann, conversation=int(ann.group(bob, cal)), need=2)["id"]
+    for user in (bob, cal):
+        user.post("asks/answer", id=id, value="yes")
+    expired = ask(ann, to=bob.user, seconds=1)["id"]
+    ann.post("asks/get", id=expired, wait=30)
+    entries = node.node.core.store.part(MessageLog).entries.read(bob.app, id - 1, 100)
+    wanted = frozenset({"message", "ask_closed"})
+    events = [json.decode(event.body) for each in entries if (event := of_entry(bob.app, each, "n", wanted))]
+    kinds = [(each["event"], each.get("about")) for each in events]
+    assert kinds == [
+        ("message", None),
+        ("message", id),
+        ("ask_closed", None),
+        ("message", None),
+        ("ask_closed", None),
+    ]
+    closed, late = (each for each in events if each["event"] == "ask_closed")
+    assert (closed["ask"], closed["state"], closed["user"]) == (id, "answered", cal.user)
+    assert [each["user"] for each in closed["answers"]] == [bob.user, cal.user]
+    assert (late["ask"], late["state"], late["user"]) == (expired, "expired", "")
+    plain = [of_entry(bob.app, each, "n", frozenset({"message"})) for each in entries]
+    assert sum(each is not None for each in plain) == 4, "the server sends no message"
+
+
+def test_what_happened_to_questions_is_counted(node: Harness, ann: User, bob: User) -> None:
+    def counts() -> dict[str, int]:
+        metric = next(each for each in metrics() if each.name == "imserver_asks_total")
+        return dict(metric.read(node.node.core))  # type: ignore[arg-type]
+
+    before = counts()
+    for _ in range(2):
+        first = ask(ann, to=bob.user, client_msg_id="counted")["id"]
+    ann.post("asks/remind", id=first)
+    bob.post("asks/answer", id=first, value="yes")
+    bob.post("asks/answer", id=first, value="yes")
+    bob.post("asks/answer", id=first, value="no")
+    ann.post("asks/cancel", id=ask(ann, to=bob.user)["id"])
+    late = ask(ann, to=bob.user, seconds=1)["id"]
+    assert ann.post("asks/get", id=late, wait=30)["state"] == "expired"
+    assert not bob.post("asks/answer", id=late, value="yes")["accepted"]
+    new = {event: count - before[event] for event, count in counts().items()}
+    assert new == {"ask": 3, "remind": 1, "answer": 1, "refuse": 2, "cancel": 1, "expire": 1, "escalate": 0}

@@ -1,0 +1,491 @@
+"""What several do to one group at once: its rules hold in the order of the log, on each engine."""
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import pytest
+
+from imserver import errors
+from imserver.auth.questions import AccountLookup, Relations
+from imserver.auth.rates import Buckets, TooManyRequests
+from imserver.features.invitations.rows import InvitationShown, InvitationStore, use
+from imserver.messenger.groups.declared import NEW_GROUPS, SEARCH_TIME
+from imserver.messenger.groups.groups import (
+    ADMIN,
+    MEMBER,
+    OWNER,
+    BadGroup,
+    Group,
+    GroupCommands,
+    Groups,
+    NoMember,
+    NotAllowed,
+    Strangers,
+    TooManyMembers,
+    UnknownGroup,
+)
+from imserver.messenger.groups.wire import JoinGroup
+from imserver.messenger.messages.commands import Search
+from imserver.messenger.messages.log.contract import Change, Draft
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.storage.statements import Statements
+from imserver.storage.store import Store
+from tests.stores import OpenStore
+
+APP = "101"
+LIMIT = 5
+MOST_GROUPS = 5
+GroupChange = tuple[Callable[..., Any], Any]
+
+
+NICKNAMES = {"1": "jose perez", "2": "rene"}
+"""User → the folded name of the account, of those who have one."""
+
+
+class Accounts(AccountLookup):
+    """All users are accounts, and those without a nickname have no name."""
+
+    def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> Any:
+        named = [user for user in users if all(word in NICKNAMES.get(user, "") for word in words)]
+        return [SimpleNamespace(user=user) for user in named]
+
+
+TENANTS: Any = None
+"""Only routes look at the settings of an app."""
+
+
+@pytest.fixture
+def store(url: str, open_store: OpenStore) -> Store:
+    return open_store(url)
+
+
+@pytest.fixture
+def log(store: Store) -> MessageLog:
+    return store.part(MessageLog)
+
+
+@pytest.fixture
+def groups(store: Store) -> Groups:
+    creations = Buckets(NEW_GROUPS, MOST_GROUPS, 3600)
+    return Groups(store, LIMIT, creations, Buckets(SEARCH_TIME), Accounts(), Relations(), TENANTS)
+
+
+@pytest.fixture
+def group(groups: Groups) -> int:
+    """Ann's, with Bob as its admin, Cid and Dan."""
+    group, _ = groups.create(APP, "ann", "tea", ["bob", "cid", "dan"])
+    groups.set_role(APP, group.id, "ann", "bob", ADMIN)
+    return group.id
+
+
+class Asking(Relations):
+    """Eve is a stranger to everybody."""
+
+    def strangers_among(self, app: str, by: str, users: Collection[str]) -> set[str]:
+        return {"eve"} & set(users)
+
+
+@pytest.mark.sqlite_first
+def test_strangers_are_invited_or_refused_where_nobody_invites(store: Store) -> None:
+    creations = Buckets(NEW_GROUPS, MOST_GROUPS, 3600)
+    groups = Groups(store, LIMIT, creations, Buckets(SEARCH_TIME), Accounts(), Asking(), TENANTS)
+    with pytest.raises(Strangers, match="eve"):
+        groups.strangers_among(APP, "ann", ["bob", "eve"])
+    sent: list[Any] = []
+    groups.invite_strangers = lambda app, group, by, users: sent.append((app, group, by, users)) or users
+    group, added = groups.create(APP, "ann", "tea", ["eve", "bob", "eve", "ann"], {"eve"})
+    assert (added.users, added.invited) == (["bob"], ["eve"])
+    added = groups.add(APP, group.id, "bob", ["eve"], groups.strangers_among(APP, "bob", ["eve"]))
+    assert (added.users, added.invited) == ((), ["eve"])
+    assert sent == [(APP, group.id, by, ["eve"]) for by in ("ann", "bob")]
+    assert roles(groups, group.id) == {"ann": OWNER, "bob": MEMBER}
+
+
+def roles(groups: Groups, group: int) -> dict[str, str]:
+    return {row.user: row.role for row in groups.members(APP, group, "", "", 100)}
+
+
+def owners(groups: Groups, group: int) -> list[str]:
+    return [user for user, role in roles(groups, group).items() if role == OWNER]
+
+
+def at_once(*deeds: tuple[Any, ...]) -> list[str]:
+    """Do all of it at the same time; the names of what was raised, ``""`` for nothing."""
+
+    def outcome(function: Callable[..., Any], *arguments: Any) -> str:
+        try:
+            function(APP, *arguments)
+        except (BadGroup, NoMember, NotAllowed, TooManyRequests, TooManyMembers, UnknownGroup) as refused:
+            return type(refused).__name__
+        return ""
+
+    running = [gevent.spawn(outcome, *deed) for deed in deeds]
+    return [one.get(timeout=60) for one in running]
+
+
+def names(groups: Groups, group: int, text: str, limit: int = 100) -> list[str]:
+    """The users on all pages of a search."""
+    found: list[str] = []
+    after = ""
+    while True:
+        page, after = groups.members_named(APP, group, "bob", text, after, limit)
+        assert len(page) <= limit
+        found += [each.user for each in page]
+        if not after:
+            return found
+
+
+def test_members_are_found_by_words_of_their_names(groups: Groups) -> None:
+    group = groups.create(APP, "bob", "tea", ["1", "2", "Zoé", "Rob"])[0].id
+    assert names(groups, group, "pérez JOS") == ["1"]
+    assert names(groups, group, "zoe") == ["Zoé"]
+    assert names(groups, group, "re") == ["1", "2"]
+    assert names(groups, group, "ob", limit=1) == ["Rob", "bob"]
+    assert names(groups, group, "1") == names(groups, group, "...") == []
+    with pytest.raises(UnknownGroup):
+        groups.members_named(APP, group, "eve", "re", "", 10)
+
+
+def test_searches_of_members_take_time_of_who_searches(store: Store) -> None:
+    creations, searches = Buckets(NEW_GROUPS, MOST_GROUPS, 3600), Buckets(SEARCH_TIME, 1, 3600)
+    groups = Groups(store, LIMIT, creations, searches, Accounts(), Relations(), TENANTS)
+    group = groups.create(APP, "ann", "tea", ["bob"])[0].id
+    groups.members_named(APP, group, "bob", "ann", "", 10)
+    with pytest.raises(TooManyRequests):
+        groups.members_named(APP, group, "bob", "ann", "", 10)
+    assert groups.members_named(APP, group, "ann", "bob", "", 10)[0]
+    assert groups.members_named(APP, group, "", "bob", "", 10)[0], "a back end"
+
+
+@pytest.mark.full
+def test_many_who_join_at_once_are_no_more_than_there_is_room_for(groups: Groups, group: int) -> None:
+    groups.set_open(APP, group, "ann", True)
+    errors = at_once(*((groups.join, group, f"u{number}") for number in range(8)))
+    assert sorted(errors) == ["", *["TooManyMembers"] * 7]
+    assert len(roles(groups, group)) == LIMIT
+    groups.join(APP, group, "cid")  # who is in it already needs no room
+
+
+def test_many_who_are_invited_at_once_are_no_more_than_there_is_room_for(groups: Groups, group: int) -> None:
+    errors = at_once(*((groups.invite, group, "cid", ["bob", f"u{number}"]) for number in range(4)))
+    assert sorted(errors) == ["", *["TooManyMembers"] * 3]
+    assert len(roles(groups, group)) == LIMIT
+    assert groups.invite(APP, group, "cid", ["ann", "bob"]) == ()
+
+
+def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(groups: Groups, group: int) -> None:
+    groups.set_open(APP, group, "ann", True)
+    deeds = [(groups.create, "eve", "mine", [])] * (MOST_GROUPS - 2)
+
+    def met(_: Statements) -> bool:
+        return True
+
+    assert not any(at_once(*deeds, (groups.join, group, "eve"), (groups.accept, group, "eve", "bob", met)))
+    assert groups.create(APP, "eve", "mine", [])[0].role == OWNER, "one of them has added nobody"
+    for deed in (
+        (groups.create, "eve", "more", []),
+        (groups.join, group, "eve"),
+        (groups.accept, group, "eve", "", met),
+    ):
+        assert at_once(deed) == ["TooManyRequests"]
+    eve: Any = SimpleNamespace(app=APP, user="eve")
+    commands = GroupCommands(groups, lambda app, user: None)
+    with pytest.raises(TooManyRequests):
+        commands.join(eve, JoinGroup(group))
+    assert commands.rows()[JoinGroup].code_of(TooManyRequests(1)) == errors.ReplyCode.LIMIT
+    groups.create(APP, "eve", "of the back end", [], by_user=False)
+    assert groups.join(APP, group, "eve", by_user=False).id == group
+    assert not groups.accept(APP, group, "eve", "", met, by_user=False), "a member already"
+
+
+def test_an_invitation_counts_with_the_join_or_not_at_all(groups: Groups, group: int, store: Store) -> None:
+    invitation = InvitationShown("a" * 22, str(group), "bob", 1, 0, 0, 1, False)
+
+    def used_by(sql: Statements) -> bool:
+        return use(sql, APP, invitation.code, 1)
+
+    InvitationStore(store).add(APP, invitation, 10)
+    groups.remove(APP, group, "ann", ["dan"])
+    assert groups.accept(APP, group, "bob", "bob", used_by) is False
+    assert groups.accept(APP, group, "eve", "bob", used_by) is True
+    with pytest.raises(UnknownGroup):
+        groups.accept(APP, group, "fay", "bob", used_by)
+    assert "fay" not in roles(groups, group)
+
+
+def test_the_owner_or_a_back_end_deletes_a_group(groups: Groups, group: int, store: Store) -> None:
+    InvitationStore(store).add(APP, InvitationShown("a" * 22, str(group), "bob", 1, 0, 0, 0, False), 10)
+    groups.set_open(APP, group, "ann", True)
+    with pytest.raises(NotAllowed):
+        groups.delete(APP, group, "bob")
+    assert groups.delete(APP, group, "ann") == 4
+    assert groups.delete(APP, group, "") == 0
+    assert (roles(groups, group), InvitationStore(store).get(APP, "a" * 22)) == ({}, None)
+    assert groups.page(APP, "bob", 0, 10) == (0, [])
+    for outsider in ("ann", "eve"):
+        with pytest.raises(UnknownGroup):
+            groups.join(APP, group, outsider)
+    assert [each.kind for each in store.part(MessageLog).entries.history(APP, "dan", group, 0, 1)[0]] == [
+        "leave"
+    ]
+
+
+def test_an_open_group_that_all_have_left_is_joined_and_gets_an_owner_from_a_back_end(
+    groups: Groups, group: int
+) -> None:
+    groups.set_open(APP, group, "ann", True)
+    for user in tuple(roles(groups, group)):
+        groups.leave(APP, group, user)
+    assert groups.show(APP, group, "eve").open
+    with pytest.raises(UnknownGroup):
+        groups.check_inviting(APP, group, "ann")
+    assert groups.join(APP, group, "eve").role == MEMBER
+    with pytest.raises(NotAllowed):
+        groups.set_role(APP, group, "eve", "eve", OWNER)
+    groups.set_role(APP, group, "", "eve", OWNER)
+    assert groups.delete(APP, group, "eve") == 1
+
+
+@pytest.mark.parametrize("by", ["ann", ""])
+def test_a_group_is_deleted_in_parts_and_a_repeated_call_goes_on(
+    groups: Groups, group: int, log: MessageLog, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    monkeypatch.setattr("imserver.messenger.messages.log.groups.MOST_LEAVING", 2)
+    groups.set_open(APP, group, "ann", True)
+    groups.invite(APP, group, "ann", ["eve"])
+    first = log.groups.leave(APP, group, None, by)
+    assert isinstance(first, Change)
+    assert first.users == ("cid", "dan")
+    assert roles(groups, group) == {"ann": OWNER, "bob": ADMIN, "eve": MEMBER}
+    with pytest.raises(UnknownGroup):
+        groups.join(APP, group, "cid")
+    assert groups.delete(APP, group, by) == 3
+    assert roles(groups, group) == {}
+    named = [json.loads(each.meta)["users"] for each in log.entries.history(APP, "ann", group, 0, 3)[0]]
+    assert named == [["cid", "dan"], ["eve", "bob"], ["ann"]]
+
+
+def test_what_others_do_costs_a_user_no_group(groups: Groups) -> None:
+    for user in ("ann", "bob"):
+        for _ in range(MOST_GROUPS):
+            group, _ = groups.create(APP, user, "spam", ["eve"])
+            groups.leave(APP, group.id, user)
+    assert groups.page(APP, "eve", 0, 100)[0] == 2 * MOST_GROUPS
+    assert groups.create(APP, "eve", "mine", [])[0].role == OWNER
+
+
+def test_the_owner_and_the_successor_leave_at_once_and_there_is_an_owner(groups: Groups, group: int) -> None:
+    assert at_once((groups.leave, group, "ann"), (groups.leave, group, "bob")) == ["", ""]
+    assert roles(groups, group) == {"cid": OWNER, "dan": MEMBER}
+
+
+def test_the_successor_leaves_before_the_owner_and_there_is_an_owner(groups: Groups, group: int) -> None:
+    assert at_once((groups.leave, group, "bob"), (groups.leave, group, "ann")) == ["", ""]
+    assert roles(groups, group) == {"cid": OWNER, "dan": MEMBER}
+
+
+def test_all_leave_at_once_and_nobody_is_refused(groups: Groups, group: int) -> None:
+    errors = at_once(*((groups.leave, group, user) for user in ("ann", "cid", "bob", "dan")))
+    assert errors == [""] * 4
+    assert roles(groups, group) == {}
+
+
+def test_whoever_is_handed_a_group_leaves_meanwhile_and_it_keeps_its_owner(
+    groups: Groups, group: int
+) -> None:
+    errors = at_once((groups.leave, group, "cid"), (groups.set_role, group, "ann", "cid", OWNER))
+    assert errors == ["", "NoMember"]
+    assert owners(groups, group) == ["ann"]
+
+
+def test_a_group_that_is_handed_to_two_at_once_has_one_owner(groups: Groups, group: int) -> None:
+    handing = ((groups.set_role, group, "ann", user, OWNER) for user in ("cid", "dan"))
+    assert at_once(*handing) == ["", "NotAllowed"]
+    assert roles(groups, group) == {"ann": ADMIN, "bob": ADMIN, "cid": OWNER, "dan": MEMBER}
+
+
+def test_who_was_an_admin_a_moment_ago_is_none_any_more(groups: Groups, group: int) -> None:
+    no_more = (groups.set_role, group, "ann", "bob", MEMBER)
+    removing, muting = (groups.remove, group, "bob", ["cid"]), (groups.mute, group, "bob", "cid", 2**40)
+    naming, opening = (
+        (groups.describe, group, "bob", {"name": "coffee"}),
+        (groups.set_open, group, "bob", True),
+    )
+    assert at_once(no_more, removing, muting, naming, opening) == ["", *["NotAllowed"] * 4]
+    shown = groups.show(APP, group, "cid")
+    assert (shown.name, shown.role, shown.muted_until, shown.open) == ("tea", MEMBER, 0, False)
+
+
+def test_who_was_removed_a_moment_ago_does_nothing_any_more(groups: Groups, group: int) -> None:
+    away = (groups.remove, group, "ann", ["bob", "dan"])
+    inviting, removing = (groups.invite, group, "dan", ["eve"]), (groups.remove, group, "bob", ["cid"])
+    naming, leaving = (groups.describe, group, "bob", {"name": "coffee"}), (groups.leave, group, "bob")
+    assert at_once(away, inviting, removing, naming, leaving) == ["", *["UnknownGroup"] * 4]
+    assert roles(groups, group) == {"ann": OWNER, "cid": MEMBER}
+
+
+def test_who_became_an_admin_a_moment_ago_is_not_removed_by_one(groups: Groups, group: int) -> None:
+    errors = at_once(
+        (groups.set_role, group, "ann", "cid", ADMIN),
+        (groups.remove, group, "bob", ["dan", "cid"]),
+        (groups.mute, group, "bob", "cid", 2**40),
+    )
+    assert errors == ["", "NotAllowed", "NotAllowed"]
+    assert set(roles(groups, group)) == {"ann", "bob", "cid", "dan"}
+
+
+def test_who_is_erased_and_is_removed_at_once_is_gone(groups: Groups, group: int, log: MessageLog) -> None:
+    errors = at_once(
+        (groups.remove, group, "ann", ["cid"]), (log.erase_user, "cid", ""), (log.erase_user, "ann", "")
+    )
+    assert errors == [""] * 3
+    assert roles(groups, group) == {"bob": OWNER, "dan": MEMBER}
+    assert groups.page(APP, "cid", 0, 10) == (0, [])
+
+
+def test_a_group_that_was_closed_a_moment_ago_is_joined_by_nobody(groups: Groups, group: int) -> None:
+    groups.set_open(APP, group, "ann", True)
+    errors = at_once((groups.set_open, group, "ann", False), (groups.join, group, "eve"))
+    assert errors == ["", "UnknownGroup"]
+    assert "eve" not in roles(groups, group)
+
+
+def test_a_back_end_that_removes_the_owner_leaves_the_group_another(groups: Groups, group: int) -> None:
+    assert groups.remove(APP, group, "", ["ann", "cid", "nobody"]) == ("ann", "cid")
+    assert roles(groups, group) == {"bob": OWNER, "dan": MEMBER}
+    assert groups.remove(APP, group, "", ["bob", "dan"]) == ("bob", "dan")
+    assert roles(groups, group) == {}
+
+
+def test_a_back_end_hands_a_group_over(groups: Groups, group: int) -> None:
+    groups.set_role(APP, group, "", "dan", OWNER)
+    assert roles(groups, group) == {"ann": ADMIN, "bob": ADMIN, "cid": MEMBER, "dan": OWNER}
+
+
+def test_the_end_of_an_owner_is_reported_before_the_owner_is_gone(
+    groups: Groups, group: int, log: MessageLog
+) -> None:
+    before = log.entries.head(APP)
+    groups.leave(APP, group, "ann")
+    role, leaving = log.entries.read(APP, before, 10)
+    assert (role.kind, b'"users":["bob"],"role":"owner"' in role.meta) == ("group", True)
+    assert (leaving.kind, leaving.meta) == ("leave", b'{"users":["ann"],"members":3}')
+
+
+def test_groups_are_listed_in_pages_with_their_names(groups: Groups) -> None:
+    ids = [groups.create(APP, "ann", f"group {number}", [])[0].id for number in range(5)]
+    groups.leave(APP, ids[1], "ann")
+    total, page = groups.page(APP, "ann", ids[0], 2)
+    assert (total, [(one.id, one.name) for one in page]) == (4, [(ids[2], "group 2"), (ids[3], "group 3")])
+    assert all(isinstance(one, Group) and one.role == OWNER for one in page)
+
+
+def say(log: MessageLog, group: int, text: str) -> None:
+    log.writer.append(APP, [Draft(sender="ann", conversation=group, body=text.encode())])
+
+
+def texts_of(log: MessageLog, user: str, group: int) -> list[str]:
+    """What a user finds in the history of a group, and by a search."""
+    entries, more = log.entries.history(APP, user, group, 0, 100)
+    assert not more
+    texts = [entry.body.decode() for entry in entries if entry.kind == "message"]
+    found, rest = log.search.find(APP, user, Search("tea", group, 0, 100))
+    assert ([entry.body.decode() for entry in found], rest) == (texts, 0)
+    return texts
+
+
+def test_late_members_read_earlier_messages_where_the_group_says_so(
+    log: MessageLog, groups: Groups, group: int
+) -> None:
+    say(log, group, "tea 1")
+    groups.leave(APP, group, "dan")
+    say(log, group, "tea 2")
+    groups.invite(APP, group, "ann", ["eve"])
+    groups.remove(APP, group, "ann", ["eve"])
+    shown = groups.set_options(APP, group, "bob", {"history": "all"})
+    assert shown.options
+    say(log, group, "tea 3")
+    head = log.entries.head(APP)
+    groups.invite(APP, group, "ann", ["dan"])
+    groups.remove(APP, group, "ann", ["bob"])
+    groups.invite(APP, group, "ann", ["eve"])
+    say(log, group, "tea 4")
+    assert texts_of(log, "dan", group) == ["tea 1", "tea 2", "tea 3", "tea 4"], "nothing twice"
+    assert texts_of(log, "eve", group) == ["tea 3", "tea 4"], "again a member: after the first time only"
+    listed, _ = log.conversations.page(APP, "dan", 0, 10)
+    assert listed[0].unread == 1, "what was before is not unread"
+    synced, _ = log.entries.sync(APP, "eve", head, 100)
+    assert [entry.body for entry in synced if entry.kind == "message"] == [b"tea 4"]
+    groups.set_options(APP, group, "ann", {"history": "since_joining"})
+    groups.remove(APP, group, "ann", ["cid"])
+    groups.invite(APP, group, "ann", ["cid"])
+    say(log, group, "tea 5")
+    assert texts_of(log, "cid", group)[-2:] == ["tea 4", "tea 5"], "what cid has read before stays"
+    assert texts_of(log, "dan", group)[0] == "tea 1", "who could read it can"
+
+
+def test_each_text_of_a_group_that_changes_is_an_entry(groups: Groups, group: int, log: MessageLog) -> None:
+    before = log.entries.head(APP)
+    texts = {"name": "茶", "avatar": "/u/1.jpg", "description": "Tea\nat five"}
+    changed = groups.describe(APP, group, "bob", texts)  # type: ignore[arg-type]
+    assert (changed.name, changed.avatar, changed.description) == tuple(texts.values())
+    groups.describe(APP, group, "bob", {"name": "茶", "avatar": ""})
+    assert [json.loads(entry.meta) for entry in log.entries.read(APP, before, 10)] == [
+        {"change": "rename", "name": "茶"},
+        {"change": "avatar", "avatar": "/u/1.jpg"},
+        {"change": "description", "description": "Tea\nat five"},
+        {"change": "avatar", "avatar": ""},
+    ]
+    (listed,) = log.conversations.page(APP, "dan", 0, 10)[0]
+    assert (listed.conversation.name, listed.conversation.avatar) == ("茶", "")
+    for wrong in ({"name": ""}, {"avatar": "x" * 1001}, {"description": "x" * 501}, {"name": "a\nb"}):
+        with pytest.raises(BadGroup):
+            groups.describe(APP, group, "bob", wrong)  # type: ignore[arg-type]
+    with pytest.raises(NotAllowed):
+        groups.describe(APP, group, "cid", {"description": "mine"})
+
+
+def test_joins_and_leaves_have_the_number_of_members(groups: Groups, group: int, log: MessageLog) -> None:
+    before = log.entries.head(APP)
+    groups.invite(APP, group, "ann", ["dan", "eve"])
+    groups.remove(APP, group, "ann", ["dan", "cid"])
+    assert [json.loads(entry.meta)["members"] for entry in log.entries.read(APP, before, 10)] == [5, 3]
+    assert groups.count(APP, group) == 3
+
+
+def test_options_say_which_role_invites_and_renames(groups: Groups, group: int) -> None:
+    with pytest.raises(NotAllowed):
+        groups.set_options(APP, group, "cid", {"rename": "member"})
+    with pytest.raises(UnknownGroup):
+        groups.set_options(APP, group, "eve", {"rename": "member"})
+    with pytest.raises(NotAllowed):
+        groups.describe(APP, group, "cid", {"name": "coffee"})
+    groups.invite(APP, group, "cid", ["eve"])
+    groups.set_options(APP, group, "bob", {"rename": "member", "invite": "admin"})
+    assert groups.describe(APP, group, "cid", {"name": "coffee"}).name == "coffee"
+    groups.remove(APP, group, "bob", ["eve"])
+    with pytest.raises(NotAllowed):
+        groups.invite(APP, group, "cid", ["eve"])
+    groups.invite(APP, group, "bob", ["eve"])
+    groups.set_options(APP, group, "ann", {"rename": "admin", "invite": "member", "pin": "admin"})
+    assert groups.show(APP, group, "cid").options == {
+        "history": "since_joining",
+        "invite": "member",
+        "rename": "admin",
+        "pin": "admin",
+        "bots": "mentions",
+    }
+
+
+def test_a_change_of_options_is_one_entry_that_names_what_has_changed(
+    log: MessageLog, groups: Groups, group: int
+) -> None:
+    before = log.entries.head(APP)
+    groups.set_options(APP, group, "ann", {"pin": "member", "invite": "member", "history": "all"})
+    groups.set_options(APP, group, "ann", {"pin": "member"})
+    (entry,) = log.entries.read(APP, before, 10)
+    assert (entry.kind, entry.sender) == ("group", "ann")
+    assert json.loads(entry.meta) == {"change": "options", "history": "all", "pin": "member"}

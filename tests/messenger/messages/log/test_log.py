@@ -1,0 +1,677 @@
+"""The message log, on every engine: SQLite, PostgreSQL and MariaDB."""
+
+import json
+import time
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import AsyncResult
+
+from imserver.cluster.history import PAGE_BYTES
+from imserver.features.accounts.contract import Account
+from imserver.features.accounts.rows import AccountStore
+from imserver.messenger.messages.log.contract import (
+    MOST_UNREAD,
+    Appended,
+    AppendRequest,
+    Change,
+    Draft,
+    Entry,
+    Rejected,
+    RejectReason,
+    Stored,
+)
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.read import EntryReader
+from imserver.model import Limit
+from tests.messenger.messages.log.listening import Listening
+from tests.stores import OpenStore, WriteAt
+
+APP = "gochat"
+
+
+@pytest.fixture
+def log(url: str, open_store: OpenStore) -> MessageLog:
+    """The log of a new database, once on each engine."""
+    return open_store(url, seconds=10).part(MessageLog)
+
+
+def say(sender: str, to: str | int, body: str = "hi", **fields: Any) -> Draft:
+    """A draft to a user or, by its number, to a conversation."""
+    where: dict[str, Any] = {"conversation": to} if isinstance(to, int) else {"to_user": to}
+    return Draft(sender=sender, body=body.encode(), **where, **fields)
+
+
+def stored(log: MessageLog, *drafts: Draft, app: str = APP) -> list[Entry]:
+    """The entries of drafts that are all stored, for the first time."""
+    entries = []
+    for outcome in log.writer.append(app, drafts):
+        assert isinstance(outcome, Appended)
+        assert not outcome.repeated
+        entries.append(outcome.entry)
+    return entries
+
+
+def bodies(entries: list[Entry]) -> list[str]:
+    return [entry.body.decode() for entry in entries]
+
+
+def ids(entries: list[Entry]) -> list[int]:
+    return [entry.id for entry in entries]
+
+
+# --- appending ----------------------------------------------------------------------------------------------
+
+
+def test_ids_are_contiguous_in_the_app_and_seqs_in_the_conversation(log: MessageLog) -> None:
+    entries = stored(log, say("a", "b"), say("b", "a"), say("a", "c"), say("b", "a"))
+    assert ids(entries) == [1, 2, 3, 4]
+    assert [entry.seq for entry in entries] == [1, 2, 1, 3]
+    assert [entry.conversation for entry in entries] == [1, 1, 2, 1]
+    (later,) = stored(log, say("c", "a"))
+    assert (later.id, later.seq, later.conversation) == (5, 2, 2)
+    assert log.entries.head(APP) == 5
+
+
+def test_a_log_continues_after_an_id_but_never_goes_back(url: str, open_store: OpenStore) -> None:
+    store = open_store(url, seconds=10)
+    for last_id, expected in ((900, 901), (5, 902), (902, 903), (2**52, 2**52 + 1)):
+        store.part(MessageLog).continue_after(APP, last_id)
+        assert ids(stored(store.part(MessageLog), say("a", "b"))) == [expected]
+    assert ids(stored(store.part(MessageLog), say("a", "b"), app="another")) == [1]
+    assert len(store.part(MessageLog).entries.sync(APP, "b", 900, 10)[0]) == 4
+
+
+def test_an_entry_comes_out_as_it_went_in(log: MessageLog) -> None:
+    draft = say(
+        "系统 a'\\%s",
+        "ö:?",
+        type="picture",
+        client_msg_id="é" * 32,
+        time_ms=Limit.MIN_TIME_MS,
+        about=7,
+        meta=b'{"mentions": ["\xc3\xb6"]}',
+    )
+    every_byte = bytes(range(256)) * 400
+    whole = Draft(**{name: getattr(draft, name) for name in Draft.__struct_fields__} | {"body": every_byte})
+    (entry,) = stored(log, whole)
+    assert log.entries.read(APP, 0, 10) == [entry]
+    assert entry.body == every_byte
+    assert (entry.time_ms, entry.about, entry.type) == (draft.time_ms, 7, "picture")
+    assert entry.members == ("ö:?", "系统 a'\\%s")
+    assert entry.peer("ö:?") == "系统 a'\\%s"
+    assert entry.peer("系统 a'\\%s") == "ö:?"
+
+
+def test_apps_have_logs_of_their_own(log: MessageLog) -> None:
+    stored(log, say("a", "b", "first"))
+    stored(log, say("a", "b", "second"), app="other")
+    stored(log, say("a", "b", "third"), app="Other")
+    assert [log.entries.head(app) for app in (APP, "other", "Other", "none")] == [1, 1, 1, 0]
+    assert log.entries.heads([APP, "none", "Other"]) == {APP: 1, "Other": 1}
+    assert log.entries.heads([]) == {}
+    assert bodies(log.entries.sync("other", "b", 0, 10)[0]) == ["second"]
+
+
+def test_an_empty_append_stores_nothing(log: MessageLog) -> None:
+    assert log.writer.append(APP, []) == []
+    assert log.entries.head(APP) == 0
+
+
+@pytest.mark.parametrize(
+    "draft",
+    [
+        say("a" * 256, "b"),
+        say("a", "b\0"),
+        say("a", "\ud800"),
+        say("a", "b", client_msg_id="é" * 33),
+        say("a", "b", type="t" * 33),
+        say("a", "b", time_ms=Limit.TIME_MS + 1),
+        say("a", "b", time_ms=Limit.MIN_TIME_MS - 1),
+        say("a", "b", about=-1),
+        say("a", "b", "x" * (1 << 20) + "x"),
+        Draft(sender="a"),
+        Draft(sender="a", to_user="b", conversation=1),
+        Draft(sender="a", to_user="b", kind="shout"),  # type: ignore[arg-type]
+        Draft(sender="a", to_user="b", kind="reaction", about=1),
+    ],
+    ids=lambda draft: repr(draft)[:60],
+)
+def test_a_draft_that_cannot_be_stored_costs_the_others_nothing(log: MessageLog, draft: Draft) -> None:
+    first, wrong, last = log.writer.append(APP, [say("a", "b"), draft, say("a", "b")])
+    assert isinstance(wrong, Rejected)
+    assert wrong.reason == "invalid"
+    assert isinstance(first, Appended)
+    assert isinstance(last, Appended)
+    assert (first.entry.id, last.entry.id) == (1, 2)
+
+
+def test_a_draft_without_a_time_gets_the_time_of_the_server(log: MessageLog) -> None:
+    before = int(time.time()) * 1000
+    now, given = log.writer.append(APP, [say("a", "b"), say("a", "b", time_ms=7)])
+    assert isinstance(now, Appended)
+    assert isinstance(given, Appended)
+    assert before <= now.entry.time_ms <= time.time() * 1000
+    assert given.entry.time_ms == 7
+    assert log.entries.read(APP, 0, 1)[0].time_ms == now.entry.time_ms
+
+
+# --- resends ------------------------------------------------------------------------------------------------
+
+
+def test_a_resend_gets_the_first_answer(log: MessageLog) -> None:
+    (entry,) = stored(log, say("a", "b", client_msg_id="1"))
+    again = log.writer.append(APP, [say("a", "b", "another text", client_msg_id="1"), say("a", "b")])
+    assert again[0] == Appended(entry, True)
+    assert isinstance(again[1], Appended)
+    assert again[1].entry.id == 2
+
+
+def test_a_resend_in_the_same_batch_shares_the_outcome(log: MessageLog) -> None:
+    first, second = log.writer.append(APP, [say("a", "b", client_msg_id="1")] * 2)
+    assert isinstance(first, Appended)
+    assert (first.repeated, second) == (False, Appended(first.entry, True))
+    refused = log.writer.append(APP, [say("a", 99, client_msg_id="2")] * 2)
+    assert refused == [Rejected("unknown_conversation")] * 2
+
+
+def test_a_client_msg_id_is_the_senders_own(log: MessageLog) -> None:
+    one = "1"
+    entries = stored(
+        log,
+        say("a", "b", client_msg_id=one),
+        say("b", "a", client_msg_id=one),
+        say("a1", "b", client_msg_id=""),
+    )
+    assert len(entries) == 3
+    stored(log, say("a", "b", client_msg_id=one), app="other")
+
+
+def test_an_entry_is_found_by_its_sender_and_client_msg_id(log: MessageLog) -> None:
+    (entry,) = stored(log, say("ann", "bob", client_msg_id="c"))
+    assert log.entries.sent(APP, "ann", "c") == entry
+    others = (("gochat2", "ann", "c"), (APP, "bob", "c"), (APP, "ann", "C"), (APP, "ann", ""))
+    assert [log.entries.sent(*each) for each in others] == [None] * 4
+
+
+def test_many_who_resend_at_once_are_stored_once(log: MessageLog) -> None:
+    drafts = [say("a", "b", str(number % 10), client_msg_id=str(number % 10)) for number in range(100)]
+    greenlets = [gevent.spawn(log.writer.append, APP, [draft]) for draft in drafts]
+    outcomes = [one.get(timeout=60)[0] for one in greenlets]
+    assert sum(not outcome.repeated for outcome in outcomes) == 10
+    assert log.entries.head(APP) == 10
+    assert {outcome.entry.body for outcome in outcomes} == {b"%d" % number for number in range(10)}
+
+
+def test_a_refusal_is_not_remembered(log: MessageLog) -> None:
+    group = log.groups.create(APP, "a", "", []).conversation
+    assert log.writer.append(APP, [say("b", group, client_msg_id="1")]) == [Rejected("not_member")]
+    log.groups.join(APP, group, ["b"])
+    stored(log, say("b", group, client_msg_id="1"))
+
+
+# --- what is told -------------------------------------------------------------------------------------------
+
+
+def test_whoever_delivers_learns_of_each_transaction_in_order_and_first(log: MessageLog) -> None:
+    received: list[tuple[str, int, int, list[int]]] = []
+    log.writer.listener = Listening(
+        lambda app, first, last, entries: received.append((app, first, last, ids(entries)))
+    )
+    heard: list[bool] = []
+
+    def send(number: int) -> None:
+        (outcome,) = log.writer.append(APP, [say(str(number), "b")])
+        assert isinstance(outcome, Appended)
+        heard.append(any(first <= outcome.entry.id <= last for _, first, last, _ in received))
+
+    gevent.joinall([gevent.spawn(send, number) for number in range(200)], timeout=60)
+    assert heard == [True] * 200
+    assert [id for _, _, _, some in received for id in some] == list(range(1, 201))
+    assert all(list(range(first, last + 1)) == some for _, first, last, some in received)
+    assert len(received) < 100, "those who come at once share transactions"
+    log.writer.append(APP, [say("0", 99)])
+    assert received[-1][2] == 200, "where nothing was stored there is nothing to tell"
+
+
+def test_a_listener_that_fails_costs_nobody_the_answer(
+    log: MessageLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise RuntimeError("oh")
+
+    log.writer.listener = Listening(fail)
+    stored(log, say("a", "b"))
+    assert "could not be delivered" in caplog.text
+
+
+# --- groups -------------------------------------------------------------------------------------------------
+
+
+def test_only_members_speak_in_a_group(log: MessageLog) -> None:
+    group = log.groups.create(APP, "a", "the group", ["b", "b", "a"])
+    assert group.users == ("a", "b")
+    assert group.entry is not None
+    assert json.loads(group.entry.meta)["users"] == ["a", "b"]
+    at = group.conversation
+    outcomes = log.writer.append(
+        APP, [say("a", at), say("c", at), say("b", at), say("a", at + 1), say("", at)]
+    )
+    reasons = [one.reason if isinstance(one, Rejected) else "" for one in outcomes]
+    assert reasons == ["", "not_member", "", "unknown_conversation", ""]
+    assert [one.entry.seq for one in outcomes if isinstance(one, Appended)] == [2, 3, 4]
+
+
+def test_whom_a_user_knows_by_groups_and_by_what_they_have_written(log: MessageLog) -> None:
+    others = ["bob", "dan", "eve", "fay", "gus"]
+    group = log.groups.create(APP, "ann", "tea", ["bob", "gus"])
+    assert isinstance(group, Change)
+    log.groups.leave(APP, group.conversation, ["gus"], "ann")
+    stored(log, say("ann", "cid"), say("dan", "ann"), say("ann", "eve"), say("ann", "eve"), say("eve", "cid"))
+    stored(log, say("ann", "bob"), say("ann", "gus"), say("fay", "ann"), say("ann", "fay"))
+    assert log.conversations.acquainted(APP, "ann", [*others, "cid"]) == {"bob", "dan", "fay"}
+    assert log.conversations.acquainted(APP, "cid", [*others, "ann"]) == {"ann", "eve"}
+    assert log.conversations.acquainted("103", "ann", others) == set()
+    assert log.conversations.acquainted(APP, "ann", []) == set()
+    stored(log, say("eve", "ann"))
+    assert log.conversations.acquainted(APP, "ann", others * 2) == {"bob", "dan", "eve", "fay"}
+
+
+def test_a_draft_for_a_group_is_stored_in_no_conversation_of_another_kind(log: MessageLog) -> None:
+    (pair,) = stored(log, say("a", "b"))
+    (room,) = stored(log, Draft(sender="a", room="r"))
+    group = log.groups.create(APP, "a", "", ["b"]).conversation
+    drafts = [say(sender, at, group=True) for sender in ("a", "") for at in (pair.conversation, group)]
+    drafts += [say("", room.conversation, group=True), say("a", pair.conversation)]
+    outcomes = log.writer.append(APP, drafts)
+    reasons = [one.reason if isinstance(one, Rejected) else "" for one in outcomes]
+    assert reasons == [
+        RejectReason.UNKNOWN_CONVERSATION,
+        "",
+        RejectReason.UNKNOWN_CONVERSATION,
+        "",
+        RejectReason.UNKNOWN_CONVERSATION,
+        "",
+    ]
+
+
+def test_a_new_group_has_its_options_from_the_first_entry_on(log: MessageLog) -> None:
+    at = log.groups.create(APP, "a", "", [], options={"history": "all"}).conversation
+    stored(log, say("a", at, "before"))
+    log.groups.join(APP, at, ["b"], "a")
+    assert "before" in bodies(log.entries.history(APP, "b", at, 0, 100)[0])
+
+
+def test_nobody_reads_what_was_sent_before_they_joined_or_after_they_left(log: MessageLog) -> None:
+    at = log.groups.create(APP, "a", "", []).conversation
+    stored(log, say("a", at, "before"))
+    log.groups.join(APP, at, ["b"], "a")
+    stored(log, say("a", at, "while"))
+    log.groups.leave(APP, at, ["b"])
+    stored(log, say("a", at, "after"))
+    log.groups.join(APP, at, ["b"])
+    stored(log, say("a", at, "again"))
+    seen, more = log.entries.sync(APP, "b", 0, 100)
+    assert [(entry.kind, entry.body.decode()) for entry in seen] == [
+        ("join", ""),
+        ("message", "while"),
+        ("leave", ""),
+        ("join", ""),
+        ("message", "again"),
+    ]
+    assert not more
+    assert log.entries.history(APP, "b", at, 0, 100) == (seen, False)
+    assert bodies(log.entries.sync(APP, "a", 0, 100)[0]) == [
+        "",
+        "before",
+        "",
+        "while",
+        "",
+        "after",
+        "",
+        "again",
+    ]
+    rows = log.conversations.memberships(APP, "b")
+    assert [(row.joined_id, row.left_id) for row in rows] == [(2, 5), (6, None)]
+    assert log.writer.append(APP, [say("b", at)]) != [Rejected("not_member")]
+
+
+def test_joining_twice_and_leaving_twice_change_nothing(log: MessageLog) -> None:
+    at = log.groups.create(APP, "a", "", []).conversation
+    first = log.groups.join(APP, at, ["b", "c", "b"], "a", "admin")
+    again = log.groups.join(APP, at, ["c", "d"], "a")
+    assert (first.users, again.users) == (("b", "c"), ("d",))  # type: ignore[union-attr]
+    assert log.groups.join(APP, at, ["b"]).entry is None  # type: ignore[union-attr]
+    assert log.groups.leave(APP, at, ["b", "x"]).users == ("b",)  # type: ignore[union-attr]
+    assert log.groups.leave(APP, at, ["b"]).entry is None  # type: ignore[union-attr]
+    assert [(row.user, row.role) for row in log.conversations.members(APP, at, "", 10)] == [
+        ("a", "owner"),
+        ("c", "admin"),
+        ("d", "member"),
+    ]
+    assert log.groups.join(APP, at + 5, ["b"]) == Rejected("unknown_conversation")
+    assert log.conversations.member(APP, at, "b") is None
+
+
+def test_many_who_join_the_same_user_at_once_make_one_membership(log: MessageLog) -> None:
+    at = log.groups.create(APP, "a", "", []).conversation
+    joining = [gevent.spawn(log.groups.join, APP, at, ["b"]) for _ in range(20)]
+    assert sum(one.get(timeout=60).entry is not None for one in joining) == 1
+    assert len(log.conversations.memberships(APP, "b")) == 1
+
+
+def test_who_is_muted_is_silent_for_that_long(log: MessageLog) -> None:
+    at = log.groups.create(APP, "a", "", ["b"]).conversation
+    (mine,) = stored(log, say("b", at))
+    log.groups.set_member(APP, at, "b", muted_until=int(time.time()) + 100, by="a")
+    edit = say("b", at, kind="edit", about=mine.id)
+    assert log.writer.append(APP, [say("b", at), edit]) == [Rejected("muted")] * 2
+    stored(log, say("b", at, kind="recall", about=1))
+    changed = [log.groups.set_member(APP, at, "b", muted_until=int(time.time()) - 100)]
+    stored(log, say("b", at))
+    changed.append(log.groups.set_member(APP, at, "b", role="admin"))
+    entries = [each.entry for each in changed if isinstance(each, Change) and each.entry]
+    assert [json.loads(entry.meta)["change"] for entry in entries] == ["mute", "member"]
+    found = log.conversations.member(APP, at, "b")
+    assert found is not None
+    assert found.role == "admin"
+    assert log.groups.set_member(APP, at, "x", role="admin") == Rejected("not_member")
+    assert log.groups.set_member(APP, at, "b", role="king").reason == "invalid"  # type: ignore[union-attr]
+
+
+def test_who_leaves_and_joins_again_stays_muted(log: MessageLog) -> None:
+    at = log.groups.create(APP, "a", "", ["b", "c"]).conversation
+    for user in ("b", "c"):
+        log.groups.set_member(APP, at, user, muted_until=int(time.time()) + 100, by="a")
+        log.groups.leave(APP, at, [user], user)
+    log.groups.join(APP, at, ["b", "c"], "a")
+    assert log.writer.append(APP, [say("b", at), say("c", at)]) == [Rejected("muted")] * 2
+    log.groups.set_member(APP, at, "b", muted_until=0, by="a")
+    log.groups.leave(APP, at, ["b"], "b")
+    log.groups.join(APP, at, ["b"], "a")
+    stored(log, say("b", at))
+
+
+@pytest.mark.full
+def test_a_group_has_a_name_and_ten_thousand_members(log: MessageLog) -> None:
+    users = [f"user{number:05}" for number in range(10_000)]
+    at = log.groups.create(APP, "user00000", "big", users).conversation
+    log.groups.describe(APP, at, {"name": "bigger"}, "user00000")
+    found = log.conversations.get(APP, at)
+    assert found is not None
+    assert (found.name, found.kind, found.last_seq) == ("bigger", "group", 2)
+    listed: list[str] = []
+    while page := log.conversations.members(APP, at, listed[-1] if listed else "", 3000):
+        listed += [row.user for row in page]
+    assert listed == users
+    stored(log, *(say(user, at) for user in users[:1000]))
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[3, 600], ids=lambda count: f"{count} conversations")
+def many(request: pytest.FixtureRequest) -> int:
+    """Few conversations, and more than MySQL is asked about one by one."""
+    return int(request.param)
+
+
+def test_sync_pages_through_all_conversations_in_the_order_of_the_log(log: MessageLog, many: int) -> None:
+    stored(log, *(say(f"peer{number % many}", "me", str(number)) for number in range(2 * many)))
+    stored(log, *(say("others", "elsewhere") for _ in range(10)))
+    stored(log, say("me", "peer0", "last"))
+    seen: list[Entry] = []
+    more = True
+    while more:
+        page, more = log.entries.sync(APP, "me", seen[-1].id if seen else 0, 500)
+        seen += page
+    assert bodies(seen) == [*map(str, range(2 * many)), "last"]
+    assert log.entries.sync(APP, "me", seen[-1].id, 500) == ([], False)
+    assert log.entries.sync(APP, "me", seen[-1].id + 1000, 500) == ([], False)
+
+
+def test_entries_without_ids_are_read_without_the_database(log: MessageLog) -> None:
+    (entry,) = stored(log, say("a", "b"))
+    assert log.entries.find(APP, [entry.id, 7]) == [entry]
+    assert EntryReader(None).find(APP, []) == []  # type: ignore[arg-type]
+
+
+def test_sync_finds_the_little_that_is_far_behind_a_cursor(log: MessageLog) -> None:
+    stored(log, say("a", "me", "first"))
+    for _ in range(4):
+        stored(log, *(say("others", "elsewhere") for _ in range(2000)))
+    stored(log, say("a", "me", "last"))
+    assert bodies(log.entries.sync(APP, "me", 0, 10)[0]) == ["first", "last"]
+    assert log.entries.sync(APP, "me", 0, 1)[1]
+
+
+def test_a_page_that_is_exactly_full_says_so(log: MessageLog) -> None:
+    stored(log, *(say("a", "b", str(number)) for number in range(50)))
+    assert [log.entries.sync(APP, "b", after, 50)[1] for after in (0, 1)] == [False, False]
+    assert log.entries.sync(APP, "b", 0, 49)[1]
+
+
+def test_history_goes_back_from_a_point(log: MessageLog) -> None:
+    stored(log, *(say("a", "b", str(number)) for number in range(10)))
+    stored(log, say("a", "c"))
+    found = log.conversations.between(APP, "b", "a")
+    assert found is not None
+    assert found.members == ("a", "b")
+    at = found.id
+    page, more = log.entries.history(APP, "a", at, 0, 4)
+    assert (bodies(page), more) == (["6", "7", "8", "9"], True)
+    page, more = log.entries.history(APP, "a", at, page[0].id, 6)
+    assert (bodies(page), more) == (["0", "1", "2", "3", "4", "5"], False)
+    assert log.entries.history(APP, "c", at, 0, 10) == ([], False), "nobody reads what others said"
+    assert log.conversations.between(APP, "b", "c") is None
+
+
+def test_conversations_are_listed_with_what_is_new(log: MessageLog) -> None:
+    stored(log, *(say("a", "me", str(number)) for number in range(3)))
+    at = log.groups.create(APP, "b", "group", ["me"]).conversation
+    stored(log, say("b", at, "there"), say("me", at, "mine"))
+    stored(log, say("me", "c", "alone"))
+    conversations, more = log.conversations.page(APP, "me", 0, 10)
+    assert not more
+    assert [
+        (conversation.conversation.kind, conversation.last.body, conversation.unread, conversation.read)
+        for conversation in conversations
+    ] == [  # type: ignore[union-attr]
+        ("user", b"alone", 0, 0),
+        ("group", b"mine", 1, 0),
+        ("user", b"2", 3, 0),
+    ]
+    assert (conversations[1].conversation.name, conversations[1].role) == ("group", "member")
+    log.marks.note(APP, "me", conversations[2].conversation.id, read=2)
+    page, more = log.conversations.page(APP, "me", conversations[1].conversation.last_id, 1)
+    assert [(conversation.unread, conversation.read) for conversation in page] == [(1, 2)]
+    assert not more
+    assert log.conversations.page(APP, "me", 0, 2)[1]
+
+
+def test_a_page_of_conversations_has_those_whose_last_messages_fit(log: MessageLog) -> None:
+    stored(log, *(say(user, "me", "x" * (PAGE_BYTES // 3)) for user in "abcdefg"))
+    pages, before, more = [], 0, True
+    while more:
+        page, more = log.conversations.page(APP, "me", before, 10)
+        pages.append([conversation.last.sender for conversation in page if conversation.last])
+        before = page[-1].position
+    assert pages == [["g", "f", "e"], ["d", "c", "b"], ["a"]]
+
+
+def test_a_group_that_was_left_shows_its_last_word_to_the_leaver(log: MessageLog) -> None:
+    at = log.groups.create(APP, "a", "", ["b"]).conversation
+    log.groups.leave(APP, at, ["b"])
+    stored(log, say("a", at, "secret"))
+    (conversation,), _ = log.conversations.page(APP, "b", 0, 10)
+    assert conversation.last is not None
+    assert conversation.last.kind == "leave"
+    assert conversation.unread == 0
+
+
+def test_unread_is_counted_up_to_a_thousand(log: MessageLog) -> None:
+    stored(log, *(say("a", "b") for _ in range(1500)))
+    assert log.conversations.page(APP, "b", 0, 1)[0][0].unread == 1000
+
+
+def test_own_messages_do_not_count_to_the_thousand(log: MessageLog) -> None:
+    stored(log, *(say("a", "b") for _ in range(2)), *(say("b", "a") for _ in range(MOST_UNREAD + 1)))
+    assert log.conversations.page(APP, "b", 0, 1)[0][0].unread == 2
+    stored(log, *(say(*pair) for _ in range(MOST_UNREAD) for pair in (("a", "b"), ("b", "a"))))
+    assert log.conversations.page(APP, "b", 0, 1)[0][0].unread == MOST_UNREAD
+
+
+# --- marks --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_hidden_is_hidden_from_one_user_only(log: MessageLog) -> None:
+    stored(log, *(say("a", "b", str(number)) for number in range(4)), say("x", "y"))
+    version = log.marks.hide(APP, "b", [2, 4, 5, 99])
+    log.marks.hide(APP, "b", [2])
+    assert bodies(log.entries.history(APP, "b", 1, 0, 10)[0]) == ["0", "2"]
+    assert bodies(log.entries.history(APP, "a", 1, 0, 10)[0]) == ["0", "1", "2", "3"]
+    found = log.marks.since(APP, "b", 0)
+    assert found.hidden == (2, 4)
+    assert log.marks.since(APP, "b", version).hidden == ()
+    assert log.conversations.page(APP, "b", 0, 1)[0][0].last.body == b"2"  # type: ignore[union-attr]
+
+
+# --- retention ----------------------------------------------------------------------------------------------
+
+
+def test_the_oldest_expire_by_number(log: MessageLog) -> None:
+    stored(log, *(say("a", "b", str(number), client_msg_id=str(number)) for number in range(2500)))
+    assert log.expire(APP, more_than=100) == 2400
+    assert log.expire(APP, more_than=100) == 0
+    assert (log.entries.extent(APP).floor, log.entries.head(APP)) == (2400, 2500)
+    assert ids(log.entries.read(APP, 0, 3)) == [2401, 2402, 2403]
+    assert ids(log.entries.sync(APP, "b", 0, 2)[0]) == [2401, 2402]
+    (entry,) = stored(log, say("a", "b", client_msg_id="0"))
+    assert (entry.id, entry.seq) == (2501, 2501)
+    assert log.expire("none", more_than=1) == 0
+
+
+def test_the_oldest_expire_by_the_time_of_their_storing(log: MessageLog, write_at: WriteAt) -> None:
+    now = time.time()
+    for age in (300, 200, 100):
+        write_at(now - age)
+        stored(log, say("a", "b", time_ms=1), say("a", "b", time_ms=Limit.TIME_MS))
+    assert log.expire(APP, older_than_seconds=1000) == 0
+    assert log.expire(APP, older_than_seconds=150) == 4
+    assert ids(log.entries.read(APP, 0, 10)) == [5, 6]
+    assert log.expire(APP, older_than_seconds=50) == 2
+    assert log.entries.head(APP) == 6
+
+
+def test_a_clock_that_goes_back_lets_nothing_expire_that_is_young(log: MessageLog, write_at: WriteAt) -> None:
+    """Nodes write with clocks of their own; one of them may have started in 1970."""
+    now = time.time()
+    for stored_at in (now - 300, now - 100, 0.0, 10.0, now - 50):
+        write_at(stored_at)
+        stored(log, say("a", "b"), say("a", "b"))
+    assert log.expire(APP, older_than_seconds=200) == 2
+    assert ids(log.entries.read(APP, 0, 10)) == list(range(3, 11))
+    assert log.expire(APP, older_than_seconds=80) == 6, "what lies before the first that is young"
+    assert ids(log.entries.read(APP, 0, 10)) == [9, 10]
+
+
+def test_a_clock_that_was_ahead_holds_up_nothing(log: MessageLog, write_at: WriteAt) -> None:
+    now = time.time()
+    for stored_at in (now - 300, now + 1e9, now - 200, now + 1e9):
+        write_at(stored_at)
+        stored(log, say("a", "b"))
+    assert log.expire(APP, older_than_seconds=100) == 3
+    assert ids(log.entries.read(APP, 0, 10)) == [4]
+
+
+def test_the_age_of_a_long_log_is_looked_at_in_steps(
+    log: MessageLog, write_at: WriteAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr("imserver.messenger.messages.log.message_log._FIRST_LOOK", 2)
+    monkeypatch.setattr("imserver.messenger.messages.log.message_log._LOOK", 3)
+    for age, many in ((300, 7), (100, 6)):
+        write_at(now - age)
+        stored(log, *(say("a", "b") for _ in range(many)))
+    assert log.expire(APP, older_than_seconds=200) == 7
+    assert log.expire(APP, older_than_seconds=50) == 6
+    assert log.expire(APP, older_than_seconds=50) == 0
+
+
+# --- life ---------------------------------------------------------------------------------------------------
+
+
+def test_what_was_stored_is_there_for_others_and_later(
+    url: str, open_store: OpenStore, log: MessageLog
+) -> None:
+    entries = stored(log, say("a", "b"), say("b", "a"))
+    other = open_store(url).part(MessageLog)
+    assert other.entries.read(APP, 0, 10) == entries
+    (third,) = stored(other, say("a", "b"))
+    assert (third.id, third.seq) == (3, 3)
+    (fourth,) = stored(log, say("a", "b"))
+    assert (fourth.id, fourth.seq) == (4, 4)
+
+
+def test_nothing_is_made_by_questions(open_store: OpenStore, tmp_path: Any) -> None:
+    log = open_store().part(MessageLog)
+    assert (log.entries.head(APP), log.entries.read(APP, 0, 1), log.entries.sync(APP, "a", 0, 1)) == (
+        0,
+        [],
+        ([], False),
+    )
+    assert (log.conversations.page(APP, "a", 0, 1), log.conversations.memberships(APP, "a")) == (
+        ([], False),
+        [],
+    )
+    assert list(tmp_path.iterdir()) == []
+    stored(log, say("a", "b"))
+    assert (tmp_path / "imserver.db").exists()
+
+
+def test_apps_are_listed_while_they_have_anything_left(log: MessageLog) -> None:
+    assert log.entries.apps() == []
+    stored(log, say("a", "b"), app="one")
+    stored(log, say("a", "b"), app="two")
+    assert log.entries.apps() == ["one", "two"]
+
+
+def test_a_group_is_opened_and_closed_by_an_entry_each(url: str, open_store: OpenStore) -> None:
+    log = open_store(url).part(MessageLog)
+    result = log.groups.create("101", "ann", "tea", [])
+    change = log.groups.set_open("101", result.conversation, True, "ann")
+    assert isinstance(change, Change)
+    assert change.entry is not None
+    assert (change.entry.kind, json.loads(change.entry.meta)) == ("group", {"change": "open", "open": True})
+    found = log.conversations.get("101", result.conversation)
+    assert found is not None
+    assert found.open
+    log.groups.set_open("101", result.conversation, False, "ann")
+    found = log.conversations.get("101", result.conversation)
+    assert found is not None
+    assert not found.open
+    assert log.groups.set_open("101", 999, True) == Rejected(RejectReason.UNKNOWN_CONVERSATION)
+
+
+def test_a_first_message_is_stored_for_accounts_only(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    log, ann = store.part(MessageLog), AccountStore(store).add(Account(0, APP, "1"), "a hash").user
+
+    def send(*drafts: Draft) -> list[Stored]:
+        """In one transaction. The receiver of the last draft must be an account."""
+        answers: list[AsyncResult[Stored]] = [AsyncResult() for _ in drafts]
+        for draft, answer in zip(drafts, answers, strict=True):
+            log.writer.send(AppendRequest(APP, draft, answer.set, to_account=draft is drafts[-1]))
+        return [answer.get(timeout=60) for answer in answers]
+
+    _, before = send(say("a", "b"), say("shop", ann))
+    assert isinstance(before, Appended)
+    for nobody in (str(int(ann) + 1), "ann.lee", "0" + ann, "9" * 30):
+        assert send(say("shop", ann), say(ann, nobody))[1] == Rejected(RejectReason.UNKNOWN_ACCOUNT)
+    (again,) = send(say(ann, "shop"))
+    assert isinstance(again, Appended)
+    assert again.entry.conversation == before.entry.conversation
+    assert isinstance(send(say("a", "b"))[0], Appended), "it is not the first"
+    first, refused = send(say("c", "nobody"), say(ann, "nobody"))
+    assert (isinstance(first, Appended), refused) == (True, Rejected(RejectReason.UNKNOWN_ACCOUNT))

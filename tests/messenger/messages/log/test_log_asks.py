@@ -1,0 +1,286 @@
+"""Questions and their answers, on every engine."""
+
+import json
+from time import time
+from typing import Any
+
+import gevent
+import pytest
+
+from imserver.messenger.messages.commands import Search
+from imserver.messenger.messages.log.asks import AskChange, AskRefused
+from imserver.messenger.messages.log.contract import Change, Draft, Entry, Rejected
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.model import Ask, AskOption, ask_in
+from imserver.model import Limit
+from tests.messenger.messages.log.test_log import APP, say, stored
+from tests.stores import OpenStore
+
+YES_NO = ({"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"})
+
+
+@pytest.fixture
+def log(url: str, open_store: OpenStore) -> MessageLog:
+    """The log of a new database, once on each engine."""
+    return open_store(url, seconds=10).part(MessageLog)
+
+
+def group_of(log: MessageLog, *users: str) -> int:
+    group = log.groups.create(APP, users[0], "tea", users[1:])
+    assert isinstance(group, Change)
+    return group.conversation
+
+
+def meta_of(**fields: Any) -> bytes:
+    return json.dumps({"ask": {"options": YES_NO, **fields}}, separators=(",", ":")).encode()
+
+
+def ask(log: MessageLog, sender: str, group: int = 0, to: str = "", **fields: Any) -> int:
+    """The id of a new question."""
+    draft = Draft(sender=sender, body=b"tea?", conversation=group, to_user=to, meta=meta_of(**fields))
+    return stored(log, draft)[0].id
+
+
+def answered(result: AskChange | Rejected) -> Entry:
+    assert isinstance(result, AskChange), result
+    assert result.entry is not None
+    return result.entry
+
+
+def refusal(result: AskChange | Rejected) -> str:
+    assert isinstance(result, Rejected), result
+    return result.reason
+
+
+def state(log: MessageLog, reader: str, id: int) -> Ask:
+    """The question in each view of the log, which all show the same."""
+    (entry,) = log.entries.readable(APP, reader, [id])
+    seen = ask_in(entry.meta)
+    assert seen is not None
+    pages = (
+        log.entries.history(APP, reader, entry.conversation, 0, 50)[0],
+        log.entries.sync(APP, reader, 0, 50)[0],
+        log.search.find(APP, reader, Search("tea", 0, 0, 50))[0],
+    )
+    for page in pages:
+        assert [ask_in(one.meta) for one in page if one.id == id] == [seen]
+    found = log.asks.get(APP, reader, id)
+    assert found is not None
+    assert found.ask == seen
+    return seen
+
+
+def users(seen: Ask) -> list[tuple[str, str]]:
+    return [(each.user, each.value or each.text) for each in seen.answers]
+
+
+def test_the_first_answer_closes_the_question_in_every_view(log: MessageLog) -> None:
+    group = group_of(log, "a", "b", "c")
+    id = ask(log, "a", group)
+    entry = answered(log.asks.answer(APP, "b", id, value="yes"))
+    assert (entry.kind, entry.type, entry.body, entry.about) == ("press", "answer", b"yes", id)
+    (answer,) = json.loads(entry.meta)["ask"].pop("answers")
+    assert json.loads(entry.meta)["ask"]["state"] == "answered"
+    assert (answer["user"], answer["value"]) == ("b", "yes")
+    for reader in ("a", "b", "c"):
+        assert (state(log, reader, id).state, users(state(log, reader, id))) == ("answered", [("b", "yes")])
+    late = log.asks.answer(APP, "c", id, value="no")
+    assert isinstance(late, AskRefused)
+    assert (late.reason, late.ask) == ("answered", state(log, "c", id))
+    assert log.conversations.page(APP, "a", 0, 10)[0][0].unread == 0
+
+
+def test_to_repeat_an_answer_changes_nothing(log: MessageLog) -> None:
+    stored(log, say("a", "b", "hello"))
+    id = ask(log, "a", to="b")
+    answered(log.asks.answer(APP, "b", id, value="yes"))
+    again = log.asks.answer(APP, "b", id, value="yes")
+    assert isinstance(again, AskChange)
+    assert (again.entry, again.ask.state) == (None, "answered")
+    assert refusal(log.asks.answer(APP, "b", id, value="no")) == "answered"
+
+
+def test_many_at_once_get_one_answer(log: MessageLog) -> None:
+    names = [f"u{number}" for number in range(12)]
+    group = group_of(log, "a", *names)
+    id = ask(log, "a", group)
+    tries = [
+        gevent.spawn(log.asks.answer, APP, user, id, value=value) for user in names for value in ("yes", "no")
+    ]
+    gevent.joinall(tries, raise_error=True)
+    entries = [one.value.entry for one in tries if isinstance(one.value, AskChange) and one.value.entry]
+    assert len(entries) == 1
+    seen = state(log, "a", id)
+    assert users(seen) == [(entries[0].sender, entries[0].body.decode())]
+    assert {one.value.ask for one in tries if isinstance(one.value, AskRefused)} == {seen}
+
+
+def test_a_question_may_need_answers_of_several_users(log: MessageLog) -> None:
+    group = group_of(log, "a", "b", "c", "d")
+    id = ask(log, "a", group, need=2, text=True)
+    answered(log.asks.answer(APP, "b", id, value="yes"))
+    assert refusal(log.asks.answer(APP, "b", id, value="no")) == "answered"
+    assert state(log, "d", id).state == ""
+    answered(log.asks.answer(APP, "c", id, text="perhaps"))
+    assert refusal(log.asks.answer(APP, "d", id, value="yes")) == "answered"
+    assert users(state(log, "d", id)) == [("b", "yes"), ("c", "perhaps")]
+
+
+def test_who_may_answer(log: MessageLog) -> None:
+    group = group_of(log, "a", "b", "c", "d", "e")
+    id = ask(log, "a", group, of=["b", "c", "d", "e"], need=4)
+    assert refusal(log.asks.answer(APP, "a", id, value="yes")) == "not_allowed"
+    assert refusal(log.asks.answer(APP, "x", id, value="yes")) == "unknown_message"
+    log.groups.leave(APP, group, ["b"], "b")
+    assert refusal(log.asks.answer(APP, "b", id, value="yes")) == "unknown_message"
+    log.groups.set_member(APP, group, "c", muted_until=int(time()) + 60)
+    assert refusal(log.asks.answer(APP, "c", id, value="yes")) == "muted"
+    assert refusal(log.asks.answer(APP, "d", id, value="maybe")) == "invalid"
+    assert refusal(log.asks.answer(APP, "d", id, text="maybe")) == "invalid"
+    assert refusal(log.asks.answer(APP, "d", id)) == "invalid"
+    only = ask(log, "a", group, of=["d"], text=True)
+    assert refusal(log.asks.answer(APP, "e", only, value="yes")) == "not_allowed"
+    assert refusal(log.asks.answer(APP, "d", only, text="x" * (Limit.ANSWER_CHARACTERS + 1))) == "invalid"
+    plain = stored(log, say("a", "b", "hello"))[0].id
+    assert refusal(log.asks.answer(APP, "b", plain, value="yes")) == "unknown_message"
+
+
+def test_the_author_cancels_reminds_and_escalates(log: MessageLog) -> None:
+    group = group_of(log, "a", "b", "c")
+    id = ask(log, "a", group, of=["b"])
+    for act in (log.asks.cancel, log.asks.remind):
+        assert refusal(act(APP, "b", id)) == "unknown_message"
+    assert answered(log.asks.remind(APP, "a", id)).type == "remind"
+    assert refusal(log.asks.escalate(APP, "a", id, ["x"])) == "not_member"
+    assert refusal(log.asks.escalate(APP, "a", id, ["a"])) == "invalid"
+    entry = answered(log.asks.escalate(APP, "a", id, ["b", "c"]))
+    assert (entry.type, json.loads(entry.meta)) == ("escalate", {"ask": {"of": ["b", "c"]}})
+    again = log.asks.escalate(APP, "a", id, ["c"])
+    assert isinstance(again, AskChange)
+    assert again.entry is None
+    assert answered(log.asks.cancel(APP, "", id)).sender == ""
+    again = log.asks.cancel(APP, "a", id)
+    assert isinstance(again, AskChange)
+    assert again.entry is None
+    for late in (log.asks.answer(APP, "c", id, value="yes"), log.asks.remind(APP, "a", id)):
+        assert isinstance(late, AskRefused)
+        assert late.ask.state == "cancelled"
+
+
+def test_who_was_removed_or_muted_only_cancels(log: MessageLog) -> None:
+    group = group_of(log, "a", "b", "c")
+    id = ask(log, "b", group, of=["a"])
+    log.groups.set_member(APP, group, "b", muted_until=int(time()) + 60)
+    for reason in ("muted", "unknown_message"):
+        assert refusal(log.asks.remind(APP, "b", id)) == reason
+        assert refusal(log.asks.escalate(APP, "b", id, ["c"])) == reason
+        log.groups.leave(APP, group, ["b"])
+    assert answered(log.asks.cancel(APP, "b", id)).type == "cancel"
+
+
+def test_a_deadline_closes_it_once(log: MessageLog) -> None:
+    group = group_of(log, "a", "b")
+    now = log.asks.time_ms()
+    late, later = ask(log, "a", group, until=now - 1), ask(log, "a", group, until=now + 60_000)
+    due, left = log.asks.due()
+    assert [message for _, message in due] == [late]
+    assert left is not None
+    assert 0 < left <= 60
+    first, second = log.asks.expire(APP, late), log.asks.expire(APP, late)
+    entry = answered(first)
+    assert (entry.type, entry.sender, json.loads(entry.meta)) == ("expire", "", {"ask": {"state": "expired"}})
+    assert isinstance(second, AskChange)
+    assert second.entry is None
+    assert isinstance(open := log.asks.expire(APP, later), AskChange)
+    assert (open.entry, open.ask.state) == (None, "")
+    answered(log.asks.answer(APP, "b", later, value="yes"))
+    assert log.asks.due() == ([], None)
+
+
+def test_an_answer_after_the_deadline_finds_it_closed(log: MessageLog) -> None:
+    group = group_of(log, "a", "b")
+    id = ask(log, "a", group, until=log.asks.time_ms() - 1)
+    late = log.asks.answer(APP, "b", id, value="yes")
+    assert isinstance(late, AskRefused)
+    assert late.ask.state == "expired"
+    assert [one.type for one in log.entries.sync(APP, "b", id, 10)[0]] == ["expire"]
+
+
+def test_an_edit_changes_neither_options_nor_answers(log: MessageLog) -> None:
+    stored(log, say("a", "b", "hello"))
+    id = ask(log, "a", to="b")
+    answered(log.asks.answer(APP, "b", id, value="no"))
+    before = state(log, "b", id)
+    other = json.dumps({"ask": {"options": [{"text": "All", "value": "all"}]}}).encode()
+    stored(log, Draft(sender="a", kind="edit", body=b"more tea?", about=id, conversation=1, meta=other))
+    assert state(log, "b", id) == before
+    plain = stored(log, say("a", "b", "plain tea"))[0].id
+    stored(log, Draft(sender="a", kind="edit", body=b"tea", about=plain, conversation=1, meta=other))
+    (entry,) = log.entries.readable(APP, "b", [plain])
+    assert ask_in(entry.meta) is None
+
+
+def test_a_recalled_question_is_none(log: MessageLog) -> None:
+    stored(log, say("a", "b", "hello"))
+    id = ask(log, "a", to="b", until=log.asks.time_ms() - 1)
+    stored(log, Draft(sender="a", kind="recall", type="", about=id, conversation=1))
+    assert refusal(log.asks.answer(APP, "b", id, value="yes")) == "recalled"
+    assert log.asks.get(APP, "b", id) is None
+    ((_, due),) = log.asks.due()[0]
+    assert refusal(log.asks.expire(APP, due)) == "recalled"
+    log.asks.forget(APP, due)
+    assert log.asks.due() == ([], None)
+
+
+def test_a_removed_question_comes_back_as_it_was(log: MessageLog) -> None:
+    stored(log, say("a", "b", "hello"))
+    until = log.asks.time_ms() + 60_000
+    id = ask(log, "a", to="b", until=until)
+    log.removals.remove(APP, "act", [id])
+    log.asks.forget(APP, id)
+    assert log.asks.due() == ([], None)
+    log.removals.restore(APP, "act")
+    assert state(log, "b", id).until == until
+    assert log.asks.due()[1] is not None
+    answered(log.asks.answer(APP, "b", id, value="yes"))
+
+
+def test_an_erased_user_leaves_no_name_and_no_text(log: MessageLog) -> None:
+    group = group_of(log, "a", "yes", "c")
+    id = ask(log, "a", group, of=["yes", "c"], need=2, text=True)
+    answered(log.asks.answer(APP, "yes", id, text="my secret"))
+    answered(log.asks.answer(APP, "c", id, value="yes"))
+    log.erase_user(APP, "yes", "erased-1")
+    seen = state(log, "c", id)
+    assert users(seen) == [("erased-1", ""), ("c", "yes")]
+    assert seen.of == ("erased-1", "c")
+    assert seen.options == (AskOption("Yes", "yes"), AskOption("No", "no"))
+    for entry in log.entries.sync(APP, "c", 0, 50)[0]:
+        assert b"secret" not in entry.meta + entry.body
+
+
+def test_changes_name_the_question(log: MessageLog) -> None:
+    group = group_of(log, "a", "b")
+    id = ask(log, "a", group)
+    about, last = log.asks.changes(APP, id - 1)
+    assert (set(about), last) == (set(), id)
+    answered(log.asks.answer(APP, "b", id, value="yes"))
+    assert log.asks.changes(APP, last) == ({id}, last + 1)
+
+
+def test_a_question_in_a_thread(log: MessageLog) -> None:
+    group = group_of(log, "a", "b")
+    root = stored(log, Draft(sender="a", body=b"tea", conversation=group))[0].id
+    id = stored(log, Draft(sender="a", body=b"tea?", conversation=group, thread=root, meta=meta_of()))[0].id
+    answered(log.asks.answer(APP, "b", id, value="yes"))
+    replies = log.threads.replies(APP, "b", root, 0, 10)
+    assert replies is not None
+    assert [(one.id, ask_in(one.meta).state) for one in replies[0]] == [(id, "answered")]  # type: ignore[union-attr]
+
+
+def test_expired_entries_take_their_deadlines_along(log: MessageLog) -> None:
+    group = group_of(log, "a", "b")
+    ask(log, "a", group, until=log.asks.time_ms() - 1)
+    stored(log, Draft(sender="a", body=b"tea", conversation=group))
+    log.expire(APP, more_than=1)
+    assert log.asks.due() == ([], None)

@@ -1,0 +1,275 @@
+"""What batches and questions cost on SQLite, in steps of its machine: it must not grow with the log."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from imserver.config.settings import StorageSettings
+from imserver.features.accounts.contract import Account
+from imserver.features.accounts.rows import AccountStore
+from imserver.features.webhooks.event_rows import EventStore
+from imserver.features.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds
+from imserver.features.webhooks.log_window import LogWindow
+from imserver.features.webhooks.requests import Receiver, WebhookCounts
+from imserver.messenger.messages.log.contract import Appended, Draft
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.transaction import AppTransaction, UplinkSessions
+from imserver.storage.statements import SqliteStatements
+from imserver.storage.store import Store
+
+APP = "gochat"
+_numbers = count()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[MessageLog]:
+    """A log that is written here, in no thread of its own."""
+    store = Store(StorageSettings(), str(tmp_path), threaded=False)
+    yield store.part(MessageLog)
+    store.close()
+
+
+def fill(log: MessageLog, batches: int) -> None:
+    """Batches of 100, each message with a name of its own, in a conversation of its own."""
+    for _ in range(batches):
+        some = [str(next(_numbers)) for _ in range(100)]
+        log.writer.append(
+            APP, [Draft(sender=f"a{n}", to_user=f"b{n}", client_msg_id=n, body=b"x") for n in some]
+        )
+
+
+def steps(log: MessageLog, drafts: list[Draft]) -> int:
+    """Thousands of steps that storing these takes."""
+    return writing_steps(log, lambda: log.writer.append(APP, drafts), 1000)
+
+
+def writing_steps(log: MessageLog, write: Callable[[], Any], each: int) -> int:
+    """How many times so many steps something takes that is written."""
+    assert log.writer.connection is not None
+    driver = log.writer.connection.sql
+    assert isinstance(driver, SqliteStatements)
+    taken = 0
+
+    def count_one() -> int:
+        nonlocal taken
+        taken += 1
+        return 0
+
+    driver.connection.set_progress_handler(count_one, each)
+    write()
+    driver.connection.set_progress_handler(None, 0)
+    return taken
+
+
+@pytest.mark.parametrize("size", [8, 64])
+def test_storing_named_messages_costs_the_same_however_long_the_log_is(log: MessageLog, size: int) -> None:
+    def batch() -> list[Draft]:
+        return [Draft(sender="a1", to_user=f"c{n}", client_msg_id=f"{next(_numbers)}") for n in range(size)]
+
+    fill(log, 1)
+    short = steps(log, batch())
+    fill(log, 40)
+    assert steps(log, batch()) <= 2 * short + 2
+
+
+def test_messages_to_a_group_cost_the_same_however_many_are_in_it(log: MessageLog) -> None:
+    costs = []
+    for members in (["b", "c"], [f"m{n}" for n in range(5000)]):
+        group = log.groups.create(APP, "a", "", members).conversation
+        named = [str(next(_numbers)) for _ in range(20)]
+        costs.append(steps(log, [Draft(sender="a", conversation=group, client_msg_id=one) for one in named]))
+    assert costs[1] <= 2 * costs[0] + 2
+
+
+CHANGES: dict[str, Callable[[MessageLog, int], Any]] = {
+    "join": lambda log, group: log.groups.join(APP, group, ["new"], most=500),
+    "leave": lambda log, group: log.groups.leave(APP, group, ["a"], heir=True),
+    "set_member": lambda log, group: log.groups.set_member(APP, group, "b", role="owner"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changing_a_group_costs_the_same_however_many_are_in_others(log: MessageLog, change: str) -> None:
+    costs = []
+    for others in (10, 5000):
+        log.groups.create(APP, "x", "", [f"m{n}" for n in range(others)])
+        group = log.groups.create(APP, "a", "", ["b", "c"]).conversation
+        costs.append(writing_steps(log, lambda group=group: CHANGES[change](log, group), 100))  # type: ignore[misc]
+    assert costs[1] <= 2 * costs[0] + 4
+
+
+def test_commits_are_copied_into_the_database_when_many_have_gathered(
+    log: MessageLog, tmp_path: Path
+) -> None:
+    fill(log, 40)
+    size = (tmp_path / "imserver.db-wal").stat().st_size
+    assert size > 1500 * 4096
+
+
+def test_blocks_of_many_pairs_are_looked_up_pair_by_pair(tmp_path: Path) -> None:
+    store = Store(StorageSettings(), str(tmp_path), threaded=False)
+    log, accounts = store.part(MessageLog), AccountStore(store)
+    users = [accounts.add(Account(0, APP, str(number)), "a hash").user for number in range(64)]
+    blocked = (users[40], users[7])
+    accounts.relate(APP, int(blocked[0]), int(blocked[1]), 10, lambda _before: (("blocked", ""), ""))
+    fill(log, 1)
+    assert log.writer.connection is not None
+    driver = log.writer.connection.sql
+    assert driver is not None
+    driver.begin()
+    blocks = AppTransaction(driver, APP, 1, 0, UplinkSessions()).blocks
+    found: list[set[tuple[str, str]]] = []
+    few, many = (
+        writing_steps(log, lambda pairs=pairs: found.append(blocks(pairs)), 1)  # type: ignore[misc]
+        for pairs in ([blocked], [blocked, *zip(users, reversed(users), strict=True)])
+    )
+    driver.rollback()
+    store.close()
+    assert found == [{blocked}, {blocked}]
+    assert many <= 2 * 65 * few
+
+
+def test_repeats_are_found_among_many(log: MessageLog) -> None:
+    fill(log, 3)
+    first = log.writer.append(APP, [Draft(sender="a", to_user="b", client_msg_id=f"x{n}") for n in range(40)])
+    again = log.writer.append(APP, [Draft(sender="a", to_user="b", client_msg_id=f"x{n}") for n in range(40)])
+    assert [one.entry.id for one in first if isinstance(one, Appended)] == [
+        one.entry.id for one in again if isinstance(one, Appended) and one.repeated
+    ]
+
+
+FRIENDS = ["me", *(f"u{n}" for n in range(30))]
+QUESTIONS: dict[str, Callable[[MessageLog, int], Any]] = {
+    "sync": lambda log, end: log.entries.sync(APP, "me", end, 50),
+    "history": lambda log, end: log.entries.history(APP, "me", 1, 0, 50),
+    "talks": lambda log, end: log.conversations.page(APP, "me", 0, 50),
+    "memberships": lambda log, end: log.conversations.memberships(APP, "me"),
+    "members": lambda log, end: log.conversations.members(APP, 1, "", 50),
+    "between": lambda log, end: log.conversations.between(APP, "me", "u1"),
+    "entries": lambda log, end: log.entries.find(APP, range(1, 20)),
+    "read": lambda log, end: log.entries.read(APP, end, 50),
+    "head": lambda log, end: log.entries.head(APP),
+    "extent": lambda log, end: log.entries.extent(APP),
+    "stored_at": lambda log, end: log.entries.stored_at(APP, range(1, 20)),
+    "note": lambda log, end: log.marks.note(APP, "me", 1, read=log.entries.head(APP)),
+    "hide": lambda log, end: log.marks.hide(APP, "me", range(1, 20)),
+    "marks": lambda log, end: log.marks.since(APP, "me", 0),
+    "receipts": lambda log, end: log.marks.receipts(APP, "me", 1, "", 50),
+    "counts": lambda log, end: log.marks.count_receipts(APP, "me", 1, range(1, 100)),
+    "unread": lambda log, end: log.conversations.unread(APP, {1: FRIENDS, 2: ["me"]}, {1: FRIENDS}),
+    "read_positions": lambda log, end: log.conversations.read_positions(APP, {1: FRIENDS, 2: ["me"]}),
+    "expire": lambda log, end: log.expire(APP, older_than_seconds=1000),
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_what_a_user_asks_costs_the_same_however_long_the_log_is(tmp_path: Path, question: str) -> None:
+    short, long = (_cost(tmp_path / str(batches), batches, QUESTIONS[question]) for batches in (1, 40))
+    assert long <= 2 * short + 4
+
+
+def test_what_a_user_marked_costs_the_same_however_much_others_have_read(tmp_path: Path) -> None:
+    store = Store(StorageSettings(), str(tmp_path), threaded=False)
+    log = store.part(MessageLog)
+    log.writer.append(APP, [Draft(sender="me", to_user="u1")])
+    log.marks.note(APP, "u1", 1, read=1)
+    costs = []
+    for batches in (1, 10):
+        fill(log, batches)
+        for conversation in range(2, 100 * batches, 2):
+            [member, *_] = log.conversations.members(APP, conversation, "", 1)
+            assert log.marks.note(APP, member.user, conversation, read=log.entries.head(APP)) is not None
+        costs.append(steps_of(store, lambda: log.marks.since(APP, "me", 0)))
+        assert [receipt.user for receipt in log.marks.since(APP, "me", 0).receipts] == ["u1"]
+    assert costs[1] <= 2 * costs[0] + 4
+    store.close()
+
+
+def test_messages_in_rooms_cost_the_same_however_many_chat_elsewhere(tmp_path: Path) -> None:
+    store = Store(StorageSettings(), str(tmp_path), threaded=False)
+    log = store.part(MessageLog)
+    rooms = [f"r{n}" for n in range(20)]
+    drafts = [Draft(sender="me", room=room, body=b"x") for room in rooms]
+    after_by_room = {"": 0} | dict.fromkeys(rooms, 0)
+    costs = []
+    for batches in (1, 40):
+        fill(log, batches)
+        end = log.entries.head(APP)
+        log.writer.append(APP, drafts)
+        costs.append(steps_of(store, lambda end=end: log.entries.catch_up(APP, "me", end, 50, after_by_room)))  # type: ignore[misc]
+        entries, more = log.entries.catch_up(APP, "me", end, 50, after_by_room)
+        assert ([entry.room for entry in entries], more) == (rooms, False)
+    assert costs[1] <= 2 * costs[0] + 4
+    store.close()
+
+
+def test_the_contents_of_an_app_are_counted_without_reading_its_messages(tmp_path: Path) -> None:
+    store = Store(StorageSettings(), str(tmp_path), threaded=False)
+    costs = []
+    for messages in (100, 4000):
+        store.part(MessageLog).writer.append(APP, [Draft(sender="me", to_user="you", body=b"x")] * messages)
+        costs.append(steps_of(store, lambda: store.contents(APP)))
+    assert store.contents(APP).messages == 4100
+    assert costs[1] <= 2 * costs[0] + 4
+    store.close()
+
+
+def test_looking_for_dead_events_costs_the_same_however_long_the_log_is(tmp_path: Path) -> None:
+    store = Store(StorageSettings(), str(tmp_path), threaded=False)
+    back_end: Any = None
+    feeds = Feeds(store, EventStore(store), back_end, lambda: "one", WebhookCounts())
+    feeds.log = store.part(MessageLog)
+    feed = Feed(APP, Receiver(APP, "http://back.end/", b"secret", frozenset({"message"})))
+    feed.sender = SimpleNamespace(is_unsaved=False)  # type: ignore[assignment]
+    feed.has_retries = False
+    costs = []
+    for batches in (3, 40):
+        fill(store.part(MessageLog), batches)
+        feed.entries = LogWindow(partial(store.part(MessageLog).entries.read, APP), 0)
+        feed.entries.head = store.part(MessageLog).entries.head(APP)
+        batch = feeds._next(feed)
+        assert batch is not None
+        assert len(batch.events) == REQUEST_EVENTS
+        costs.append(steps_of(store, lambda batch=batch: feeds._bury(feed, batch, 20)))  # type: ignore[misc]
+    assert costs[1] <= 2 * costs[0] + 4
+    store.close()
+
+
+def _cost(folder: Path, batches: int, question: Callable[[MessageLog, int], Any]) -> int:
+    """Hundreds of steps that a question takes in a log with what others have said between two messages."""
+    store = Store(StorageSettings(), str(folder), threaded=False)
+    log = store.part(MessageLog)
+    assert log.groups.create(APP, "me", "", [f"u{n}" for n in range(30)]).conversation == 1
+    drafts = [Draft(sender=f"u{n}", to_user="me", body=b"x") for n in range(30)]
+    log.writer.append(APP, [Draft(sender="u1", conversation=1), *drafts])
+    fill(log, batches)
+    end = log.entries.head(APP)
+    log.writer.append(APP, [Draft(sender="u1", conversation=1), *drafts])
+    taken = steps_of(store, lambda: question(log, end))
+    store.close()
+    return taken
+
+
+def steps_of(store: Store, ask: Callable[[], object]) -> int:
+    """Hundreds of steps that something takes."""
+    taken = 0
+
+    def count_one() -> int:
+        nonlocal taken
+        taken += 1
+        return 0
+
+    def handle(handler: Callable[[], int] | None) -> None:
+        raw: Any = store.read(lambda sql: sql.connection.connection.driver_connection)
+        raw.set_progress_handler(handler, 100)
+
+    handle(count_one)
+    ask()
+    handle(None)
+    return taken

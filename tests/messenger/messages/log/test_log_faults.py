@@ -1,0 +1,242 @@
+"""What a writer tells when its database fails it: temporary, certain where that can be known."""
+
+import fcntl
+from pathlib import Path
+from typing import Any
+
+import gevent
+import psycopg
+import pymysql
+import pytest
+
+from imserver.errors import StorageUnavailable
+from imserver.messenger.messages.log import writer
+from imserver.messenger.messages.log.contract import (
+    Appended,
+    AppendRequest,
+    Draft,
+    Entry,
+    Rejected,
+    StorageUnsure,
+)
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.transaction import lock_head
+from imserver.storage.statements import (
+    DirectStatements,
+    MysqlStatements,
+    PostgresqlStatements,
+    SqliteStatements,
+)
+from imserver.storage.store import Store
+from tests.messenger.messages.log.listening import Listening
+from tests.stores import OpenStore
+from tests.transport.harness import until
+
+pytestmark = pytest.mark.sqlite_first
+
+APP = "gochat"
+DRIVERS: dict[str, tuple[type[DirectStatements], Exception]] = {
+    "sqlite": (SqliteStatements, __import__("sqlite3").OperationalError("disk I/O error")),
+    "postgresql": (PostgresqlStatements, psycopg.OperationalError("server closed the connection")),
+    "mysql": (MysqlStatements, pymysql.err.OperationalError(2013, "Lost connection")),
+}
+
+
+@pytest.fixture
+def store(url: str, open_store: OpenStore) -> Store:
+    """A store in which something was stored already, so that its writer has a connection."""
+    found = open_store(url, seconds=10)
+    found.part(MessageLog).writer.append(APP, [Draft(sender="a", to_user="b", body=b"first")])
+    return found
+
+
+def fail_commits(store: Store, patch: pytest.MonkeyPatch, times: int, after: bool) -> None:
+    """Let the answers to the next COMMITs be lost, ``after`` they were carried out or before."""
+    driver, error = DRIVERS[store.address.engine]
+    commit: Any = driver.commit
+    left = [times]
+
+    def failing(self: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0 or after:
+            commit(self)
+        if left[0] >= 0:
+            raise error
+
+    patch.setattr(driver, "commit", failing)
+
+
+def test_an_entry_whose_commit_lost_its_answer_is_reported_as_stored(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = store.part(MessageLog)
+    received: list[int] = []
+    log.writer.listener = Listening(lambda _app, first, _last, _entries: received.append(first))
+    fail_commits(store, monkeypatch, 1, after=True)
+    (outcome,) = log.writer.append(APP, [Draft(sender="a", to_user="b")])
+    assert isinstance(outcome, Appended)
+    assert (outcome.entry.id, outcome.repeated) == (2, False)
+    assert received == [2]
+    assert log.entries.head(APP) == 2
+    assert store.healthy()
+
+
+def test_an_entry_whose_commit_did_not_come_about_is_not_stored(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = store.part(MessageLog)
+    fail_commits(store, monkeypatch, 1, after=False)
+    with pytest.raises(StorageUnavailable):
+        log.writer.append(APP, [Draft(sender="a", to_user="b")])
+    assert log.entries.head(APP) == 1
+    assert not store.healthy(), "reads say nothing about writes"
+    (outcome,) = log.writer.append(APP, [Draft(sender="a", to_user="b")])
+    assert isinstance(outcome, Appended)
+    assert (outcome.entry.id, outcome.entry.seq) == (2, 2)
+    assert store.healthy()
+
+
+def test_a_connection_that_was_cut_in_the_meantime_is_not_noticed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if store.address.engine == "sqlite":
+        pytest.skip("SQLite has no connection that could be cut")
+    store.part(MessageLog).writer.connection.sql.close()  # type: ignore[union-attr]
+    (outcome,) = store.part(MessageLog).writer.append(APP, [Draft(sender="a", to_user="b")])
+    assert isinstance(outcome, Appended)
+
+
+def test_a_row_that_the_database_refuses_costs_the_others_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no draft can bring about: a seq that is taken."""
+    log = store.part(MessageLog)
+    monkeypatch.setattr("imserver.messenger.messages.log.writer.objection", lambda _draft: "")
+    drafts = [Draft(sender="a", to_user="b", body=word) for word in (b"one", b"two")]
+    wrong = Draft(sender="a", to_user="b", about=1 << 70)
+    outcomes: list[Any] = []
+
+    def send(draft: Draft) -> None:
+        outcomes.extend(log.writer.append(APP, [draft]))
+
+    gevent.joinall([gevent.spawn(send, draft) for draft in (drafts[0], wrong, drafts[1])], timeout=60)
+    assert sum(isinstance(one, Appended) for one in outcomes) == 2
+    (refused,) = [one for one in outcomes if isinstance(one, Rejected)]
+    assert refused.reason == "invalid"
+    assert [entry.body for entry in log.entries.read(APP, 1, 10)] == [b"one", b"two"]
+
+
+@pytest.mark.full
+def test_who_waits_too_long_for_other_writers_has_stored_nothing(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
+    store = open_store(threaded=True, seconds=2)
+    log = store.part(MessageLog)
+    log.writer.append(APP, [Draft(sender="a", to_user="b")])
+    with (tmp_path / "imserver.db.lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = [gevent.spawn(log.writer.append, APP, [Draft(sender="a", to_user="b")]) for _ in range(3)]
+        for one in waiting:
+            with pytest.raises(StorageUnavailable, match="in time"):
+                one.get(timeout=60)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+    (outcome,) = log.writer.append(APP, [Draft(sender="a", to_user="b")])
+    assert isinstance(outcome, Appended)
+    assert outcome.entry.id == 2, "what was given up was not stored later"
+
+
+def test_a_closed_store_takes_nothing_more(open_store: OpenStore) -> None:
+    store = open_store(threaded=True)
+    log = store.part(MessageLog)
+    log.writer.append(APP, [Draft(sender="a", to_user="b")])
+    store.close()
+    with pytest.raises(StorageUnavailable):
+        log.writer.append(APP, [Draft(sender="a", to_user="b")])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("stored", [True, False])
+def test_who_cannot_wait_for_a_commit_learns_later_what_became_of_it(
+    url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    """The answer to a COMMIT is lost, and the database stays away for longer than anybody waits."""
+    store = open_store(url, seconds=2)
+    log = store.part(MessageLog)
+    log.writer.append(APP, [Draft(sender="a", to_user="b")])
+    monkeypatch.setattr("imserver.messenger.messages.log.writer._LOOK_SECONDS", 0.02)
+    fail_commits(store, monkeypatch, 1, after=stored)
+    error = DRIVERS[store.address.engine][1]
+    ask, away = writer.batch_of, [True]
+
+    def batch_of(sql: DirectStatements, number: int, id: int) -> int | None:
+        if away[0]:
+            raise error
+        return ask(sql, number, id)
+
+    monkeypatch.setattr(writer, "batch_of", batch_of)
+    heard: list[Any] = []
+    answers: list[Any] = []
+    for draft in (Draft(sender="a", to_user="b"), Draft(sender="a")):
+        log.writer.send(AppendRequest(APP, draft, answers.append))
+    until(lambda: len(answers) == 2)
+    for each in answers:
+        assert isinstance(each, StorageUnsure)
+        each.on_known = heard.append
+    log.writer.listener = Listening(lambda _app, _first, _last, entries: heard.append(entries))
+    away[0] = False
+    until(lambda: len(heard) > 1 + stored)
+    if not stored:
+        assert all(isinstance(each, StorageUnavailable) for each in heard)
+        return
+    first, second, entries = heard
+    assert isinstance(first, Appended), "the sender gets the result before the entry is delivered"
+    assert isinstance(second, Rejected)
+    assert [first.entry] == entries == log.entries.read(APP, 1, 10)
+
+
+def test_of_drafts_that_are_stored_one_by_one_each_has_its_own_outcome(
+    url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row is refused, and the database goes away while the others are stored: what was stored is told."""
+    store = open_store(url, seconds=10)
+    log = store.part(MessageLog)
+    log.writer.append(APP, [Draft(sender="a", to_user="b")])
+    driver, error = DRIVERS[store.address.engine]
+    wrong, insert = ValueError("refused"), driver.insert_rows
+    calls: list[Exception | None] = [wrong, None, error, error]
+
+    def insert_rows(self: Any, *rows: Any) -> None:
+        fault = calls.pop(0) if calls else None
+        if fault is not None:
+            raise fault
+        insert(self, *rows)
+
+    monkeypatch.setattr(driver, "insert_rows", insert_rows)
+    received: list[Entry] = []
+    log.writer.listener = Listening(lambda _app, _first, _last, entries: received.extend(entries))
+    drafts = [Draft(sender="a", to_user="b", body=body) for body in (b"one", b"two")]
+    first, second = log.writer.append(APP, drafts)
+    assert isinstance(first, Appended)
+    assert isinstance(second, StorageUnavailable)
+    assert [entry.body for entry in received] == [b"one"]
+    assert [entry.body for entry in log.entries.read(APP, 1, 10)] == [b"one"]
+
+
+def test_a_node_that_vanished_in_the_middle_does_not_hold_the_others_up_for_hours(
+    url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was cut off without a word: its transaction is open, and will never be asked anything again."""
+    if url.startswith("sqlite"):
+        pytest.skip("SQLite's writers are on one machine, whose kernel knows when one is gone")
+    monkeypatch.setattr("imserver.storage.engines.LEFT_SECONDS", 1)
+    vanished = open_store(url, seconds=10)
+    vanished.part(MessageLog).writer.append(APP, [Draft(sender="a", to_user="b")])
+    sql = vanished.part(MessageLog).writer.connection.sql  # type: ignore[union-attr]
+    assert sql is not None
+    sql.begin()
+    lock_head(sql, APP)
+    (outcome,) = (
+        open_store(url, seconds=40).part(MessageLog).writer.append(APP, [Draft(sender="a", to_user="b")])
+    )
+    assert isinstance(outcome, Appended)
+    assert outcome.entry.id == 2

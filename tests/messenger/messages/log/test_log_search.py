@@ -1,0 +1,235 @@
+"""Finding what was said, on every engine."""
+
+import pytest
+
+from imserver.messenger.messages.commands import Search, SearchFilter
+from imserver.messenger.messages.log import search as log_search
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.words import SEGMENT
+from tests.messenger.messages.log.test_log import APP, bodies, ids, say, stored
+from tests.stores import OpenStore, WriteAt
+
+
+@pytest.fixture
+def log(url: str, open_store: OpenStore) -> MessageLog:
+    """The log of a new database, once on each engine."""
+    return open_store(url, seconds=10).part(MessageLog)
+
+
+def found(
+    log: MessageLog, user: str, text: str, conversation: int = 0, before: int = 0, limit: int = 50
+) -> list[str]:
+    entries, further = log.search.find(APP, user, Search(text, conversation, before, limit))
+    assert further == 0
+    return bodies(entries)
+
+
+def test_a_user_finds_what_the_user_may_read_and_nothing_else(log: MessageLog) -> None:
+    group = log.groups.create(APP, "owner", "tea", ["a"]).conversation
+    stored(log, say("owner", group, "tea early"))
+    log.groups.join(APP, group, ["b"])
+    stored(log, say("owner", group, "tea now"), say("a", "b", "no tea"), say("x", "y", "secret tea"))
+    log.groups.leave(APP, group, ["a"])
+    stored(log, say("owner", group, "tea late"), say("a", "b", "coffee"))
+    assert found(log, "a", "tea") == ["tea early", "tea now", "no tea"]
+    assert found(log, "b", "tea") == ["tea now", "no tea", "tea late"]
+    assert found(log, "b", "tea", group) == ["tea now", "tea late"]
+    assert found(log, "stranger", "tea") == found(log, "stranger", "tea", group) == []
+    assert log.search.find("no such app", "a", Search("tea", 0, 0, 10)) == ([], 0)
+
+
+@pytest.mark.sqlite_first
+@pytest.mark.parametrize(
+    ("body", "text", "is_found"),
+    [
+        ("Good Morning", "good m", True),
+        ("Good Morning", "morning good", True),
+        ("Good Morning", "go morning", False),
+        ("good morning, ann", '"good morning"', True),
+        ("good grey morning", '"good morning"', False),
+        ("good mornings", '"good morning"', False),
+        ("good mornings", '"good morning', True),
+        ("see example.com/path", "example.com", True),
+        ("com example", "example.com", False),
+        ("École", "ecole", True),
+        ("wörter", "WORTER", True),
+        ("worter", "wörter", True),
+        ("Straße", "strasse", True),
+        ("ＦＵＬＬ", "full", True),
+        ("今天晚上八点在老地方见", "老地方", True),
+        ("今天晚上八点在老地方见", "老地方 今天", True),
+        ("今天晚上八点在老地方见", "点", True),
+        ("今天晚上八点在老地方见", "见", True),
+        ("今天晚上八点在老地方见", "今晚", False),
+        ("明天，见", "天见", False),
+        ("カタカナ", "ﾀｶ", True),
+        ("한국어를", "국어", True),
+        ("हिन्दी में", "हिन्दी", True),
+        ("हिन्दी में", "हन्दी", False),
+        ("100% sure_", "% sure_", True),
+        ("100 percent", "%", False),
+        ("a\\b", "a\\b", True),
+        ("a'; DROP TABLE message; --", "'; drop", True),
+        ("é", "30", False),
+        ("👍 yes", "👍", True),
+        ("two\nlines", "lines two", True),
+        ("abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnopqrstu", True),
+        ("abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnopqrstux", False),
+    ],
+)
+def test_what_counts_as_found(log: MessageLog, body: str, text: str, is_found: bool) -> None:
+    stored(log, say("a", "b", body))
+    assert found(log, "b", text) == ([body] if is_found else [])
+    stored(log, *(say("x", "y", "of others") for _ in range(SEGMENT)))
+    assert log.words.fill(APP), "now it is in the index"
+    assert found(log, "b", text) == ([body] if is_found else [])
+
+
+def test_what_is_hidden_recalled_or_no_text_is_not_found(log: MessageLog) -> None:
+    first, second, third, data = stored(
+        log,
+        say("a", "b", "tea one"),
+        say("a", "b", "tea two"),
+        say("a", "b", "tea three"),
+        say("a", "b", '"tea"', type="custom"),
+    )
+    stored(log, say("a", "b", "tea 2", kind="edit", about=second.id))
+    assert ids(log.search.find(APP, "b", Search("tea", 0, 0, 10))[0]) == [first.id, second.id, third.id]
+    log.marks.hide(APP, "b", [first.id])
+    stored(
+        log,
+        say("a", "b", "", kind="recall", about=second.id),
+        say("a", "b", "", kind="recall", about=data.id),
+    )
+    stored(log, say("a", "b", "", kind="recall", about=second.id))
+    assert ids(log.search.find(APP, "b", Search("tea", 0, 0, 10))[0]) == [third.id]
+    assert ids(log.search.find(APP, "a", Search("tea", 0, 0, 10))[0]) == [first.id, third.id]
+    assert second.id in ids(log.entries.history(APP, "b", 1, 0, 10)[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "filter", "expected"),
+    [
+        ("", SearchFilter(sender="c"), ["see www.example.org", "TEA from c"]),
+        ("tea", SearchFilter(sender="c"), ["TEA from c"]),
+        ("", SearchFilter(sender="nobody"), []),
+        ("", SearchFilter(link=True), ["see www.example.org", "tea: HTTPS://example.com/x"]),
+        ("tea", SearchFilter(link=True), ["tea: HTTPS://example.com/x"]),
+        ("", SearchFilter(types=("file",)), ['{"name":"Report 报告.pdf","url":"/tea"}']),
+        ("tea", SearchFilter(types=("file",)), []),
+        ("报告", SearchFilter(types=("file",)), ['{"name":"Report 报告.pdf","url":"/tea"}']),
+        ('"5"', SearchFilter(types=("picture", "text")), ['[{"caption":"\\"5\\" \\u62a5"}]']),
+        ("报", SearchFilter(types=("picture",)), ['[{"caption":"\\"5\\" \\u62a5"}]']),
+        ("", SearchFilter(types=("picture",), sender="c"), []),
+    ],
+)
+def test_filters_narrow_a_search_or_replace_its_text(
+    log: MessageLog, text: str, filter: SearchFilter, expected: list[str]
+) -> None:
+    group = log.groups.create(APP, "a", "tea", ["b", "c"]).conversation
+    stored(
+        log,
+        say("c", group, "see www.example.org"),
+        say("a", group, '{"name":"Report 报告.pdf","url":"/tea"}', type="file"),
+        say("a", group, '[{"caption":"\\"5\\" \\u62a5"}]', type="picture"),
+        say("a", group, '{"name":"broken', type="picture"),
+        say("a", group, "tea: HTTPS://example.com/x"),
+        say("c", group, "TEA from c"),
+        say("c", "x", "tea of others"),
+    )
+    assert bodies(log.search.find(APP, "b", Search(text, 0, 0, 10, filter))[0]) == expected
+
+
+def test_a_search_reads_only_the_time_that_is_wanted(
+    log: MessageLog, write_at: WriteAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = 86400
+    for number in range(1, 41):
+        write_at(number * day)
+        stored(log, say("a", "b", f"tea {number}", time_ms=number * day * 1000))
+    monkeypatch.setattr(log_search, "_FIRST_STRETCH", 2)
+    monkeypatch.setattr(log_search, "_STRETCH_GROWTH", 1)
+    steps: list[tuple[int, int]] = []
+    step = log_search._Scan._step
+    monkeypatch.setattr(
+        log_search._Scan, "_step", lambda scan, *args: steps.append(args[:2]) or step(scan, *args)
+    )
+    at = [number * day * 1000 for number in range(42)]
+    for filter, expected in (
+        (SearchFilter(since=at[10], until=at[14]), [10, 11, 12, 13]),
+        (SearchFilter(until=at[3]), [1, 2]),
+        (SearchFilter(since=at[39]), [39, 40]),
+        (SearchFilter(since=at[41]), []),
+        (SearchFilter(until=1), []),
+    ):
+        steps.clear()
+        assert bodies(log.search.find(APP, "b", Search("tea", 0, 0, 50, filter))[0]) == [
+            f"tea {number}" for number in expected
+        ]
+        assert len(steps) <= 3, (filter, steps)
+
+
+def test_bytes_that_are_no_text_disturb_nobody(log: MessageLog) -> None:
+    log.writer.append(APP, [Draft(sender="a", to_user="b", body=b"\xff\x00 tea")])
+    stored(log, say("a", "b", "tea"))
+    assert len(log.search.find(APP, "b", Search("tea", 0, 0, 10))[0]) == 2
+
+
+def test_pages_go_back_to_the_beginning(log: MessageLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_search, "_FIRST_STRETCH", 7)
+    stored(log, *(say("a", "b", f"tea {number}" if number % 3 else "coffee") for number in range(60)))
+    seen: list[str] = []
+    before, pages = 0, 0
+    while pages == 0 or before:
+        entries, before = log.search.find(APP, "b", Search("tea", 1, before, 10))
+        assert len(entries) <= 10
+        seen = bodies(entries) + seen
+        pages += 1
+    assert seen == [f"tea {number}" for number in range(60) if number % 3]
+    assert pages >= 4
+
+
+def test_a_search_that_takes_long_says_how_far_it_has_come(
+    log: MessageLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_search, "_FIRST_STRETCH", 10)
+    monkeypatch.setattr(log_search, "_STRETCH_GROWTH", 1)
+    monkeypatch.setattr(log_search, "SEARCH_SECONDS", 0.0)
+    stored(log, say("a", "b", "tea"), *(say("a", "b", "coffee") for _ in range(35)))
+    before, steps = 0, 0
+    entries: list[object] = []
+    while not entries:
+        found_now, before = log.search.find(APP, "b", Search("tea", 0, before, 10))
+        entries += found_now
+        steps += 1
+        assert before > 0 or entries
+    assert steps == 4
+
+
+def test_a_long_log_is_looked_through_in_steps_that_hold_no_writer_up(
+    url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not url.startswith("sqlite"):
+        pytest.skip("the others read beside each other")
+    log = open_store(url, threaded=False).part(MessageLog)
+    for _ in range(10):
+        stored(
+            log,
+            *(say("a", "b", f"some words of a message, and its number {number}") for number in range(2000)),
+        )
+    steps = 0
+    database = log._store.database()
+    read = database.read
+
+    def counted(step):  # type: ignore[no-untyped-def]
+        nonlocal steps
+        steps += 1
+        return read(step)
+
+    monkeypatch.setattr(database, "read", counted)
+    found, rest = log.search.find(APP, "b", Search("nowhere said", 0, 0, 10))
+    while rest:  # its half second was over
+        found, rest = log.search.find(APP, "b", Search("nowhere said", 0, rest, 10))
+    assert found == []
+    assert steps >= 3, "the head of the log, and 20,000 messages in more than one step"

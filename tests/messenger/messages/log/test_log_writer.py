@@ -1,0 +1,253 @@
+"""The append queue: its bounds, its batches and its pauses, over a connection that stores nothing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from imserver.errors import StorageUnavailable
+from imserver.messenger.messages.log import writer
+from imserver.messenger.messages.log.contract import AppendRequest, Change, Commit, Draft, Rejected, Stored
+from imserver.messenger.messages.log.transaction import ChangeRequest, WriteTransaction
+from imserver.messenger.messages.log.writer import LogWriter
+from imserver.storage.database import WriterConnection
+from imserver.storage.statements import CommitGuard, NotStored
+from tests.transport.harness import until
+
+REFUSED = Rejected("muted")
+
+
+class Connection(WriterConnection):
+    """Records what each transaction holds, and waits for ``gate`` before it commits."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.gate = Event()
+        self.gate.set()
+
+    def transact(self, work: Any, guard: CommitGuard, seconds: float) -> Any:
+        assert isinstance(work, WriteTransaction)
+        self.batches.append([request.app for request in work.requests])
+        self.gate.wait()
+        if not guard.take():
+            raise NotStored("no answer in time")
+        for request in work.requests:
+            request.outcome = Change(1) if isinstance(request, ChangeRequest) else REFUSED
+
+    def answered(self, wrote: bool) -> None:
+        """Nothing to note."""
+
+    def failed(self, words: str, cause: BaseException | None = None) -> StorageUnavailable:
+        return StorageUnavailable(words)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class Pauses:
+    """A listener that has the app ``busy`` pause for a while."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def committed(self, commit: Commit) -> None:
+        raise AssertionError("nothing is stored here")
+
+    def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
+        return self.seconds if app == "busy" else 0.0
+
+
+@pytest.fixture
+def connection() -> Connection:
+    return Connection()
+
+
+@pytest.fixture
+def log(connection: Connection) -> LogWriter:
+    return LogWriter(lambda: connection, 100)
+
+
+def send(log: LogWriter, app: str, answer: Callable[[Stored], object], body: bytes = b"") -> None:
+    log.send(AppendRequest(app, Draft(sender="a", to_user="b", body=body), answer))
+
+
+def test_more_than_may_wait_in_an_app_is_refused_and_other_apps_are_not_affected(
+    log: LogWriter, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "MAX_WAITING", 3)
+    monkeypatch.setattr(writer, "MAX_WAITING_BYTES", 10)
+    connection.gate.clear()
+    busy: list[Stored] = []
+    other: list[Stored] = []
+    send(log, "busy", busy.append)
+    until(lambda: connection.batches)
+    for _ in range(4):
+        send(log, "busy", busy.append)
+    assert [type(each) for each in busy] == [StorageUnavailable]
+    send(log, "other", other.append, b"123456")
+    send(log, "other", other.append, b"12345")
+    assert [type(each) for each in other] == [StorageUnavailable]
+    connection.gate.set()
+    until(lambda: len(busy) == 5 and len(other) == 2)
+    assert busy[1:] == [REFUSED] * 4
+    assert other[1] == REFUSED
+
+
+@pytest.mark.parametrize(("most", "bytes", "body"), [(3, 1000, b""), (1000, 10, b"123")])
+def test_more_than_may_wait_in_all_apps_together_is_refused(
+    log: LogWriter,
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    bytes: int,
+    body: bytes,
+) -> None:
+    monkeypatch.setattr(writer, "MAX_WAITING_IN_ALL", most)
+    monkeypatch.setattr(writer, "MAX_WAITING_BYTES_IN_ALL", bytes)
+    for _ in range(2):  # what was stored leaves room again
+        connection.gate.clear()
+        before, results = len(connection.batches), list[Stored]()
+        send(log, "first", results.append)
+        until(lambda before=before: len(connection.batches) > before)  # type: ignore[misc]
+        for number in range(5):
+            send(log, f"app {number}", results.append, body)
+        assert [type(each) for each in results] == [StorageUnavailable] * 2
+        connection.gate.set()
+        until(lambda results=results: len(results) == 6)  # type: ignore[misc]
+        assert results[2:] == [REFUSED] * 4
+
+
+def test_apps_share_a_transaction_and_one_with_much_to_store_does_not_hold_up_the_others(
+    log: LogWriter, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "BATCH_DRAFTS", 4)
+    connection.gate.clear()
+    done: list[Stored] = []
+    send(log, "busy", done.append)
+    until(lambda: connection.batches)
+    for _ in range(6):
+        send(log, "busy", done.append)
+    for _ in range(2):
+        send(log, "other", done.append)
+    connection.gate.set()
+    until(lambda: len(done) == 9)
+    assert connection.batches == [["busy"], ["busy"] * 4, ["busy"] * 2 + ["other"] * 2]
+
+
+@pytest.mark.parametrize(("come_back", "batches"), [(True, [8, 16]), (False, [8, 8])])
+def test_a_few_drafts_wait_a_little_for_the_next_ones_of_those_who_were_answered(
+    log: LogWriter, connection: Connection, come_back: bool, batches: list[int]
+) -> None:
+    connection.gate.clear()
+    done: list[Stored] = []
+
+    def answered(result: Stored) -> None:
+        done.append(result)
+        if come_back:
+            gevent.spawn(send, log, "busy", done.append)
+
+    for _ in range(8):
+        send(log, "busy", answered)
+    until(lambda: connection.batches)
+    for _ in range(8):
+        send(log, "busy", done.append)
+    connection.gate.set()
+    until(lambda: len(done) == sum(batches))
+    assert [len(batch) for batch in connection.batches] == batches
+    until(lambda: not log.is_busy("busy"))
+
+
+def test_another_app_does_not_wait_with_them(log: LogWriter, connection: Connection) -> None:
+    connection.gate.clear()
+    done: list[Stored] = []
+    for _ in range(8):
+        send(log, "busy", done.append)
+    until(lambda: connection.batches)
+    for _ in range(8):
+        send(log, "busy", done.append)
+    send(log, "other", done.append)
+    connection.gate.set()
+    until(lambda: len(done) == 17)
+    assert connection.batches == [["busy"] * 8, ["other"], ["busy"] * 8]
+
+
+def test_two_senders_do_not_wait_for_each_other(log: LogWriter, connection: Connection) -> None:
+    connection.gate.clear()
+    done: list[Stored] = []
+    send(log, "busy", lambda _result: gevent.spawn(send, log, "busy", done.append))
+    until(lambda: connection.batches)
+    send(log, "busy", done.append)
+    connection.gate.set()
+    until(lambda: len(done) == 2)
+    assert connection.batches == [["busy"]] * 3
+
+
+def test_an_app_pauses_alone_and_changes_of_its_groups_do_not_wait(
+    log: LogWriter, connection: Connection
+) -> None:
+    log.listener = Pauses(600)
+    done: list[Stored] = []
+    send(log, "busy", done.append)
+    until(lambda: done)
+    for _ in range(3):
+        send(log, "busy", done.append)
+        gevent.sleep(0.001)
+    assert log.is_busy("busy")
+    changed = gevent.spawn(log.change, "busy", lambda _transaction: REFUSED)
+    send(log, "other", done.append)
+    until(lambda: changed.ready() and len(done) == 2)
+    log.listener = Pauses(0.01)
+    log._resume("busy", log._queues["busy"])  # as at the end of the pause
+    until(lambda: len(done) == 5)
+    assert connection.batches[0] == ["busy"]
+    assert connection.batches[-1] == ["busy"] * 3
+    until(lambda: not log.is_busy("busy"))
+
+
+def test_a_change_does_not_shorten_the_pause_of_its_app(log: LogWriter, connection: Connection) -> None:
+    log.listener = Pauses(600)
+    done: list[Stored] = []
+    send(log, "busy", done.append)
+    until(lambda: done)
+    for _ in range(8):
+        send(log, "busy", done.append)
+    changed = gevent.spawn(log.change, "busy", lambda _transaction: REFUSED)
+    until(changed.ready)
+    send(log, "busy", done.append)
+    send(log, "other", done.append)
+    until(lambda: len(done) == 2)
+    assert connection.batches == [["busy"]] * 2 + [["other"]]
+
+
+def test_what_waits_for_the_end_of_a_pause_is_stored_when_the_writer_closes(
+    log: LogWriter, connection: Connection
+) -> None:
+    log.listener = Pauses(60)
+    done: list[Stored] = []
+    send(log, "busy", done.append)
+    until(lambda: done)
+    send(log, "busy", done.append)
+    log.close()
+    assert done == [REFUSED, REFUSED]
+    send(log, "busy", done.append)
+    assert isinstance(done[2], StorageUnavailable)
+
+
+def test_a_transaction_that_does_not_end_fails_with_what_waits_behind_it(
+    log: LogWriter, connection: Connection
+) -> None:
+    log.seconds = 0.05
+    connection.gate.clear()
+    done: list[Stored] = []
+    for app in ("busy", "busy", "other"):
+        send(log, app, done.append)
+        until(lambda: connection.batches)
+    until(lambda: len(done) == 3)
+    assert all(isinstance(each, StorageUnavailable) for each in done)
+    connection.gate.set()
+    send(log, "busy", done.append)
+    until(lambda: len(done) == 4)
+    assert done[3] == REFUSED
+    assert connection.batches == [["busy"], ["busy"]], "what failed is not stored later"

@@ -1,0 +1,214 @@
+"""Acknowledgements of clients: what is not acknowledged is told again, and then the connection is closed."""
+
+from typing import Any
+
+import pytest
+from gevent.event import Event as Signal
+
+from imserver import errors
+from imserver.errors import StorageUnavailable
+from imserver.messenger.messages import catch_up
+from imserver.messenger.messages.acks import (
+    ACK_SECONDS,
+    ON_TIME,
+    RESENT_ONCE,
+    RESENT_THRICE,
+    RESENT_TWICE,
+    TRIES,
+    AckingLogSubscription,
+)
+from tests.core.messaging_harness import APP, MessageClient, Node
+from tests.transport.harness import turn, until
+
+
+def acknowledging(node: Node, user: str, cursor: int = 0) -> MessageClient:
+    """A client that said at login that it acknowledges."""
+    connection, client = node.connect()
+    message_client = MessageClient(connection, client)
+    data = {"userID": user, "appID": int(APP), "cursor": cursor, "acks": True}
+    message_client.login = message_client.ask("login", data)
+    return message_client
+
+
+def pass_time(node: Node, seconds: int = ACK_SECONDS) -> None:
+    """Let the time for an acknowledgement go by."""
+    for _ in range(seconds):
+        node.messaging.catch_up.check_acks()
+    for _ in range(20):
+        turn()
+
+
+def test_unacknowledged_entries_are_resent_and_then_the_connection_is_closed() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+        for text in "12":
+            ann.send("bob", text)
+        until(lambda: len(bob.pushed()) == 2)
+        assert bob.ask("ack", {"id": 1}) == (200, None)
+        pass_time(node)  # the first was acknowledged in its time; that of the second begins
+        for again in range(TRIES):
+            assert bob.texts() == ["1", "2", *["2"] * again]
+            pass_time(node)
+            bob.settle()
+        assert bob.texts() == ["1", "2", *["2"] * TRIES]
+        assert node.metrics.resent_entries == TRIES
+        pass_time(node)
+        assert bob.client.close_code() == errors.CloseCode.ACK_TIMEOUT
+
+
+def test_a_client_that_does_not_acknowledge_gets_no_resends() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        ann.send("bob", "1")
+        until(bob.pushed)
+        pass_time(node, seconds=5 * ACK_SECONDS)
+        bob.settle()
+        assert bob.texts() == ["1"]
+        assert bob.ask("ack", {"id": 1}) == (200, None)
+
+
+def test_without_the_database_no_connection_is_closed() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+        ann.send("bob", "1")
+        until(bob.pushed)
+        node.log.away = True
+        for _ in range(2 * TRIES):
+            pass_time(node)
+        node.log.away = False
+        pass_time(node)
+        until(lambda: bob.texts() == ["1", "1"])
+
+
+def test_what_could_not_be_read_again_costs_no_try() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+        ann.send("bob", "1")
+        until(bob.pushed)
+        subscription = bob.connection.log_subscription
+        assert isinstance(subscription, AckingLogSubscription)
+        for state in (ON_TIME, RESENT_ONCE, RESENT_TWICE):
+            assert subscription.state is state
+            node.log.away = True
+            pass_time(node)
+            assert subscription.state is state
+            node.log.away = False
+            pass_time(node)
+        assert subscription.state is RESENT_THRICE
+
+
+def test_an_acknowledgement_while_entries_are_read_again_gives_no_try_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+        ann.send("bob", "1")
+        until(bob.pushed)
+        subscription = bob.connection.log_subscription
+        assert isinstance(subscription, AckingLogSubscription)
+        reads, go_on = list[int](), Signal()
+
+        def read(_app: str, _user: str, after: int, *_more: Any) -> object:
+            reads.append(after)
+            go_on.wait()
+            raise StorageUnavailable("away")
+
+        monkeypatch.setattr(node.log, "catch_up", read)
+        pass_time(node)
+        until(lambda: reads)
+        assert subscription.state is RESENT_ONCE
+        node.messaging.ack_tracker.acked(bob.connection, 1, 1)
+        go_on.set()
+        pass_time(node, 1)
+        assert subscription.state is ON_TIME
+
+
+def test_a_client_with_too_many_unacknowledged_entries_is_closed_and_resumes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("imserver.messenger.messages.catch_up.RESEND_LIMIT", 2)
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+        for _ in range(3):
+            ann.send("bob", "x")
+        until(lambda: len(bob.pushed()) == 3)
+        pass_time(node)
+        assert bob.client.close_code() == errors.CloseCode.ACK_TIMEOUT
+        back = acknowledging(node, "bob", 0)
+        assert back.login == (200, {"recovered": True})
+        until(lambda: back.stream() == [1, 2, 3])
+
+
+def test_a_client_with_too_many_unacknowledged_entries_gets_no_new_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is stored while it is looked up would stand above what it was never told."""
+    monkeypatch.setattr("imserver.messenger.messages.catch_up.RESEND_LIMIT", 3)
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+        for _ in range(2):
+            ann.send("bob", "x")
+        until(lambda: len(bob.pushed()) == 2)
+        read_page, cursors, go_on = node.log.catch_up, list[int](), Signal()
+
+        def read(app: str, user: str, after: int, *more: Any) -> object:
+            cursors.append(after)
+            go_on.wait()
+            return read_page(app, user, after, *more)
+
+        monkeypatch.setattr(node.log, "catch_up", read)
+        pass_time(node)
+        until(lambda: cursors)
+        for _ in range(2):
+            ann.send("bob", "x")
+        go_on.set()
+        assert bob.client.close_code() == errors.CloseCode.ACK_TIMEOUT
+        assert bob.stream() == [1, 2]
+
+
+def test_entries_of_a_page_are_acknowledged_like_pushed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catch_up, "RECOVERED", 2)
+    monkeypatch.setattr("imserver.messenger.messages.catch_up.RESEND_LIMIT", 2)
+    with Node() as node:
+        ann = node.speaker("ann", 0)
+        for _ in range(5):
+            ann.send("bob", "missed")
+        bob = acknowledging(node, "bob", 0)
+        assert bob.login == (200, {"recovered": False})
+        assert not bob.ask("sync", {"cursor": 0})[1]["hasMore"]
+        assert bob.ask("ack", {"id": 5}) == (200, None)
+        ann.send("bob", "new")
+        until(bob.pushed)
+        pass_time(node)
+        bob.settle()
+        assert bob.stream() == [1, 2, 3, 4, 5, 6, 6], "only the last is owed, and told again"
+
+
+def test_who_asks_while_it_waits_for_a_resend_gets_nothing_that_is_newer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+        for _ in range(6):
+            ann.send("bob", "x")
+        until(lambda: len(bob.pushed()) == 6)
+        read_page, reads, again = node.log.catch_up, list[int](), Signal()
+
+        def read(app: str, user: str, after: int, *more: Any) -> object:
+            found = read_page(app, user, after, *more)
+            reads.append(after)
+            if len(reads) == 1:
+                again.wait()
+            return found
+
+        monkeypatch.setattr(node.log, "catch_up", read)
+        pass_time(node)
+        until(lambda: reads)
+        bob.client.frames.clear()
+        assert bob.ask("sync", {"cursor": 0, "limit": 2})[1]["hasMore"]
+        again.set()
+        ann.send("bob", "new")
+        bob.settle()
+        assert bob.stream() == [1, 2], "it has still to ask for the rest"
+        assert not bob.ask("sync", {"cursor": 2})[1]["hasMore"]
+        assert bob.stream() == [1, 2, 3, 4, 5, 6, 7]

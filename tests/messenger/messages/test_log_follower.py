@@ -1,0 +1,287 @@
+"""Positions: whatever order batches come in, and whichever are lost, entries are told in order and once."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event as Signal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imserver.messenger.messages import deliverer as module
+from imserver.messenger.messages.deliverer import LogFollower
+from imserver.messenger.messages.log.contract import Commit, Draft, Entry
+from imserver.metrics import Metrics
+from tests.core.memory_log import MemoryLog
+from tests.support import CountingSignal
+from tests.transport.harness import until
+
+APP = "101"
+
+
+class Receiver:
+    """A follower of a log, and what it told."""
+
+    def __init__(self, stored: int = 0) -> None:
+        self.log = MemoryLog()
+        self.metrics = Metrics()
+        self.ids: list[int] = []
+        self.store(stored)
+        self.wanted = {APP}
+        deliverer: Any = self
+        self.follower = LogFollower(self.log, deliverer, self.metrics)
+
+    def is_wanted(self, app: str) -> bool:
+        return app in self.wanted
+
+    def deliver(self, _app: str, entries: list[Entry], _position: int) -> None:
+        self.ids += [entry.id for entry in entries]
+
+    def store(self, number: int) -> list[Entry]:
+        first = len(self.log.shelf.entries.get(APP, ()))
+        for _ in range(number):
+            self.log.writer.append(APP, [Draft(sender="ann", to_user="bob")])
+        return self.log.shelf.entries.get(APP, [])[first:]
+
+    def receive(self, entries: list[Entry]) -> None:
+        self.follower.committed(Commit(APP, entries[0].id, entries[-1].id, entries))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GAP_SECONDS", 0.001)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.0)
+
+
+def test_earlier_entries_are_not_delivered() -> None:
+    received = Receiver(stored=3)
+    assert received.follower.follow(APP) == 3
+    received.receive(received.store(1))
+    assert received.ids == [4]
+
+
+def test_a_batch_of_an_app_without_subscribers_is_not_delivered() -> None:
+    received = Receiver()
+    received.receive(received.store(1))
+    assert (received.ids, received.follower.position(APP)) == ([], 0)
+
+
+def test_an_early_batch_waits_for_the_one_before_it_without_a_look_into_the_log() -> None:
+    received = Receiver()
+    received.follower.follow(APP)
+    one, two = received.store(2)
+    received.receive([two])
+    assert received.ids == []
+    received.receive([one])
+    assert received.ids == [1, 2]
+    assert received.log.reads == 0
+
+
+def test_a_repeated_batch_is_delivered_once() -> None:
+    received = Receiver()
+    received.follower.follow(APP)
+    entries = received.store(3)
+    received.receive(entries[:2])
+    received.receive(entries)
+    received.receive(entries[1:])
+    assert received.ids == [1, 2, 3]
+
+
+def test_an_empty_batch_moves_the_position() -> None:
+    received = Receiver()
+    received.follower.follow(APP)
+    received.store(2)
+    received.follower.committed(Commit(APP, 1, 2, []))
+    assert (received.ids, received.follower.position(APP)) == ([], 2)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_lost_batch_is_read_from_the_log_before_a_later_one_is_delivered() -> None:
+    received = Receiver()
+    received.follower.follow(APP)
+    entries = received.store(5)
+    received.receive(entries[:1])
+    received.receive(entries[3:])  # 2 and 3 are lost
+    assert received.ids == [1]
+    until(lambda: received.ids == [1, 2, 3, 4, 5])
+    assert received.metrics.log_gaps == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_last_batch_is_found_missing_without_any_news() -> None:
+    received = Receiver()
+    received.follower.follow(APP)
+    received.store(2)
+    gevent.sleep(0.001)
+    received.follower.check()
+    until(lambda: received.ids == [1, 2])
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_ends_of_all_quiet_logs_are_asked_for_at_once() -> None:
+    log = MemoryLog()
+    received: dict[str, list[int]] = {}
+
+    def deliver(app: str, entries: list[Entry], _position: int) -> None:
+        received.setdefault(app, []).extend(entry.id for entry in entries)
+
+    deliverer: Any = SimpleNamespace(deliver=deliver, is_wanted=lambda app: True)
+    follower = LogFollower(log, deliverer, Metrics())
+    apps = [f"app{number}" for number in range(5)]
+    for app in apps:
+        follower.follow(app)
+    for app in apps[1:]:
+        log.writer.append(app, [Draft(sender="ann", to_user="bob")])
+    gevent.sleep(0.001)
+    follower.check()
+    until(lambda: received == {app: [1] for app in apps[1:]})
+    assert log.heads_reads == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_gap_is_read_when_the_database_is_back() -> None:
+    received = Receiver()
+    received.follower.follow(APP)
+    entries = received.store(3)
+    received.log.away = True
+    received.receive(entries[2:])
+    gevent.sleep(0.02)
+    assert received.ids == []
+    received.log.away = False
+    until(lambda: received.ids == [1, 2, 3])
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_long_gap_is_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAGE", 10)
+    received = Receiver()
+    received.follower.follow(APP)
+    entries = received.store(35)
+    received.receive(entries[34:])
+    until(lambda: received.ids == list(range(1, 36)))
+    assert received.log.reads == 4
+
+
+@pytest.mark.usefixtures("quick")
+def test_early_batches_above_the_limit_are_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 3)
+    received = Receiver()
+    received.follower.follow(APP)
+    entries = received.store(20)
+    for entry in entries[5:]:
+        received.receive([entry])
+    until(lambda: len(received.ids) >= 8)
+    received.follower.check()
+    until(lambda: received.ids == list(range(1, 21)))
+
+
+def test_batches_that_come_while_the_position_is_asked_for_are_not_lost() -> None:
+    received = Receiver(stored=2)
+    gate = received.log.answering = gevent.event.Event()
+    asking = gevent.spawn(received.follower.follow, APP)
+    gevent.sleep(0)
+    received.receive(received.log.shelf.entries[APP][:2])
+    received.receive(received.store(1))
+    gate.set()
+    asking.join()
+    assert received.ids == [3]
+
+
+@pytest.mark.usefixtures("quick")
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_order_and_any_loss_ends_in_the_log(data: st.DataObject) -> None:
+    received = Receiver()
+    received.follower.follow(APP)
+    entries = received.store(data.draw(st.integers(1, 12)))
+    batches, rest = [], list(entries)
+    while rest:
+        size = data.draw(st.integers(1, len(rest)))
+        batches.append(rest[:size])
+        rest = rest[size:]
+    for batch in data.draw(st.permutations(batches)):
+        if data.draw(st.booleans()):
+            received.receive(batch)
+        if data.draw(st.booleans()):
+            gevent.sleep(0.002)
+    gevent.sleep(0.002)
+    received.follower.check()
+    until(lambda: received.ids == [entry.id for entry in entries])
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_comes_to_be_expected_while_the_log_is_read_is_read_at_once() -> None:
+    received = Receiver()
+    received.follower.follow(APP)
+    entries = received.store(2)
+    read = received.log.entries.read
+
+    def reading(app: str, after: int, limit: int) -> list[Entry]:
+        found = read(app, after, limit)
+        if after < 2:
+            (late,) = received.store(1)
+            received.follower.expect(APP, late.id)
+        return found
+
+    received.log.read = reading  # type: ignore[method-assign]
+    received.receive(entries[1:])
+    until(lambda: received.ids == [1, 2, 3])
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_expected_entry_that_does_not_exist_ends_the_reading() -> None:
+    received = Receiver()
+    received.follower.follow(APP)
+    received.follower.expect(APP, 7)
+    until(lambda: received.log.reads == 1)
+    for _ in range(10):
+        gevent.sleep(0.001)
+    assert received.log.reads == 1
+    received.receive(received.store(1))
+    assert received.ids == [1]
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_app_of_which_nobody_wants_to_know_is_forgotten_when_it_is_quiet() -> None:
+    received = Receiver()
+    received.wanted = {"wanted"}
+    for app in (APP, "wanted"):
+        received.follower.follow(app)
+    gevent.sleep(0.001)
+    received.follower.check()
+    assert list(received.follower.apps) == ["wanted"]
+    assert received.follower.follow(APP) == 0
+
+
+def test_the_log_is_looked_at_while_an_app_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.01)
+    monkeypatch.setattr(module, "Signal", CountingSignal)
+    received = Receiver()
+    follows_any = received.follower._follows_any
+    assert isinstance(follows_any, CountingSignal)
+    looking = gevent.spawn(received.follower.run)
+    try:
+        until(lambda: follows_any.pauses)
+        assert not follows_any.is_set()
+        for number in (1, 2):
+            received.wanted = {APP}
+            received.follower.follow(APP)
+            received.store(1)
+            until(lambda number=number: received.ids == [*range(1, number + 1)])
+            received.wanted.clear()
+            until(lambda: not follows_any.is_set())
+            assert APP not in received.follower.apps
+    finally:
+        looking.kill()
+
+
+def test_what_is_stored_in_a_watched_app_is_noticed_though_nobody_follows_it() -> None:
+    received = Receiver()
+    watched = {APP: Signal(), "another": Signal()}
+    for app, news in watched.items():
+        received.follower.watch(news, [app])
+    received.receive(received.store(1))
+    assert [news.is_set() for news in watched.values()] == [True, False]
+    assert received.ids == []

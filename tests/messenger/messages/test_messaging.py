@@ -1,0 +1,607 @@
+"""Messaging inside one node and between two: order, acknowledgements, groups, catching up."""
+
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event as Signal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imserver import errors
+from imserver.messenger.messages import catch_up, messaging
+from imserver.messenger.messages import deliverer as following
+from imserver.messenger.messages.acks import AckingLogSubscription
+from imserver.messenger.messages.log import writer
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log_subscriptions import LogSubscription
+from tests.core.memory_log import Shelf
+from tests.core.messaging_harness import APP, MessageClient, Node
+from tests.transport.harness import turn, until
+
+
+def test_a_message_is_delivered_and_acknowledged_after_the_commit() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        gate = node.log.committing = Signal()
+        seq = ann.send_payload("send", {"to": "bob", "text": "hi", "clientMsgID": "a"})
+        ann.settle()
+        bob.settle()
+        assert ([body["cmd"] for body in ann.bodies()], bob.pushed()) == (["login", "enter"], [])
+        gate.set()
+        assert ann.answer(seq) == (200, {"id": 1, "conversation": 1, "seq": 1, "repeated": False})
+        until(bob.pushed)
+        pushed = bob.pushed()[0]
+        assert pushed.pop("time") > 1_700_000_000_000
+        assert pushed == {
+            "id": 1,
+            "conversation": 1,
+            "seq": 1,
+            "kind": "message",
+            "from": "ann",
+            "to": "bob",
+            "type": "text",
+            "text": "hi",
+            "clientMsgID": "a",
+        }
+
+
+@pytest.mark.parametrize(
+    ("draft", "only_accounts", "to_account"),
+    [
+        (Draft(sender="ann", to_user="bob"), True, True),
+        (Draft(sender="ann", to_user="bob"), False, False),
+        (Draft(sender="ann", to_user="bob", to_anybody=True), True, False),
+        (Draft(sender="ann", conversation=7), True, False),
+    ],
+)
+def test_receivers_must_be_accounts_where_all_users_are(
+    draft: Draft, only_accounts: bool, to_account: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Node() as node:
+        seen: list[bool] = []
+        node.messaging._account_apps.update([APP] if only_accounts else ["another"])
+        monkeypatch.setattr(node.log, "send", lambda request: seen.append(request.to_account))
+        node.messaging.send(APP, draft, lambda _stored: None)
+        assert seen == [to_account]
+
+
+def test_the_senders_other_devices_receive_the_message_and_the_sending_one_does_not() -> None:
+    with Node() as node:
+        phone, desk = node.speaker("ann", 0, "phone"), node.speaker("ann", 0, "desk")
+        assert phone.send("bob", "hi")[0] == 200
+        until(desk.pushed)
+        phone.settle()
+        assert (desk.texts(), phone.texts()) == (["hi"], [])
+
+
+def test_a_client_without_a_cursor_gets_no_pushes_until_the_first_sync() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann"), node.speaker("bob")
+        ann.send("bob", "1")
+        bob.settle()
+        assert bob.pushed() == []
+        code, page = bob.ask("sync", {"cursor": 0})
+        assert (code, [each["text"] for each in page["messages"]], page["hasMore"]) == (200, ["1"], False)
+        ann.send("bob", "2")
+        until(bob.pushed)
+        assert bob.stream() == [1, 2]
+
+
+def test_a_repeat_gets_the_first_answer_and_is_not_delivered() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        first = ann.send("bob", "hi", clientMsgID="x")
+        again = ann.send("bob", "hi", clientMsgID="x")
+        assert again == (200, {**first[1], "repeated": True})
+        assert (node.metrics.stored.total, node.metrics.stored_repeats) == (1, 1)
+        bob.settle()
+        assert bob.texts() == ["hi"]
+
+
+def test_repeats_in_one_transaction_are_both_acknowledged() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        seqs = [ann.send_payload("send", {"to": "bob", "text": "hi", "clientMsgID": "x"}) for _ in range(2)]
+        answers = [ann.answer(seq) for seq in seqs]
+        assert [answer[1]["id"] for answer in answers] == [1, 1]
+        until(bob.pushed)
+        bob.settle()
+        assert bob.stream() == [1]
+
+
+def test_while_the_database_is_away_a_message_is_refused_and_may_be_sent_again() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        node.log.away = True
+        assert ann.send("bob", "hi", clientMsgID="x") == (1008, None)
+        assert node.metrics.not_stored == 1
+        assert ann.ask("sync", {"cursor": 0}) == (1008, None)
+        node.log.away = False
+        assert ann.send("bob", "hi", clientMsgID="x")[0] == 200
+        until(bob.pushed)
+        assert bob.texts() == ["hi"]
+
+
+def test_a_message_found_stored_after_its_refusal_is_delivered_once() -> None:
+    """The answer to its COMMIT came too late."""
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        node.log.late = late = []
+        assert ann.send("bob", "hi", clientMsgID="x") == (1008, None)
+        assert node.metrics.not_stored == node.metrics.stored.total == 0
+        node.log.late = None
+        late.pop()(True)
+        assert ann.send("bob", "hi", clientMsgID="x")[1] == {
+            "id": 1,
+            "conversation": 1,
+            "seq": 1,
+            "repeated": True,
+        }
+        until(bob.pushed)
+        assert (ann.texts(), bob.texts(), [each.id for each in node.stored]) == (["hi"], ["hi"], [1])
+        assert (node.metrics.stored.total, node.metrics.stored_repeats) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"text": "to nobody"},
+        {"to": "bob", "conversation": 1, "text": "to two"},
+        {"to": "ann", "text": "to oneself"},
+        {"to": "bob", "text": 1},
+        {"to": "bob", "text": "and", "data": "both"},
+        {"to": "bob", "text": "x", "clientMsgID": "x" * 65},
+        {"to": "b" * 256, "text": "x"},
+        {"to": "bob", "text": "x", "type": "t" * 33},
+        {"to": "bob", "text": "x", "mentions": ["u"] * 101},
+        {"conversation": -1, "text": "x"},
+    ],
+)
+def test_an_invalid_message_is_refused_and_not_stored(data: dict[str, object]) -> None:
+    with Node() as node:
+        assert node.speaker("ann", 0).ask("send", data) == (1001, None)
+        assert node.log.entries.head(APP) == 0
+
+
+def test_a_message_may_be_any_json_and_is_given_back_as_it_was() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        payload = {"URL": "x", "Size": [1, None, 2.5], "nested": {"Key": "ü"}}
+        data = {"to": "bob", "type": "picture", "data": payload, "replyTo": 7, "mentions": ["bob"]}
+        assert ann.ask("send", data)[0] == 200
+        pushed = until(bob.pushed)[0]
+        assert (pushed["type"], pushed["data"], pushed["about"]) == ("picture", payload, 7)
+        assert pushed["meta"] == {"mentions": ["bob"]}
+
+
+def test_group_members_receive_messages_and_only_members_may_send() -> None:
+    with Node() as node:
+        group = node.log.groups.create(APP, "ann", ["bob"])
+        ann, bob, eve = (node.speaker(user, 1) for user in ("ann", "bob", "eve"))
+        assert ann.send(group, "hi")[0] == 200
+        assert eve.send(group, "me too") == (1003, {"refused": "not_member"})
+        until(bob.pushed)
+        eve.settle()
+        assert (bob.texts(), eve.texts()) == (["hi"], [])
+
+
+def test_a_member_receives_entries_from_joining_to_leaving() -> None:
+    with Node() as node:
+        group = node.log.groups.create(APP, "ann", ["bob"])
+        ann, eve = node.speaker("ann", 0), node.speaker("eve", 0)
+        ann.send(group, "before")
+        node.log.groups.join(APP, group, ["eve"])
+        ann.send(group, "between")
+        node.log.groups.leave(APP, group, ["eve"])
+        ann.send(group, "after")
+        ann.settle()
+        eve.settle()
+        assert eve.texts() == ["join", "between", "leave"]
+        assert node.messaging.log_subscriptions.followers.members(APP, group) == {ann.connection: None}
+
+
+def test_online_members_receive_the_creation_of_a_group() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        group = node.log.groups.create(APP, "ann", ["bob"])
+        ann.send(group, "hi")
+        until(lambda: bob.texts() == ["group", "hi"])
+
+
+def test_a_join_that_commits_while_memberships_are_read_is_not_missed() -> None:
+    with Node() as node:
+        group = node.log.groups.create(APP, "ann", [])
+        ann, bob = node.speaker("ann", 1), node.speaker("bob")
+        gate = node.log.answering = Signal()
+        bob.send_payload("sync", {"cursor": 0})
+        until(lambda: node.messaging.log_subscriptions.reads)
+        node.log.groups.join(APP, group, ["bob"])
+        node.log.answering = None
+        gate.set()
+        ann.send(group, "hi")
+        until(lambda: bob.stream() == [2, 3])
+
+
+def test_rooms_are_empty_when_their_connections_have_ended() -> None:
+    with Node() as node:
+        group = node.log.groups.create(APP, "ann", [])
+        ann = node.speaker("ann", 1)
+        assert node.messaging.log_subscriptions.followers.members(APP, group)
+        ann.client.hang_up()
+        until(lambda: not node.messaging.log_subscriptions.followers.members(APP, group))
+        assert APP not in node.messaging.follower.apps
+
+
+# --- catching up
+
+
+def test_a_guests_app_that_ends_with_its_session_ends_the_following_too() -> None:
+    with Node() as node:
+        connection, _ = node.connect()
+        app = node.hub.open("guests", "multi", is_registered=False)
+        node.hub.join(app, connection, "bob", "")
+        node.log.answering = Signal()
+        following = gevent.spawn(node.messaging.catch_up.subscribe, connection, LogSubscription())
+        until(lambda: node.messaging.log_subscriptions.by_app)
+        connection.lost()
+        node.hub.close_unregistered("guests")
+        node.log.answering.set()
+        following.get(timeout=60)
+        assert not node.messaging.log_subscriptions.by_app
+        assert "guests" not in node.messaging.follower.apps
+
+
+def test_a_login_with_a_cursor_gets_exactly_the_missed_entries() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        ann.send("bob", "1")
+        until(bob.pushed)
+        bob.client.hang_up()
+        until(lambda: not node.hub.is_online(APP, "bob"))
+        for text in "23":
+            ann.send("bob", text)
+        bob = node.speaker("bob", 1)
+        assert bob.login == (200, {"recovered": True})
+        ann.send("bob", "4")
+        until(lambda: bob.texts() == ["2", "3", "4"])
+        assert next(body["cmd"] for body in bob.bodies()) == "login"
+
+
+def test_a_kick_during_the_lookup_of_the_cursor_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    with Node() as node:
+        node.speaker("ann", 0).send("bob", "1")
+        gate, reads = Signal(), list[str]()
+        extent = node.log.extent(APP)
+        node.log.extent = lambda app: reads.append(app) or (gate.wait() and extent)  # type: ignore[method-assign,func-returns-value,return-value]
+        connection, client = node.connect()
+        MessageClient(connection, client).send_payload(
+            "login", {"userID": "bob", "appID": int(APP), "cursor": 1}
+        )
+        until(lambda: reads)
+        connection.close(errors.CloseCode.KICKED, "")
+        gate.set()
+        until(lambda: node.messaging.log_subscriptions.by_app == {APP: 1})
+        turn()
+        assert not caplog.records
+
+
+def test_a_client_must_begin_anew_if_entries_expire_while_they_are_read() -> None:
+    with Node() as node:
+        ann = node.speaker("ann", 0)
+        for text in "1234":
+            ann.send("bob", text)
+        node.log.expires = 3
+        assert node.speaker("bob", 1).login == (200, {"recovered": False})
+        node.log.expires = 4
+        page = node.speaker("bob").ask("sync", {"cursor": 3})[1]
+        assert (page["messages"], page["beginAnew"]) == ([], True)
+
+
+def test_a_client_that_missed_too_much_must_sync_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catch_up, "RECOVERED", 5)
+    with Node() as node:
+        ann = node.speaker("ann", 0)
+        for number in range(12):
+            ann.send("bob", str(number))
+        bob = node.speaker("bob", 2)
+        assert bob.login == (200, {"recovered": False})
+        ann.send("bob", "12")
+        bob.settle()
+        assert bob.pushed() == []
+        cursor, pages = 2, list[dict[str, Any]]()
+        while not pages or pages[-1]["hasMore"]:
+            pages.append(bob.ask("sync", {"cursor": cursor, "limit": 4})[1])
+            cursor = pages[-1]["messages"][-1]["id"]
+            ann.send("bob", "x")
+        until(lambda: len(bob.stream()) == node.log.entries.head(APP) - 2)
+        assert bob.stream() == list(range(3, node.log.entries.head(APP) + 1))
+
+
+def test_an_acknowledgement_does_not_overtake_what_is_still_to_be_synced() -> None:
+    with Node() as node:
+        ann = node.speaker("ann", 0)
+        for number in range(6):
+            ann.send("bob", str(number))
+        bob = node.speaker("bob")
+        assert bob.ask("sync", {"cursor": 0, "limit": 4})[1]["hasMore"]
+        seq = bob.send_payload("send", {"to": "ann", "text": "me"})
+        until(lambda: "me" in ann.texts())
+        bob.settle()
+        assert max(bob.stream()) == 4
+        assert not bob.ask("sync", {"cursor": 4, "limit": 4})[1]["hasMore"]
+        assert bob.answer(seq)[1]["id"] == 7
+
+
+def test_a_cursor_that_is_beyond_the_log_must_start_again() -> None:
+    with Node() as node:
+        ann = node.speaker("ann", 0)
+        ann.send("bob", "1")
+        bob = node.speaker("bob", 99)
+        assert bob.login == (200, {"recovered": False})
+        assert bob.ask("sync", {"cursor": 99})[1]["beginAnew"] is True
+        assert [each["text"] for each in bob.ask("sync", {"cursor": 0})[1]["messages"]] == ["1"]
+
+
+@pytest.mark.parametrize("acks", [False, True])
+def test_after_a_failed_catch_up_a_client_gets_no_new_entries_before_a_sync(acks: bool) -> None:
+    """The log was away at the login, and is back when the client speaks, before it asks."""
+    with Node() as node:
+        ann = node.speaker("ann", 0)
+        for text in "12":
+            ann.send("bob", text)
+        connection, client = node.connect()
+        bob = MessageClient(connection, client)
+        node.log.away = True
+        data = {"userID": "bob", "appID": int(APP), "cursor": 0, "acks": acks}
+        assert bob.ask("login", data) == (200, {"recovered": False})
+        assert bob.ask("sync", {"cursor": 0}) == (1008, None)
+        node.log.away = False
+        seq = bob.send_payload("send", {"to": "ann", "text": "3"})
+        ann.send("bob", "4")
+        bob.settle()
+        assert bob.stream() == []
+        assert not bob.ask("sync", {"cursor": 0})[1]["hasMore"]
+        assert bob.answer(seq)[1]["id"] == 3
+        assert bob.stream() == [1, 2, 3, 4, 3], "the page, and then what it said itself"
+        assert isinstance(connection.log_subscription, AckingLogSubscription) is acks
+        client.hang_up()
+        until(lambda: not node.hub.is_online(APP, "bob"))
+        assert node.messaging.log_subscriptions.by_app == {APP: 1}
+        assert node.messaging.log_subscriptions.acking == 0
+
+
+def test_entries_that_would_be_dropped_are_not_read() -> None:
+    with Node() as node:
+        node.speaker("ann").send("bob", "1")
+        reads = 0
+        catch_up = node.log.entries.catch_up
+
+        def counting(*arguments: Any) -> Any:
+            nonlocal reads
+            reads += 1
+            return catch_up(*arguments)
+
+        node.log.catch_up = counting  # type: ignore[method-assign]
+        bob = node.speaker("bob", 99)
+        assert (bob.login, reads) == ((200, {"recovered": False}), 0)
+        assert (len(bob.ask("sync", {"cursor": 0})[1]["messages"]), reads) == (1, 1)
+
+
+def test_a_node_without_receivers_follows_the_log_only_while_it_stores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(following, "QUIET_SECONDS", 0.0)
+    with Node() as node:
+        ann = node.speaker("ann")
+        ann.send("bob", "1")
+        gevent.sleep(0.001)
+        node.messaging.follower.check()
+        assert APP not in node.messaging.follower.apps
+        bob = node.speaker("bob", 1)
+        ann.send("bob", "2")
+        until(lambda: bob.texts() == ["2"])
+        node.messaging.follower.check()
+        assert APP in node.messaging.follower.apps
+
+
+def test_recall_and_edit_are_delivered_and_only_the_sender_may_make_them() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        ann.send("bob", "helo")
+        assert bob.ask("recall", {"id": 1}) == (1003, None)
+        assert ann.ask("edit", {"id": 1, "text": "hello"})[0] == 200
+        assert ann.ask("recall", {"id": 1})[0] == 200
+        until(lambda: len(bob.pushed()) == 3)
+        assert [(e["kind"], e.get("about"), e.get("text")) for e in bob.pushed()[1:]] == [
+            ("edit", 1, "hello"),
+            ("recall", 1, None),
+        ]
+
+
+# --- order
+
+
+def check_order(node: Node, *talkers: MessageClient) -> None:
+    for message_client in talkers:
+        ids = message_client.stream()
+        assert ids == sorted(set(ids)), ids
+
+
+def test_pushes_and_acknowledgements_leave_in_the_order_of_ids() -> None:
+    with Node() as node:
+        group = node.log.groups.create(APP, "ann", ["bob", "eve"])
+        talkers = [node.speaker(user, 1) for user in ("ann", "bob", "eve")]
+        for number in range(30):
+            for message_client in talkers:
+                message_client.send_payload("send", {"conversation": group, "text": str(number)})
+        until(lambda: all(len(message_client.stream()) == 90 for message_client in talkers))
+        for message_client in talkers:
+            assert message_client.stream() == list(range(2, 92))
+        assert len(node.log.appends) < 90, "messages that wait are stored together"
+
+
+# --- two nodes
+
+
+def two() -> tuple[Node, Node]:
+    shelf = Shelf()
+    first, second = Node(shelf), Node(shelf)
+    first.others, second.others = [second], [first]
+    return first, second
+
+
+def test_a_lost_batch_is_made_up_for_before_a_later_one_of_another_conversation() -> None:
+    first, second = two()
+    with first, second:
+        ann, eve, bob = first.speaker("ann", 0), first.speaker("eve", 0), second.speaker("bob", 0)
+        first.wire = lambda low, _: low != 1
+        ann.send("bob", "lost on the way")
+        bob.settle()
+        assert bob.stream() == []
+        eve.send("bob", "later")
+        until(lambda: len(bob.stream()) == 2)
+        assert bob.texts() == ["lost on the way", "later"]
+        assert second.metrics.log_gaps == 1
+
+
+def test_a_lost_batch_without_a_later_one_is_found_within_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "QUIET_SECONDS", 0.01)
+    first, second = two()
+    with first, second:
+        ann, bob = first.speaker("ann", 0), second.speaker("bob", 0)
+        first.wire = lambda *_: False
+        ann.send("bob", "lost")
+        looking = gevent.spawn(second.messaging.follower.run)
+        until(lambda: bob.texts() == ["lost"])
+        looking.kill()
+
+
+@pytest.mark.parametrize("logs_in_with_cursor", [True, False])
+def test_a_client_that_moves_to_a_node_that_is_behind_gets_nothing_again(logs_in_with_cursor: bool) -> None:
+    first, second = two()
+    with first, second:
+        second.speaker("eve", 0)
+        ann, bob = first.speaker("ann", 0), first.speaker("bob", 0)
+        first.wire = lambda low, _: low != 1
+        ann.send("bob", "1")
+        until(bob.pushed)
+        if logs_in_with_cursor:
+            bob = second.speaker("bob", 1)
+            assert bob.login == (200, {"recovered": True})
+        else:
+            bob = second.speaker("bob")
+            assert bob.ask("sync", {"cursor": 1})[1]["messages"] == []
+        ann.send("bob", "2")
+        until(lambda: bob.stream()[-1:] == [2])
+        assert bob.stream() == [2]
+
+
+def test_an_acknowledgement_waits_for_earlier_entries_of_another_node() -> None:
+    first, second = two()
+    with first, second:
+        ann, bob = first.speaker("ann", 0), second.speaker("bob", 0)
+        first.wire = lambda *_: False
+        ann.send("bob", "before")
+        assert bob.send("ann", "mine")[1]["id"] == 2
+        assert bob.stream() == [1, 2]
+
+
+def test_a_repeat_on_another_node_is_acknowledged_after_earlier_entries() -> None:
+    first, second = two()
+    with first, second:
+        ann, bob = first.speaker("ann", 0), second.speaker("bob", 0)
+        first.wire = lambda *_: False
+        bob2 = first.speaker("bob", 0, "other")
+        ann.send("bob", "before")
+        bob2.send("ann", "mine", clientMsgID="x")
+        assert bob.send("ann", "mine", clientMsgID="x")[1] == {
+            "id": 2,
+            "conversation": 1,
+            "seq": 2,
+            "repeated": True,
+        }
+        assert bob.stream() == [1, 2]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_two_writers_and_lost_batches_leave_no_hole_and_no_inversion(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "GAP_SECONDS", 0.001)
+    monkeypatch.setattr(following, "QUIET_SECONDS", 0.02)
+    monkeypatch.setattr(writer, "BATCH_DRAFTS", 3)
+    first, second = two()
+    with first, second:
+        group = first.log.groups.create(APP, "u0", [f"u{number}" for number in range(1, 4)])
+        for number, node in enumerate((first, second)):
+            node.wire = lambda low, _, number=number: (low * 7 + seed + number) % 3 > 0  # type: ignore[misc]
+        talkers = [(first, second)[n % 2].speaker(f"u{n}", 1) for n in range(4)]
+        looking = [gevent.spawn(node.messaging.follower.run) for node in (first, second)]
+        for number in range(20):
+            for message_client in talkers:
+                message_client.send_payload("send", {"conversation": group, "text": str(number)})
+            gevent.sleep(0.001)
+        until(lambda: all(len(message_client.stream()) >= 80 for message_client in talkers))
+        for message_client in talkers:
+            assert message_client.stream() == list(range(2, 82))
+        gevent.killall(looking)
+
+
+def cursor_after(cursor: int, message_client: MessageClient) -> int:
+    """The cursor of a client that has logged in with ``cursor``, after all that it has received.
+
+    Nothing is missing before it. A push comes once. But a page also has what was on its way when the client
+    asked for the page, and the answer to ``send`` comes even if a page has had the message.
+    """
+    for cmd, id in message_client.entries():
+        assert id == cursor + 1 or (id <= cursor and cmd != "message"), message_client.entries()
+        cursor = max(cursor, id)
+    return cursor
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(["send", "leave", "come", "sync"]), min_size=5, max_size=25))
+def test_a_clients_cursor_always_includes_all_earlier_entries(steps: list[str]) -> None:
+    with Node() as node:
+        ann = node.speaker("ann", 0)
+        bob: MessageClient | None = None
+        cursor = 0
+        for step in [*steps, "leave", "come"]:
+            if step == "send":
+                ann.send_payload("send", {"to": "bob", "text": "x"})
+                if bob is not None:
+                    bob.send_payload("send", {"to": "ann", "text": "y"})
+            elif step == "leave" and bob is not None:
+                cursor = cursor_after(cursor, bob)
+                bob.client.hang_up()
+                until(lambda: not node.hub.is_online(APP, "bob"))
+                bob = None
+            elif step == "come" and bob is None:
+                bob = node.speaker("bob", cursor)
+            elif step == "sync" and bob is not None:
+                bob.ask("sync", {"cursor": cursor_after(cursor, bob), "limit": 3})
+        assert bob is not None
+        ann.send("bob", "last")
+        end = node.log.entries.head(APP)
+        last = bob
+        until(lambda: cursor_after(cursor, last) >= end or last.login[1] != {"recovered": True})
+
+
+def test_messages_to_many_gather_so_that_they_share_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messaging, "WIDE", 2)
+    monkeypatch.setattr(messaging, "_GATHER_SECONDS", 600)
+    monkeypatch.setattr(messaging, "_MAX_GATHER_SECONDS", 600)
+    with Node() as node:
+        group = node.log.groups.create(APP, "ann", ["bob", "eve"])
+        ann, bob = node.speaker("ann", 1), node.speaker("bob", 1)
+        node.speaker("eve", 1)
+        first = ann.send_payload("send", {"conversation": group, "text": "0"})
+        ann.answer(first)
+        for number in range(1, 10):
+            ann.send_payload("send", {"conversation": group, "text": str(number)})
+        ann.settle()
+        writer = node.log._writer
+        writer._resume(APP, writer._queues[APP])  # as at the end of the pause
+        until(lambda: len(bob.pushed()) == 10)
+        assert node.log.appends == [1, 9]

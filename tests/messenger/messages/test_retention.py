@@ -1,0 +1,54 @@
+"""Retention: what each app keeps, looked after in the background."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from imserver.config.settings import TenantSettings
+from imserver.messenger.messages.declared import AppRetention, RetentionSettings
+from imserver.messenger.messages.retention import Retention
+from imserver.metrics import Metrics
+from tests.core.memory_log import MemoryStore
+
+APPS = {
+    "old": TenantSettings(of_features=(AppRetention(retention_seconds=60),)),
+    "few": TenantSettings(of_features=(AppRetention(retention_messages=3),)),
+    "all": TenantSettings(),
+}
+
+
+POSITIONS: Any = SimpleNamespace(written=())
+
+
+class ExpiringLog:
+    """A log that notes what it is asked to let expire."""
+
+    def __init__(self) -> None:
+        self.entries = self
+        self.expirations: list[tuple[str, float, int]] = []
+
+    def apps(self) -> list[str]:
+        return ["all", "few", "old", "unknown"]
+
+    def expire(
+        self, app: str, *, older_than_seconds: float = 0, more_than: int = 0, upto: int | None = None
+    ) -> int:
+        assert upto is None
+        self.expirations.append((app, older_than_seconds, more_than))
+        return 5
+
+
+def test_retention_is_that_of_the_app_or_else_of_the_server() -> None:
+    log, metrics = ExpiringLog(), Metrics()
+    retention = Retention(RetentionSettings(), APPS.get, MemoryStore(log), metrics, POSITIONS, ())
+    assert retention.expire() == 10
+    assert log.expirations == [("few", 0, 3), ("old", 60, 0)]
+    assert metrics.expired == 10
+    log.expirations.clear()
+    rules = RetentionSettings(retention_seconds=9, retention_messages=7)
+    Retention(rules, APPS.get, MemoryStore(log), metrics, POSITIONS, ()).expire()
+    assert log.expirations == [("all", 9, 7), ("few", 9, 3), ("old", 60, 7), ("unknown", 9, 7)]
+
+
+def test_without_a_database_nothing_expires() -> None:
+    rules = RetentionSettings(retention_messages=1)
+    assert Retention(rules, APPS.get, MemoryStore(None), Metrics(), POSITIONS, ()).expire() == 0

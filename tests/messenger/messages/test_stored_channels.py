@@ -1,0 +1,471 @@
+"""Channels whose history is the message log: in its order, on all nodes, without hole or double."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import gevent
+import pytest
+from gevent.event import Event as Signal
+from msgspec import json
+
+from imserver.channels.histories import Published
+from imserver.channels.members import ChannelRefused, Publication
+from imserver.channels.subscriptions import Subscribed
+from imserver.cluster.history import Position
+from imserver.config.settings import ChannelSettings
+from imserver.dialects.centrifuge.service import CentrifugeState
+from imserver.dialects.cmd.wire import ChannelCmdDialect
+from imserver.messenger.messages import stored_channels
+from imserver.messenger.messages.log.contract import Appended, Commit, Draft, Entry
+from imserver.messenger.messages.stored_channels import draft_of
+from imserver.model import ChannelPart, Event, Outcome, StreamPart
+from imserver.transport.connection import Connection
+from tests.core.memory_log import MemoryStore, Shelf
+from tests.core.messaging_harness import APP, Node
+from tests.hub.test_channels import texts
+from tests.transport.harness import Client, turn, until
+
+NEWS = "news:1"
+EPOCH = MemoryStore.id[:8]
+
+
+class ChannelNode(Node):
+    """A node whose channels in the namespace ``news`` are stored."""
+
+    channel_settings: ClassVar = {"news": ChannelSettings(history="log"), "live": ChannelSettings()}
+
+
+@pytest.fixture
+def node() -> Iterator[ChannelNode]:
+    with ChannelNode() as node:
+        yield node
+
+
+@pytest.fixture
+def nodes() -> Iterator[tuple[ChannelNode, ChannelNode]]:
+    shelf = Shelf()
+    with ChannelNode(shelf) as one, ChannelNode(shelf) as two:
+        one.others, two.others = [two], [one]
+        yield one, two
+
+
+def event(text: str, id: str = "") -> Event:
+    return Event("msg", "shop", text, id)
+
+
+def publish(node: Node, *messages: str, channel: str = NEWS) -> list[int]:
+    """Publish these texts; their offsets."""
+    positions = [
+        node.channels.publishing.publish_event(APP, channel, event(text)).position for text in messages
+    ]
+    assert all(position is not None and position.epoch == EPOCH for position in positions)
+    return [position.offset for position in positions if position is not None]
+
+
+def subscribe(
+    node: Node, connection: Connection, since: Position | None = None, channel: str = NEWS
+) -> Subscribed:
+    found = node.channels.subscriptions.subscribe(
+        connection, channel, node.channels.options.of(APP, channel), since
+    )
+    node.channels.subscriptions.answered(connection, channel, found)
+    return found
+
+
+def subscriber(
+    node: Node, user: str = "ann", since: Position | None = None, channel: str = NEWS
+) -> tuple[Connection, Client, Subscribed]:
+    connection, client = node.login(APP, user)
+    return connection, client, subscribe(node, connection, since, channel)
+
+
+def texts_of(subscribed: Subscribed) -> list[str]:
+    return [each.text for each in subscribed.publications]
+
+
+def test_offsets_are_ids_of_the_log_and_a_client_that_comes_back_gets_what_it_missed(
+    node: ChannelNode,
+) -> None:
+    connection, client, first = subscriber(node)
+    assert (first.position, first.recovered) == (Position(EPOCH, 0), False)
+    assert publish(node, "one") == [1]
+    assert publish(node, "elsewhere", channel="news:2") == [2]
+    assert publish(node, "two") == [3]
+    assert texts(client) == [["one", "two"]]
+    assert node.channels.subscriptions.unsubscribe(connection, NEWS)
+    assert publish(node, "three", "four") == [4, 5]
+    again = subscribe(node, connection, Position(EPOCH, 1))
+    assert texts_of(again) == ["two", "three", "four"]
+    assert (again.recovered, again.position) == (True, Position(EPOCH, 5))
+    publish(node, "five")
+    assert texts(client) == [["five"]]
+
+
+@pytest.mark.parametrize(
+    ("since", "begin", "missed"),
+    [
+        (Position(EPOCH, 1), 1, ["two", "three"]),
+        (Position(EPOCH, 3), 3, []),
+        (Position("other", 1), 3, []),
+        (None, 3, []),
+    ],
+)
+def test_a_back_end_subscribes_a_client_from_a_position(
+    node: ChannelNode, since: Position | None, begin: int, missed: list[str]
+) -> None:
+    publish(node, "one", "two", "three")
+    connection, client = node.login(APP, "ann")
+    connection.dialect_state = CentrifugeState()
+    answers: list[Position] = []
+    assert node.channels.subscriptions.join_with_position(connection, NEWS, answers.append, since)
+    assert answers == [Position(EPOCH, begin)]
+    publish(node, "four")
+    assert texts(client) == [[*missed, "four"]]
+
+
+@pytest.mark.parametrize("since", [Position("other", 1), Position(EPOCH, 3)])
+def test_a_position_of_another_log_is_not_recovered(node: ChannelNode, since: Position) -> None:
+    publish(node, "one")
+    assert not subscriber(node, since=since)[2].recovered
+
+
+def test_a_client_that_missed_too_much_must_reload(
+    node: ChannelNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_channels, "MAX_RECOVERED", 2)
+    publish(node, "one", "two", "three")
+    _, client, subscribed = subscriber(node, since=Position(EPOCH, 0))
+    assert not subscribed.recovered
+    assert subscriber(node, "bob", since=Position(EPOCH, 1))[2].recovered
+    publish(node, "four")
+    assert texts(client) == [["four"]]
+
+
+def test_what_is_committed_while_a_client_reads_arrives_once(node: ChannelNode) -> None:
+    publish(node, "one")
+    node.log.answering = reading = Signal()
+    connection, client = node.login(APP, "ann")
+    coming = gevent.spawn(subscribe, node, connection, Position(EPOCH, 0))
+    turn()
+    publish(node, "two", "three")
+    reading.set()
+    found = coming.get(timeout=60)
+    publish(node, "four")
+    assert texts_of(found) + [text for row in texts(client) for text in row] == [
+        "one",
+        "two",
+        "three",
+        "four",
+    ]
+
+
+@pytest.mark.parametrize("arrives", [True, False], ids=["told", "not told"])
+@pytest.mark.parametrize("others", [0, 1])
+def test_what_another_node_commits_at_any_moment_of_a_subscription_arrives_once(
+    nodes: tuple[ChannelNode, ChannelNode], monkeypatch: pytest.MonkeyPatch, others: int, arrives: bool
+) -> None:
+    """Before and after each read of the node that subscribes, until there is no such read any more."""
+    one, two = nodes
+    publish(one, "before")
+    for number in range(others):
+        subscriber(two, f"other {number}")
+    one.wire = lambda _first, _last: arrives
+    connection, client = two.login(APP, "ann")
+    left = 0
+
+    def commit() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            publish(one, "meanwhile")
+
+    for name in ("_check", "_answer"):
+        usual = getattr(two.log, name)
+        monkeypatch.setattr(two.log, name, lambda usual=usual: (commit(), usual()))
+    moments, since, reached = 0, 1, True
+    while reached:
+        moments += 1
+        left = moments
+        found = subscribe(two, connection, Position(EPOCH, since))
+        reached, left = left <= 0, 0
+        live = publish(one, "behind")[0]
+        two.messaging.follower.expect(APP, live)
+        until(lambda live=live: two.messaging.follower.position(APP) == live)
+        assert found.recovered
+        assert found.position is not None
+        offsets = [each.channel.offset for each in found.publications if each.channel is not None]
+        assert offsets == [*range(since + 1, found.position.offset + 1)]
+        row = texts(client)[0]
+        assert len(row) == live - found.position.offset
+        assert [*texts_of(found), *row] == ["meanwhile"] * reached + ["behind"]
+        assert two.channels.subscriptions.unsubscribe(connection, NEWS)
+        since = live
+        if not others:
+            two.messaging.follower.forget_unwanted(APP)
+    assert moments > (2 if others else 4)
+
+
+def test_every_node_delivers_in_the_order_of_the_log(nodes: tuple[ChannelNode, ChannelNode]) -> None:
+    one, two = nodes
+    _, ann, _ = subscriber(one, "ann")
+    _, bob, _ = subscriber(two, "bob")
+    for number in range(10):
+        publish(nodes[number % 2], str(number))
+    expected = [[str(number) for number in range(10)]]
+    until(lambda: len(bob.payloads()) >= 10)
+    assert texts(ann) == texts(bob) == expected
+
+
+def test_a_node_reads_what_no_other_node_has_sent_it(nodes: tuple[ChannelNode, ChannelNode]) -> None:
+    one, two = nodes
+    _, bob, _ = subscriber(two, "bob")
+    one.wire = lambda _first, _last: False
+    publish(one, "lost on the way")
+    assert texts(bob) == [[]]
+    one.wire = lambda _first, _last: True
+    publish(one, "arrived")
+    until(lambda: len(bob.payloads()) >= 2)
+    assert texts(bob) == [["lost on the way", "arrived"]]
+
+
+def test_a_subscriber_that_has_read_ahead_of_its_node_receives_nothing_twice(
+    nodes: tuple[ChannelNode, ChannelNode],
+) -> None:
+    one, two = nodes
+    subscriber(two, "bob")
+    one.wire = lambda _first, _last: False
+    publish(one, "one")
+    _, ann, subscribed = subscriber(two, "ann", since=Position(EPOCH, 0))
+    assert texts_of(subscribed) == ["one"]
+    two.messaging.follower.expect(APP, 1)
+    until(lambda: two.messaging.follower.position(APP) == 1)
+    one.wire = lambda _first, _last: True
+    publish(one, "two")
+    until(lambda: ann.payloads())
+    assert texts(ann) == [["two"]]
+
+
+def test_an_app_is_followed_while_a_stored_channel_has_subscribers(node: ChannelNode) -> None:
+    connection, _, _ = subscriber(node)
+    follower = node.messaging.follower
+    follower.forget_unwanted(APP)
+    assert APP in follower.apps
+    node.channels.subscriptions.unsubscribe(connection, NEWS)
+    follower.forget_unwanted(APP)
+    assert APP not in follower.apps
+
+
+def test_publications_of_other_ways_are_stored_and_notices_are_not(node: ChannelNode) -> None:
+    _, client, _ = subscriber(node)
+    ways = [
+        (NEWS, event("one")),
+        ("live:1", event("live")),
+        (NEWS, event("two")),
+        (NEWS, Event("left", "eve", "bye")),
+    ]
+    outcomes = [node.channels.publishing.publish(APP, *each) for each in ways]
+    assert outcomes == [Outcome.SENT, Outcome.NOT_SENT, Outcome.SENT, Outcome.SENT]
+    page = node.channels.histories.read(APP, NEWS, limit=-1)
+    assert [each.text for each in page.publications] == ["one", "two"]
+    assert (
+        node.channels.publishing.publish_event(APP, NEWS, event("unstored"), with_history=False).position
+        is None
+    )
+    assert page.position == node.channels.histories.read(APP, NEWS).position
+    assert client.payloads()
+
+
+def test_a_connection_that_the_back_end_subscribes_receives_from_the_log(node: ChannelNode) -> None:
+    connection, client = node.login(APP, "ann")
+    assert node.channels.subscriptions.join(APP, NEWS, connection)
+    publish(node, "one")
+    assert texts(client) == [["one"]]
+
+
+def test_users_and_a_connection_are_left_out(nodes: tuple[ChannelNode, ChannelNode]) -> None:
+    one, two = nodes
+    own, ann, _ = subscriber(one, "ann")
+    _, bob, _ = subscriber(two, "bob")
+    _, cid, _ = subscriber(two, "cid")
+    one.channels.publishing.publish_event(APP, NEWS, event("x"), except_users=("bob",), except_connection=own)
+    until(lambda: cid.payloads())
+    assert (texts(ann), texts(bob), texts(cid)) == ([[]], [[]], [["x"]])
+
+
+def test_an_id_is_stored_once_in_each_channel(node: ChannelNode) -> None:
+    _, client, _ = subscriber(node)
+    ask = [(NEWS, "a"), (NEWS, "a"), ("news:2", "a"), (NEWS, "b")]
+    found = [
+        node.channels.publishing.publish_event(APP, channel, event("x", id)).position for channel, id in ask
+    ]
+    assert [position.offset for position in found if position is not None] == [1, 1, 2, 3]
+    assert texts(client) == [["x", "x"]]
+    again = node.channels.publishing.publish_event(APP, NEWS, event("x", "shown"), key="a")
+    assert again == Published(Outcome.REPEATED, Position(EPOCH, 1))
+
+
+def test_without_the_database_nothing_is_published_or_subscribed(node: ChannelNode) -> None:
+    node.log.away = True
+    with pytest.raises(ChannelRefused) as refused:
+        node.channels.publishing.publish_event(APP, NEWS, event("x"))
+    assert refused.value.reason == "unavailable"
+    assert node.channels.publishing.publish(APP, NEWS, event("x")) is Outcome.FAILED
+    connection, _ = node.login(APP, "ann")
+    with pytest.raises(ChannelRefused) as refused:
+        subscribe(node, connection)
+    assert refused.value.reason == "unavailable"
+    assert node.channels.members.channels_of(connection) == ()
+
+
+def test_an_invalid_publication_is_refused_and_the_history_cannot_be_removed(node: ChannelNode) -> None:
+    with pytest.raises(ChannelRefused) as refused:
+        node.channels.publishing.publish_event(APP, NEWS, Event("msg", "x" * 256, "too long a sender"))
+    assert refused.value.reason == "limit"
+    assert node.channels.publishing.publish(APP, NEWS, Event("msg", "x" * 256, "")) is Outcome.REFUSED
+    with pytest.raises(ChannelRefused) as refused:
+        node.channels.histories.remove(APP, NEWS)
+    assert refused.value.reason == "not_available"
+
+
+@pytest.mark.full
+def test_a_channel_that_becomes_stored_is_delivered_from_the_log(node: ChannelNode) -> None:
+    node.channel_settings = {}
+    connection, client = node.login(APP, "ann")
+    node.channels.subscriptions.join(APP, NEWS, connection)
+    node.channel_settings = ChannelNode.channel_settings
+    checking = gevent.spawn(node.channels.subscriptions.run)
+    try:
+        until(lambda: APP in node.messaging.follower.apps)
+    finally:
+        checking.kill()
+    publish(node, "one")
+    assert texts(client) == [["one"]]
+
+
+class RoomNode(ChannelNode):
+    """A node whose apps also store the messages of the action dialect."""
+
+    store_conversations = True
+
+
+def store(node: Node, draft: Draft) -> None:
+    """Store a message of a user."""
+    results: list[Any] = []
+    node.messaging.send_of_user(APP, draft, results.append)
+    until(lambda: results)
+    assert isinstance(results[0], Appended)
+
+
+def test_subscribers_on_every_node_receive_stored_messages_of_a_room_from_the_log() -> None:
+    shelf = Shelf()
+    with RoomNode(shelf) as one, RoomNode(shelf) as two:
+        one.others, two.others = [two], [one]
+        _, ann, subscribed = subscriber(one, "ann", channel="tea")
+        _, bob, _ = subscriber(two, "bob", channel="tea")
+        assert subscribed.position is None
+        store(one, Draft(sender="cid", body=b"one", meta=b'{"seq":"s1"}', room="tea"))
+        store(two, Draft(sender="cid", body=b"two", room="tea"))
+        until(lambda: len(bob.payloads()) >= 2)
+        assert [json.decode(payload)["seq"] for payload in bob.payloads()] == ["s1", "2"]
+        assert texts(ann, bob) == [["one", "two"], ["one", "two"]]
+        assert one.channels.publishing.publish(APP, "tea", event("live")) is Outcome.SENT
+        assert texts(ann) == [["live"]]
+        assert len(shelf.entries[APP]) == 2
+
+
+def test_a_codec_with_channels_names_the_channel_of_a_stored_message() -> None:
+    with RoomNode() as node:
+        connection, client = node.connect(dialect=ChannelCmdDialect())
+        node.hub.join(node.hub.open(APP, "multi"), connection, "ann", "")
+        subscribe(node, connection, channel="tea")
+        store(node, Draft(sender="cid", body=b"one", room="tea"))
+        until(client.payloads)
+        (found,) = [json.decode(payload) for payload in client.payloads()]
+        assert (found["cmd"], found["response"]["data"]["channel"]) == ("publication", "tea")
+
+
+def test_while_the_database_is_away_nobody_subscribes_to_a_channel_that_may_be_a_room() -> None:
+    with RoomNode() as node:
+        connection, _ = node.login(APP, "ann")
+        node.log.away = True
+        with pytest.raises(ChannelRefused) as refused:
+            node.channels.subscriptions.join(APP, "tea", connection)
+        assert refused.value.reason == "unavailable"
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Event("msg", "ann", "text"),
+        Event("msg", "ann", "", "id", "text", b'{"a":1}'),
+        Event("msg", "", "", "id", "order", b"[1]"),
+        Event("msg", "ann", "x", type="a-name-of-an-event-that-the-log-would-not-take"),
+    ],
+)
+def test_a_publication_is_read_as_it_was_published(node: ChannelNode, wanted: Event) -> None:
+    stream = StreamPart("s", 2, whole=True, done=True)
+    part = ChannelPart(NEWS, info=b'{"user":"ann"}', tags=b'{"lang":"en"}', stream=stream)
+    outcome = node.log.writer.append(APP, [draft_of(Publication(NEWS, _with(wanted, part)))])[0]
+    found = node.channels.histories.read(APP, NEWS, limit=1).publications[0]
+    assert found == _with(wanted, ChannelPart(NEWS, 1, EPOCH, part.info, part.tags, stream), found.time)
+    assert outcome is not None
+
+
+@pytest.mark.parametrize("meta", [b"[1]", b'{"info":%b%b}' % (b"[" * 5000, b"]" * 5000)])
+def test_a_message_whose_meta_is_of_somebody_else_is_a_publication_too(
+    node: ChannelNode, meta: bytes
+) -> None:
+    _, client, _ = subscriber(node)
+    commit(node, of_ann("x", meta), of_ann("y"))
+    assert [each.text for each in node.channels.histories.read(APP, NEWS, limit=9).publications] == ["x", "y"]
+    assert texts(client) == [["x", "y"]]
+
+
+def test_an_entry_that_cannot_be_delivered_does_not_hold_up_others(
+    node: ChannelNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, client, _ = subscriber(node)
+    deliver = node.channel_log.deliver
+
+    def deliver_some(app: str, entry: Entry) -> int:
+        if entry.body == b"x":
+            raise RuntimeError("not this one")
+        return deliver(app, entry)
+
+    monkeypatch.setattr(node.channel_log, "deliver", deliver_some)
+    commit(node, of_ann("x"), of_ann("y"))
+    assert texts(client) == [["y"]]
+    assert "could not be delivered to channels" in caplog.text
+
+
+def of_ann(text: str, meta: bytes = b"") -> Draft:
+    return Draft(sender="ann", body=text.encode(), meta=meta, room=NEWS)
+
+
+def commit(node: Node, *drafts: Draft) -> None:
+    """Store the first messages of the log together."""
+    node.log.writer.append(APP, drafts)
+    node.messaging.committed(Commit(APP, 1, len(drafts), node.log.shelf.entries[APP]))
+
+
+def _with(wanted: Event, part: ChannelPart, time: int = 0) -> Event:
+    return Event(
+        wanted.kind, wanted.sender, wanted.text, wanted.id, wanted.type, wanted.data, time=time, channel=part
+    )
+
+
+def test_channels_without_subscribers_are_forgotten(node: ChannelNode) -> None:
+    stays, _, _ = subscriber(node)
+    connection, _ = node.login(APP, "bob")
+    names = node.channel_log.channels[APP]
+    for number in range(10):
+        channel = f"news:other{number}"
+        subscribe(node, connection, channel=channel)
+        assert names == {NEWS, channel}
+        node.channels.subscriptions.unsubscribe(connection, channel)
+    with pytest.raises(ChannelRefused):
+        subscribe(node, connection, channel="news:" + "x" * 1000)
+    assert names == {NEWS}
+    node.channels.subscriptions.unsubscribe(stays, NEWS)
+    assert not names
+    assert not node.channel_log.follows(APP)
