@@ -26,6 +26,6 @@ def __getattr__(name: str) -> Any:
     """``Account`` of version 3, until 2.0."""
     if name != "Account":
         raise AttributeError(name)
-    home = "imserver.features.accounts.contract"
+    home = "imserver.people.accounts.contract"
     warnings.warn(f"{__name__}.Account is deprecated: it is in {home}", DeprecationWarning, stacklevel=2)
     return import_module(home).Account

@@ -26,12 +26,8 @@ from imserver.config.settings import ApiSettings, Config, KeySettings, LimitSett
 from imserver.core.services import Services
 from imserver.core.status import Unready
 from imserver.dialects.pusher.api import PusherApi
-from imserver.features.accounts.parts import AccountParts
 from imserver.features.admin.parts import AdminParts
-from imserver.features.bots.bots import UnknownHook
-from imserver.features.bots.parts import BotParts
 from imserver.features.notifications.parts import NotificationParts
-from imserver.features.oauth.oauth import OAuth, UnknownLogin
 from imserver.features.refusals.limits import Refusals
 from imserver.features.safety.parts import SafetyParts
 from imserver.features.webhooks.webhooks import Webhooks
@@ -40,6 +36,10 @@ from imserver.messenger.messages.services import MessageServices
 from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.node.feature_list import declarations_of, load_features
+from imserver.people.accounts.parts import AccountParts
+from imserver.people.bots.bots import UnknownHook
+from imserver.people.bots.parts import BotParts
+from imserver.people.oauth.oauth import OAuth, UnknownLogin
 from imserver.plugin import Parts
 from imserver.process import Secret
 from imserver.push.idempotency import Idempotency

@@ -4,7 +4,7 @@ import pytest
 
 from imserver.auth import rates
 from imserver.auth.rates import BucketList, Buckets, Rate, SenderRates, TooManyRequests
-from imserver.features.accounts.declared import BOT_MESSAGES, GUEST_MESSAGES
+from imserver.people.accounts.declared import BOT_MESSAGES, GUEST_MESSAGES
 from imserver.plugin.identity import by_address
 from imserver.transport.proxies import network_of
 from tests.support import Clock

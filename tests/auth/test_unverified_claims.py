@@ -20,11 +20,11 @@ from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.claims import ConnectionClaims, ConnectionRequest
 from imserver.dialects.centrifuge.service import CentrifugeState
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeLogin, RefreshLogin
-from imserver.features.accounts import tokens as account_tokens
 from imserver.features.webhooks.parts import follow_apps
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.metrics import Metrics
 from imserver.model import ClientFacts, Reply
+from imserver.people.accounts import tokens as account_tokens
 from imserver.process import Secret
 from imserver.transport.connection import Connection
 from imserver.transport.gate import GatePolicy, Origins

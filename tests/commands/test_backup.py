@@ -10,12 +10,12 @@ import pytest
 
 from imserver.config.settings import StorageSettings
 from imserver.copies import backup as copies
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.rows import AccountStore
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.messenger.messages.log.contract import Appended, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.node.feature_list import numbers_of_server
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.rows import AccountStore
 from imserver.process import DataDirectory
 from imserver.storage.store import Store
 from tests.support import run_cli

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.declared import AccountSettings
-from imserver.features.accounts.rows import AccountStore
-from imserver.features.invitations.rows import InvitationShown, InvitationStore
 from imserver.features.pages.declared import ChatSettings
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.node.feature_list import load_config
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.declared import AccountSettings
+from imserver.people.accounts.rows import AccountStore
+from imserver.people.invitations.rows import InvitationShown, InvitationStore
 from imserver.plugin.settings import settings_of
 from imserver.storage.store import Store
 from tests.processes import spawn

@@ -12,7 +12,7 @@ from imserver.api.v1.subscribers import MOST_AT_ONCE
 from imserver.dialects import pusher
 from imserver.dialects.centrifuge import api as centrifugo
 from imserver.dialects.centrifuge import streams as emulation
-from imserver.features.oauth import api as oauth
+from imserver.people.oauth import api as oauth
 from tests.conftest import StartServer
 from tests.docs.markdown import blocks, prose
 from tests.docs.play import at_server, exchanges, play_session

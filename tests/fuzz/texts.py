@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 
-from imserver.features.bots.incoming import text_of as text_of_hook
 from imserver.features.notifications.digests import clean as clean_for_mail
 from imserver.features.notifications.webpush import retry_after
 from imserver.http.reply import ApiProblem
+from imserver.people.bots.incoming import text_of as text_of_hook
 from tests.support import ROOT
 
 from .target import Target

@@ -10,9 +10,9 @@ import jwt
 import pytest
 
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.features.bots.answers import MOST_STREAMS
 from imserver.messenger.messages.streamed_messages import MOST_OWNER_BYTES
 from imserver.model import Limit
+from imserver.people.bots.answers import MOST_STREAMS
 from imserver.plugin.testing import HostAndPort
 from tests.conftest import StartServer
 from tests.support import Server, eventually

@@ -16,8 +16,8 @@ from pathlib import Path  # noqa: E402
 import gevent  # noqa: E402
 
 from imserver.cli import main  # noqa: E402
-from imserver.features.accounts.contract import Account, FullSession  # noqa: E402
-from imserver.features.accounts.tokens import AccountTokens  # noqa: E402
+from imserver.people.accounts.contract import Account, FullSession  # noqa: E402
+from imserver.people.accounts.tokens import AccountTokens  # noqa: E402
 
 STEP_BYTES = 16
 

@@ -13,10 +13,10 @@ from werkzeug.test import TestResponse
 
 from imserver.auth.principal import DEMO
 from imserver.dialects.centrifuge import api as centrifugo
-from imserver.features.oauth import api as oauth
 from imserver.http.reply import CMD, PREFLIGHT
 from imserver.node.flask_app import create_app
 from imserver.node.http_servers import LISTENER_KEY, Servers
+from imserver.people.oauth import api as oauth
 from imserver.transport.http1 import HEADER_LIST
 from tests.api.fakes import BAD_PARAMETER, SENT, FakeNode
 from tests.rows import FEATURES, ROUTES

@@ -31,10 +31,10 @@ from imserver.config.settings import (
     WebhookSettings,
 )
 from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
-from imserver.features.oauth.declared import OAuthOfApp, ProviderSettings
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.operate import doctor
+from imserver.people.oauth.declared import OAuthOfApp, ProviderSettings
 from imserver.storage.store import Store
 from imserver.version import running_version
 from tests.integration.test_webhooks import certificate_of_loopback

@@ -26,8 +26,8 @@ from imserver.config.settings import (
     WebhookSettings,
 )
 from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
-from imserver.features.oauth.declared import OAuthOfApp, ProviderSettings
 from imserver.operate.production import CHECKS, Deployment, findings
+from imserver.people.oauth.declared import OAuthOfApp, ProviderSettings
 from tests.rows import sections
 from tests.support import run_cli
 

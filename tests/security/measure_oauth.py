@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from imserver.features.oauth.oauth import AT_ONCE
+from imserver.people.oauth.oauth import AT_ONCE
 from tests.ports import fixed_ports
 from tests.security.providers import CLIENT, SECRET, StandIn
 from tests.support import Server

@@ -26,13 +26,13 @@ from imserver.config.settings import (
     WebhookSettings,
 )
 from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings
-from imserver.features.accounts.parts import accounts_of
-from imserver.features.bots.parts import bots_of
 from imserver.http.call import Route, answer
 from imserver.node.flask_app import create_app
 from imserver.node.node import Node
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
+from imserver.people.accounts.parts import accounts_of
+from imserver.people.bots.parts import bots_of
 from imserver.transport.http1 import HttpRequest, HttpResponse
 from tests.rows import ROUTES
 

@@ -10,11 +10,11 @@ import pytest
 
 from imserver.auth import tenants
 from imserver.auth.tenants import BadTenant, delete_app
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.parts import accounts_of
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.uploads import Uploads, UploadStorage
 from imserver.model import Event
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.parts import accounts_of
 from imserver.storage.store import Store
 
 from .node_harness import ALL, Harness, config

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from imserver.features.bots import bots
 from imserver.messenger.messages import streamed_messages
+from imserver.people.bots import bots
 from tests.rows import sections
 from tests.users import PASSWORD, User
 

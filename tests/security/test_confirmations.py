@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from imserver.config.settings import AppSettings
-from imserver.features.accounts import confirmations
-from imserver.features.accounts.link_mails import MAILS
-from imserver.features.accounts.parts import accounts_of
+from imserver.people.accounts import confirmations
+from imserver.people.accounts.link_mails import MAILS
+from imserver.people.accounts.parts import accounts_of
 from tests.rows import ROUTES, sections
 from tests.support import until
 from tests.users import PASSWORD, User

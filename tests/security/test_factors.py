@@ -9,8 +9,8 @@ import pyotp
 import pytest
 from msgspec.structs import replace
 
-from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings
-from imserver.features.accounts.factors import FactorStore
+from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
+from imserver.people.accounts.factors import FactorStore
 from tests.rows import sections
 from tests.users import PASSWORD, User
 

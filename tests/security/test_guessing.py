@@ -17,13 +17,13 @@ from imserver.config.settings import (
     StorageSettings,
     TenantSettings,
 )
-from imserver.features.accounts.accounts import Accounts, NoAccounts, WrongLogin
-from imserver.features.accounts.contract import Taken
-from imserver.features.accounts.declared import AccountSettings
-from imserver.features.accounts.factors import Factors, FactorStore
-from imserver.features.accounts.passwords import MAX_WAITING, Overloaded
-from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.tokens import AccountTokens
+from imserver.people.accounts.accounts import Accounts, NoAccounts, WrongLogin
+from imserver.people.accounts.contract import Taken
+from imserver.people.accounts.declared import AccountSettings
+from imserver.people.accounts.factors import Factors, FactorStore
+from imserver.people.accounts.passwords import MAX_WAITING, Overloaded
+from imserver.people.accounts.rows import AccountStore
+from imserver.people.accounts.tokens import AccountTokens
 from imserver.storage.store import Store
 from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from msgspec import json
 
-from imserver.features.accounts.parts import accounts_of
-from imserver.features.bots.parts import bots_of
 from imserver.messenger.messages.log.bots import MOST_BOTS
+from imserver.people.accounts.parts import accounts_of
+from imserver.people.bots.parts import bots_of
 from tests.rows import ROUTES, sections
 from tests.users import User
 

@@ -14,13 +14,13 @@ from msgspec.structs import replace
 from imserver.api.v1.table import routes_at
 from imserver.config.settings import AppSettings
 from imserver.errors import StorageUnavailable
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings
-from imserver.features.accounts.parts import accounts_of
-from imserver.features.oauth import oauth as logins
-from imserver.features.oauth import providers as protocols
-from imserver.features.oauth.declared import OAuthOfApp, ProviderSettings
-from imserver.features.oauth.oauth import OAuth
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
+from imserver.people.accounts.parts import accounts_of
+from imserver.people.oauth import oauth as logins
+from imserver.people.oauth import providers as protocols
+from imserver.people.oauth.declared import OAuthOfApp, ProviderSettings
+from imserver.people.oauth.oauth import OAuth
 from imserver.transport.http1 import HttpRequest, header_block, row_of
 from tests.rows import sections
 from tests.users import PASSWORD, User

@@ -10,12 +10,12 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.errors import StorageUnavailable
-from imserver.features.accounts import cards
-from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings
-from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.rows import AccountStore
 from imserver.messenger.groups.wire import CreateGroup, InviteToGroup
 from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.people.accounts import cards
+from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
+from imserver.people.accounts.parts import accounts_of
+from imserver.people.accounts.rows import AccountStore
 from tests.rows import sections
 from tests.users import PASSWORD, User
 

@@ -19,8 +19,8 @@ from imserver.auth.login import MAX_REFUSALS_LOGGED
 from imserver.auth.rates import Buckets
 from imserver.config.settings import ApiSettings, KeySettings, TenantSettings
 from imserver.dialects.protobuf.api import BAD_PARAMETER, NO_TOKEN
-from imserver.features.accounts.accounts import Accounts
-from imserver.features.accounts.parts import accounts_of
+from imserver.people.accounts.accounts import Accounts
+from imserver.people.accounts.parts import accounts_of
 from imserver.storage.contract import AppRow, Changes, KeyRow
 from tests.rows import ROUTES, sections
 

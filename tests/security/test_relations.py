@@ -33,15 +33,15 @@ from imserver.dialects.cmd.wire import CmdDialect
 from imserver.dialects.protobuf.api import ROUTES as GOCHAT
 from imserver.dialects.protobuf.uplink import ProtobufState
 from imserver.dialects.protobuf.wire import ChatMessage, FullProtobufDialect
-from imserver.features.accounts import friends
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.parts import accounts_of
-from imserver.features.bots.parts import bots_of
-from imserver.features.bots.wire import OpenAnswer
 from imserver.http.operation import Operation
 from imserver.messenger.groups.wire import CreateGroup, InviteToGroup
 from imserver.messenger.messages.commands import Pin, React, Send, Typing
 from imserver.model import Event, Reply
+from imserver.people.accounts import friends
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.parts import accounts_of
+from imserver.people.bots.parts import bots_of
+from imserver.people.bots.wire import OpenAnswer
 from imserver.transport.connection import Connection, Encoding
 from tests.rows import DOCUMENTED, ROUTES, sections
 from tests.support import until

@@ -7,11 +7,11 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.config.settings import AppSettings, TenantSettings
-from imserver.features.accounts import link_mails, resets
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings, SmtpSettings
-from imserver.features.accounts.mailing import Mail, NotSent, send
-from imserver.features.accounts.parts import accounts_of
+from imserver.people.accounts import link_mails, resets
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings, SmtpSettings
+from imserver.people.accounts.mailing import Mail, NotSent, send
+from imserver.people.accounts.parts import accounts_of
 from tests.rows import sections
 from tests.support import until
 from tests.users import PASSWORD, User

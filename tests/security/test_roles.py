@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from imserver.features.bots.parts import bots_of
+from imserver.people.bots.parts import bots_of
 from tests.rows import sections
 from tests.support import until
 from tests.users import PASSWORD, User

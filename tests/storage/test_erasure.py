@@ -12,13 +12,13 @@ import pytest
 from sqlalchemy import LargeBinary, String, Text, inspect
 
 from imserver.config.settings import StorageSettings
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.parts import accounts_of
-from imserver.features.bots.parts import bots_of
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.model import id_of
 from imserver.node.feature_list import tables_of_server
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.parts import accounts_of
+from imserver.people.bots.parts import bots_of
 from imserver.storage.app_rows import form_of
 from imserver.storage.statements import PooledStatements, Row
 from imserver.storage.store import Store

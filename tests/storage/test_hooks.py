@@ -2,11 +2,11 @@
 
 from msgspec.structs import replace
 
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.rows import AccountStore
-from imserver.features.bots.rows import BotHook, BotStore, HookStore, IncomingHook
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.rows import AccountStore
+from imserver.people.bots.rows import BotHook, BotStore, HookStore, IncomingHook
 from tests.stores import OpenStore
 
 HASH = "0f" * 32

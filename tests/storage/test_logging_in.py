@@ -2,9 +2,9 @@
 
 import pytest
 
-from imserver.features.accounts.contract import Account, Device, Taken
-from imserver.features.accounts.rows import AccountStore
-from imserver.features.oauth.oauth import AccountLink, LinkStore
+from imserver.people.accounts.contract import Account, Device, Taken
+from imserver.people.accounts.rows import AccountStore
+from imserver.people.oauth.oauth import AccountLink, LinkStore
 from tests.stores import OpenStore
 
 NEW = Account(0, "shop", "", "Ann")

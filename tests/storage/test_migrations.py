@@ -12,11 +12,11 @@ from sqlalchemy import Connection, inspect
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.rows import AccountStore
 from imserver.messenger.messages.log.contract import Appended, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.node.feature_list import FEATURES
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.rows import AccountStore
 from imserver.storage.address import database_address
 from imserver.storage.engines import make_engine
 from imserver.storage.migrations import feature_steps, newer_steps, newest_steps, steps_of

@@ -9,13 +9,13 @@ from typing import Any
 from sqlalchemy import inspect
 
 from imserver.config.settings import Config
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.rows import AccountStore
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Upload
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.node.feature_list import load_features, tables_of, tables_of_server
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.rows import AccountStore
 from imserver.storage.app_rows import TablePage
 from imserver.storage.migrations.table_text import column_of
 from imserver.storage.row_query import PAGE_ROWS

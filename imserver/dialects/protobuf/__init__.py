@@ -7,8 +7,8 @@ from imserver.dialects.protobuf.declared import SETTINGS
 from imserver.dialects.protobuf.service import ProtobufService
 from imserver.dialects.protobuf.uplink import ProtobufUplink
 from imserver.dialects.protobuf.wire import NAME, PLAIN
-from imserver.features.accounts.parts import accounts_of
 from imserver.messenger.groups.parts import groups_of
+from imserver.people.accounts.parts import accounts_of
 from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core

@@ -13,10 +13,10 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.features.accounts import friends
-from imserver.features.accounts.accounts import Accounts
-from imserver.features.accounts.friends import FriendResult, Friends
 from imserver.messenger.groups.groups import Groups
+from imserver.people.accounts import friends
+from imserver.people.accounts.accounts import Accounts
+from imserver.people.accounts.friends import FriendResult, Friends
 from imserver.plugin.errors import HttpProblem, ServiceRefused, Unavailable
 from imserver.plugin.http import PROBLEM, Call, HttpRequest, HttpResponse, Route
 from imserver.plugin.identity import GOCHAT, Needs, Relations, Tenants

@@ -62,9 +62,9 @@ def _proof_of(core: Core) -> Proof:
     if "accounts" not in core.features:
         return lambda call, password, code: None
     # Imported here: a node may have no accounts.
-    from imserver.features.accounts.accounts import AccountLocked, WrongLogin
-    from imserver.features.accounts.factors import FactorRequired, WrongCode
-    from imserver.features.accounts.parts import accounts_of
+    from imserver.people.accounts.accounts import AccountLocked, WrongLogin
+    from imserver.people.accounts.factors import FactorRequired, WrongCode
+    from imserver.people.accounts.parts import accounts_of
 
     accounts = accounts_of(core).accounts
 

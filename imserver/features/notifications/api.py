@@ -9,8 +9,6 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver.features.accounts.declared import SmtpSettings
-from imserver.features.accounts.parts import accounts_of
 from imserver.features.notifications.contract import (
     ENDPOINT_BYTES,
     MUTED_FOR_GOOD,
@@ -30,6 +28,8 @@ from imserver.features.notifications.declared import (
 from imserver.features.notifications.parts import NotificationParts, notifications_of
 from imserver.features.notifications.pushes import delivery_of_test
 from imserver.features.notifications.recent import RecentDelivery
+from imserver.people.accounts.declared import SmtpSettings
+from imserver.people.accounts.parts import accounts_of
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import AccountApp, Acting, ApiProblem, Call, Resource, about, view
 from imserver.plugin.identity import GOCHAT, Needs

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from time import perf_counter, time
 
-from imserver.features.accounts.declared import SmtpSettings
-from imserver.features.accounts.mailing import Mail, NotSent, send
 from imserver.features.notifications.declared import VAPID, NotificationSettings
 from imserver.features.notifications.device_services import DeviceServices, notice_of
 from imserver.features.notifications.pushes import delivery_of_test
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.webpush import WebPush
+from imserver.people.accounts.declared import SmtpSettings
+from imserver.people.accounts.mailing import Mail, NotSent, send
 from imserver.plugin.commands import Finding, key_for, offline_parts
 from imserver.plugin.identity import Tenants
 from imserver.plugin.runtime import PublicRequests

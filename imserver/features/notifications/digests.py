@@ -12,9 +12,6 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.mailing import Mail, button_page, page_template
-from imserver.features.accounts.rows import AccountStore
 from imserver.features.notifications.content import (
     form_for,
     language_of,
@@ -25,6 +22,9 @@ from imserver.features.notifications.content import (
 )
 from imserver.features.notifications.contract import ConversationWish, Level, Wishes
 from imserver.features.notifications.decisions import zone_of
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.mailing import Mail, button_page, page_template
+from imserver.people.accounts.rows import AccountStore
 from imserver.plugin.messages import Ask, Conversation, ConversationSummary, Entry, clean_name
 from imserver.plugin.runtime import asset_path
 from imserver.plugin.wire import Limit, id_of

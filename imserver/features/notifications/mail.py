@@ -16,16 +16,16 @@ from typing import Final
 from gevent.pool import Pool
 from msgspec.structs import replace
 
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.declared import SmtpSettings
-from imserver.features.accounts.mailing import Mail, NotSent, send
-from imserver.features.accounts.parts import accounts_of
 from imserver.features.notifications.contract import MAIL, MailDue, Wishes
 from imserver.features.notifications.decisions import mail_due, quiet_until
 from imserver.features.notifications.declared import rules_of
 from imserver.features.notifications.rows import NotificationRows, notified
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.features.webhooks.event_rows import NewEvent
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.declared import SmtpSettings
+from imserver.people.accounts.mailing import Mail, NotSent, send
+from imserver.people.accounts.parts import accounts_of
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.runtime import RateLimitedLog, Service
 from imserver.plugin.services import Core

@@ -17,7 +17,6 @@ from gevent.event import Event as Signal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.features.accounts.contract import Account
 from imserver.features.notifications.content import (
     TTL_SECONDS,
     Author,
@@ -45,6 +44,7 @@ from imserver.features.notifications.rows import LEASE, NotificationRows
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, LeasedWork
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.log_window import LogWindow, RememberedMembers
+from imserver.people.accounts.contract import Account
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.messages import Conversation, Entry, MessageLog, UnreadMessages
 from imserver.plugin.runtime import (

@@ -7,8 +7,6 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from imserver.features.accounts.declared import SmtpSettings
-from imserver.features.accounts.parts import accounts_of, chat_page_of
 from imserver.features.notifications.audiences import AudienceRows, Audiences
 from imserver.features.notifications.declared import (
     AN_HOUR,
@@ -32,6 +30,8 @@ from imserver.features.notifications.tokens import ActionTokens
 from imserver.features.notifications.webpush import WebPush
 from imserver.features.webhooks import webhooks_of
 from imserver.features.webhooks.consumer import DeliveryLease
+from imserver.people.accounts.declared import SmtpSettings
+from imserver.people.accounts.parts import accounts_of, chat_page_of
 from imserver.plugin import Parts
 from imserver.plugin.identity import GOCHAT, Buckets
 from imserver.plugin.messages import MessageServices

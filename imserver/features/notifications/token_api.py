@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver.features.accounts.mailing import page_reply
 from imserver.features.notifications.api import CHAPTER
 from imserver.features.notifications.content import language_of, outcome_of
 from imserver.features.notifications.contract import Wishes
@@ -23,6 +22,7 @@ from imserver.features.notifications.tokens import (
     BadActionToken,
     MailToken,
 )
+from imserver.people.accounts.mailing import page_reply
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import ApiProblem, Call, HttpResponse, Resource, about
 from imserver.plugin.identity import Needs, Principal

@@ -196,9 +196,9 @@ def _people(core: Core) -> PeopleHooks:
     if "accounts" not in core.features:
         return PeopleHooks()
     # Imported here: a node may have no accounts.
-    from imserver.features.accounts.accounts import UnknownAccount
-    from imserver.features.accounts.parts import accounts_of
-    from imserver.features.accounts.people import NotBelow
+    from imserver.people.accounts.accounts import UnknownAccount
+    from imserver.people.accounts.parts import accounts_of
+    from imserver.people.accounts.people import NotBelow
 
     parts = accounts_of(core)
     accounts, people = parts.accounts, parts.people

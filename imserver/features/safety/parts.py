@@ -58,7 +58,7 @@ def _owners_of(core: Core) -> Callable[[str], list[str]]:
     """What finds the owners of an app."""
     if "accounts" not in core.features:
         return lambda app: []
-    from imserver.features.accounts.people import PeopleFilter, PeopleStore
+    from imserver.people.accounts.people import PeopleFilter, PeopleStore
 
     store, every = PeopleStore(core.store), (0, Limit.ID, _MOST_OWNERS, 0)
     return lambda app: [each.user for each in store.page(PeopleFilter(app, role="owner"), *every)]

@@ -239,7 +239,7 @@ def _owner_of(turn: Turn) -> str:
     """The account that manages a bot; ``""``: there is none, or it is no bot."""
     if not turn.has_route("GET", "/bots/show"):
         return ""
-    from imserver.features.bots import BotStore
+    from imserver.people.bots import BotStore
 
     rows = BotStore(turn.core.store).get(turn.app, [id_of(turn.user)])
     return str(rows[0].owner) if rows and rows[0].owner else ""

@@ -13,7 +13,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.features.accounts import (
+from imserver.people.accounts import (
     NICKNAME_CHARACTERS,
     Account,
     AccountStore,

@@ -16,10 +16,10 @@ import pytest
 from conftest import APP, Site
 from workspace import BEGIN, PNG, Workspace, day_of, make, people, ts
 
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.rows import AccountStore
 from imserver.messenger.messages.log.contract import Entry
 from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.rows import AccountStore
 from tests.support import Server
 
 SECONDS = 600

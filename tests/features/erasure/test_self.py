@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from imserver.config.settings import JwtSettings, TenantSettings
-from imserver.features.accounts.parts import accounts_of
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.people.accounts.parts import accounts_of
 from imserver.plugin import Parts
 from imserver.plugin.storage import Erasure
 from imserver.storage.erasures import JOURNAL, read_journal

@@ -11,7 +11,6 @@ import gevent
 from msgspec import json
 
 from imserver.config.settings import StorageSettings
-from imserver.features.accounts.contract import Account
 from imserver.features.notifications.contract import Delivery, PushEndpoint, Shown, Wishes
 from imserver.features.notifications.declared import AppNotifySettings
 from imserver.features.notifications.notifier import Notifier
@@ -24,6 +23,7 @@ from imserver.messenger.messages.log.contract import Commit, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.receipts import Receipts
 from imserver.metrics import Metrics
+from imserver.people.accounts.contract import Account
 from imserver.storage.statements import text_of
 from imserver.storage.store import Store
 from tests.features.webhooks.consumer_users import end

@@ -14,9 +14,6 @@ from msgspec import json
 from msgspec.structs import replace
 
 from imserver.config.settings import AppSettings, settings_of
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.declared import SmtpSettings
-from imserver.features.accounts.parts import accounts_of
 from imserver.features.notifications import decisions, digests
 from imserver.features.notifications import mail as module
 from imserver.features.notifications.contract import ConversationWish, QuietHours, Wishes
@@ -26,6 +23,9 @@ from imserver.features.notifications.parts import notifications_of
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.features.webhooks.event_rows import EventStore, StoredEvent
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.declared import SmtpSettings
+from imserver.people.accounts.parts import accounts_of
 from tests.rows import ROUTES, sections
 from tests.security.mail import Sink
 from tests.security.node_harness import APPS, Harness, config

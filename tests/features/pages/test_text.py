@@ -10,8 +10,8 @@ from werkzeug.datastructures import LanguageAccept
 
 import imserver
 from imserver.assets import STATIC, TEMPLATES
-from imserver.features.accounts.confirmations import WORDS as CONFIRMATION_WORDS
 from imserver.features.pages.text import LANGUAGES, REFERENCE, TEXT, choose_language
+from imserver.people.accounts.confirmations import WORDS as CONFIRMATION_WORDS
 from tests.rows import PROBLEMS
 
 TEMPLATE_SOURCES = [path.read_text() for path in TEMPLATES.glob("*.html")]

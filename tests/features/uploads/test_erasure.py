@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.parts import accounts_of
 from imserver.features.uploads import Uploads
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.parts import accounts_of
 from tests.security.node_harness import ALL, Harness, config
 
 WITHOUT = ("messages", "webhooks", "accounts", "action", "pusher")

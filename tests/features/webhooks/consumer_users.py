@@ -20,9 +20,6 @@ from msgspec import json
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StorageUnavailable
-from imserver.features.accounts.contract import Account
-from imserver.features.bots.hooks import BotHooks
-from imserver.features.bots.rows import BotStore, HookStore
 from imserver.features.webhooks.absences import Absences
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease
 from imserver.features.webhooks.event_rows import EventStore
@@ -30,6 +27,9 @@ from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.requests import LastAnswers, Receiver, WebhookCounts, WebhookQueue
 from imserver.messenger.messages.log.contract import Commit, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.people.accounts.contract import Account
+from imserver.people.bots.hooks import BotHooks
+from imserver.people.bots.rows import BotStore, HookStore
 from imserver.storage.store import Store
 from tests.core.back_end import Answer, BackEnd, Post
 

@@ -10,9 +10,6 @@ import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.rows import AccountStore
-from imserver.features.bots.rows import BotStore
 from imserver.features.webhooks import absences as module
 from imserver.features.webhooks import consumer, feeds
 from imserver.features.webhooks.absences import Absences
@@ -20,6 +17,9 @@ from imserver.features.webhooks.requests import Receiver
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.model import id_of
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.rows import AccountStore
+from imserver.people.bots.rows import BotStore
 from imserver.sessions.presence import Online
 from tests.core.back_end import BackEnd
 from tests.features.webhooks.test_feeds import APP, EVENTS, Node, quick

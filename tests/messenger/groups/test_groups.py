@@ -11,7 +11,6 @@ import pytest
 from imserver import errors
 from imserver.auth.questions import AccountLookup, Relations
 from imserver.auth.rates import Buckets, TooManyRequests
-from imserver.features.invitations.rows import InvitationShown, InvitationStore, use
 from imserver.messenger.groups.declared import NEW_GROUPS, SEARCH_TIME
 from imserver.messenger.groups.groups import (
     ADMIN,
@@ -31,6 +30,7 @@ from imserver.messenger.groups.wire import JoinGroup
 from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.log.contract import Change, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.people.invitations.rows import InvitationShown, InvitationStore, use
 from imserver.storage.statements import Statements
 from imserver.storage.store import Store
 from tests.stores import OpenStore

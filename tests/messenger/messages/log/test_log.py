@@ -9,8 +9,6 @@ import pytest
 from gevent.event import AsyncResult
 
 from imserver.cluster.history import PAGE_BYTES
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.rows import AccountStore
 from imserver.messenger.messages.log.contract import (
     MOST_UNREAD,
     Appended,
@@ -25,6 +23,8 @@ from imserver.messenger.messages.log.contract import (
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.read import EntryReader
 from imserver.model import Limit
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.rows import AccountStore
 from tests.messenger.messages.log.listening import Listening
 from tests.stores import OpenStore, WriteAt
 

@@ -6,14 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.rows import AccountStore
-from imserver.features.bots.rows import BotCommand, BotStore
 from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.log.bots import MOST_BOTS, bots_of, values_of
 from imserver.messenger.messages.log.contract import Appended, Change, Draft, Entry, Rejected, RejectReason
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.model import Reaction
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.rows import AccountStore
+from imserver.people.bots.rows import BotCommand, BotStore
 from tests.messenger.messages.log.test_log import APP, ids
 from tests.stores import OpenStore
 

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 
 from imserver.config.settings import StorageSettings
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.rows import AccountStore
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds
 from imserver.features.webhooks.log_window import LogWindow
@@ -19,6 +17,8 @@ from imserver.features.webhooks.requests import Receiver, WebhookCounts
 from imserver.messenger.messages.log.contract import Appended, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.transaction import AppTransaction, UplinkSessions
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.rows import AccountStore
 from imserver.storage.statements import SqliteStatements
 from imserver.storage.store import Store
 

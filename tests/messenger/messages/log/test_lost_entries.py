@@ -2,12 +2,12 @@
 
 import pytest
 
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.rows import AccountStore
 from imserver.messenger.messages.log.contract import Appended, Draft, LogExtent
 from imserver.messenger.messages.log.lost import EntriesLost
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.transaction import UplinkSessions, WriteTransaction
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.rows import AccountStore
 from imserver.storage.statements import Statements
 from imserver.storage.store import Store
 from tests.stores import OpenStore

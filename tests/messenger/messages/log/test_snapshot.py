@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from imserver.features.accounts.contract import Account
-from imserver.features.accounts.rows import AccountStore, States
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.messenger.messages.action_positions import ActionPositions
 from imserver.messenger.messages.log.contract import Appended, Change, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.rows import AccountStore, States
 from imserver.storage.statements import PooledStatements, Row
 from imserver.storage.store import Store
 from tests.stores import OpenStore

@@ -1,0 +1,1 @@
+"""People: accounts, invitations, logins with providers, bots."""

@@ -1,0 +1,543 @@
+"""Accounts: register, log in, show, change, devices, log out, delete."""
+
+from __future__ import annotations
+
+from time import time
+from typing import Annotated, Any, Final
+
+from msgspec import UNSET, Struct, UnsetType
+
+from imserver.people.accounts.accounts import AccountLocked, Closed, PasswordsOff, WrongLogin, check_device
+from imserver.people.accounts.contract import (
+    STATUS_CHARACTERS,
+    Account,
+    FullSession,
+    RoleName,
+    Taken,
+    name_of,
+)
+from imserver.people.accounts.declared import HTTP_NO_GUEST, HTTP_UNKNOWN_DEVICE
+from imserver.people.accounts.factors import CODE_CHARACTERS, FactorRequired, WrongCode
+from imserver.people.accounts.guests import Guests
+from imserver.people.accounts.identifiers import (
+    EMAIL_BYTES,
+    IDENTIFIERS,
+    LOGIN_CHARACTERS,
+    NAME_PATTERN,
+    Identifier,
+    split,
+)
+from imserver.people.accounts.parts import AccountParts, accounts_of
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import AccountApp, Acting, ApiProblem, Call, Resource, about, one_of, view
+from imserver.plugin.identity import GOCHAT, Needs
+
+_SHOWN = r"^[^\x00-\x1f\x7f-\x9f]*$"
+
+Phone = Annotated[
+    str, about("The phone number: any 1 to 20 characters.", min_length=1, max_length=20, pattern=_SHOWN)
+]
+Email = Annotated[
+    str,
+    about(
+        "The e-mail address. Messages are mailed to it when its owner has confirmed it.",
+        max_length=EMAIL_BYTES,
+        pattern=r"^[^\s\x00-\x1f\x7f-\x9f@]{1,64}@[^\s\x00-\x1f\x7f-\x9f@]+$",
+    ),
+]
+UserName = Annotated[
+    str,
+    about(
+        "The user name: a letter and 2 to 31 letters, digits, `_`, `.` or `-`. The case does not matter.",
+        pattern=f"^{NAME_PATTERN}$",
+    ),
+]
+Login = Annotated[
+    str,
+    about(
+        "A phone number, an e-mail address or a user name.",
+        min_length=1,
+        max_length=LOGIN_CHARACTERS,
+        pattern=_SHOWN,
+    ),
+]
+Password = Annotated[str, about("The password.", min_length=1, max_length=250)]
+CurrentPassword = Annotated[
+    str,
+    about(
+        "The current password. A back end, and an account without a password, may leave it out.",
+        max_length=250,
+    ),
+]
+NewPassword = Annotated[str, about("The password, at least 8 characters.", min_length=8, max_length=250)]
+Nickname = Annotated[str, about("The display name of the account.", max_length=64, pattern=_SHOWN)]
+Avatar = Annotated[str, about("The address of the picture of the account.", max_length=1000, pattern=_SHOWN)]
+UserId = Annotated[str, about("The id of the account, which is the id of the user.")]
+EmailConfirmed = Annotated[
+    bool,
+    about("Whether the e-mail address is confirmed: the user does it by a mail, or a back end has done it."),
+]
+Guest = Annotated[
+    bool, about("Whether it is a guest: somebody who came by an invitation, without a password.")
+]
+Findable = Annotated[bool, about("Whether other users find the account by its identifiers.")]
+Status = Annotated[
+    str,
+    about(
+        "A line that the user says of themselves, such as `on holiday`; empty: none.",
+        max_length=STATUS_CHARACTERS,
+        pattern=_SHOWN,
+    ),
+]
+Away = Annotated[bool, about("Whether the user is away, as they say.")]
+StatusUntil = Annotated[
+    int,
+    about(
+        "When `status` and `away` end, in Unix seconds; 0: they do not end by themselves.",
+        ge=0,
+        le=9_999_999_999,
+    ),
+]
+ShowPresence = Annotated[bool, about("Whether other users see when the user is online, and was.")]
+Role = Annotated[RoleName, about("The role of the account in its app.")]
+SecondFactor = Annotated[bool, about("Whether its logins take a second factor.")]
+FactorCode = Annotated[
+    str,
+    about(
+        "A code of the second factor: six digits of the authenticator app, or a recovery code.",
+        max_length=CODE_CHARACTERS,
+    ),
+]
+DeviceName = Annotated[str, about("The name of the device.", max_length=64, pattern=_SHOWN)]
+DeviceId = Annotated[str, about("A login of the account.", pattern="^[1-9][0-9]{0,15}$")]
+
+
+class Registration(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A new account, with at least one identifier."""
+
+    login: Login | UnsetType = UNSET
+    phone: Phone | UnsetType = UNSET
+    email: Email | UnsetType = UNSET
+    name: UserName | UnsetType = UNSET
+    email_confirmed: EmailConfirmed = False
+    password: NewPassword
+    app: AccountApp = GOCHAT
+    nickname: Nickname = ""
+    avatar: Avatar = ""
+    device: DeviceName = ""
+
+
+class AccountLogin(Struct, forbid_unknown_fields=True, kw_only=True):
+    """An identifier of an account and its password. `phone` is another name of `login`."""
+
+    login: Login | UnsetType = UNSET
+    phone: Login | UnsetType = UNSET
+    password: Password
+    code: FactorCode = ""
+    app: AccountApp = GOCHAT
+    device: DeviceName = ""
+
+
+class GuestPromotion(Acting, kw_only=True):
+    """What a guest will log in with: at least one identifier, and a password."""
+
+    login: Login | UnsetType = UNSET
+    phone: Phone | UnsetType = UNSET
+    email: Email | UnsetType = UNSET
+    name: UserName | UnsetType = UNSET
+    password: NewPassword
+    device: DeviceName = ""
+
+
+class AccountSet(Acting):
+    """Changes to the profile. Fields that you leave out do not change."""
+
+    nickname: Nickname | UnsetType = UNSET
+    avatar: Avatar | UnsetType = UNSET
+    findable: Findable | UnsetType = UNSET
+    show_presence: ShowPresence | UnsetType = UNSET
+    status: Status | UnsetType = UNSET
+    away: Away | UnsetType = UNSET
+    status_until: StatusUntil | UnsetType = UNSET
+
+
+class IdentifiersSet(Acting):
+    """Changes to the identifiers. An empty text removes one. Fields that you leave out do not change."""
+
+    phone: Annotated[str, about("The phone number.", max_length=20, pattern=_SHOWN)] | UnsetType = UNSET
+    email: Annotated[str, about("The e-mail address.", max_length=EMAIL_BYTES)] | UnsetType = UNSET
+    name: Annotated[str, about("The user name.", max_length=32)] | UnsetType = UNSET
+    email_confirmed: EmailConfirmed = False
+    password: CurrentPassword = ""
+
+
+class AccountShown(Struct):
+    """The profile of an account."""
+
+    user: UserId
+    nickname: Nickname
+    avatar: Avatar
+    phone: Annotated[str, about("The phone number. Other users see an empty text.")]
+    email: Annotated[str, about("The e-mail address. Other users see an empty text.")]
+    name: Annotated[str, about("The user name. Other users see an empty text.")]
+    created: Annotated[int, about("When it was created, in Unix seconds.")]
+    guest: Guest
+    findable: Findable | UnsetType = UNSET
+    show_presence: ShowPresence | UnsetType = UNSET
+    status: Status | UnsetType = UNSET
+    away: Away | UnsetType = UNSET
+    status_until: StatusUntil | UnsetType = UNSET
+    email_confirmed: EmailConfirmed | UnsetType = UNSET
+    role: Role | UnsetType = UNSET
+    second_factor: SecondFactor | UnsetType = UNSET
+
+
+class RulesAnswer(Struct):
+    """The account rules of an app."""
+
+    registration: Annotated[bool, about("Whether anybody may register.")]
+    identifiers: Annotated[
+        list[Identifier], about("Kinds of identifiers; an account has at least one of them.")
+    ]
+    find: Annotated[bool, about("Whether accounts find each other by their identifiers.")]
+    search: Annotated[
+        bool, about("Whether accounts find each other by parts of their nickname and user name.")
+    ]
+    passwords: Annotated[bool, about("Whether accounts log in with a password.")]
+    reset: Annotated[bool, about("Whether a forgotten password is reset by e-mail.")]
+    guests: Annotated[bool, about("Whether invitations to groups may let people without an account in.")]
+
+
+class SessionAnswer(Struct):
+    """A login, and the token that proves it."""
+
+    token: Annotated[
+        str, about("The token. Send it as `Authorization: Bearer`, and in the login of a connection.")
+    ]
+    expires_at: Annotated[int, about("When the token expires, in Unix seconds.")]
+    account: AccountShown
+
+
+class DeviceShown(Struct):
+    """The id of a login of the account."""
+
+    device: DeviceId
+    name: DeviceName
+    since: Annotated[int, about("When the device logged in, in Unix seconds.")]
+    expires_at: Annotated[int, about("When its token expires, in Unix seconds.")]
+    current: Annotated[bool, about("Whether this request uses the token of this login.")]
+    online: Annotated[bool, about("Whether a device with this name is connected.")]
+
+
+class DevicesAnswer(Struct):
+    """The active logins of an account, the newest first."""
+
+    devices: list[DeviceShown]
+
+
+class AccountDone(Struct):
+    """Done."""
+
+    user: UserId
+
+
+_UNKNOWN: Final = (Problems.UNKNOWN_ACCOUNT,)
+_IDENTIFIED: Final = {"anyOf": [{"required": [name]} for name in ("login", "phone", "email", "name")]}
+"""At least one identifier is given."""
+
+CHAPTER: Final = (
+    "Users who register with an identifier and a password. Use the account's own token, or an API key with "
+    "the scope `admin`."
+)
+routes = Resource(
+    "accounts", service=lambda core, _: accounts_of(core), base=Acting, hot=False, chapter=CHAPTER
+)
+guest_routes = Resource(
+    "accounts", service=lambda core, _: accounts_of(core).guests, hot=False, chapter=CHAPTER
+)
+
+
+@routes.post(
+    "/accounts/register",
+    Needs.ANYONE_OR_ADMIN,
+    status=201,
+    problems=(
+        Problems.TOO_MANY_REQUESTS,
+        Problems.NOT_ALLOWED,
+        PasswordsOff.problem,
+        Closed.problem,
+        Taken.problem,
+    ),
+    rules=_IDENTIFIED,
+)
+def register(api: AccountParts, call: Call, request: Registration) -> SessionAnswer:
+    """Register an account and log in.
+
+    Anybody may register while `accounts.registration` is on. A back end with an admin key always may. The
+    app must use accounts (`account_tokens`); its setting `accounts` says which identifiers. The answer
+    `login_taken` does not say which of them belongs to another account.
+    """
+    accounts, is_invited = api.accounts, call.principal.kind != "nobody"
+    check_device(request.device)
+    identifiers = _given_identifiers(request)
+    if request.login is not UNSET:
+        kind, text = split(request.login)
+        if identifiers.setdefault(kind, text) != text:
+            raise ApiProblem.invalid(f"`login` and `{kind}` differ: send one of them")
+    account = accounts.register(
+        *(call.app, identifiers, request.password, request.nickname, request.avatar),
+        invited=is_invited,
+        email_confirmed=_confirmed(request.email_confirmed, is_invited),
+        address=call.request.host,
+    )
+    return session_answer(accounts.token(account, request.device))
+
+
+@routes.post(
+    "/accounts/login",
+    Needs.ANYONE,
+    problems=(
+        Problems.TOO_MANY_REQUESTS,
+        WrongLogin.problem,
+        FactorRequired.problem,
+        WrongCode.problem,
+        AccountLocked.problem,
+        Problems.BANNED,
+        Problems.NOT_ALLOWED,
+        PasswordsOff.problem,
+    ),
+    rules=one_of("login", "phone"),
+)
+def login(api: AccountParts, call: Call, request: AccountLogin) -> SessionAnswer:
+    """Log in with the password and get a token.
+
+    `login` is any identifier of the account. The answer does not say which of the two was wrong. With the
+    right password `account_locked` says until when an account is locked, and why, `banned` the same of a ban,
+    and `second_factor_required` that it takes a `code`, too. After too many failures, whichever
+    identifier they name, further logins must wait. A device that sends an earlier token of the account as
+    `Authorization: Bearer`, even an expired one, cannot be locked out by others: only its own failures count
+    for it.
+    """
+    accounts = api.accounts
+    check_device(request.device)
+    text = request.phone if request.login is UNSET else request.login
+    if text is UNSET or UNSET not in (request.phone, request.login):
+        raise ApiProblem.invalid("expected either `login` or `phone`")
+    account = accounts.login(
+        call.app, text, request.password, call.request.host, call.credential, request.code
+    )
+    return session_answer(accounts.token(account, request.device))
+
+
+@routes.get("/accounts/rules", Needs.ANYONE, base=None, problems=(Problems.NOT_ALLOWED,))
+def rules(api: AccountParts, call: Call, app: AccountApp = GOCHAT) -> RulesAnswer:
+    """Show what an app demands of its accounts.
+
+    For the form with which users register.
+    """
+    of_app = api.accounts.rules_of(call.app)
+    is_open, has_resets = api.accounts.registration_is_open, api.resets.offered_in(call.app)
+    identifiers = list(of_app.identifiers)
+    return view(RulesAnswer, of_app, registration=is_open, identifiers=identifiers, reset=has_resets)
+
+
+@routes.get("/accounts/show", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, user="optional")
+def show(
+    api: AccountParts,
+    call: Call,
+    of: Annotated[str, about("The account to show; empty: the acting user.", max_length=255)] = "",
+) -> AccountShown:
+    """Show the profile of an account.
+
+    Identifiers and settings are shown only to the account itself and to back ends.
+    """
+    if not (of or call.user):
+        raise ApiProblem.invalid("`user` or `of`: name the account")
+    account = api.accounts.get(call.app, of or call.user)
+    if account is None:
+        raise ApiProblem(Problems.UNKNOWN_ACCOUNT)
+    return _shown(account, call.is_back_end or account.user == call.user)
+
+
+@routes.post(
+    "/accounts/set",
+    Needs.ADMIN_OR_PERSON,
+    voice=lambda request: any((request.nickname, request.avatar, request.status)),
+    problems=_UNKNOWN,
+)
+def change(api: AccountParts, call: Call, request: AccountSet) -> AccountShown:
+    """Change the profile of an account."""
+    names = ("nickname", "avatar", "findable", "show_presence", "status", "away", "status_until")
+    fields = {name: value for name in names if (value := getattr(request, name)) is not UNSET}
+    return _shown(api.accounts.change(call.app, call.user, fields), True)
+
+
+@routes.post(
+    "/accounts/identifiers",
+    Needs.ADMIN_OR_ACCOUNT,
+    voice=lambda request: bool(request.name),
+    problems=(*_UNKNOWN, WrongLogin.problem, Taken.problem, Problems.TOO_MANY_REQUESTS),
+)
+def set_identifiers(api: AccountParts, call: Call, request: IdentifiersSet) -> AccountShown:
+    """Change the identifiers of an account.
+
+    One has to remain. A user's requests count as registrations and logins of their address.
+    """
+    password = None if call.is_back_end else request.password
+    changed = api.accounts.change_identifiers(
+        *(call.app, call.user, _given_identifiers(request), password, call.request.host, call.credential),
+        _confirmed(request.email_confirmed, call.is_back_end),
+    )
+    return _shown(changed, True)
+
+
+@routes.post(
+    "/accounts/password",
+    Needs.ADMIN_OR_ACCOUNT,
+    schema=("PasswordSet", "A new password."),
+    problems=(*_UNKNOWN, WrongLogin.problem, PasswordsOff.problem, Problems.TOO_MANY_REQUESTS),
+)
+def set_password(
+    api: AccountParts,
+    call: Call,
+    password: NewPassword,
+    old_password: Annotated[
+        str, about("The current password. A back end may leave it out.", max_length=250)
+    ] = "",
+) -> AccountDone:
+    """Change a password.
+
+    This ends all sessions of the account.
+    """
+    old = None if call.is_back_end else old_password
+    api.accounts.change_password(call.app, call.user, old, password, call.request.host, call.credential)
+    return AccountDone(call.user)
+
+
+@routes.post("/accounts/logout", Needs.ADMIN_OR_PERSON, problems=_UNKNOWN)
+def log_out(api: AccountParts, call: Call, _request: Acting) -> AccountDone:
+    """Log an account out on all devices.
+
+    All its tokens become invalid. Its connections are closed with 4502.
+    """
+    api.accounts.log_out(call.app, call.user)
+    return AccountDone(call.user)
+
+
+@routes.post(
+    "/accounts/delete",
+    Needs.ADMIN_OR_PERSON,
+    schema=("AccountDelete", "The account to delete. A back end leaves out both."),
+    problems=(
+        *_UNKNOWN,
+        WrongLogin.problem,
+        FactorRequired.problem,
+        WrongCode.problem,
+        Problems.TOO_MANY_REQUESTS,
+        Problems.MEDIA_UNAVAILABLE,
+    ),
+)
+def delete(
+    api: AccountParts, call: Call, password: CurrentPassword = "", code: FactorCode = ""
+) -> AccountDone:
+    """Delete an account.
+
+    The user is erased: with the account go its friends, memberships, files, messages and marks. A user proves
+    it as at a login, by the password and, if the account has a second factor, by a `code`. A user's requests
+    count as logins of their address.
+    """
+    if not call.is_back_end:
+        api.accounts.proved(call.app, call.user, password, code, call.request.host, call.credential)
+    api.accounts.remove(call.app, call.user)
+    call.gone = True
+    return AccountDone(call.user)
+
+
+@guest_routes.post(
+    "/accounts/promote",
+    Needs.ADMIN_OR_PERSON,
+    problems=(
+        Problems.UNKNOWN_ACCOUNT,
+        Problems.TOO_MANY_REQUESTS,
+        Problems.NOT_ALLOWED,
+        PasswordsOff.problem,
+        HTTP_NO_GUEST,
+        Taken.problem,
+    ),
+    rules=_IDENTIFIED,
+)
+def promote(guests: Guests, call: Call, request: GuestPromotion) -> SessionAnswer:
+    """Make a member of a guest.
+
+    The account gets an identifier and a password, and keeps its messages and groups. It is logged in anew;
+    the token of the guest becomes invalid. Requests count as registrations of their address.
+    """
+    identifiers = _given_identifiers(request)
+    if request.login is not UNSET:
+        kind, text = split(request.login)
+        identifiers.setdefault(kind, text)
+    address = "" if call.is_back_end else call.request.host
+    return session_answer(
+        guests.promote(call.app, call.user, identifiers, request.password, request.device, address)
+    )
+
+
+def _given_identifiers(request: Any) -> dict[Identifier, str]:
+    """The identifiers that a request names. ``request``: a struct with the fields of identifiers."""
+    return {kind: value for kind in IDENTIFIERS if (value := getattr(request, kind)) is not UNSET}
+
+
+def _shown(account: Account, whole: bool) -> AccountShown:
+    if not whole:
+        shown = account.user, account.nickname, account.avatar
+        return AccountShown(*shown, phone="", email="", name="", created=account.created, guest=account.guest)
+    status = dict(zip(("status", "away", "status_until"), account.status_at(time()), strict=True))
+    return view(AccountShown, account, role=name_of(account.role), second_factor=account.factor, **status)
+
+
+def _confirmed(is_wanted: bool, is_back_end: bool) -> bool:
+    """Whether a back end has confirmed an e-mail address. Raises ApiProblem."""
+    if is_wanted and not is_back_end:
+        raise ApiProblem(Problems.NOT_ALLOWED, "`email_confirmed`: only back ends may set it")
+    return is_wanted
+
+
+def session_answer(session: FullSession) -> SessionAnswer:
+    """The answer to a login."""
+    return SessionAnswer(session.token, session.expires_at, _shown(session.account, True))
+
+
+@routes.get("/accounts/devices", Needs.ADMIN_OR_PERSON, problems=_UNKNOWN)
+def devices(api: AccountParts, call: Call, _request: Acting) -> DevicesAnswer:
+    """List the devices on which an account is logged in.
+
+    Each login with a password is listed until its token expires. Tokens issued by GoChat are not listed.
+    """
+    devices = api.accounts.devices(call.app, call.user)
+    sessions = api.people.presence.sessions(call.app, [call.user]).sessions[0] if devices else []
+    rows = [
+        view(
+            DeviceShown,
+            each,
+            device=str(each.id),
+            current=each.id == call.principal.device,
+            online=any(session.is_on(each.name) for session in sessions),
+        )
+        for each in devices
+    ]
+    return DevicesAnswer(rows)
+
+
+@routes.post(
+    "/accounts/devices/logout",
+    Needs.ADMIN_OR_PERSON,
+    schema=("DeviceEnd", "The login to end."),
+    problems=(*_UNKNOWN, HTTP_UNKNOWN_DEVICE),
+)
+def end_device(api: AccountParts, call: Call, device: DeviceId) -> AccountDone:
+    """Log an account out on one device.
+
+    Its token becomes invalid. Connections of the account on devices with this name are closed with 4502.
+    """
+    api.accounts.log_out_device(call.app, call.user, int(device))
+    return AccountDone(call.user)

@@ -1,0 +1,229 @@
+"""Cards of people: what one account sees of others, and finding an account by its identifiers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from time import monotonic, time
+from typing import Final
+
+import gevent
+from msgspec import Struct
+
+from imserver.people.accounts.accounts import Accounts, UnknownAccount
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.declared import FINDS, FINDS_OF_ADDRESS, SEARCHES, AccountSettings, MakeBuckets
+from imserver.people.accounts.friends import BLOCKED, STRANGERS, Relation, relation_of
+from imserver.people.accounts.identifiers import LOGIN_CHARACTERS, candidates, fits
+from imserver.people.accounts.relations import AccountRelations
+from imserver.people.accounts.rows import AccountStore
+from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
+from imserver.plugin.identity import by_address
+from imserver.plugin.runtime import Service, until_beat
+from imserver.plugin.services import Presence
+from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.storage import Statements
+from imserver.plugin.wire import Connection, id_of
+
+log: Final = logging.getLogger(__name__)
+
+CARDS: Final = 100
+"""The most cards of one request."""
+MOST_FOUND: Final = 20
+"""The most accounts on a page of a search."""
+SEARCH_SECONDS: Final = 0.3
+"""Time after which a search begins no further step."""
+_FIRST_STEP: Final = 16384
+"""Ids that the first step of a search looks at, in one transaction."""
+_SHORT_SECONDS: Final = 0.01
+"""After a shorter step the next one is four times as long, so none takes much longer than 40 ms."""
+MOST_SEEN: Final = 100_000
+"""Limit of the collected accounts. Beyond it further ones are not stored."""
+
+
+class NoFinding(
+    ServiceRefused, problem=Problems.NOT_ALLOWED, detail="Accounts of this app do not find each other"
+):
+    """Accounts of the app do not find each other (``apps.<app>.accounts.find``, ``search``)."""
+
+
+class Card(Struct, frozen=True):
+    """An account as another one, or a back end, sees it."""
+
+    account: Account
+    name: str
+    """The user name; ``""``: none, or hidden."""
+    relation: Relation
+    """To the one who asks; ``incoming``: it has asked to be a friend."""
+    online: bool | None
+    """None: hidden."""
+    status: tuple[str, bool, int] = ("", False, 0)
+    """The status, whether the user is away, and when both end, in Unix seconds (0: they do not)."""
+
+    @property
+    def last_seen(self) -> int:
+        """Unix seconds; 0: hidden, unknown, or online."""
+        return self.account.last_seen if self.online is False else 0
+
+
+class Cards(Service, dict=True):
+    """Shows accounts to each other. Every method may switch and raise StorageUnavailable.
+
+    An account sees the presence and user names of friends and of members of common conversations, unless they
+    hide them or have blocked the account. A back end (user ``""``) sees them always.
+    """
+
+    config: Config
+    accounts: Accounts
+    rows: AccountStore
+    relations: AccountRelations
+    presence: Presence
+    buckets: MakeBuckets
+
+    def __post_init__(self) -> None:
+        settings, seconds = settings_of(self.config, AccountSettings), self.config.accounts.rate_seconds
+        self._by_account = self.buckets(FINDS, settings.finds_per_account, seconds)
+        self._searches = self.buckets(SEARCHES, settings.searches_per_account, seconds)
+        self.addresses = self.buckets(FINDS_OF_ADDRESS, settings.finds_per_address, seconds)
+        """Requests per app and network that tell whether something exists."""
+
+    def find(self, app: str, by: str, text: str, address: str) -> Card:
+        """The findable account with this identifier. Raises NoAccounts, NoFinding, UnknownAccount (also if
+        the account has blocked ``by``) and TooManyRequests, which no back end gets."""
+        rules = self.accounts.rules_of(app)
+        if by:
+            if not rules.find:
+                raise NoFinding(app)
+            self.addresses.require(by_address(app, address))
+            self._by_account.require((app, by))
+        row = self.rows.by_login(app, *candidates(text)) if fits(text, 1, LOGIN_CHARACTERS) else None
+        account = None if row is None else row[0]
+        if account is None or (by not in ("", account.user) and not account.findable):
+            raise UnknownAccount(text)
+        if not self.relations.may_reach(app, by, account.user):
+            raise UnknownAccount(text)
+        return self._cards(app, by, [account], found=True)[0]
+
+    def search(self, app: str, by: str, text: str, after: str = "") -> tuple[list[Card], str]:
+        """A page of the findable members whose nickname and user name contain all words of a text, and where
+        the next page begins; ``""``: there is none. First come those in whose names words begin with them.
+
+        Bots, guests, locked accounts, ``by``, those who have blocked ``by``, and whom ``by`` has blocked are
+        not found. ``after``: where the page begins. ``by`` ``""``: a back end, which is not limited. A search
+        that takes long ends with a page that is not full. Raises NoAccounts, NoFinding and TooManyRequests.
+        """
+        rules = self.accounts.rules_of(app)
+        if by:
+            if not rules.search:
+                raise NoFinding(app)
+            self._searches.require((app, by))
+        if not (words := Statements.words(text)):
+            return [], ""
+        part, upto = map(int, after.split(".")) if after else (0, self.rows.last_id())
+        accounts: list[Account] = []
+        began = monotonic()
+        while len(accounts) < MOST_FOUND and monotonic() - began < SEARCH_SECONDS:
+            some, upto = self._named(app, by, words, part == 0, upto, MOST_FOUND - len(accounts), began)
+            accounts += sorted(some, key=lambda each: (each.nickname.casefold(), each.id))
+            if upto:
+                continue
+            if part:
+                return self._cards(app, by, accounts, found=True), ""
+            part, upto = 1, self.rows.last_id()
+        return self._cards(app, by, accounts, found=True), f"{part}.{upto}"
+
+    def _named(
+        self, app: str, by: str, words: Sequence[str], begin: bool, upto: int, limit: int, began: float
+    ) -> tuple[list[Account], int]:
+        """The newest accounts with these words, and the id at which the rest begins; 0: there is none. Looks
+        at more and more ids at a time, as long as that is fast, until :data:`SEARCH_SECONDS` have passed."""
+        accounts: list[Account] = []
+        step = _FIRST_STEP
+        while upto > 0 and len(accounts) < limit and (step_began := monotonic()) - began < SEARCH_SECONDS:
+            end, missing = max(upto - step, 0), limit - len(accounts)
+            some, upto = self.rows.named(app, words, begin, end, upto, missing, int(time()))
+            others = [each for each in some if each.user != by]
+            states = self.relations.states(by, others)
+            accounts += [each for each in others if BLOCKED not in states.get(each.id, STRANGERS)]
+            if monotonic() - step_began < _SHORT_SECONDS:
+                step *= 4
+        return accounts, upto
+
+    def show(self, app: str, by: str, users: Sequence[str]) -> list[Card]:
+        """The cards of the users who have accounts, in the order of their ids. Raises NoAccounts."""
+        if not (accounts := self.accounts.tokens.those_of(app, users)):
+            self.accounts.rules_of(app)
+        return self._cards(app, by, accounts)
+
+    def _cards(self, app: str, by: str, accounts: Sequence[Account], found: bool = False) -> list[Card]:
+        """``found``: by an identifier, which shows user names, too."""
+        mine = id_of(by)
+        others = [account for account in accounts if account.id != mine]
+        states = self.relations.states(by, others)
+        known = self.relations.known(app, by, others, states)
+        own = {account.user for account in accounts if account.id == mine} if by else known
+        named = {
+            account.user for account in accounts if account.findable and (found or account.user in known)
+        }
+        visible = [
+            account.user
+            for account in accounts
+            if account.user in own or (account.user in known and account.show_presence)
+        ]
+        now = time()
+        online = dict(zip(visible, self.presence.are_online(app, visible), strict=True))
+        return [
+            Card(
+                account,
+                account.name if account.bot or account.user in own | named else "",
+                "self" if account.id == mine else relation_of(states.get(account.id, STRANGERS)),
+                online.get(account.user),
+                account.status_at(now) if account.user in own | known else ("", False, 0),
+            )
+            for account in accounts
+        ]
+
+
+class LastSeen:
+    """Stores when the last connection of an account has ended, once a second for all of them. A node that is
+    killed loses those of the last second."""
+
+    def __init__(self, rows: AccountStore, wanted_in: Callable[[str], bool]) -> None:
+        self._rows = rows
+        self._wanted_in = wanted_in
+        self._seen: dict[tuple[str, int], int] = {}
+        self._running = False
+
+    def ended(self, connection: Connection, _code: int) -> None:
+        """A connection has ended. Never switches."""
+        app, user = connection.app, connection.user
+        if not (app and user):
+            return
+        id = id_of(user)
+        if not id or not self._wanted_in(app):
+            return
+        if len(self._seen) < MOST_SEEN:
+            self._seen[app, id] = int(time())
+        if not self._running:
+            self._running = True
+            gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        """Greenlet: store, as long as there is anything to store."""
+        try:
+            while self._seen:
+                gevent.sleep(until_beat())
+                self.flush()
+        finally:
+            self._running = False
+
+    def flush(self) -> None:
+        """Store what was collected. May switch. What cannot be stored is lost."""
+        while self._seen:
+            some = list(self._seen.items())[:1000]
+            for key, _ in some:
+                del self._seen[key]
+            try:
+                self._rows.saw([(app, id, seen) for (app, id), seen in some])
+            except StorageUnavailable as error:
+                log.warning("%d last-seen times were not stored: %s", len(some), error)

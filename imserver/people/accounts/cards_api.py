@@ -1,0 +1,155 @@
+"""Cards of people: find an account, and what the acting user sees of many."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Struct
+
+from imserver.people.accounts.api import (
+    CHAPTER,
+    Avatar,
+    Away,
+    Guest,
+    Login,
+    Nickname,
+    Status,
+    StatusUntil,
+    UserId,
+)
+from imserver.people.accounts.cards import CARDS, Card, Cards
+from imserver.people.accounts.contract import NICKNAME_CHARACTERS
+from imserver.people.accounts.friends import Relation
+from imserver.people.accounts.parts import accounts_of
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import Acting, Call, Resource, about
+from imserver.plugin.identity import Needs
+
+
+class CardShown(Struct):
+    """An account as the acting user sees it."""
+
+    user: UserId
+    nickname: Nickname
+    avatar: Avatar
+    name: Annotated[str, about("The user name; empty: none, or not shown to the acting user.")]
+    relation: Annotated[
+        Relation,
+        about(
+            "To the acting user. `incoming`: the account has asked to be a friend. `outgoing`: the acting "
+            "user has asked. `blocked`: the acting user has blocked the account."
+        ),
+    ]
+    presence: Annotated[Literal["online", "offline", ""], about("Empty: not shown to the acting user.")]
+    last_seen: Annotated[
+        int, about("When the last connection ended, in Unix seconds; 0: unknown, online, or not shown.")
+    ]
+    bot: Annotated[bool, about("Whether a program writes, not a person.")]
+    guest: Guest
+    status: Status = ""
+    away: Away = False
+    status_until: StatusUntil = 0
+
+
+class CardsAnswer(Struct):
+    """The cards of the accounts that exist, ordered by id."""
+
+    cards: list[CardShown]
+
+
+class PeopleAnswer(Struct):
+    """A page of the people who were found; first those in whose names words begin with the text."""
+
+    cards: list[CardShown]
+    more: Annotated[bool, about("Whether there may be more, on a next page.")]
+    next: Annotated[
+        str, about("`after` of the next page; empty on the last page. A page may have fewer than 20 people.")
+    ] = ""
+
+
+_PRESENCE: Final[dict[bool | None, Literal["online", "offline", ""]]] = {
+    True: "online",
+    False: "offline",
+    None: "",
+}
+
+routes = Resource(
+    "accounts",
+    service=lambda core, _: accounts_of(core).cards,
+    base=Acting,
+    hot=False,
+    chapter=CHAPTER,
+    need=Needs.ADMIN_OR_FINDER,
+    user="optional",
+    act="",
+)
+
+
+@routes.post(
+    "/accounts/find",
+    schema=("FindRequest", "The identifier to search for."),
+    problems=(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
+)
+def find(
+    cards: Cards,
+    call: Call,
+    text: Annotated[Login, about("A complete phone number, e-mail address or user name.")],
+) -> CardShown:
+    """Find an account by its phone number, e-mail address or user name.
+
+    Only complete identifiers match. An account that is not findable, or has blocked the acting user, is
+    reported as unknown. An app may switch this off (`accounts.find`). Requests count by account and by
+    address.
+    """
+    return _card(cards.find(call.app, call.user, text, call.request.host))
+
+
+@routes.post(
+    "/accounts/search",
+    schema=("PeopleRequest", "A part of the names of people."),
+    problems=(Problems.TOO_MANY_REQUESTS,),
+)
+def search(
+    cards: Cards,
+    call: Call,
+    text: Annotated[
+        str,
+        about(
+            "Words, or the beginnings or other parts of words, of a nickname and a user name, in any order.",
+            min_length=1,
+            max_length=NICKNAME_CHARACTERS,
+        ),
+    ],
+    after: Annotated[
+        str, about("Where to continue: `next` of the previous page.", pattern=r"^([01]\.[0-9]{1,16})?$")
+    ] = "",
+) -> PeopleAnswer:
+    """Search people by parts of their names.
+
+    A page has at most 20. Neither case nor accents matter. Bots, guests, locked accounts, accounts that are
+    not findable, and accounts of which one has blocked the other are not found. An app has to switch this on
+    (`accounts.search`). Guests may not search. Requests count by account.
+    """
+    found, following = cards.search(call.app, call.user, text, after)
+    return PeopleAnswer(list(map(_card, found)), following != "", following)
+
+
+@routes.post("/accounts/cards", Needs.ADMIN_OR_MEMBER, schema=("CardsRequest", "The accounts to show."))
+def cards(
+    cards: Cards, call: Call, users: Annotated[list[UserId], about("Ids of accounts.", max_length=CARDS)]
+) -> CardsAnswer:
+    """Show up to 100 accounts with their presence.
+
+    A user sees presence, status and user names of friends and of members of common conversations. Users who
+    have blocked the caller show none of them. Accounts with `show_presence` off hide their presence, those
+    with `findable` off their user name. A back end that names no `user` sees all.
+    """
+    return CardsAnswer(list(map(_card, cards.show(call.app, call.user, users))))
+
+
+def _card(card: Card) -> CardShown:
+    account = card.account
+    shown = account.user, account.nickname, account.avatar, card.name
+    seen = _PRESENCE[card.online], card.last_seen
+    status, away, until = card.status
+    return CardShown(*shown, card.relation, *seen, account.bot, account.guest, status, away, until)

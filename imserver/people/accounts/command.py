@@ -1,0 +1,305 @@
+"""``imserver account``: list, show, lock and import accounts; give them roles and passwords."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import gmtime, strftime, time
+from typing import Any, Final
+
+import click
+from msgspec import Struct
+from rich.console import Console
+from rich.progress import Progress
+
+from imserver.people.accounts.account_import import BadImport, accounts_of, read_rows, store
+from imserver.people.accounts.accounts import check_password
+from imserver.people.accounts.contract import FOR_GOOD, Account, RoleName, name_of, role_named
+from imserver.people.accounts.factors import FactorStore
+from imserver.people.accounts.identifiers import BadField, candidates
+from imserver.people.accounts.passwords import Passwords
+from imserver.people.accounts.people import CENTURY, REASON_CHARACTERS, NoRole, PeopleFilter, PeopleStore
+from imserver.people.accounts.rows import AccountStore
+from imserver.plugin.commands import fail, opened, record_act, settings_options
+from imserver.plugin.identity import GOCHAT, Tenants
+from imserver.plugin.messages import MessageLog
+from imserver.plugin.settings import Config
+from imserver.plugin.storage import Store
+from imserver.plugin.wire import id_of
+
+_LAST_SEQ: Final = 2**52
+"""JavaScript's numbers are exact up to twice this."""
+_CLOSING_SECONDS: Final = 10
+"""For so long a user cannot log in after a new password: nodes that read this ban end the sessions."""
+_ROLE: Final = click.Choice(["owner", "moderator", "member"])
+_LEAST_PASSWORD: Final = 8
+
+
+@click.group(short_help="List, lock and import accounts.")
+def account() -> None:
+    """List, lock and import accounts, give roles and passwords. Running servers follow within two seconds.
+
+    An account is named by its app and its login: gochat/ann, gochat/ann@example.com, or gochat/17 by its id.
+    """
+
+
+class _Named(Struct):
+    """An account that a command names, and the store that has it."""
+
+    config: Config
+    store: Store
+    account: Account
+    password: str
+
+    @property
+    def shown(self) -> str:
+        """How a command names it in its answers."""
+        return f"{self.account.app}/{self.account.name or self.account.user}"
+
+
+@contextmanager
+def _named(path: str | None, data_dir: str | None, target: str) -> Iterator[_Named]:
+    app, _, login = target.partition("/")
+    if not (app and login):
+        raise click.UsageError(f"expected APP/LOGIN, got {target!r}")
+    with opened(path, data_dir) as (config, database, tenants):
+        accounts, name = AccountStore(database), _existing(tenants, app)
+        row = accounts.by_id(name, id_of(login)) or accounts.by_login(name, *candidates(login))
+        if row is None:
+            fail(f"app {app} has no account {login}")
+        yield _Named(config, database, *row)
+
+
+def _existing(tenants: Tenants, app: str) -> str:
+    """The name of an app, which exists."""
+    name = tenants.resolve(app)
+    if tenants.find(name) is None:
+        fail(f"app {app} does not exist")
+    return name
+
+
+def _time(seconds: int) -> str:
+    return strftime("%Y-%m-%d %H:%M UTC", gmtime(seconds)) if seconds else "-"
+
+
+def _lock_of(one: Account, now: float) -> str:
+    if not one.is_locked(now):
+        return "no"
+    until = "for good" if one.locked_until == FOR_GOOD else f"until {_time(one.locked_until)}"
+    return f"{until}: {one.lock_reason}" if one.lock_reason else until
+
+
+def _kind_of(one: Account) -> str:
+    return "bot" if one.bot else "guest" if one.guest else "person"
+
+
+@account.command("list")
+@settings_options
+@click.option("--app", default=GOCHAT, show_default=True, help="The app of the accounts.")
+@click.option("--text", default="", help="An id, or a part of a name, an e-mail address or a phone number.")
+@click.option("--role", type=_ROLE, help="Only accounts with this role.")
+@click.option("--locked", is_flag=True, help="Only accounts that are locked.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+def list_accounts(
+    path: str | None,
+    data_dir: str | None,
+    app: str,
+    text: str,
+    role: RoleName | None,
+    locked: bool,
+    limit: int,
+) -> None:
+    """List accounts of an app, the newest first."""
+    with opened(path, data_dir) as (_, database, tenants):
+        name, now = _existing(tenants, app), int(time())
+        stored = None if role is None else role_named(role)
+        wanted = PeopleFilter(name, text, True, stored, None, locked or None)
+        for each in PeopleStore(database).page(wanted, 0, FOR_GOOD, limit, now):
+            words = (each.user, each.name or each.email or each.phone or "-", each.nickname or "-")
+            lock = f"  locked {_lock_of(each, now)}" if each.is_locked(now) else ""
+            click.echo(f"{words[0]:>8}  {words[1]:24}  {words[2]:24}  {name_of(each.role):9}{lock}".rstrip())
+
+
+@account.command()
+@settings_options
+@click.argument("target", metavar="APP/LOGIN")
+def show(path: str | None, data_dir: str | None, target: str) -> None:
+    """Show an account: its role, lock, second factor and devices."""
+    with _named(path, data_dir, target) as named:
+        one, now = named.account, time()
+        confirmed = "confirmed" if one.email_confirmed else "not confirmed"
+        devices = AccountStore(named.store).devices(one.id, int(now))
+        for name, value in (
+            ("id", one.user),
+            ("app", one.app),
+            ("kind", _kind_of(one)),
+            ("user name", one.name or "-"),
+            ("nickname", one.nickname or "-"),
+            ("e-mail", f"{one.email} ({confirmed})" if one.email else "-"),
+            ("phone", one.phone or "-"),
+            ("role", name_of(one.role)),
+            ("password", "yes" if named.password else "no"),
+            ("second factor", "yes" if one.factor else "no"),
+            ("locked", _lock_of(one, now)),
+            ("created", _time(one.created)),
+            ("last seen", _time(one.last_seen)),
+            *(("device", f"{each.name or '-'}, since {_time(each.since)}") for each in devices),
+        ):
+            click.echo(f"{name:14} {value}")
+
+
+@account.command()
+@settings_options
+@click.option("--seconds", type=click.IntRange(1), help="For how long; without it for good.")
+@click.option("--reason", default="", help="Why. The owner of the account sees it at a login.")
+@click.argument("target", metavar="APP/LOGIN")
+def lock(path: str | None, data_dir: str | None, seconds: int | None, reason: str, target: str) -> None:
+    """Lock an account and its bots.
+
+    Their sessions end. Their logins and tokens are refused.
+    """
+    if len(reason) > REASON_CHARACTERS or not (reason.isprintable()):
+        fail(f"--reason: expected one line of at most {REASON_CHARACTERS} characters")
+    with _named(path, data_dir, target) as named:
+        until = int(time()) + seconds if seconds else FOR_GOOD
+        _store_lock(named, until, reason, seconds or CENTURY)
+        _record(named, "accounts.lock", seconds=seconds or 0, reason=reason)
+        click.echo(f"{named.shown} is locked{'' if until == FOR_GOOD else f' until {_time(until)}'}")
+
+
+@account.command()
+@settings_options
+@click.argument("target", metavar="APP/LOGIN")
+def unlock(path: str | None, data_dir: str | None, target: str) -> None:
+    """Unlock an account and its bots. A ban that ends later stays."""
+    with _named(path, data_dir, target) as named:
+        _store_lock(named, 0, "", 0)
+        _record(named, "accounts.unlock")
+        click.echo(f"{named.shown} is not locked")
+
+
+def _record(named: _Named, act: str, **facts: Any) -> None:
+    record_act(named.config, named.store, act, named.account.app, named.account.user, **facts)
+
+
+def _store_lock(named: _Named, until: int, reason: str, ban_seconds: int) -> None:
+    """Lock an account and its bots, and ban them; until 0: unlock them."""
+    people, one = PeopleStore(named.store), named.account
+    if (change := people.lock(one.app, one.id, until, reason, lambda _: True, None)) is None:
+        fail(f"{named.shown} was deleted")
+    others = people.banned_after(one.app, change.users, change.bans_end(time()))
+    named.store.ban(one.app, [user for user in change.users if user not in others], ban_seconds)
+
+
+@account.command()
+@settings_options
+@click.argument("target", metavar="APP/LOGIN")
+@click.argument("role", type=_ROLE)
+def role(path: str | None, data_dir: str | None, target: str, role: RoleName) -> None:
+    """Give an account a role: owner, moderator or member."""
+    with _named(path, data_dir, target) as named:
+        one = named.account
+        try:
+            changed = PeopleStore(named.store).set_role(
+                one.app, one.id, role_named(role), lambda _: True, None
+            )
+        except NoRole:
+            fail(f"{named.shown} is a {_kind_of(one)}, which has no role")
+        if changed is None:
+            fail(f"{named.shown} was deleted")
+        _record(named, "accounts.role", role=role)
+        click.echo(f"{named.shown} is {'an' if role == 'owner' else 'a'} {role}")
+
+
+@account.command("remove-factor")
+@settings_options
+@click.argument("target", metavar="APP/LOGIN")
+def remove_factor(path: str | None, data_dir: str | None, target: str) -> None:
+    """Turn off the second factor of an account.
+
+    For an owner who has lost it and all recovery codes.
+    """
+    with _named(path, data_dir, target) as named:
+        if not FactorStore(named.store).remove(named.account.id):
+            fail(f"{named.shown} has no second factor")
+        _record(named, "accounts.factor.remove")
+        click.echo(f"{named.shown} has no second factor any more")
+
+
+@account.command()
+@settings_options
+@click.argument("target", metavar="APP/LOGIN")
+def password(path: str | None, data_dir: str | None, target: str) -> None:
+    """Give an account a new password.
+
+    It is read from the terminal, or from a line of standard input. All sessions of the account end. For
+    some seconds it cannot log in.
+    """
+    if sys.stdin.isatty():
+        new = click.prompt("New password", hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        new = sys.stdin.readline().rstrip("\r\n")
+    try:
+        check_password(new)
+    except BadField as error:
+        fail(error)
+    if len(new) < _LEAST_PASSWORD:
+        fail(f"the password: expected at least {_LEAST_PASSWORD} characters")
+    with _named(path, data_dir, target) as named:
+        one, passwords = named.account, Passwords(named.config.app.salt)
+        try:
+            hashed = passwords.hash(new)
+        finally:
+            passwords.close()
+        if not AccountStore(named.store).set_password(one.id, named.password, hashed, ends_sessions=True):
+            fail("the password was changed meanwhile; nothing was done")
+        if not PeopleStore(named.store).banned_after(one.app, [one.user], int(time())):
+            named.store.ban(one.app, [one.user], _CLOSING_SECONDS)
+        _record(named, "accounts.password")
+        click.echo(f"{named.shown} has a new password")
+
+
+@account.command("import")
+@settings_options
+@click.option("--app", default=GOCHAT, show_default=True, help="The app that gets the accounts.")
+@click.option("--dry-run", is_flag=True, help="Check the file only.")
+@click.option(
+    "--last-seq",
+    type=click.IntRange(0, _LAST_SEQ),
+    default=0,
+    metavar="N",
+    help="The greatest seq of GoChat's messages. New messages get greater ones: its clients ask for these.",
+)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def import_accounts(
+    path: str | None, data_dir: str | None, app: str, dry_run: bool, last_seq: int, file: Path
+) -> None:
+    """Import accounts with their ids from FILE.
+
+    The file is GoChat's table of users, as CSV or JSON. Columns: id; at least one of phone (or phone_number),
+    email, name; password (a hash: MD5 with app.salt as in GoChat, or argon2id); optional: nickname, avatar,
+    created (or create_time). Existing accounts are skipped.
+    """
+    try:
+        rows = read_rows(file.read_text(encoding="utf-8-sig"))
+        accounts = accounts_of(rows, app)
+        if dry_run:
+            click.echo(f"{len(accounts)} accounts could be imported")
+            return
+        progress = Progress(console=Console(stderr=True), transient=True)
+        with opened(path, data_dir) as (settings, database, tenants), progress:
+            name = _existing(tenants, app)
+            if name != app:  # which stands for the other
+                accounts = accounts_of(rows, name)
+            task: Any = progress.add_task("importing", total=len(accounts))
+            count = store(
+                AccountStore(database), name, accounts, lambda done: progress.update(task, completed=done)
+            )
+            if last_seq:
+                database.part(MessageLog).continue_after(name, last_seq)
+            record_act(settings, database, "accounts.import", name, count=count)
+    except (BadImport, UnicodeDecodeError) as error:
+        fail(error)
+    click.echo(f"{count} accounts imported, {len(accounts) - count} already existed")

@@ -1,0 +1,164 @@
+"""Confirmed e-mail addresses: until its owner confirms an address, only mails of fixed words go there.
+
+The link of a mail leads to a page of this server, whose button confirms: programs that look for viruses open
+links, too. Its token is signed and names account, address and time, so nothing is stored for it.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import sha256
+from struct import Struct as Layout
+from time import time
+from typing import Final
+
+from msgspec import Struct
+
+from imserver.people.accounts.accounts import Accounts
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.identifiers import BadField
+from imserver.people.accounts.link_mails import LinkMails
+from imserver.people.accounts.rows import AccountStore
+from imserver.plugin.errors import HttpProblem, ServiceRefused
+from imserver.plugin.identity import Buckets, TooManyRequests
+
+LINK_SECONDS: Final = 86_400
+"""For how long a link is valid."""
+_LAYOUT: Final = Layout(">QQ16s16s")
+"""Id of the account, end in Unix seconds, hash of the address, signature of the others."""
+_SIGNATURE_BYTES: Final = 16
+
+_TEXT: Final = """\
+An account at {site} names this e-mail address. If the account is yours, open this address within {hours} \
+hours, and confirm:
+
+    {link}
+
+If it is not yours, you need not do anything: you get no other mails from it.
+
+{site} 上的一个账号填写了此邮箱。如果是您的账号，请在 {hours} 小时内打开上面的地址并确认。
+如果不是，请忽略这封邮件：您不会因此收到其他邮件。
+"""
+
+
+class UnknownConfirmation(
+    ServiceRefused,
+    problem=HttpProblem(
+        404, "unknown_confirmation", "No such link to confirm an e-mail address, or it has expired."
+    ),
+):
+    """The token was not made here, has expired, or the account has another address now."""
+
+
+class Confirmations(Struct, frozen=True):
+    """Asks for confirmations by mail, and notes them.
+
+    The first of ``keys`` signs the links, and each verifies them. ``server``: the address of this server,
+    with which links begin. ``site``: its name in mails. ``of_account``: the rate of mails to one account.
+    """
+
+    keys: Sequence[bytes]
+    accounts: Accounts
+    rows: AccountStore
+    mails: LinkMails
+    server: str
+    site: str
+    of_account: Buckets
+
+    def request(self, app: str, user: str) -> bool:
+        """Send a mail with a link to the address of an account; False: it is confirmed already. Switches.
+        Raises BadField (no address), NoAccounts, UnknownAccount and TooManyRequests."""
+        account = self.accounts.known(app, user)
+        if not account.email:
+            raise BadField("the account has no e-mail address")
+        if not account.email_confirmed:
+            self._send(account)
+        return not account.email_confirmed
+
+    def ask_once(self, account: Account) -> None:
+        """Send such a mail by itself, but only once in the life of an account. Switches. Raises
+        StorageUnavailable."""
+        if self.rows.note_question(account.id):
+            with suppress(TooManyRequests):  # the user has just had one
+                self._send(account)
+
+    def _send(self, account: Account) -> None:
+        self.of_account.require((account.app, account.id))
+        self.mails.charge(account)
+        end = int(time()) + LINK_SECONDS
+        content = _LAYOUT.pack(account.id, end, _digest(account), b"")[:-_SIGNATURE_BYTES]
+        token = urlsafe_b64encode(content + _signature(content, self.keys[0])).decode()
+        link = f"{self.server}/api/v1/accounts/email/confirm?token={token}"
+        text = _TEXT.format(link=link, site=self.site, hours=LINK_SECONDS // 3600)
+        self.mails.start(lambda: (account, "Confirm your e-mail address · 确认您的邮箱", text))
+
+    def confirm(self, token: str) -> Account:
+        """The owner of a mailbox has confirmed. Returns the account. Switches. Raises UnknownConfirmation and
+        StorageUnavailable."""
+        id, digest = self.read(token)
+        account = self.rows.confirm_email(id, lambda one: hmac.compare_digest(digest, _digest(one)))
+        if account is None:
+            raise UnknownConfirmation("the account has another address now")
+        return account
+
+    def read(self, token: str) -> tuple[int, bytes]:
+        """The account and the hash of the address that a token names. Raises UnknownConfirmation."""
+        try:
+            content = urlsafe_b64decode(token.encode("ascii"))
+        except ValueError:
+            content = b""
+        signed, signature = content[:-_SIGNATURE_BYTES], content[-_SIGNATURE_BYTES:]
+        if len(content) != _LAYOUT.size or not any(
+            hmac.compare_digest(signature, _signature(signed, key)) for key in self.keys
+        ):
+            raise UnknownConfirmation("this is no token of this server")
+        id, end, digest, _ = _LAYOUT.unpack(content)
+        if end <= time():
+            raise UnknownConfirmation("the token has expired")
+        return id, digest
+
+
+def _signature(content: bytes, key: bytes) -> bytes:
+    return hmac.digest(key, content, "sha256")[:_SIGNATURE_BYTES]
+
+
+def _digest(account: Account) -> bytes:
+    return sha256(f"{account.app}\0{account.email}".encode()).digest()[:16]
+
+
+WORDS: Final = {
+    "en": {
+        "title": "Your e-mail address",
+        "question": "Is this the address of your account here? Then this server may send mails to it.",
+        "button": "Confirm",
+        "done": "Your e-mail address is confirmed.",
+        "gone": "This link has expired, or your account has another address now. Ask for a new one.",
+    },
+    "zh": {
+        "title": "您的邮箱",
+        "question": "此邮箱属于您在这里的账号吗？确认后，本服务器可以向它发送邮件。",
+        "button": "确认",
+        "done": "您的邮箱已确认。",
+        "gone": "链接已过期，或您的账号已更换邮箱。请重新申请。",
+    },
+    "de": {
+        "title": "Deine E-Mail-Adresse",
+        "question": "Gehört diese Adresse zu deinem Konto hier? "
+        "Dann darf dieser Server E-Mails an sie senden.",
+        "button": "Bestätigen",
+        "done": "Deine E-Mail-Adresse ist bestätigt.",
+        "gone": "Der Link ist abgelaufen, oder dein Konto hat inzwischen eine andere Adresse. "
+        "Fordere einen neuen an.",
+    },
+    "ar": {
+        "title": "بريدك الإلكتروني",
+        "question": "هل هذا عنوان حسابك هنا؟ عندها يمكن لهذا الخادم أن يرسل إليه رسائل البريد.",
+        "button": "تأكيد",
+        "done": "تم تأكيد بريدك الإلكتروني.",
+        "gone": "انتهت صلاحية الرابط، أو أصبح لحسابك عنوان آخر. اطلب رابطًا جديدًا.",
+    },
+}
+"""Language → words of the page."""

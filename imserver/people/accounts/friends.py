@@ -1,0 +1,177 @@
+"""Friends: requests, friendships and blocks between accounts of one app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from imserver.people.accounts.contract import Contact, ListName
+from imserver.people.accounts.declared import HTTP_TOO_MANY_FRIENDS
+from imserver.people.accounts.rows import AccountStore, Relating, States
+from imserver.plugin.errors import Problems, ServiceRefused
+from imserver.plugin.messages import ToFollowers
+from imserver.plugin.storage import Condition
+from imserver.plugin.wire import Signal, id_of
+
+REQUESTED: Final = "asked"
+FRIEND: Final = "friend"
+BLOCKED: Final = "blocked"
+STRANGERS: Final[States] = ("", "")
+Relation = Literal["", "self", "friend", "incoming", "outgoing", "blocked"]
+"""The relation of an account to another one; ``incoming``: it has sent a friend request."""
+
+
+class FriendResult(StrEnum):
+    """The result of a change."""
+
+    FRIENDS = "friends"
+    """They are friends now."""
+    REQUESTED = "asked"
+    """The request is stored; the other may have blocked the user."""
+    DONE = "done"
+    ALREADY = "already"
+    """Nothing had to be changed."""
+    ABSENT = "absent"
+    """There was nothing to accept, decline or remove."""
+    AWAY = "away"
+    """One of the two has blocked the other."""
+
+
+class UnknownFriend(ServiceRefused, problem=Problems.UNKNOWN_ACCOUNT):
+    """There is no such account in the app."""
+
+
+class Oneself(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="`friend` is the acting user"):
+    """A user cannot be their own friend."""
+
+
+class Friends(Struct, frozen=True):
+    """Changes the relation between two accounts. Every method may switch and raise StorageUnavailable.
+
+    A user who is no account of the app has no lists. The connections of both users that follow the log
+    receive signals about changes that they may see, by ``send``.
+    """
+
+    accounts: AccountStore
+    limit: int
+    send: Callable[[ToFollowers], object]
+
+    def change(
+        self, app: str, user: str, other: str, becoming: Relating, condition: Condition | None = None
+    ) -> FriendResult:
+        """Change the relation between two accounts; ``becoming`` is one of the functions below.
+
+        Raises Oneself, UnknownFriend (also if a change does not meet the condition), and ServiceRefused for
+        too many friends.
+        """
+        mine, theirs = id_of(user), id_of(other)
+        if not (mine and theirs):
+            raise UnknownFriend(other)
+        if mine == theirs:
+            raise Oneself(user)
+        states: tuple[States, States] = (STRANGERS, STRANGERS)
+
+        def change(before: States) -> tuple[States, str]:
+            nonlocal states
+            after, result = becoming(before)
+            states = before, after
+            return after, result
+
+        word = self.accounts.relate(app, mine, theirs, self.limit, change, condition)
+        if word == "unknown":
+            raise UnknownFriend(other)
+        if word == "full":
+            raise ServiceRefused(problem=HTTP_TOO_MANY_FRIENDS)
+        before, after = states
+        if relation_of(before) != relation_of(after):
+            self._changed(app, str(mine), str(theirs))
+        if relation_of(before[::-1]) != relation_of(after[::-1]):
+            self._changed(app, str(theirs), str(mine))
+        return FriendResult(word)
+
+    def _changed(self, app: str, user: str, other: str) -> None:
+        """Send a user the signal that the relation to another one has changed."""
+        self.send(ToFollowers(app, (user,), 0, Signal("contact", other, "", to=user)))
+
+    def listed(self, name: ListName, user: str, after: str, limit: int) -> tuple[int, list[Contact]]:
+        """The length of a list of an account, and a page of it after the user ``after``."""
+        id = id_of(user)
+        return self.accounts.contacts(name, id, id_of(after), limit) if id else (0, [])
+
+
+def relation_of(states: States) -> Relation:
+    """The relation of the other account to the user; ``states``: how the user relates to them, and they to
+    the user."""
+    mine, theirs = states
+    if mine == FRIEND:
+        return "friend"
+    if mine == BLOCKED:
+        return "blocked"
+    return "outgoing" if mine == REQUESTED else "incoming" if theirs == REQUESTED else ""
+
+
+# Changes: a function from (relation of the user to the other, relation of the other to the user) to the new
+# pair and the result.
+
+
+def add(before: States) -> tuple[States, str]:
+    """Make two accounts friends without a request, as GoChat does."""
+    if FRIEND in before:
+        return before, FriendResult.ALREADY
+    return (before, FriendResult.AWAY) if BLOCKED in before else ((FRIEND, FRIEND), FriendResult.FRIENDS)
+
+
+def ask(before: States) -> tuple[States, str]:
+    """Ask to be a friend. If the other has asked before, both are friends at once. Somebody who has blocked
+    the requester hears nothing of it, and the result does not reveal that."""
+    mine, theirs = before
+    if FRIEND in before or mine == REQUESTED:
+        return before, FriendResult.ALREADY
+    if mine == BLOCKED:
+        return before, FriendResult.AWAY
+    return (
+        ((FRIEND, FRIEND), FriendResult.FRIENDS)
+        if theirs == REQUESTED
+        else ((REQUESTED, theirs), FriendResult.REQUESTED)
+    )
+
+
+def accept(before: States) -> tuple[States, str]:
+    """Accept the request of a user."""
+    mine, theirs = before
+    if FRIEND in before:
+        return before, FriendResult.ALREADY
+    if theirs != REQUESTED or mine == BLOCKED:
+        return before, FriendResult.ABSENT
+    return (FRIEND, FRIEND), FriendResult.FRIENDS
+
+
+def decline(before: States) -> tuple[States, str]:
+    """Decline a request."""
+    mine, theirs = before
+    return ((mine, ""), FriendResult.DONE) if theirs == REQUESTED else (before, FriendResult.ABSENT)
+
+
+def remove(before: States) -> tuple[States, str]:
+    """End a friendship, or take back a request."""
+    mine, theirs = before
+    if FRIEND in before:
+        return ("", ""), FriendResult.DONE
+    return (("", theirs), FriendResult.DONE) if mine == REQUESTED else (before, FriendResult.ABSENT)
+
+
+def block(before: States) -> tuple[States, str]:
+    """Block a user. This ends a friendship and prevents a new one."""
+    mine, theirs = before
+    if mine == BLOCKED:
+        return before, FriendResult.ALREADY
+    return (BLOCKED, theirs if theirs == BLOCKED else ""), FriendResult.DONE
+
+
+def unblock(before: States) -> tuple[States, str]:
+    """Unblock a user."""
+    mine, theirs = before
+    return (("", theirs), FriendResult.DONE) if mine == BLOCKED else (before, FriendResult.ABSENT)

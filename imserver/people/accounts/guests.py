@@ -1,0 +1,112 @@
+"""Guests: people who came by an invitation with a name only. They have an account without a password.
+
+What a guest may do is decided where others are asked, too: routes by the kind of the principal
+(:mod:`imserver.auth.principal`), people and groups by :class:`imserver.auth.questions.Relations`, messages by
+:class:`imserver.auth.rates.SenderRates`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from imserver.people.accounts.accounts import Accounts, UnknownAccount, check_device, check_shown
+from imserver.people.accounts.contract import Account, FullSession
+from imserver.people.accounts.declared import GUESTS, HTTP_NO_GUEST, AccountSettings, MakeBuckets
+from imserver.people.accounts.identifiers import BadField, Identifier
+from imserver.people.accounts.rows import AccountStore
+from imserver.plugin.errors import Problems, ServiceRefused
+from imserver.plugin.identity import by_address
+from imserver.plugin.runtime import Service, serve_others
+from imserver.plugin.services import Presence
+from imserver.plugin.settings import Config, settings_of
+
+log: Final = logging.getLogger(__name__)
+
+_LOGIN_SECONDS: Final = 366 * 86400
+"""The login of a guest cannot be repeated. So it ends with the account, and at the latest after a year."""
+
+
+class Guests(Service, dict=True):
+    """Makes accounts of guests, makes members of them, and deletes those that nobody uses.
+
+    A guest who was not connected for ``accounts.guest_days`` is deleted; ``presence`` tells who is connected.
+    ``deleted`` is called with each of them.
+    Every node looks by itself; deleting twice does no harm. Every method may switch and raise
+    StorageUnavailable.
+    """
+
+    config: Config
+    accounts: Accounts
+    rows: AccountStore
+    presence: Presence
+    buckets: MakeBuckets
+    deleted: Callable[[Account], object]
+
+    def __post_init__(self) -> None:
+        settings, seconds = settings_of(self.config, AccountSettings), self.config.accounts.rate_seconds
+        self.unused_seconds = settings.guest_days * 86400
+        """After so many a guest is deleted; 0: never."""
+        self._by_address = self.buckets(GUESTS, settings.guests_per_address, seconds)
+
+    def require_guests(self, app: str) -> None:
+        """Raise ServiceRefused if an app takes none, and NoAccounts."""
+        if not self.accounts.rules_of(app).guests:
+            raise ServiceRefused("The app takes no guests", Problems.NOT_ALLOWED)
+
+    def add(self, app: str, nickname: str, device: str, address: str) -> FullSession:
+        """Make an account for a guest, and log it in on a device of this name.
+
+        ``address``: that of the client; the number of guests per address is limited. Raises NoAccounts,
+        ServiceRefused (no guests), BadField and TooManyRequests.
+        """
+        self.require_guests(app)
+        nickname = nickname.strip()
+        if not nickname:
+            raise BadField("nickname: expected a name")
+        check_shown(nickname, "")
+        check_device(device)
+        self._by_address.require(by_address(app, address))
+        new = Account(0, app, "", nickname, guest=True)
+        account = self.rows.add(new, "", self.accounts.recorder(app))
+        return self.accounts.token(account, device, _LOGIN_SECONDS)
+
+    def promote(
+        self, app: str, user: str, given: dict[Identifier, str], password: str, device: str, address: str
+    ) -> FullSession:
+        """Make a member of a guest, and log it in again on a device of this name. Messages and groups stay.
+
+        Counts as a registration from ``address``. Raises NoAccounts, ServiceRefused (no guest),
+        UnknownAccount, PasswordsOff, BadField, Taken, TooManyRequests and Overloaded.
+        """
+        check_device(device)
+        account = self.accounts.known(app, user)
+        if not account.guest:
+            raise ServiceRefused(problem=HTTP_NO_GUEST)
+        identifiers, hashed = self.accounts.checked_registration(app, given, password, address)
+        member = self.rows.promote_guest(app, account.id, identifiers, hashed, self.accounts.recorder(app))
+        if member is None:
+            raise ServiceRefused(problem=HTTP_NO_GUEST)
+        session = self.accounts.token(member, device)
+        self.accounts.logged_out(app, user)
+        return session
+
+    # --- unused guests --------------------------------------------------------------------------------------
+
+    def expire(self, now: int) -> int:
+        """Delete the guests who are unused at this Unix second. Returns their number."""
+        deleted = 0
+        for guests in self.rows.unused_guests(int(now - self.unused_seconds)):
+            for guest in guests:
+                online = self.presence.online(guest.app, [guest.user])
+                if not (online.users[0] or online.missing):
+                    with suppress(UnknownAccount):  # another node was faster
+                        self.accounts.remove(guest.app, guest.user, keeps_messages=True)
+                        self.deleted(guest)
+                        deleted += 1
+                serve_others()
+        if deleted:
+            log.info("%d unused guests were deleted", deleted)
+        return deleted

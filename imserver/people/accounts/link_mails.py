@@ -1,0 +1,95 @@
+"""Mails with a link, of fixed words: sent in the background, and repeated while the mail server does not take
+them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from itertools import count
+from time import monotonic
+from typing import Final
+
+import gevent
+from gevent.lock import BoundedSemaphore
+from gevent.pool import Group
+
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.declared import ADDRESS_MAILS, MakeBuckets, SmtpSettings
+from imserver.people.accounts.mailing import Mail, NotSent, send
+from imserver.plugin.identity import Buckets, Rate
+from imserver.plugin.runtime import RateLimitedLog, retry_pause
+
+log: Final = logging.getLogger(__name__)
+
+MAILS: Final = 3
+"""Mails of one kind to one account, and of all kinds to one address, within ``accounts.rate_seconds``."""
+MAX_SENDING: Final = 1000
+"""Mails that wait for the mail server; beyond it requests have no effect."""
+_AT_ONCE: Final = 4
+_MAIL_SECONDS: Final = 600.0
+"""How long a mail is repeated."""
+
+
+class LinkMails:
+    """Owner of the mails that are being sent, and of the count of those to one address."""
+
+    def __init__(self, smtp: SmtpSettings, rate_seconds: float, buckets: MakeBuckets) -> None:
+        self._smtp = smtp
+        self._rate_seconds = rate_seconds
+        self._buckets = buckets
+        self._to_address = self.buckets(ADDRESS_MAILS)
+        self._turns = BoundedSemaphore(_AT_ONCE)
+        self._sending = Group()
+        self._full = RateLimitedLog(log, "%d mails wait for the mail server: further requests have no effect")
+
+    @property
+    def has_server(self) -> bool:
+        """Whether mail can be sent."""
+        return bool(self._smtp.host)
+
+    @property
+    def waiting(self) -> int:
+        """How many mails are being made or sent."""
+        return len(self._sending)
+
+    def buckets(self, rate: Rate) -> Buckets:
+        """What counts the mails of one kind."""
+        return self._buckets(rate, MAILS, self._rate_seconds)
+
+    def charge(self, account: Account) -> None:
+        """Count a mail to the address of an account. Raises TooManyRequests."""
+        self._to_address.require((account.app, account.email))
+
+    def start(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
+        """Call ``make`` in the background, and send what it returns: to whom, subject and text."""
+        if self.waiting >= MAX_SENDING:
+            self._full(self.waiting)
+        else:
+            self._sending.start(gevent.Greenlet(self._deliver, make))
+
+    def stop(self) -> None:
+        """End the sending of mails."""
+        self._sending.kill()
+
+    def _deliver(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
+        """Greenlet: send a mail. Repeat it if the mail server refuses it for now, or does not answer."""
+        if (content := make()) is None:
+            return
+        account, subject, text = content
+        mail = Mail(account.email, subject, text)
+        deadline = monotonic() + _MAIL_SECONDS
+        for failures in count(1):
+            try:
+                with self._turns:
+                    send(self._smtp, mail)
+            except NotSent as error:
+                if not error.is_temporary or monotonic() > deadline:
+                    log.error("app %s: no mail to the account %d: %s", account.app, account.id, error)
+                    return
+                log.warning(
+                    "app %s: mail to the account %d: %s; trying again", account.app, account.id, error
+                )
+            else:
+                log.info("app %s: the account %d was sent a mail", account.app, account.id)
+                return
+            gevent.sleep(retry_pause(failures, 1.0, 60.0))

@@ -1,0 +1,186 @@
+"""Mails to users, by the server of section ``smtp``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import gevent
+from msgspec import Struct
+
+from imserver.people.accounts.declared import SmtpSettings
+from imserver.plugin.errors import ImserverError
+from imserver.plugin.http import Call, HttpResponse
+from imserver.plugin.runtime import asset_path
+
+if TYPE_CHECKING:
+    from email.message import EmailMessage
+    from email.policy import EmailPolicy
+    from smtplib import SMTP
+    from ssl import SSLContext
+
+    from jinja2 import Template
+
+TRY_SECONDS: Final = 30.0
+"""How long one attempt may take."""
+_PAGE_HEADERS: Final = (
+    ("Cache-Control", "no-store"),
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; "
+        "base-uri 'none'",
+    ),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+)
+"""Headers of the page behind a link of a mail."""
+
+
+class Mail(Struct, frozen=True):
+    """A mail to one address. ``html``: the same as ``text``, for clients that show it; ``""``: none."""
+
+    to: str
+    subject: str
+    text: str
+    html: str = ""
+    headers: Mapping[str, str] = {}
+
+
+class NotSent(ImserverError):
+    """The mail server has not taken a mail. ``is_temporary``: it may take the same mail later.
+    ``is_of_mail``: it refuses this receiver or this content; other mails may be taken now."""
+
+    def __init__(self, error: Exception, is_temporary: bool, is_of_mail: bool) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.is_temporary = is_temporary
+        self.is_of_mail = is_of_mail
+
+
+def button_page(language: str, title: str, text: str, button: str) -> str:
+    """The page, HTML, behind a link of a mail. Its button, if there is one (not ``""``), posts to the same
+    address."""
+    return page_template("button.html").render(language=language, title=title, text=text, button=button)
+
+
+def page_reply(call: Call, page: str, status: int = 200) -> HttpResponse:
+    """The answer with such a page."""
+    headers = (*_PAGE_HEADERS, ("X-Request-Id", call.request.id))
+    return HttpResponse(status, page.encode(), "text/html; charset=utf-8", headers, page=True)
+
+
+@cache
+def page_template(name: str) -> Template:
+    """The template of a mail, or of the page behind a link of one."""
+    # Imported at the first page: nodes that send no mail save the memory.
+    from jinja2 import Environment, FileSystemLoader
+
+    loader = FileSystemLoader(asset_path("templates"))
+    environment = Environment(
+        loader=loader,
+        autoescape=name.endswith(".html"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    return environment.get_template(name)
+
+
+def send(settings: SmtpSettings, mail: Mail) -> None:
+    """Send a mail. Switches, at most for :data:`TRY_SECONDS`. Raises NotSent."""
+    import smtplib
+
+    try:
+        message = _message(settings.sender, mail)
+    except ValueError as error:
+        raise NotSent(error, is_temporary=False, is_of_mail=True) from error
+    is_ready = is_sent = False
+    try:
+        with gevent.Timeout(TRY_SECONDS, TimeoutError("no answer in time")), _connect(settings) as server:
+            if settings.tls == "starttls":
+                server.starttls(context=_tls(os.environ.get("SSL_CERT_FILE", "")))
+            if settings.user:
+                server.login(settings.user, settings.password)
+            is_ready = True
+            server.send_message(message, settings.sender, [mail.to])
+            is_sent = True
+    except (OSError, ValueError) as error:  # smtplib.SMTPException is an OSError
+        if is_sent:
+            return  # it has not said goodbye
+        refusals = (
+            smtplib.SMTPRecipientsRefused,
+            smtplib.SMTPDataError,
+            smtplib.SMTPNotSupportedError,
+            ValueError,
+        )
+        raise NotSent(error, _is_temporary(error), is_ready and isinstance(error, refusals)) from error
+
+
+@lru_cache(1)
+def _tls(_certificates: str) -> SSLContext:
+    """What checks the certificate of the mail server, made once: to read those of all authorities takes 20 ms
+    or more. ``_certificates``: the file that has them; ``""``: that of the operating system."""
+    import ssl
+
+    return ssl.create_default_context()
+
+
+def _connect(settings: SmtpSettings) -> SMTP:
+    # Imported in functions: nodes that send no mail save the memory.
+    import smtplib
+
+    if settings.tls == "tls":
+        context = _tls(os.environ.get("SSL_CERT_FILE", ""))
+        return smtplib.SMTP_SSL(settings.host, settings.port, timeout=TRY_SECONDS, context=context)
+    return smtplib.SMTP(settings.host, settings.port, timeout=TRY_SECONDS)
+
+
+@cache
+def _policy() -> EmailPolicy[Any]:
+    """The usual policy of mails, except that headers of lists stay plain and in one line. The usual one folds
+    a long address into encoded words, which RFC 2369 does not allow in ``List-Unsubscribe``."""
+    from email.policy import EmailPolicy
+
+    class Policy(EmailPolicy):
+        def fold_binary(self, name: str, value: str) -> bytes:
+            if name.startswith("List-"):
+                return f"{name}: {value}{self.linesep}".encode("ascii")
+            return super().fold_binary(name, value)
+
+    return Policy()
+
+
+def _message(sender: str, mail: Mail) -> EmailMessage:
+    """Raises ValueError: the receiver is no address, or a header cannot be written."""
+    from email.headerregistry import Address
+    from email.message import EmailMessage
+    from email.utils import formatdate, make_msgid
+
+    message = EmailMessage(_policy())
+    message["Subject"] = mail.subject
+    message["From"] = sender
+    try:
+        message["To"] = Address(addr_spec=mail.to)
+    except Exception as error:  # of any type, by the defect of the address
+        raise ValueError(f"{mail.to!r} is not an address: {error}") from error
+    message["Date"] = formatdate()
+    message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(mail.text)
+    if mail.html:
+        message.add_alternative(mail.html, subtype="html")
+    for name, value in mail.headers.items():  # last: an alternative takes those of the content along
+        message[name] = value
+    return message
+
+
+def _is_temporary(error: Exception) -> bool:
+    """Whether the same mail may be taken later."""
+    import smtplib
+
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        return all(code < 500 for code, _ in error.recipients.values())
+    if isinstance(error, smtplib.SMTPResponseException):
+        return error.smtp_code < 500
+    return not isinstance(error, ValueError | smtplib.SMTPNotSupportedError)

@@ -1,0 +1,171 @@
+"""What the links in mails do: replace a forgotten password, and confirm an e-mail address."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from imserver.people.accounts.accounts import PasswordsOff
+from imserver.people.accounts.api import CHAPTER, Login, NewPassword
+from imserver.people.accounts.confirmations import LINK_SECONDS, WORDS, Confirmations, UnknownConfirmation
+from imserver.people.accounts.declared import HTTP_UNKNOWN_RESET
+from imserver.people.accounts.mailing import button_page, page_reply
+from imserver.people.accounts.parts import accounts_of
+from imserver.people.accounts.resets import CODE_SECONDS, Resets
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import AccountApp, Acting, ApiProblem, Call, HttpResponse, Resource, about
+from imserver.plugin.identity import GOCHAT, Needs
+
+
+class ResetRequested(Struct):
+    """A mail is sent if an account with this identifier and an e-mail address exists."""
+
+    seconds: Annotated[int, about("For how long the code in the mail is valid.")]
+
+
+class ResetDone(Struct):
+    """The password was replaced. Log in with the new one."""
+
+
+reset_routes = Resource(
+    "accounts",
+    service=lambda core, _: accounts_of(core).resets,
+    hot=True,
+    chapter=CHAPTER,
+    problems=(Problems.NOT_ALLOWED, Problems.TOO_MANY_REQUESTS),
+    need=Needs.ANYONE,
+)
+
+
+@reset_routes.post(
+    "/accounts/reset",
+    schema=("ResetRequest", "The account whose password to reset."),
+    act="",
+    status=202,
+    problems=(PasswordsOff.problem, Problems.NOT_IMPLEMENTED),
+)
+def reset(resets: Resets, call: Call, login: Login, app: AccountApp = GOCHAT) -> ResetRequested:
+    """Ask for a mail that resets a forgotten password.
+
+    The mail has a link with a code. The answer is the same whether such an account exists or not. Each
+    request counts as a login of its address.
+    """
+    resets.request(call.app, login, call.request.host)
+    return ResetRequested(CODE_SECONDS)
+
+
+@reset_routes.post(
+    "/accounts/reset/finish",
+    schema=("ResetFinish", "The code of a mail, and the new password."),
+    problems=(PasswordsOff.problem, HTTP_UNKNOWN_RESET),
+)
+def finish_reset(
+    resets: Resets,
+    call: Call,
+    code: Annotated[str, about("The code at the end of the link in the mail.", min_length=1, max_length=100)],
+    password: NewPassword,
+    app: AccountApp = GOCHAT,
+) -> ResetDone:
+    """Set a new password with the code of a mail.
+
+    A code works once. All sessions and tokens of the account end.
+    """
+    call.user = resets.accounts.reset_password(call.app, code, password, call.request.host)
+    return ResetDone()
+
+
+# --- e-mail addresses ---------------------------------------------------------------------------------------
+
+
+class ConfirmationRequested(Struct):
+    """A mail with a link is on its way, unless the address is confirmed already."""
+
+    confirmed: Annotated[bool, about("Whether the address is confirmed already. Then no mail is sent.")]
+    seconds: Annotated[int, about("For how long the link in the mail is valid.")]
+
+
+class ConfirmationQuery(Struct, forbid_unknown_fields=True):
+    """The token of a mail."""
+
+    token: Annotated[str, about("The token in the link of the mail.", min_length=1, max_length=100)]
+
+
+class EmailConfirmed(Struct):
+    """The e-mail address is confirmed."""
+
+    confirmed: bool
+
+
+routes = Resource(
+    "accounts", service=lambda core, _: accounts_of(core).confirmations, hot=True, chapter=CHAPTER
+)
+
+
+@routes.post(
+    "/accounts/email/request",
+    Needs.ADMIN_OR_ACCOUNT,
+    act="",
+    problems=(Problems.UNKNOWN_ACCOUNT, Problems.NOT_IMPLEMENTED, Problems.TOO_MANY_REQUESTS),
+)
+def ask(confirmations: Confirmations, call: Call, _request: Acting) -> ConfirmationRequested:
+    """Ask for a mail that confirms the e-mail address of an account.
+
+    Until the address is confirmed, only this mail and that for a forgotten password go to it. Both have fixed
+    words. An account and an address get at most three within `accounts.rate_seconds`.
+    """
+    if not confirmations.mails.has_server:
+        raise ApiProblem(Problems.NOT_IMPLEMENTED, "This server sends no mail")
+    is_sent = confirmations.request(call.app, call.user)
+    return ConfirmationRequested(not is_sent, LINK_SECONDS)
+
+
+@routes.get(
+    "/accounts/email/confirm",
+    Needs.ANYONE,
+    query=ConfirmationQuery,
+    content_type="text/html",
+    problems=(UnknownConfirmation.problem,),
+)
+def show_confirmation(confirmations: Confirmations, call: Call) -> HttpResponse:
+    """Show the page that confirms an e-mail address.
+
+    The link in a mail leads here. Nothing changes, because programs that look for viruses open links, too.
+    """
+    try:
+        confirmations.read(call.input.token)
+    except UnknownConfirmation:
+        return _page(call, "gone", 404)
+    return _page(call, "question")
+
+
+@routes.post(
+    "/accounts/email/confirm",
+    Needs.ANYONE,
+    query=ConfirmationQuery,
+    answer=EmailConfirmed,
+    problems=(UnknownConfirmation.problem, Problems.STORAGE_UNAVAILABLE),
+)
+def confirm(confirmations: Confirmations, call: Call) -> HttpResponse:
+    """Confirm an e-mail address.
+
+    The token proves who reads the mails to it, so the request needs no other credential. A browser gets a
+    page.
+    """
+    wants_page = "text/html" in call.request.headers.get("accept", "")
+    try:
+        account = confirmations.confirm(call.input.token)
+    except UnknownConfirmation:
+        if not wants_page:
+            raise
+        return _page(call, "gone", 404)
+    call.app, call.user = account.app, account.user
+    return _page(call, "done") if wants_page else call.reply(EmailConfirmed(True))
+
+
+def _page(call: Call, content: str, status: int = 200) -> HttpResponse:
+    accepted = call.request.headers.get("accept-language", "").lower()
+    language = next((each for each in WORDS if accepted.startswith(each)), "en")
+    words = WORDS[language]
+    button = words["button"] if content == "question" else ""
+    return page_reply(call, button_page(language, words["title"], words[content], button), status)

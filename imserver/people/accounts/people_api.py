@@ -1,0 +1,190 @@
+"""Accounts for those who answer for an app: list, roles, locks."""
+
+from __future__ import annotations
+
+from time import time
+from typing import Annotated, Final
+
+from msgspec import UNSET, Struct, UnsetType
+
+from imserver.people.accounts.api import CHAPTER, Avatar, EmailConfirmed, Nickname, Role, SecondFactor, UserId
+from imserver.people.accounts.contract import Account, RoleName, name_of, role_named
+from imserver.people.accounts.parts import accounts_of
+from imserver.people.accounts.people import REASON_CHARACTERS, Kind, People, PeopleFilter, end_of
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import AccountApp, Call, Resource, about, view
+from imserver.plugin.identity import GOCHAT, Needs, Principal
+from imserver.plugin.wire import id_of
+
+MOST_SECONDS: Final = 10 * 366 * 86400
+"""The longest lock that ends by itself."""
+
+User = Annotated[str, about("The id of the account.", min_length=1, max_length=255)]
+LockReason = Annotated[
+    str,
+    about(
+        "Why the account is or was locked. Its owner sees it at a login.",
+        max_length=REASON_CHARACTERS,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
+    ),
+]
+
+
+class PeopleQuery(Struct, forbid_unknown_fields=True):
+    """Which accounts of an app."""
+
+    app: AccountApp = GOCHAT
+    text: Annotated[
+        str,
+        about(
+            "An id, or a part of the nickname or the user name. Who may operate the app finds accounts by a "
+            "part of the e-mail address or the phone number, too.",
+            max_length=254,
+        ),
+    ] = ""
+    role: Annotated[RoleName | UnsetType, about("Only accounts with this role.")] = UNSET
+    kind: Annotated[Kind | UnsetType, about("Only accounts of this kind.")] = UNSET
+    locked: Annotated[bool | UnsetType, about("Only accounts that are locked, or that are not.")] = UNSET
+    after: Annotated[
+        str, about("Where to continue: `next` of the previous page.", pattern="^([1-9][0-9]{0,18})?$")
+    ] = ""
+    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=1000)] = 100
+
+
+class PersonShown(Struct, kw_only=True):
+    """An account, as those see it who answer for the app."""
+
+    user: UserId
+    nickname: Nickname
+    avatar: Avatar
+    name: Annotated[str, about("The user name; empty: none.")]
+    phone: Annotated[str | UnsetType, about("The phone number. Only who may operate the app sees it.")] = (
+        UNSET
+    )
+    email: Annotated[str | UnsetType, about("The e-mail address. Only who may operate the app sees it.")] = (
+        UNSET
+    )
+    email_confirmed: EmailConfirmed | UnsetType = UNSET
+    kind: Annotated[Kind, about("Whether it is the account of a person, a guest or a bot.")]
+    role: Role
+    second_factor: SecondFactor
+    created: Annotated[int, about("When it was created, in Unix seconds.")]
+    last_seen: Annotated[int, about("When its last connection ended, in Unix seconds; 0: unknown.")]
+    locked: Annotated[bool, about("Whether it is locked.")]
+    locked_until: Annotated[
+        int, about("When the lock ends or has ended, in Unix seconds; 0: not by itself, or it has none.")
+    ]
+    lock_reason: LockReason
+
+
+class PeoplePage(Struct):
+    """A page of the accounts, the newest first."""
+
+    accounts: list[PersonShown]
+    next: Annotated[
+        str,
+        about(
+            "`after` of the next page; empty on the last page. A page may have fewer accounts than `limit`."
+        ),
+    ]
+
+
+class LockAnswer(Struct):
+    """The account was locked or unlocked."""
+
+    account: PersonShown
+    missing_nodes: Annotated[
+        list[str], about("Nodes that did not answer in time. They follow within `storage.look_seconds`.")
+    ]
+
+
+routes = Resource("accounts", service=lambda core, _: accounts_of(core).people, hot=False, chapter=CHAPTER)
+
+
+def _shown(account: Account, by: Principal) -> PersonShown:
+    contacts = ("phone", "email", "email_confirmed")
+    return view(
+        PersonShown,
+        account,
+        kind="person" if account.kind == "account" else account.kind,
+        role=name_of(account.role),
+        second_factor=account.factor,
+        locked=account.is_locked(time()),
+        locked_until=end_of(account),
+        **({} if by.may(Needs.OPERATE) else dict.fromkeys(contacts, UNSET)),
+    )
+
+
+@routes.get("/accounts/list", Needs.PEOPLE)
+def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
+    """List the accounts of an app, or search them.
+
+    The newest come first. A search that takes long answers with what it has, and `next` continues it. An
+    account with the role `moderator` sees and searches no e-mail addresses and no phone numbers.
+    """
+    by = call.principal
+    wanted = PeopleFilter(
+        call.app,
+        request.text,
+        by.may(Needs.OPERATE),
+        None if request.role is UNSET else role_named(request.role),
+        None if request.kind is UNSET else request.kind,
+        None if request.locked is UNSET else request.locked,
+    )
+    accounts, behind = people.page(wanted, id_of(request.after) if request.after else 0, request.limit)
+    return PeoplePage([_shown(each, by) for each in accounts], str(behind) if behind else "")
+
+
+@routes.post(
+    "/accounts/role",
+    Needs.OWN,
+    schema=("RoleSet", "A role for an account."),
+    problems=(Problems.UNKNOWN_ACCOUNT,),
+)
+def set_role(people: People, call: Call, *, app: AccountApp = GOCHAT, user: User, role: Role) -> PersonShown:
+    """Give an account a role.
+
+    An owner makes moderators of members, and members of moderators. Owners are made by an API key or by
+    `imserver account role`. All nodes follow at once.
+    """
+    return _shown(people.set_role(call.principal, call.app, user, role_named(role)), call.principal)
+
+
+@routes.post(
+    "/accounts/lock",
+    Needs.OPERATE,
+    schema=("AccountLock", "A lock of an account."),
+    problems=(Problems.UNKNOWN_ACCOUNT,),
+)
+def lock(
+    people: People,
+    call: Call,
+    *,
+    app: AccountApp = GOCHAT,
+    user: User,
+    seconds: Annotated[int, about("For how long; 0: until somebody unlocks it.", ge=0, le=MOST_SECONDS)] = 0,
+    reason: LockReason = "",
+) -> LockAnswer:
+    """Lock an account.
+
+    Its logins are refused, also those of its bots, and its tokens do nothing until the lock ends. Sessions
+    are closed with 4503 on all nodes. At a login with the right password the user is told until when, and
+    why. Owners lock moderators and members. A later lock replaces an earlier one.
+    """
+    locked, missing = people.lock(call.principal, call.app, user, seconds, reason)
+    return LockAnswer(_shown(locked, call.principal), missing)
+
+
+@routes.post(
+    "/accounts/unlock",
+    Needs.OPERATE,
+    schema=("AccountUnlock", "The account to unlock."),
+    problems=(Problems.UNKNOWN_ACCOUNT,),
+)
+def unlock(people: People, call: Call, *, app: AccountApp = GOCHAT, user: User) -> LockAnswer:
+    """Unlock an account.
+
+    Its password and its tokens work again. A ban of the user that ends later than the lock stays.
+    """
+    unlocked, missing = people.unlock(call.principal, call.app, user)
+    return LockAnswer(_shown(unlocked, call.principal), missing)

@@ -1,0 +1,275 @@
+"""Tokens that the server makes for accounts and bots.
+
+- Account tokens: JSON Web Tokens as GoChat makes them, HS256 with the claims ``user_id`` and ``exp``.
+- Tokens of bots: ``bot_<account>_<secret>``, valid until they are replaced.
+
+This server adds two claims to account tokens: ``version``, the version of the account when the token was
+made, and ``device``, the number of the login that the token belongs to. A token of GoChat itself counts as
+version 1: it is valid with the same key until the account ends all its sessions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import urlsafe_b64encode
+from binascii import a2b_base64
+from collections.abc import Callable, Sequence
+from secrets import token_urlsafe
+from time import time
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.people.accounts.contract import Account, FullSession
+from imserver.people.accounts.declared import (
+    BOT_MESSAGES,
+    GUEST_MESSAGES,
+    AppAccountSettings,
+    SenderLimits,
+    rules_of,
+)
+from imserver.people.accounts.rows import AccountStore
+from imserver.plugin.identity import GOCHAT, AccountLookup, BadToken, TokenExpired, token_end
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
+from imserver.plugin.wire import Limit, id_of
+
+MAX_TOKEN_CHARACTERS: Final = 8192
+"""Longer tokens are refused unread."""
+_SECRET_BYTES: Final = 32
+_ID_DIGITS: Final = 19
+
+
+class AccountClaims(Struct):
+    """The claims of a token. ``exp``: Unix seconds. ``version``: of the account. ``device``: login number (0:
+    none)."""
+
+    user_id: int
+    exp: int | float
+    version: int = 0
+    nbf: int | float = 0
+    device: int = 0
+
+
+class KnownDevice(Struct, frozen=True):
+    """A device that has logged in to an account before, as a token proves. Tokens of GoChat have no number of
+    a login (0), so all devices of an account with such tokens count as one."""
+
+    account: int
+    login: int
+
+
+class _Header(Struct):
+    alg: str
+
+
+_HEADER: Final = urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').rstrip(b"=")
+
+_decode = msgspec.json.Decoder(AccountClaims).decode
+_decode_header = msgspec.json.Decoder(_Header).decode
+
+
+def make(id: int, version: int, expires_at: int, key: bytes, device: int = 0) -> str:
+    """Make a token for a login of an account. ``expires_at``: Unix seconds."""
+    claims = {"user_id": id, "version": version, "exp": expires_at}
+    signed = _HEADER + b"." + _text(msgspec.json.encode({**claims, "device": device} if device else claims))
+    return (signed + b"." + _signature(signed, key)).decode()
+
+
+def read(token: str, keys: Sequence[bytes], now: float) -> AccountClaims:
+    """Verify ``token`` by one of the keys at Unix time ``now``. Raises BadToken. Only HMAC-SHA256 is
+    accepted, whatever algorithm the header names."""
+    parts = token.split(".")
+    if len(parts) != 3 or len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
+        raise BadToken("this is not a token")
+    signed = f"{parts[0]}.{parts[1]}".encode()
+    signature = parts[2].encode()
+    if not any(hmac.compare_digest(_signature(signed, key), signature) for key in keys):
+        raise BadToken("the token was signed with another key")
+    try:
+        algorithm = _decode_header(_bytes_of(parts[0])).alg
+        claims = _decode(_bytes_of(parts[1]))
+    except (ValueError, RecursionError) as error:
+        raise BadToken(f"the token's claims are invalid: {error}") from None
+    if algorithm != "HS256":
+        raise BadToken("the token is not HS256")
+    if not claims.exp > now or claims.nbf > now:
+        raise TokenExpired("the token has expired, or is not valid yet")
+    if not 0 < claims.user_id <= Limit.ID:
+        raise BadToken("the token names no account")
+    claims.exp = token_end(claims.exp)
+    return claims
+
+
+def _signature(signed: bytes, key: bytes) -> bytes:
+    return _text(hmac.new(key, signed, hashlib.sha256).digest())
+
+
+def _bytes_of(text: str) -> bytes:
+    # Half the time of urlsafe_b64decode.
+    return a2b_base64(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4))
+
+
+def _text(content: bytes) -> bytes:
+    return urlsafe_b64encode(content).rstrip(b"=")
+
+
+def make_bot_secret() -> str:
+    """The secret part of a new token of a bot."""
+    return token_urlsafe(_SECRET_BYTES)
+
+
+def bot_token(id: int, secret: str) -> str:
+    """The token of the bot with this account."""
+    return f"{FullSession.bot_prefix}{id}_{secret}"
+
+
+def secret_hash(secret: str) -> str:
+    """The hash of a random secret, as it is stored. It has 80 random bits or more, so it needs no salt and no
+    slow hash."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class AccountTokens(AccountLookup):
+    """Makes and verifies the tokens of stored accounts. Only apps with accounts have any.
+
+    A key of the node signs tokens unless the settings have another one. GoChat's public key is accepted only
+    in demo mode.
+    """
+
+    def __init__(self, base: Core, accounts: AccountStore) -> None:
+        self._accounts = accounts
+        self._rates, limits = base.sender_rates, settings_of(base.config, SenderLimits)
+        self.bot_messages = base.buckets.make(BOT_MESSAGES, limits.bot_rate)
+        self._guest_messages = base.buckets.make(GUEST_MESSAGES, limits.guest_rate)
+        self._tenants = base.tenants
+        self._keys = base.keys
+        self._settings = base.config.jwt
+        self._derived_keys = base.node.keys_for("account tokens")
+        self.bots: Callable[[int, str], Account | None] = lambda _id, _hash: None
+        """The holder of a token of a bot: by the id of the account and the hash of the secret. It may switch,
+        and raise StorageUnavailable."""
+
+    def wanted_in(self, app: str) -> bool:
+        """Whether an app may have accounts. In demo mode the app of GoChat may, even without settings."""
+        if (tenant := self._tenants.get(self._tenants.resolve(app))) is None:
+            return app == GOCHAT and self._keys.demo
+        return tenant.wants_accounts(tenant.name)
+
+    def rules_of(self, app: str) -> AppAccountSettings:
+        """The account rules of an app."""
+        tenant = self._tenants.get(self._tenants.resolve(app))
+        return AppAccountSettings() if tenant is None else rules_of(tenant)
+
+    def make(self, id: int, version: int, expires_at: int, device: int) -> str:
+        """Make a token for a login of an account. ``expires_at``: Unix seconds."""
+        return make(id, version, expires_at, self._keys_of_tokens()[0], device)
+
+    def device_of(self, token: str) -> KnownDevice | None:
+        """The device of the login that an account token, expired or not, was made for. None: the token proves
+        nothing. Never switches."""
+        if not token or (self._settings.is_public and self._keys.demo):  # anybody could have signed it
+            return None
+        try:
+            claims = read(token, self._keys_of_tokens(), 0)
+        except BadToken:
+            return None
+        return KnownDevice(claims.user_id, claims.device)
+
+    def holder(self, token: str | bytes) -> FullSession:
+        """Return the account and login that a token belongs to. May switch.
+
+        Raises BadToken if the token is invalid or no longer valid, and StorageUnavailable. A token without
+        ``device`` may come from GoChat. GoChat's account numbers are unique in its own app only, so such a
+        token is valid only there.
+        """
+        try:
+            text = token if isinstance(token, str) else token.decode("ascii")
+        except UnicodeDecodeError:
+            raise BadToken("this is not a token") from None
+        if text.startswith(FullSession.bot_prefix):
+            return self._bot(text)
+        now = time()
+        claims = read(text, self._keys_of_tokens(), now)
+        if claims.device:
+            if (known := self._accounts.by_device(claims.user_id, claims.device)) is None:
+                raise BadToken("the account does not exist, or the login has ended")
+            account, name = known[0], known[1].name
+        else:
+            if (found := self._accounts.by_id(self._tenants.resolve(GOCHAT), claims.user_id)) is None:
+                raise BadToken("the account does not exist")
+            account, name = found[0], ""
+        if account.version != claims.version:
+            raise BadToken("the account has ended its sessions")
+        if account.is_locked(now):
+            raise BadToken("the account is locked")
+        if not self.wanted_in(account.app):
+            raise BadToken("the app has no accounts")
+        app = self._tenants.resolve(account.app)
+        if account.guest:
+            self._rates.limit(app, account.user, self._guest_messages)
+        elif self._rates.known:
+            self._rates.lift(app, account.user, self._guest_messages)
+        session = FullSession(account, text, int(claims.exp), name, claims.device)
+        if account.role and not account.factor and account.role in self.rules_of(app).factor_for:
+            return replace(session, lacks="a second factor: set one up first")
+        return session
+
+    def proof_of(self, token: str) -> str:
+        """Of a bot the hash of its secret, else the version of the account, the login, and the end of the
+        token. See :class:`imserver.auth.questions.AccountLookup`."""
+        session = self.holder(token)
+        if session.account.bot:
+            return secret_hash(token.removeprefix(session.bot_prefix).partition("_")[2])
+        return f"{session.account.version}.{session.device_id}.{session.expires_at}"
+
+    def still_holds(self, app: str, user: str, proof: str) -> bool:
+        id, now, (version, _, rest) = id_of(user), time(), proof.partition(".")
+        account: Account | None
+        if not rest:
+            account = self.bots(id, proof)
+        else:
+            device, expires_at = map(int, rest.split("."))
+            known = self._accounts.by_device(id, device) if device else self._accounts.by_id(app, id)
+            account = known[0] if known and now < expires_at else None
+            if account is not None and str(account.version) != version:
+                return False
+        return (
+            account is not None
+            and self._tenants.resolve(account.app) == app
+            and not account.is_locked(now)
+            and self.wanted_in(account.app)
+        )
+
+    def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> list[Account]:
+        ids = sorted({id for user in users if (id := id_of(user))})
+        return self._accounts.by_ids_named(app, ids, words) if words else self._accounts.by_ids(app, ids)
+
+    def programs_of(self, app: str, users: Sequence[str]) -> list[str]:
+        return self._accounts.programs_of(app, *users)
+
+    def _bot(self, token: str) -> FullSession:
+        """The bot that a token belongs to. May switch. Raises BadToken and StorageUnavailable."""
+        id, _, secret = token.removeprefix(FullSession.bot_prefix).partition("_")
+        if not (id.isdecimal() and len(id) <= _ID_DIGITS and len(secret) == 43):
+            raise BadToken("this is not a token of a bot")
+        account = self.bots(min(int(id), Limit.ID), secret_hash(secret))
+        if account is None or not self.wanted_in(account.app):
+            raise BadToken("the bot does not exist, or its token was replaced")
+        if account.is_locked(time()):
+            raise BadToken("the account of the bot is locked")
+        self.know_bot(self._tenants.resolve(account.app), account.user)
+        return FullSession(account, token, 0)
+
+    def know_bot(self, app: str, bot: str) -> None:
+        """The token of a bot was verified: its messages have a rate. Never switches."""
+        self._rates.limit(app, bot, self.bot_messages)
+
+    def _keys_of_tokens(self) -> tuple[bytes, ...]:
+        """The key that signs tokens, then another one that verifies them."""
+        if self._settings.sign_key and (self._keys.demo or not self._settings.is_public):
+            return (self._settings.sign_key.encode(),)
+        return self._derived_keys

@@ -1,0 +1,203 @@
+"""Streamed answers: a bot opens a message in a conversation, appends pieces to it, and closes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import time
+from typing import Any, Final
+
+import msgspec
+
+from imserver.people.bots.declared import BOT_PIECES, PIECES_PER_SECOND
+from imserver.people.bots.rows import BotStore
+from imserver.people.bots.wire import AppendAnswer, CloseAnswer, OpenAnswer, StopAnswer
+from imserver.plugin.errors import ReplyCode
+from imserver.plugin.identity import Buckets, TooManyRequests
+from imserver.plugin.messages import MessageLog, MessageServices, RefusedView, Rejected, RejectReason
+from imserver.plugin.runtime import Service
+from imserver.plugin.services import ChannelRefused, Core
+from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of
+
+MOST_STREAMS: Final = 100
+"""Open streams of one bot on a node."""
+_MOST_OWNERS: Final = 10_000
+
+
+class StreamedAnswers(Service, dict=True):
+    """Lets bots stream answers. Every method may switch and raise StorageUnavailable."""
+
+    core: Core
+    bots: BotStore
+
+    def __post_init__(self) -> None:
+        self.texts = self.core.service(MessageServices).streams
+        """Which also closes and stops them."""
+        self._pieces = Buckets(BOT_PIECES, PIECES_PER_SECOND)
+        self._owners: dict[tuple[str, str], str] = {}
+        """App and bot → who pays for its streams: its owner, without one the bot itself."""
+
+    def open(self, app: str, user: str, command: OpenAnswer, is_back_end: bool = False) -> str | Rejected:
+        """Open a stream to a user or in a conversation, and return its id.
+
+        Unless a back end opens it, it counts as a message of the bot, which has at most :data:`MOST_STREAMS`,
+        and it is refused in an app whose back end reviews messages: pieces cannot be reviewed.
+        Raises TooManyRequests, and ChannelRefused: ``full`` or ``limit``.
+        """
+        to, conversation = command.to, command.conversation
+        if to == user or bool(to) == bool(conversation):
+            return Rejected(
+                RejectReason.INVALID, "`to`, `conversation`: expected one of them, not the sender"
+            )
+        owner = self._owner_of(app, user)
+        if not owner:
+            return Rejected(RejectReason.NOT_BOT, "only bots stream answers")
+        if not is_back_end and (mute := self.core.mutes.mute_of(app, user)) is not None:
+            return Rejected(RejectReason.MUTED, mute.text, mute.until)
+        if not is_back_end and app in self.core.reviews.apps:
+            return Rejected(
+                RejectReason.REJECTED, "messages are reviewed here, so only a back end streams them"
+            )
+        peer = self._peer(app, user, conversation) if conversation else to
+        if isinstance(peer, Rejected):
+            return peer
+        if peer and not self.core.relations.may_write(app, user, peer):
+            return Rejected(RejectReason.BLOCKED)
+        if (
+            to
+            and self.core.logins.wants_account(app, not is_back_end)
+            and not self.core.accounts.those_of(app, [to])
+            and self.core.store.part(MessageLog).conversations.between(app, user, to) is None
+        ):  # the first message to somebody who is no account
+            return Rejected(RejectReason.UNKNOWN_ACCOUNT)
+        if not is_back_end:
+            if self.texts.count_of(app, user) >= MOST_STREAMS:
+                raise ChannelRefused("full", f"the bot has {MOST_STREAMS} open streams on this node")
+            if not self.core.sender_rates.take(app, user):
+                raise TooManyRequests(1)
+        text, kind, thread = command.text, command.type, command.thread
+        return self.texts.open_text(
+            app, user, peer, conversation, text, kind, owner, thread, command.stoppers
+        )
+
+    def _owner_of(self, app: str, bot: str) -> str:
+        """Who pays for the streams of a bot (``""``: it is no bot). It never changes, and is remembered."""
+        rows = self.bots.get(app, [id_of(bot)])
+        owner = (str(rows[0].owner) if rows[0].owner else bot) if rows else ""
+        if len(self._owners) >= _MOST_OWNERS:
+            del self._owners[next(iter(self._owners))]
+        self._owners[app, bot] = owner
+        return owner
+
+    def _peer(self, app: str, user: str, conversation: int) -> str | Rejected:
+        """The other user of a conversation; ``""``: it is a group."""
+        stored = self.core.store.part(MessageLog).conversations
+        found, own = stored.get(app, conversation), stored.member(app, conversation, user)
+        if found is None or own is None:
+            return Rejected(RejectReason.UNKNOWN_CONVERSATION)
+        if own.muted_until > time():
+            return Rejected(RejectReason.MUTED)
+        return next((each for each in found.members if each != user), "")
+
+    def append(
+        self, app: str, user: str, pieces: Sequence[tuple[str, int, str]], is_back_end: bool = False
+    ) -> Sequence[tuple[str, int]]:
+        """Append pieces (stream, number, text) to streams of a bot, in their order. Unless a back end does,
+        the owner pays. Returns the result for each, and the number of the last piece of its stream.
+
+        Raises TooManyRequests, and ChannelRefused: ``unavailable``.
+        """
+        if not is_back_end:
+            owner = self._owners.get((app, user))
+            owner = self._owner_of(app, user) if owner is None else owner
+            self._pieces.require_one((app, owner or user), len(pieces))
+        return self.texts.append(app, pieces, user)
+
+
+# --- commands of clients ------------------------------------------------------------------------------------
+
+
+class OpenedView(msgspec.Struct):
+    """The id of the new stream. Its first piece has the number 1."""
+
+    stream: str
+
+
+class PieceView(msgspec.Struct):
+    """The result for one piece."""
+
+    stream: str
+    piece: int
+    status: str
+
+
+class PiecesView(msgspec.Struct):
+    """The results, in the order of the pieces."""
+
+    results: list[PieceView]
+
+
+class ClosedView(msgspec.Struct, omit_defaults=True):
+    """The result for a message, and the id of one that was stored."""
+
+    stream: str
+    status: str
+    id: int = 0
+
+
+def _refusing(run: Callable[[Connection, Any], Reply]) -> Callable[[Connection, Any], Reply]:
+    """Let a command answer what its stream refuses."""
+
+    def answer(connection: Connection, command: Any) -> Reply:
+        try:
+            return run(connection, command)
+        except ChannelRefused as refused:
+            is_temporary = refused.reason in ("full", "unavailable")
+            code = ReplyCode.NOT_STORED if is_temporary else ReplyCode.BAD_PARAMETER
+            return Reply(code, RefusedView(refused.reason))
+
+    return answer
+
+
+class AnswerCommands(Service):
+    """Carries out the commands of bots on streamed answers. Everything may switch."""
+
+    answers: StreamedAnswers
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            OpenAnswer: CommandRow(_refusing(self.open)),
+            AppendAnswer: CommandRow(_refusing(self.append)),
+            CloseAnswer: CommandRow(_refusing(self.close)),
+            StopAnswer: CommandRow(_refusing(self.stop)),
+        }
+
+    def open(self, connection: Connection, command: OpenAnswer) -> Reply:
+        """Open a stream."""
+        stream = self.answers.open(*app_and_user(connection), command)
+        if isinstance(stream, Rejected):
+            return Reply(stream.reply_code, RefusedView.of(stream))
+        return Reply(ReplyCode.OK, OpenedView(stream))
+
+    def append(self, connection: Connection, command: AppendAnswer) -> Reply:
+        """Append pieces."""
+        results = self.answers.append(*app_and_user(connection), command.pieces)
+        pairs = zip(command.pieces, results, strict=True)
+        views = [PieceView(piece[0], last, status) for piece, (status, last) in pairs]
+        return Reply(ReplyCode.OK, PiecesView(views))
+
+    def close(self, connection: Connection, command: CloseAnswer) -> Reply:
+        """Close a stream."""
+        app, user = app_and_user(connection)
+        closed = self.answers.texts.close_text(app, command.stream, command.incomplete, user)
+        if isinstance(closed, Rejected):
+            return Reply(closed.reply_code, RefusedView.of(closed))
+        return Reply(ReplyCode.OK, ClosedView(command.stream, *closed))
+
+    def stop(self, connection: Connection, command: StopAnswer) -> Reply:
+        """Stop a stream."""
+        app, user = app_and_user(connection)
+        status = self.answers.texts.stop(app, command.stream, user).status
+        if status == "not_allowed":
+            return Reply(ReplyCode.UNAUTHORIZED, RefusedView(status))
+        return Reply(ReplyCode.OK, ClosedView(command.stream, status))

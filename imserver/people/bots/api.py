@@ -1,0 +1,325 @@
+"""Bots: make, list, change, rotate the token, delete; their slash commands."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
+
+from imserver.people.accounts.api import Avatar, Nickname, UserName
+from imserver.people.accounts.contract import Taken
+from imserver.people.bots.bots import (
+    ABOUT_CHARACTERS,
+    MOST_COMMANDS,
+    MOST_LISTED,
+    Bots,
+    CommandName,
+    CommandShown,
+    Description,
+    commands_in,
+)
+from imserver.people.bots.declared import HTTP_TOO_MANY_BOTS
+from imserver.people.bots.parts import bots_of
+from imserver.people.bots.rows import Bot, BotCommand
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import (
+    Acting,
+    ActingPage,
+    ApiProblem,
+    Call,
+    NextCursor,
+    Resource,
+    about,
+    page_and_cursor,
+    read_cursor,
+    view,
+)
+from imserver.plugin.identity import Needs
+from imserver.plugin.messages import ConversationId
+from imserver.plugin.runtime import PublicRequests
+
+CHAPTER: Final = "Accounts of programs, with tokens and slash commands."
+
+BotId = Annotated[str, about("The id of the bot, which is the id of its account.", max_length=19)]
+BotToken = Annotated[
+    str,
+    about(
+        "The token of the bot, which is shown only here. The bot sends it as `Authorization: Bearer`, and in "
+        "the login of a connection."
+    ),
+]
+Owner = Annotated[str, about("The account that manages the bot; empty: the back end.")]
+HookUrl = Annotated[
+    str,
+    about(
+        "The webhook of the bot: what it may read is posted to this URL. It begins with `https://` and has a "
+        "public address. Empty: none.",
+        max_length=PublicRequests.URL_CHARACTERS,
+    ),
+]
+
+
+class CommandShape(Struct, forbid_unknown_fields=True):
+    """A slash command."""
+
+    name: CommandName
+    description: Description = ""
+
+
+About = Annotated[
+    str,
+    about(
+        "What the bot is for; it may have several lines.",
+        max_length=ABOUT_CHARACTERS,
+        pattern=r"^[^\x00-\x09\x0b-\x1f\x7f-\x9f]*$",
+    ),
+]
+Listed = Annotated[
+    bool,
+    about(f"Whether the app offers the bot to all its accounts. An account lists at most {MOST_LISTED}."),
+]
+Commands = Annotated[list[CommandShape], about("All slash commands of the bot.", max_length=MOST_COMMANDS)]
+
+
+class BotChosen(Acting, kw_only=True):
+    """A bot."""
+
+    bot: BotId
+
+
+class BotUpdate(BotChosen, kw_only=True):
+    """Changes to a bot. Fields that you leave out do not change."""
+
+    nickname: Nickname | UnsetType = UNSET
+    avatar: Avatar | UnsetType = UNSET
+    commands: Commands | UnsetType = UNSET
+    description: About | UnsetType = UNSET
+    listed: Listed | UnsetType = UNSET
+    hook_url: HookUrl | UnsetType = UNSET
+
+
+class CommandsQuery(Acting, kw_only=True):
+    """A conversation, or a bot: give one of `conversation` and `bot`."""
+
+    conversation: ConversationId | UnsetType = UNSET
+    bot: Annotated[str, about("A bot with which the user has no conversation yet.", max_length=19)] = ""
+
+
+class BotCreated(Struct):
+    """The new bot, and its token."""
+
+    id: BotId
+    name: str
+    token: BotToken
+
+
+class BotTokenAnswer(Struct):
+    """The new token of a bot."""
+
+    id: BotId
+    token: BotToken
+
+
+class BotShown(Struct):
+    """A bot as its owner sees it."""
+
+    id: BotId
+    name: str
+    nickname: Nickname
+    avatar: Avatar
+    owner: Owner
+    created: Annotated[int, about("When it was created, in Unix seconds.")]
+    commands: Commands
+    description: About
+    listed: Listed
+    hook_url: HookUrl
+    hook_secret: Annotated[
+        str, about("The secret that signs the requests. It is shown only when `hook_url` is set.")
+    ] = ""
+
+
+class BotsAnswer(Struct):
+    """A page of bots, ordered by id."""
+
+    bots: list[BotShown]
+    next: NextCursor
+
+
+class BotCard(Struct):
+    """A bot as any user sees it."""
+
+    bot: BotId
+    name: Annotated[str, about("The user name of the bot; empty: none.")]
+    nickname: Nickname
+    avatar: Avatar
+    description: About
+    commands: Commands
+
+
+class ListedBots(Struct):
+    """A page of the bots that the app offers, ordered by id. It may have fewer bots than `limit`."""
+
+    bots: list[BotCard]
+    next: NextCursor
+
+
+class BotDone(Struct):
+    """Done."""
+
+    id: BotId
+
+
+class CommandsAnswer(Struct):
+    """The slash commands in a conversation, ordered by bot."""
+
+    commands: list[CommandShown]
+
+
+_UNKNOWN: Final = (Problems.UNKNOWN_ACCOUNT,)
+
+routes = Resource("bots", service=lambda core, _: bots_of(core).bots, base=Acting, chapter=CHAPTER, hot=False)
+
+
+@routes.post(
+    "/bots",
+    Needs.ADMIN_OR_ACCOUNT,
+    schema=("BotCreate", "A new bot. The acting user owns it; without one the back end does."),
+    voice=True,
+    act="bots.create",
+    status=201,
+    problems=(*_UNKNOWN, Taken.problem, HTTP_TOO_MANY_BOTS),
+    user="optional",
+)
+def create(
+    bots: Bots, call: Call, name: UserName, nickname: Nickname = "", avatar: Avatar = ""
+) -> BotCreated:
+    """Make a bot.
+
+    A bot is an account for a program. It logs in with its token instead of a password, and may send, read and
+    upload as its account. It cannot have friends, invitations or bots of its own.
+    """
+    bot, token = bots.create(call.app, call.user, name, nickname, avatar)
+    return BotCreated(bot.account.user, bot.account.name, token)
+
+
+@routes.get("/bots", Needs.ADMIN_OR_ACCOUNT, user="optional")
+def bots(bots: Bots, call: Call, request: ActingPage) -> BotsAnswer:
+    """List the bots of the acting user; for a back end that names none, all bots of the app."""
+    page = bots.page(call.app, call.user, read_cursor(request.cursor) or "", request.limit + 1)
+    rows, following = page_and_cursor(page, request.limit, lambda bot: bot.account.user, size_of=_size_of)
+    return BotsAnswer(list(map(_shown, rows)), following)
+
+
+@routes.post("/bots/update", Needs.ADMIN_OR_ACCOUNT, voice=True, problems=_UNKNOWN, user="optional")
+def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
+    """Change a bot.
+
+    A new `hook_url` has a new secret, also if the URL is the same.
+    """
+    if request.hook_url is not UNSET:
+        bots.check_hook(request.hook_url)
+    names = ("nickname", "avatar", "description", "listed")
+    fields: dict[str, Any] = {name: value for name in names if (value := getattr(request, name)) is not UNSET}
+    if request.commands is not UNSET:
+        fields["commands"] = _commands(request.commands)
+    shown = _shown(bots.change(call.app, call.user, request.bot, fields))
+    if request.hook_url is UNSET:
+        return shown
+    secret = bots.set_hook(call.app, call.user, request.bot, request.hook_url)
+    return replace(shown, hook_url=request.hook_url, hook_secret=secret)
+
+
+@routes.get("/bots/listed", Needs.ADMIN_OR_MEMBER, problems=(Problems.NOT_ALLOWED,), user="optional")
+def listed(bots: Bots, call: Call, request: ActingPage) -> ListedBots:
+    """List the bots that the app offers.
+
+    Owners list their bots with `listed` of `/bots/update`. Bots whose owners have blocked the acting user are
+    left out. Guests see none.
+    """
+    found = bots.listed(call.app, call.user, read_cursor(request.cursor) or "", request.limit + 1)
+    page, following = page_and_cursor(found, request.limit, lambda bot: bot.account.user, size_of=_size_of)
+    return ListedBots(list(map(_card, bots.unblocked(call.app, call.user, page))), following)
+
+
+@routes.get("/bots/show", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, user="optional")
+def show(bots: Bots, call: Call, request: BotChosen) -> BotCard:
+    """Show what a bot is for, and its commands."""
+    return _card(bots.seen(call.app, call.user, request.bot))
+
+
+@routes.post("/bots/rotate", Needs.ADMIN_OR_ACCOUNT, problems=_UNKNOWN, user="optional")
+def rotate(bots: Bots, call: Call, request: BotChosen) -> BotTokenAnswer:
+    """Replace the token of a bot.
+
+    The old token becomes invalid, and the connections of the bot are closed with 4502.
+    """
+    return BotTokenAnswer(request.bot, bots.rotate(call.app, call.user, request.bot))
+
+
+@routes.post(
+    "/bots/delete", Needs.ADMIN_OR_ACCOUNT, problems=(*_UNKNOWN, Problems.MEDIA_UNAVAILABLE), user="optional"
+)
+def delete(bots: Bots, call: Call, request: BotChosen) -> BotDone:
+    """Delete a bot and its account.
+
+    Its messages remain in the conversations of others. The bots of an account are deleted with the account,
+    and their messages remain, too.
+    """
+    bots.remove(call.app, call.user, request.bot)
+    call.user, call.gone = request.bot, True
+    return BotDone(request.bot)
+
+
+@routes.post(
+    "/bots/commands",
+    Needs.ADMIN_OR_BOT,
+    schema=("CommandsSet", "The commands of the acting bot."),
+    voice=True,
+    act="",
+    problems=_UNKNOWN,
+)
+def set_commands(bots: Bots, call: Call, commands: Commands) -> BotDone:
+    """Set the slash commands of the acting bot."""
+    bots.set_commands(call.app, call.user, _commands(commands))
+    return BotDone(call.user)
+
+
+@routes.get(
+    "/bots/commands", Needs.ADMIN_OR_MEMBER, problems=(Problems.UNKNOWN_CONVERSATION,), user="optional"
+)
+def commands(bots: Bots, call: Call, request: CommandsQuery) -> CommandsAnswer:
+    """List the slash commands in a conversation of the acting user, or those of a bot.
+
+    A bot shows none to a user whom it or its owner has blocked. In a conversation of both they stay.
+    """
+    conversation = request.conversation
+    if (conversation is UNSET) == (not request.bot):
+        raise ApiProblem.invalid("Give one of `conversation` and `bot`")
+    found = (
+        bots.unblocked(call.app, call.user, bots.named(call.app, [request.bot]))
+        if conversation is UNSET
+        else bots.in_conversation(call.app, call.user, conversation)
+    )
+    return CommandsAnswer(commands_in(found))
+
+
+def _commands(given: list[CommandShape]) -> list[BotCommand]:
+    return msgspec.convert(given, list[BotCommand], from_attributes=True)
+
+
+def _size_of(bot: Bot) -> int:
+    return 2000 + sum(80 + len(each.description.encode()) for each in bot.commands)
+
+
+def _shown(bot: Bot) -> BotShown:
+    account, owner = bot.account, str(bot.owner) if bot.owner else ""
+    named = {"id": account.user, "name": account.name, "nickname": account.nickname, "avatar": account.avatar}
+    return view(BotShown, bot, **named, owner=owner, created=account.created, hook_secret="")
+
+
+def _card(bot: Bot) -> BotCard:
+    return view(
+        BotCard, bot.account, bot=bot.account.user, description=bot.description, commands=bot.commands
+    )

@@ -1,0 +1,161 @@
+"""Webhooks of bots: each entry that a bot may read is posted to its URL, at least once and in order.
+
+The answer of a URL may be messages, which the bot sends to the same conversation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from time import monotonic, time
+from typing import Any, Final
+
+import gevent
+import msgspec
+from msgspec import Raw, Struct
+
+from imserver.features.webhooks.consumer import Failure
+from imserver.features.webhooks.event_json import for_bot
+from imserver.features.webhooks.event_rows import EventStore
+from imserver.features.webhooks.log_window import HookSender, LogHooks
+from imserver.features.webhooks.requests import MISCONFIGURED, POST_SECONDS, WebhookCounts
+from imserver.people.bots.rows import BotHook, HookStore
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.messages import Draft, Entry, Messaging
+from imserver.plugin.runtime import PublicRequests, RateLimitedLog, Service, Unreachable
+from imserver.plugin.storage import Store
+from imserver.plugin.wire import Refused
+
+log = logging.getLogger(__name__)
+
+TRY_SECONDS: Final = 86400.0
+"""How long an event is tried; then it is dropped, and the next one follows."""
+MAX_ANSWERS: Final = 10
+"""Most messages in one answer; more are ignored."""
+
+
+class _Answer(Struct):
+    """The answer of a URL. A message has the fields of the command ``send`` of the cmd dialect."""
+
+    text: str = ""
+    messages: list[dict[str, Raw]] = []
+
+
+_decode: Final = msgspec.json.Decoder(_Answer).decode
+
+
+class BotHooks(Service, dict=True):
+    """The webhooks of bots. ``know_bot``: called with each bot that may send, and its app."""
+
+    store: Store
+    rows: HookStore
+    events: EventStore
+    requests: PublicRequests
+    messaging: Messaging
+    know_bot: Callable[[str, str], object]
+    is_banned: Callable[[str, str], bool]
+    node: Callable[[], str]
+    tally: WebhookCounts
+
+    def __post_init__(self) -> None:
+        self._warn = RateLimitedLog(log, "webhook of bot %s: %s")
+        name, node = "webhooks of bots", self.node
+        self.log = LogHooks(name, "", self.store, self.events, self.messaging, node, self, are_bots=True)
+
+    def stop(self) -> None:
+        """End all greenlets, store the positions, and give the lease back."""
+        self.log.stop()
+        self.requests.close()
+
+    # --- what the consumers ask -----------------------------------------------------------------------------
+
+    def hooks(self) -> dict[str, BotHook]:
+        """Those of all bots, by their secrets: one that was set anew begins anew."""
+        return {hook.secret: hook for hook in self.rows.of_bots()}
+
+    def wants(self, hook: BotHook, entry: Entry) -> bool | None:
+        """An entry that the bot has not sent itself, or that was stopped; None: the bot is banned."""
+        if self.is_banned(hook.app, hook.user):
+            return None
+        return entry.sender != hook.user or b'"stopped":' in entry.meta
+
+    def advance(self, hook: BotHook, position: int) -> None:
+        """Store a position."""
+        self.rows.advance(hook, position)
+
+    def deliver(self, sender: HookSender[BotHook], entry: Entry) -> Failure | None:
+        """Send an entry, and store the answer of the URL."""
+        hook, tally = sender.hook, self.tally
+        event = for_bot(hook.app, entry, self.node(), hook.user)
+        problem, is_final, answer = "", False, b""
+        try:
+            status, answer = self.requests.post(
+                hook.url,
+                hook.secret.encode(),
+                event.body,
+                int(time()),
+                f"{hook.user}-{event.id}",
+                POST_SECONDS,
+            )
+            if not 200 <= status < 300:
+                problem = f"it answered with status {status}"
+                is_final = 400 <= status < 500 and status not in MISCONFIGURED
+        except Unreachable as error:
+            problem = str(error)
+        if not problem:
+            tally.delivered[hook.app] += 1
+            if not self._send_answer(hook, entry, answer):
+                return Failure("the lease has ended")
+            sender.window.take(entry.id)
+            return None
+        tally.failures[hook.app] += 1
+        if is_final or monotonic() - sender.consumer.since > TRY_SECONDS:
+            tally.dropped[hook.app] += 1
+            self._warn(hook.user, f"an event was dropped: {problem}")
+            sender.window.take(entry.id)
+            return Failure(problem, is_dead=True)
+        if not sender.consumer.failures:
+            self._warn(hook.user, f"{problem}; trying again")
+        return Failure(problem)
+
+    def _send_answer(self, hook: BotHook, entry: Entry, content: bytes) -> bool:
+        """Send the messages of an answer, each once. False: the lease ended before all were stored, so the
+        entry must be sent again. Switches. Raises StorageUnavailable."""
+        if self.is_banned(hook.app, hook.user):
+            return True
+        self.know_bot(hook.app, hook.user)
+        for number, message in enumerate(messages_of(content)):
+            if (draft := self._draft_of(hook, entry, number, message)) is None:
+                self._warn(hook.user, "a message of its answer is not valid")
+                continue
+            while isinstance(self.messaging.store(hook.app, draft, by_user=True), StorageUnavailable):
+                if not self.log.lease.is_owned:
+                    return False
+                # For example because the bot has sent too many.
+                gevent.sleep(0.5)
+        return True
+
+    def _draft_of(self, hook: BotHook, entry: Entry, number: int, message: dict[str, Any]) -> Draft | None:
+        """The draft of one message of an answer to an entry; None: it is not valid."""
+        own = {"to", "conversation", "clientmsgid", "forward"}
+        fields = {name: value for name, value in message.items() if name.casefold() not in own}
+        if peer := entry.peer(hook.user):
+            fields["to"] = peer
+        else:
+            fields["conversation"] = entry.conversation
+        if entry.thread and "thread" not in fields:
+            fields["thread"] = entry.id  # a bot of a group may not read the first message
+        fields["clientMsgID"] = f"hook-{entry.id}-{number}"
+        try:
+            return self.messaging.read(hook.app, hook.user, msgspec.json.encode(fields))
+        except Refused:
+            return None
+
+
+def messages_of(content: bytes) -> Sequence[dict[str, Any]]:
+    """The messages of an answer. One of any other form, such as ``OK``, has none."""
+    try:
+        answer = _decode(content)
+    except (ValueError, RecursionError):
+        return []
+    return [{"text": answer.text}] if answer.text else answer.messages[:MAX_ANSWERS]

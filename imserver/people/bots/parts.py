@@ -1,0 +1,73 @@
+"""The parts of bots on one node."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from imserver.features.webhooks import webhooks_of
+from imserver.messenger.groups.parts import groups_of
+from imserver.people.accounts.parts import accounts_of
+from imserver.people.bots.answers import AnswerCommands, StreamedAnswers
+from imserver.people.bots.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots, IncomingHooks
+from imserver.people.bots.declared import HOOK_REQUESTS, BotLimits, BotSettings
+from imserver.people.bots.hooks import BotHooks
+from imserver.people.bots.rows import BotStore, HookStore
+from imserver.plugin import Parts
+from imserver.plugin.messages import MessageServices
+from imserver.plugin.runtime import PublicRequests
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
+
+
+class BotParts(Struct, frozen=True):
+    """The services for routes, commands and other features."""
+
+    bots: Bots
+    incoming: IncomingHooks
+    hooks: BotHooks
+    answers: StreamedAnswers
+
+
+def bots_of(core: Core) -> BotParts:
+    """The parts of bots on a node."""
+    return core.service(BotParts)
+
+
+def build(core: Core) -> Parts:
+    """Build them, and join them to the core."""
+    people = accounts_of(core)
+    webhooks = webhooks_of(core)
+    store, rows, hook_rows = core.store, BotStore(core.store), HookStore(core.store)
+    requests = PublicRequests(settings_of(core.config, BotSettings).allow_loopback)
+    hooks = BotHooks(
+        store=store,
+        rows=hook_rows,
+        events=webhooks.feeds.events,
+        requests=requests,
+        messaging=core.service(MessageServices).messaging,
+        know_bot=people.tokens.know_bot,
+        is_banned=core.sessions.is_banned,
+        node=lambda: core.node_name,
+        tally=webhooks.tally,
+    )
+    bots = Bots(
+        limits=settings_of(core.config, BotLimits),
+        stored=rows,
+        accounts=people.accounts,
+        sessions=core.sessions,
+        store=store,
+        hooks=hook_rows,
+        requests=requests,
+        hook_changed=hooks.log.work.changed,
+        relations=core.relations,
+    )
+    rate = core.buckets.make(HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.attempt)
+    incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
+    answers = StreamedAnswers(core, rows)
+    people.tokens.bots = rows.holder
+    return Parts(
+        (BotParts(bots, incoming, hooks, answers),),
+        {**AnswerCommands(answers).rows(), **bots.rows()},
+        run=(hooks.log.work.run,),
+        stop=hooks.stop,
+    )

@@ -1,0 +1,328 @@
+"""Invitation links: a code with which others join a group, or become a friend of its maker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from secrets import token_urlsafe
+from time import time
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from imserver.messenger.groups.groups import ADMIN, OWNER, NotAllowed, UnknownGroup
+from imserver.messenger.groups.parts import groups_of
+from imserver.people.accounts import friends as changes
+from imserver.people.accounts.api import Avatar, Nickname
+from imserver.people.accounts.contract import FullSession
+from imserver.people.accounts.friends import FriendResult, Oneself, UnknownFriend
+from imserver.people.accounts.parts import accounts_of
+from imserver.people.invitations.declared import InvitationLimits
+from imserver.people.invitations.rows import (
+    Code,
+    Ends,
+    ForGuests,
+    InvitationShown,
+    InvitationStore,
+    Maker,
+    OfGroup,
+    use,
+)
+from imserver.plugin.errors import HttpProblem, Problems, ServiceRefused
+from imserver.plugin.http import about, view
+from imserver.plugin.identity import by_address
+from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, MessageServices
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
+from imserver.plugin.storage import Condition
+from imserver.plugin.wire import id_of
+
+CODE_BYTES: Final = 16
+"""Random bytes of a code."""
+SECONDS: Final = 7 * 86400
+"""How long an invitation is valid unless its maker says something else."""
+MESSAGE_TYPE: Final = "invitation"
+"""The type of the messages with which invitations are sent."""
+
+
+class UnknownInvitation(
+    ServiceRefused,
+    problem=HttpProblem(404, "unknown_invitation", "No such invitation, or it has expired or is used up."),
+):
+    """No such invitation; or it has expired, is used up, or its maker may no longer invite."""
+
+
+class TooManyInvitations(
+    ServiceRefused,
+    problem=HttpProblem(
+        409, "too_many_invitations", "The user has made as many invitations as accounts.invitations allows."
+    ),
+):
+    """The maker has ``accounts.invitations`` invitations."""
+
+
+class Blocked(
+    ServiceRefused, problem=Problems.NOT_ALLOWED, detail="You have blocked the user who made the invitation"
+):
+    """The user has blocked the maker of the invitation."""
+
+
+class InvitationPreview(Struct):
+    """The target of an invitation."""
+
+    code: Code
+    group: OfGroup
+    name: Annotated[str, about("The name of the group.")]
+    members: Annotated[int, about("The number of members of the group.")]
+    user: Maker
+    nickname: Nickname
+    avatar: Avatar
+    expires_at: Ends
+    guests: ForGuests
+    group_avatar: Annotated[str, about("The address of the picture of a group; empty: none.")] = ""
+    description: Annotated[str, about("What the group is for; it may have several lines.")] = ""
+
+
+class InvitationAccepted(Struct):
+    """The result."""
+
+    status: Annotated[
+        Literal["joined", "friends", "already"],
+        about(
+            "`joined`: the user is a member of the group now. `friends`: the two are friends now. `already`: "
+            "nothing changed."
+        ),
+    ]
+    group: OfGroup
+    user: Maker
+
+
+class InvitationContent(Struct, frozen=True, omit_defaults=True):
+    """The content of a message of the type :data:`MESSAGE_TYPE`. Once the invitation has ended, it has a
+    ``status`` and no code."""
+
+    group: str
+    name: str
+    code: str = ""
+    expires_at: int = 0
+    """Unix seconds."""
+    status: Literal["", "accepted", "declined", "revoked"] = ""
+
+
+class Invitations:
+    """Makes and accepts invitations. Every method may switch and raise StorageUnavailable.
+
+    ``by`` ``""``: a back end, which may invite to all groups.
+
+    An invitation that was sent to one user is valid for that user only. Its message has the code as its
+    ``client_msg_id``, by which it is found.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._people = accounts_of(core)
+        self._most = settings_of(core.config, InvitationLimits).invitations
+        self._store = core.store
+        self._rows = InvitationStore(self._store)
+        self._relations = core.relations
+        self._groups = groups_of(core)
+        self._messaging = core.service(MessageServices).messaging
+        self._groups.invite_strangers = self.send
+
+    def create(
+        self, app: str, by: str, group: int, seconds: int, uses: int, guests: bool = False
+    ) -> InvitationShown:
+        """Invite to a group, or (``group`` 0) to be a friend. ``seconds`` and ``uses`` 0: no limit.
+        ``guests``: people without an account may come into the group, as guests.
+
+        Raises UnknownGroup, NotAllowed, UnknownAccount, ServiceRefused (no guests) and TooManyInvitations.
+        """
+        if guests:
+            self._people.guests.require_guests(app)
+        if group:
+            self._groups.check_inviting(app, group, by)
+        else:
+            self._people.accounts.known(app, by)
+        now = int(time())
+        code, expires_at = token_urlsafe(CODE_BYTES), now + seconds if seconds else 0
+        invitation = InvitationShown(code, str(group or ""), by, now, expires_at, 0, uses, guests)
+        if not self._rows.add(app, invitation, self._most, id_of(by)):
+            raise TooManyInvitations(f"accounts.invitations {self._most}")
+        return invitation
+
+    def send(self, app: str, group: int, by: str, users: Sequence[str]) -> list[str]:
+        """Send each user an invitation to a group, as a message of ``by``. Returns who was sent one.
+
+        None is sent above ``accounts.invitations``, or where the message is refused. Raises UnknownGroup and
+        NotAllowed.
+        """
+        name = self._groups.check_inviting(app, group, by).name
+        invited: list[str] = []
+        for user in users:
+            try:
+                new = self.create(app, by, group, SECONDS, 1)
+            except TooManyInvitations:
+                break
+            draft = Draft(
+                sender=by,
+                type=MESSAGE_TYPE,
+                body=msgspec.json.encode(InvitationContent(str(group), name, new.code, new.expires_at)),
+                client_msg_id=new.code,
+                time_ms=int(time() * 1000),
+                to_user=user,
+            )
+            if isinstance(self._messaging.store(app, draft, by_user=True), Appended):
+                invited.append(user)
+            else:
+                self._rows.remove(app, new.code)
+        return invited
+
+    def page(self, app: str, by: str, group: int, after: str, limit: int) -> list[InvitationShown]:
+        """Invitations of a user. With ``group`` those to it; the owner, admins and back ends see all of it.
+        Raises UnknownGroup."""
+        user = by if not group or self._groups.role(app, group, by) not in (OWNER, ADMIN, "") else None
+        return self._rows.page(app, user, group or None, int(time()), after, limit)
+
+    def revoke(self, app: str, by: str, code: str) -> None:
+        """End an invitation: one's own, one to a group that one leads, or one that one was sent (to decline
+        it). Raises UnknownInvitation."""
+        if (row := self._rows.get(app, code)) is None:
+            raise UnknownInvitation(code)
+        message = self._message(app, row)
+        is_own = by in ("", row.user)
+        is_sent = not is_own and message is not None and by in message.members
+        if not (is_own or is_sent):
+            group = id_of(row.group)
+            try:
+                may_end = group > 0 and self._groups.role(app, group, by) in (OWNER, ADMIN)
+            except UnknownGroup:
+                may_end = False
+            if not may_end:
+                raise UnknownInvitation(code)
+        self._rows.remove(app, code)
+        self._settle(app, row, message, "declined" if is_sent else "revoked")
+
+    def preview(self, app: str, code: str, address: str) -> InvitationPreview:
+        """The target of an invitation. Raises UnknownInvitation and TooManyRequests."""
+        self._people.cards.addresses.require(by_address(app, address))
+        row = self._valid(app, code)
+        maker = self._people.accounts.get(app, row.user)
+        name = avatar = description = ""
+        members = 0
+        if row.group:
+            try:
+                group = self._groups.check_inviting(app, id_of(row.group), row.user)
+            except (UnknownGroup, NotAllowed):
+                raise UnknownInvitation(code) from None
+            name, avatar, description = group.name, group.avatar, group.description
+            members = self._groups.count(app, group.id)
+        return view(
+            InvitationPreview,
+            row,
+            name=name,
+            members=members,
+            nickname="" if maker is None else maker.nickname,
+            avatar="" if maker is None else maker.avatar,
+            group_avatar=avatar,
+            description=description,
+        )
+
+    def accept(self, app: str, user: str, code: str, by_user: bool = True) -> InvitationAccepted:
+        """Join the group, or become a friend of the maker. Members and friends do not use up an invitation.
+
+        ``by_user``: the user asks, not a back end. Raises UnknownInvitation, UnknownAccount, Blocked,
+        TooManyRequests, TooManyMembers, and ServiceRefused for too many friends.
+        """
+        self._people.accounts.known(app, user)
+        invitation = self._valid(app, code)
+        message = self._message(app, invitation)
+        if message is not None and (user not in message.members or user == invitation.user):
+            raise UnknownInvitation(code)
+        if self._relations.blocked_by(app, user, (invitation.user,)):
+            raise UnknownInvitation(code)
+        if not (invitation.group or self._relations.may_gather(app, user)):
+            raise Blocked(invitation.user)
+        is_used = partial(use, app=app, code=code, now=int(time()))
+        try:
+            if not invitation.group:
+                status = self._befriend(app, user, invitation, is_used)
+                return InvitationAccepted(status, "", invitation.user)
+            sent = invitation.created if message is not None else 0
+            is_new = self._groups.accept(
+                app, id_of(invitation.group), user, invitation.user, is_used, by_user, sent
+            )
+        except (UnknownGroup, NotAllowed, UnknownFriend):
+            raise UnknownInvitation(code) from None
+        self._settle(app, invitation, message, "accepted")
+        return InvitationAccepted("joined" if is_new else "already", invitation.group, invitation.user)
+
+    def join(
+        self, app: str, code: str, nickname: str, device: str, address: str
+    ) -> tuple[FullSession, InvitationAccepted]:
+        """Let somebody without an account into a group, as a guest with this name.
+
+        Raises UnknownInvitation (also if it is not for guests), ServiceRefused (no guests), BadField,
+        TooManyRequests and TooManyMembers.
+        """
+        self._people.cards.addresses.require(by_address(app, address))
+        invitation = self._valid(app, code)
+        if not (invitation.guests and invitation.group):
+            raise UnknownInvitation(code)
+        session = self._people.guests.add(app, nickname, device, address)
+        user = session.account.user
+        try:
+            return session, self.accept(app, user, code, by_user=False)
+        except Exception:
+            self._people.accounts.remove(app, user)
+            raise
+
+    def _befriend(
+        self, app: str, user: str, found: InvitationShown, condition: Condition
+    ) -> Literal["friends", "already"]:
+        try:
+            result = self._people.friends.change(app, user, found.user, changes.add, condition)
+        except Oneself:
+            return "already"
+        if result is FriendResult.AWAY:
+            raise Blocked(found.user)
+        return "friends" if result is FriendResult.FRIENDS else "already"
+
+    def _valid(self, app: str, code: str) -> InvitationShown:
+        """An invitation that has not ended. Raises UnknownInvitation."""
+        row = self._rows.get(app, code)
+        if row is None or 0 < row.expires_at <= time() or 0 < row.max_uses <= row.uses:
+            raise UnknownInvitation(code)
+        return row
+
+    def _message(self, app: str, found: InvitationShown) -> Entry | None:
+        """The message with which an invitation was sent to one user; None: it was not sent."""
+        if found.max_uses != 1:
+            return None
+        message = self._store.part(MessageLog).entries.sent(app, found.user, found.code)
+        return message if message is not None and message.type == MESSAGE_TYPE else None
+
+    def _settle(
+        self,
+        app: str,
+        found: InvitationShown,
+        message: Entry | None,
+        status: Literal["accepted", "declined", "revoked"],
+    ) -> None:
+        """Show both users how a sent invitation has ended, by an edit of its message."""
+        if message is None:
+            return
+        group = id_of(found.group)
+        try:
+            name = self._groups.show(app, group, "").name
+        except UnknownGroup:
+            name = ""
+        draft = Draft(
+            sender="",
+            kind="edit",
+            type=MESSAGE_TYPE,
+            body=msgspec.json.encode(InvitationContent(str(group), name, status=status)),
+            time_ms=int(time() * 1000),
+            about=message.id,
+            conversation=message.conversation,
+        )
+        self._messaging.store(app, draft, by_user=False)

@@ -1,0 +1,17 @@
+"""Logging in with a provider: OpenID Connect, GitHub, WeChat."""
+
+from __future__ import annotations
+
+from imserver.people.oauth import api
+from imserver.people.oauth.declared import SETTINGS, TABLES
+from imserver.people.oauth.oauth import OAuth
+from imserver.plugin import FeatureRow, Parts
+
+FEATURE = FeatureRow(
+    "oauth",
+    lambda core: Parts((OAuth(core),)),
+    routes=(*api.ROUTES, *api.routes.rows),
+    uses=("pages", "accounts"),
+    settings=SETTINGS,
+    tables=TABLES,
+)

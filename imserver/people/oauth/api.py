@@ -1,0 +1,326 @@
+"""Logging in with a provider: routes of ``/api/v1``."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import unquote
+
+from msgspec import UNSET, Struct, UnsetType
+
+from imserver.people.accounts.accounts import AccountLocked, Closed, NoAccounts, UnknownAccount, WrongLogin
+from imserver.people.accounts.api import AccountDone, AccountShown, DeviceName, FactorCode, session_answer
+from imserver.people.accounts.factors import FactorRequired, WrongCode
+from imserver.people.oauth.declared import HTTP_LAST_LOGIN, HTTP_LINK_TAKEN
+from imserver.people.oauth.oauth import (
+    CALLBACK,
+    LOGIN_SECONDS,
+    POLL_SECONDS,
+    LoginRefused,
+    OAuth,
+    Question,
+    UnknownLogin,
+    UnknownProvider,
+)
+from imserver.people.oauth.providers import ProviderUnavailable
+from imserver.plugin.errors import Problems, StorageUnavailable
+from imserver.plugin.http import (
+    PROBLEM,
+    AccountApp,
+    Acting,
+    ApiProblem,
+    Call,
+    HttpResponse,
+    Resource,
+    Route,
+    about,
+)
+from imserver.plugin.identity import GOCHAT, Needs
+
+Provider = Annotated[str, about("The name of a provider of the app.", min_length=1, max_length=32)]
+Handle = Annotated[str, about("The handle of the login: `login` of its start.", min_length=1, max_length=100)]
+
+
+class ProviderShown(Struct):
+    """A provider with which accounts log in."""
+
+    provider: Provider
+    kind: Literal["oidc", "github", "wechat", "wechat_official"]
+    title: Annotated[str, about("The name to show.")]
+    register: Annotated[bool, about("Whether the first login makes an account.")]
+
+
+class ProvidersAnswer(Struct):
+    """The providers of an app."""
+
+    providers: list[ProviderShown]
+
+
+class LoginStarted(Struct):
+    """A login that was started."""
+
+    url: Annotated[str, about("The address to open in a browser.")]
+    login: Annotated[str, about("The secret handle of this login. It works once.")]
+    shown: Annotated[
+        str, about("Show this code to the user: the browser asks whether their device shows it.")
+    ]
+    interval: Annotated[int, about("How many seconds to wait between two requests to finish the login.")]
+    expires: Annotated[int, about("After how many seconds the login is forgotten.")]
+
+
+class LoginFinished(Struct, omit_defaults=True):
+    """The result: still pending, a session as of `accounts/login`, or the linked provider."""
+
+    pending: Annotated[bool, about("The user has not agreed yet; ask again later.")] = False
+    token: Annotated[str | UnsetType, about("The token of the session.")] = UNSET
+    expires_at: Annotated[int | UnsetType, about("When the token expires, in Unix seconds.")] = UNSET
+    account: AccountShown | UnsetType = UNSET
+    linked: Annotated[str | UnsetType, about("The provider with which the account was linked.")] = UNSET
+
+
+class LinkShown(Struct):
+    """A provider with which the account logs in."""
+
+    provider: Provider
+    title: Annotated[str, about("The name to show.")]
+    since: Annotated[int, about("When it was linked, in Unix seconds.")]
+
+
+class LinksAnswer(Struct):
+    """The providers with which an account logs in."""
+
+    links: list[LinkShown]
+
+
+routes = Resource(
+    "oauth",
+    service=lambda core, _: core.service(OAuth),
+    base=Acting,
+    chapter="Log in with a provider, and link an account with one.",
+    hot=True,
+    problems=(Problems.NOT_ALLOWED, Problems.TOO_MANY_REQUESTS),
+)
+
+
+@routes.get("/accounts/oauth/providers", Needs.ANYONE, base=None)
+def providers(oauth: OAuth, call: Call, app: AccountApp = GOCHAT) -> ProvidersAnswer:
+    """List the providers with which accounts of an app log in."""
+    settings = oauth.settings_of(call.app)
+    return ProvidersAnswer(
+        [ProviderShown(name, row.kind, row.title or name, row.register) for name, row in settings.items()]
+    )
+
+
+@routes.post(
+    "/accounts/oauth/start",
+    Needs.ANYONE_OR_ACCOUNT,
+    schema=("LoginStart", "A login with a provider."),
+    base=None,
+    act="",
+    problems=(
+        Problems.TOKEN_INVALID,
+        WrongLogin.problem,
+        UnknownProvider.problem,
+        Problems.NOT_IMPLEMENTED,
+        ProviderUnavailable.problem,
+    ),
+)
+def start(
+    oauth: OAuth,
+    call: Call,
+    provider: Provider,
+    app: AccountApp = GOCHAT,
+    device: DeviceName = "",
+    return_to: Annotated[
+        str,
+        about(
+            "For pages of this server: the path to which the browser comes back. The fragment of the address "
+            "is then `#oauth=` and the `code` that finishes the login, or `#oauth=refused`.",
+            max_length=500,
+        ),
+    ] = "",
+    link: Annotated[
+        bool, about("Whether to link the account whose token the request has, instead of logging in.")
+    ] = False,
+    password: Annotated[
+        str,
+        about(
+            "For `link`: the current password. An account without a password may leave it out.",
+            max_length=250,
+        ),
+    ] = "",
+) -> LoginStarted:
+    """Start a login with a provider.
+
+    Open `url` in a browser, on any device, and finish the login with `login`. Each request counts as a login
+    of its address. With `link` the account of the token is linked with the provider. That needs its password.
+    """
+    user = call.principal.user if link else None
+    try:
+        started = oauth.start(
+            call.app, provider, call.request.host, device, return_to, user, password, call.credential
+        )
+    except UnknownAccount:
+        raise ApiProblem(Problems.TOKEN_INVALID) from None
+    return LoginStarted(*started, POLL_SECONDS, LOGIN_SECONDS)
+
+
+@routes.post(
+    "/accounts/oauth/finish",
+    Needs.ANYONE,
+    schema=("LoginFinish", "The login to finish."),
+    base=None,
+    problems=(
+        WrongLogin.problem,
+        Closed.problem,
+        AccountLocked.problem,
+        Problems.BANNED,
+        FactorRequired.problem,
+        WrongCode.problem,
+        LoginRefused.problem,
+        UnknownLogin.problem,
+        UnknownProvider.problem,
+        HTTP_LINK_TAKEN,
+    ),
+)
+def finish(
+    oauth: OAuth,
+    call: Call,
+    login: Handle,
+    code: Annotated[
+        str, about("The code from the fragment of the address, if there is a `return_to`.", max_length=100)
+    ] = "",
+    factor: FactorCode = "",
+    app: AccountApp = GOCHAT,
+) -> LoginFinished:
+    """Finish a login with a provider.
+
+    The answer is `{"pending": true}` until the user has agreed. Then it is that of `accounts/login`, or
+    `linked`. The first login makes an account if the provider may do so. It takes over nickname and picture.
+    If the account has a second factor, the login takes a code of it as `factor`; without a right one it stays
+    to be finished.
+    """
+    if (result := oauth.finish(call.app, login, code, call.request.host, factor)) is None:
+        call.act = ""
+        return LoginFinished(pending=True)
+    if isinstance(result, str):
+        return LoginFinished(linked=result)
+    session = session_answer(result)
+    return LoginFinished(token=session.token, expires_at=session.expires_at, account=session.account)
+
+
+@routes.get("/accounts/oauth/links", Needs.ADMIN_OR_ACCOUNT, problems=(Problems.UNKNOWN_ACCOUNT,))
+def links(oauth: OAuth, call: Call, _request: Acting) -> LinksAnswer:
+    """List the providers with which an account logs in."""
+    settings = oauth.settings_of(call.app)
+    rows = oauth.links(call.app, call.user)
+    titles = {name: row.title for name, row in settings.items()}
+    return LinksAnswer(
+        [LinkShown(row.provider, titles.get(row.provider) or row.provider, row.since) for row in rows]
+    )
+
+
+@routes.post(
+    "/accounts/oauth/unlink",
+    Needs.ADMIN_OR_ACCOUNT,
+    schema=("LinkEnd", "The provider to unlink."),
+    problems=(Problems.UNKNOWN_ACCOUNT, UnknownProvider.problem, HTTP_LAST_LOGIN),
+)
+def unlink(oauth: OAuth, call: Call, provider: Provider) -> AccountDone:
+    """End the link between an account and a provider.
+
+    The last way to log in remains: a password, or another link.
+    """
+    oauth.unlink(call.app, call.user, provider)
+    return AccountDone(call.user)
+
+
+def returned(oauth: OAuth, call: Call) -> HttpResponse:
+    """``GET /oauth/callback/<app>/<provider>?state=&code=``: go on to our page, or ask the user.
+
+    The user is asked so that nobody logs somebody else in to a device of their own. May switch.
+    """
+    params = call.params
+    app, _, provider = call.request.path.removeprefix(CALLBACK).rpartition("/")
+    try:
+        question = oauth.returned(
+            unquote(app),
+            unquote(provider),
+            params.get("state", ""),
+            params.get("code", ""),
+            params.get("error", ""),
+            params.get("iss", ""),
+        )
+    except UnknownLogin:
+        return _page(oauth, call, "unknown", 404)
+    except (LoginRefused, NoAccounts):
+        return _page(oauth, call, "refused", 403)
+    except (ProviderUnavailable, StorageUnavailable):
+        return _page(oauth, call, "unavailable", 503)
+    if question.address:
+        return _answered(303, "", ("Location", question.address))
+    return _page(oauth, call, "question", 200, question)
+
+
+def agree(oauth: OAuth, call: Call) -> HttpResponse:
+    """``POST`` to the same path: the answer of the user (``code``, ``agreed``). May switch."""
+    agreed = call.params.get("agreed") == "yes"
+    try:
+        oauth.agree(call.params.get("code", ""), agreed)
+    except UnknownLogin:
+        return _page(oauth, call, "unknown", 404)
+    except StorageUnavailable:
+        return _page(oauth, call, "unavailable", 503)
+    return _page(oauth, call, "done" if agreed else "refused", 200)
+
+
+def _page(
+    oauth: OAuth, call: Call, outcome: str, status: int, question: Question | None = None
+) -> HttpResponse:
+    # Imported at the first page: most nodes never need the templates, and they take memory.
+    from werkzeug.datastructures import LanguageAccept
+    from werkzeug.http import parse_accept_header
+
+    from imserver.features.pages.text import choose_language
+
+    accepted = parse_accept_header(call.request.headers.get("accept-language"), LanguageAccept)
+    language = choose_language("", accepted)
+    if question is None:
+        content = _without_question(oauth.root, language, outcome)
+    else:
+        content = _rendered(oauth.root, language, outcome, question, call.request.path)
+    return _answered(status, content, ("Vary", "Accept-Language"))
+
+
+def _rendered(
+    root: str, language: str, outcome: str, question: Question | None = None, path: str = ""
+) -> str:
+    from imserver.features.pages.text import html_of
+
+    return html_of(
+        "callback.html", language, root, data={}, outcome=outcome, question=question, path=root + path
+    )
+
+
+_without_question: Final = cache(_rendered)
+"""Each such page is rendered once: strangers may ask for many in one packet."""
+
+
+def _answered(status: int, content: str, *more: tuple[str, str]) -> HttpResponse:
+    from imserver.features.pages.text import HEADERS, policy
+
+    headers = (
+        *HEADERS.items(),
+        ("Cache-Control", "no-store"),
+        ("Content-Security-Policy", policy("'none'", form="'self'")),
+        *more,
+    )
+    return HttpResponse(status, content.encode(), "text/html; charset=utf-8", headers, page=True)
+
+
+_ROW: Final[dict[str, Any]] = {"style": PROBLEM, "hot": True, "service": lambda core, _: core.service(OAuth)}
+
+ROUTES: Final = tuple(
+    Route(method, f"{CALLBACK}*", Needs.ANYONE, function, **_ROW)
+    for method, function in (("GET", returned), ("POST", agree))
+)

@@ -1,0 +1,487 @@
+"""Logging in with a provider, and linking an account with one.
+
+A client starts a login and gets an address and a secret handle. A browser opens the address, the user agrees
+at the provider, and the browser comes back to the callback. The client exchanges the handle for a session. So
+any client can log in, also one without a browser.
+
+Somebody could send the address of a login of their own to another user, to log in as them. So the handle
+alone is not enough: a page that started the login gets a second code in the browser that came back. For other
+clients this browser shows a short code and asks the user whether their device shows the same.
+
+In a cluster Redis has the running logins, so any node may take the callback.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from secrets import choice, token_urlsafe
+from time import time
+from typing import Final, Literal
+from urllib.parse import quote
+
+import gevent
+import msgspec
+from gevent.lock import BoundedSemaphore
+from msgspec import Struct
+
+from imserver.people.accounts.accounts import Closed, check_device
+from imserver.people.accounts.contract import Account, FullSession, Taken
+from imserver.people.accounts.identifiers import BadField
+from imserver.people.accounts.parts import accounts_of
+from imserver.people.accounts.rows import add_link
+from imserver.people.accounts.tokens import secret_hash
+from imserver.people.oauth.declared import HTTP_LAST_LOGIN, HTTP_LINK_TAKEN, ProviderSettings, providers_of
+from imserver.people.oauth.providers import (
+    KINDS,
+    SECONDS,
+    AuthorizationRequest,
+    Identity,
+    Provider,
+    ProviderRefused,
+    ProviderUnavailable,
+)
+from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ServiceRefused
+from imserver.plugin.runtime import RateLimitedLog
+from imserver.plugin.services import Core
+from imserver.plugin.storage import PooledStatements, RowsOf, Store, text_of
+
+log: Final = logging.getLogger(__name__)
+
+CALLBACK: Final = "/oauth/callback/"
+"""To this path and ``<app>/<provider>`` providers send browsers back."""
+LOGIN_SECONDS: Final = 600
+"""For how long a login may run."""
+POLL_SECONDS: Final = 2
+"""How often a client asks whether its login is finished."""
+AT_ONCE: Final = 16
+"""Requests that wait for one provider of one app on this node. Beyond it they are refused at once."""
+_OWN_PATH: Final = re.compile(r"/(?!/)[A-Za-z0-9._~/?&=%+-]{0,500}")
+_LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
+"""Letters of a short code, without vowels: no code is a word."""
+
+
+class UnknownProvider(
+    ServiceRefused,
+    problem=HttpProblem(
+        404, "unknown_provider", "The app has no such login provider, or the account is not linked with it."
+    ),
+):
+    """The app has no such provider (``oauth``)."""
+
+
+class UnknownLogin(
+    ServiceRefused,
+    problem=HttpProblem(
+        404, "unknown_login", "No such login with a provider, or it has expired or was finished."
+    ),
+    login="provider",
+):
+    """The login does not exist, has expired, or was finished before."""
+
+
+class LoginRefused(
+    ServiceRefused,
+    problem=HttpProblem(
+        403, "login_refused", "The provider or the user has refused this login; start a new one."
+    ),
+    login="provider",
+):
+    """The provider or the user has refused the login, or it was finished with a wrong code."""
+
+
+class NotLinked(
+    ServiceRefused,
+    problem=Closed.problem,
+    detail="No account is linked with this identity, and the provider makes none (register)",
+    login="closed",
+):
+    """The identity has no account, and gets none."""
+
+
+class Question(Struct, frozen=True):
+    """The question to a browser that came back. ``address``: where it goes on instead of asking.
+
+    ``shown``: the short code; ``device``: name of the device; ``nickname``: of the account to link (``""``: a
+    login). ``code`` goes back with the answer.
+    """
+
+    address: str = ""
+    title: str = ""
+    shown: str = ""
+    device: str = ""
+    nickname: str = ""
+    code: str = ""
+
+
+class _Running(Struct):
+    """A login that is running. ``account`` (0: none) and ``version``: what is linked.
+
+    ``code``: hash of the code that only the browser has; ``""``: none is needed. ``found``: who it is.
+    """
+
+    app: str
+    provider: str
+    account: int
+    version: int
+    device: str
+    return_to: str
+    shown: str
+    state: str
+    nonce: str
+    verifier: str
+    expires_at: int
+    step: Literal["started", "returned", "done", "failed"] = "started"
+    code: str = ""
+    found: Identity | None = None
+
+
+_decode: Final = msgspec.json.Decoder(_Running).decode
+_LOGIN: Final = "oauth:login:"
+_STATE: Final = "oauth:state:"
+_QUESTION: Final = "oauth:question:"
+"""Prefixes of keys; the hash of a secret follows. The last two lead to a login."""
+
+
+class AccountLink(Struct, frozen=True):
+    """A link between an account and an identity: ``subject``, its id at the provider."""
+
+    provider: str
+    subject: str
+    since: int
+    """Unix seconds."""
+
+
+_LINKS: Final = RowsOf(AccountLink, "oauth_link")
+
+
+class LinkStore(Store.Rows):
+    """The links between accounts and their identities in a store; without a database there are none. Each
+    method is one transaction, may switch, and raises StorageUnavailable."""
+
+    @Store.writing
+    def add(
+        self, sql: PooledStatements, app: str, account: int, provider: str, subject: str, now: int
+    ) -> None:
+        """Link an account, or do nothing if exactly this link exists. Raises Taken if the identity belongs to
+        another account, or the account has another identity at the provider."""
+        own = "SELECT subject FROM oauth_link WHERE account = %s AND provider = %s"
+        rows = sql.query(own, (account, provider))
+        if not rows and sql.query(f"SELECT 1 FROM account WHERE id = %s{sql.for_update}", (account,)):
+            add_link(sql, app, account, provider, subject, now)
+        elif not rows or text_of(rows[0][0]) != subject:
+            raise Taken("link")
+
+    def of(self, account: int) -> list[AccountLink]:
+        """The links of an account, ordered by provider."""
+        return _LINKS.find(self._store.rows, "WHERE account = %s ORDER BY provider", account)
+
+    @Store.writing_or("absent")
+    def remove(
+        self, sql: PooledStatements, account: int, provider: str, with_password: bool
+    ) -> Literal["done", "absent", "last"]:
+        """Delete a link. ``last``: the account could not log in without it. ``with_password``: whether its
+        password, if it has one, counts."""
+        # Of two requests at once, the second sees what the first has deleted.
+        own = sql.query(f"SELECT password FROM account WHERE id = %s{sql.for_update}", (account,))
+        rows = sql.query("SELECT provider FROM oauth_link WHERE account = %s", (account,))
+        if provider not in {text_of(row[0]) for row in rows}:
+            return "absent"
+        if len(rows) == 1 and not (with_password and own and own[0][0]):
+            return "last"
+        sql.execute("DELETE FROM oauth_link WHERE account = %s AND provider = %s", (account, provider))
+        return "done"
+
+
+class OAuth:
+    """Owner of the providers of all apps, and of the turns at them."""
+
+    def __init__(self, core: Core) -> None:
+        self._base = core.config.address
+        self.root = core.config.root
+        """The path below which a proxy serves this server."""
+        self._tenants = core.tenants
+        self._accounts, self._rows = accounts_of(core).accounts, accounts_of(core).rows
+        self._links = LinkStore(core.store)
+        self._values = core.temporary_values
+        self._outgoing = core.outgoing
+        self._providers: dict[tuple[str, str], tuple[ProviderSettings, Provider]] = {}
+        self._turns: dict[tuple[str, str], BoundedSemaphore] = {}
+        self._problem = RateLimitedLog(log, "app %s: login with %s: %s")
+        self._tenants.report_to(self.forget)
+
+    def forget(self, app: str) -> None:
+        """Drop the providers of a deleted app."""
+        for key in [key for key in self._providers if key[0] == app]:
+            del self._providers[key]
+            self._turns.pop(key, None)
+
+    # --- providers ------------------------------------------------------------------------------------------
+
+    def settings_of(self, app: str) -> dict[str, ProviderSettings]:
+        """The providers of an app by name. Raises NoAccounts."""
+        self._accounts.rules_of(app)
+        tenant = self._tenants.get(app)
+        return {} if tenant is None else providers_of(tenant)
+
+    def _provider(self, app: str, name: str) -> tuple[ProviderSettings, Provider]:
+        if (settings := self.settings_of(app).get(name)) is None:
+            raise UnknownProvider(name)
+        known = self._providers.get((app, name))
+        if known is None or known[0] != settings:
+            known = self._providers[app, name] = settings, KINDS[settings.kind](settings, self._outgoing)
+        return known
+
+    @contextmanager
+    def _turn(self, app: str, name: str) -> Iterator[None]:
+        """Allow one of :data:`AT_ONCE` requests to a provider, for :data:`SECONDS`. Raises
+        ProviderUnavailable."""
+        turns = self._turns.setdefault((app, name), BoundedSemaphore(AT_ONCE))
+        if not turns.acquire(blocking=False):
+            raise ProviderUnavailable(f"{AT_ONCE} logins wait for it already")
+        try:
+            with gevent.Timeout(SECONDS + 1, ProviderUnavailable(f"no answer within {SECONDS:g} s")):
+                yield
+        except ProviderUnavailable as error:
+            self._problem(app, name, error)
+            raise
+        finally:
+            turns.release()
+
+    # --- a login --------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        app: str,
+        name: str,
+        address: str,
+        device: str = "",
+        return_to: str = "",
+        user: str | None = None,
+        password: str = "",
+        token: str = "",
+    ) -> tuple[str, str, str]:
+        """Start a login, or the linking of the account of ``user``, which needs the ``password`` of the
+        account if it has one: a stolen token must not add a way to log in. ``token``: that with which the
+        user is asking. It counts as a login from ``address``. Returns the address for the browser, the secret
+        handle, and the short code for the user.
+
+        ``return_to``: path of our own page to which the browser comes back. Raises NoAccounts,
+        UnknownProvider, ServiceRefused (no address of this server), BadField, ProviderUnavailable,
+        TooManyRequests, and for a link UnknownAccount, WrongLogin and Overloaded.
+        """
+        check_device(device)
+        if return_to and not _OWN_PATH.fullmatch(return_to):
+            raise BadField("return_to: expected a path of this server, without a fragment")
+        _, provider = self._provider(app, name)
+        if not self._base.startswith(("https://", "http://")):
+            raise ServiceRefused(
+                "app.http_url is not set, or does not begin with http:// or https://",
+                Problems.NOT_IMPLEMENTED,
+            )
+        account, version = 0, 0
+        if user is None:
+            self._accounts.charge_provider_login(app, address)
+        else:
+            linked = self._accounts.confirmed(app, user, password, address, token)
+            account, version = linked.id, linked.version
+        login, short = token_urlsafe(32), "".join(choice(_LETTERS) for _ in range(8))
+        row = _Running(
+            app=app,
+            provider=name,
+            account=account,
+            version=version,
+            device=device,
+            return_to=return_to,
+            shown=f"{short[:4]}-{short[4:]}",
+            state=token_urlsafe(32),
+            nonce=token_urlsafe(32),
+            verifier=token_urlsafe(48),
+            expires_at=int(time()) + LOGIN_SECONDS,
+        )
+        with self._turn(app, name):
+            url = provider.address(self._request(row))
+        key = secret_hash(login)
+        self._put(key, row)
+        self._values.put_value(_STATE + secret_hash(row.state), key.encode(), LOGIN_SECONDS)
+        return url, login, row.shown
+
+    def _request(self, row: _Running) -> AuthorizationRequest:
+        callback = f"{self._base}{CALLBACK}{quote(row.app)}/{quote(row.provider)}"
+        return AuthorizationRequest(callback, row.state, row.nonce, row.verifier)
+
+    def _put(self, key: str, row: _Running) -> None:
+        seconds = row.expires_at - time()
+        if seconds > 0:
+            self._values.put_value(_LOGIN + key, msgspec.json.encode(row), seconds)
+
+    def _row(self, key: str) -> _Running | None:
+        value = self._values.value(_LOGIN + key)
+        return None if value is None else _decode(value)
+
+    def _claimed(self, name: str) -> tuple[str, _Running]:
+        """The login to which a key leads, for the first caller. Raises UnknownLogin."""
+        value = self._values.value(name)
+        if value is None or not self._values.remove_value(name):
+            raise UnknownLogin
+        if (row := self._row(value.decode())) is None:
+            raise UnknownLogin
+        return value.decode(), row
+
+    def returned(self, app: str, name: str, state: str, code: str, problem: str, issuer: str) -> Question:
+        """Take a browser that has come back from a provider with a ``code``, or with a ``problem``.
+
+        ``app``: as in the address. ``issuer``: who has sent it, if it says so (RFC 9207). Raises
+        UnknownLogin, LoginRefused and ProviderUnavailable; then the login has failed.
+        """
+        app = self._tenants.resolve(app)
+        key, row = self._claimed(_STATE + secret_hash(state))
+        row.step = "returned"
+        try:
+            if (row.app, row.provider) != (app, name):
+                raise ProviderRefused("the browser came back to another provider")
+            row.found = self._identified(row, code, problem, issuer)
+            title = self._provider(app, name)[0].title or name
+        except ImserverError as error:
+            if isinstance(error, ProviderRefused):
+                self._problem(app, name, error)
+            row.step = "failed"
+            self._put(key, row)
+            if row.return_to:
+                return Question(f"{self._base}{row.return_to}#oauth=refused")
+            if isinstance(error, ProviderRefused | UnknownProvider):
+                raise LoginRefused from None
+            raise
+        secret = token_urlsafe(32)
+        if row.return_to:
+            row.step, row.code = "done", secret_hash(secret)
+            self._put(key, row)
+            return Question(f"{self._base}{row.return_to}#oauth={secret}")
+        self._put(key, row)
+        self._values.put_value(_QUESTION + secret_hash(secret), key.encode(), LOGIN_SECONDS)
+        linked = self._accounts.get(app, str(row.account)) if row.account else None
+        return Question(
+            title=title,
+            shown=row.shown,
+            device=row.device,
+            nickname="" if linked is None else linked.nickname or linked.user,
+            code=secret,
+        )
+
+    def _identified(self, row: _Running, code: str, problem: str, issuer: str) -> Identity:
+        app, name = row.app, row.provider
+        settings, provider = self._provider(app, name)
+        if problem or not code:
+            raise ProviderRefused(problem or "it sent no code")
+        if issuer and settings.kind == "oidc" and issuer != settings.issuer:
+            raise ProviderRefused(f"the answer is from another issuer, {issuer!r}")
+        with self._turn(app, name):
+            return provider.identify(
+                self._request(row), code, lambda subjects: self._linked(app, name, subjects) is not None
+            )
+
+    def agree(self, code: str, agreed: bool) -> None:
+        """Take the answer of the user to a :class:`Question`. Raises UnknownLogin if it was answered."""
+        key, row = self._claimed(_QUESTION + secret_hash(code))
+        row.step = "done" if agreed else "failed"
+        self._put(key, row)
+
+    def finish(
+        self, app: str, login: str, code: str, address: str, factor: str = ""
+    ) -> FullSession | str | None:
+        """The session of a login, or the provider with which its account was linked. None: not yet.
+
+        ``factor``: a code of the second factor of the account. Without it a handle stays: FactorRequired,
+        WrongCode.
+
+        A handle works once. The first login of an identity makes an account, if the provider's ``register``
+        is on. Raises NoAccounts, UnknownProvider, UnknownLogin, LoginRefused, ServiceRefused (link taken),
+        NotLinked, AccountLocked, WrongLogin (the account was deleted meanwhile, or its sessions ended),
+        and TooManyRequests (by ``address``, for unknown handles).
+        """
+        with self._accounts.counting_refusals(app, address):
+            key = secret_hash(login)
+            row = self._row(key)
+            if row is None or row.app != app:
+                self._accounts.charge_guess(app, address)
+                raise UnknownLogin
+            if row.step not in ("done", "failed"):
+                return None
+            is_right = not row.code or hmac.compare_digest(row.code, secret_hash(code))
+            if row.found is not None and row.step == "done" and is_right and not row.account:
+                linked = self._linked(app, row.provider, row.found.subjects)
+                if linked is not None:
+                    self._accounts.factors.require(linked[0], factor, None)
+            if not self._values.remove_value(_LOGIN + key):
+                raise UnknownLogin
+            if row.found is None or row.step == "failed" or not is_right:
+                raise LoginRefused
+            if row.account:
+                self._link(row, row.found)
+                return row.provider
+            return self._log_in(row, row.found)
+
+    # --- accounts -------------------------------------------------------------------------------------------
+
+    def _linked(self, app: str, name: str, subjects: Sequence[str]) -> tuple[Account, str] | None:
+        """The account of an identity, and the provider of the link."""
+        return self._rows.linked(app, self._sharing(app, name), subjects)
+
+    def _sharing(self, app: str, name: str) -> list[str]:
+        """A provider and those with the same identities: WeChat's users have one ``unionid`` in all
+        providers of WeChat."""
+        if not self._provider(app, name)[0].kind.startswith("wechat"):
+            return [name]
+        others = [each for each, row in self.settings_of(app).items() if row.kind.startswith("wechat")]
+        return list(dict.fromkeys([name, *others]))
+
+    def _log_in(self, row: _Running, found: Identity) -> FullSession:
+        """A session of the account of an identity, which is made if the provider may do so."""
+        app, name = row.app, row.provider
+        settings, _ = self._provider(app, name)
+        for _ in range(2):
+            linked = self._accounts.log_in_linked(app, self._sharing(app, name), found.subjects, row.device)
+            if linked is not None:
+                session, by = linked
+                if by != name:
+                    with suppress(Taken):  # the account has another identity at this provider
+                        self._links.add(app, session.account.id, name, found.subjects[0], int(time()))
+                return session
+            if not settings.register:
+                raise NotLinked(f"apps.{app}.oauth.{name}.register is off")
+            new = Account(0, app, "", found.nickname, found.avatar)
+            try:
+                account = self._rows.add_linked(new, name, found.subjects[0], self._accounts.recorder(app))
+            except Taken:  # another login of this identity was faster
+                continue
+            return self._accounts.token(account, row.device)
+        raise UnknownLogin
+
+    def _link(self, row: _Running, found: Identity) -> None:
+        account = self._accounts.get(row.app, str(row.account))
+        if account is None or account.version != row.version:
+            raise LoginRefused
+        linked = self._linked(row.app, row.provider, found.subjects)
+        if linked is not None and linked[0].id != account.id:
+            raise ServiceRefused(problem=HTTP_LINK_TAKEN)
+        try:
+            self._links.add(row.app, account.id, row.provider, found.subjects[0], int(time()))
+        except Taken:
+            raise ServiceRefused(problem=HTTP_LINK_TAKEN) from None
+
+    def links(self, app: str, user: str) -> list[AccountLink]:
+        """The links of an account. Raises UnknownAccount."""
+        return self._links.of(self._accounts.known(app, user).id)
+
+    def unlink(self, app: str, user: str, name: str) -> None:
+        """Delete a link of an account. Raises UnknownAccount, UnknownProvider, and ServiceRefused for
+        the last way to log in."""
+        account = self._accounts.known(app, user)
+        done = self._links.remove(account.id, name, self._accounts.rules_of(app).passwords)
+        if done == "absent":
+            raise UnknownProvider(name)
+        if done == "last":
+            raise ServiceRefused(problem=HTTP_LAST_LOGIN)

@@ -1,0 +1,408 @@
+"""Providers that users log in with: OpenID Connect, GitHub, WeChat (website and official account).
+
+A provider proves who somebody is in three steps: :meth:`Provider.address` is where the browser goes, the
+browser comes back with a code, and :meth:`Provider.identify` exchanges it for an identity. Authlib makes the
+authorization request, with PKCE, exchanges the code and checks the claims of ID tokens. WeChat has parameters
+of its own. Each step waits for the provider at most :data:`SECONDS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from time import monotonic, time
+from typing import Any, Final, Protocol
+from urllib.parse import urlencode
+
+import gevent
+import msgspec
+from msgspec import Struct
+
+from imserver.people.accounts.contract import AVATAR_CHARACTERS, NICKNAME_CHARACTERS
+from imserver.people.oauth.declared import ProviderSettings
+from imserver.plugin.errors import HttpProblem, ImserverError, ServiceRefused, Unavailable
+from imserver.plugin.identity import BadToken, Issuer
+from imserver.plugin.messages import clean_name
+from imserver.plugin.runtime import Outgoing, Unreachable
+
+SECONDS: Final = 10.0
+"""Time limit for all requests to a provider during one step."""
+LEEWAY_SECONDS: Final = 60
+"""How far the clock of a provider may differ."""
+SUBJECT_BYTES: Final = 255
+"""Longest id of an identity at a provider."""
+_RETRY_SECONDS: Final = 5.0
+
+
+class ProviderUnavailable(
+    ServiceRefused,
+    problem=HttpProblem(503, "provider_unavailable", "The login provider does not answer.", temporary=True),
+):
+    """The provider does not answer in time, or what it answers makes no sense. Temporary."""
+
+
+class ProviderRefused(ImserverError):
+    """The provider, or the check of its answer, refuses this login. The text is for the log."""
+
+
+class Identity(Struct, frozen=True):
+    """The identity of a user at a provider. ``subjects``: their ids there, the preferred one first.
+
+    ``nickname`` and ``avatar`` are valid for an account.
+    """
+
+    subjects: tuple[str, ...]
+    nickname: str = ""
+    avatar: str = ""
+
+
+class AuthorizationRequest(Struct, frozen=True):
+    """The data that the steps of one login share. ``callback``: the address to which the browser comes
+    back."""
+
+    callback: str
+    state: str
+    nonce: str
+    verifier: str
+
+
+Known = Callable[[tuple[str, ...]], bool]
+"""Whether one of these subjects has an account, so that nobody needs its nickname and avatar."""
+
+
+class Provider(Protocol):
+    """A kind of provider, with the settings of one app. The methods switch and raise ProviderUnavailable."""
+
+    def address(self, request: AuthorizationRequest) -> str:
+        """The address at which the browser asks the user."""
+
+    def identify(self, request: AuthorizationRequest, code: str, known: Known) -> Identity:
+        """Exchange the code for an identity. Raises ProviderRefused."""
+
+
+def identity(subjects: tuple[object, ...], nickname: object, avatar: object) -> Identity:
+    """An identity from the values that a provider has sent. Raises ProviderRefused."""
+    names = tuple(str(each) for each in subjects if isinstance(each, str | int) and str(each))
+    if not names or any(len(name.encode()) > SUBJECT_BYTES or not name.isprintable() for name in names):
+        raise ProviderRefused("it sent no id of the user")
+    shown = (
+        clean_name(clean_name(nickname).strip()[:NICKNAME_CHARACTERS]) if isinstance(nickname, str) else ""
+    )
+    is_address = isinstance(avatar, str) and re.fullmatch(r"https?://[!-~]+", avatar)
+    fits = is_address and len(str(avatar)) <= AVATAR_CHARACTERS
+    return Identity(names, shown, str(avatar) if fits else "")
+
+
+class _Http:
+    """Requests of one step, which together take at most :data:`SECONDS`. Also Authlib's session."""
+
+    def __init__(self, outgoing: Outgoing) -> None:
+        self._outgoing = outgoing
+        self._deadline = monotonic() + SECONDS
+
+    def _left(self) -> float:
+        return max(self._deadline - monotonic(), 0.001)
+
+    def get(self, url: str, token: str = "") -> dict[str, Any]:
+        """Read a JSON object. Raises ProviderUnavailable, and ProviderRefused for a status below 500."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            status, body = self._outgoing.get(url, self._left(), headers)
+        except Unreachable as error:
+            raise ProviderUnavailable(f"{_shown(url)}: {error}") from None
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise ProviderUnavailable(f"{_shown(url)} answered with the status {status}")
+        if status != HTTPStatus.OK:
+            raise ProviderRefused(f"{_shown(url)} answered with the status {status}")
+        try:
+            return msgspec.json.decode(body, type=dict[str, Any])
+        except (ValueError, RecursionError):
+            raise ProviderUnavailable(f"{_shown(url)} did not answer with a JSON object") from None
+
+    def post(self, url: str, data: Mapping[str, str], headers: Mapping[str, str], auth: Any) -> _Answer:
+        """Send a form, as Authlib does."""
+        url, prepared, body = auth.prepare("POST", url, dict(headers), urlencode(data))
+        try:
+            status, content = self._outgoing.send(url, prepared, body.encode(), self._left())
+        except Unreachable as error:
+            raise ProviderUnavailable(f"{_shown(url)}: {error}") from None
+        return _Answer(url, status, content)
+
+
+class _Answer:
+    """The part of an answer that Authlib reads."""
+
+    def __init__(self, url: str, status: int, body: bytes) -> None:
+        self._url = url
+        self.status_code = status
+        self._body = body
+
+    def raise_for_status(self) -> None:
+        raise ProviderUnavailable(f"{_shown(self._url)} answered with the status {self.status_code}")
+
+    def json(self) -> Any:
+        return msgspec.json.decode(self._body)
+
+
+def _shown(url: str) -> str:
+    """An address for the log: its query may have a secret."""
+    return url.partition("?")[0]
+
+
+class _Code:
+    """The authorization code grant (RFC 6749, RFC 7636), by Authlib."""
+
+    def __init__(
+        self, settings: ProviderSettings, http: _Http, request: AuthorizationRequest, method: str = ""
+    ) -> None:
+        # Imported at the first login: other nodes save the memory.
+        from authlib.oauth2.client import OAuth2Client
+
+        self._request = request
+        self._client = OAuth2Client(
+            http,
+            settings.client_id,
+            settings.client_secret,
+            token_endpoint_auth_method=method or None,
+            scope=" ".join(settings.scopes),
+            redirect_uri=request.callback,
+            code_challenge_method="S256",
+        )
+
+    def address(self, endpoint: str, **more: str) -> str:
+        """Where the browser goes."""
+        request = self._request
+        url, _ = self._client.create_authorization_url(endpoint, request.state, request.verifier, **more)
+        return str(url)
+
+    def token(self, endpoint: str, code: str) -> dict[str, Any]:
+        """The tokens for a code. Raises ProviderUnavailable and ProviderRefused."""
+        from authlib.oauth2 import OAuth2Error
+
+        request = self._request
+        try:
+            answer = self._client.fetch_token(
+                endpoint,
+                grant_type="authorization_code",
+                code=code,
+                redirect_uri=request.callback,
+                code_verifier=request.verifier,
+            )
+        except OAuth2Error as error:
+            raise ProviderRefused(f"{_shown(endpoint)}: {error}") from None
+        except ValueError as error:
+            raise ProviderUnavailable(f"{_shown(endpoint)}: {error}") from None
+        if not isinstance(answer.get("access_token"), str):
+            raise ProviderRefused(f"{_shown(endpoint)} sent no access token")
+        return dict(answer)
+
+
+class _Endpoints(Struct):
+    """The part of a discovery document that is read (OpenID Connect Discovery 1.0)."""
+
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    jwks_uri: str
+    userinfo_endpoint: str = ""
+    token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
+
+
+class Oidc:
+    """An OpenID Connect provider. Owner of its cached discovery document and keys."""
+
+    def __init__(self, settings: ProviderSettings, outgoing: Outgoing) -> None:
+        self._settings = settings
+        self._outgoing = outgoing
+        self._endpoints: _Endpoints | None = None
+        self._keys: Issuer | None = None
+        self._next_fetch = float("-inf")
+
+    def address(self, request: AuthorizationRequest) -> str:
+        http = _Http(self._outgoing)
+        endpoint = self._discovered(http).authorization_endpoint
+        return self._code(http, request).address(endpoint, nonce=request.nonce)
+
+    def identify(self, request: AuthorizationRequest, code: str, known: Known) -> Identity:
+        http = _Http(self._outgoing)
+        endpoints = self._discovered(http)
+        tokens = self._code(http, request).token(endpoints.token_endpoint, code)
+        access = tokens["access_token"]
+        claims = self._verified(tokens.get("id_token"), access, request.nonce)
+        subject = claims["sub"]
+        if endpoints.userinfo_endpoint and "name" not in claims and not known((subject,)):
+            profile = http.get(endpoints.userinfo_endpoint, access)
+            if profile.get("sub") != subject:
+                raise ProviderRefused("its userinfo is about somebody else")
+            claims = {**profile, **claims}
+        names = (claims.get(each) for each in ("name", "nickname", "preferred_username"))
+        return identity((subject,), next(filter(None, names), ""), claims.get("picture"))
+
+    def _code(self, http: _Http, request: AuthorizationRequest) -> _Code:
+        settings, endpoints = self._settings, self._endpoints
+        assert endpoints is not None
+        method = "none"
+        if settings.client_secret:
+            basic = "client_secret_basic" in endpoints.token_endpoint_auth_methods_supported
+            method = "client_secret_basic" if basic else "client_secret_post"
+        scopes = settings.scopes or ("openid", "profile")
+        with_scopes = msgspec.structs.replace(settings, scopes=scopes)
+        return _Code(with_scopes, http, request, method)
+
+    def _discovered(self, http: _Http) -> _Endpoints:
+        """The discovery document, at most an hour old if the provider answers. Raises ProviderUnavailable."""
+        now = monotonic()
+        if self._endpoints is not None:
+            if now >= self._next_fetch:
+                self._next_fetch = now + _RETRY_SECONDS
+                gevent.spawn(self._refresh)
+            return self._endpoints
+        if now < self._next_fetch:
+            raise ProviderUnavailable(f"issuer {self._settings.issuer}: it did not answer a moment ago")
+        try:
+            return self._fetch(http)
+        except ProviderUnavailable:
+            self._next_fetch = monotonic() + _RETRY_SECONDS
+            raise
+
+    def _refresh(self) -> None:
+        with suppress(ProviderUnavailable):  # the known document is used, and the next login tries again
+            self._fetch(_Http(self._outgoing))
+
+    def _fetch(self, http: _Http) -> _Endpoints:
+        issuer = self._settings.issuer
+        url = issuer.rstrip("/") + "/.well-known/openid-configuration"
+        try:
+            endpoints = msgspec.convert(http.get(url), _Endpoints)
+        except (msgspec.ValidationError, ProviderRefused) as error:
+            raise ProviderUnavailable(f"{url} is not a discovery document: {error}") from None
+        if endpoints.issuer != issuer:
+            raise ProviderUnavailable(f"{url} is the document of another issuer, {endpoints.issuer!r}")
+        for endpoint in (endpoints.authorization_endpoint, endpoints.token_endpoint, endpoints.jwks_uri):
+            if not Issuer.accepts(endpoint):
+                raise ProviderUnavailable(f"{url} names an address without https, {endpoint!r}")
+        if self._keys is None or self._endpoints is None or self._endpoints.jwks_uri != endpoints.jwks_uri:
+            self._keys = Issuer(issuer, endpoints.jwks_uri, self._outgoing, seconds=SECONDS)
+        self._endpoints = endpoints
+        self._next_fetch = monotonic() + 3600.0
+        return endpoints
+
+    def _verified(self, token: object, access: str, nonce: str) -> dict[str, Any]:
+        """The claims of an ID token. Raises ProviderRefused and ProviderUnavailable."""
+        from authlib.oidc.core.claims import CodeIDToken
+        from joserfc.errors import JoseError
+
+        if not isinstance(token, str):
+            raise ProviderRefused("it sent no ID token")
+        assert self._keys is not None
+        settings = self._settings
+        try:
+            header, payload = self._keys.read(token)
+            # There is no rule for the hash of EdDSA.
+            hashed = {} if header.get("alg") == "EdDSA" else {"access_token": access}
+            claims = CodeIDToken(
+                payload,
+                header,
+                {
+                    "iss": {"essential": True, "value": settings.issuer},
+                    "aud": {"essential": True, "value": settings.client_id},
+                },
+                {"nonce": nonce, "client_id": settings.client_id, **hashed},
+            )
+            claims.validate(int(time()), LEEWAY_SECONDS)
+        except Unavailable as error:
+            raise ProviderUnavailable(str(error)) from None
+        except (BadToken, JoseError, ValueError, TypeError) as error:
+            raise ProviderRefused(f"its ID token is invalid: {error}") from None
+        if not isinstance(claims["sub"], str):
+            raise ProviderRefused("its ID token names no user")
+        return dict(claims)
+
+
+class GitHub:
+    """GitHub, or the GitHub Enterprise Server at ``issuer``."""
+
+    def __init__(self, settings: ProviderSettings, outgoing: Outgoing) -> None:
+        self._settings = settings
+        self._outgoing = outgoing
+        base = settings.issuer.rstrip("/")
+        self._web = base or "https://github.com"
+        self._api = f"{base}/api/v3" if base else "https://api.github.com"
+
+    def address(self, request: AuthorizationRequest) -> str:
+        code = _Code(self._settings, _Http(self._outgoing), request)
+        return code.address(f"{self._web}/login/oauth/authorize")
+
+    def identify(self, request: AuthorizationRequest, code: str, known: Known) -> Identity:
+        http = _Http(self._outgoing)
+        grant = _Code(self._settings, http, request, "client_secret_post")
+        token = grant.token(f"{self._web}/login/oauth/access_token", code)["access_token"]
+        user = http.get(f"{self._api}/user", token)
+        return identity((user.get("id"),), user.get("name") or user.get("login"), user.get("avatar_url"))
+
+
+class WeChat:
+    """WeChat: the QR code for websites (``wechat``), or the page of an official account inside WeChat.
+
+    WeChat identifies a user by ``openid`` in one client, and by ``unionid`` in all clients of an account of
+    its open platform.
+    """
+
+    def __init__(self, settings: ProviderSettings, outgoing: Outgoing) -> None:
+        self._settings = settings
+        self._outgoing = outgoing
+        base = settings.issuer.rstrip("/")
+        self._web, self._api = base or "https://open.weixin.qq.com", base or "https://api.weixin.qq.com"
+
+    def address(self, request: AuthorizationRequest) -> str:
+        official = self._settings.kind == "wechat_official"
+        path, scope = ("oauth2/authorize", "snsapi_userinfo") if official else ("qrconnect", "snsapi_login")
+        # WeChat demands this order.
+        query = {
+            "appid": self._settings.client_id,
+            "redirect_uri": request.callback,
+            "response_type": "code",
+            "scope": ",".join(self._settings.scopes) or scope,
+            "state": request.state,
+        }
+        return f"{self._web}/connect/{path}?{urlencode(query)}#wechat_redirect"
+
+    def identify(self, request: AuthorizationRequest, code: str, known: Known) -> Identity:
+        http, settings = _Http(self._outgoing), self._settings
+        query = {
+            "appid": settings.client_id,
+            "secret": settings.client_secret,
+            "code": code,
+            "grant_type": "authorization_code",
+        }
+        token = self._checked(http.get(f"{self._api}/sns/oauth2/access_token?{urlencode(query)}"))
+        openid, access = token.get("openid"), token.get("access_token")
+        if not (isinstance(openid, str) and isinstance(access, str)):
+            raise ProviderRefused("it sent no access token")
+        subjects = tuple(filter(None, (token.get("unionid"), openid)))
+        if known(identity(subjects, "", "").subjects):
+            return identity(subjects, "", "")
+        query = {"access_token": access, "openid": openid, "lang": "zh_CN"}
+        user = self._checked(http.get(f"{self._api}/sns/userinfo?{urlencode(query)}"))
+        if user.get("openid") != openid:
+            raise ProviderRefused("its user information is about somebody else")
+        subjects = tuple(filter(None, (user.get("unionid") or token.get("unionid"), openid)))
+        return identity(subjects, user.get("nickname"), user.get("headimgurl"))
+
+    @staticmethod
+    def _checked(answer: dict[str, Any]) -> dict[str, Any]:
+        """An answer without an error. WeChat's errors have the status 200."""
+        if answer.get("errcode"):
+            raise ProviderRefused(f"it answered with the error {answer['errcode']}: {answer.get('errmsg')}")
+        return answer
+
+
+KINDS: Final[Mapping[str, Callable[[ProviderSettings, Outgoing], Provider]]] = {
+    "oidc": Oidc,
+    "github": GitHub,
+    "wechat": WeChat,
+    "wechat_official": WeChat,
+}
+"""``kind`` of the settings → the class."""

@@ -1,0 +1,52 @@
+"""A node without accounts: no token is an account's, everybody may reach everybody, and apps are deleted with
+the accounts that they once had.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from imserver.auth import tenants
+from imserver.auth.questions import Relations
+from imserver.auth.tokens import BadToken
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.parts import accounts_of
+from tests.security.node_harness import Harness, config
+
+LISTED = "/api/v1/conversations"
+
+
+def test_no_token_is_an_accounts(tmp_path: Path) -> None:
+    first = Harness(config(tmp_path))
+    token, session, app = first.account("201"), first.session("201"), {"app": "201"}
+    assert first.call("GET", LISTED, None, token, query=app)[0] == 200
+    user = accounts_of(first.node.core).tokens.holder(token).account.user
+    first.close()
+    node = Harness(config(tmp_path, features=("messages",)))
+    parts = node.node.core
+    assert node.call("GET", LISTED, None, token, query=app)[0] == 401
+    assert parts.logins.session_of(session) is not None
+    with pytest.raises(BadToken):
+        parts.accounts.holder(token)
+    assert parts.accounts.those_of("201", [user]) == []
+    assert isinstance(parts.relations, Relations)
+    node.close()
+
+
+def test_an_app_is_deleted_with_the_accounts_that_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tenants, "sleep", lambda _: None)
+    first = Harness(config(tmp_path))
+    first.node.core.tenants.register("shop", account_tokens="required")
+    people = accounts_of(first.node.core)
+    people.accounts.token(people.rows.add(Account(0, "shop", "1"), "no hash"), "phone")
+    first.close()
+    node = Harness(config(tmp_path, features=()))
+    parts = node.node.core
+    assert parts.logins.wants_tokens("shop"), "nobody gets in who has not shown what the app demands"
+    assert parts.store.contents("shop").accounts == 1
+    tenants.delete_app(parts.tenants, parts.store, parts.erasures, "shop", parts.config.storage)
+    for table in ("account", "account_device"):
+        assert parts.store.rows(f"SELECT count(*) FROM {table}", ()) == [(0,)]
+    node.close()

@@ -1,0 +1,162 @@
+"""Accounts from elsewhere: what of a file is an account, and what is wrong with the rest."""
+
+import pytest
+
+from imserver.people.accounts import account_import
+from imserver.people.accounts.account_import import MOST_ERRORS, BadImport, accounts_of, read_rows, store
+from imserver.people.accounts.contract import Account, Imported, Taken
+
+HASH = "0123456789abcdef0123456789ABCDEF"
+ARGON = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2g"
+
+
+class Shelf:
+    """Keeps accounts in a list."""
+
+    def __init__(self, *some: Account) -> None:
+        self.accounts = list(some)
+
+    def there(self, app: str, some: list[Imported]) -> list[Account]:
+        ids = {row.account.id for row in some}
+        named = {text for row in some for text in self.identifiers(row.account)}
+        return [
+            each
+            for each in self.accounts
+            if each.id in ids or (each.app == app and named & self.identifiers(each))
+        ]
+
+    def identifiers(self, account: Account) -> set[str]:
+        return {account.phone, account.email, account.name} - {""}
+
+    def put(self, some: list[Imported]) -> None:
+        self.accounts += [row.account for row in some]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,phone_number,nickname,password,create_time,update_time\r\n"
+        f"7,138,Ann,{HASH},2023-01-02 03:04:05,\r\n",
+        f'[{{"id":7,"phone":"138","nickname":"Ann","password":"{HASH}","created":1672628645}}]',
+        f'{{"id":"7","phone_number":"138","nickname":"Ann","password":"{HASH}","create_time":'
+        '"2023-01-02T04:04:05+01:00"}\n\n',
+        f"id,phone,nickname,password,created\n7,138,Ann,{HASH},1672628645\n",
+    ],
+)
+def test_a_table_of_users_is_read_as_csv_as_json_and_line_by_line(text: str) -> None:
+    account = Account(7, "gochat", "138", "Ann", "", 0, 1672628645)
+    assert accounts_of(read_rows(text), "gochat") == [Imported(account, HASH)]
+
+
+def test_a_line_of_json_ends_with_a_line_feed_only() -> None:
+    lines = [f'{{"id":{number},"phone":"{number}","nickname":"\u2028"}}' for number in (1, 2)]
+    assert [row["nickname"] for row in read_rows("\r\n".join(lines))] == ["\u2028"] * 2
+
+
+@pytest.mark.parametrize("text", ["[1]", "[{]", '{"id":1}\nx', 'a,b\n"x', "[" * 100_000])
+def test_a_file_that_is_no_table_is_refused(text: str) -> None:
+    with pytest.raises(BadImport, match="neither JSON nor CSV"):
+        read_rows(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"id": 0}, "id: "),
+        ({"id": "x"}, "id: "),
+        ({"id": 2**63}, "id: "),
+        ({"id": True}, "id: "),
+        ({"id": None}, "id: "),
+        ({"phone": ""}, "phone, email or name: "),
+        ({"email": "ann"}, "email: "),
+        ({"name": "9ann"}, "name: "),
+        ({"phone": "1" * 21}, "phone: "),
+        ({"phone": 138}, "phone: expected a text"),
+        ({"nickname": "n" * 65}, "nickname: "),
+        ({"password": "secret"}, "password: expected a hash"),
+        ({"password": None}, "password: expected a hash"),
+        ({"created": "yesterday"}, "created: "),
+        ({"created": [1]}, "created: "),
+        ({"created": "1700000000000"}, "created: "),
+        ({"created": "١٧٠٠٠٠٠٠٠٠"}, "created: "),
+        ({"salt": "x"}, "unknown columns: salt"),
+    ],
+)
+def test_a_row_that_is_no_account_is_named_with_what_is_wrong(change: dict[str, object], words: str) -> None:
+    row = {"id": 1, "phone": "138", "password": ARGON, **change}
+    with pytest.raises(BadImport, match=f"nothing was imported:\nrow 2: {words}"):
+        accounts_of([{"id": 9, "phone": "9", "password": HASH}, row], "gochat")
+
+
+def test_nicknames_lose_what_nobody_sees() -> None:
+    row = {"id": 1, "phone": "138", "password": ARGON, "nickname": "An\u202en\n"}
+    (imported,) = accounts_of([row], "gochat")
+    assert imported.account.nickname == "Ann"
+
+
+def test_only_the_first_invalid_rows_are_reported() -> None:
+    with pytest.raises(BadImport) as raised:
+        accounts_of([{}] * (MOST_ERRORS + 5), "gochat")
+    assert str(raised.value).count("row ") == MOST_ERRORS
+    assert str(raised.value).endswith("and 5 more")
+
+
+def test_two_rows_with_one_id_or_one_phone_are_no_two_accounts() -> None:
+    rows = [
+        {"id": number, "phone": phone, "password": HASH} for number, phone in ((1, "1"), (1, "2"), (2, "1"))
+    ]
+    with pytest.raises(BadImport, match=r"row 2: .*\nrow 3: "):
+        accounts_of(rows, "gochat")
+
+
+def test_an_account_may_have_any_identifier_and_none_is_repeated() -> None:
+    rows = [
+        {"id": 1, "email": "Ann@Example.com", "password": HASH},
+        {"id": 2, "name": "Bob", "password": HASH},
+        {"id": 3, "phone": "3", "email": "c@example.com", "name": "cid", "password": HASH},
+    ]
+    some = accounts_of(rows, "gochat")
+    assert [(one.account.phone, one.account.email, one.account.name) for one in some] == [
+        ("", "ann@example.com", ""),
+        ("", "", "bob"),
+        ("3", "c@example.com", "cid"),
+    ]
+    with pytest.raises(BadImport, match="row 4: "):
+        accounts_of([*rows, {"id": 4, "name": "BOB", "password": HASH}], "gochat")
+    shelf = Shelf(some[1].account)
+    assert store(shelf, "gochat", some, lambda _: None) == 2  # type: ignore[arg-type]
+    with pytest.raises(BadImport, match="account 4: "):
+        store(shelf, "gochat", accounts_of([{**rows[2], "id": 4}], "gochat"), print)  # type: ignore[arg-type]
+
+
+def test_existing_accounts_are_skipped_and_progress_is_reported() -> None:
+    rows = [{"id": number, "phone": str(number), "password": HASH} for number in range(1, 1202)]
+    some = accounts_of(rows, "gochat")
+    shelf, received = Shelf(some[0].account), []
+    assert store(shelf, "gochat", some, received.append) == 1200  # type: ignore[arg-type]
+    assert received == [500, 1000, 1200]
+    assert store(shelf, "gochat", some, received.append) == 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "there", [Account(1, "gochat", "other"), Account(9, "gochat", "1"), Account(1, "other", "1")]
+)
+def test_an_id_or_a_phone_number_of_another_account_ends_the_import(there: Account) -> None:
+    some = accounts_of([{"id": n, "phone": str(n), "password": HASH} for n in (2, 1)], "gochat")
+    shelf = Shelf(there)
+    with pytest.raises(BadImport, match="account 1: "):
+        store(shelf, "gochat", some, lambda _: None)  # type: ignore[arg-type]
+    assert shelf.accounts == [there]
+
+
+def test_a_registration_during_the_import_ends_it_with_a_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late(Shelf):
+        def put(self, some: list[Imported]) -> None:
+            if self.accounts:
+                raise Taken("138")
+            super().put(some)
+
+    monkeypatch.setattr(account_import, "AT_ONCE", 1)
+    some = [Imported(Account(id, "gochat", f"13{id}"), HASH) for id in (7, 8)]
+    with pytest.raises(BadImport, match=r"^1 accounts were imported; .*: import them again$"):
+        store(Late(), "gochat", some, lambda _: None)  # type: ignore[arg-type]

@@ -1,0 +1,113 @@
+"""Passwords: argon2id away from the loop, GoChat's hashes, and a bound on those that wait."""
+
+import threading
+import time
+from types import SimpleNamespace
+
+import gevent
+import pytest
+
+from imserver.people.accounts import passwords
+from imserver.people.accounts.passwords import AT_ONCE, Overloaded, Passwords
+
+GOCHATS = "764fb148aadad5dae3bb6c1ef08cb53d"
+"""What the original keeps of the password ``123456``: printf %s 123456gogogoChat | md5sum"""
+
+
+@pytest.fixture
+def some():
+    result = Passwords("gogogoChat")
+    yield result
+    result.close()
+
+
+def test_a_hash_is_argon2id_with_19_mib_2_passes_1_lane(some: Passwords) -> None:
+    assert some.hash("secret").startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+
+
+def test_only_the_right_password_matches(some: Passwords) -> None:
+    digest = some.hash("sécret")
+    assert some.matches(digest, "sécret")
+    assert not some.matches(digest, "secret")
+    assert not some.is_weak(digest)
+
+
+def test_a_hash_of_gochat_matches_and_is_weak(some: Passwords) -> None:
+    assert some.matches(GOCHATS, "123456")
+    assert some.matches(GOCHATS.upper(), "123456")
+    assert not some.matches(GOCHATS, "1234567")
+    assert not Passwords("another salt").matches(GOCHATS, "123456")
+    assert some.is_weak(GOCHATS)
+
+
+def test_a_missing_account_matches_no_password(some: Passwords) -> None:
+    assert not some.matches("", "nobody's")
+    assert not some.matches("", "")
+
+
+@pytest.mark.parametrize("digest", ["", GOCHATS])
+def test_a_wrong_password_takes_as_long_for_any_hash(
+    some: Passwords, monkeypatch: pytest.MonkeyPatch, digest: str
+) -> None:
+    looked_at: list[str] = []
+
+    def look(_hasher: object, hashed: str, _password: str) -> bool:
+        looked_at.append(hashed)
+        return False
+
+    monkeypatch.setattr(some, "_verified", look)
+    assert not some.matches(digest, "wrong")
+    assert looked_at == [""], "a hash of argon2id was compared"
+
+
+def test_an_invalid_hash_matches_nothing(some: Passwords) -> None:
+    assert not some.matches("no hash", "no hash")
+
+
+def test_the_loop_goes_on_while_passwords_are_hashed(
+    some: Passwords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasher = some._library()
+    went_on = threading.Event()
+
+    def hash_later(password: str) -> str:
+        assert went_on.wait(60)
+        return hasher.hash(password)
+
+    monkeypatch.setattr(some, "_hasher", SimpleNamespace(hash=hash_later))
+    hashing = [gevent.spawn(some.hash, "secret") for _ in range(6)]
+    gevent.sleep(0.01)
+    assert not any(each.ready() for each in hashing)
+    went_on.set()
+    assert len({each.get() for each in hashing}) == 6
+
+
+def test_no_more_than_two_are_hashed_at_once(some: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:
+    running, most, lock, two = 0, 0, threading.Lock(), threading.Barrier(2)
+
+    def hash_slowly(_password: str) -> str:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        two.wait(60)
+        time.sleep(0.02)  # a third would begin meanwhile
+        with lock:
+            running -= 1
+        return ""
+
+    monkeypatch.setattr(some, "_hasher", SimpleNamespace(hash=hash_slowly))
+    hashing = [gevent.spawn(some.hash, "secret") for _ in range(6)]
+    assert [each.get() for each in hashing] == [""] * 6
+    assert most == AT_ONCE == 2
+
+
+def test_too_many_that_wait_are_refused(some: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "MAX_WAITING", 3)
+    waiting = [gevent.spawn(some.hash, "secret") for _ in range(3)]
+    gevent.sleep(0)
+    with pytest.raises(Overloaded):
+        some.hash("one more")
+    gevent.joinall(waiting)
+    assert some.hash("one more")
+    assert some.waiting == 0

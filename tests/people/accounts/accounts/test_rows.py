@@ -1,0 +1,460 @@
+"""Accounts and relations, as each kind of database keeps them."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from msgspec.structs import replace
+
+from imserver.config.settings import StorageSettings
+from imserver.people.accounts.contract import Account, Device, Imported, Taken
+from imserver.people.accounts.rows import AccountStore, States
+from imserver.people.bots.rows import BotStore
+from imserver.storage.statements import Statements
+from imserver.storage.store import Store
+from tests.stores import OpenStore
+
+
+def account_store(store: Store) -> AccountStore:
+    return AccountStore(store)
+
+
+def new(accounts: AccountStore, phone: str, app: str = "gochat") -> Account:
+    return accounts.add(Account(0, app, phone, f"the one of {phone}"), "a hash")
+
+
+def befriend(_before: States) -> tuple[States, str]:
+    return ("friend", "friend"), "friends"
+
+
+def test_where_nothing_is_stored_nobody_is_looked_for_and_nothing_is_made(open_store: OpenStore) -> None:
+    store = open_store()
+    accounts = account_store(store)
+    assert accounts.by_login("gochat", ("phone", "1")) is None
+    assert accounts.by_ids("gochat", [1]) == []
+    assert accounts.contacts("friends", 1, 0, 10) == (0, [])
+    assert accounts.relate("gochat", 1, 2, 10, befriend) == "unknown"
+    assert not store.has_database
+
+
+def test_an_account_is_found_by_phone_and_by_id_in_its_app_only(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    one = new(accounts, "13800000001")
+    assert one.id > 0
+    assert accounts.by_login("gochat", ("phone", "13800000001")) == (one, "a hash")
+    assert accounts.by_id("gochat", one.id) == (one, "a hash")
+    assert accounts.by_login("other", ("phone", "13800000001")) is None
+    assert accounts.by_id("other", one.id) is None
+
+
+def test_some_accounts_are_compared_with_words(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    accounts = account_store(store)
+    jose, wei, hidden, old = (
+        accounts.add(Account(0, "gochat", "", nickname, name=name), "a hash")
+        for nickname, name in (
+            ("José Pérez", "jp"),
+            ("王小伟", "perez"),
+            ("Eve", "perezhidden"),
+            ("Perez", ""),
+        )
+    )
+    accounts.change("gochat", hidden.id, {"findable": 0})
+    store.write(lambda sql: sql.execute("UPDATE account SET folded = NULL WHERE id = %s", (old.id,)))
+    ids = [each.id for each in (jose, wei, hidden)]
+
+    def found(text: str, among: list[int]) -> list[int]:
+        return [each.id for each in accounts.by_ids_named("gochat", among, Statements.words(text))]
+
+    assert found("perez", [*ids, old.id]) == sorted([jose.id, wei.id, old.id])
+    assert found("PÉREZ jos", ids) == [jose.id]
+    assert found("小", ids) == [wei.id]
+    assert found("hid", ids) == []
+    assert found("perez", [wei.id]) == [wei.id]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("LOVE", ["Ada Lovelace"]),
+        ("ada", ["Ada Lovelace", "Grace"]),
+        ("伟", ["王小伟"]),
+        ("ÉCOLE", ["École"]),
+        ("100%", ["100%_\\"]),
+        ("a%l", ["Ada Lovelace", "Grace"]),
+        ("a'; -- x", []),
+    ],
+)
+def test_accounts_are_found_by_a_part_of_their_names(
+    url: str, open_store: OpenStore, text: str, expected: list[str]
+) -> None:
+    accounts = account_store(open_store(url))
+    for nickname, name in (
+        ("Ada Lovelace", ""),
+        ("王小伟", ""),
+        ("École", ""),
+        ("100%_\\", ""),
+        ("Grace", "adalbert"),
+    ):
+        accounts.add(Account(0, "gochat", "", nickname, name=name), "a hash")
+    for one in (
+        Account(0, "gochat", "", f"Bot {text}", bot=True),
+        Account(0, "gochat", "", text, guest=True),
+    ):
+        accounts.add(one, "")
+    hidden = accounts.add(Account(0, "gochat", "", text), "")
+    accounts.change("gochat", hidden.id, {"findable": 0})
+    accounts.add(Account(0, "shop", "", text), "")
+    last = accounts.last_id()
+    words = Statements.words(text)
+    found = []
+    for begin in (True, False):
+        some, rest = accounts.named("gochat", words, begin, 0, last, 10, 0)
+        assert [each.id for each in some] == sorted((each.id for each in some), reverse=True)
+        assert rest == 0
+        assert accounts.named("gochat", words, begin, last, last, 10, 0) == ([], last)
+        found += [each.nickname for each in some]
+    assert sorted(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "begin", "inside"),
+    [
+        ("jose", ["José Pérez"], []),
+        ("PÉREZ jos", ["José Pérez"], []),
+        ("é", [], ["Jürgen Weiß-Ode", "احمد", "José Pérez"]),
+        ("ode", ["Jürgen Weiß-Ode"], []),
+        ("weiss", ["Jürgen Weiß-Ode"], []),
+        ("小伟", [], ["王小伟"]),
+        ("王", ["王小伟"], []),
+        ("ann_lee", ["احمد"], []),
+        ("أحمد", ["احمد"], []),
+        ("e.z", [], ["José Pérez"]),
+        ("eze", [], []),
+        ("los", ["Jan Łoś"], []),
+    ],
+)
+def test_names_are_searched_word_by_word_without_accents(
+    url: str, open_store: OpenStore, text: str, begin: list[str], inside: list[str]
+) -> None:
+    accounts = account_store(open_store(url))
+    names = ("José Pérez", ""), ("王小伟", ""), ("احمد", "ann_lee"), ("", "x"), ("Jan Łoś", "")
+    for nickname, name in names:
+        accounts.add(Account(0, "gochat", "", nickname, name=name), "a hash")
+    renamed = accounts.add(Account(0, "gochat", "", "Nobody"), "a hash")
+    accounts.change("gochat", renamed.id, {"nickname": "Jürgen Weiß-Ode"})
+
+    def nicknames(begin: bool, now: int = 0) -> list[str]:
+        some, _ = accounts.named("gochat", Statements.words(text), begin, 0, accounts.last_id(), 10, now)
+        return [each.nickname for each in some]
+
+    assert (nicknames(True), nicknames(False)) == (begin, inside)
+
+
+def test_names_that_another_release_has_stored_are_found_too(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    accounts = account_store(store)
+    for nickname in ("José", "Bob"):
+        accounts.add(Account(0, "gochat", "", nickname), "a hash")
+    store.write(lambda sql: sql.execute("UPDATE account SET folded = NULL"))
+    for begin, expected in ((True, []), (False, ["José"]), (True, ["José"]), (False, [])):
+        some, _ = accounts.named("gochat", ["jos"], begin, 0, accounts.last_id(), 10, 0)
+        assert [each.nickname for each in some] == expected
+
+
+@pytest.mark.parametrize("other", ["Ann", "ann ", "änn", "ann\u0301"])
+def test_phones_are_compared_byte_by_byte(url: str, open_store: OpenStore, other: str) -> None:
+    accounts = account_store(open_store(url))
+    ids = {new(accounts, phone).id for phone in ("ann", other)}
+    assert len(ids) == 2
+    with pytest.raises(Taken):
+        new(accounts, other)
+    assert new(accounts, "ann", app="shop").app == "shop"
+
+
+def test_of_many_who_register_one_phone_at_once_one_gets_it(url: str, open_store: OpenStore) -> None:
+    open_store(url)
+
+    def register(_number: int) -> bool:
+        store = Store(StorageSettings(url, seconds=60), "", threaded=False)
+        store.start()
+        try:
+            new(account_store(store), "1")
+        except Taken:
+            return False
+        finally:
+            store.close()
+        return True
+
+    with ThreadPoolExecutor(5) as pool:
+        assert sum(pool.map(register, range(5))) == 1
+
+
+def test_an_id_is_never_given_twice(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    gone = new(accounts, "1")
+    assert accounts.remove("gochat", gone.id)
+    assert not accounts.remove("gochat", gone.id)
+    assert new(accounts, "1").id > gone.id
+
+
+def test_a_password_is_replaced_once(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    one = new(accounts, "1")
+    assert accounts.set_password(one.id, "a hash", "another")
+    assert not accounts.set_password(one.id, "a hash", "a third")
+    assert accounts.by_id("gochat", one.id) == (one, "another")
+
+
+def test_the_end_of_all_sessions_raises_the_version(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    one = new(accounts, "1")
+    assert accounts.end_sessions("gochat", one.id)
+    assert not accounts.end_sessions("other", one.id)
+    found = accounts.by_id("gochat", one.id)
+    assert found is not None
+    assert found[0].version == one.version + 1
+
+
+def test_lists_are_paged_by_id(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    ids = [new(accounts, str(number)).id for number in range(5)]
+    for other in ids[1:]:
+        assert accounts.relate("gochat", ids[0], other, 10, befriend) == "friends"
+    total, page = accounts.contacts("friends", ids[0], ids[1], 2)
+    assert (total, [each.id for each in page]) == (4, ids[2:4])
+    assert page[0].nickname == "the one of 2"
+    assert accounts.contacts("friends", ids[3], 0, 10)[1][0].id == ids[0]
+
+
+def test_whoever_is_deleted_is_on_no_list(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    one, two = new(accounts, "1"), new(accounts, "2")
+    accounts.relate("gochat", one.id, two.id, 10, befriend)
+    accounts.remove("gochat", two.id)
+    assert accounts.contacts("friends", one.id, 0, 10) == (0, [])
+
+
+def test_nobody_is_something_to_more_than_the_limit(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    ids = [new(accounts, str(number)).id for number in range(3)]
+    assert accounts.relate("gochat", ids[0], ids[1], 1, befriend) == "friends"
+    assert accounts.relate("gochat", ids[0], ids[2], 1, befriend) == "full"
+    assert accounts.relate("gochat", ids[2], ids[0], 1, befriend) == "full"
+    assert accounts.relate("gochat", ids[0], ids[1], 1, befriend) == "friends"
+
+
+def test_two_who_ask_each_other_at_once_do_it_one_after_the_other(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    ids = [new(accounts, str(number)).id for number in range(2)]
+    seen: list[States] = []
+
+    def once(before: States) -> tuple[States, str]:
+        seen.append(before)
+        return befriend(before)
+
+    def ask(pair: tuple[int, int]) -> str:
+        store = Store(StorageSettings(url, seconds=60), "", threaded=False)
+        store.start()
+        try:
+            return account_store(store).relate("gochat", *pair, 10, once)
+        finally:
+            store.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(ask, [(ids[0], ids[1]), (ids[1], ids[0])])) == ["friends", "friends"]
+    assert seen == [("", ""), ("friend", "friend")]
+
+
+def test_logins_are_listed_and_ended_one_by_one(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    one, two = new(accounts, "1"), new(accounts, "2")
+    phone, pad = Device(2**53 - 1, "phone", 100, 900), Device(7, "平板", 200, 900)
+    for device in (phone, pad):
+        accounts.add_device(one.id, 0, device, 10)
+    accounts.add_device(two.id, 0, Device(7, "other", 100, 900), 10)
+    assert accounts.devices(one.id, 300) == [pad, phone]
+    assert accounts.by_device(one.id, phone.id) == (one, phone)
+    assert accounts.remove_device(one.id, phone.id) == phone
+    assert accounts.remove_device(one.id, phone.id) is None
+    assert accounts.by_device(one.id, phone.id) is None
+    assert accounts.devices(two.id, 300) == [Device(7, "other", 100, 900)]
+
+
+def test_a_new_login_ends_the_oldest_above_the_limit_and_those_whose_time_is_over(
+    url: str, open_store: OpenStore
+) -> None:
+    accounts = account_store(open_store(url))
+    one = new(accounts, "1")
+    for number in range(1, 6):
+        accounts.add_device(one.id, 0, Device(number, "", number, 1000), 3)
+    assert [device.id for device in accounts.devices(one.id, 5)] == [5, 4, 3]
+    accounts.add_device(one.id, 0, Device(6, "", 1000, 2000), 3)
+    assert [device.id for device in accounts.devices(one.id, 0)] == [6]
+
+
+def test_the_end_of_all_sessions_and_of_an_account_ends_its_logins(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    one = new(accounts, "1")
+    ends = (
+        lambda: accounts.end_sessions("gochat", one.id),
+        lambda: accounts.set_password(one.id, "a hash", "another", ends_sessions=True),
+        lambda: accounts.remove("gochat", one.id),
+    )
+    for number, (version, end) in enumerate(zip(range(3), ends, strict=True), 1):
+        assert accounts.add_device(one.id, version, Device(number, "", 1, 1000), 3)
+        assert not accounts.add_device(one.id, version + 1, Device(number + 10, "", 1, 1000), 3)
+        assert end()
+        assert accounts.devices(one.id, 0) == []
+        # Whoever has looked at the password before comes too late.
+        assert not accounts.add_device(one.id, version, Device(number, "", 1, 1000), 3)
+        assert accounts.devices(one.id, 0) == []
+
+
+def test_accounts_from_elsewhere_keep_their_ids_and_new_ones_come_behind(
+    url: str, open_store: OpenStore
+) -> None:
+    accounts = account_store(open_store(url))
+    first = new(accounts, "1")
+    some = [Imported(Account(500 + n, "gochat", f"5{n}", created=9), "f" * 32) for n in range(3)]
+    accounts.put(some)
+    assert accounts.by_login("gochat", ("phone", "51")) == (some[1].account, "f" * 32)
+    assert new(accounts, "2").id > 502
+    same = [Imported(Account(first.id, "gochat", "9"), ""), Imported(Account(99, "gochat", "52"), "")]
+    assert {account.id for account in accounts.there("gochat", same)} == {first.id, 502}
+    assert accounts.there("other", [same[1]]) == []
+
+
+def test_an_account_that_is_there_is_not_imported_again(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    one = new(accounts, "1")
+    for account in (Account(one.id, "gochat", "9"), Account(one.id + 50, "gochat", "1")):
+        with pytest.raises(Taken):
+            accounts.put([Imported(Account(one.id + 9, "gochat", "8"), "h"), Imported(account, "h")])
+    assert accounts.by_ids("gochat", range(99)) == [one]
+
+
+def test_identifiers_are_unique_in_their_app_and_several_accounts_have_none(
+    url: str, open_store: OpenStore
+) -> None:
+    accounts = account_store(open_store(url))
+    ann = accounts.add(Account(0, "gochat", "", email="ann@example.com"), "h")
+    bob = accounts.add(Account(0, "gochat", "", name="bob"), "h")
+    assert (ann.phone, bob.phone) == ("", "")
+    assert accounts.by_ids("gochat", range(99)) == [ann, bob]
+    assert accounts.by_login("gochat", ("phone", "x"), ("email", "ann@example.com")) == (ann, "h")
+    assert accounts.by_login("shop", ("email", "ann@example.com"), ("name", "bob")) is None
+    for same in (Account(0, "gochat", "", name="bob"), Account(0, "gochat", "1", email="ann@example.com")):
+        with pytest.raises(Taken):
+            accounts.add(same, "h")
+    assert accounts.add(Account(0, "shop", "", name="bob"), "h").id > bob.id
+    with pytest.raises(Taken):
+        accounts.change("gochat", bob.id, {"email": "ann@example.com", "nickname": "B"})
+    changed = accounts.change("gochat", bob.id, {"name": "", "phone": "138", "findable": False})
+    assert changed == replace(bob, name="", phone="138", findable=False)
+    assert accounts.by_id("gochat", bob.id) == (changed, "h")
+    given = [Imported(Account(99, "gochat", "", email="ann@example.com"), "h")]
+    assert accounts.there("gochat", given) == [ann]
+
+
+def test_the_latest_last_sight_counts(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    ann, bob = new(accounts, "1"), new(accounts, "2", "shop")
+    accounts.saw([("gochat", ann.id, 20), ("shop", bob.id, 5), ("shop", ann.id, 90), ("gochat", 9999, 1)])
+    accounts.saw([("gochat", ann.id, 10)])
+    assert [one.last_seen for one in accounts.by_ids("gochat", [ann.id])] == [20]
+    assert [one.last_seen for one in accounts.by_ids("shop", [bob.id])] == [5]
+
+
+def test_relations_to_many_are_read_at_once(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    ann, bob, cid, dan = (new(accounts, phone) for phone in "1234")
+    accounts.relate("gochat", ann.id, bob.id, 10, befriend)
+    accounts.relate("gochat", cid.id, ann.id, 10, lambda _: (("asked", ""), ""))
+    ids = [bob.id, cid.id, dan.id, bob.id]
+    assert accounts.relations(ann.id, ids) == {
+        bob.id: ("friend", "friend"),
+        cid.id: ("", "asked"),
+        dan.id: ("", ""),
+    }
+
+
+def test_who_has_blocked_the_owner_has_blocked_the_bot(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    accounts = account_store(store)
+    ann, bob, cid = (new(accounts, phone) for phone in "123")
+    stranger = new(accounts, "1", "shop")
+    bot = BotStore(store).add(Account(0, "gochat", "4"), bob.id, "a hash", 1, None)
+    of_all = BotStore(store).add(Account(0, "gochat", "5"), 0, "a hash", 1, None)
+    assert bot is not None
+    assert of_all is not None
+    for one, other in ((ann, bob), (cid, bot.account)):
+        accounts.relate("gochat", one.id, other.id, 10, lambda _: (("blocked", ""), ""))
+    everybody = [ann.id, bob.id, cid.id, stranger.id]
+    assert accounts.blocked_by("gochat", bot.account.id, everybody) == {ann.id, cid.id}
+    assert accounts.blocked_by("gochat", bot.account.id, everybody, with_owner=False) == {cid.id}
+    assert accounts.blocked_by("gochat", bob.id, everybody) == {ann.id}
+    assert accounts.blocked_by("gochat", of_all.account.id, everybody) == set()
+    assert accounts.blocked_by("shop", bot.account.id, everybody) == set()
+    assert sorted(accounts.blockers("gochat", bot.account.id, 10)) == [ann.id, cid.id]
+    assert len(accounts.blockers("gochat", bot.account.id, 1)) == 1
+    assert accounts.relations(bot.account.id, [ann.id, cid.id, bob.id]) == {
+        ann.id: ("", "blocked"),
+        cid.id: ("", "blocked"),
+        bob.id: ("", ""),
+    }
+
+
+def guest(accounts: AccountStore, nickname: str = "Gil", app: str = "gochat") -> Account:
+    return accounts.add(Account(0, app, "", nickname, guest=True), "")
+
+
+def test_a_guest_becomes_a_member_once_and_its_logins_end(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    one, member = guest(accounts), new(accounts, "1")
+    assert [accounts.is_guest("gochat", each) for each in (one.id, member.id, 99)] == [True, False, False]
+    assert not accounts.is_guest("shop", one.id)
+    assert accounts.add_device(one.id, one.version, Device(7, "phone", 1, 2**40), 10)
+    with pytest.raises(Taken):
+        accounts.promote_guest("gochat", one.id, {"phone": "1"}, "a hash")
+    assert accounts.promote_guest("shop", one.id, {"name": "gil"}, "a hash") is None
+    found = accounts.promote_guest("gochat", one.id, {"name": "gil", "phone": ""}, "a hash")
+    assert found == replace(one, name="gil", guest=False, version=1)
+    assert accounts.by_login("gochat", ("name", "gil")) == (found, "a hash")
+    assert accounts.by_device(one.id, 7) is None
+    assert accounts.promote_guest("gochat", one.id, {"name": "gilbert"}, "a hash") is None
+    assert accounts.promote_guest("gochat", member.id, {"name": "ann"}, "a hash") is None
+
+
+def test_whoever_gets_a_password_is_no_guest(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    one, other = guest(accounts), guest(accounts)
+    assert accounts.set_password(one.id, "", "a hash")
+    assert accounts.add_reset(other.id, "", "code", 1, 9)
+    assert accounts.use_reset("gochat", "code", 2, "a hash")
+    assert not any(each.guest for each in accounts.by_ids("gochat", [one.id, other.id]))
+
+
+def test_guests_who_were_not_here_for_long_are_found_in_all_apps(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    one, other, here, _ = guest(accounts), guest(accounts, app="shop"), guest(accounts), new(accounts, "1")
+    accounts.saw([("gochat", here.id, other.created + 5)])
+    assert [*accounts.unused_guests(one.created)] == []
+    assert [*accounts.unused_guests(other.created + 5)] == [[one, other]]
+
+
+def test_an_address_is_confirmed_until_it_changes(url: str, open_store: OpenStore) -> None:
+    rows = account_store(open_store(url))
+    ann = rows.add(Account(0, "gochat", "", email="ann@example.com"), "hash")
+    assert not ann.email_confirmed
+    assert [rows.note_question(ann.id) for _ in range(2)] == [True, False]
+    assert not rows.confirm_email(ann.id, lambda _: False)
+    assert not rows.confirm_email(ann.id + 1, lambda _: True)
+    assert rows.confirm_email(ann.id, lambda account: account.email == "ann@example.com")
+    assert not rows.note_question(ann.id)
+    assert [each.email_confirmed for each in rows.by_ids("gochat", [ann.id])] == [True]
+    changed = rows.change("gochat", ann.id, {"email": "other@example.com"})
+    assert changed is not None
+    assert not changed.email_confirmed
+    changed = rows.change("gochat", ann.id, {"email": "third@example.com", "email_confirmed": True})
+    assert changed is not None
+    assert changed.email_confirmed

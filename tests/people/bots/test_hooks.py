@@ -1,0 +1,432 @@
+"""Webhooks of bots on a node: what is posted, in which order, by which node, and what becomes of answers."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+from gevent.event import Event as Signal
+from msgspec import json
+
+from imserver.errors import StorageUnavailable
+from imserver.features.webhooks import consumer, webhooks_of
+from imserver.features.webhooks.consumer import DeliveryLease
+from imserver.features.webhooks.log_window import HookSender
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.people.accounts.parts import accounts_of
+from imserver.people.bots import hooks as module
+from imserver.people.bots.hooks import BotHooks, messages_of
+from imserver.people.bots.parts import bots_of
+from imserver.people.bots.rows import BotHook
+from tests.core.back_end import Answer, BackEnd, Post
+from tests.docs.markdown import blocks
+from tests.rows import sections
+from tests.security.node_harness import ADMIN, Harness, config
+from tests.security.test_bots import person
+from tests.support import ROOT, CountingSignal
+from tests.transport.harness import until
+from tests.users import User
+
+NOTHING = (200, b"")
+GUIDE = ROOT / "docs" / "guides" / "bot-webhooks.md"
+
+
+class Receivers(BackEnd):
+    """Stands for all URLs: ``replies`` has the function of each."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda post: self.replies.get(post.url, lambda _: NOTHING)(post))
+        self.replies: dict[str, Callable[[Post], Answer]] = {}
+
+    def at(self, url: str) -> list[Any]:
+        """The events that were posted to a URL."""
+        return [post.json for post in self.posts if post.url == url]
+
+    def texts(self, url: str) -> list[str]:
+        return [event["text"] for event in self.at(url) if "text" in event]
+
+
+@pytest.fixture(autouse=True)
+def quick(hasty_consumers: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses."""
+    monkeypatch.setattr(consumer, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(DeliveryLease, "RENEW_SECONDS", 0.02)
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    of_features = sections(
+        accounts={"registration": True, "registrations_per_address": 0}, bots={"allow_loopback": True}
+    )
+    folder = Path(tmp_path_factory.mktemp("bot hooks"))
+    harness = Harness(config(folder, of_features=of_features))
+    yield harness
+    harness.close()
+
+
+@pytest.fixture
+def receivers(node: Harness) -> Iterator[Receivers]:
+    hooks, receivers = bots_of(node.node.core).hooks, Receivers()
+    usual, hooks.requests = hooks.requests, receivers  # type: ignore[assignment]
+    yield receivers
+    hooks.requests = usual
+
+
+def sender_of(hooks: BotHooks, bot: User) -> HookSender[BotHook]:
+    """The consumer of a bot's webhook."""
+    return next(each for each in hooks.log.senders.values() if each.hook.user == bot.user)
+
+
+def hooked(owner: User, name: str) -> tuple[User, str]:
+    """A bot with a webhook, and its URL."""
+    bot, url = owner.bot(name), f"https://{name}.example/"
+    assert owner.post("bots/update", bot=bot.user, hook_url=url)["hook_secret"]
+    return bot, url
+
+
+def say(sender: User, to: User, *texts: str) -> None:
+    for text in texts:
+        sender.post("messages/send", to=to.user, text=text)
+
+
+def texts_by(bot: User, reader: User) -> list[str]:
+    """The texts that a reader has from a bot."""
+    found = reader.get("messages/sync", after=0, limit=200)["messages"]
+    return [each["text"] for each in found if each["from"] == bot.user and each["kind"] == "message"]
+
+
+def test_what_a_bot_receives_is_posted_in_order_and_answers_are_its_messages(
+    node: Harness, receivers: Receivers
+) -> None:
+    ann = person(node, "ann")
+    echo, url = hooked(ann, "echo")
+    receivers.replies[url] = lambda post: (200, json.encode({"text": f"{post.json['text']}!"}))
+    say(ann, echo, "a", "b", "c")
+    until(lambda: texts_by(echo, ann) == ["a!", "b!", "c!"])
+    first = next(post for post in receivers.posts if post.url == url)
+    assert first.delivery.startswith(f"{echo.user}-log-")
+    assert len(first.secret) == 43
+    event = first.json
+    stored = event.pop("stored")
+    assert (event.pop("time") > 0, event.pop("node") != "", event.pop("id")) == (
+        True,
+        True,
+        f"log-{stored['id']}",
+    )
+    assert event == {
+        "event": "message",
+        "app": "201",
+        "bot": echo.user,
+        "sender": ann.user,
+        "to": echo.user,
+        "type": "text",
+        "text": "a",
+    }
+    until(lambda: len(receivers.at(url)) == 3)
+    assert receivers.texts(url) == ["a", "b", "c"], "its own messages are not posted"
+    (documented,) = (block for block in blocks(GUIDE, "json") if "bot-event" in block.words)
+    assert set(json.decode(documented.text)) == {*event, "id", "time", "node", "stored", "meta"}
+
+
+def test_membership_edits_and_reactions_are_posted_and_answers_go_to_the_group(
+    node: Harness, receivers: Receivers
+) -> None:
+    bob = person(node, "bob")
+    bot, url = hooked(bob, "grouped")
+    answer = {"messages": [{"text": "one"}, {"data": {"n": 2}, "to": "1"}, {"text": 3}, {"text": "four"}]}
+    receivers.replies[url] = lambda post: (
+        200,
+        json.encode(answer) if post.json.get("text") == "@grouped" else b"OK",
+    )
+    group = bob.post("groups/create", name="tea", members=[bot.user])["group"]
+    bob.post("messages/send", conversation=int(group), text="not for it")
+    mention = {"text": "@grouped", "mentions": [bot.user]}
+    message = bob.post("messages/send", conversation=int(group), **mention)["id"]
+    until(lambda: "@grouped" in receivers.texts(url))
+    bob.post("messages/edit", id=message, **{**mention, "text": "edited"})
+    bob.post("messages/react", id=message, emoji="+1")
+    until(lambda: len([event for event in receivers.at(url) if event.get("about") == message]) == 2)
+    joined, *changes = receivers.at(url)
+    assert "not for it" not in receivers.texts(url)
+    assert (joined["event"], joined["group"], joined["bot"]) == ("group", group, bot.user)
+    assert [each.get("kind", "message") for each in changes][-2:] == ["edit", "reaction"]
+    assert {each["group"] for each in changes} == {group}
+    sent = bob.get("messages", conversation=int(group))["messages"]
+    assert [each.get("text", each.get("data")) for each in sent if each["from"] == bot.user] == [
+        "one",
+        {"n": 2},
+        "four",
+    ]
+
+
+def test_an_answer_to_a_reply_goes_to_its_thread(node: Harness, receivers: Receivers) -> None:
+    ted = person(node, "ted")
+    bot, url = hooked(ted, "threaded")
+    receivers.replies[url] = lambda post: (
+        200,
+        json.encode({"text": "here"}) if post.json.get("text") else b"",
+    )
+    group = int(ted.post("groups/create", name="tea", members=[bot.user])["group"])
+    root = ted.post("messages/send", conversation=group, text="which tea?")["id"]
+    ted.post("messages/send", conversation=group, text="@threaded", mentions=[bot.user], thread=root)
+    until(lambda: "@threaded" in receivers.texts(url))
+    until(lambda: ted.get("threads/get", thread=root)["messages"][-1]["text"] == "here")
+    event = next(each for each in receivers.at(url) if each.get("text") == "@threaded")
+    assert (event["meta"]["thread"], event["about"]) == (root, root)
+    (answer,) = [each for each in ted.get("threads/get", thread=root)["messages"] if each["from"] == bot.user]
+    assert answer["meta"]["thread"] == root
+
+
+def test_a_pressed_button_is_posted_and_the_answer_goes_to_who_pressed(
+    node: Harness, receivers: Receivers
+) -> None:
+    kim = person(node, "kim")
+    bot, url = hooked(kim, "buttoned")
+    question = {"text": "tea?", "buttons": [[{"text": "Yes", "value": "y"}]]}
+    receivers.replies[url] = lambda post: (
+        200,
+        json.encode({"text": "pressed"} if post.json.get("kind") == "press" else {"messages": [question]}),
+    )
+    say(kim, bot, "hello")
+    until(lambda: texts_by(bot, kim) == ["tea?"])
+    sync = kim.get("messages/sync", after=0, limit=200)["messages"]
+    (with_buttons,) = (each for each in sync if each["from"] == bot.user)
+    kim.post("messages/press", id=with_buttons["id"], value="y")
+    until(lambda: texts_by(bot, kim) == ["tea?", "pressed"])
+    press = receivers.at(url)[-1]
+    assert (press["kind"], press["about"], press["text"], press["sender"]) == (
+        "press",
+        with_buttons["id"],
+        "y",
+        kim.user,
+    )
+
+
+def test_of_exclusive_buttons_the_first_press_counts(node: Harness, receivers: Receivers) -> None:
+    amy, ben = person(node, "amy"), person(node, "ben")
+    bot, url = hooked(amy, "chooser")
+    group = int(amy.group(ben, bot))
+    row = [{"text": "Yes", "value": "y"}, {"text": "No", "value": "n"}]
+    with_buttons = bot.post("messages/send", conversation=group, text="tea?", buttons=[row], exclusive=True)
+    ben.post("messages/press", id=with_buttons["id"], value="y")
+    assert ben.post("messages/press", id=with_buttons["id"], value="y")["repeated"]
+    assert amy.refused("messages/press", id=with_buttons["id"], value="n")[0] == 404
+    until(lambda: any(each.get("type") == "answer" for each in receivers.at(url)))
+    event = next(each for each in receivers.at(url) if each.get("type") == "answer")
+    assert (event["kind"], event["text"], event["about"]) == ("press", "y", with_buttons["id"])
+    assert event["meta"]["ask"]["state"] == "answered"
+    many = [[{"text": "x", "value": str(3 * row + one)} for one in range(3)] for row in range(3)]
+    for more in ({"buttons": many}, {}):
+        call = {"conversation": group, "text": "tea?", "exclusive": True, **more}
+        assert bot.refused("messages/send", **call)[0] == 400
+
+
+def test_answers_that_say_nothing_about_the_event_let_it_come_again(
+    node: Harness, receivers: Receivers
+) -> None:
+    cid = person(node, "cid")
+    bot, url = hooked(cid, "down")
+    answers: list[Answer] = ["away", (500, b""), (401, b""), (302, b""), "away"]
+    receivers.replies[url] = lambda _: answers.pop(0) if answers else NOTHING
+    say(cid, bot, "1", "2")
+    until(lambda: receivers.texts(url) == ["1"] * 6 + ["2"])
+    deliveries = [post.delivery for post in receivers.posts if post.url == url]
+    assert len(set(deliveries)) == 2, "each attempt has the same id"
+
+
+def test_a_refused_event_is_dropped(node: Harness, receivers: Receivers) -> None:
+    dan = person(node, "dan")
+    bot, url = hooked(dan, "choosy")
+    receivers.replies[url] = lambda post: (400 if post.json["text"] == "bad" else 200, b"")
+    dropped = webhooks_of(node.node.core).tally.dropped.total()
+    say(dan, bot, "bad", "good")
+    until(lambda: receivers.texts(url) == ["bad", "good"])
+    assert webhooks_of(node.node.core).tally.dropped.total() == dropped + 1
+
+
+def test_after_a_day_an_event_is_dropped(
+    node: Harness, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fay = person(node, "fay")
+    bot, url = hooked(fay, "late")
+    receivers.replies[url] = lambda post: "away" if post.json["text"] == "old" else NOTHING
+    monkeypatch.setattr(module, "TRY_SECONDS", 0.0)
+    say(fay, bot, "old", "new")
+    until(lambda: "new" in receivers.texts(url))
+
+
+def test_an_event_that_comes_again_has_the_same_answer_once(node: Harness, receivers: Receivers) -> None:
+    guy = person(node, "guy")
+    bot, url = hooked(guy, "again")
+    answers = {"x": "first", "end": "last"}
+    receivers.replies[url] = lambda post: (200, json.encode({"text": answers[post.json["text"]]}))
+    first = guy.post("messages/send", to=bot.user, text="x")["id"]
+    until(lambda: texts_by(bot, guy) == ["first"])
+    hooks = bots_of(node.node.core).hooks
+    sender = sender_of(hooks, bot)
+    until(lambda: sender.window.position >= first and not sender.consumer.is_unsaved)
+    answers["x"] = "second"
+    node.node.core.store.write(
+        lambda sql: sql.execute("UPDATE bot SET hook_entry = 0 WHERE id = %s", (int(bot.user),))
+    )
+    hooks.log.lease.until = 0.0  # as after a pause that was longer than the lease
+    until(lambda: receivers.texts(url) == ["x", "x"])
+    say(guy, bot, "end")
+    until(lambda: texts_by(bot, guy) == ["first", "last"])
+
+
+def test_the_entries_of_others_are_not_read_for_each_bot(
+    node: Harness, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    max_, ned = person(node, "max"), person(node, "ned")
+    bot, url = hooked(max_, "idle")
+    say(max_, bot, "1")
+    until(lambda: receivers.texts(url) == ["1"])
+    sender = sender_of(bots_of(node.node.core).hooks, bot)
+    until(lambda: not sender.window.count)
+    log = node.node.core.store.part(MessageLog)
+    sync, reads = log.entries.sync, []
+
+    def counted(app: str, user: str, after: int, limit: int) -> Any:
+        reads.append(user)
+        return sync(app, user, after, limit)
+
+    monkeypatch.setattr(log.entries, "sync", counted)
+    last = max_.post("messages/send", to=ned.user, text="x")["id"]
+    until(lambda: sender.window.head >= last and not sender.window.count)
+    assert bot.user not in reads
+    say(max_, bot, "2")
+    until(lambda: receivers.texts(url) == ["1", "2"])
+    assert bot.user in reads
+
+
+def test_a_banned_bot_is_posted_to_when_its_ban_has_ended(node: Harness, receivers: Receivers) -> None:
+    lea = person(node, "lea")
+    bot, url = hooked(lea, "banned")
+    receivers.replies[url] = lambda post: (200, json.encode({"text": f"{post.json['text']}!"}))
+    admin = User(node, ADMIN.key, app="201")
+    admin.post("ban", users=[bot.user], seconds=600)
+    lea.post("messages/send", to=bot.user, text="1")
+    free, other = hooked(lea, "free")
+    say(lea, free, "later")
+    until(lambda: receivers.texts(other) == ["later"])
+    assert receivers.texts(url) == []
+    admin.post("unban", users=[bot.user])
+    say(lea, bot, "2")
+    until(lambda: texts_by(bot, lea) == ["1!", "2!"])
+
+
+def test_an_answer_waits_while_the_bot_has_sent_too_many(node: Harness, receivers: Receivers) -> None:
+    jay = person(node, "jay")
+    bot, url = hooked(jay, "eager")
+    receivers.replies[url] = lambda _: (200, json.encode({"messages": [{"text": str(n)} for n in range(5)]}))
+    tokens = accounts_of(node.node.core).tokens
+    tokens.know_bot("201", bot.user)
+    tokens.bot_messages.charge(("201", bot.user), 100)
+    say(jay, bot, "go")
+    until(lambda: texts_by(bot, jay) == list("01234"))
+    assert receivers.texts(url) == ["go"], "it is not asked again"
+
+
+def test_an_answer_is_stored_even_if_the_database_refuses_it_for_longer_than_the_lease(
+    node: Harness, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ivy = person(node, "ivy")
+    bot, url = hooked(ivy, "patient")
+    receivers.replies[url] = lambda _: (200, json.encode({"text": "answer"}))
+    hooks = bots_of(node.node.core).hooks
+    send, refused = hooks.messaging.send_of_user, Signal()
+    with monkeypatch.context() as patched:
+
+        def refuse(app: str, draft: Draft, done: Any, *rest: Any, **more: Any) -> None:
+            if draft.sender != bot.user:
+                send(app, draft, done, *rest, **more)
+                return
+            patched.setattr(hooks.log, "_renew", lambda: None)
+            hooks.log.lease.until = 0.0
+            done(StorageUnavailable())
+            refused.set()
+
+        patched.setattr(hooks.messaging, "send_of_user", refuse)
+        say(ivy, bot, "question")
+        refused.wait()
+        sender_of(hooks, bot).consumer.save()
+    until(lambda: texts_by(bot, ivy) == ["answer"])
+    assert set(receivers.texts(url)) == {"question"}
+
+
+def test_a_webhook_begins_with_the_next_entry_and_ends_when_it_is_removed(
+    node: Harness, receivers: Receivers
+) -> None:
+    hal = person(node, "hal")
+    bot = hal.bot("moved")
+    say(hal, bot, "before")
+
+    def set_url(url: str) -> Any:
+        return hal.post("bots/update", bot=bot.user, hook_url=url)
+
+    first = set_url("https://first.example/")
+    assert hal.get("bots")["bots"][0]["hook_url"] == "https://first.example/"
+    assert hal.get("bots")["bots"][0]["hook_secret"] == ""
+    say(hal, bot, "1")
+    until(lambda: receivers.texts("https://first.example/") == ["1"])
+    second = set_url("https://second.example/")
+    assert first["hook_secret"] != second["hook_secret"]
+    say(hal, bot, "2")
+    until(lambda: receivers.texts("https://second.example/") == ["2"])
+    (moved,) = (post for post in receivers.posts if post.url == "https://second.example/")
+    assert moved.secret == second["hook_secret"].encode()
+    assert set_url("")["hook_secret"] == ""
+    hooks = bots_of(node.node.core).hooks
+    until(lambda: bot.user not in [each.hook.user for each in hooks.log.senders.values()])
+    say(hal, bot, "3")
+    assert set_url("http://127.0.0.1:9/")["hook_secret"], "the setting allows loopback"
+    for wrong in ("https://10.0.0.1/", "ftp://x", "x" * 1001):
+        assert hal.refused("bots/update", bot=bot.user, hook_url=wrong) == (400, "invalid_request")
+    set_url("")
+    assert "3" not in receivers.texts("https://second.example/")
+
+
+def test_without_the_lease_a_node_forgets_how_far_it_has_looked(node: Harness, receivers: Receivers) -> None:
+    """After the next lease it does not read what others have delivered."""
+    ida = person(node, "ida")
+    bot, url = hooked(ida, "leased")
+    say(ida, bot, "1")
+    until(lambda: receivers.texts(url) == ["1"])
+    hooks = bots_of(node.node.core).hooks.log
+    assert hooks._seen
+    hooks._set({})
+    hooks._look()
+    assert (hooks._seen, hooks.senders) == ({}, {})
+    say(ida, bot, "2")
+    until(lambda: "2" in receivers.texts(url))
+
+
+def test_a_stored_entry_is_looked_for_at_once_and_nothing_between_renewals(
+    node: Harness, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kai = person(node, "kai")
+    bot, url = hooked(kai, "waiting")
+    hooks = bots_of(node.node.core).hooks
+    with monkeypatch.context() as patched:
+        patched.setattr(DeliveryLease, "SECONDS", 86400)
+        until(lambda: hooks.log.lease.until > monotonic() + 3600)
+        patched.setattr(DeliveryLease, "RENEW_SECONDS", 3600.0)
+        hooks.log.work.news = news = CountingSignal()
+        hooks.messaging.follower.watch(news, [kai.app])
+        until(lambda: news.pauses and (news.pauses[-1] or 0) > 600)
+        for text in ("1", "2"):
+            say(kai, bot, text)
+            until(lambda text=text: receivers.texts(url)[-1:] == [text])
+            assert (news.pauses[-1] or 0) > 600
+    hooks.log.work.changed()
+    until(lambda: (news.pauses[-1] or 0) < 1)
+
+
+def test_an_answer_without_messages_has_none() -> None:
+    for content in (b"", b"OK", b"[]", b'{"text":1}', b'{"messages":{}}', b"\xff", b"[" * 5000, b'{"x":1}'):
+        assert messages_of(content) == []
+    assert messages_of(b'{"text":"hi"}') == [{"text": "hi"}]
+    assert len(messages_of(json.encode({"messages": [{}] * 11}))) == module.MAX_ANSWERS

@@ -1,0 +1,214 @@
+"""Guests: they come by an invitation with a name, talk in their groups, and become members or expire."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
+from imserver.people.accounts.parts import AccountParts, accounts_of
+from tests.rows import sections
+from tests.security.node_harness import ADMIN, APPS, RULED, Harness, config
+from tests.users import PASSWORD, User
+
+APP = "202"
+PER_ADDRESS = 3
+DAYS = 30
+
+
+def start(folder: Path) -> Harness:
+    """A node whose app 202 takes guests, and 201 none."""
+    rules = AppAccountSettings(guests=True)
+    apps = {**APPS, APP: replace(RULED, api_allow_from=(), of_features=(AccountsOfApp(rules),))}
+    of_features = sections(
+        accounts={
+            "registration": True,
+            "registrations_per_address": 0,
+            "guests_per_address": PER_ADDRESS,
+            "guest_days": DAYS,
+        }
+    )
+    return Harness(config(folder, apps=apps, of_features=of_features))
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    harness = start(tmp_path_factory.mktemp("guests"))
+    yield harness
+    harness.close()
+
+
+def test_an_address_has_no_more_guests_after_a_restart(tmp_path: Path) -> None:
+    harness = start(tmp_path)
+    code = Host(harness).code
+    statuses = []
+    for _ in range(2):
+        body = {"app": APP, "code": code, "nickname": "Gil"}
+        for _ in range(2):
+            statuses.append(harness.call("POST", "/api/v1/invitations/join", body, host="192.0.2.7")[0])
+        harness.close()
+        harness = start(tmp_path)
+    harness.close()
+    assert statuses == [201, 201, 201, 429]
+
+
+class Host:
+    """A member with a group, and an invitation to it for guests."""
+
+    def __init__(self, node: Harness) -> None:
+        self.node = node
+        self.people: AccountParts = accounts_of(node.node.core)
+        self.ann = User.register(node, APP)
+        self.group = self.ann.group()
+        self.code = self.invite(guests=True)
+
+    def invite(self, **fields: Any) -> str:
+        code: str = self.ann.post("invitations/create", group=self.group, **fields)["code"]
+        return code
+
+    def join(self, nickname: str = "Gil", code: str = "", host: str = "127.0.0.1") -> tuple[int, Any]:
+        body = {"app": APP, "code": code or self.code, "nickname": nickname, "device": "phone"}
+        status, answer = self.node.call("POST", "/api/v1/invitations/join", body, host=host)
+        return status, answer
+
+    def guest(self) -> User:
+        session = self.join()[1]["session"]
+        return User(self.node, session["token"], session["account"]["user"], APP, session["account"])
+
+    def say(self, user: User, text: str) -> None:
+        user.post("messages/send", conversation=int(self.group), text=text)
+
+    def texts_of(self, sender: User, reader: User) -> list[str]:
+        page = reader.get("messages", conversation=self.group)["messages"]
+        return [each["text"] for each in page if each.get("from") == sender.user and "text" in each]
+
+    def members(self) -> set[str]:
+        return set(self.ann.roles(self.group))
+
+    def accounts(self) -> int:
+        return len(self.people.rows.by_ids(APP, range(1000)))
+
+
+@pytest.fixture
+def host(node: Harness) -> Host:
+    return Host(node)
+
+
+def test_a_guest_comes_with_a_name_and_is_marked_as_one(host: Host) -> None:
+    preview = host.node.call("GET", "/api/v1/invitations/show", query={"app": APP, "code": host.code})[1]
+    assert preview["guests"]
+    gil = host.guest()
+    assert (gil.account["nickname"], gil.account["guest"]) == ("Gil", True)
+    assert host.members() == {host.ann.user, gil.user}
+    assert (host.ann.card(gil)["guest"], gil.card(host.ann)["guest"]) == (True, False)
+    host.say(gil, "hello")
+    assert host.texts_of(gil, host.ann) == ["hello"]
+
+
+@pytest.mark.parametrize("nickname", ["", " ", "a\x00", "x" * 65])
+def test_a_guest_has_a_name(host: Host, nickname: str) -> None:
+    assert host.join(nickname)[0] == 400
+    assert host.members() == {host.ann.user}
+
+
+def test_only_an_invitation_for_guests_lets_them_in(host: Host) -> None:
+    before = host.accounts()
+    assert [host.join(code=code)[0] for code in (host.invite(), "x" * 22)] == [404, 404]
+    once = host.invite(guests=True, uses=1)
+    assert [host.join(code=once)[0] for _ in range(2)] == [201, 404]
+    assert host.accounts() == before + 1
+    host.ann.post("invitations/revoke", code=host.code)
+    assert host.join()[0] == 404
+
+
+def test_whoever_does_not_come_in_leaves_no_account(host: Host) -> None:
+    before = host.accounts()
+    host.ann.post("groups/options", group=host.group, invite="admin")
+    host.ann.post("groups/leave", group=host.group)
+    assert host.join()[0] == 404
+    assert host.accounts() == before
+
+
+def test_an_app_without_guests_takes_none(node: Harness) -> None:
+    ann = User.register(node, "201")
+    refused = ann.refused("invitations/create", group=ann.group(), guests=True)
+    assert refused == (403, "not_allowed")
+
+
+def test_an_address_brings_a_limited_number_of_guests(host: Host) -> None:
+    statuses = [host.join(host="203.0.113.9")[0] for _ in range(PER_ADDRESS + 1)]
+    assert statuses == [201] * PER_ADDRESS + [429]
+    assert host.join(host="203.0.113.10")[0] == 201
+
+
+def test_a_guest_enters_by_invitation_only_and_gathers_nobody(host: Host) -> None:
+    gil, bob = host.guest(), User.register(host.node, APP)
+    group = bob.group()
+    bob.post("groups/open", group=group, open=True)
+    for route, fields in {
+        "groups/create": {"name": "mine"},
+        "groups/join": {"group": group},
+        "groups/invite": {"group": host.group, "members": [bob.user]},
+        "messages/send": {"to": bob.user, "text": "psst"},
+    }.items():
+        assert gil.refused(route, **fields)[0] == 403, route
+    as_contact = bob.post("invitations/create")["code"]
+    assert gil.refused("invitations/accept", code=as_contact)[0] == 403
+    to_group = bob.post("invitations/create", group=group)["code"]
+    assert gil.post("invitations/accept", code=to_group)["status"] == "joined"
+
+
+def test_a_guest_reaches_one_user_after_that_user_has_written(host: Host) -> None:
+    relations, gil, ann = host.node.node.core.relations, host.guest().user, host.ann.user
+
+    def reached() -> list[bool]:
+        return [relations.may_reach(APP, gil, ann), relations.may_write(APP, gil, ann)]
+
+    assert reached() == [False, False]
+    assert relations.may_reach(APP, gil, gil)
+    assert [relations.may_gather(APP, each) for each in (gil, ann, "")] == [False, True, True]
+    host.ann.post("messages/send", to=gil, text="hello")
+    assert reached() == [True, True]
+
+
+def test_a_guest_sends_a_limited_number_of_messages(host: Host) -> None:
+    gil = host.guest()
+    message = {"conversation": int(host.group), "text": "hi"}
+    sent = [gil.ask("POST", "messages/send", message)[0] for _ in range(7)]
+    assert sent[:5] == [200] * 5
+    assert 429 in sent
+
+
+def test_a_password_makes_a_member_that_keeps_groups_and_messages(host: Host) -> None:
+    gil = host.guest()
+    host.say(gil, "from a guest")
+    assert gil.refused("accounts/promote", password=PASSWORD)[0] == 400
+    name = f"gil{gil.user}"
+    session = gil.post("accounts/promote", name=name, password=PASSWORD)
+    member = User(host.node, session["token"], gil.user, APP, session["account"])
+    assert (member.account["user"], member.account["name"]) == (gil.user, name)
+    assert not member.account["guest"]
+    assert gil.refused("groups/create", name="mine") == (401, "token_invalid")
+    assert member.group()
+    assert host.texts_of(member, member) == ["from a guest"]
+    assert member.refused("accounts/promote", name=name, password=PASSWORD) == (409, "no_guest")
+    login = {"app": APP, "login": name, "password": PASSWORD}
+    assert host.node.call("POST", "/api/v1/accounts/login", login)[0] == 200
+
+
+def test_a_back_end_makes_a_member_of_a_guest(host: Host) -> None:
+    gil, back_end = host.guest(), User(host.node, ADMIN.key, app="201")
+    assert back_end.refused("accounts/promote", user=gil.user, name="gil", password=PASSWORD)[0] == 404
+
+
+def test_unused_guests_are_deleted_and_their_messages_stay(host: Host) -> None:
+    gil, guests = host.guest(), host.people.guests
+    host.say(gil, "farewell")
+    created, days = gil.account["created"], DAYS * 86400
+    guests.expire(created + days)
+    assert gil.user in host.members()
+    assert guests.expire(created + days + 3600) >= 1
+    assert host.members() == {host.ann.user}
+    assert host.texts_of(gil, host.ann) == ["farewell"]
