@@ -23,15 +23,15 @@ FEATURES = (
     "imserver.messenger.ask",
     "imserver.features.notifications",
     "imserver.messenger.inbox",
-    "imserver.features.audit",
-    "imserver.features.keys",
-    "imserver.features.refusals",
-    "imserver.features.safety",
-    "imserver.features.admin",
-    "imserver.features.quotas",
+    "imserver.operate.audit",
+    "imserver.operate.keys",
+    "imserver.operate.refusals",
+    "imserver.operate.safety",
+    "imserver.operate.admin",
+    "imserver.operate.quotas",
     "imserver.features.previews",
-    "imserver.features.exports",
-    "imserver.features.erasure",
+    "imserver.operate.exports",
+    "imserver.operate.erasure",
 )
 """The packages of the features and foreign dialects of this server, in the order in which a node builds them.
 Each has its row in ``FEATURE``. Nothing else of the server names them. The first of the dialects whose

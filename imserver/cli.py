@@ -21,15 +21,15 @@ from imserver.version import full_version
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
 _LAZY: Final[Mapping[str, tuple[str, str, str]]] = {
     "app": ("imserver.commands.app", "app", "Create, list, show, change and delete apps."),
-    "backup": ("imserver.copies.command", "backup", "Copy the SQLite database while servers run."),
+    "backup": ("imserver.operate.copies.command", "backup", "Copy the SQLite database while servers run."),
     "bench": ("bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes."),
     "bot": ("imserver_client.bot", "bot", "Make, list and delete bots; set their webhooks."),
     "doctor": ("imserver.operate.doctor", "doctor", "Check machine, database, Redis and public addresses."),
     "init": ("imserver.operate.init", "init", "Write imserver.yaml with an app, an API key and a secret."),
     "key": ("imserver.commands.key", "key", "Create, list, show, rotate and revoke API keys."),
-    "move": ("imserver.copies.command", "move", "Copy the database to another engine, and compare."),
+    "move": ("imserver.operate.copies.command", "move", "Copy the database to another engine, and compare."),
     "outbox": ("imserver_client.outbox", "outbox", "Push the rows of a table in a PostgreSQL database."),
-    "restore": ("imserver.copies.command", "restore", "Replace the database by a copy."),
+    "restore": ("imserver.operate.copies.command", "restore", "Replace the database by a copy."),
     "token": ("imserver.commands.token", "token", "Create session tokens of users."),
 }
 

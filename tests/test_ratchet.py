@@ -70,7 +70,6 @@ REASONS: Final = {
     "http/openapi.py": _PRINCIPALS,
     "notify.py": "a push says what its notification shows",
     "storage/app_rows.py": _DELETED,
-    "copies/backup.py": "the database numbers accounts, and continues after a restore",
     "storage/contract.py": _DELETED,
     "storage/migrations/__init__.py": "a command that imports a database of GoChat",
     "storage/store.py": "looks for rows that a start without this database would ignore",

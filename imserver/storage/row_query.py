@@ -1,8 +1,8 @@
 """Which rows of a table are read, in which order, and how they are read in pages.
 
 Whoever goes through rows describes them with :class:`RowQuery`. A node reads each page in a transaction of
-its own (:func:`pages`); a command reads whole tables in one snapshot (:mod:`imserver.copies.row_pages`). The
-position of both is the key of a row.
+its own (:func:`pages`); a command reads whole tables in one snapshot
+(:mod:`imserver.operate.copies.row_pages`). The position of both is the key of a row.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def test_a_message_is_hidden_until_somebody_decides(moderator: User, ann: User, 
 
 
 def test_who_counts_messages_pays_for_all_that_are_looked_at(start_server: StartServer) -> None:
-    few = with_constants({"imserver.features.safety.moderation.LOOKS": 5})
+    few = with_constants({"imserver.operate.safety.moderation.LOOKS": 5})
     config: dict[str, Any] = {"api": {"keys": [{"key": KEY, "scopes": ["admin"]}]}}
     server = start_server(config={**config, "accounts": {"registration": True}}, command=few)
     moderator, ann, bob = User(server, KEY), User.register(server), User.register(server)

@@ -20,7 +20,7 @@ from typing import Any, Final
 import pytest
 
 from imserver.errors import CloseCode
-from imserver.features.exports.views import while_it_holds
+from imserver.operate.exports.views import while_it_holds
 from tests.integration import pusher
 from tests.integration.clusters import Nodes, nodes_of
 from tests.integration.cmd import logged_in

@@ -9,9 +9,9 @@ from alembic.operations import Operations
 from sqlalchemy import Column, SmallInteger, text
 
 from imserver.config.settings import StorageSettings
-from imserver.copies import backup
 from imserver.errors import StartError, StorageUnavailable
 from imserver.node.feature_list import numbers_of_server, tables_of_server
+from imserver.operate.copies import backup
 from imserver.storage.migrations.table_text import Columns
 from imserver.storage.store import Store
 from imserver.storage.tables import FeatureTables, Migration, Reason, StoreTables, Table

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from imserver.config.settings import StorageSettings
-from imserver.copies.move import Moved, move
 from imserver.errors import StartError
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.node.feature_list import tables_of_server
+from imserver.operate.copies.move import Moved, move
 from imserver.storage.address import DatabaseAddress, database_address
 from imserver.storage.store import Store
 from tests.conftest import StartServer
@@ -106,7 +106,7 @@ def test_every_table_comes_back_to_a_file_unchanged(
 _KILLED = """
 import os, signal, sys
 from imserver.config.settings import StorageSettings
-from imserver.copies.move import move
+from imserver.operate.copies.move import move
 from tests.stores import TABLES
 from tests.storage.test_move import address_of
 left = int(sys.argv[3])

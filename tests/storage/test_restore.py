@@ -7,7 +7,7 @@ import pytest
 
 from imserver.messenger.messages.log.contract import Appended, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
-from tests.commands.test_backup import numbers
+from tests.operate.copies.test_backup import numbers
 from tests.stores import ENGINES, OpenStore, server_of
 from tests.support import run_cli
 from tests.tools import require

@@ -1,0 +1,195 @@
+"""What the admin page asks besides the routes of others: search, rights, connections, nodes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from imserver.operate.admin.finder import MOST_APPS, HitShown, ListedConnection
+from imserver.operate.admin.parts import AdminParts, NodeName, NodeShown
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import (
+    Api,
+    ApiProblem,
+    Call,
+    NextCursor,
+    PageCursor,
+    Resource,
+    about,
+    page_and_cursor,
+    read_cursor,
+)
+from imserver.plugin.identity import Needs
+from imserver.plugin.services import Core
+
+App = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
+Missing = Annotated[list[str], about("Nodes that did not answer in time. The answer lacks their part.")]
+
+
+class NoQuery(Struct, forbid_unknown_fields=True):
+    """Nothing."""
+
+
+class RightsAnswer(Struct):
+    """Who asks, and what they may do on this server."""
+
+    kind: Annotated[str, about("`demo`, `key` or `staff` (an account that acts by its role).")]
+    id: Annotated[str, about("The id of the key, or of the user.")]
+    apps: Annotated[list[str] | None, about("The apps that they reach; null: all.")]
+    rights: Annotated[list[str], about("The rights of the role of an account.")]
+    routes: Annotated[list[str], about("The routes of `/api/v1` that they may use, as `GET accounts/list`.")]
+    version: Annotated[str, about("The version of the server.")]
+
+
+class FindAnswer(Struct):
+    """What was found, by type, exact ids first."""
+
+    results: list[HitShown]
+
+
+class NodesAnswer(Struct):
+    """All live nodes, ordered by name."""
+
+    nodes: list[NodeShown]
+
+
+class NodeRequest(Struct, forbid_unknown_fields=True):
+    """A node."""
+
+    node: NodeName
+
+
+class NodeDone(Struct):
+    """It was told."""
+
+    node: NodeName
+    drained: bool
+
+
+class ConnectionsAnswer(Struct):
+    """Connections, in the order of their users."""
+
+    users: Annotated[int, about("The number of users online, on all pages together.")]
+    connections: list[ListedConnection]
+    next: NextCursor
+    missing_nodes: Missing
+
+
+class AdminApi(Struct, frozen=True):
+    """The services that the routes use."""
+
+    parts: AdminParts
+    core: Core
+    api: Api
+
+
+routes = Resource(
+    "admin",
+    lambda core, api: AdminApi(core.service(AdminParts), core, api),
+    hot=False,
+    chapter="What those who answer for a server see and do: search, connections, nodes. Use an "
+    "API key with the scope `admin`, or the token of an account whose role has the right.",
+)
+
+
+@routes.get("/admin/rights", Needs.PEOPLE)
+def rights(api: AdminApi, call: Call, request: NoQuery) -> RightsAnswer:
+    """Show who asks, and which routes they may use."""
+    principal = call.principal
+    routes = [
+        f"{method} {path.removeprefix('/api/v1/')}"
+        for (method, path), endpoint in api.api.endpoints.items()
+        if path.startswith("/api/v1/") and principal.may(endpoint.route.need)
+    ]
+    return RightsAnswer(
+        principal.kind,
+        principal.staff or principal.key,
+        None if principal.apps is None else sorted(principal.apps),
+        sorted(principal.rights),
+        routes,
+        api.core.node.version,
+    )
+
+
+@routes.get("/find", Needs.PEOPLE, reach="optional")
+def find(
+    api: AdminApi,
+    call: Call,
+    text: Annotated[
+        str, about("An id, an identifier, or a part of a name.", min_length=1, max_length=200, pattern=r"\S")
+    ],
+    app: Annotated[str, about("The app; empty: all that the principal reaches.")] = "",
+    limit: Annotated[int, about("The maximum number of results of each type.", ge=1, le=50)] = 8,
+) -> FindAnswer:
+    """Find what a text may name.
+
+    People by any identifier, connections, channels, groups, apps, API keys and requests. A principal finds
+    what it may see, in the apps that it reaches. An account with the role `moderator` finds open groups only,
+    and sees and searches no e-mail addresses and no phone numbers. Nothing that people wrote is searched.
+    """
+    principal = call.principal
+    tenants = api.core.tenants.all()
+    names = [call.app] if call.app else [tenant.name for tenant in tenants if not tenant.same_as]
+    apps = [name for name in names if principal.reaches(name)]
+    return FindAnswer(api.parts.finder.find(principal, text.strip(), apps[:MOST_APPS], limit))
+
+
+# --- connections -----------------------------------------------------------------------
+
+
+@routes.get("/connections/list", Needs.OPERATE)
+def list_connections(
+    api: AdminApi,
+    call: Call,
+    app: App,
+    user: Annotated[str, about("The user; empty: all, page by page.", max_length=255)] = "",
+    cursor: PageCursor = "",
+    limit: Annotated[int, about("The maximum number of users on this page.", ge=1, le=200)] = 50,
+) -> ConnectionsAnswer:
+    """List live connections, page by page.
+
+    Those of a user, or of an app in the order of its users, on all nodes.
+    """
+    live = api.parts.live
+    page = live.of_user(call.app, user) if user else live.page(call.app, read_cursor(cursor), limit)
+    _, following = page_and_cursor(page.users, limit, str)
+    return ConnectionsAnswer(page.total, page.connections, following, page.missing)
+
+
+# --- nodes --------------------------------------------------------------------------------------------------
+
+
+@routes.get("/nodes", Needs.ADMIN)
+def nodes(api: AdminApi, call: Call, request: NoQuery) -> NodesAnswer:
+    """Show how each node is. The key must reach all apps."""
+    _require_all(call)
+    return NodesAnswer(api.parts.nodes.all())
+
+
+@routes.post("/nodes/drain", Needs.ADMIN)
+def drain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
+    """Drain a node.
+
+    It refuses new clients and closes the others with 1001 over `drain.close_seconds`, so that they reconnect
+    to other nodes. `/ready` answers 503. It goes on to answer HTTP requests. The key must reach all apps.
+    """
+    return _drain(api, call, request.node, True)
+
+
+@routes.post("/nodes/undrain", Needs.ADMIN)
+def undrain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
+    """Let a node that was drained serve clients again. The key must reach all apps."""
+    return _drain(api, call, request.node, False)
+
+
+def _require_all(call: Call) -> None:
+    if call.principal.apps is not None:
+        raise ApiProblem(Problems.FORBIDDEN, "The key does not reach all apps")
+
+
+def _drain(api: AdminApi, call: Call, node: str, drained: bool) -> NodeDone:
+    _require_all(call)
+    if not api.parts.nodes.drain(node, drained):
+        raise ApiProblem.invalid("`node`: no live node of this name answers")
+    return NodeDone(node, drained)

@@ -1,0 +1,158 @@
+"""The parts of the admin page on one node."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from time import time
+from types import NoneType
+from typing import Annotated, Any, Final
+
+import gevent
+from msgspec import Struct
+
+from imserver.operate.admin.finder import Finder, LiveConnections
+from imserver.plugin import Parts
+from imserver.plugin.http import about, view
+from imserver.plugin.services import Core
+
+NodeName = Annotated[str, about("The name of the node.", min_length=1, max_length=255)]
+
+
+class NodeFacts(Struct, frozen=True):
+    """What a node tells of itself. ``reason``: why it is not ready; ``""``: it is. ``since``: since when, in
+    Unix seconds.
+
+    ``lag``: how late its loop was last, in seconds. ``cpu``: seconds of processor time since the start.
+    """
+
+    version: str
+    started: int
+    reason: str
+    drained: bool
+    connections: int
+    users: int
+    memory: int
+    cpu: float
+    cpus: int
+    lag: float
+    most: int
+    since: int = 0
+
+
+_SILENT: Final = NodeFacts("", 0, "", False, 0, 0, 0, 0.0, 0, 0.0, 0)
+"""Of a node that does not answer."""
+
+
+class Drain(Struct, frozen=True, array_like=True):
+    """Drain the queried node, or let it serve clients again."""
+
+    drained: bool
+
+
+class NodeShown(Struct):
+    """A node."""
+
+    node: NodeName
+    host: Annotated[str, about("Its machine.")]
+    url: Annotated[str, about("The public address of its WebSocket; empty: it has none of its own.")]
+    own: Annotated[bool, about("Whether it is the node that answers.")]
+    answers: Annotated[bool, about("Whether it answers. If not, its figures are 0.")]
+    ready: Annotated[bool, about("Whether it can serve clients.")]
+    reason: Annotated[str, about("Why it cannot; empty: it can, or does not answer.")]
+    since: Annotated[int, about("Since when it cannot, in Unix seconds; 0: it can, or does not answer.")]
+    drained: Annotated[bool, about("Whether somebody has drained it.")]
+    draining: Annotated[bool, about("Whether it is drained, or stops.")]
+    version: str
+    started: Annotated[int, about("When it started, in Unix seconds.")]
+    connections: int
+    most: Annotated[int, about("The most connections that it accepts; 0: no limit.")]
+    users: Annotated[int, about("Users who are online there.")]
+    memory: Annotated[int, about("Its memory, in bytes.")]
+    cpu: Annotated[float, about("The processor time since its start, in seconds.")]
+    cpus: Annotated[int, about("The processors of its machine.")]
+    lag: Annotated[float, about("How late its event loop was last, in seconds.")]
+
+
+class Nodes:
+    """All live nodes. Other nodes are asked. Calls switch."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        core.queries.add("admin.facts", NoneType, lambda _: self._facts())
+        core.queries.add("admin.drain", Drain, self._drain_here)
+
+    def all(self) -> list[NodeShown]:
+        """Every live node, ordered by name."""
+        core = self._core
+        leases = core.overview.leases()
+        own = next(iter(leases))
+        facts = {own: self._facts(), **core.ask_others("admin.facts", None, NodeFacts)[0]}
+        nodes = []
+        for node, lease in sorted(leases.items()):
+            its = facts.get(node, _SILENT)
+            nodes.append(
+                view(
+                    NodeShown,
+                    its,
+                    node=node,
+                    host=lease.host,
+                    url=lease.public_ws_url,
+                    own=node == own,
+                    answers=node in facts,
+                    ready=node in facts and not its.reason,
+                    draining=lease.draining or its.drained,
+                    connections=its.connections if node in facts else lease.connections,
+                )
+            )
+        return nodes
+
+    def drain(self, node: str, drained: bool) -> bool:
+        """Drain a node, or let it serve again. False: there is no such node, or it does not answer."""
+        leases, others = self._core.overview.leases(), self._core.others
+        if node == next(iter(leases)):
+            return self._drain_here(Drain(drained))
+        if node not in leases or others is None:
+            return False
+        return node in others.query("admin.drain", Drain(drained), [leases[node]])[0]
+
+    def _drain_here(self, query: Drain) -> bool:
+        draining = self._core.draining
+        if query.drained:
+            gevent.spawn(draining.drain)
+        else:
+            draining.undrain()
+        return True
+
+    def _facts(self) -> NodeFacts:
+        core = self._core
+        state: Mapping[str, Any] = core.status.state(False, detail=True)
+        unready = core.status.unready()
+        return NodeFacts(
+            version=state["version"],
+            started=int(time() - state["uptimeSeconds"]),
+            reason="" if unready is None else unready.reason,
+            drained=core.node.drained,
+            connections=state["managerInfo"]["clientsLen"],
+            users=state["managerInfo"]["usersLen"],
+            memory=state["memoryBytes"],
+            cpu=state["cpuSeconds"],
+            cpus=os.cpu_count() or 1,
+            lag=state["metrics"]["loop_lag_seconds"],
+            most=state["maxConnections"],
+            since=0 if unready is None else unready.since,
+        )
+
+
+class AdminParts(Struct, frozen=True):
+    """What the routes of the admin page use."""
+
+    finder: Finder
+    live: LiveConnections
+    nodes: Nodes
+
+
+def build(core: Core) -> Parts:
+    """Build them."""
+    live = LiveConnections(core)
+    return Parts((AdminParts(Finder(core, live), live, Nodes(core)),))

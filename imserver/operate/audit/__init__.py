@@ -1,0 +1,59 @@
+"""The audit log: who has changed what, to whom, when and from where, in rows that nobody changes unseen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from imserver.operate.audit import api
+from imserver.operate.audit.audit_log import AuditLog, answers, build, offline
+from imserver.operate.audit.declared import SETTINGS, TABLES
+from imserver.plugin import FeatureRow
+
+if TYPE_CHECKING:
+    from imserver.plugin.metrics import Metric
+
+
+def metrics() -> tuple[Metric, ...]:
+    """Its rows of the table of metrics, at the first scrape."""
+    from imserver.plugin.metrics import Metric  # most nodes start without it
+
+    return (
+        Metric(
+            "imserver_audit_acts_total",
+            "counter",
+            "Acts that were stored in the audit log",
+            lambda core: core.service(AuditLog).stored,
+        ),
+        Metric(
+            "imserver_audit_logged_total",
+            "counter",
+            "Acts that were written to the log, because the database did not store them in time",
+            lambda core: core.service(AuditLog).logged,
+        ),
+        Metric(
+            "imserver_audit_waiting",
+            "gauge",
+            "Acts that wait for the database",
+            lambda core: core.service(AuditLog).waiting,
+        ),
+    )
+
+
+def _commands() -> dict[str, Any]:
+    from imserver.operate.audit.command import audit
+    from imserver.operate.audit.verification import check_rows
+
+    return {"audit": audit, "doctor": check_rows}
+
+
+FEATURE = FeatureRow(
+    "audit",
+    build,
+    routes=api.routes.rows,
+    metrics=metrics,
+    answers=answers,
+    settings=SETTINGS,
+    tables=TABLES,
+    commands=_commands,
+    offline=offline,
+)

@@ -1,0 +1,148 @@
+"""What the audit log keeps of an act: of a request or command, and of its answer."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from imserver.operate.audit.chain import AuditRow, Entry, Name, shown
+from imserver.plugin.identity import Act
+
+PEOPLE: Final = frozenset({"users", "members", "member", "user", "friend", "bot"})
+"""Fields with ids of users. Their values are the ``users`` of an act."""
+_VALUES: Final = frozenset(
+    {
+        *("id", "act", "group", "conversation", "channel", "connection", "connections", "device"),
+        *("key", "hook", "provider", "report", "node", "address"),
+        *("until", "seconds", "since", "grace_seconds", "expires_at", "uses", "count"),
+        *("role", "scopes", "apps", "reason", "state", "level", "kind"),
+        *("open", "history", "invite", "rename", "pin", "bots", "guests", "listed", "enabled", "unset"),
+    }
+)
+"""Fields whose values an act has, too."""
+_UNNAMED: Final = frozenset({"app", "token", "password", "old_password", "confirm"})
+"""Fields that say nothing about a change."""
+_SAME: Final = {"client": "connection", "client_id": "connection"}
+"""Fields of other APIs → ours."""
+_FROM_ANSWER: Final = frozenset({"id", "act", "group", "revoked", "closed", "count"})
+MOST_USERS: Final = 1000
+"""The most users that one act names."""
+_MOST_VALUES: Final = 20
+_MOST_CHARACTERS: Final = 200
+_APP_BYTES: Final = 500
+_NAME_BYTES: Final = 100
+_MEMBER_BYTES: Final = 255
+
+
+def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
+    """What is kept of the input of a request or command, and of its answer: ids, numbers, reasons, and the
+    names of other fields that were given as ``fields``. ``settings`` are the names of the given ones.
+
+    ``given``: a struct, or parameters by name. ``user``: whom the act names already.
+    """
+    facts: dict[str, Any] = {}
+    users: list[str] = []
+    fields: list[str] = []
+    for field, value in _given(given):
+        name = _SAME.get(field, field)
+        if name in PEOPLE:
+            users += [value] if isinstance(value, str) else map(str, value)
+        elif name in _VALUES:
+            facts[name] = _short(value)
+        elif name == "settings" and isinstance(value, Struct):
+            facts[name] = [each for each, _ in _given(value)]
+        elif name not in _UNNAMED:
+            fields.append(name)
+    facts |= {name: _short(value) for name, value in _given(answer) if name in _FROM_ANSWER}
+    if fields:
+        facts["fields"] = fields[:_MOST_VALUES]
+    if named := [each for each in users if each not in ("", user)]:
+        facts["users"] = named[:MOST_USERS]
+    return facts
+
+
+def _given(values: Any) -> Iterator[tuple[str, Any]]:
+    """The fields of a struct that differ from their defaults, or the parameters of a request."""
+    if isinstance(values, Struct):
+        for field in msgspec.structs.fields(type(values)):
+            value = getattr(values, field.name)
+            if value is not UNSET and value is not None and value != "" and value != field.default:
+                yield field.name, value
+    elif isinstance(values, Mapping):
+        yield from ((name, value) for name, value in values.items() if name in _VALUES)
+
+
+def _short(value: Any) -> Any:
+    """A value that takes little room, as JSON."""
+    if isinstance(value, str):
+        return value[:_MOST_CHARACTERS]
+    if isinstance(value, list | tuple | frozenset):
+        return [_short(each) for each in list(value)[:_MOST_VALUES]]
+    return value if isinstance(value, int | float | bool) else str(value)[:_MOST_CHARACTERS]
+
+
+def user_in(answer: Any) -> str:
+    """The user whom an answer is about, as that of a login; ``""``: nobody."""
+    user = getattr(answer, "user", "")
+    if isinstance(user, str) and user:
+        return user
+    inner = (getattr(answer, name, None) for name in ("account", "session"))
+    return next((user_in(each) for each in inner if isinstance(each, Struct)), "")
+
+
+def entry_of(act: Act) -> tuple[Entry, tuple[Name, ...]]:
+    """The row of an act, and its names. Those of a user who is gone are committed to, but not stored."""
+    names = tuple(_names(act))
+    commitments = msgspec.json.encode({each.part: each.commitment for each in names})
+    entry = Entry(
+        _clean(act.name, _NAME_BYTES), act.by.kind, _clean(act.app, _APP_BYTES), act.request, commitments
+    )
+    if act.gone:
+        gone = (entry.app, _clean(act.user or user_in(act.answer), _MEMBER_BYTES))
+        names = tuple(each for each in names if (each.app, each.member) != gone)
+    return entry, names
+
+
+def _names(act: Act) -> Iterator[Name]:
+    app, person = _clean(act.app, _APP_BYTES), act.by.user or act.by.staff  # a person, or their bot
+    by = (_clean(act.by.app, _APP_BYTES), _clean(person, _MEMBER_BYTES)) if person else None
+    if by is not None:
+        yield _name("by", *by)
+    elif act.by.key:
+        yield _name("by", "", _clean(act.by.key, _MEMBER_BYTES))
+    user = _clean(act.user or user_in(act.answer), _MEMBER_BYTES)
+    target = (app, user) if user else None
+    if target is not None:
+        yield _name("user", *target)
+    # The address of a login is that of the one who logs in.
+    near = by or (target if act.by.kind == "nobody" else None) or ("", "")
+    if act.address:
+        yield _name("address", *near, act.address)
+    facts = dict(facts_of(act.given, act.answer, act.user) if act.facts is None else act.facts)
+    users = facts.pop("users", ())
+    if facts:
+        text = _clean(msgspec.json.encode(facts).decode(errors="replace"), 1 << 20)
+        yield _name("facts", *(target or by or ("", "")), text)
+    for number, each in enumerate(users):
+        yield _name(f"users/{number}", app, _clean(each, _MEMBER_BYTES))
+
+
+def _name(part: str, app: str, member: str, text: str = "") -> Name:
+    return Name(part, app, member, text, secrets.token_bytes(16))
+
+
+def _clean(text: str, most: int) -> str:
+    """A text that every database stores, cut to so many bytes."""
+    return text.replace("\0", "").encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
+
+
+def line_of(act: Act) -> bytes:
+    """An act that is not stored, as JSON."""
+    entry, names = entry_of(act)
+    fields = msgspec.to_builtins(shown(AuditRow(0, 0, entry, "", ""), names))
+    del fields["number"], fields["time"]
+    return msgspec.json.encode(fields)

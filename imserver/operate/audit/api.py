@@ -1,0 +1,70 @@
+"""``/api/v1/audit``: the acts in the audit log."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Final
+from urllib.parse import urlencode
+
+import msgspec
+from msgspec import Struct
+
+from imserver.operate.audit.chain import ActShown, shown
+from imserver.operate.audit.rows import NO_ACTS, AuditQuery, search
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import ApiProblem, Call, HttpResponse, Resource, about
+from imserver.plugin.identity import Needs
+from imserver.plugin.storage import Store
+
+NDJSON: Final = "application/x-ndjson"
+
+
+class AuditAnswer(Struct):
+    """Acts, the newest first."""
+
+    acts: list[ActShown]
+    next: Annotated[int, about("Pass it as `after` for older acts; 0: there are none.")]
+
+
+routes = Resource(
+    "audit",
+    service=lambda core, _: core.store,
+    hot=False,
+    chapter="Who has changed what, to whom, when and from where.",
+    need=Needs.OPERATE,
+)
+
+
+@routes.get(
+    "/audit", query=AuditQuery, answer=AuditAnswer, reach="optional", problems=(Problems.INVALID_REQUEST,)
+)
+def audit(store: Store, call: Call) -> HttpResponse:
+    """Search the audit log.
+
+    An account that operates its app, and a key of one app, see the acts in that app. A key for all apps also
+    sees those that belong to no app. `user` needs an app. A search looks through 10,000 acts: if `next` is
+    not 0, go on there, also behind a page with fewer acts than `limit`. Names that were erased are null.
+
+    With `Accept: application/x-ndjson` the answer has one act a line, and the header `Link` leads to older
+    ones.
+    """
+    request: AuditQuery = call.input
+    apps = call.principal.apps
+    app = call.app
+    if not app and apps is not None:
+        if len(apps) != 1:
+            raise ApiProblem.invalid("`app`: name one of those that the key reaches")
+        (app,) = apps
+    if request.user and not app:
+        raise ApiProblem.invalid("`app`: name the app of the user")
+    wanted = msgspec.structs.replace(request, app=app)
+    acts, following = store.read_or((NO_ACTS, 0), partial(search, wanted))
+    rows = [shown(row, names) for row, names in acts]
+    if NDJSON not in call.request.headers.get("accept", ""):
+        return call.reply(AuditAnswer(rows, following))
+    headers = [("X-Request-Id", call.request.id)]
+    if following:
+        given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value}
+        headers.append(("Link", f'</api/v1/audit?{urlencode({**given, "after": following})}>; rel="next"'))
+    lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+    return HttpResponse(200, lines, NDJSON, tuple(headers))

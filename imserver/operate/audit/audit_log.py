@@ -1,0 +1,196 @@
+"""The audit log of a node: acts wait for a group commit. If it fails, lines in the log stand in for them."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from time import monotonic
+from typing import Final
+
+import gevent
+from gevent.event import Event as Signal
+from msgspec import Struct
+
+from imserver.operate.audit.acts import entry_of, line_of
+from imserver.operate.audit.declared import AuditSettings
+from imserver.operate.audit.rows import (
+    NO_ACTS,
+    ActBatch,
+    AuditQuery,
+    NewAct,
+    append,
+    lines_of,
+    remove_before,
+    search,
+    store_act,
+)
+from imserver.plugin import Parts
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.identity import Act, Needs, Observer, Principal
+from imserver.plugin.runtime import every, retry_pause
+from imserver.plugin.services import Core
+from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.storage import ArchivedFiles, Store
+
+log = logging.getLogger(__name__)
+lines = logging.getLogger("imserver.audit")
+
+WAIT_SECONDS: Final = 5.0
+"""An act of a request waits so long for the database. Then the request is answered, and the act stays in the
+queue."""
+LAST_SECONDS: Final = 5.0
+"""Time limit for the acts that wait when the node ends."""
+MOST_WAITING: Final = 10_000
+_AT_ONCE: Final = 200
+
+
+class _Waiting(Struct):
+    act: Act
+    new: NewAct
+    stored: Signal
+    is_logged: bool = False
+
+
+class AuditLog(Observer, ArchivedFiles):
+    """Appends acts to the chain in the database. Owner of the acts that wait. ``days``: after so many an act
+    is removed; 0: never."""
+
+    finds: Final = "request"
+
+    def __init__(self, store: Store, days: int) -> None:
+        self._store = store
+        self._days = days
+        self._queue: deque[_Waiting] = deque()
+        self._fails = False
+        self._writer: gevent.Greenlet[[], None] | None = None
+        self.stored = 0
+        self.logged = 0
+        """Acts for which a line in the log has had to stand in. Both since the start of the node."""
+
+    @property
+    def waiting(self) -> int:
+        """The number of acts that wait for the database."""
+        return len(self._queue)
+
+    def acted(self, act: Act) -> None:
+        """Store an act. Returns when it is stored, but for one of a node, or after :data:`WAIT_SECONDS`, and
+        at once while the database fails."""
+        try:
+            if not self._store.has_database or len(self._queue) >= MOST_WAITING:
+                if act.by.kind != "node":  # which logs what it does
+                    self._write_line(act)
+                return
+            waiting = _Waiting(act, NewAct(*entry_of(act), monotonic()), Signal())
+            self._queue.append(waiting)
+            if self._writer is None:
+                self._writer = gevent.spawn(self._write)
+            if self._fails or (act.by.kind != "node" and not waiting.stored.wait(WAIT_SECONDS)):
+                self._log_once(waiting)
+        except Exception:
+            log.exception("the act %s is missing in the audit log", act.name)
+
+    def _log_once(self, waiting: _Waiting) -> None:
+        if not waiting.is_logged:
+            waiting.is_logged = True
+            self._write_line(waiting.act)
+
+    def _write_line(self, act: Act) -> None:
+        self.logged += 1
+        lines.info("%s", line_of(act).decode())
+
+    # --- greenlets ------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        """Store what waits, then end."""
+        try:
+            while self._queue:
+                some = list(islice(self._queue, _AT_ONCE))
+                self._store_some(some)
+                for waiting in some:
+                    self._queue.popleft()
+                    waiting.stored.set()
+        finally:
+            self._writer = None
+
+    def _store_some(self, some: list[_Waiting]) -> None:
+        """Store acts, however long it takes. What the database refuses becomes a line in the log."""
+        batch, failures = ActBatch([each.new for each in some]), 0
+        while True:
+            try:
+                self._store.write(partial(append, batch))
+                self.stored += len(some)
+                self._fails = False
+                return
+            except StorageUnavailable:
+                self._fails = True
+                for each in some:
+                    self._log_once(each)
+                failures += 1
+                gevent.sleep(retry_pause(failures, 0.25, 5.0))
+            except Exception:
+                if len(some) == 1:
+                    log.exception("the act %s cannot be stored in the audit log", some[0].act.name)
+                    self._log_once(some[0])
+                    return
+                for each in some:
+                    self._store_some([each])
+                return
+
+    def expire(self) -> None:
+        """Remove acts that are too old. Switches. Raises StorageUnavailable."""
+        while self._days and self._store.write_or(0, partial(remove_before, self._days * 86_400_000)):
+            pass
+
+    def find(
+        self, by: Principal, text: str, apps: Sequence[str], limit: int
+    ) -> Iterator[tuple[str, str, str, str]]:
+        """The acts of the request with this id."""
+        if by.may(Needs.OPERATE):
+            query = AuditQuery(request=text, limit=limit)
+            acts, _ = self._store.read_or((NO_ACTS, 0), partial(search, query))
+            for row, _ in acts:
+                if by.apps is None or row.entry.app in apps:
+                    yield text, row.entry.app, text, row.entry.name
+
+    def stop(self) -> None:
+        """Store what waits, for a short time."""
+        if self._writer is not None:
+            self._writer.join(LAST_SECONDS)
+        for waiting in self._queue:
+            self._log_once(waiting)
+
+    def read(self, app: str, user: str) -> Iterator[tuple[str, int, Iterator[bytes]]]:
+        """The acts of an app or a user; those of the server stand in its rows."""
+        if app:
+            yield "audit.jsonl", 0, lines_of(self._store, app, user)
+
+
+class CommandAudit(AuditLog):
+    """The same in a command, where nothing waits."""
+
+    def acted(self, act: Act) -> None:
+        """Append the act now. Raises StorageUnavailable."""
+        store_act(self._store, act)
+
+
+@contextmanager
+def offline(_config: Config, store: Store, _tenants: object) -> Iterator[tuple[AuditLog]]:
+    """What a command has of it."""
+    yield (CommandAudit(store, 0),)
+
+
+def answers(base: Core) -> tuple[object, ...]:
+    """Build what hears of acts."""
+    return (AuditLog(base.store, settings_of(base.config, AuditSettings).days),)
+
+
+def build(core: Core) -> Parts:
+    """Join it to the core."""
+    audit = core.service(AuditLog)
+    if not core.store.has_database:
+        log.info("there is no database yet: acts are written to the log only, as imserver.audit")
+    return Parts(run=(every(600.0, audit.expire, "old acts could not be removed"),), stop=audit.stop)

@@ -1,0 +1,152 @@
+"""``imserver audit``: who has changed what."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final
+
+import click
+import msgspec
+
+from imserver.operate.audit.chain import ActMaker, ActShown, AuditRow, Name, shown
+from imserver.operate.audit.rows import NO_ACTS, AuditQuery, after, one, search
+from imserver.operate.audit.verification import verify
+from imserver.plugin.commands import fail, opened, settings_options, table
+from imserver.plugin.storage import Store
+
+_PAGE: Final = 500
+_HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})").fullmatch
+
+
+@click.group(short_help="List, verify and export the audit log.")
+def audit() -> None:
+    """Search, verify and export the audit log. Servers may run meanwhile."""
+
+
+class _Moment(click.ParamType):  # type: ignore[type-arg]
+    """A time in UTC, as Unix milliseconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value}: expected a time as 2026-11-26 or 2026-11-26T09:30", param, ctx)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+@audit.command("list")
+@settings_options
+@click.option("--app", default="", metavar="NAME", help="Acts in this app.")
+@click.option("--user", default="", metavar="ID", help="Acts of this user of --app, or on them.")
+@click.option(
+    "--by", default="", metavar="WHO", help="A kind (key), or one with an id (key:1f2e, staff:APP/ID)."
+)
+@click.option("--name", default="", metavar="ACT", help="What was done, as accounts.login.")
+@click.option("--request", default="", metavar="ID", help="The id of a request.")
+@click.option("--since", type=_Moment(), default=0, metavar="TIME", help="The first moment, in UTC.")
+@click.option("--until", type=_Moment(), default=0, metavar="TIME", help="The last moment, in UTC.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The most acts.")
+def list_acts(path: str | None, data_dir: str | None, limit: int, **wanted: Any) -> None:
+    """List acts, the newest first."""
+    if wanted["user"] and not wanted["app"]:
+        fail("--user: name the --app, too")
+    with opened(path, data_dir) as (_, store, _):
+        acts = _search(store, AuditQuery(**wanted), limit)
+    texts = {
+        "time": lambda ms: datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        "by": _who,
+        "facts": lambda facts: _left(facts and msgspec.json.encode(facts).decode()) or "",
+        **dict.fromkeys(("user", "address"), _left),
+    }
+    click.echo(table("number, time, act: name, by, app, user, address, facts", acts, **texts))
+
+
+def _search(store: Store, query: AuditQuery, limit: int) -> list[ActShown]:
+    acts: list[ActShown] = []
+    position = 0
+    while len(acts) < limit:
+        page = msgspec.structs.replace(query, after=position, limit=min(_PAGE, limit - len(acts)))
+        rows, position = store.read_or((NO_ACTS, 0), partial(search, page))
+        acts += [shown(row, names) for row, names in rows]
+        if not position:
+            break
+    return acts
+
+
+def _left(text: Any) -> Any:
+    return "(erased)" if text is None else text
+
+
+def _who(by: ActMaker) -> str:
+    id = _left(by.id)
+    return f"{by.kind}:{by.app}/{id}" if by.app else f"{by.kind}:{id}" if id else by.kind
+
+
+@audit.command()
+@settings_options
+@click.argument("number", type=click.IntRange(1))
+def show(path: str | None, data_dir: str | None, number: int) -> None:
+    """Print one act as JSON, with its hashes."""
+    with opened(path, data_dir) as (_, store, _):
+        acts = store.read_or(NO_ACTS, partial(one, number))
+    if not acts:
+        fail(f"there is no act {number}")
+    click.echo(msgspec.json.format(_line(*acts[0])).decode())
+
+
+@audit.command()
+@settings_options
+@click.option("--app", default="", metavar="NAME", help="Acts in this app.")
+def export(path: str | None, data_dir: str | None, app: str) -> None:
+    """Print all acts as JSON lines, the oldest first, with their hashes."""
+    with opened(path, data_dir) as (_, store, _):
+        number = -1
+        while page := store.read_or(NO_ACTS, partial(after, number, _PAGE)):
+            for row, names in page:
+                if app in ("", row.entry.app):
+                    click.echo(_line(row, names))
+            number = page[-1][0].number
+
+
+def _line(row: AuditRow, names: list[Name]) -> bytes:
+    fields = msgspec.to_builtins(shown(row, names))
+    return msgspec.json.encode({**fields, "previous": row.previous, "hash": row.hash})
+
+
+@audit.command("verify")
+@settings_options
+@click.option(
+    "--head", metavar="NUMBER:HASH", help="A head that was printed earlier: it must still be there."
+)
+def verify_chain(path: str | None, data_dir: str | None, head: str | None) -> None:
+    """Verify the chain of hashes, and print its head.
+
+    A row that was changed, removed or put in is named, and the status is 1. Note the head down where nobody
+    who writes to the database writes to: with --head a later run finds out whether the rows up to it were
+    rewritten.
+    """
+    wanted = None
+    if head is not None:
+        if (match := _HEAD(head)) is None:
+            fail(f"--head {head}: expected NUMBER:HASH, as this command prints it")
+        wanted = (int(match[1]), match[2])
+    with opened(path, data_dir) as (_, store, _):
+        if not store.has_database:
+            fail("there is no database, so there is no audit log")
+        result = verify(store, wanted)
+    for text in result.wrong:
+        click.echo(text, err=True)
+    if result.more:
+        click.echo(f"… and {result.more} more", err=True)
+    if result.anchor[0]:
+        click.echo(f"{result.anchor[0]} acts were removed for their age")
+    click.echo(f"{result.rows} acts, {result.names} names, {result.erased} erased")
+    click.echo(f"head {result.head[0]}:{result.head[1]}")
+    if result.wrong:
+        fail("the audit log was changed by somebody else than the server")

@@ -1,0 +1,304 @@
+"""The statements of the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from time import monotonic
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.operate.audit.acts import entry_of
+from imserver.operate.audit.chain import ActMaker, ActShown, AuditRow, Entry, Name, hash_of, shown
+from imserver.plugin.errors import ImserverError
+from imserver.plugin.http import about
+from imserver.plugin.identity import Act
+from imserver.plugin.storage import PooledStatements, Row, RowsOf, Store, marks_of, text_of
+
+_OF_ACTS: Final = RowsOf(Entry, "audit")
+_IN_CHAIN: Final = RowsOf(AuditRow, "audit", entry="")
+_COLUMNS: Final = f"{_IN_CHAIN.columns}, {_OF_ACTS.columns}"
+_ROWS: Final = f"SELECT {_COLUMNS} FROM audit"
+_OF_NAMES: Final = RowsOf(Name, "audit_name", text="")
+_NAMES: Final = f"SELECT {_OF_NAMES.columns}, text, number FROM audit_name"
+_AT_ONCE: Final = 1000
+"""Rows that one transaction removes, so that writers never wait for long."""
+_EXPORTED_AT_ONCE: Final = 500
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class NewAct(Struct, frozen=True):
+    """An act to be stored. ``at``: monotonic time at which it was done."""
+
+    entry: Entry
+    names: tuple[Name, ...]
+    at: float
+
+
+class ActBatch(Struct):
+    """Acts that are stored in one transaction. ``number`` and ``hash``: of the first row in the last attempt,
+    by which the next one finds out whether that was committed."""
+
+    acts: Sequence[NewAct]
+    number: int = 0
+    hash: str = ""
+
+
+class ChainHead(Struct, frozen=True):
+    """The end of the chain, and its ``anchor``: the last row that was removed for its age."""
+
+    number: int
+    time: int
+    hash: str
+    anchor: int
+    anchor_hash: str
+
+
+_HEADS: Final = RowsOf(ChainHead, "audit_head")
+
+
+def head(sql: PooledStatements, lock: bool = False) -> ChainHead | None:
+    """The head of the chain. None: somebody has removed it."""
+    return _HEADS.first(sql.query, f"WHERE one = 1{sql.for_update if lock else ''}")
+
+
+def append(batch: ActBatch, sql: PooledStatements) -> None:
+    """Append acts to the chain, once. Raises ImserverError if the head is missing."""
+    end = head(sql, lock=True)  # other writers wait until this transaction ends
+    if end is None:
+        raise ImserverError("audit_head has no row")
+    stored = sql.query("SELECT hash FROM audit WHERE number = %s", (batch.number,)) if batch.number else []
+    if stored and text_of(stored[0][0]) == batch.hash:
+        return
+    now, read_at = int(sql.query(f"SELECT {sql.clock}")[0][0] * 1000), monotonic()
+    number, time, previous = end.number, end.time, end.hash
+    rows: list[Row] = []
+    names: list[Row] = []
+    for act in batch.acts:
+        number += 1
+        time = max(time, now - int((read_at - act.at) * 1000))
+        entry = act.entry
+        digest = hash_of(number, time, entry, previous)
+        if not rows:
+            batch.number, batch.hash = number, digest
+        rows.append((number, time, previous, digest, *_OF_ACTS.values(entry)))
+        names += [(*_OF_NAMES.values(name), name.text.encode(), number) for name in act.names]
+        previous = digest
+    sql.execute_many(f"INSERT INTO audit ({_COLUMNS}) VALUES {marks_of(9)}", rows)
+    columns = f"{_OF_NAMES.columns}, text, number"
+    sql.execute_many(f"INSERT INTO audit_name ({columns}) VALUES {marks_of(6)}", names)
+    statement = "UPDATE audit_head SET number = %s, time = %s, hash = %s WHERE one = 1"
+    sql.execute(statement, (number, time, previous))
+
+
+def store_act(store: Store, act: Act) -> None:
+    """Append the act of a command. Raises StorageUnavailable."""
+    batch = ActBatch([NewAct(*entry_of(act), monotonic())])
+    store.write(lambda sql: append(batch, sql))
+
+
+def remove_before(age_ms: int, sql: PooledStatements) -> int:
+    """Remove the oldest acts if they are older; the last of them becomes the anchor. How many were removed:
+    with 1,000 there may be more."""
+    if (end := head(sql, lock=True)) is None:
+        return 0
+    limit = int(sql.query(f"SELECT {sql.clock}")[0][0] * 1000) - age_ms
+    statement = "SELECT number, time, hash FROM audit WHERE number > %s ORDER BY number LIMIT %s"
+    old = [row for row in sql.query(statement, (end.anchor, _AT_ONCE)) if row[1] < limit]
+    if not old:
+        return 0
+    last, _, digest = old[-1]
+    sql.execute("DELETE FROM audit_name WHERE number <= %s", (last,))
+    sql.execute("DELETE FROM audit WHERE number <= %s", (last,))
+    sql.execute("UPDATE audit_head SET anchor = %s, anchor_hash = %s WHERE one = 1", (last, digest))
+    return len(old)
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+Acts = list[tuple[AuditRow, list[Name]]]
+NO_ACTS: Final[Acts] = []
+"""The acts of a node without a database."""
+
+
+def after(number: int, most: int, sql: PooledStatements) -> Acts:
+    """The next acts in the order of the chain, with their names."""
+    statement = f"{_ROWS} WHERE number > %s ORDER BY number LIMIT %s"
+    return _with_names(sql, list(map(_row, sql.query(statement, (number, most)))))
+
+
+def one(number: int, sql: PooledStatements) -> Acts:
+    """One act; none: there is none of this number."""
+    return _with_names(sql, list(map(_row, sql.query(f"{_ROWS} WHERE number = %s", (number,)))))
+
+
+def _with_names(sql: PooledStatements, acts: Sequence[AuditRow]) -> Acts:
+    names: dict[int, list[Name]] = {act.number: [] for act in acts}
+    for row in sql.query_in(f"{_NAMES} WHERE number IN {{}}", (), list(names), many=True):
+        names[row[-1]].append(_OF_NAMES.read(row, text=bytes(row[-2]).decode(errors="replace")))
+    return [(act, names[act.number]) for act in acts]
+
+
+def _row(row: Row) -> AuditRow:
+    return _IN_CHAIN.read(row, entry=_OF_ACTS.read(row[4:]))
+
+
+# --- searching ----------------------------------------------------------------------------------------------
+
+PERSONS: Final = frozenset({"session", "account", "guest", "bot", "page", "staff"})
+"""Kinds of principals whose ids are those of users of an app."""
+MOST_LOOKED: Final = 10_000
+"""Through so many acts a search looks. Then it returns what it has, and where to go on."""
+_LOOKED_UP: Final = ", ".join(f"a.{column}" for column in _COLUMNS.split(", "))
+_NAMES_ONE: Final = (
+    " AND EXISTS (SELECT 1 FROM audit_name m WHERE m.number = a.number AND m.app = %s AND m.member = %s{})"
+)
+# Each engine goes through the numbers in falling order, and looks each row up: without statistics it would
+# read the whole table.
+_JOIN: Final = {
+    "sqlite": f"SELECT {_LOOKED_UP} FROM (SELECT{{span}} %s) n CROSS JOIN audit a "
+    "WHERE a.number = n.number{wanted} ORDER BY a.number DESC LIMIT %s",
+    "mysql": f"SELECT {_LOOKED_UP} FROM (SELECT{{span}} %s) n STRAIGHT_JOIN audit a "
+    "WHERE a.number = n.number{wanted} ORDER BY a.number DESC LIMIT %s",
+    "postgresql": f"SELECT x.* FROM (SELECT{{span}} %s) n CROSS JOIN LATERAL "
+    f"(SELECT {_LOOKED_UP} FROM audit a WHERE a.number = n.number{{wanted}} LIMIT 1) x "
+    "ORDER BY x.number DESC LIMIT %s",
+}
+
+_Time = Annotated[int, about("Unix milliseconds; 0: no limit.", ge=0)]
+
+
+class AuditQuery(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Which acts are wanted. What is empty does not matter."""
+
+    app: Annotated[str, about("The app; empty: all that the key reaches.")] = ""
+    user: Annotated[
+        str, about("A user of the app who has done something, or is concerned by it.", max_length=255)
+    ] = ""
+    by: Annotated[
+        str,
+        about(
+            "Who has done it: a kind as `key`, or a kind with an id as `key:1f2e`, `staff:APP/USER`.",
+            max_length=800,
+        ),
+    ] = ""
+    name: Annotated[str, about("What was done, as `accounts.login`.", max_length=100)] = ""
+    request: Annotated[str, about("The id of a request.", max_length=64)] = ""
+    since: _Time = 0
+    until: _Time = 0
+    after: Annotated[int, about("Only older acts than that of this number.", ge=0, le=2**53)] = 0
+    limit: Annotated[int, about("The most acts.", ge=1, le=1000)] = 100
+
+
+def search(query: AuditQuery, sql: PooledStatements) -> tuple[Acts, int]:
+    """The newest acts that are wanted, and the number after which more follow; 0: no more.
+
+    One index leads to the acts, to more at each step. The database looks whether they are wanted: it holds
+    the loop for none of them.
+    """
+    low, high = _bounds(query, sql)
+    by = _label(query.by)
+    source, values = _source(query, by)
+    span = f"{source} number > %s AND number < %s ORDER BY number DESC LIMIT"
+    wanted, sought = _wanted(query, by)
+    statement = _JOIN[sql.engine].format(span=span, wanted=wanted)
+    below = f"SELECT{span} 1 OFFSET %s"
+    acts: list[AuditRow] = []
+    left, step, following = MOST_LOOKED, query.limit + 1, 0
+    while True:
+        between = (*values, low, high)
+        most = query.limit + 1 - len(acts)
+        acts += map(_row, sql.query(statement, (*between, step, *sought, most)))
+        if len(acts) > query.limit:
+            del acts[query.limit :]
+            following = acts[-1].number
+            break
+        last = sql.query(below, (*between, step - 1))
+        if not last:
+            break
+        high, left = last[0][0], left - step
+        if left <= 0:
+            following = high
+            break
+        step = min(4 * step, left)
+    return _with_names(sql, acts), following
+
+
+def _bounds(query: AuditQuery, sql: PooledStatements) -> tuple[int, int]:
+    """The numbers of the acts lie above the first, and below the second. Times never go back."""
+    first = "SELECT number FROM audit WHERE time >= %s ORDER BY time, number LIMIT 1"
+    low, high = 0, query.after or 2**62
+    if query.since:
+        rows = sql.query(first, (query.since,))
+        low = rows[0][0] - 1 if rows else high
+    if query.until and (rows := sql.query(first, (query.until + 1,))):
+        high = min(high, rows[0][0])
+    return low, high
+
+
+Label = tuple[str, str, str]
+
+
+def _label(by: str) -> Label:
+    """Kind, app and id of a label. ``staff:shop/ann`` → staff, shop, ann; ``key:1f`` → key, nothing, 1f."""
+    kind, _, id = by.partition(":")
+    if kind not in PERSONS:
+        return kind, "", id
+    app, _, user = id.partition("/")
+    return kind, app, user
+
+
+def _source(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
+    """The start of a query for the numbers of acts: the conditions of one index, and their values."""
+    _, app, member = by
+    if query.request:
+        return " number FROM audit WHERE request = %s AND", (query.request,)
+    if query.user:
+        who = query.app, query.user
+        return " DISTINCT number FROM audit_name WHERE app = %s AND member = %s AND", who
+    if member:
+        who = app, member
+        return " number FROM audit_name WHERE app = %s AND member = %s AND part = 'by' AND", who
+    if query.app and query.name:
+        return " number FROM audit WHERE app = %s AND name = %s AND", (query.app, query.name)
+    if query.app:
+        return " number FROM audit WHERE app = %s AND", (query.app,)
+    if query.name:
+        return " number FROM audit WHERE name = %s AND", (query.name,)
+    return " number FROM audit WHERE", ()
+
+
+def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
+    """The conditions of a wanted act, each behind an AND, with their values."""
+    kind, app, member = by
+    columns = {"app": query.app, "name": query.name, "request": query.request, "kind": kind}
+    text = "".join(f" AND a.{column} = %s" for column, value in columns.items() if value)
+    values = tuple(filter(None, columns.values()))
+    if query.user and query.request:
+        text, values = text + _NAMES_ONE.format(""), (*values, query.app, query.user)
+    if member and (query.user or query.request):
+        text, values = text + _NAMES_ONE.format(" AND m.part = 'by'"), (*values, app, member)
+    return text, values
+
+
+def lines_of(store: Store, app: str, user: str) -> Iterator[bytes]:
+    """Acts as lines, the newest first: those in an app, or those that a user has done or that concern the
+    user, who does not learn who else has done something, from where, and to whom besides."""
+    wanted, last = AuditQuery(app=app, user=user, limit=_EXPORTED_AT_ONCE), -1
+    while last:
+        page = replace(wanted, after=max(last, 0))
+        acts, last = store.read_or((NO_ACTS, 0), partial(search, page))
+        for row, names in acts:
+            act = shown(row, names)
+            yield _encode(_for_user(act, wanted.user) if wanted.user else act) + b"\n"
+
+
+def _for_user(act: ActShown, user: str) -> ActShown:
+    """The act without what it says of others."""
+    facts = {name: value for name, value in (act.facts or {}).items() if name != "users"}
+    if act.by.kind in PERSONS and act.by.id == user:
+        return replace(act, facts=facts)
+    return replace(act, by=ActMaker(act.by.kind, "", ""), address="", user=act.user and user, facts=facts)

@@ -1,0 +1,146 @@
+"""Verifies the chain of the audit log: which row was changed, removed or put in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.operate.audit.chain import AuditRow, Name
+from imserver.operate.audit.rows import Acts, ChainHead, after, head
+from imserver.plugin.commands import Finding
+from imserver.plugin.storage import PooledStatements, Store
+
+_PAGE: Final = 500
+_NEWEST: Final = 1000
+_parts: Final = msgspec.json.Decoder(dict[str, str])
+
+
+class Verification(Struct):
+    """The result. ``wrong``: what is wrong, in words, with the number of the row. ``erased``: names that were
+    erased. ``head``: the last row, ``anchor`` the one before the first that is left."""
+
+    wrong: list[str] = []
+    more: int = 0
+    """Problems that are not in ``wrong``, because there are too many."""
+    rows: int = 0
+    names: int = 0
+    erased: int = 0
+    head: tuple[int, str] = (0, "")
+    anchor: tuple[int, str] = (0, "")
+
+
+def verify(store: Store, wanted: tuple[int, str] | None = None) -> Verification:
+    """Verify the whole chain. ``wanted``: number and hash of a head that was noted down. Raises
+    StorageUnavailable."""
+    chain = ChainCheck(Verification(), wanted)
+    end, page = store.read(partial(_next, -1))  # rows up to the anchor are too many
+    if end is None:
+        chain.complain("the head of the chain is missing: somebody has removed it")
+    else:
+        chain.begin(end)
+    while page:
+        for row, names in page:
+            chain.add(row, names)
+        end, page = store.read(partial(_next, chain.number))
+        if end is not None and end.anchor > chain.number:  # they were removed for their age meanwhile
+            chain.begin(end)
+    if end is not None:
+        chain.end(end)
+    return chain.result
+
+
+def _next(number: int, sql: PooledStatements) -> tuple[ChainHead | None, Acts]:
+    return head(sql), after(number, _PAGE, sql)
+
+
+class ChainCheck:
+    """Follows the chain. ``number`` and ``hash``: of the last row."""
+
+    def __init__(self, result: Verification, wanted: tuple[int, str] | None) -> None:
+        self.result = result
+        self.number = 0
+        self._hash = ""
+        self._wanted = wanted
+
+    def begin(self, end: ChainHead) -> None:
+        """Begin after the rows that were removed for their age."""
+        self.result.anchor = (end.anchor, end.anchor_hash)
+        self.number, self._hash = end.anchor, end.anchor_hash
+        self._compare(end.anchor, end.anchor_hash)
+
+    def add(self, row: AuditRow, names: list[Name]) -> None:
+        """Check the next row."""
+        number = row.number
+        self.result.rows += 1
+        if number <= self.number:
+            self.complain(f"row {number} was put in: the chain begins after row {self.number}")
+            return
+        missing = number - self.number - 1
+        if missing == 1:
+            self.complain(f"row {number - 1} is missing")
+        elif missing:
+            self.complain(f"rows {self.number + 1} to {number - 1} are missing")
+        elif self._hash and row.previous != self._hash:
+            self.complain(f"the link between rows {self.number} and {number} is broken")
+        if row.expected != row.hash:
+            self.complain(f"row {number} was changed")
+        # If the row was changed, they may be unreadable.
+        with suppress(msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError):
+            parts = _parts.decode(row.entry.names)
+            for name in names:
+                if parts.get(name.part) != name.commitment:
+                    self.complain(f"{name.part} of row {number} was changed")
+            self.result.names += len(names)
+            self.result.erased += len(parts.keys() - {name.part for name in names})
+        self._compare(number, row.hash)
+        self.number, self._hash = number, row.hash
+
+    def end(self, end: ChainHead) -> None:
+        """Compare the last row with the head."""
+        if end.number > self.number:
+            self.complain(f"rows {self.number + 1} to {end.number} are missing")
+        elif end.number < self.number:
+            self.complain(f"rows {end.number + 1} to {self.number} were put in: the head does not know them")
+        elif end.hash != self._hash:
+            self.complain(f"the head has another hash than row {end.number}")
+        self.result.head = (end.number, end.hash)
+        if self._wanted is not None:
+            number = self._wanted[0]
+            if number < self.result.anchor[0]:
+                self.complain(f"row {number} was removed for its age: its hash cannot be compared")
+            elif number > self.number:
+                self.complain(f"row {number}, the given head, is missing")
+
+    def _compare(self, number: int, digest: str) -> None:
+        if self._wanted is not None and self._wanted[0] == number and self._wanted[1] != digest:
+            self.complain(f"row {number} has another hash than the given head: rows up to it were rewritten")
+
+    def complain(self, text: str) -> None:
+        """Add a problem."""
+        if len(self.result.wrong) < 100:
+            self.result.wrong.append(text)
+        else:
+            self.result.more += 1
+
+
+def check_rows(sql: PooledStatements) -> Iterator[Finding]:
+    """Verify the newest acts, for ``imserver doctor``."""
+    mend = "run imserver audit verify, and find out who writes to the database besides the server"
+    if (end := head(sql)) is None:
+        yield Finding("fail", "audit log", "the head of the chain is missing", "no act can be stored", mend)
+        return
+    chain = ChainCheck(Verification(), None)
+    first = end.number - _NEWEST
+    chain.begin(end if first <= end.anchor else replace(end, anchor=first, anchor_hash=""))
+    for row, names in after(chain.number, _NEWEST + 1, sql):
+        chain.add(row, names)
+    chain.end(end)
+    if chain.result.wrong:
+        text = f"{chain.result.wrong[0]} (of the last {chain.result.rows} rows)"
+        yield Finding("fail", "audit log", text, "it does not prove any more what was done", mend)

@@ -1,0 +1,276 @@
+"""``imserver backup``, ``imserver restore`` and ``imserver move``: copies of the database."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import click
+
+from imserver.config.settings import Config
+from imserver.errors import StartError, Unavailable
+from imserver.node.feature_list import load_features, load_with_locations, numbers_of_server, tables_of
+from imserver.offline import load_settings, offline_parts, opened, record_act, settings_options
+from imserver.operate.copies import backup as copies
+from imserver.operate.copies import everything as whole
+from imserver.operate.copies.archive import is_archive
+from imserver.operate.copies.progress import Progress
+from imserver.process import DataDirectory
+from imserver.storage.address import DatabaseAddress, database_address
+from imserver.storage.app_rows import tables_of_others
+from imserver.storage.contract import Erasure, programs_of
+from imserver.storage.contract import tables_of as spared_by
+from imserver.storage.erasures import JOURNAL, PURPOSE, ErasureRow, Erasures, read_journal
+from imserver.storage.statements import PooledStatements, RowsOf, text_of
+from imserver.storage.store import Store
+from imserver.storage.tables import CONDITIONS_OF_APP, Reason, Table
+from imserver.terminal import fail, read_text
+
+_URL_VARIABLE: Final = "IMSERVER_STORAGE_URL"
+
+
+@click.command()
+@settings_options
+@click.option(
+    "--everything", is_flag=True, help="With secrets and uploaded files, of any database, in one archive."
+)
+@whole.without_option
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def backup(
+    path: str | None, data_dir: str | None, everything: bool, without: tuple[str, ...], file: Path
+) -> None:
+    """Copy the SQLite database to a new FILE. Servers may run meanwhile."""
+    try:
+        settings = load_settings(path, data_dir)
+        address = _address(settings)
+        if everything:
+            click.echo(whole.backup(settings, address, file, without))
+            return
+        if address.file is None:
+            raise StartError(f"{address.shown} is not a SQLite database: use {_TOOLS[address.engine][0]}")
+        copies.backup(address.file, file)
+    except StartError as error:
+        fail(error)
+    click.echo(f"copied to {file}")
+
+
+@click.command()
+@settings_options
+@click.option(
+    "--erasures",
+    "journal",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="A journal of erasures besides that of the data folder.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask whether to go on without a journal of erasures.")
+@whole.without_option
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
+def restore(
+    path: str | None,
+    data_dir: str | None,
+    journal: Path | None,
+    yes: bool,
+    without: tuple[str, ...],
+    file: Path | None,
+) -> None:
+    """Replace the SQLite database by the copy FILE. No server may run meanwhile.
+
+    FILE may be an archive of backup --everything, which any database takes that is empty, or SQLite.
+    On PostgreSQL and MySQL, load a copy with their own tools first. Then run this without FILE, so that no id
+    is given twice.
+
+    Users who were erased since the copy are erased again: the journal of the data folder (erasures.jsonl)
+    names them by digests, and so does the database that is replaced. Keep a copy of the journal, and the
+    secret, beside your backups. Without both, the command asks whether to go on; a script gives --yes.
+    """
+    before: Path | None = None
+    try:
+        settings = load_settings(path, data_dir)
+        address = _address(settings)
+        # A server holds this lock as long as it runs.
+        lock = DataDirectory(settings.server.data_dir)
+        if address.file is not None and file is None:
+            raise StartError(f"{address.file} is a SQLite database: name the FILE to restore")
+        has_everything = file is not None and is_archive(file)
+        if address.file is None and file is not None and not has_everything:
+            raise StartError(
+                f"{address.shown} is not a SQLite database: load {file} with {_TOOLS[address.engine][1]}, "
+                "then run imserver restore without a file"
+            )
+        there = [address.file, Path(settings.server.data_dir) / JOURNAL, journal]
+        if not any(each is not None and each.exists() for each in there):
+            _accept_no_journal(yes)
+        lock.start()
+        try:
+            if file is not None and has_everything:
+                done, before = whole.restore(settings, address, file, without)
+            elif address.file is None or file is None:
+                copies.move_on(address, settings.storage, numbers_of_server())
+                done = f"{address.shown} continues after all ids that were given since the copy"
+            else:
+                done, before = copies.restore(address.file, file, numbers_of_server())
+        finally:
+            lock.stop()
+    except StartError as error:
+        fail(error)
+    with opened(path, data_dir) as (settings, store, _):
+        rows = [] if before is None else erasures_of(before)
+        rows += read_journal(Path(settings.server.data_dir) / JOURNAL)
+        rows += [] if journal is None else read_journal(journal)
+        try:
+            count = erase_again(settings, store, rows)
+        except Unavailable as error:
+            fail(f"{error}: run imserver restore again before you start a server")
+        record_act(settings, store, "database.restore", count=count)
+    click.echo(done)
+    if count:
+        click.echo(f"{count} users who were erased since the copy are erased again")
+
+
+def _accept_no_journal(yes: bool) -> None:
+    """Say that nobody knows who was erased since the copy, and ask whether to go on. Raises StartError."""
+    click.echo(
+        f"imserver: no journal of erasures ({JOURNAL} of the old data folder, or --erasures FILE): users "
+        "who were erased since the copy come back",
+        err=True,
+    )
+    if not (yes or (sys.stdin.isatty() and click.confirm("Restore without it?"))):
+        raise StartError("nothing was restored; name a journal by --erasures FILE, or give --yes")
+
+
+def _address(settings: Config) -> DatabaseAddress:
+    return database_address(settings.storage, settings.server.data_dir)
+
+
+_TOOLS = {
+    "postgresql": ("pg_dump", "pg_restore or psql"),
+    "mysql": ("mariadb-dump or mysqldump", "mariadb or mysql"),
+}
+"""Engine → its tools that make and load a copy."""
+
+
+@click.command()
+@settings_options
+@click.option(
+    "--to", required=True, metavar="URL", help="The empty database, as in storage.url; - is standard input."
+)
+@whole.without_option
+def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ...]) -> None:
+    """Copy the database to another one: SQLite, PostgreSQL, MariaDB or MySQL, in any direction.
+
+    No server may run meanwhile. The database is only read. The other one must be empty. If the command is
+    interrupted, run it again: it goes on. At the end it compares the two databases, and says which setting to
+    change.
+    """
+    url = read_text("-").strip() if to == "-" else to
+    progress = Progress()
+    try:
+        given = {} if data_dir is None else {"server.data_dir": data_dir}
+        settings, locations = load_with_locations(path, overrides=given)
+        target_settings, _ = load_with_locations(path, overrides={**given, "storage.url": url})
+        source, target = _address(settings), _address(target_settings)
+        # A server holds this lock as long as it runs.
+        lock = DataDirectory(settings.server.data_dir)
+        lock.start()
+        try:
+            # Imported here: the check of the settings needs no database library.
+            from imserver.operate.copies import move as moving
+
+            tables, note = tables_of(load_features(settings)), progress.show_rows
+            with closing(progress):
+                report = moving.move(source, target, settings.storage, tables, note, without=without)
+        finally:
+            lock.stop()
+        with whole.started_store(target_settings.storage, target_settings.server.data_dir, tables) as store:
+            record_act(target_settings, store, "database.move")
+    except StartError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        fail("interrupted: run the same command again to go on")
+    for name in report.strangers:
+        click.echo(f"imserver: the table {name} is not one of this server, and was not copied", err=True)
+    click.echo(
+        f"moved {report.rows} rows of {len(report.tables)} tables to {target.shown} in "
+        f"{progress.seconds:.0f} s; counts and checksums are equal"
+    )
+    for name, each in sorted(report.tables.items()):
+        click.echo(f"{name}  {each.rows} rows  {each.checksum}")
+    setting = f"the variable {_URL_VARIABLE}" if _URL_VARIABLE in os.environ else locations.of("storage.url")
+    click.echo(f"now set {setting} to this address, and start the servers; {source.shown} is unchanged")
+
+
+# --- users who were erased since a copy was made: whoever restores it erases them again ---------------------
+
+_SELECT: Final = RowsOf(ErasureRow, "erasure").select
+
+
+def erasures_of(database: Path) -> list[ErasureRow]:
+    """The erasures that a SQLite file has; none if it cannot be read."""
+    statement = f"{_SELECT} WHERE ended > 0"
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            return [ErasureRow(*row) for row in connection.execute(statement)]
+    except sqlite3.Error:
+        return []
+
+
+def erase_again(settings: Config, store: Store, rows: Iterable[ErasureRow]) -> int:
+    """Erase the users of these erasures, which the database does not have: it is older. Returns their number.
+
+    Raises Unavailable and StartError.
+    """
+    keys = DataDirectory(settings.server.data_dir).secrets(settings.server).keys(PURPOSE)
+    erasures = Erasures(store, lambda: keys)
+    names = {row.name for row in erasures.ended()}
+    missing = [row for row in {row.name: row for row in rows}.values() if row.name not in names]
+    users = _whose(erasures, store, missing, tables_of(load_features(settings)).of_server())
+    with offline_parts(settings, store, Erasure) as named:
+        parts = [erasure for _, erasure in reversed(named)]
+        for row, user in users:
+            erasures.repeat(row, user)
+            for program in programs_of(parts, row.app, user):
+                _erase(store, parts, row.app, program, "")
+            _erase(store, parts, row.app, user, row.name)
+            erasures.end(row.app, user, row.ended)
+    erasures.note(missing)
+    return len(users)
+
+
+def _erase(store: Store, parts: Sequence[Erasure], app: str, user: str, name: str) -> None:
+    for each in parts:
+        each.user(app, user, name)
+    store.delete_rows_of_user(app, user, spared_by(parts))
+
+
+def _whose(
+    erasures: Erasures, store: Store, rows: Iterable[ErasureRow], tables: Sequence[Table]
+) -> list[tuple[ErasureRow, str]]:
+    """The users of these erasures that a database has rows of: (erasure, user). Of several of one name it has
+    the first."""
+    missing: dict[str, list[ErasureRow]] = {}
+    for row in {row.digest: row for row in sorted(rows, key=lambda row: -row.ended)}.values():
+        missing.setdefault(row.app, []).append(row)
+    pairs: list[tuple[ErasureRow, str]] = []
+    for app, some in missing.items():
+        users: set[str] = store.read_or(set(), partial(_users, app, tables))
+        by_digest = {digest: user for user in users for digest in erasures.digests(app, user)}
+        pairs += [(row, by_digest[row.digest]) for row in some if row.digest in by_digest]
+    return pairs
+
+
+def _users(app: str, tables: Sequence[Table], sql: PooledStatements) -> set[str]:
+    """All users of whom an app has rows."""
+    users: set[str] = set()
+    for table in (*tables_of_others(sql), *tables):
+        if not isinstance(table.of_user, Reason) and table.of_app in CONDITIONS_OF_APP:
+            column = table.of_user.removesuffix(" = %s")
+            rows = sql.query(f"SELECT DISTINCT {column} FROM {table.name} WHERE {table.of_app}", (app,))
+            users.update(str(user) if isinstance(user, int) else text_of(user) for (user,) in rows)
+    return users

@@ -1,0 +1,184 @@
+"""The archive of ``imserver backup --everything``, and how ``imserver restore`` puts it back."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from imserver.config.settings import Config, StorageSettings
+from imserver.errors import ImserverError, StartError
+from imserver.node.feature_list import load_features, numbers_of_server, tables_of
+from imserver.offline import offline_parts
+from imserver.operate.copies import backup as copies
+from imserver.operate.copies.archive import BackupArchive, FeatureFile, write
+from imserver.operate.copies.progress import Progress
+from imserver.process import open_private, write_all
+from imserver.storage.address import DatabaseAddress, database_address
+from imserver.storage.contract import ArchivedFiles
+from imserver.storage.store import Store
+from imserver.storage.tables import StoreTables
+from imserver.threads import synchronise
+
+without_option: Final = click.option(
+    "--without",
+    multiple=True,
+    metavar="FEATURE",
+    help="Leave the tables of this feature of another distribution behind.",
+)
+_SECRETS: Final = ("secret", "second_secret")
+
+
+def backup(settings: Config, address: DatabaseAddress, file: Path, without: Sequence[str]) -> str:
+    """Write all that a server has stored to a new archive. Servers may run. Returns what was done.
+
+    ``without``: features whose tables stay behind if the database is no SQLite file. Raises StartError.
+    """
+    if file.exists():
+        raise StartError(f"{file} exists already")
+    features = load_features(settings)
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.absolute().parent) as folder:
+        copy = Path(folder, "database.db")
+        if address.file is not None:
+            copies.backup(address.file, copy)
+        else:
+            from imserver.operate.copies.move import move  # needs the drivers
+
+            target, tables = _of_file(copy), tables_of(features)
+            with closing(Progress()) as progress:
+                note = progress.show_rows
+                move(address, target, settings.storage, tables, note, without=without, is_live=True)
+            with closing(sqlite3.connect(copy)) as connection:
+                connection.execute("PRAGMA journal_mode=DELETE")
+        paths = {name: path for name, path in _paths(settings).items() if path and path.exists()}
+        secrets = {name: path.read_bytes().decode("latin-1") for name, path in paths.items()}
+        try:
+            folder, tables = settings.server.data_dir, tables_of(features)
+            with (
+                started_store(settings.storage, folder, tables) as store,
+                offline_parts(settings, store, ArchivedFiles) as parts,
+            ):
+                count = write(file, copy, secrets, _read_files(parts))
+        except ImserverError as error:
+            raise StartError(str(error)) from None
+    return f"copied the database, {len(secrets)} secrets and {count} files to {file}"
+
+
+def _read_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> Iterator[FeatureFile]:
+    for feature, part in parts:
+        for name, size, pieces in part.read("", ""):
+            try:
+                first = next(pieces, b"")
+            except FileNotFoundError:  # deleted since its row was read
+                continue
+            yield FeatureFile(feature, name, size, chain((first,), pieces))
+
+
+def restore(
+    settings: Config, address: DatabaseAddress, file: Path, without: Sequence[str]
+) -> tuple[str, Path | None]:
+    """Put all of an archive back. No server runs. Returns what was done, and the previous database if it is a
+    file. Raises StartError.
+
+    SQLite: the database is replaced. Otherwise it must be empty, or that of an interrupted restore, and
+    ``without`` names features whose tables stay behind.
+    """
+    archive, features = BackupArchive(file), load_features(settings)
+    tables = tables_of(features)
+    folder = Path(settings.server.data_dir)
+    before: Path | None = None
+    with tempfile.TemporaryDirectory(prefix=".restore.", dir=folder) as parts:
+        copy = Path(parts, "database.db")
+        archive.extract_database(copy)
+        copies.check(copy)
+        # A copy of the release before gets the tables of this one. What no server can use is refused here.
+        with started_store(StorageSettings(f"sqlite:///{copy}"), parts, tables):
+            pass
+        if address.file is not None:
+            replaced, before = copies.restore(address.file, copy, numbers_of_server())
+        else:
+            from imserver.operate.copies.move import move  # needs the drivers
+
+            with closing(Progress()) as progress:
+                move(_of_file(copy), address, settings.storage, tables, progress.show_rows, without=without)
+            copies.move_on(address, settings.storage, numbers_of_server())
+            replaced = f"restored {address.shown}"
+    done = [replaced, *_put_secrets(settings, archive.head.secrets)]
+    try:
+        with (
+            started_store(settings.storage, settings.server.data_dir, tables) as store,
+            offline_parts(settings, store, ArchivedFiles) as parts,
+        ):
+            for name, part in parts:
+                if type(part).write is ArchivedFiles.write:
+                    continue
+                count = sum(part.write("", *file) for file in archive.files(name))
+                done.append(f"restored {count} files of {name}")
+                if left := archive.features[name] - count:
+                    done.append(f"left out {left} files of {name}: damaged, or without a row")
+    except ImserverError as error:
+        first = "" if address.file is not None else "empty the database, then "
+        raise StartError(f"{error}; {first}run the same command again") from None
+    names = {feature.name for feature in features}
+    done += [
+        f"left out the files of {name}, which the settings do not name"
+        for name in sorted({*archive.features} - names)
+    ]
+    return "\n".join(done), before
+
+
+def _of_file(path: Path) -> DatabaseAddress:
+    return database_address(StorageSettings(f"sqlite:///{path.absolute()}"), "")
+
+
+@contextmanager
+def started_store(settings: StorageSettings, folder: str, tables: StoreTables) -> Iterator[Store]:
+    """The store of a database, for a command. Raises StartError and StorageUnavailable."""
+    with closing(Store(settings, folder, threaded=False, tables=tables)) as store:
+        store.start()
+        yield store
+
+
+def _paths(settings: Config) -> dict[str, Path | None]:
+    """Where the secrets are; None: the settings name no second one."""
+    server = settings.server
+    first = Path(server.secret_file) if server.secret_file else Path(server.data_dir, "secret")
+    second = Path(server.second_secret_file) if server.second_secret_file else None
+    return dict(zip(_SECRETS, (first, second), strict=True))
+
+
+def _put_secrets(settings: Config, secrets: dict[str, Any]) -> list[str]:
+    done = []
+    for name, path in _paths(settings).items():
+        if (content := secrets.get(name)) is None:
+            continue
+        if path is None:
+            done.append(
+                "the archive has a second secret, for which the settings have no server.second_secret_file"
+            )
+            continue
+        try:
+            if path.exists():
+                if path.read_bytes().decode("latin-1").strip() == content.strip():
+                    continue
+                before = copies.free_name(path.with_name(f"{path.name}.before"))
+                path.rename(before)
+                done.append(f"the previous {name} is {before}")
+            descriptor = open_private(path)
+            try:
+                write_all(descriptor, content.encode("latin-1"))
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            synchronise(path.parent)
+        except OSError as error:
+            raise StartError(f"the secret {path} cannot be written: {error.strerror}") from None
+        done.append(f"restored {path}")
+    return done

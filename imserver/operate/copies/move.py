@@ -1,0 +1,395 @@
+"""Copy all tables of a database into an empty one of any engine: page by page, resumable, and verified.
+
+What was copied, and the key up to which, is stored in the table ``move_state`` of the target, in the
+transaction of each page. The row of ``directory``, without which no server opens a database, comes last.
+Code here blocks: it runs in a process of its own, not in a node.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec import Struct, json, msgpack
+from msgspec.structs import replace
+from sqlalchemy import Engine, inspect
+
+from imserver.config.settings import StorageSettings
+from imserver.errors import StartError
+from imserver.operate.copies.backup import wait_until_alone
+from imserver.operate.copies.row_pages import RowReader, RowWriter, TableSum, sum_of, usable
+from imserver.process import open_private
+from imserver.storage import migrations
+from imserver.storage.address import DatabaseAddress
+from imserver.storage.database import LONG_SECONDS, prepare_file
+from imserver.storage.engines import WRITES, make_engine
+from imserver.storage.migrations import feature_steps
+from imserver.storage.numbers import give_after, last_given
+from imserver.storage.row_layout import TableLayout, layout_of
+from imserver.storage.statements import PooledStatements, Row, T, text_of
+from imserver.storage.tables import StoreTables, Table, tables_in
+
+_STATE: Final = "move_state"
+_MOVE: Final = ""
+"""The name of the row of ``move_state`` about the whole move; the others are named as tables."""
+_OF_STEPS: Final = ("alembic_version", "feature_schema", "owner_step")
+"""Tables whose rows the migration steps write, the same in both databases."""
+_LAST: Final = "directory"
+_MAKE_STATE: Final = {
+    "sqlite": f"CREATE TABLE {_STATE} (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "postgresql": f"CREATE TABLE {_STATE} (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "mysql": f"CREATE TABLE {_STATE} (name VARBINARY(255) PRIMARY KEY, value BLOB NOT NULL) ENGINE=InnoDB",
+}
+
+Note = Callable[[str, int, int], object]
+"""Hears of each page: what is done (``copied``, ``verified``), and how many rows of how many. What is counted
+is stored."""
+
+
+class _Begun(Struct, frozen=True):
+    """A move that has begun: the id of the source, the tables, and the last step of each owner (none: a
+    release without them has begun)."""
+
+    source: str
+    tables: list[str]
+    steps: dict[str, int] = {}
+
+
+class _Position(Struct, frozen=True):
+    """How far a table is copied: its rows, and the key of the last one in hexadecimal."""
+
+    rows: int = 0
+    after: str = ""
+
+
+class Moved(Struct, frozen=True):
+    """What a move has copied. ``tables``: the count and checksum of each. ``strangers``: tables of others in
+    the source, which were not copied. ``resumed``: it had begun before."""
+
+    tables: dict[str, TableSum]
+    strangers: tuple[str, ...]
+    resumed: bool
+
+    @property
+    def rows(self) -> int:
+        """The number of all rows."""
+        return sum(each.rows for each in self.tables.values())
+
+
+class _End(Struct, frozen=True):
+    address: DatabaseAddress
+    engine: Engine
+
+    def read(self, work: Callable[[PooledStatements], T]) -> T:
+        with usable(self.address, self.engine), self.engine.connect() as connection:
+            return work(PooledStatements(connection))
+
+    def write(self, work: Callable[[PooledStatements], T]) -> T:
+        with usable(self.address, self.engine), self.engine.connect() as connected:
+            connection = connected.execution_options(**{WRITES: True})
+            with connection.begin():
+                return work(PooledStatements(connection))
+
+    def tables(self) -> set[str]:
+        return set(self.read(lambda sql: inspect(sql.connection).get_table_names()))
+
+    def layouts(self, tables: Sequence[Table]) -> dict[str, TableLayout]:
+        def work(sql: PooledStatements) -> dict[str, TableLayout]:
+            inspector = inspect(sql.connection)
+            return {table.name: layout_of(inspector, table.name, table.key) for table in tables}
+
+        return self.read(work)
+
+    def reader(self, tables: Sequence[Table]) -> RowReader:
+        return RowReader(self.address, self.engine, self.layouts(tables))
+
+
+def move(
+    source: DatabaseAddress,
+    target: DatabaseAddress,
+    settings: StorageSettings,
+    tables: StoreTables,
+    note: Note,
+    *,
+    without: Collection[str] = (),
+    is_live: bool = False,
+) -> Moved:
+    """Copy a database, which is only read, into an empty one, or go on with that. Raises StartError.
+
+    ``settings``: time limits. ``without``: features of other distributions whose tables stay behind.
+    ``is_live``: servers may use the source; then the copy is as the source was at the beginning, and cannot
+    be resumed. Otherwise nobody may be connected to it.
+    """
+    if not source.exists:
+        raise StartError(f"{source.shown}: there is no such database")
+    if source.url == target.url or (
+        source.file is not None and target.file is not None and source.file.resolve() == target.file.resolve()
+    ):
+        raise StartError("the target is the database itself")
+    with ExitStack() as stack:
+        patient = replace(settings, seconds=LONG_SECONDS)
+        first, second = (_End(each, make_engine(each, patient)) for each in (source, target))
+        for end in (first, second):
+            stack.callback(end.engine.dispose)
+        if target.file is not None:
+            stack.enter_context(_locked(target.file))
+        for end in (second,) if is_live else (first, second):
+            if end.address.file is None:
+                wait_until_alone(end.read, end.address.shown)
+        return _Move(first, second, tables, note, without).run(stack, is_live)
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Make a SQLite file if there is none, and lock out others that write or move to it."""
+    try:
+        prepare_file(file)
+        lock = open_private(Path(f"{file}.lock"))
+    except OSError as error:
+        raise StartError(f"the database {file} cannot be used: {error}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise StartError(f"{file} is in use by another process") from None
+    finally:
+        os.close(lock)
+
+
+class _Move:
+    def __init__(
+        self, source: _End, target: _End, tables: StoreTables, note: Note, without: Collection[str]
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._features = [each for each in tables.of_others if each.feature not in without]
+        self._without = set(without)
+        ordered = (*(table for each in self._features for table in each.tables), *tables.of_server())
+        # Parents before their children.
+        self._tables = [table for table in reversed(ordered) if table.name not in (*_OF_STEPS, _LAST)]
+        self._all = [*self._tables, *(table for table in ordered if table.name == _LAST)]
+        self._note = note
+
+    def run(self, stack: ExitStack, is_live: bool) -> Moved:
+        strangers = self._check_source()
+        id = self._id_of(self._source)
+        if id is None:
+            raise StartError(f"the database {self._source.address.shown} is damaged: it has no id")
+        resumed = self._prepare_target(id)
+        positions = self._positions()
+        if _MOVE not in positions:  # the last run has done all but the end
+            self._drop_state()
+            reader = self._target.reader(self._all)
+            stack.callback(reader.close)
+            return Moved({name: sum_of(reader.pages(name)) for name in reader.layouts}, strangers, True)
+        writer = RowWriter(self._target.address, self._target.engine, self._target.layouts(self._all))
+        stack.callback(writer.close)
+        reader = self._source.reader(self._all)
+        stack.callback(reader.close)
+        for name, layout in reader.layouts.items():
+            own, other = ({column.name for column in each.columns} for each in (layout, writer.layouts[name]))
+            if own != other:
+                columns = _some(sorted(own ^ other))
+                raise StartError(f"the table {name} has other columns in the target ({columns})")
+        counts = (f'SELECT count(*) FROM "{table.name}"' for table in self._all)
+        total = self._source.read(lambda sql: sum(int(sql.query(count)[0][0]) for count in counts))
+        self._copy(reader, writer, positions, total)
+        self._continue_numbers(reader.layouts)
+        # Without servers the source is compared as it is now: what has changed it meanwhile is found.
+        now = reader if is_live else stack.enter_context(closing(self._source.reader(self._tables)))
+        sums = self._verify(now, total)
+        with usable(self._target.address, self._target.engine):
+            writer.sql.begin()
+            for page in reader.pages(_LAST):
+                writer.insert(_LAST, page)
+            writer.sql.execute(f"DELETE FROM {_STATE}")
+            writer.sql.commit()
+        self._drop_state()
+        sums[_LAST] = sum_of(reader.pages(_LAST))
+        return Moved(sums, strangers, resumed)
+
+    # --- what may be moved ----------------------------------------------------------------------------------
+
+    def _check_source(self) -> tuple[str, ...]:
+        """Refuse a database of another release or without tables of ours. Returns the tables of others."""
+        shown = self._source.address.shown
+        taken = self._source.read(lambda sql: migrations.taken_steps(sql.connection))
+        if newer := migrations.named(migrations.newer_steps(taken)):
+            raise StartError(
+                f"the database {shown} belongs to a newer release, at step {newer}: move it with that release"
+            )
+        if late := migrations.named(migrations.missing_steps(taken)):
+            raise StartError(
+                f"the database {shown} lacks step {late}: start and stop its server once with this "
+                "release, then move it"
+            )
+        records = self._source.read(lambda sql: feature_steps.recorded(sql.connection))
+        names = {each.feature for each in self._features} | self._without
+        if absent := sorted(records.keys() - names):
+            raise StartError(
+                f"the database {shown} has tables of {', '.join(absent)}, which the settings do not name: "
+                f"add it to the setting features, or leave its tables behind: --without {absent[0]}"
+            )
+        if feature_steps.are_due(self._features, records):
+            raise StartError(
+                f"the database {shown} lacks steps of a feature: start and stop its server once, then move it"
+            )
+        present, wanted = self._source.tables(), {table.name for table in self._all}
+        if _STATE in present:
+            raise StartError(f"the database {shown} is itself the target of a move that has not ended")
+        if missing := sorted(wanted - present):
+            raise StartError(f"the database {shown} is damaged: it has no {', '.join(missing)}")
+        left = self._without & records.keys()
+        with usable(self._source.address, self._source.engine):
+            left_behind = {table.name for each in left for table in tables_in(each, records[each].tables)}
+        return tuple(sorted(present - wanted - {*_OF_STEPS, *left_behind}))
+
+    def _id_of(self, end: _End) -> str | None:
+        """The id of a database; None: it has none yet."""
+        ids = end.read(lambda sql: [text_of(id) for (id,) in sql.query("SELECT id FROM directory")])
+        return ids[0] if ids else None
+
+    def _prepare_target(self, source: str) -> bool:
+        """Make the tables of the target. Returns whether the move had begun before."""
+        target, names, shown = self._target, self._target.tables(), self._target.address.shown
+        if names and _STATE not in names:
+            if _LAST in names and self._id_of(target) == source:
+                raise StartError(
+                    f"the database {shown} has the id of the source: it is the same database, or a copy, or "
+                    "a move to it has ended"
+                )
+            raise StartError(f"the database {shown} is not empty ({_some(sorted(names))}): name an empty one")
+        for end in (self._source, target):
+            if end.address.engine == "postgresql":
+                encoding = end.read(lambda sql: text_of(sql.query("SHOW server_encoding")[0][0]))
+                if encoding != "UTF8":
+                    raise StartError(
+                        f"the database {end.address.shown} has the encoding {encoding}, which is not copied: "
+                        "it needs ENCODING 'UTF8'"
+                    )
+        if not names:
+            target.write(lambda sql: sql.execute(_MAKE_STATE[target.address.engine]))
+        positions = self._positions()
+        written = positions.pop(_MOVE, None)
+        begun = None if written is None else json.decode(written, type=_Begun)
+        tables = [table.name for table in self._tables]
+        if begun is None and not names - {_STATE}:
+            state = json.encode(_Begun(source, tables, migrations.newest_steps())).decode()
+            target.write(lambda sql: _set_state(sql, _MOVE, state))
+        elif (self._id_of(target) if begun is None else begun.source) != source:
+            raise StartError(
+                f"the database {shown} is the target of an interrupted move of another database: name an "
+                "empty one"
+            )
+        elif begun is None:
+            return True  # only the end is missing
+        elif begun.steps != migrations.newest_steps() or begun.tables != tables:
+            raise StartError(
+                f"the move to {shown} was begun with another release or other features: go on with these, or "
+                "begin again with an empty database"
+            )
+        if not positions:
+            target.write(lambda sql: migrations.migrate(sql.connection, shown, self._features))
+            # The rows that the steps have written.
+            target.write(lambda sql: [sql.execute(f'DELETE FROM "{table.name}"') for table in self._all])
+        return begun is not None
+
+    def _positions(self) -> dict[str, str]:
+        rows = self._target.read(lambda sql: sql.query(f"SELECT name, value FROM {_STATE}"))
+        return {text_of(name): text_of(value) for name, value in rows}
+
+    # --- copying --------------------------------------------------------------------------------------------
+
+    def _copy(self, reader: RowReader, writer: RowWriter, positions: dict[str, str], total: int) -> None:
+        names = [table.name for table in self._tables]
+        reached = {name: json.decode(positions.get(name, "{}"), type=_Position) for name in names}
+        done = sum(each.rows for each in reached.values())
+        for name, position in reached.items():
+            after: Row = tuple(msgpack.decode(bytes.fromhex(position.after))) if position.after else ()
+            for page in reader.pages(name, after):
+                done += len(page)
+                key = msgpack.encode(reader.layouts[name].key_of(page[-1])).hex()
+                position = _Position(position.rows + len(page), key)
+                writer.sql.begin()
+                try:
+                    writer.insert(name, page)
+                    _set_state(writer.sql, name, json.encode(position).decode())
+                    writer.sql.commit()
+                except writer.errors as error:
+                    words = self._too_long(page) or " ".join(str(error).split())
+                    raise StartError(
+                        f"the target stopped storing rows of {name}: {words}; run the same "
+                        "command again to go on"
+                    ) from None
+                self._note("copied", done, total)
+
+    def _too_long(self, page: list[Row]) -> str:
+        """What MariaDB and MySQL, which end the connection, do not say of a row that is too long."""
+        if self._target.address.engine != "mysql":
+            return ""
+        most = self._target.read(lambda sql: int(sql.query("SELECT @@max_allowed_packet")[0][0]))
+        # Each byte may be sent as two.
+        size = max(2 * sum(len(value) for value in row if isinstance(value, bytes)) for row in page)
+        return f"a row may take {size} bytes, and max_allowed_packet is {most}" if size > most else ""
+
+    def _continue_numbers(self, layouts: dict[str, TableLayout]) -> None:
+        """Let the target give the next numbers where the source would have."""
+        columns = {name: layout.number for name, layout in layouts.items() if layout.number}
+        given = self._source.read(
+            lambda sql: {name: last_given(sql, name, column) for name, column in columns.items()}
+        )
+
+        def work(sql: PooledStatements) -> None:
+            for name, last in given.items():
+                if last is not None:
+                    give_after(sql, name, last, columns[name])
+
+        self._target.write(work)
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def _verify(self, reader: RowReader, total: int) -> dict[str, TableSum]:
+        """Read both databases, and compare them. Returns the counts and checksums of the tables."""
+        done = 0
+
+        def note(rows: int) -> None:
+            nonlocal done
+            done += rows
+            self._note("verified", done // 2, total)
+
+        with closing(self._target.reader(self._tables)) as other:
+            sums = {}
+            for name in other.layouts:
+                sums[name] = sum_of(reader.pages(name), note)
+                copied = sum_of(other.pages(name), note)
+                if copied != sums[name]:
+                    raise StartError(
+                        f"the copy of {name} differs: {sums[name].rows} rows, checksum "
+                        f"{sums[name].checksum}; {copied.rows} rows, checksum {copied.checksum}. Something "
+                        "changed a database meanwhile: stop that, and begin again with an empty one"
+                    )
+            return sums
+
+    def _drop_state(self) -> None:
+        def work(sql: PooledStatements) -> None:
+            sql.execute(f"DROP TABLE {_STATE}")
+            if sql.engine == "postgresql":
+                sql.execute("ANALYZE")  # until it does so by itself, plans are guesses
+
+        self._target.write(work)
+        if self._target.address.engine == "sqlite":
+            with self._target.engine.connect() as connection:
+                connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
+
+
+def _set_state(sql: Any, name: str, value: str) -> None:
+    sql.execute(f"DELETE FROM {_STATE} WHERE name = %s", (name,))
+    sql.execute(f"INSERT INTO {_STATE} (name, value) VALUES (%s, %s)", (name, value))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

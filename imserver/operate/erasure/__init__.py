@@ -1,0 +1,24 @@
+"""Erasure of users: by operators, back ends and the users themselves.
+
+What erases is in the core and in each feature (:class:`imserver.plugin.storage.Erasure`). Here are the
+routes and the command, and what goes on with erasures that a node could not end. The journal of erasures is a
+file in the data folder: a restored backup needs it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from imserver.operate.erasure.parts import build, routes
+from imserver.plugin import FeatureRow
+
+
+def _commands() -> dict[str, Any]:
+    from imserver.operate.erasure.command import erase
+
+    return {"erase": erase}
+
+
+FEATURE = FeatureRow(
+    "erasure", build, routes=routes.rows, uses=("messages?", "accounts?"), commands=_commands
+)

@@ -1,0 +1,63 @@
+"""Exports: all data of a user or an app as one archive, and the import of an app's archive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import Any
+
+from imserver.operate.exports import api
+from imserver.operate.exports.declared import DAY_SECONDS, EXPORTS, SETTINGS, TABLES, ExportSettings
+from imserver.operate.exports.exports import Exports
+from imserver.plugin import FeatureRow, Parts
+from imserver.plugin.runtime import every
+from imserver.plugin.services import Core
+from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.storage import ArchivedFiles, Erasure, Store
+
+
+def _build(core: Core) -> Parts:
+    per_day = settings_of(core.config, ExportSettings).per_day
+    buckets = core.buckets.make(EXPORTS, per_day, DAY_SECONDS, core.attempt)
+    archived = partial(core.all_of, ArchivedFiles)
+    exports = Exports(core.config, core.store, buckets, core.node.version, archived)
+    return Parts(
+        (exports, exports.erasure),
+        run=(
+            *(runner.run for runner in exports.runners),
+            every(600.0, exports.sweep, "old archives could not be removed"),
+        ),
+        stop=exports.stop,
+    )
+
+
+@contextmanager
+def _offline(config: Config, store: Store, _tenants: object) -> Iterator[tuple[Erasure]]:
+    with closing(Exports(config, store)) as exports:
+        yield (exports.erasure,)
+
+
+def _views(_forks: bool) -> Callable[..., Any]:
+    from imserver.operate.exports.views import create_export_view
+
+    return create_export_view
+
+
+def _commands() -> dict[str, Any]:
+    from imserver.operate.exports.command import export, import_app
+
+    return {"export": export, "import": import_app}
+
+
+FEATURE = FeatureRow(
+    "exports",
+    _build,
+    routes=api.routes.rows,
+    views=_views,
+    offline=_offline,
+    uses=("messages?", "audit?", "uploads?"),
+    settings=SETTINGS,
+    tables=TABLES,
+    commands=_commands,
+)

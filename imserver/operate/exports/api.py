@@ -1,0 +1,148 @@
+"""``/api/v1/exports``: archives of users and apps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+from msgspec import Struct
+
+from imserver.operate.exports.declared import HTTP_EXPORT_UNFINISHED
+from imserver.operate.exports.exports import Exports, UnknownExport
+from imserver.operate.exports.rows import DONE, FAILED, UNDER_WAY, Job, Subject
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import Acting, Call, Header, Resource, about, view
+from imserver.plugin.identity import Needs
+from imserver.plugin.services import Core
+
+ExportId = Annotated[str, about("The id of the export.", max_length=32)]
+_App = Annotated[str, about("The app.", max_length=255)]
+_STATES: Final[Mapping[int, Literal["under way", "done", "failed"]]] = {
+    UNDER_WAY: "under way",
+    DONE: "done",
+    FAILED: "failed",
+}
+
+
+class ExportQuery(Struct, forbid_unknown_fields=True):
+    """Which export is wanted."""
+
+    app: _App
+    id: ExportId
+
+
+class OwnExport(Acting):
+    """The user whose data are wanted."""
+
+
+class OwnExportQuery(Acting, kw_only=True):
+    """Which export of the user is wanted."""
+
+    id: Annotated[str, about("The id of the export; empty: the newest one.", max_length=32)] = ""
+
+
+class ExportShown(Struct):
+    """An export, and how far it is."""
+
+    id: ExportId
+    app: _App
+    user: Annotated[str, about("The user; empty: the whole app.")]
+    state: Annotated[
+        Literal["none", "under way", "done", "failed"],
+        about(
+            "`done`: the archive can be fetched. `failed`: the log of the server says why. `none`: a request"
+            " for the newest export of a user who has none."
+        ),
+    ]
+    created: Annotated[int, about("When it was started, in Unix seconds.")]
+    ends: Annotated[int, about("When the archive is deleted, in Unix seconds.")]
+    entries: Annotated[int, about("The number of files in the archive so far.")]
+    records: Annotated[int, about("The number of rows in it so far.")]
+    bytes: Annotated[int, about("The size of the archive; before it is done, that of its contents so far.")]
+
+
+_FILE: Final = (UnknownExport.problem, HTTP_EXPORT_UNFINISHED, Problems.TOO_MANY_REQUESTS)
+_HEADERS: Final = (Header("Content-Disposition", "The name for the file.", example="attachment"),)
+
+routes = Resource(
+    "exports", lambda core, _: core, hot=False, chapter="All data of a user or an app as one archive."
+)
+
+
+@routes.post(
+    "/exports/start",
+    Needs.ADMIN,
+    schema=("ExportRequest", "Whose data are wanted."),
+    problems=(Problems.TOO_MANY_REQUESTS,),
+    status=202,
+)
+def start(
+    core: Core,
+    call: Call,
+    app: _App,
+    user: Annotated[str, about("The user; empty: the whole app.", max_length=255)] = "",
+) -> ExportShown:
+    """Start an export of a user or of an app.
+
+    It is made in the background. While one of the same user or app is under way, the answer shows that.
+    """
+    settings, left_out = ({}, []) if user else core.tenants.described(call.app)
+    return shown(core.service(Exports).start(Subject(call.app, user, settings, left_out)))
+
+
+@routes.get("/exports/show", Needs.ADMIN, problems=(UnknownExport.problem,))
+def show(core: Core, call: Call, request: ExportQuery) -> ExportShown:
+    """Show how far an export is."""
+    return shown(core.service(Exports).show(call.app, request.id))
+
+
+@routes.post("/exports/start/self", Needs.ADMIN_OR_USER, problems=(Problems.TOO_MANY_REQUESTS,), status=202)
+def start_own(core: Core, call: Call, request: OwnExport) -> ExportShown:
+    """Start an export of one's own data.
+
+    The archive has the user's profile, messages as far as the user may read them, files, memberships,
+    settings, devices, what was done by the user or to them, and a page to read it without a network.
+    """
+    return shown(core.service(Exports).start(Subject(call.app, call.user)))
+
+
+@routes.get("/exports/show/self", Needs.ADMIN_OR_USER, problems=(UnknownExport.problem,))
+def show_own(core: Core, call: Call, request: OwnExportQuery) -> ExportShown:
+    """Show how far an export of one's own data is."""
+    try:
+        return shown(core.service(Exports).show(call.app, request.id, call.user))
+    except UnknownExport:
+        if request.id:
+            raise
+        return ExportShown("", call.app, call.user, "none", 0, 0, 0, 0, 0)
+
+
+FILE: Final = routes.elsewhere(
+    "GET",
+    "/exports/file",
+    Needs.ADMIN,
+    """Fetch the archive of an export.
+
+    It is a zip file. It is deleted after `exports.retention_seconds`.
+    """,
+    query=ExportQuery,
+    content_type="application/zip",
+    answer_headers=_HEADERS,
+    problems=_FILE,
+)
+OWN_FILE: Final = routes.elsewhere(
+    "GET",
+    "/exports/file/self",
+    Needs.ADMIN_OR_USER,
+    """Fetch the archive of one's own data.""",
+    query=OwnExportQuery,
+    user="required",
+    content_type="application/zip",
+    answer_headers=_HEADERS,
+    problems=_FILE,
+)
+
+
+def shown(job: Job) -> ExportShown:
+    """An export as the routes show it."""
+    return view(ExportShown, job, state=_STATES[job.state], bytes=job.size)

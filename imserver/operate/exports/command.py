@@ -1,0 +1,97 @@
+"""``imserver export`` and ``imserver import``: archives of users and apps."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import closing
+from operator import call
+from pathlib import Path
+from time import monotonic
+
+import click
+
+from imserver import __version__
+from imserver.operate.exports.archive import ArchiveState
+from imserver.operate.exports.contents import ArchiveMaker
+from imserver.operate.exports.importing import Archive, BadArchive, Import
+from imserver.operate.exports.rows import Subject
+from imserver.plugin.commands import fail, offline_parts, opened, record_act, settings_options
+from imserver.plugin.errors import ImserverError
+from imserver.plugin.storage import ArchivedFiles
+
+
+@click.command(short_help="Write all data of an app or a user to a file.")
+@settings_options
+@click.argument("target", metavar="APP[/USER]")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def export(path: str | None, data_dir: str | None, target: str, file: Path) -> None:
+    """Write all data of an app, or of a user of it, to a new FILE. Servers may run meanwhile.
+
+    What was written before an interruption stands in FILE.part: the same command goes on there.
+    """
+    app, _, user = target.partition("/")
+    if file.exists():
+        fail(f"{file} exists already")
+    with (
+        opened(path, data_dir) as (config, store, tenants),
+        offline_parts(config, store, ArchivedFiles) as parts,
+    ):
+        settings, left_out = tenants.described(app)
+        subject = Subject(tenants.resolve(app), user, *(({}, []) if user else (settings, left_out)))
+        folder = file.with_name(f"{file.name}.part")
+        maker = ArchiveMaker([each for _, each in parts], store, subject, folder, call, __version__)
+        try:
+            whole = maker.make(_ProgressLines())
+        except (OSError, ImserverError) as error:
+            fail(f"the export is not finished; the same command goes on: {error}")
+        whole.replace(file)
+        shutil.rmtree(folder)
+        record_act(config, store, "exports.start", subject.app, user)
+    click.echo(f"written to {file}: {file.stat().st_size} bytes")
+
+
+class _ProgressLines:
+    """Says from time to time how far an archive is."""
+
+    def __init__(self) -> None:
+        self._last = monotonic()
+
+    def __call__(self, state: ArchiveState) -> None:
+        if monotonic() - self._last > 2.0:
+            self._last = monotonic()
+            click.echo(f"{state.rows} rows, {state.entries} files, {state.size} bytes", err=True)
+
+
+@click.command(short_help="Make an app from an archive of one.")
+@settings_options
+@click.option(
+    "--app", default="", metavar="NAME", help="The new or empty app; by default it has its old name."
+)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+def import_app(path: str | None, data_dir: str | None, app: str, file: Path) -> None:
+    """Make an app from FILE, an archive of one. Servers may run meanwhile.
+
+    Ids, cursors and order stay. Passwords, tokens and other secrets are not in an archive. The command may be
+    interrupted: repeat it, and it goes on.
+    """
+    try:
+        archive = Archive(file)
+    except BadArchive as error:
+        fail(error)
+    with (
+        closing(archive),
+        opened(path, data_dir) as (config, store, tenants),
+        offline_parts(config, store, ArchivedFiles) as parts,
+    ):
+        store.database_id()  # makes a database if there is none
+        name = tenants.resolve(app or archive.manifest.app)
+        archived = [each for _, each in parts]
+        job = Import(archived, store, tenants, archive, name, lambda text: click.echo(text, err=True))
+        try:
+            job.run()
+        except ImserverError as error:
+            fail(error)
+        for table, why in job.left_out.items():
+            click.echo(f"not imported: {table}: {why}", err=True)
+        record_act(config, store, "apps.import", name)
+    click.echo(f"app {name} imported; accounts have no passwords until somebody sets them")

@@ -1,0 +1,298 @@
+"""What is in an archive, in stages that go on where an earlier attempt has stopped.
+
+An archive of a user has the user's rows, files and acts, every conversation as far as the user may read it,
+and a page to read it. An archive of an app has all rows, files and acts, and the settings without secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import file_digest
+from itertools import chain
+from pathlib import Path
+from time import time
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from imserver.operate.exports import offline_page
+from imserver.operate.exports.archive import CHECKSUMS, ArchiveState, ArchiveWriter, lines_of
+from imserver.operate.exports.rows import Subject
+from imserver.plugin.runtime import Service
+from imserver.plugin.storage import ArchivedFiles, Row, Store
+
+if TYPE_CHECKING:
+    from imserver.plugin.messages import Conversation, Message, MessageLog
+
+T = TypeVar("T")
+
+FORMAT: Final = "imserver archive"
+VERSION: Final = 1
+"""Of the format. An import refuses a newer one."""
+PART_ROWS: Final = 5000
+"""Rows of one entry. What was ended stays after a kill."""
+_PAGE: Final = 200
+_PIECE: Final = 1 << 15
+_encode: Final = msgspec.json.Encoder().encode
+
+Run = Callable[..., Any]
+"""Runs a function with these arguments where it may block, and returns its result: in a thread, or here."""
+Proceed = Callable[[ArchiveState], None]
+"""Called after each piece of work. Raises what is to stop the work."""
+
+
+class Manifest(Struct, kw_only=True):
+    """What an archive is, and what is in it.
+
+    ``tables``: name → number of rows. ``checksums``: SHA-256 of the entry with those of all others.
+    ``left_out``: settings that an importer has to add. ``missing``: files that were not where they were
+    stored, or damaged.
+    """
+
+    format: str = FORMAT
+    version: int = VERSION
+    server: str
+    app: str
+    user: str = ""
+    begun: int
+    ended: int
+    entries: int
+    tables: dict[str, int]
+    missing: int = 0
+    settings: dict[str, Any] = {}
+    left_out: list[str] = []
+    checksums: str
+
+
+class ArchiveMaker(Service, dict=True):
+    """Makes one archive. ``run``: see :data:`Run`. ``release``: that of the server."""
+
+    archived: Iterable[ArchivedFiles]
+    store: Store
+    subject: Subject
+    folder: Path
+    run: Run
+    release: str
+
+    def __post_init__(self) -> None:
+        self.writer = ArchiveWriter(self.folder)
+        self._there: set[str] = set()
+        self._names: dict[str, str] = {}
+        self._files_by_id: dict[str, str] = {}
+        self._proceed: Proceed = lambda _state: None
+
+    def make(self, proceed: Proceed) -> Path:
+        """Make the archive, or go on with it; returns its path. Raises OSError, Unavailable, and what
+        ``proceed`` raises; then it may be called again."""
+        self._proceed = proceed
+        writer, subject = self.writer, self.subject
+        try:
+            self.run(writer.open)
+            self._there = self.run(writer.names)
+            stages = [self._rows, self._files]
+            if subject.user:
+                stages += [self._conversations, self._page]
+            for number, stage in enumerate(stages):
+                if number >= writer.state.stage:
+                    stage()
+                    state = writer.state
+                    state.stage, state.position = number + 1, b""
+                    self.run(writer.save, True)
+            return self.run(writer.finish, self._manifest())  # type: ignore[no-any-return]
+        finally:
+            self.run(writer.close)
+
+    def _manifest(self) -> bytes:
+        state, subject = self.writer.state, self.subject
+        digest = self.run(lambda: sha256_of(self.writer.folder / CHECKSUMS))
+        manifest = Manifest(
+            server=self.release,
+            app=subject.app,
+            user=subject.user,
+            begun=state.begun,
+            ended=int(time()),
+            entries=state.entries,
+            tables=state.counts,
+            missing=state.missing,
+            settings=subject.settings,
+            left_out=subject.left_out,
+            checksums=digest,
+        )
+        return msgspec.json.format(_encode(manifest))
+
+    # --- rows -----------------------------------------------------------------------------------------------
+
+    def _rows(self) -> None:
+        store, subject, writer = self.store, self.subject, self.writer
+        state = writer.state
+        if subject.user:
+            pages = store.rows_of_user(subject.app, subject.user, state.position)
+        else:
+            pages = store.rows_of_app(subject.app, state.position)
+        table, rows, position = "", 0, b""
+        for page in pages:
+            if table and (page.table != table or rows >= PART_ROWS):
+                self._end_part(table, rows, position)
+                table = ""
+            if not table:
+                table, rows = page.table, 0
+                self.run(writer.begin, f"rows/{table}/{state.part + 1:06}.jsonl")
+            self.run(self._write_rows, page.columns, page.rows)
+            if subject.user and page.table == "account":
+                state.profile = dict(zip(page.columns, page.rows[0], strict=True))
+            rows, position = rows + len(page.rows), page.position
+            self._proceed(state)
+        if table:
+            self._end_part(table, rows, position)
+
+    def _write_rows(self, columns: Iterable[str], rows: Iterable[Row]) -> None:
+        for line in lines_of(columns, rows):
+            self.writer.write(line)
+
+    def _end_part(self, table: str, rows: int, position: bytes) -> None:
+        state = self.writer.state
+        state.part, state.position = state.part + 1, position
+        self._end(rows, table)
+
+    def _end(self, rows: int = 0, table: str = "") -> None:
+        self.run(self.writer.end, rows, table)
+        self.run(self.writer.save)
+        self._proceed(self.writer.state)
+
+    def _entry(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Write a whole entry, unless an earlier attempt has."""
+        if name in self._there:
+            return
+        self.run(self.writer.begin, name)
+        for piece in _joined(pieces):
+            self.run(self.writer.write, piece)
+            self._proceed(self.writer.state)
+        self._end()
+
+    # --- files of features ----------------------------------------------------------------------------------
+
+    def _files(self) -> None:
+        """What features have besides rows."""
+        subject, state = self.subject, self.writer.state
+        files = (each.read(subject.app, subject.user) for each in self.archived)
+        for name, _, pieces in chain.from_iterable(files):
+            if name in self._there:
+                continue
+            try:
+                first = next(pieces, b"")
+            except FileNotFoundError:
+                state.missing += 1
+                continue
+            self._entry(name, chain((first,), pieces))
+            if subject.user:
+                self._there.add(name)
+
+    # --- what the user reads --------------------------------------------------------------------------------
+
+    def _conversations(self) -> None:
+        """Every conversation of the user: its entries as lines, and as a page."""
+        for one in self._of_user():
+            self._entry(f"conversations/{one.id}.jsonl", self._lines(one))
+            self._entry(f"conversations/{one.id}.html", self._page_of(one))
+
+    @property
+    def _log(self) -> MessageLog:
+        from imserver.plugin.messages import MessageLog  # a node may do without
+
+        return self.store.part(MessageLog)
+
+    def _of_user(self) -> Iterator[Conversation]:
+        app, user = self.subject.app, self.subject.user
+        reader = self._log.conversations
+        ids = sorted({each.conversation for each in reader.memberships(app, user)})
+        for start in range(0, len(ids), _PAGE):
+            yield from reader.find(app, ids[start : start + _PAGE])
+
+    def _entries(self, one: Conversation) -> Iterator[tuple[Message, dict[str, str]]]:
+        """What the user may read and has not hidden, the oldest first, with the names of accounts."""
+        app, user = self.subject.app, self.subject.user
+        reader, last, more = self._log.entries, 0, True
+        while more:
+            entries, more = reader.history(app, user, one.id, 0, _PAGE, after=last)
+            names = self._names_of({each.sender for each in entries})
+            for entry in entries:
+                last = entry.id
+                yield entry, names
+
+    def _lines(self, one: Conversation) -> Iterator[bytes]:
+        for entry, names in self._entries(one):
+            name = names.get(entry.sender)
+            head = b"{" if not name else b'{"name":%b,' % _encode(name)
+            yield head + _encode(entry.view())[1:] + b"\n"
+
+    def _page_of(self, one: Conversation) -> Iterator[bytes]:
+        yield offline_page.conversation_head(self._title(one))
+        for entry, names in self._entries(one):
+            yield offline_page.shown(entry, self.subject.user, names, self._own_files())
+        yield offline_page.CONVERSATION_END
+
+    def _own_files(self) -> dict[str, str]:
+        """Id of a file → its name in the archive, of files of the user."""
+        if not self._files_by_id:
+            names = (name for name in self._there if name.startswith("files/"))
+            self._files_by_id = {name.split("/")[1]: name for name in names}
+        return self._files_by_id
+
+    def _title(self, one: Conversation) -> str:
+        if one.kind == "user":
+            (peer,) = [each for each in one.members if each != self.subject.user] or [self.subject.user]
+            return self._names_of({peer}).get(peer, peer)
+        return one.name or f"#{one.id}"
+
+    def _names_of(self, users: set[str]) -> dict[str, str]:
+        """User → name of the account, of these users at least."""
+        if unknown := [user for user in users if user not in self._names]:
+            if len(self._names) > 10_000:
+                self._names.clear()
+                unknown = list(users)
+            found = self.store.names_of(self.subject.app, unknown)
+            self._names |= {user: found.get(user, "") for user in unknown}
+        return {user: name for user, name in self._names.items() if name}
+
+    # --- the page -------------------------------------------------------------------------------------------
+
+    def _page(self) -> None:
+        """Who the user is, the list of the conversations, and the page that links them."""
+        profile = {"app": self.subject.app, "user": self.subject.user, **self.writer.state.profile}
+        self._entry("profile.json", [msgspec.json.format(_encode(profile))])
+        self._entry("conversations.jsonl", self._list())
+        titles = ((one.id, self._title(one), one.kind) for one in self._of_user())
+        files, state = self._own_files().values(), self.writer.state
+        page = offline_page.index(profile, titles, files, state.counts, state.begun)
+        self._entry("index.html", page)
+
+    def _list(self) -> Iterator[bytes]:
+        app, user = self.subject.app, self.subject.user
+        spans: dict[int, list[Any]] = {}
+        for each in self._log.conversations.memberships(app, user):
+            span = {"joined_id": each.joined_id, "left_id": each.left_id, "role": each.role}
+            spans.setdefault(each.conversation, []).append(span)
+        for one in self._of_user():
+            line = {"id": one.id, "kind": one.kind, "name": self._title(one), "members": one.members}
+            yield _encode({**line, "created": one.created, "memberships": spans.get(one.id, [])}) + b"\n"
+
+
+def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Small pieces as larger ones: each costs a turn of a thread."""
+    some: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        some.append(piece)
+        size += len(piece)
+        if size >= _PIECE:
+            yield b"".join(some)
+            some, size = [], 0
+    if some:
+        yield b"".join(some)
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file. Blocks on the disk."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,197 @@
+"""Makes archives of users and apps, keeps them for a while, and deletes them.
+
+An export is a row of a :class:`Runner`. The node that works on it makes its archive in a folder of its own,
+so another node that has the same folder goes on with it, and one that has not begins it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from secrets import token_hex
+from time import time
+from typing import Any, Final
+
+import msgspec
+
+from imserver.operate.exports.archive import NAME, ArchiveState
+from imserver.operate.exports.declared import HTTP_EXPORT_UNFINISHED, ExportSettings
+from imserver.operate.exports.rows import DONE, FAILED, UNDER_WAY, Job, JobRows, Subject
+from imserver.plugin.errors import HttpProblem, ServiceRefused, Unavailable
+from imserver.plugin.identity import Buckets
+from imserver.plugin.runtime import Threads
+from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.storage import ArchivedFiles, Erasure, Runner, Store
+
+log = logging.getLogger(__name__)
+
+
+class UnknownExport(
+    ServiceRefused, problem=HttpProblem(404, "unknown_export", "No such export, or it has been deleted.")
+):
+    """There is no such export, or it was deleted."""
+
+
+class Exports:
+    """Makes, shows and deletes exports; may raise StorageUnavailable. Owner of the folders of archives."""
+
+    page_folder: Final = Path(__file__).parent / "page"
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        buckets: Buckets | None = None,
+        release: str = "",
+        archived: Callable[[], Iterable[ArchivedFiles]] = tuple,
+    ) -> None:
+        self._archived = archived
+        self._settings = settings_of(config, ExportSettings)
+        self._store = store
+        self._rows = JobRows(store)
+        self._root = Path(self._settings.directory or Path(config.server.data_dir) / "exports")
+        self._buckets = buckets
+        self._release = release
+        self._threads = Threads(2)
+        self.runners = tuple(
+            Runner(
+                store,
+                "export_job",
+                f"(state = {UNDER_WAY} OR ends < {{now}}) AND member {whose} ''",
+                self._work,
+                lease_seconds=15,
+                look_seconds=60.0,
+            )
+            for whose in ("<>", "=")
+        )
+        """Of users, and of apps: those take long, and nobody waits for them."""
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    def start(self, subject: Subject) -> Job:
+        """Start an export, or return the one that is under way. Switches. Raises TooManyRequests."""
+        newest = self._rows.newest(subject.app, subject.user)
+        if newest is not None and newest.state == UNDER_WAY:
+            return newest
+        if self._buckets is not None:
+            self._buckets.require((subject.app, subject.user))
+        now = int(time())
+        ends = now + int(self._settings.retention_seconds)
+        packed = msgspec.json.encode(subject)
+        job = Job(subject.app, token_hex(16), subject.user, UNDER_WAY, now, ends, subject=packed)
+        self._rows.add(job)
+        self.runners[not subject.user].wake()
+        return job
+
+    def show(self, app: str, id: str, user: str | None = None) -> Job:
+        """An export (without an ``id`` the newest one) that is of ``user``. Raises UnknownExport."""
+        job = self._rows.get(app, id) if id else self._rows.newest(app, user or "")
+        if job is None or (user is not None and job.user != user) or job.ends < time():
+            raise UnknownExport(id)
+        return job
+
+    def open(self, job: Job) -> tuple[int, Iterator[bytes]]:
+        """The size and the bytes of an archive. Raises UnknownExport, and ServiceRefused: not done."""
+        if job.state != DONE:
+            raise ServiceRefused(problem=HTTP_EXPORT_UNFINISHED)
+        try:
+            file = self._threads.do((self._root / job.id / NAME).open, "rb")
+        except FileNotFoundError:
+            log.error("the archive %s is not in the folder of this node", job.id)
+            raise UnknownExport(job.id) from None
+        return os.fstat(file.fileno()).st_size, self._pieces(file)
+
+    def _pieces(self, file: Any) -> Iterator[bytes]:
+        try:
+            while piece := self._threads.do(file.read, 1 << 16):
+                yield piece
+        finally:
+            file.close()
+
+    # --- work -----------------------------------------------------------------------------------------------
+
+    def _work(self, app: str, id: str) -> None:
+        """Make an archive, or delete one whose time is over."""
+        job = self._rows.get(app, id)
+        if job is None:
+            return
+        runner = self.runners[not job.user]
+        try:
+            if job.state != UNDER_WAY or job.ends < time():
+                runner.end(app, id)
+                self._remove(id)
+                return
+            progress = self._make(job, runner)
+            ends = int(time()) + int(self._settings.retention_seconds)
+            runner.end(app, id, state=DONE, ends=ends, **progress)
+        except Runner.Lost:
+            if self._rows.get(app, id) is None:
+                self._remove(id)
+            raise
+        except (Unavailable, OSError):
+            raise
+        except Exception:
+            log.exception("the export %s of %s has failed", id, app)
+            self._remove(id)
+            runner.end(app, id, state=FAILED, entries=0, records=0, size=0)
+
+    def _make(self, job: Job, runner: Runner) -> dict[str, int]:
+        """Make the archive. Returns its entries, rows and bytes."""
+        from imserver.operate.exports.contents import ArchiveMaker  # on first use: its page takes 0.5 MB
+
+        maker = ArchiveMaker(
+            self._archived(),
+            self._store,
+            msgspec.json.decode(job.subject, type=Subject),
+            self._root / job.id,
+            self._threads.do,
+            self._release,
+        )
+        path = maker.make(lambda state: runner.proceed(job.app, job.id, **_progress(state, state.size)))
+        return _progress(maker.writer.state, path.stat().st_size)
+
+    # --- away -----------------------------------------------------------------------------------------------
+
+    def _remove(self, id: str) -> None:
+        import shutil  # on first use: it loads compressors, 0.2 MB
+
+        self._threads.do(lambda: shutil.rmtree(self._root / id, ignore_errors=True))
+
+    def sweep(self) -> None:
+        """Remove archives whose rows another node has deleted. Switches. Raises StorageUnavailable."""
+        ids: list[str] = self._threads.do(self._old) if self._store.has_database else []
+        for id in set(ids) - self._rows.known(ids):
+            self._remove(id)
+
+    def _old(self) -> list[str]:
+        if not self._root.is_dir():
+            return []
+        before = time() - self._settings.retention_seconds
+        return [each.name for each in self._root.iterdir() if each.stat().st_mtime < before]
+
+    def forget(self, app: str, user: str | None = None, _name: str = "") -> None:
+        """Delete the exports of a user; None: all of the app. Raises StorageUnavailable."""
+        for job in self._rows.of(app, user):
+            self._remove(job.id)  # first, so that a failed deletion is repeated
+            self._rows.forget(job)
+
+    @property
+    def erasure(self) -> Erasure:
+        """The erasure of the archives of deleted users and apps."""
+        return Erasure(frozenset({"export_job"}), self.forget, self.forget)
+
+    def stop(self) -> None:
+        """Stop at the next step, and end the threads."""
+        for runner in self.runners:
+            runner.stop()
+        self.close()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.close()
+
+
+def _progress(state: ArchiveState, size: int) -> dict[str, int]:
+    return {"entries": state.entries, "records": state.rows, "size": size}

@@ -1,0 +1,295 @@
+"""Imports an app's archive: verifies it, stores its rows and files, and makes the app last of all.
+
+Each transaction stores rows and says how far the import is, so it may be killed anywhere and repeated:
+nothing is stored twice. Until everything is there, the app does not exist, or has no messages yet.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from tempfile import mkstemp
+from typing import Any, Final
+from zipfile import BadZipFile, ZipFile
+
+import msgspec
+
+from imserver.operate.exports.archive import CHECKSUMS, MANIFEST, EntryChecksum
+from imserver.operate.exports.contents import FORMAT, VERSION, Manifest
+from imserver.operate.exports.rows import ImportProgress, begin_import, give_up, go_on, progress_of
+from imserver.plugin.errors import ImserverError, Unavailable
+from imserver.plugin.identity import Tenants
+from imserver.plugin.runtime import Service
+from imserver.plugin.storage import ArchivedFiles, PooledStatements, Row, Store
+
+AT_ONCE: Final = 1000
+"""Rows of one transaction."""
+_MOST_LINE: Final = 64 << 20
+_ROWS: Final = "rows/"
+
+
+class BadArchive(ImserverError):
+    """The archive cannot be imported. The text says why."""
+
+
+_DAMAGED: Final = (
+    *(OSError, BadZipFile, KeyError, EOFError, RuntimeError, NotImplementedError, zlib.error),
+    *(ValueError, RecursionError),
+)
+"""What the libraries raise for a zip file which is broken, or encrypted, and for broken JSON."""
+
+
+class Archive:
+    """An archive that is read. Raises BadArchive."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._zip = ZipFile(path)
+            with self._zip.open(MANIFEST) as file:
+                written = file.read(_MOST_LINE)
+            self.manifest = msgspec.json.decode(written, type=Manifest)
+        except _DAMAGED as error:
+            raise BadArchive(f"{path} is no archive of imserver, or is damaged: {error}") from None
+        if self.manifest.format != FORMAT or self.manifest.version > VERSION:
+            raise BadArchive(
+                f"{path}: its format has version {self.manifest.version}, this server reads {VERSION}"
+            )
+        if self.manifest.user:
+            raise BadArchive(
+                f"{path} is the archive of the user {self.manifest.user}: only an app can be imported"
+            )
+        self.digest = sha256(written).hexdigest()
+
+    def entries(self) -> Iterator[EntryChecksum]:
+        """The entries, in their order."""
+        with self._zip.open(CHECKSUMS) as lines:
+            while line := lines.readline(_MOST_LINE):
+                yield msgspec.json.decode(line, type=EntryChecksum)
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """The bytes of an entry."""
+        with self._zip.open(name) as file:
+            yield from iter(partial(file.read, 1 << 16), b"")
+
+    def lines(self, name: str) -> Iterator[dict[str, Any]]:
+        """The rows of an entry."""
+        with self._zip.open(name) as file:
+            while line := file.readline(_MOST_LINE):
+                yield msgspec.json.decode(line, type=dict[str, Any])
+
+    def verify(self) -> None:
+        """Compare all checksums and counts with the manifest."""
+        try:
+            whole = sha256()
+            for piece in self.pieces(CHECKSUMS):
+                whole.update(piece)
+            if whole.hexdigest() != self.manifest.checksums:
+                raise BadArchive(f"the entry {CHECKSUMS} was changed")
+            tables: dict[str, int] = {}
+            for entry in self.entries():
+                digest, size = sha256(), 0
+                for piece in self.pieces(entry.name):
+                    digest.update(piece)
+                    size += len(piece)
+                if (digest.hexdigest(), size) != (entry.sha256, entry.bytes):
+                    raise BadArchive(f"the entry {entry.name} was changed")
+                if entry.name.startswith(_ROWS):
+                    table = table_of(entry.name)
+                    tables[table] = tables.get(table, 0) + entry.rows
+        except _DAMAGED as error:
+            raise BadArchive(f"the archive is damaged: {error}") from None
+        if tables != self.manifest.tables:
+            raise BadArchive("the archive does not have the rows of its manifest")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._zip.close()
+
+
+def table_of(name: str) -> str:
+    """The table of an entry with rows."""
+    return name.split("/")[1]
+
+
+class Import(Service, dict=True):
+    """Imports one archive into one app. ``report``: called with what it does."""
+
+    archived: Collection[ArchivedFiles]
+    store: Store
+    tenants: Tenants
+    archive: Archive
+    app: str
+    report: Callable[[str], object]
+
+    def __post_init__(self) -> None:
+        self._rows = self.store.importing(self.app)
+        self._progress = ImportProgress(self.archive.digest)
+        self._counts: dict[str, int] = {}
+        self._heads: dict[str, dict[str, Any]] = {}
+
+    def run(self) -> None:
+        """Import it, or go on with it. Raises BadArchive, BadRows and Unavailable."""
+        there = self.store.read(partial(progress_of, self.app))
+        if there is not None and there.digest != self.archive.digest:
+            raise BadArchive(f"the import of another archive into the app {self.app} was begun")
+        if there is not None and there.finished:
+            self.report(f"the app {self.app} has this archive already")
+            return
+        self.archive.verify()
+        self.report("the archive is whole")
+        self._require_settings()
+        if there is None:
+            self._require_free()
+            self.store.write(partial(begin_import, self.app, self.archive.digest))
+        else:
+            self.report(f"goes on behind {there.entry} entries")
+            self._progress = there
+        try:
+            for number, entry in enumerate(self.archive.entries()):
+                if entry.name.startswith(_ROWS):
+                    self._take_rows(number, entry)
+                elif number >= self._progress.entry:
+                    self._take_file(number, entry)
+            self._finish()
+        except Unavailable:
+            raise  # the same command goes on
+        except ImserverError:
+
+            def discard(sql: PooledStatements) -> None:
+                if give_up(self.app, self._progress, sql):  # unless another process imports it
+                    self._rows.clear(sql)
+
+            self.store.write(discard)
+            raise
+
+    # --- before anything is stored --------------------------------------------------------------------------
+
+    def _require_settings(self) -> None:
+        """An archive may be forged: it decides neither who logs in as whom, nor what an app takes."""
+        if self.tenants.get(self.app) is not None:
+            return
+        manifest = self.archive.manifest
+        if manifest.left_out:
+            raise BadArchive(
+                f"the archive does not have the secrets of the app ({', '.join(manifest.left_out)}): create "
+                f"the app first, with its secrets (imserver app create {self.app} …), then import into it"
+            )
+        try:
+            self.tenants.check_new(self.app, manifest.settings)
+        except ValueError as error:
+            raise BadArchive(str(error)) from None
+        if names := self.tenants.only_by_key(manifest.settings):
+            raise BadArchive(
+                f"an archive does not set {', '.join(names)}: create the app first, with these settings "
+                f"(imserver app create {self.app} …), then import into it"
+            )
+
+    def _require_free(self) -> None:
+        """The app is new or empty, and the rows are such as an export reads, with keys that are free."""
+        if self.store.is_deleted(self.app):
+            raise BadArchive(f"an app {self.app} was deleted: name another one with --app")
+        for page in self.store.rows_of_app(self.app):
+            if not self._rows.reason(page.table) and not (
+                self._rows.stays(page.table)
+                and dict(zip(page.columns, page.rows[0], strict=True))["last_id"] == 0
+            ):
+                raise BadArchive(
+                    f"the app {self.app} is not empty, it has rows of the table {page.table}: name a new "
+                    "app with --app"
+                )
+        accounts: set[int] = set()
+        entries = [entry for entry in self.archive.entries() if entry.name.startswith(_ROWS)]
+        for entry in sorted(entries, key=lambda entry: table_of(entry.name) != "account"):
+            if self._rows.reason(table := table_of(entry.name)):
+                continue
+            count = 0
+            for columns, rows in self._batches(entry, 0):
+                count += len(rows)
+                work = partial(self._rows.check, name=table, columns=columns, rows=rows, parents=accounts)
+                if key := self.store.read(work):
+                    raise BadArchive(
+                        f"{table} {key} exists on this server already: import into a server without it"
+                    )
+            if count != entry.rows:
+                raise BadArchive(f"the entry {entry.name} has {count} rows in place of {entry.rows}")
+
+    # --- rows and files -------------------------------------------------------------------------------------
+
+    def _batches(self, entry: EntryChecksum, done: int) -> Iterator[tuple[list[str], list[Row]]]:
+        """Rows of an entry behind the first ones, as many as one transaction takes."""
+        columns: list[str] = []
+        rows: list[Row] = []
+        size = 0
+        for number, line in enumerate(self.archive.lines(entry.name)):
+            if number < done:
+                continue
+            if rows and (list(line) != columns or len(rows) >= AT_ONCE or size >= (4 << 20)):
+                yield columns, rows
+                rows, size = [], 0
+            columns = list(line)
+            rows.append(tuple(line.values()))
+            size += sum(len(value) for value in line.values() if isinstance(value, str))
+        if rows:
+            yield columns, rows
+
+    def _take_rows(self, number: int, entry: EntryChecksum) -> None:
+        table = table_of(entry.name)
+        if self._rows.reason(table):
+            return
+        self._counts[table] = self._counts.get(table, 0) + entry.rows
+        if self._rows.stays(table):
+            for line in self.archive.lines(entry.name):
+                self._heads[table] = line
+            return
+        if number < self._progress.entry:
+            return
+        done = self._progress.done if number == self._progress.entry else 0
+        for columns, rows in self._batches(entry, done):
+            done += len(rows)
+            last = done == entry.rows
+            after = ImportProgress(self.archive.digest, number + 1 if last else number, 0 if last else done)
+            self.store.write(partial(self._store_rows, table, columns, rows, after))
+            self._progress = after
+        self.report(f"{entry.name}: {entry.rows} rows")
+
+    def _store_rows(
+        self, table: str, columns: list[str], rows: list[Row], after: ImportProgress, sql: PooledStatements
+    ) -> None:
+        if not go_on(self.app, self._progress, after, sql):
+            raise BadArchive(f"another process imports into the app {self.app}")
+        self._rows.add(sql, table, columns, rows)
+
+    def _take_file(self, number: int, entry: EntryChecksum) -> None:
+        handle, path = mkstemp(prefix="imserver-")
+        try:
+            with open(handle, "wb") as file:
+                for piece in self.archive.pieces(entry.name):
+                    file.write(piece)
+            with open(path, "rb") as content:
+                any(each.write(self.app, entry.name, content) for each in self.archived)
+        finally:
+            Path(path).unlink(missing_ok=True)
+        after = ImportProgress(self.archive.digest, number + 1)
+        self.store.write(partial(go_on, self.app, self._progress, after))
+        self._progress = after
+
+    def _finish(self) -> None:
+        """Compare the counts, and open the app."""
+        for table, count in self._counts.items():
+            if not self._rows.stays(table):
+                there = self.store.read(partial(self._rows.count, name=table))
+                if there != count:
+                    raise BadArchive(f"the table {table} has {there} rows of the app in place of {count}")
+        self.store.finish_import(self.app, lambda sql: self._rows.finish(sql, self._heads))
+        if self.tenants.get(self.app) is None:
+            self.tenants.register(self.app, **self.archive.manifest.settings)
+        after = msgspec.structs.replace(self._progress, finished=True)
+        self.store.write(partial(go_on, self.app, self._progress, after))
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Table → why none of its rows were imported."""
+        return {name: why for name in self.archive.manifest.tables if (why := self._rows.reason(name))}

@@ -1,0 +1,76 @@
+"""The views of archives, which are sent in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from http import HTTPStatus
+from time import monotonic
+
+from flask import Blueprint, Response
+
+from imserver.operate.exports.api import FILE, OWN_FILE
+from imserver.operate.exports.exports import Exports
+from imserver.plugin.errors import ServiceRefused
+from imserver.plugin.http import PROBLEM, Api, ApiProblem, RequestRefused, Route
+from imserver.plugin.services import Core
+from imserver.plugin.views import as_request, to_response
+
+
+def create_export_view(core: Core, api: Api) -> tuple[Blueprint]:
+    """The blueprint of the paths of archives."""
+    blueprint = Blueprint("exports", __name__)
+    for name, route, own in (("file", FILE, False), ("own_file", OWN_FILE, True)):
+        blueprint.add_url_rule(
+            route.path, endpoint=name, view_func=_view(core, api, route, own), methods=["GET"]
+        )
+    return (blueprint,)
+
+
+def _view(core: Core, api: Api, route: Route, own: bool) -> Callable[[], Response]:
+    endpoint, exports = api.bind(route), core.service(Exports)
+
+    def view() -> Response:
+        http_request = as_request()
+        try:
+            call = api.call_of(endpoint, http_request)
+            job = exports.show(call.app, call.input.id, call.user if own else None)
+            proof = core.authority.proof(call.principal, http_request.headers)
+            size, pieces = exports.open(job)
+        except RequestRefused as refused:
+            return to_response(refused.answer)
+        except (ApiProblem, ServiceRefused) as error:
+            problem = error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
+            answer = to_response(PROBLEM.refuse(problem.problem, http_request, problem.detail))
+            answer.headers.extend(problem.headers)
+            return answer
+        still_holds = partial(core.still_holds, call.app, call.principal.user, proof)
+        response = Response(while_it_holds(pieces, still_holds), HTTPStatus.OK, direct_passthrough=True)
+        name = "".join(each if each.isalnum() else "-" for each in f"{job.app}-{job.user}").strip("-")
+        response.headers.clear()
+        response.headers.extend(
+            {
+                "Content-Type": "application/zip",
+                "Content-Length": str(size),
+                "Content-Disposition": f'attachment; filename="{name if name.isascii() else "export"}.zip"',
+                "Cache-Control": "no-store",
+                "X-Content-Type-Options": "nosniff",
+                "X-Request-Id": http_request.id,
+            }
+        )
+        return response
+
+    return view
+
+
+def while_it_holds(
+    pieces: Iterator[bytes], still_holds: Callable[[], bool], seconds: float = 1.0
+) -> Iterator[bytes]:
+    """The pieces of a download, until the right to it has ended. It is asked for every ``seconds``."""
+    checked = monotonic()
+    for piece in pieces:
+        if monotonic() - checked >= seconds:
+            if not still_holds():
+                return
+            checked = monotonic()
+        yield piece

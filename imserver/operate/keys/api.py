@@ -1,0 +1,316 @@
+"""API keys: list, create, rotate, revoke, and what each of them did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import time
+from typing import Annotated, Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.operate.keys.usage import MINUTE, KeyUsage, KeyUse, uses_of
+from imserver.plugin.errors import HttpProblem, Problems
+from imserver.plugin.http import (
+    ApiProblem,
+    Call,
+    NextCursor,
+    PageCursor,
+    Resource,
+    about,
+    page_and_cursor,
+    read_cursor,
+    view,
+)
+from imserver.plugin.identity import Needs, Principal
+from imserver.plugin.services import Core
+from imserver.plugin.storage import KeyRow
+from imserver.plugin.wire import id_of
+
+_DAY: Final = 86_400
+MOST_SECONDS: Final = 3650 * _DAY
+MOST_GRACE: Final = 90 * _DAY
+_MOST_ROWS: Final = 1000
+
+HTTP_UNKNOWN_KEY: Final = HttpProblem(404, "unknown_key", "There is no such API key.")
+
+KeyId = Annotated[str, about("The id of a key. It is no secret.", min_length=1, max_length=32)]
+KeyScope = Literal["push", "read", "admin"]
+Scopes = Annotated[
+    list[KeyScope],
+    about("What the key may do: `push`, `read`, or `admin`, which includes all.", min_length=1),
+]
+Note = Annotated[
+    str, about("A note for people.", max_length=KeyRow.NOTE_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
+]
+ExpiresIn = Annotated[
+    int, about("The key ends after so many seconds; 0: it does not expire.", ge=0, le=MOST_SECONDS)
+]
+Secret = Annotated[str, about("The key itself, which is shown only here.")]
+
+
+class KeyCreate(Struct, forbid_unknown_fields=True):
+    """A new key."""
+
+    scopes: Scopes
+    apps: Annotated[
+        list[str], about("The apps to which the key is limited; empty: all.", max_length=100)
+    ] = []
+    note: Note = ""
+    expires_seconds: ExpiresIn = 0
+
+
+class KeyShown(Struct):
+    """A key, without the key itself."""
+
+    id: KeyId
+    scopes: list[KeyScope]
+    apps: Annotated[list[str], about("The apps to which it is limited; empty: all.")]
+    note: str
+    state: Annotated[
+        Literal["valid", "expired", "revoked"], about("Whether requests with it are answered, or why not.")
+    ]
+    configured: Annotated[bool, about("Whether it is in the settings. Then it can only be changed there.")]
+    created: Annotated[int, about("Unix seconds; 0: unknown.")]
+    expires: Annotated[int, about("When it ends, in Unix seconds; 0: it does not expire.")]
+    revoked: Annotated[int, about("Unix seconds; 0: it was not revoked.")]
+    last_used: Annotated[int, about("Unix seconds, exact to a minute; 0: never.")]
+    last_used_from: Annotated[str, about("The address of that request.")]
+    maker: Annotated[
+        str,
+        about("The account that made it, itself or with a key. Its lock or ban stops the key; empty: none."),
+    ] = ""
+
+
+class KeysAnswer(Struct):
+    """Keys, the oldest first."""
+
+    keys: list[KeyShown]
+
+
+class KeyCreated(Struct):
+    """A new key."""
+
+    key: KeyShown
+    secret: Secret
+
+
+class UsageAnswer(Struct):
+    """A page of what a key did, the newest first."""
+
+    uses: list[KeyUse]
+    next: NextCursor
+
+
+class KeysApi(Struct, frozen=True):
+    """What the routes of keys need."""
+
+    core: Core
+
+    def all(self) -> Iterable[KeyRow]:
+        """The keys of the settings, then those of the database. May switch. Raises StorageUnavailable."""
+        usage = self.core.service(KeyUsage)
+        for row in self.core.keys.configured:
+            last = usage.last_use(row.id)
+            yield replace(row, used=last.time, used_from=last.address)
+        yield from self.core.store.keys()
+
+    def sees(self, principal: Principal, row: KeyRow) -> bool:
+        """Whether a principal may see and end a key: it reaches all apps, or all that the key reaches."""
+        return principal.apps is None or (bool(row.apps) and self.apps_of(row) <= principal.apps)
+
+    def apps_of(self, row: KeyRow) -> frozenset[str]:
+        """The apps of a key, without aliases; empty: all."""
+        return frozenset(map(self.core.tenants.resolve, row.apps))
+
+    def find(self, principal: Principal, id: str) -> KeyRow:
+        """The key with this id. Raises ApiProblem if the principal may not see it."""
+        row = next((each for each in self.all() if each.id == id), None)
+        if row is None or not self.sees(principal, row):
+            raise ApiProblem(HTTP_UNKNOWN_KEY)
+        return row
+
+    def changeable(self, principal: Principal, id: str) -> KeyRow:
+        """The same, of a key that is not in the settings."""
+        row = self.find(principal, id)
+        if not row.created:
+            raise ApiProblem.invalid("The key is in the settings: change `api.keys` there, then send SIGHUP")
+        return row
+
+    def end_of(self, principal: Principal, seconds: int) -> int:
+        """When a key ends that a principal makes now, in Unix seconds; 0: never. Raises ApiProblem if it
+        would outlive the key that makes it."""
+        expires = int(time()) + seconds if seconds else 0
+        if principal.kind == "key":
+            own = self.find(principal, principal.key).expires
+            if own and not 0 < expires <= own:
+                raise ApiProblem(
+                    Problems.FORBIDDEN, f"`expires_seconds`: your key ends at {own}, and no key of it later"
+                )
+        return expires
+
+    def maker_of(self, principal: Principal) -> int:
+        """The account for which a principal makes keys; 0: none."""
+        return id_of(principal.staff) or (
+            self.find(principal, principal.key).maker if principal.kind == "key" else 0
+        )
+
+
+def _shown(row: KeyRow) -> KeyShown:
+    state: Literal["valid", "expired", "revoked"] = "valid"
+    if row.has_ended(time()):
+        state = "revoked" if row.revoked else "expired"
+    scopes: list[KeyScope] = [each for each in _SCOPES if each in row.scopes]
+    return view(
+        KeyShown,
+        row,
+        scopes=scopes,
+        state=state,
+        configured=not row.created,
+        last_used=row.used,
+        last_used_from=row.used_from,
+        maker=str(row.maker) if row.maker else "",
+    )
+
+
+def _name_act(call: Call, row: KeyRow) -> None:
+    """Say what an observer hears of. A change of a key of one app is one in this app."""
+    call.app = row.apps[0] if len(row.apps) == 1 else ""
+    call.facts = {"id": row.id, "scopes": row.scopes, "apps": row.apps}
+    if row.expires:
+        call.facts["expires_at"] = row.expires
+
+
+_SCOPES: Final[tuple[KeyScope, ...]] = ("push", "read", "admin")
+
+
+routes = Resource(
+    "keys",
+    service=lambda core, _: KeysApi(core),
+    chapter="API keys: which there are, and what each of them did.",
+    hot=False,
+    problems=(Problems.FORBIDDEN, Problems.STORAGE_UNAVAILABLE),
+    need=Needs.OWN,
+)
+
+
+@routes.get("/keys", reach="optional")
+def keys(
+    api: KeysApi,
+    call: Call,
+    app: Annotated[str, about("Only keys that reach this app; empty: all that you may see.")] = "",
+    ended: Annotated[bool, about("Whether to list keys that were revoked or have expired, too.")] = False,
+) -> KeysAnswer:
+    """List the API keys.
+
+    A key or account that reaches only some apps sees the keys that are limited to these apps.
+    """
+    now, rows = time(), []
+    for row in api.all():
+        reached = api.apps_of(row)
+        if (
+            api.sees(call.principal, row)
+            and (ended or not row.has_ended(now))
+            and (not call.app or not reached or call.app in reached)
+        ):
+            rows.append(_shown(row))
+    return KeysAnswer(rows)
+
+
+@routes.post("/keys/create", problems=(Problems.UNKNOWN_APP,))
+def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
+    """Create an API key.
+
+    The answer has the key itself, which nobody can read again. A key or account that reaches only some apps
+    makes keys for these apps only, and no key outlives the key that has made it. While an account is locked
+    or banned, the keys that it made are refused. They end when it loses its role or is deleted. In demo mode
+    the first key ends demo mode.
+    """
+    principal, tenants = call.principal, api.core.tenants
+    for name in request.apps:
+        if principal.apps is None and tenants.find(name) is None:
+            raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app `{name}`")
+    apps = tuple(dict.fromkeys(map(tenants.resolve, request.apps)))
+    if principal.apps is not None and not (apps and principal.apps.issuperset(apps)):
+        raise ApiProblem(Problems.FORBIDDEN, "`apps`: name apps that you reach; your key is for them only")
+    expires = api.end_of(principal, request.expires_seconds)
+    row, secret = KeyRow.make(tuple(dict.fromkeys(request.scopes)), apps, request.note, expires)
+    stored = api.core.store.add_key(replace(row, maker=api.maker_of(principal)), principal.key)
+    if stored is None:
+        raise ApiProblem(Problems.FORBIDDEN, "You may make no keys any more")
+    _name_act(call, stored)
+    return KeyCreated(_shown(stored), secret)
+
+
+@routes.post("/keys/revoke", schema=("KeyRevoke", "A key that ends now."), problems=(HTTP_UNKNOWN_KEY,))
+def revoke(api: KeysApi, call: Call, id: KeyId) -> KeyShown:
+    """Revoke an API key.
+
+    All nodes refuse it within two seconds, and close the connections that were opened with it. This cannot be
+    undone. A key that was revoked before stays as it is.
+    """
+    row = api.changeable(call.principal, id)
+    api.core.store.revoke_key(row.id)
+    _name_act(call, row)
+    return _shown(api.find(call.principal, row.id))
+
+
+@routes.post(
+    "/keys/rotate", schema=("KeyRotate", "A key that gets a successor."), problems=(HTTP_UNKNOWN_KEY,)
+)
+def rotate(
+    api: KeysApi,
+    call: Call,
+    id: KeyId,
+    grace_seconds: Annotated[
+        int, about("The old key ends after so many seconds; 0: at once.", ge=0, le=MOST_GRACE)
+    ] = _DAY,
+    expires_seconds: ExpiresIn = 0,
+) -> KeyCreated:
+    """Create an API key in place of another one.
+
+    The new key has the same scopes, apps and note. The old one ends after `grace_seconds`: until then both
+    are valid. If a key was stolen, set `grace_seconds` to 0.
+    """
+    row = api.changeable(call.principal, id)
+    new, secret = KeyRow.make(expires=api.end_of(call.principal, expires_seconds))
+    new = replace(new, maker=api.maker_of(call.principal))
+    if (stored := api.core.store.rotate_key(row.id, new, grace_seconds, call.principal.key)) is None:
+        raise ApiProblem.invalid("The key was revoked, or has expired")
+    _name_act(call, row)
+    call.facts = {"id": row.id, "key": stored.id, "grace_seconds": grace_seconds}
+    return KeyCreated(_shown(stored), secret)
+
+
+@routes.get("/keys/usage", problems=(HTTP_UNKNOWN_KEY,))
+def usage(
+    api: KeysApi,
+    call: Call,
+    id: KeyId,
+    since: Annotated[int, about("From this time on, in Unix seconds; 0: all that is stored.", ge=0)] = 0,
+    until: Annotated[int, about("Until this time, in Unix seconds; 0: now.", ge=0)] = 0,
+    cursor: PageCursor = "",
+    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=_MOST_ROWS)] = 100,
+) -> UsageAnswer:
+    """List what an API key did.
+
+    There is an entry for each minute, route, app and address. The server stores them once a minute, and keeps
+    them for `keys.usage_days`. Each command of a batch or of a publisher connection counts as a request.
+    """
+    row = api.find(call.principal, id)
+    end, skip = (until or int(time())) // MINUTE, 0
+    if cursor:
+        minute, _, number = (read_cursor(cursor) or "").partition(".")
+        if not (minute.isdecimal() and number.isdecimal() and len(minute) < 12 and len(number) < 8):
+            raise ApiProblem.invalid("`cursor`: expected `next` of the previous page")
+        end, skip = int(minute), int(number)
+    rows = uses_of(api.core.store, row.id, -(-since // MINUTE), end, skip, limit + 1)
+    first = [each.time for each in rows[:limit]]
+
+    def continuation(last: KeyUse) -> str:
+        """The minute of the last row, and how many rows of it were listed."""
+        listed = first.count(last.time) + (skip if last.time == end * MINUTE else 0)
+        return f"{last.time // MINUTE}.{listed}"
+
+    page, after = page_and_cursor(rows, limit, continuation)
+    return UsageAnswer(list(page), after)

@@ -1,0 +1,233 @@
+"""Counts what apps with quotas use, on all nodes together, and stops them where a quota is spent.
+
+The core counts pushes and stored messages anyway. Every :data:`LOOK_SECONDS` each node adds to the database
+what it has counted for apps with quotas, reads the sum of all nodes, and sets the count at which an app has
+to stop here. One node stops exactly. Of several, each may use what was left at its last look.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from time import gmtime, strftime, time
+from typing import Annotated, Final
+
+from gevent.event import Event as Signal
+from gevent.lock import BoundedSemaphore
+from msgspec import Struct
+
+from imserver.operate.quotas.declared import QuotaSettings, quotas_of
+from imserver.plugin import Parts
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.http import Call, Resource, about
+from imserver.plugin.identity import Needs, Tenant
+from imserver.plugin.runtime import until_beat
+from imserver.plugin.services import Core
+from imserver.plugin.settings import Config
+from imserver.plugin.storage import PooledStatements, RowsOf, Store, text_of
+
+STORED_DAYS: Final = 35
+
+
+class Used(Struct, frozen=True):
+    """Pushes and stored messages of a day. ``day``: days since 1970 in UTC."""
+
+    day: int
+    pushes: int = 0
+    messages: int = 0
+
+
+_USED: Final = RowsOf(Used, "app_usage")
+
+
+class UsageRows(Store.Rows):
+    """The rows in a store: one for each app and day."""
+
+    @Store.writing
+    def add(self, sql: PooledStatements, day: int, more: Mapping[str, Used]) -> None:
+        """Add what this node has counted on a day (app → what)."""
+        for app, used in sorted(more.items()):
+            sql.insert_new("app_usage", f"{_USED.columns}, app", [(day, 0, 0, app)])
+            sql.execute(
+                "UPDATE app_usage SET pushes = pushes + %s, messages = messages + %s "
+                "WHERE app = %s AND day = %s",
+                (used.pushes, used.messages, app, day),
+            )
+            sql.execute("DELETE FROM app_usage WHERE app = %s AND day < %s", (app, day - STORED_DAYS))
+
+    def read(self, day: int, apps: Sequence[str]) -> dict[str, Used]:
+        """What all nodes have counted on a day (app → what)."""
+        statement = f"SELECT {_USED.columns}, app FROM app_usage WHERE day = %s AND app IN {{}}"
+        rows = self._store.rows_in(statement, (day,), apps)
+        return {text_of(row[-1]): _USED.read(row) for row in rows}
+
+    def days(self, app: str, since: int) -> list[Used]:
+        """What an app has used since a day, the last day first."""
+        return _USED.find(self._store.rows, "WHERE app = %s AND day >= %s ORDER BY day DESC", app, since)
+
+
+log = logging.getLogger(__name__)
+LOOK_SECONDS: Final = 5.0
+"""Time between two looks at what all nodes have counted."""
+_DAY: Final = 86_400
+
+
+class Quotas:
+    """Owner of the quotas of apps, and of where they stop. An app without quotas costs nothing."""
+
+    def __init__(self, core: Core) -> None:
+        self.rows = UsageRows(core.store)
+        self._pushes, self._messages = core.metrics.pushes, core.metrics.stored
+        self._quotas: dict[str, QuotaSettings] = {}
+        self._stored: dict[str, Used] = {}
+        """App → the counts of this node that are in the database already; their day is no matter."""
+        self._day = _today()
+        self._changed = Signal()
+        self._turn = BoundedSemaphore()
+
+    def of(self, app: str) -> QuotaSettings:
+        """The quotas of an app. Never switches."""
+        return self._quotas.get(app, QuotaSettings())
+
+    def days(self, app: str, since: int) -> list[Used]:
+        """What an app has used on the days since one, the last day first. Switches. Raises
+        StorageUnavailable."""
+        self.look()
+        return self.rows.days(app, since)
+
+    def changed(self, tenant: Tenant) -> None:
+        """An app is new or has other settings. Never switches."""
+        app, quotas = tenant.name, quotas_of(tenant)
+        if tenant.same_as or not (quotas.pushes_per_day or quotas.messages_per_day):
+            self.deleted(app)
+            return
+        if app not in self._quotas:
+            self._stored[app] = self._counted(app)
+        self._quotas[app] = quotas
+        self._changed.set()
+
+    def deleted(self, app: str) -> None:
+        """An app has no quotas any more. Never switches."""
+        self._quotas.pop(app, None)
+        self._stored.pop(app, None)
+        self._pushes.go_on(app)
+        self._messages.go_on(app)
+
+    def run(self) -> None:
+        """Greenlet: look every few seconds, until it is killed."""
+        while True:
+            try:
+                self.look()
+            except StorageUnavailable as error:
+                log.debug("the usage of apps could not be counted: %s", error)
+            except Exception:
+                log.exception("the usage of apps could not be counted")
+            self._changed.clear()
+            self._changed.wait(until_beat(LOOK_SECONDS) if self._quotas else None)
+
+    def look(self) -> None:
+        """Add what was counted here, and set where apps stop. Switches. Raises StorageUnavailable."""
+        with self._turn:
+            counted = {app: self._counted(app) for app in self._quotas}
+            more = {
+                app: Used(self._day, now.pushes - before.pushes, now.messages - before.messages)
+                for app, now in counted.items()
+                if now != (before := self._stored[app])
+            }
+            if more:
+                self.rows.add(self._day, more)
+                self._stored.update((app, counted[app]) for app in more if app in self._quotas)
+            self._day = _today()
+            if counted:
+                self._set_stops(self.rows.read(self._day, list(counted)))
+
+    def _set_stops(self, used: Mapping[str, Used]) -> None:
+        """Let apps stop when this node has counted what is left of their quotas."""
+        until = (self._day + 1) * _DAY
+        end = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(until))
+        for app, quotas in self._quotas.items():
+            whole, here = used.get(app, Used(self._day)), self._stored[app]
+            for counts, what, quota, left in (
+                (self._pushes, "pushes", quotas.pushes_per_day, here.pushes - whole.pushes),
+                (self._messages, "stored messages", quotas.messages_per_day, here.messages - whole.messages),
+            ):
+                if quota:
+                    text = f"The app has used its {quota} {what} of today; the next day begins at {end}"
+                    counts.stop_at(app, quota + left, until, text)
+                else:
+                    counts.go_on(app)
+
+    def _counted(self, app: str) -> Used:
+        return Used(0, self._pushes.get(app, 0), self._messages.get(app, 0))
+
+    def finish(self) -> None:
+        """Add what was counted last. Switches."""
+        try:
+            self.look()
+        except StorageUnavailable as error:
+            log.warning("the last pushes and messages of apps with quotas were not counted: %s", error)
+
+
+def _today() -> int:
+    return int(time()) // _DAY
+
+
+def build(core: Core) -> Parts:
+    """Build the quotas of a node."""
+    quotas, tenants = Quotas(core), core.tenants
+    tenants.report_to(quotas.deleted, quotas.changed)
+
+    def configure(_config: Config) -> None:
+        for tenant in tenants.all():
+            quotas.changed(tenant)
+        try:
+            quotas.look()
+        except StorageUnavailable as error:
+            log.warning("what apps have used today is not known yet: %s", error)
+
+    return Parts((quotas,), configure=configure, run=(quotas.run,), stop=quotas.finish)
+
+
+class AppUsageOfDay(Struct):
+    """What an app has used on a day, on all nodes together."""
+
+    day: Annotated[str, about("The day in UTC, as in `2026-11-26`.")]
+    pushes: Annotated[int, about("Pushes that were sent: one for each user that it reached.")]
+    messages: Annotated[int, about("Messages that were stored.")]
+
+
+class AppUsageAnswer(Struct):
+    """The quotas of an app, and what it has used, the last day first. Days without anything are left out."""
+
+    app: str
+    pushes_per_day: Annotated[int, about("The most pushes of a day; 0: any number.")]
+    messages_per_day: Annotated[int, about("The most stored messages of a day; 0: any number.")]
+    ends: Annotated[int, about("When the day ends, in Unix seconds.")]
+    days: list[AppUsageOfDay]
+
+
+routes = Resource(
+    "usage",
+    service=lambda core, _: core.service(Quotas),
+    chapter="Quotas of apps, and what they have used of them.",
+    hot=False,
+)
+
+
+@routes.get("/apps/usage", Needs.OPERATE)
+def usage(
+    quotas: Quotas,
+    call: Call,
+    app: Annotated[str, about("The app.", min_length=1, max_length=191)],
+    days: Annotated[int, about("The number of days, today among them.", ge=1, le=STORED_DAYS)] = 7,
+) -> AppUsageAnswer:
+    """Show the quotas of an app, and what it has used of them.
+
+    Only apps with quotas are counted. Other nodes add what they have counted every 5 seconds.
+    """
+    own, today = quotas.of(call.app), int(time()) // _DAY
+    used = [
+        AppUsageOfDay(strftime("%Y-%m-%d", gmtime(each.day * _DAY)), each.pushes, each.messages)
+        for each in quotas.days(call.app, today - days + 1)
+    ]
+    return AppUsageAnswer(call.app, own.pushes_per_day, own.messages_per_day, (today + 1) * _DAY, used)

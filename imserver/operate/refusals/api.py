@@ -1,0 +1,129 @@
+"""``/api/v1/refusals`` and ``/api/v1/limits/lift``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from imserver.operate.refusals.limits import Hold, Refusals
+from imserver.operate.refusals.log import RefusalRow, Wanted
+from imserver.operate.refusals.reasons import reason_of
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import ApiProblem, Call, Resource, about, view
+from imserver.plugin.identity import Needs
+from imserver.plugin.runtime import network_of
+
+_Missing = Annotated[list[str], about("Nodes that did not answer in time. The answer lacks their part.")]
+_Address = Annotated[str, about("An address of clients; for IPv6 its network of 64 bits.", max_length=64)]
+_User = Annotated[
+    str,
+    about(
+        "A user id, or the phone number, e-mail address or user name with which an account logs in.",
+        max_length=255,
+    ),
+]
+
+
+class RefusalsQuery(Struct, forbid_unknown_fields=True):
+    """Whose refusals are wanted."""
+
+    app: Annotated[str, about("The app; empty: all that the key reaches.")] = ""
+    user: _User = ""
+    account: Annotated[str, about("The id of an account; the same as `user`.", max_length=255)] = ""
+    address: _Address = ""
+    request: Annotated[
+        str,
+        about("The id of a request, or the address and port of a connection, as in the log.", max_length=128),
+    ] = ""
+    limit: Annotated[int, about("The most refusals of the answer.", ge=1, le=1000)] = 100
+
+
+class RefusalShown(RefusalRow, array_like=False):
+    """Refusals that are equal but for their time."""
+
+    meaning: Annotated[str, about("What the reason means.")]
+    lift: Annotated[str, about("How to lift it; empty: there is nothing to lift.")]
+
+
+class HoldShown(Hold, array_like=False):
+    """Something that refuses now."""
+
+
+class RefusalsAnswer(Struct):
+    """Refusals, the latest first, and what refuses now."""
+
+    refusals: list[RefusalShown]
+    holds: Annotated[list[HoldShown], about("What refuses this user or address now. Without either, empty.")]
+    users: Annotated[list[str], about("The ids under which the user was looked for.")]
+    missing_nodes: _Missing
+
+
+class LiftAnswer(Struct):
+    """What was lifted."""
+
+    lifted: list[HoldShown]
+    missing_nodes: _Missing
+
+
+routes = Resource(
+    "refusals",
+    service=lambda core, _: core.service(Refusals),
+    chapter="Why logins, commands and requests were refused within the last hour, and lifting what refuses.",
+    hot=False,
+    need=Needs.OPERATE,
+)
+
+
+@routes.get("/refusals", reach="optional")
+def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> RefusalsAnswer:
+    """List what was refused within the last hour, on all nodes.
+
+    With a `user` or `address`, the answer also has what refuses them now: bans, locks and rates. Refusals
+    that name no app of this server are only for keys that reach all apps. They are in the memory of the
+    nodes: a restart forgets them.
+    """
+    reach, user = call.principal.apps, request.user or request.account
+    apps = frozenset({call.app}) if call.app else reach
+    names = refusals.names_of(call.app, user)
+    wanted = Wanted(apps, names, network_of(request.address), request.request)
+    rows, missing = refusals.select(wanted)
+    holds: list[Hold] = []
+    if call.app and (names or request.address):
+        holds, more = refusals.holds(call.app, names, request.address, reach is None, rows)
+        missing = sorted({*missing, *more})
+    shown = [_shown(row) for row in rows[: request.limit]]
+    return RefusalsAnswer(shown, list(map(_shown_hold, holds)), sorted(names), missing)
+
+
+@routes.post("/limits/lift", schema=("LiftRequest", "Whom to let in again: a user, an address, or both."))
+def lift(
+    refusals: Refusals,
+    call: Call,
+    app: Annotated[str, about("The app: a tenant of this server.", min_length=1)],
+    user: _User = "",
+    address: _Address = "",
+) -> LiftAnswer:
+    """Lift what refuses a user or an address now, on all nodes: bans, locks of accounts, rates.
+
+    Of a user, the rates of the addresses from which they were refused are lifted, too. Rates that belong to
+    no app, as requests from an address, are only lifted with a key that reaches all apps.
+    """
+    if not (user or address):
+        raise ApiProblem.invalid("Give `user`, `address` or both")
+    names = refusals.names_of(call.app, user)
+    if not refusals.core.authority.may_act_on(call.principal, call.app, sorted(names)):
+        raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only")
+    rows = refusals.select(Wanted(frozenset({call.app}), names))[0] if names else []
+    lifted, missing = refusals.lift(call.principal, call.app, names, address, rows)
+    return LiftAnswer(list(map(_shown_hold, lifted)), missing)
+
+
+def _shown(row: RefusalRow) -> RefusalShown:
+    reason, detail = reason_of(row.kind, row.reason, row.detail)
+    times = {name: round(getattr(row, name), 1) for name in ("first", "last", "until")}
+    return view(RefusalShown, row, **times, detail=detail, meaning=reason.meaning, lift=reason.lift)
+
+
+def _shown_hold(hold: Hold) -> HoldShown:
+    return view(HoldShown, hold, until=round(hold.until, 1))

@@ -1,0 +1,217 @@
+"""What refuses somebody now: bans, locks of accounts, rates. One act lifts all of it, on all nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from itertools import chain
+from time import time
+from typing import Annotated, ClassVar, Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.operate.refusals.log import RefusalLog, RefusalRow, Wanted, merged
+from imserver.plugin import Parts
+from imserver.plugin.http import about
+from imserver.plugin.identity import Needs, Principal
+from imserver.plugin.runtime import Service, network_of
+from imserver.plugin.services import Core
+from imserver.plugin.storage import Erasure
+
+_LIST: Final = "refusals.list"
+_RATES: Final = "refusals.rates"
+_FORGET: Final = "refusals.forget"
+
+
+class Hold(Struct, array_like=True):
+    """Something that refuses now. ``name``: of a ban ``ban``, of a lock ``lock``, else of the rate.
+    ``who``: whom it refuses. ``until``: Unix seconds; 0: until somebody lifts it."""
+
+    kind: Annotated[Literal["ban", "lock", "rate"], about("A ban, the lock of an account, or a rate.")]
+    name: Annotated[str, about("The name of the rate; of others their kind.")]
+    who: Annotated[str, about("Whom it refuses: a user, an account, a network, or several of them.")]
+    until: Annotated[float, about("When it ends, in Unix seconds; 0: when somebody lifts it.")]
+    detail: Annotated[str, about("What the rate counts, and its setting; or the reason of a lock.")]
+
+
+class PeopleHooks(Struct, frozen=True):
+    """What accounts say: the defaults are those of a node without them. All may switch.
+
+    ``find(app, login)``: the user id of the account with this phone number, e-mail address or name.
+    ``locked(app, user)``: when its lock ends (0: never) and why; None: it has none. ``unlock(by, app, user)``
+    ends it; False: ``by`` may not.
+    """
+
+    find: Callable[[str, str], str] = lambda app, login: ""
+    locked: Callable[[str, str], tuple[float, str] | None] = lambda app, user: None
+    unlock: Callable[[Principal, str, str], bool] = lambda by, app, user: False
+
+
+class RatesQuery(Struct, frozen=True, array_like=True):
+    """The rates that refuse somebody, as ``core.buckets`` finds them; ``lift``: fill their buckets."""
+
+    app: str
+    names: tuple[str | int, ...]
+    networks: tuple[str, ...]
+    everywhere: bool
+    lift: bool = False
+
+
+class ForgetQuery(Struct, frozen=True, array_like=True):
+    """Forget the refusals of a user who was deleted."""
+
+    app: str
+    names: tuple[str, ...]
+
+
+class Refusals(Service, dict=True):
+    """The refusals and limits of all nodes. Everything may switch. ``missing``: nodes that did not answer."""
+
+    finds: ClassVar = "request"
+    core: Core
+    log: RefusalLog
+    people: PeopleHooks
+
+    def __post_init__(self) -> None:
+        queries = self.core.queries
+        queries.add(_LIST, Wanted, self.log.select)
+        queries.add(_RATES, RatesQuery, self._rates_here)
+        queries.add(_FORGET, ForgetQuery, self._forget_here)
+
+    def names_of(self, app: str, user: str) -> frozenset[str]:
+        """The ids under which somebody is known: what an operator has typed, and the id of its account."""
+        if not user:
+            return frozenset()
+        return frozenset(filter(None, (user, self.people.find(app, user) if app else "")))
+
+    def select(self, wanted: Wanted) -> tuple[list[RefusalRow], list[str]]:
+        """The refusals of all nodes, the latest first, and the nodes that are missing."""
+        lists, missing = self.core.ask_others(_LIST, wanted, list[RefusalRow])
+        return merged([self.log.select(wanted), *lists.values()]), missing
+
+    def find(
+        self, by: Principal, text: str, apps: Collection[str], _limit: int
+    ) -> Iterator[tuple[str, str, str, str]]:
+        """The refused requests with this id."""
+        if by.may(Needs.OPERATE):
+            wanted = Wanted(None if by.apps is None else frozenset(apps), request=text)
+            for row in self.select(wanted)[0]:
+                yield text, row.app, text, row.reason
+
+    def holds(
+        self, app: str, names: Collection[str], address: str, everywhere: bool, rows: Collection[RefusalRow]
+    ) -> tuple[list[Hold], list[str]]:
+        """What refuses somebody now, and the nodes that are missing. ``rows``: their refusals, whose
+        addresses count too. ``everywhere``: also the limits of no app."""
+        rates, missing = self._rates(self._query(app, names, address, everywhere, rows))
+        return [*self._bans_and_locks(app, names), *rates], missing
+
+    def lift(
+        self, by: Principal, app: str, names: Collection[str], address: str, rows: Collection[RefusalRow]
+    ) -> tuple[list[Hold], list[str]]:
+        """Lift all that refuses somebody now, as ``by`` may. Returns it, and the nodes that are missing."""
+        query = self._query(app, names, address, by.apps is None, rows)
+        holds = self._bans_and_locks(app, names)
+        # A lock has made the ban of its account: who may not end the one leaves the other.
+        stay = {
+            hold.who for hold in holds if hold.kind == "lock" and not self.people.unlock(by, app, hold.who)
+        }
+        lifted = [hold for hold in holds if hold.who not in stay]
+        if banned := [hold.who for hold in lifted if hold.kind == "ban"]:
+            self.core.sessions.unban(app, self.core.authority.unlocked(app, banned))
+        rates, missing = self._rates(replace(query, lift=True))
+        return [*lifted, *rates], missing
+
+    def forget(self, app: str, user: str, _name: str) -> None:
+        """Forget the refusals of a user who was deleted, on all nodes that answer."""
+        query = ForgetQuery(app, (user,))
+        self._forget_here(query)
+        self.core.ask_others(_FORGET, query, bool)
+
+    def _forget_here(self, query: ForgetQuery) -> bool:
+        self.log.forget(query.app, query.names)
+        return True
+
+    def _bans_and_locks(self, app: str, names: Collection[str]) -> list[Hold]:
+        holds = []
+        for name in sorted(names):
+            if until := self.core.sessions.banned_until(app, name):
+                holds.append(Hold("ban", "ban", name, until, ""))
+            if (lock := self.people.locked(app, name)) is not None:
+                holds.append(Hold("lock", "lock", name, *lock))
+        return holds
+
+    def _query(
+        self, app: str, names: Collection[str], address: str, everywhere: bool, rows: Collection[RefusalRow]
+    ) -> RatesQuery:
+        numbers = (int(name) for name in names if name.isascii() and name.isdecimal() and len(name) < 20)
+        networks = {network_of(row.address) for row in rows if names and row.limit and row.address}
+        if address:
+            networks.add(network_of(address))
+        return RatesQuery(app, (*sorted(names), *numbers), tuple(sorted(networks)), everywhere)
+
+    def _rates(self, query: RatesQuery) -> tuple[list[Hold], list[str]]:
+        """The rates that refuse somebody, on all nodes. Each node fills the buckets that it has counted."""
+        if not (query.names or query.networks):
+            return [], []
+        lists, missing = self.core.ask_others(_RATES, query, list[Hold])
+        holds: dict[tuple[str, str], Hold] = {}
+        for hold in chain(*lists.values(), self._rates_here(query, likely=True)):
+            before = holds.get((hold.name, hold.who))
+            if before is None or before.until < hold.until:
+                holds[hold.name, hold.who] = hold
+        return list(holds.values()), missing
+
+    def _rates_here(self, query: RatesQuery, likely: bool = False) -> list[Hold]:
+        holds, now = [], time()
+        rows = self.core.buckets.find(
+            query.app, query.names, query.networks, everywhere=query.everywhere, likely=likely
+        )
+        for buckets, payer in list(rows):
+            seconds = buckets.wait(payer)
+            if query.lift:
+                buckets.forget(payer)
+            if seconds:
+                rate = buckets.rate
+                text = f"{rate.counted} of one {rate.payer}: {rate.limit}"
+                who = payer[1:] if isinstance(payer, tuple) else (payer,)  # without the app
+                holds.append(Hold("rate", rate.name, ", ".join(map(str, who)), now + seconds, text))
+        return holds
+
+
+def answers(base: Core) -> tuple[object, ...]:
+    """Build what hears of refusals."""
+    return (RefusalLog(lambda app: app != "" and base.tenants.get(app) is not None),)
+
+
+def build(core: Core) -> Parts:
+    """Build the rest."""
+    log = core.service(RefusalLog)
+    refusals = Refusals(core, log, _people(core))
+    core.tenants.report_to(log.forget)
+    return Parts((refusals, Erasure(frozenset(), refusals.forget, log.forget)))
+
+
+def _people(core: Core) -> PeopleHooks:
+    if "accounts" not in core.features:
+        return PeopleHooks()
+    # Imported here: a node may have no accounts.
+    from imserver.people.accounts.accounts import UnknownAccount
+    from imserver.people.accounts.parts import accounts_of
+    from imserver.people.accounts.people import NotBelow
+
+    parts = accounts_of(core)
+    accounts, people = parts.accounts, parts.people
+
+    def find(app: str, login: str) -> str:
+        account = accounts.with_login(app, login)
+        return "" if account is None else account.user
+
+    def unlock(by: Principal, app: str, user: str) -> bool:
+        try:
+            people.unlock(by, app, user)
+        except (NotBelow, UnknownAccount):
+            return False
+        return True
+
+    return PeopleHooks(find, people.locked, unlock)

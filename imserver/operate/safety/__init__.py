@@ -1,0 +1,33 @@
+"""Safety of communities: users report messages and people, and moderators act.
+
+Moderators see messages of others only around one that somebody has reported who can read it. What they do is
+a removal of messages that can be undone for a minute, or an act on a person, who sees the reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from imserver.operate.safety import api
+from imserver.operate.safety.declared import SETTINGS, TABLES
+from imserver.operate.safety.parts import build
+from imserver.operate.safety.wire import COMMANDS
+from imserver.plugin import FeatureRow
+
+
+def _commands() -> dict[str, Any]:
+    from imserver.operate.safety.command import moderate
+
+    return {"moderate": moderate}
+
+
+FEATURE = FeatureRow(
+    "safety",
+    build,
+    routes=(*api.reports.rows, *api.moderation.rows),
+    wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
+    uses=("messages", "groups?", "accounts?"),
+    settings=SETTINGS,
+    tables=TABLES,
+    commands=_commands,
+)

@@ -1,0 +1,471 @@
+"""Reports, and what moderators do."""
+
+from __future__ import annotations
+
+from time import time
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from imserver.operate.safety.declared import (
+    HTTP_TOO_MANY_REPORTS,
+    HTTP_UNKNOWN_ACT,
+    HTTP_UNKNOWN_REPORT,
+    Outcome,
+)
+from imserver.operate.safety.moderation import MOST_MESSAGES, WAIT_SECONDS, ConversationCount
+from imserver.operate.safety.parts import SafetyParts
+from imserver.operate.safety.reports import ReporterShown, ReportId, ReportReason, ReportShown, User
+from imserver.operate.safety.wire import TEXT_CHARACTERS, Report
+from imserver.plugin.errors import Problems, ServiceRefused
+from imserver.plugin.http import (
+    AccountApp,
+    Acting,
+    Call,
+    NextCursor,
+    PageCursor,
+    Resource,
+    about,
+    page_and_cursor,
+    read_cursor,
+    view,
+)
+from imserver.plugin.identity import GOCHAT, Needs
+from imserver.plugin.messages import Entry
+from imserver.plugin.wire import Limit, id_of
+
+LONGEST: Final = 366 * 86400
+REASON_CHARACTERS: Final = 250
+
+MessageId = Annotated[int, about("The id of a message.", ge=1, le=Limit.ID)]
+ActId = Annotated[
+    str, about("The id of the removal, with which it can be undone.", min_length=1, max_length=32)
+]
+Reason = Annotated[str, about("Why. The user sees it.", max_length=REASON_CHARACTERS)]
+GroupId = Annotated[str, about("The id of a group.", pattern="^[1-9][0-9]{0,18}$")]
+Names = Annotated[
+    dict[str, str], about("User → nickname or else user name, of those in this answer who have an account.")
+]
+GroupNames = Annotated[dict[str, str], about("Conversation → name, of those in this answer that are groups.")]
+Since = Annotated[
+    int, about("Only messages that were sent at or after this time, in Unix seconds; 0: all.", ge=0, le=2**40)
+]
+Until = Annotated[
+    int,
+    about("Only messages that were sent before this time, in Unix seconds; 0: until now.", ge=0, le=2**40),
+]
+
+
+class ReportSent(Struct):
+    """The report. Reports of the same message are one."""
+
+    report: ReportId
+
+
+class ReasonsAnswer(Struct):
+    """The reasons of the app, and whether the user moderates it."""
+
+    reasons: list[ReportReason]
+    moderates: Annotated[bool, about("Whether the acting user is a moderator or an owner of the app.")] = (
+        False
+    )
+
+
+class ReportsAnswer(Struct):
+    """A page of reports, the one that changed last first."""
+
+    reports: list[ReportShown]
+    next: NextCursor
+    names: Names
+    groups: GroupNames
+
+
+class ReportedMessage(Struct, kw_only=True, omit_defaults=True):
+    """A message as moderators see it."""
+
+    id: MessageId
+    sender: Annotated[str, about("The user who has sent it.")]
+    time: Annotated[int, about("When it was sent, in Unix milliseconds.")]
+    type: Annotated[str, about("Its type.")] = ""
+    text: Annotated[str | UnsetType, about("Its text.")] = UNSET
+    data: Annotated[Any, about("Its content, if that is JSON.")] = UNSET
+    removed: Annotated[bool, about("Whether it was removed or recalled.")] = False
+
+
+class ReportDetail(ReportShown, kw_only=True):
+    """A report, its reporters, and the message with a few around it."""
+
+    people: Annotated[list[ReporterShown], about("Its reporters, at most 50.")]
+    messages: Annotated[
+        list[ReportedMessage],
+        about("The message with at most five before and five after it, as a reporter sees them."),
+    ]
+    names: Names
+    groups: GroupNames
+
+
+class ReportClosed(Struct):
+    """The closed report."""
+
+    id: ReportId
+
+
+class MessagesToRemove(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Messages, and why they go."""
+
+    app: AccountApp = GOCHAT
+    messages: Annotated[list[MessageId], about("Ids of messages.", min_length=1, max_length=MOST_MESSAGES)]
+    reason: Reason = ""
+
+
+class OfUser(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A user."""
+
+    app: AccountApp = GOCHAT
+    user: User
+
+
+class RemoveRequest(OfUser, kw_only=True):
+    """A member of a group, and why they go."""
+
+    group: GroupId
+    reason: Reason = ""
+
+
+class CountQuery(OfUser, kw_only=True):
+    """A user, and a time."""
+
+    since: Since = 0
+    until: Until = 0
+
+
+class CountAnswer(Struct):
+    """The number of messages by conversation, without texts."""
+
+    count: Annotated[int, about("In all conversations together.")]
+    conversations: Annotated[list[ConversationCount], about("At most 1,000, those with most messages first.")]
+
+
+class RemovalAnswer(Struct):
+    """The removal of messages."""
+
+    act: ActId
+    messages: Annotated[int, about("How many messages are removed so far.")]
+    done: Annotated[bool, about("Whether that is all; else the server goes on.")]
+    until: Annotated[int, about("Until when it can be undone, in Unix seconds; 0: until somebody decides.")]
+
+
+class UndoAnswer(Struct):
+    """The messages that are still to come back; the server goes on."""
+
+    act: ActId
+    messages: Annotated[int, about("How many messages are still to come back.")]
+    done: bool
+
+
+class UserAnswer(Struct):
+    """The user."""
+
+    user: User
+
+
+class MuteAnswer(UserAnswer):
+    """The user, and the end of the mute."""
+
+    until: Annotated[int, about("The end of the mute, in Unix seconds.")]
+
+
+class BanUserAnswer(UserAnswer):
+    """The user, the end of the ban, and the sessions that it has ended."""
+
+    until: Annotated[int | None, about("The end of the ban, in Unix seconds; null: it is for good.")]
+    closed: Annotated[int, about("The number of ended sessions.")]
+
+
+_PROTECTED: Final = (Problems.ROLE_TOO_LOW,)
+
+reports = Resource(
+    "reports",
+    service=lambda core, _: core.service(SafetyParts),
+    base=Acting,
+    chapter="Messages and people that users report, and the queue of reports for moderators.",
+    hot=False,
+)
+moderation = Resource(
+    "moderation",
+    service=lambda core, _: core.service(SafetyParts),
+    chapter="What moderators do: remove messages, warn, mute, remove and ban people.",
+    hot=False,
+    need=Needs.MODERATE,
+)
+
+
+@reports.post(
+    "/reports/send",
+    Needs.ADMIN_OR_USER,
+    schema=("ReportSend", "A message or a user, and why it is reported."),
+    status=201,
+    problems=(
+        Problems.UNKNOWN_MESSAGE,
+        Problems.UNKNOWN_ACCOUNT,
+        HTTP_TOO_MANY_REPORTS,
+        Problems.TOO_MANY_REQUESTS,
+    ),
+)
+def send(
+    parts: SafetyParts,
+    call: Call,
+    *,
+    message: Annotated[int, about("The message; 0: a user is reported.", ge=0, le=Limit.ID)] = 0,
+    person: Annotated[str, about("The user who is reported; empty: a message is.", max_length=255)] = "",
+    reason: ReportReason,
+    text: Annotated[
+        str, about("What the reporter adds. Moderators read it.", max_length=TEXT_CHARACTERS)
+    ] = "",
+) -> ReportSent:
+    """Report a message or a user to the moderators.
+
+    A user reports only messages that they can read. Who is reported does not learn by whom.
+    """
+    report = Report(message, person, reason, text)
+    return ReportSent(parts.reports.send(call.app, call.user, report, not call.is_back_end))
+
+
+@reports.get("/reports/reasons", Needs.ADMIN_OR_USER, user="optional")
+def reasons(parts: SafetyParts, call: Call, request: Acting) -> ReasonsAnswer:
+    """List the reasons for which users report, and say whether the user is a moderator."""
+    moderates = bool(call.user) and parts.moderation.is_moderator(call.app, call.user)
+    return ReasonsAnswer(list(parts.reports.rules_of(call.app).reasons), moderates)
+
+
+@reports.get("/reports", Needs.MODERATE, base=None)
+def queue(
+    parts: SafetyParts,
+    call: Call,
+    app: AccountApp = GOCHAT,
+    state: Annotated[Literal["open", "closed"], about("Open reports, or closed ones.")] = "open",
+    cursor: PageCursor = "",
+    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=200)] = 50,
+) -> ReportsAnswer:
+    """List reports, page by page."""
+    behind = (read_cursor(cursor) or "").split(" ")
+    before = (int(behind[0]), behind[1]) if len(behind) == 2 and behind[0].isdecimal() else None
+    found = parts.reports.page(call.app, state, before, limit + 1)
+    page, following = page_and_cursor(found, limit, lambda row: f"{row.changed} {row.id}")
+    return ReportsAnswer(
+        list(page),
+        following,
+        parts.reports.names(call.app, [row.user for row in page]),
+        parts.reports.groups(call.app, [row.conversation for row in page]),
+    )
+
+
+@reports.get("/reports/show", Needs.MODERATE, base=None, problems=(HTTP_UNKNOWN_REPORT,))
+def show(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, id: ReportId) -> ReportDetail:
+    """Show a report, the reported message, and a few messages around it.
+
+    Messages of private conversations are shown nowhere else.
+    """
+    shown = parts.reports.show(call.app, id)
+    messages = [
+        _message(shown.copies[each.id], True) if each.id in shown.copies else _message(each)
+        for each in shown.messages
+    ]
+    report = shown.report
+    users = [report.user, report.closed_by.rpartition("/")[2], *(each.user for each in shown.reporters)]
+    return view(
+        ReportDetail,
+        report,
+        people=shown.reporters,
+        messages=messages,
+        names=parts.reports.names(call.app, [*users, *(each.sender for each in messages)]),
+        groups=parts.reports.groups(call.app, [report.conversation]),
+    )
+
+
+@reports.post(
+    "/reports/close",
+    Needs.MODERATE,
+    schema=("ReportClose", "A report, and what was done."),
+    base=None,
+    problems=(HTTP_UNKNOWN_REPORT,),
+)
+def close(
+    parts: SafetyParts,
+    call: Call,
+    *,
+    app: AccountApp = GOCHAT,
+    id: ReportId,
+    outcome: Annotated[Outcome, about("What was done.")],
+    note: Annotated[str, about("For other moderators.", max_length=500)] = "",
+) -> ReportClosed:
+    """Close a report, and say what was done.
+
+    A later report of the same message opens a new one.
+    """
+    parts.reports.close(call.app, id, call.principal.label, outcome, note)
+    return ReportClosed(id)
+
+
+@moderation.post("/moderation/delete", problems=(Problems.UNKNOWN_MESSAGE, *_PROTECTED))
+def delete(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAnswer:
+    """Delete messages for everybody.
+
+    They disappear at once. Within a minute the removal can be undone; then their content is erased.
+    """
+    return _removed(parts, call, request, undecided=False)
+
+
+@moderation.post("/moderation/hide", problems=(Problems.UNKNOWN_MESSAGE, *_PROTECTED))
+def hide(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAnswer:
+    """Hide messages from everybody until somebody decides.
+
+    `moderation/undo` shows them again, `moderation/delete` deletes them.
+    """
+    return _removed(parts, call, request, undecided=True)
+
+
+@moderation.get("/moderation/count", problems=(Problems.TOO_MANY_REQUESTS,))
+def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
+    """Count the messages of a user in a time, by conversation, without texts."""
+    span = request.since * 1000, request.until * 1000
+    counts = parts.moderation.count(call.principal, call.app, request.user, *span)
+    return CountAnswer(sum(each.messages for each in counts), counts[:1000])
+
+
+@moderation.post(
+    "/moderation/clear",
+    schema=("ClearRequest", "A user, a time, and why the messages go."),
+    base=CountQuery,
+    problems=(*_PROTECTED, Problems.TOO_MANY_REQUESTS),
+)
+def clear(
+    parts: SafetyParts, call: Call, since: Since, until: Until, user: User, reason: Reason = ""
+) -> RemovalAnswer:
+    """Delete all messages of a user in a time, in all conversations.
+
+    They disappear at once. Within a minute the removal can be undone; then their content is erased.
+    """
+    span = since * 1000, until * 1000
+    removal = parts.moderation.clear(call.principal, call.app, user, *span, reason)
+    done = parts.removals.wait(removal, WAIT_SECONDS)
+    return RemovalAnswer(removal.id, parts.removals.count(call.app, removal.id), done, removal.ends)
+
+
+@moderation.post(
+    "/moderation/undo", schema=("UndoRequest", "A removal of messages."), problems=(HTTP_UNKNOWN_ACT,)
+)
+def undo(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, act: ActId) -> UndoAnswer:
+    """Bring back the messages of a removal, for everybody."""
+    removal = parts.moderation.undo(call.principal, call.app, act)
+    done = parts.removals.wait(removal, WAIT_SECONDS)
+    return UndoAnswer(act, parts.removals.count(call.app, act), done)
+
+
+@moderation.post(
+    "/moderation/warn",
+    schema=("WarnRequest", "A user, and what the server tells them."),
+    base=OfUser,
+    problems=_PROTECTED,
+)
+def warn(
+    parts: SafetyParts,
+    call: Call,
+    user: User,
+    reason: Annotated[str, about("Why. The user sees it.", min_length=1, max_length=REASON_CHARACTERS)],
+) -> UserAnswer:
+    """Warn a user by a message of the server."""
+    parts.moderation.warn(call.principal, call.app, user, reason)
+    return UserAnswer(user)
+
+
+@moderation.post(
+    "/moderation/mute",
+    schema=("MuteRequest", "A user, for how long they send nothing, and why."),
+    base=OfUser,
+    problems=_PROTECTED,
+)
+def mute(
+    parts: SafetyParts,
+    call: Call,
+    user: User,
+    seconds: Annotated[int, about("For how long, at most a year.", ge=1, le=LONGEST)],
+    reason: Reason = "",
+) -> MuteAnswer:
+    """Mute a user in the whole app for a time.
+
+    What they send is refused, in every dialect, with the end and the reason. A later mute replaces an earlier
+    one.
+    """
+    return MuteAnswer(user, parts.moderation.mute(call.principal, call.app, user, seconds, reason))
+
+
+@moderation.post("/moderation/unmute", problems=_PROTECTED)
+def unmute(parts: SafetyParts, call: Call, request: OfUser) -> UserAnswer:
+    """Let a muted user send again."""
+    parts.moderation.unmute(call.principal, call.app, request.user)
+    return UserAnswer(request.user)
+
+
+@moderation.post("/moderation/remove", problems=(*_PROTECTED, Problems.UNKNOWN_CONVERSATION))
+def remove(parts: SafetyParts, call: Call, request: RemoveRequest) -> UserAnswer:
+    """Remove a user from a group and from its invitation links.
+
+    They come back only if the owner or an admin of the group adds them or sends them an invitation.
+    """
+    if parts.remove is None:
+        raise ServiceRefused(problem=Problems.NOT_IMPLEMENTED)
+    group = id_of(request.group)
+    parts.moderation.check(call.principal, call.app, request.user)
+    parts.remove(call.app, group, request.user)
+    parts.moderation.removed_from_group(call.principal, call.app, request.user, group, request.reason)
+    return UserAnswer(request.user)
+
+
+@moderation.post(
+    "/moderation/ban",
+    schema=("BanUserRequest", "A user, for how long they do not log in, and why."),
+    base=OfUser,
+    problems=_PROTECTED,
+)
+def ban(
+    parts: SafetyParts,
+    call: Call,
+    user: User,
+    seconds: Annotated[int, about("For how long, at most a year; 0: for good.", ge=0, le=LONGEST)],
+    reason: Reason = "",
+) -> BanUserAnswer:
+    """Ban a user: end their sessions and refuse their logins, for a time or for good.
+
+    The close reason says until when and why.
+    """
+    closed = parts.moderation.ban(call.principal, call.app, user, seconds, reason)
+    return BanUserAnswer(user, int(time()) + seconds if seconds else None, closed)
+
+
+@moderation.post("/moderation/unban", problems=_PROTECTED)
+def unban(parts: SafetyParts, call: Call, request: OfUser) -> UserAnswer:
+    """Let a banned user log in again."""
+    parts.moderation.unban(call.principal, call.app, request.user)
+    return UserAnswer(request.user)
+
+
+def _removed(parts: SafetyParts, call: Call, request: MessagesToRemove, undecided: bool) -> RemovalAnswer:
+    ids, reason = request.messages, request.reason
+    removal = parts.moderation.remove_messages(call.principal, call.app, ids, reason, undecided)
+    call.user = removal.user
+    call.facts = {"act": removal.id, "messages": ids, "reason": reason}
+    return RemovalAnswer(removal.id, parts.removals.count(call.app, removal.id), True, removal.ends)
+
+
+def _message(entry: Entry, removed: bool = False) -> ReportedMessage:
+    view, is_message = entry.view(), entry.kind == "message"
+    return ReportedMessage(
+        id=entry.id,
+        sender=entry.sender,
+        time=entry.time_ms,
+        type=view.type if is_message else "",
+        text=view.text if is_message and view.text is not None else UNSET,
+        data=view.data if is_message and isinstance(view.data, Raw) else UNSET,
+        removed=removed or entry.kind == "recall",
+    )

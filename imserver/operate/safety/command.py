@@ -1,0 +1,189 @@
+"""``imserver moderate``: what moderators do, as commands that ask a running server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from time import time
+from typing import Any, Final, get_args
+
+import click
+
+from imserver.operate.safety.declared import Outcome
+from imserver.plugin.commands import ServerApi, fail
+
+_HOUR: Final = 3600
+_YEAR: Final = 366 * 24 * _HOUR
+_reason: Final = click.option("--reason", default="", help="Why. The user sees it.")
+_app: Final = click.argument("app")
+_user: Final = click.argument("user")
+
+
+@click.group(short_help="Delete messages, mute and ban users, list reports.")
+@ServerApi.options
+@click.pass_context
+def moderate(context: click.Context, url: str, key_file: str | None) -> None:
+    """Delete messages, warn, mute, remove and ban users, list and close reports.
+
+    The server must run. Where it wants an API key, set the environment variable IMSERVER_KEY or give
+    --key-file.
+    """
+    context.obj = lambda: ServerApi(url, key_file)
+
+
+def _server() -> ServerApi:
+    make: Callable[[], ServerApi] = click.get_current_context().obj
+    return make()
+
+
+def _ask(path: str, **fields: object) -> Any:
+    return _server().post(path, {name: each for name, each in fields.items() if each != ""})
+
+
+# --- messages -----------------------------------------------------------------------------------------------
+
+
+@moderate.command()
+@_reason
+@_app
+@click.argument("messages", nargs=-1, required=True, type=int)
+def delete(app: str, messages: Sequence[int], reason: str) -> None:
+    """Delete messages for everybody. They may come back for a minute."""
+    _say_removal(_ask("moderation/delete", app=app, messages=messages, reason=reason))
+
+
+@moderate.command()
+@_reason
+@_app
+@click.argument("messages", nargs=-1, required=True, type=int)
+def hide(app: str, messages: Sequence[int], reason: str) -> None:
+    """Hide messages from everybody until somebody decides."""
+    _say_removal(_ask("moderation/hide", app=app, messages=messages, reason=reason))
+
+
+@moderate.command()
+@click.option(
+    "--hours", type=click.IntRange(1, _YEAR // _HOUR), default=24, show_default=True, help="How far back."
+)
+@click.option("--count", is_flag=True, help="Only count them.")
+@_reason
+@_app
+@_user
+def clear(app: str, user: str, hours: int, count: bool, reason: str) -> None:
+    """Delete the messages of a user for everybody. They may come back for a minute."""
+    since = int(time()) - hours * _HOUR
+    if count:
+        wanted = {"app": app, "user": user, "since": str(since)}
+        click.echo(f"{_server().get('moderation/count', wanted)['count']} messages")
+    else:
+        _say_removal(_ask("moderation/clear", app=app, user=user, since=since, reason=reason))
+
+
+@moderate.command()
+@_app
+@click.argument("act")
+def undo(app: str, act: str) -> None:
+    """Bring deleted or hidden messages back."""
+    answer = _ask("moderation/undo", app=app, act=act)
+    click.echo("the messages are back" if answer["done"] else "the messages come back")
+
+
+# --- users --------------------------------------------------------------------------------------------------
+
+
+@moderate.command()
+@click.option("--reason", required=True, help="What the user is told.")
+@_app
+@_user
+def warn(app: str, user: str, reason: str) -> None:
+    """Tell a user what they must not do."""
+    _ask("moderation/warn", app=app, user=user, reason=reason)
+    click.echo(f"{user} is warned")
+
+
+@moderate.command()
+@click.option("--seconds", type=click.IntRange(1, _YEAR), default=_HOUR, show_default=True)
+@_reason
+@_app
+@_user
+def mute(app: str, user: str, seconds: int, reason: str) -> None:
+    """Let a user send nothing in an app for a time."""
+    answer = _ask("moderation/mute", app=app, user=user, seconds=seconds, reason=reason)
+    click.echo(f"{user} is muted until {_when(answer['until'])}")
+
+
+@moderate.command()
+@_app
+@_user
+def unmute(app: str, user: str) -> None:
+    """Let a muted user send again."""
+    _ask("moderation/unmute", app=app, user=user)
+    click.echo(f"{user} may send")
+
+
+@moderate.command()
+@_reason
+@_app
+@click.argument("group")
+@_user
+def remove(app: str, group: str, user: str, reason: str) -> None:
+    """Remove a user from a group, and from its invitation links."""
+    _ask("moderation/remove", app=app, group=group, user=user, reason=reason)
+    click.echo(f"{user} is no member of group {group} any more")
+
+
+@moderate.command()
+@click.option("--seconds", type=click.IntRange(0, _YEAR), default=0, help="0, the default: for good.")
+@_reason
+@_app
+@_user
+def ban(app: str, user: str, seconds: int, reason: str) -> None:
+    """End the sessions of a user and refuse logins."""
+    answer = _ask("moderation/ban", app=app, user=user, seconds=seconds, reason=reason)
+    end = "for good" if answer["until"] is None else f"until {_when(answer['until'])}"
+    click.echo(f"{user} is banned {end}; {answer['closed']} sessions ended")
+
+
+@moderate.command()
+@_app
+@_user
+def unban(app: str, user: str) -> None:
+    """Let a banned user log in again."""
+    _ask("moderation/unban", app=app, user=user)
+    click.echo(f"{user} may log in")
+
+
+# --- reports ------------------------------------------------------------------------------------------------
+
+
+@moderate.command()
+@_app
+def reports(app: str) -> None:
+    """List the newest open reports of an app."""
+    for row in _server().get("reports", {"app": app, "limit": "200"})["reports"]:
+        user = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in row["user"])
+        what = f"message {row['message']} of {user}" if row["message"] else user
+        click.echo(f"{row['id']}  {_when(row['changed'])}  {what}, by {row['reporters']}")
+
+
+@moderate.command()
+@click.option("--outcome", type=click.Choice(get_args(Outcome)), required=True, help="What was done.")
+@click.option("--note", default="", help="For other moderators.")
+@_app
+@click.argument("report")
+def close(app: str, report: str, outcome: str, note: str) -> None:
+    """Close a report."""
+    _ask("reports/close", app=app, id=report, outcome=outcome, note=note)
+    click.echo(f"report {report} is closed")
+
+
+def _say_removal(answer: Mapping[str, Any]) -> None:
+    if not answer["messages"] and answer["done"]:
+        fail("none of these messages is there")
+    end = f" until {_when(answer['until'])}" if answer["until"] else ""
+    more = "" if answer["done"] else " so far; the server goes on"
+    click.echo(f"{answer['messages']} messages removed{more}; to undo it{end}: {answer['act']}")
+
+
+def _when(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"

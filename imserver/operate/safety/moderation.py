@@ -1,0 +1,173 @@
+"""What moderators do: remove messages of others, warn, mute and ban people, and remove them from groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from math import inf
+from time import time
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver.operate.safety.declared import LOOK_SECONDS, LOOKS, MESSAGES_LOOKED_AT
+from imserver.operate.safety.mutes import Mutes
+from imserver.operate.safety.removals import Removal, Removals
+from imserver.plugin.errors import Problems, ServiceRefused
+from imserver.plugin.identity import Principal
+from imserver.plugin.messages import Draft, MessageLog, MessageServices
+from imserver.plugin.runtime import Service
+from imserver.plugin.services import Core
+
+MOST_MESSAGES: Final = 100
+"""Messages that one request removes."""
+WAIT_SECONDS: Final = 5.0
+"""How long a request waits for many messages. The work goes on behind it."""
+
+
+class ConversationCount(Struct):
+    """How many messages of the user are in a conversation."""
+
+    conversation: int
+    messages: int
+
+
+class Moderation(Service, dict=True):
+    """Carries out what moderators do. Everything may switch, and raise StorageUnavailable; what names a user
+    raises ServiceRefused."""
+
+    core: Core
+    mutes: Mutes
+    removals: Removals
+
+    def __post_init__(self) -> None:
+        self._looks = self.core.buckets.make(MESSAGES_LOOKED_AT, LOOKS, LOOK_SECONDS)
+
+    # --- messages -------------------------------------------------------------------------------------------
+
+    def remove_messages(
+        self, by: Principal, app: str, messages: Sequence[int], reason: str, undecided: bool = False
+    ) -> Removal:
+        """Remove messages for everybody. ``undecided``: until somebody decides; else it is final after a
+        minute. Raises ServiceRefused if there are none."""
+        log = self.core.store.part(MessageLog)
+        found = log.entries.find(app, list(messages)) if self.core.store.has_database else []
+        found = [each for each in found if each.kind == "message" or log.removals.copy(app, each.id)]
+        if not found:
+            raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
+        senders = list(dict.fromkeys(each.sender for each in found))
+        self.check(by, app, *senders)
+        user = senders[0] if len(senders) == 1 else ""
+        removal = self.removals.remove(app, user, [each.id for each in found], undecided)
+        act = "hide" if undecided else "delete"
+        for sender in senders:
+            ids = [each.id for each in found if each.sender == sender]
+            self._announce(by, app, sender, act, reason, messages=ids)
+        return removal
+
+    def count(self, by: Principal, app: str, user: str, since: int, until: int) -> list[ConversationCount]:
+        """How many messages a user has sent in this time, Unix milliseconds, to each conversation. Raises
+        TooManyRequests."""
+        if not self.core.store.has_database:
+            return []
+        self._pay(by, app, since, until)
+        counts = self.core.store.part(MessageLog).removals.count(app, user, since, until)
+        return [ConversationCount(*each) for each in counts.most_common()]
+
+    def clear(self, by: Principal, app: str, user: str, since: int, until: int, reason: str) -> Removal:
+        """Remove all messages of a user that were sent in this time. Raises TooManyRequests."""
+        self.check(by, app, user)
+        self._pay(by, app, since, until)
+        removal = self.removals.begin(app, user, since, until)
+        self._announce(by, app, user, "clear", reason, removal=removal.id)
+        return removal
+
+    def undo(self, by: Principal, app: str, act: str) -> Removal:
+        """Bring back what a removal has taken away. Raises ServiceRefused if there is none."""
+        self.check(by, app, *self.removals.senders(app, act))
+        removal = self.removals.undo(app, act)
+        self._record(by, app, removal.user, "undo", "", removal=act)
+        return removal
+
+    # --- people ---------------------------------------------------------------------------------------------
+
+    def warn(self, by: Principal, app: str, user: str, reason: str) -> None:
+        """Send a user a message of the server that has the reason."""
+        self.check(by, app, user)
+        self._announce(by, app, user, "warn", reason)
+
+    def mute(self, by: Principal, app: str, user: str, seconds: float, reason: str) -> int:
+        """Let a user send nothing in the whole app for a time. Returns its end in Unix seconds."""
+        self.check(by, app, user)
+        everybody = self.core.authority.with_programs(app, [user])
+        until, *_ = [self.mutes.mute(app, each, seconds, reason) for each in everybody]
+        self._announce(by, app, user, "mute", reason, until=until)
+        return until
+
+    def unmute(self, by: Principal, app: str, user: str) -> None:
+        """Let a user send again."""
+        self.check(by, app, user)
+        for each in self.core.authority.with_programs(app, [user]):
+            self.mutes.mute(app, each, 0, "")
+        self._record(by, app, user, "unmute", "")
+
+    def ban(self, by: Principal, app: str, user: str, seconds: float, reason: str) -> int:
+        """End a user's sessions, and refuse logins for a time; 0 seconds: for good. Returns the number of
+        sessions that ended."""
+        self.check(by, app, user)
+        everybody = self.core.authority.with_programs(app, [user])
+        closed = self.core.sessions.close(app, everybody, None, seconds or inf, reason).total
+        self._record(by, app, user, "ban", reason, until=int(time() + seconds) if seconds else None)
+        return closed
+
+    def unban(self, by: Principal, app: str, user: str) -> None:
+        """Let a user log in again. A lock stays."""
+        self.check(by, app, user)
+        self.core.sessions.unban(app, self.core.authority.unlocked(app, [user]))
+        self._record(by, app, user, "unban", "")
+
+    def removed_from_group(self, by: Principal, app: str, user: str, group: int, reason: str) -> None:
+        """A user was removed from a group: tell them why."""
+        self._announce(by, app, user, "remove", reason, group=str(group))
+
+    def is_moderator(self, app: str, user: str) -> bool:
+        """Whether a user has an account with a role that may moderate."""
+        return any(each.role for each in self.core.accounts.those_of(app, [user]))
+
+    def check(self, by: Principal, app: str, *users: str) -> None:
+        """Raise ServiceRefused if whoever acts may not act on these users."""
+        if not self.core.authority.may_act_on(by, app, users):
+            raise ServiceRefused("the user's role is not below yours", Problems.ROLE_TOO_LOW)
+
+    # --- parts ----------------------------------------------------------------------------------------------
+
+    def _pay(self, by: Principal, app: str, since: int, until: int) -> None:
+        """Let who asks pay for the messages of a time, of whoever they are: each of them is looked at."""
+        payer = app, by.label
+        self._looks.require(payer)
+        self._looks.charge(payer, self.core.store.part(MessageLog).removals.size(app, since, until))
+
+    def _announce(
+        self, by: Principal, app: str, user: str, act: str, reason: str, *, until: int = 0, **facts: Any
+    ) -> None:
+        """Send a user a message of the server about what was done, with its reason, and store the event.
+        Without a reason only who is muted hears of it."""
+        end = {"until": until} if until else {}
+        if user and (reason or until):
+            words = f"Muted until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M UTC}" if until else ""
+            draft = Draft(
+                sender="",
+                body=": ".join(filter(None, (words, reason))).encode(),
+                time_ms=int(time() * 1000),
+                meta=msgspec.json.encode({"moderation": {"act": act, **end}}),
+                to_user=user,
+            )
+            self.core.service(MessageServices).messaging.store(app, draft, by_user=False)
+        self._record(by, app, user, act, reason, **end, **facts)
+
+    def _record(self, by: Principal, app: str, user: str, act: str, reason: str, **facts: Any) -> None:
+        """Store the event for the app's back end."""
+        if (record := self.core.observer.recorder(app, "moderation")) is not None:
+            body = {"user": user, "act": act, "by": by.label, "reason": reason, **facts}
+            self.core.store.write(lambda sql: record(sql, app, user, body))

@@ -1,0 +1,182 @@
+"""Removes messages of users, brings them back, and erases what they were.
+
+A removal is a row of a :class:`Runner`. Whoever goes on with it leaves out what is removed already. All times
+are of the clock of the database, because the clocks of nodes differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from secrets import token_hex
+from time import monotonic
+from typing import Final
+
+import gevent
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.operate.safety.declared import HTTP_UNKNOWN_ACT
+from imserver.plugin.errors import ServiceRefused
+from imserver.plugin.messages import MessageLog
+from imserver.plugin.storage import PooledStatements, RowsOf, Runner, Statements, Store
+
+UNDER_WAY: Final = 0
+"""Messages are being removed."""
+DONE: Final = 1
+"""They are removed, and may come back."""
+UNDOING: Final = 2
+"""They are coming back."""
+ENDING: Final = 3
+"""Their copies are being erased."""
+UNDO_SECONDS: Final = 60
+"""How long a removal may be undone."""
+_LOOK_SECONDS: Final = 0.05
+_ID_BYTES: Final = 8
+
+
+class Removal(Struct, frozen=True):
+    """Messages that are removed together. ``user``: who sent them; ``""``: several. ``since``, ``until``: of
+    the messages, in Unix milliseconds. ``reached``, ``last``: the ids between which they are still looked
+    for. ``ends``: Unix seconds until which it may be undone; 0: until somebody decides."""
+
+    app: str
+    id: str
+    user: str
+    state: int
+    since: int
+    until: int
+    reached: int
+    last: int
+    created: int = 0
+    ends: int = 0
+
+
+_ROWS: Final = RowsOf(Removal, "removal", user="member")
+
+
+class Removals(Store.Rows):
+    """Begins, undoes and ends removals. ``runner`` works on them. Methods may switch, and raise
+    StorageUnavailable."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        due = f"state <> {DONE} OR (ends > 0 AND ends <= {{now}})"
+        self.runner = Runner(store, "removal", due, self._work, lease_seconds=10, look_seconds=5.0)
+
+    @property
+    def _log(self) -> MessageLog:
+        return self._store.part(MessageLog)
+
+    @Store.writing
+    def add(self, sql: PooledStatements, new: Removal, undo_seconds: int) -> Removal:
+        """Store a new removal, which is final after so many seconds; 0: when somebody decides."""
+        now = int(sql.query(f"SELECT {sql.now}")[0][0])
+        removal = replace(new, created=now, ends=now + undo_seconds if undo_seconds else 0)
+        row = (*_ROWS.values(removal), now, 0)
+        sql.insert_new("removal", f"{_ROWS.columns}, leased, messages", [row])
+        return removal
+
+    def get(self, app: str, id: str) -> Removal | None:
+        """A removal; None: there is no such one, or it is final."""
+        return _ROWS.first(self._store.rows, "WHERE app = %s AND id = %s", app, id)
+
+    @Store.writing
+    def change_state(self, sql: PooledStatements, removal: Removal, to: int, among: Sequence[int]) -> bool:
+        """Set the state of a removal that has one of these; False: it has another. A removal that is to be
+        undone must not have ended, one whose end begins must have."""
+        in_time = {
+            UNDOING: f" AND (ends = 0 OR ends > {sql.now})",
+            ENDING: f" AND (state = {ENDING} OR (ends > 0 AND ends <= {sql.now}))",
+        }.get(to, "")
+        states = f"state IN ({', '.join(map(str, among))})"
+        statement = f"UPDATE removal SET state = %s WHERE app = %s AND id = %s AND {states}{in_time}"
+        return sql.execute(statement, (to, removal.app, removal.id)) > 0
+
+    def begin(self, app: str, user: str, since: int, until: int) -> Removal:
+        """Begin to remove the messages of a user that were sent in this time, Unix milliseconds (``until``
+        0: until now)."""
+        reached, last = self._log.removals.extent(app, since, until)
+        new = Removal(app, token_hex(_ID_BYTES), user, UNDER_WAY, since, until, reached, last)
+        removal = self.add(new, UNDO_SECONDS)
+        self.runner.start(app, removal.id)
+        return removal
+
+    def remove(self, app: str, user: str, messages: Sequence[int], undecided: bool) -> Removal:
+        """Remove some messages at once. ``undecided``: until somebody decides."""
+        new = Removal(app, token_hex(_ID_BYTES), user, DONE, 0, 0, 0, 0)
+        removal = self.add(new, 0 if undecided else UNDO_SECONDS)
+        self._log.removals.move(app, messages, removal.id)
+        left = sorted(set(messages))
+        while left:
+            done = self._log.removals.remove(app, removal.id, left) or []
+            left = left[len(done) :]
+        return removal
+
+    def undo(self, app: str, act: str) -> Removal:
+        """Bring the messages of a removal back. Raises ServiceRefused if there is none."""
+        removal = self.get(app, act)
+        among = UNDER_WAY, DONE, UNDOING
+        if removal is None or not self.change_state(removal, UNDOING, among):
+            raise ServiceRefused(problem=HTTP_UNKNOWN_ACT)
+        self.runner.start(app, act)
+        return removal
+
+    def count(self, app: str, act: str) -> int:
+        """How many messages of a removal may come back."""
+        return self._log.removals.copies(app, act)
+
+    def senders(self, app: str, act: str) -> list[str]:
+        """Whose messages they are. Raises ServiceRefused if there is no such removal."""
+        if (removal := self.get(app, act)) is None:
+            raise ServiceRefused(problem=HTTP_UNKNOWN_ACT)
+        return [removal.user] if removal.user else self._log.removals.senders(app, act)
+
+    def wait(self, removal: Removal, seconds: float) -> bool:
+        """Wait until nothing is to be done for a removal; False: it takes longer."""
+        deadline = monotonic() + seconds
+        while (found := self.get(removal.app, removal.id)) is not None and found.state != DONE:
+            if monotonic() > deadline:
+                return False
+            gevent.sleep(_LOOK_SECONDS)
+        return True
+
+    # --- work -----------------------------------------------------------------------------------------------
+
+    def _work(self, app: str, act: str) -> None:
+        """Do all that there is to do for a removal now."""
+        while (removal := self.get(app, act)) is not None:
+            if removal.state == UNDER_WAY:
+                self._remove(removal)
+            elif removal.state == UNDOING:
+                while self._log.removals.restore(app, act):
+                    self.runner.proceed(app, act)
+                self.runner.end(app, act)
+            elif self.change_state(removal, ENDING, (DONE, ENDING)):
+                while self._log.removals.finish(app, act):
+                    self.runner.proceed(app, act)
+                self.runner.end(app, act)
+            else:
+                break
+
+    def _remove(self, removal: Removal) -> None:
+        """Remove messages until none is left, or the removal is to be undone."""
+        app, act, reached = removal.app, removal.id, removal.reached
+        while reached < removal.last:
+            span = (removal.since, removal.until, reached, removal.last)
+            found, upto = self._log.removals.sent(app, removal.user, *span)
+            ids = [id for id, _ in found]
+            if ids:
+                done = self._log.removals.remove(app, act, ids, lambda sql: _is_under_way(sql, app, act))
+                if done is None:
+                    return
+                if len(done) < len(ids):
+                    upto = done[-1]
+            reached = upto
+            self.runner.proceed(app, act, reached=reached)
+        self.change_state(removal, DONE, (UNDER_WAY,))
+
+
+def _is_under_way(sql: Statements, app: str, id: str) -> bool:
+    """Whether messages are being removed, in the transaction of the log."""
+    rows = sql.query(f"SELECT state FROM removal WHERE app = %s AND id = %s{sql.for_update}", (app, id))
+    return bool(rows) and rows[0][0] == UNDER_WAY

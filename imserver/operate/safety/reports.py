@@ -1,0 +1,325 @@
+"""Reports of users, and the queue of them for moderators.
+
+Reports of the same message, or of the same person, are one as long as it is open. Moderators see a reported
+message as its reporter does: with a few messages around it, of that conversation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence, Set
+from secrets import token_hex
+from time import time
+from typing import Annotated, Final, Literal
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.operate.safety.declared import (
+    HTTP_TOO_MANY_REPORTS,
+    HTTP_UNKNOWN_REPORT,
+    REASON_BYTES,
+    REPORT_SECONDS,
+    REPORTS,
+    USER_REPORTS,
+    SafetySettings,
+    rules_of,
+)
+from imserver.operate.safety.wire import Report
+from imserver.plugin.errors import Problems, ReplyCode, ServiceRefused
+from imserver.plugin.http import about
+from imserver.plugin.messages import Draft, Entry, MessageLog, MessageServices
+from imserver.plugin.services import Core
+from imserver.plugin.storage import PooledStatements, Row, RowsOf, Statements, Store, text_of
+from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user
+
+log = logging.getLogger(__name__)
+
+MOST_OPEN: Final = 10_000
+"""Open reports of an app."""
+MOST_REPORTERS: Final = 50
+"""Reporters of one report who are kept. Further ones are counted."""
+AROUND: Final = 5
+"""Messages before and after a reported one that moderators see."""
+_LOOK: Final = 20
+NOTICE_SECONDS: Final = 600
+"""Owners hear of the first report in each such span of the clock."""
+_DAY: Final = 86400
+State = Literal["open", "closed"]
+User = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
+ReportId = Annotated[str, about("The id of a report.", min_length=1, max_length=32)]
+ReportReason = Annotated[
+    str, about("One of the reasons of the app (`safety.reasons`).", min_length=1, max_length=REASON_BYTES)
+]
+
+
+class ReportShown(Struct, kw_only=True):
+    """A report."""
+
+    id: ReportId
+    user: Annotated[str, about("The user who is reported, or has sent the message.")]
+    message: Annotated[int, about("The message; 0: the user is reported.")]
+    conversation: Annotated[int, about("The conversation of the message; 0: the user is reported.")]
+    reporters: Annotated[int, about("How many users have reported it.")]
+    reasons: Annotated[dict[str, int], about("Reason → how many reporters gave it.")]
+    opened: Annotated[int, about("When it was reported first, in Unix seconds.")]
+    changed: Annotated[int, about("When it was last reported, or closed, in Unix seconds.")]
+    closed: Annotated[int, about("When it was closed, in Unix seconds; 0: it is open.")]
+    closed_by: Annotated[str, about("Who has closed it: a key, or an account.")]
+    outcome: Annotated[str, about("What was done.")]
+    note: Annotated[str, about("What the moderator wrote for other moderators.")]
+
+
+class ReporterShown(Struct):
+    """A user who has reported it."""
+
+    user: User
+    time: Annotated[int, about("When, in Unix seconds.")]
+    reason: ReportReason
+    text: Annotated[str, about("What the reporter added.")]
+
+
+_REPORTS: Final = RowsOf(ReportShown, "report", user="member", reasons="")
+_REPORTERS: Final = RowsOf(ReporterShown, "reporter", user="member", time="created")
+
+
+class ReportInContext(Struct, frozen=True):
+    """A report with what moderators see: its reporters, the message, and those around it. ``copies``: removed
+    messages as they were, by id, as long as they may come back."""
+
+    report: ReportShown
+    reporters: list[ReporterShown]
+    messages: list[Entry]
+    copies: dict[int, Entry]
+
+
+class Reports(Store.Rows):
+    """Takes reports, and shows them. Everything may switch, and raise StorageUnavailable. ``owners_of``: who
+    hears of reports, by a message of the server."""
+
+    def __init__(self, core: Core, owners_of: Callable[[str], Sequence[str]]) -> None:
+        super().__init__(core.store)
+        self._tenants = core.tenants
+        self._observer, self._accounts = core.observer, core.accounts
+        self._rates = core.buckets.make(USER_REPORTS, REPORTS, REPORT_SECONDS, core.attempt)
+        self._owners_of = owners_of
+        url = core.config.address
+        self._page = f"{url}/admin" if url and "admin" in core.features else ""
+        """The address of the admin page; ``""``: there is none."""
+        self._messaging = core.service(MessageServices).messaging
+
+    def rules_of(self, app: str) -> SafetySettings:
+        """The rules of an app."""
+        return rules_of(self._tenants.get(app))
+
+    # --- users ----------------------------------------------------------------------------------------------
+
+    def send(self, app: str, reporter: str, report: Report, by_user: bool = True) -> str:
+        """Report a message or a user; returns the id of the report. ``by_user``: it counts for the user.
+        Raises ServiceRefused and TooManyRequests."""
+        if report.reason not in (reasons := self.rules_of(app).reasons):
+            raise ServiceRefused(f"`reason`: one of {', '.join(reasons)}", Problems.INVALID_REQUEST)
+        if bool(report.message) == bool(report.user):
+            raise ServiceRefused("`message`, `user`: expected one of them", Problems.INVALID_REQUEST)
+        if by_user:
+            self._rates.require((app, reporter))
+        user, conversation = report.user, 0
+        if report.message:
+            entry = self._message(app, reporter, report.message)
+            user, conversation = entry.sender, entry.conversation
+        else:
+            self._check_person(app, reporter, user)
+        subject = f"message {report.message}" if report.message else f"user {user}"
+        record, now, new = self._observer.recorder(app, "report"), int(time()), token_hex(8)
+        recent: set[str] = set()
+
+        def work(sql: PooledStatements) -> str | None:
+            nonlocal recent
+            if (id := _open_report(sql, app, subject)) is None:
+                count = "SELECT count(*) FROM report WHERE app = %s AND closed = 0"
+                if sql.query(count, (app,))[0][0] >= MOST_OPEN:
+                    return None
+                others = "SELECT DISTINCT member FROM report WHERE app = %s AND closed = 0 AND opened >= %s"
+                rows = sql.query(f"{others} LIMIT 2", (app, now - now % NOTICE_SECONDS))
+                recent = {text_of(member) for (member,) in rows}
+                row = (app, subject, new, user, report.message, conversation, 0, now, now, 0, "", "", "")
+                sql.insert_new("report", f"app, subject, {_REPORTS.columns}", [row])
+                id = _open_report(sql, app, subject)
+            assert id is not None
+            own = "SELECT 1 FROM reporter WHERE app = %s AND report = %s AND member = %s"
+            if sql.query(own, (app, id, reporter)):
+                return id
+            count_reporters = "SELECT count(*) FROM reporter WHERE app = %s AND report = %s"
+            if sql.query(count_reporters, (app, id))[0][0] < MOST_REPORTERS:
+                values = (app, id, reporter, now, report.reason, report.text)
+                sql.insert_new("reporter", f"app, report, {_REPORTERS.columns}", [values])
+            change = "UPDATE report SET reporters = reporters + 1, changed = %s WHERE app = %s AND id = %s"
+            sql.execute(change, (now, app, id))
+            if record is not None:
+                facts = {"user": user, "report": id, "message": report.message, "reason": report.reason}
+                record(sql, app, user, facts)
+            return id
+
+        if (id := self._store.write(work)) is None:
+            raise ServiceRefused(problem=HTTP_TOO_MANY_REPORTS)
+        if id == new and len(recent) < 2:
+            self._notify_owners(app, new, report, user, conversation, recent)
+        return id
+
+    def _notify_owners(
+        self, app: str, id: str, report: Report, user: str, conversation: int, recent: Set[str]
+    ) -> None:
+        """Tell owners of a report, unless they have heard of one. ``recent``: of whom they were."""
+        who, groups = self.names(app, [user]).get(user, user), self.groups(app, [conversation])
+        what = f"A message of {who}" if report.message else who
+        where = "".join(f' in "{name}"' for name in groups.values())
+        page = f" {self._page}#report/{quote(app, safe='')}/{id}" if self._page else ""
+        draft = Draft(
+            sender="",
+            body=f"{what} was reported{where} ({report.reason}).{page}".encode(),
+            time_ms=int(time() * 1000),
+            meta=msgspec.json.encode({"moderation": {"act": "report", "report": id}}),
+        )
+        for owner in self._owners_of(app):
+            if owner != user and recent <= {owner}:
+                self._messaging.store(app, replace(draft, to_user=owner), by_user=False)
+
+    def names(self, app: str, users: Iterable[str]) -> dict[str, str]:
+        """User → nickname or else user name, of those with an account."""
+        return self._store.names_of(app, list(dict.fromkeys(users)))
+
+    def groups(self, app: str, conversations: Iterable[int]) -> dict[str, str]:
+        """Conversation → the name of the group, of those that are groups."""
+        found = self._store.part(MessageLog).conversations.find(app, list({*conversations} - {0}))
+        return {str(each.id): each.name for each in found if each.kind == "group"}
+
+    def _message(self, app: str, reporter: str, message: int) -> Entry:
+        """A message that the reporter can read and somebody else has sent."""
+        entries = self._store.part(MessageLog).entries
+        found = entries.readable(app, reporter, [message]) if self._store.has_database else []
+        if not found or found[0].kind != "message" or found[0].sender in ("", reporter) or found[0].room:
+            raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
+        return found[0]
+
+    def _check_person(self, app: str, reporter: str, user: str) -> None:
+        tenant = self._tenants.get(app)
+        needs_account = tenant is not None and tenant.wants_accounts(app)
+        if user == reporter or (needs_account and not self._accounts.those_of(app, [user])):
+            raise ServiceRefused(problem=Problems.UNKNOWN_ACCOUNT)
+
+    # --- moderators -----------------------------------------------------------------------------------------
+
+    @Store.reading_or([])
+    def page(
+        self, sql: PooledStatements, app: str, state: State, before: tuple[int, str] | None, limit: int
+    ) -> list[ReportShown]:
+        """A page of the reports of an app, the one that changed last first; ``before``: (change, id)."""
+        condition = "closed = 0" if state == "open" else "closed > 0"
+        behind: tuple[object, ...] = ()
+        if before is not None:
+            condition += " AND (changed < %s OR (changed = %s AND id < %s))"
+            behind = (before[0], *before)
+        statement = (
+            f"{_REPORTS.select} WHERE app = %s AND {condition} ORDER BY changed DESC, id DESC LIMIT %s"
+        )
+        return _with_reasons(sql, app, sql.query(statement, (app, *behind, limit)))
+
+    def show(self, app: str, id: str) -> ReportInContext:
+        """A report, and what its reporters can read around the message. Raises ServiceRefused."""
+        rows, reporters = self._rows(app, id)
+        if not rows:
+            raise ServiceRefused(problem=HTTP_UNKNOWN_REPORT)
+        report = rows[0]
+        if not report.message:
+            return ReportInContext(report, reporters, [], {})
+        messages, removals = self._around(app, report, reporters), self._store.part(MessageLog).removals
+        recalled = (each.id for each in messages if each.kind == "recall")
+        copies = {id: copy for id in recalled if (copy := removals.copy(app, id)) is not None}
+        return ReportInContext(report, reporters, messages, copies)
+
+    @Store.reading_or(([], []))
+    def _rows(
+        self, sql: PooledStatements, app: str, id: str
+    ) -> tuple[list[ReportShown], list[ReporterShown]]:
+        """A report, and its reporters."""
+        rows = sql.query(f"{_REPORTS.select} WHERE app = %s AND id = %s", (app, id))
+        which = "WHERE app = %s AND report = %s ORDER BY created, member"
+        reporters = _REPORTERS.find(sql.query, which, app, id)
+        return _with_reasons(sql, app, rows), reporters
+
+    def _around(self, app: str, report: ReportShown, reporters: Sequence[ReporterShown]) -> list[Entry]:
+        """The reported message and those around it, as the first reporter who can read it does."""
+        entries = self._store.part(MessageLog).entries
+        for reporter in reporters:
+            if entries.readable(app, reporter.user, [report.message]):
+                key = app, reporter.user, report.conversation
+                before = entries.history(*key, report.message, _LOOK)[0]
+                after = entries.history(*key, 0, _LOOK, after=report.message)[0]
+                this = entries.find(app, [report.message])
+                return [*_messages(before)[-AROUND:], *this, *_messages(after)[:AROUND]]
+        return []
+
+    def close(self, app: str, id: str, by: str, outcome: str, note: str) -> None:
+        """Close a report. Raises ServiceRefused if there is none, or it is closed."""
+        now = int(time())
+        statement = (
+            "UPDATE report SET subject = id, closed = %s, changed = %s, closed_by = %s, outcome = %s, "
+            "note = %s WHERE app = %s AND id = %s AND closed = 0"
+        )
+        if not self._store.execute(statement, (now, now, by, outcome, note, app, id)):
+            raise ServiceRefused(problem=HTTP_UNKNOWN_REPORT)
+
+    # --- old reports ----------------------------------------------------------------------------------------
+
+    def expire(self, now: int) -> None:
+        """Delete closed reports for which the app's time is over."""
+        for app in {text_of(row[0]) for row in self._store.rows("SELECT DISTINCT app FROM report")}:
+            before = now - self.rules_of(app).retention_days * _DAY
+            old = "app = %s AND closed > 0 AND closed < %s"
+
+            def work(sql: PooledStatements, key: tuple[str, int] = (app, before), old: str = old) -> None:
+                of_old = f"app = %s AND report IN (SELECT id FROM report WHERE {old})"
+                sql.execute(f"DELETE FROM reporter WHERE {of_old}", (key[0], *key))
+                sql.execute(f"DELETE FROM report WHERE {old}", key)
+
+            self._store.write(work)
+
+
+def _messages(entries: Sequence[Entry]) -> list[Entry]:
+    """Messages, and the places of recalled ones."""
+    return [each for each in entries if each.kind == "message" or each.about == each.id]
+
+
+def _open_report(sql: Statements, app: str, subject: str) -> str | None:
+    rows = sql.query(f"SELECT id FROM report WHERE app = %s AND subject = %s{sql.for_update}", (app, subject))
+    return text_of(rows[0][0]) if rows else None
+
+
+def _with_reasons(sql: Statements, app: str, rows: Sequence[Row]) -> list[ReportShown]:
+    ids = [text_of(row[0]) for row in rows]
+    reasons: dict[str, dict[str, int]] = {id: {} for id in ids}
+    statement = "SELECT report, reason FROM reporter WHERE app = %s AND report IN {}"
+    for report, reason in sql.query_in(statement, (app,), ids, many=True) if ids else ():
+        counts = reasons[text_of(report)]
+        counts[text_of(reason)] = counts.get(text_of(reason), 0) + 1
+    return [_REPORTS.read(row, reasons=reasons[text_of(row[0])]) for row in rows]
+
+
+# --- commands of clients ------------------------------------------------------------------------------------
+
+
+class ReportView(Struct):
+    """The answer to a report."""
+
+    report: str
+
+
+def commands_of(reports: Reports) -> CommandTable:
+    """The commands that reports run."""
+
+    def report(connection: Connection, command: Report) -> Reply:
+        return Reply(ReplyCode.OK, ReportView(reports.send(*app_and_user(connection), command)))
+
+    return {Report: CommandRow(report, act="reports.send")}

@@ -1,0 +1,38 @@
+"""What clients say about safety: a report, and how it is read."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from imserver.operate.safety.declared import REASON_BYTES
+from imserver.plugin.errors import ReplyCode
+from imserver.plugin.settings import MAX_USER_BYTES
+from imserver.plugin.wire import Command, Fields, Readers, Refused
+
+TEXT_CHARACTERS: Final = 1000
+"""Most characters of what a reporter writes."""
+
+
+class Report(Command, frozen=True, gc=False):
+    """Report a message, or (``message`` 0) a user, for one of the reasons of the app."""
+
+    message: int
+    user: str
+    reason: str
+    text: str = ""
+
+
+def _report(data: bytes) -> Report:
+    fields = Fields.of(data)
+    report = Report(
+        fields.id("id"),
+        fields.short_text("user", MAX_USER_BYTES),
+        fields.short_text("reason", REASON_BYTES),
+        fields.text("text"),
+    )
+    if bool(report.message) == bool(report.user) or len(report.text) > TEXT_CHARACTERS:
+        raise Refused(ReplyCode.BAD_PARAMETER)
+    return report
+
+
+COMMANDS: Final[Readers] = {"report": _report}

@@ -1,0 +1,260 @@
+"""The chain, as each kind of database keeps it."""
+
+from collections.abc import Sequence
+from functools import partial
+from time import monotonic
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from imserver.operate.audit import FEATURE
+from imserver.operate.audit.acts import entry_of
+from imserver.operate.audit.chain import ActShown, shown
+from imserver.operate.audit.rows import (
+    MOST_LOOKED,
+    ActBatch,
+    AuditQuery,
+    NewAct,
+    append,
+    remove_before,
+    search,
+    store_act,
+)
+from imserver.operate.audit.verification import check_rows, verify
+from imserver.plugin.identity import Act, Principal
+from imserver.plugin.storage import PooledStatements, Row, Store
+from imserver.plugin.testing import check_tables
+from tests.stores import OpenStore
+
+KEY = Principal("key", apps=None, key="1f2e")
+ANN = Principal("staff", apps=frozenset({"shop"}), staff="ann")
+
+
+@pytest.fixture
+def store(url: str, open_store: OpenStore) -> Store:
+    return open_store(url)
+
+
+def ban(user: str, by: Principal = KEY, app: str = "shop", **more: Any) -> Act:
+    return Act("ban", by, app, user, "192.0.2.7", "r1", **{"facts": {"seconds": 60}, **more})
+
+
+def add(store: Store, *acts: Act) -> None:
+    new = [NewAct(*entry_of(act), monotonic()) for act in acts]
+    store.write(partial(append, ActBatch(new)))
+
+
+def acts(store: Store, **wanted: Any) -> list[ActShown]:
+    rows, _ = store.read(partial(search, AuditQuery(**wanted)))
+    return [shown(row, names) for row, names in rows]
+
+
+def numbers(store: Store, **wanted: Any) -> list[int]:
+    return [act.number for act in acts(store, **wanted)]
+
+
+def wrong(store: Store, wanted: tuple[int, str] | None = None) -> list[str]:
+    result = verify(store, wanted).wrong
+    if wanted is None:  # `imserver doctor` says the same of the newest acts
+        assert [each.level for each in store.read(lambda sql: list(check_rows(sql)))] == ["fail"][
+            : len(result)
+        ]
+    return result
+
+
+def test_an_act_is_shown_as_it_was_done(store: Store) -> None:
+    facts = {"seconds": 60, "users": ["eve", "bob\0 \ud800"]}
+    add(store, ban("bob", ANN, facts=facts), Act("node.start", Principal("node", key="n1")))
+    newest, oldest = acts(store)
+    assert (oldest.number, oldest.name, oldest.app, oldest.user) == (1, "ban", "shop", "bob")
+    assert (oldest.by.kind, oldest.by.id, oldest.by.app) == ("staff", "ann", "shop")
+    assert (oldest.address, oldest.request) == ("192.0.2.7", "r1")
+    assert oldest.facts == {"seconds": 60, "users": ["eve", "bob ?"]}
+    assert (newest.number, newest.by.kind, newest.by.id, newest.facts) == (2, "node", "n1", {})
+    assert oldest.time <= newest.time
+    assert wrong(store) == []
+
+
+def test_acts_are_found_by_everything_that_they_name(store: Store) -> None:
+    add(
+        store,
+        ban("bob", ANN),
+        ban("eve"),
+        ban("", facts={"users": ["bob", "eve"]}),
+        Act("unban", KEY, "shop", "ann", request="r2"),
+        ban("bob", KEY, "tea"),
+        Act("keys.create", Principal("command", key="root"), facts={"key": "2a"}),
+    )
+    assert numbers(store) == [6, 5, 4, 3, 2, 1]
+    assert numbers(store, app="shop") == [4, 3, 2, 1]
+    assert numbers(store, app="shop", user="bob") == [3, 1]
+    assert numbers(store, app="shop", user="ann") == [4, 1]
+    assert numbers(store, name="ban") == [5, 3, 2, 1]
+    assert numbers(store, app="shop", name="unban") == [4]
+    assert numbers(store, request="r2") == [4]
+    assert numbers(store, request="r1", app="shop", user="eve", by="key") == [3, 2]
+    assert numbers(store, by="key:1f2e") == [5, 4, 3, 2]
+    assert numbers(store, by="staff:shop/ann") == [1]
+    assert numbers(store, by="command") == [6]
+    assert numbers(store, app="shop", user="bob", by="key:1f2e") == [3]
+    assert numbers(store, app="shop", user="bob", by="key:1f2e", request="r1") == [3]
+    assert numbers(store, after=4, limit=2) == [3, 2]
+    assert numbers(store, by="key:none") == []
+    times = [act.time for act in acts(store)]
+    assert numbers(store, since=times[0] + 1) == []
+    assert len(numbers(store, since=times[-1], until=times[0])) == 6
+
+
+def test_pages_follow_each_other(store: Store) -> None:
+    add(store, *(ban("bob" if number % 50 else "eve") for number in range(500)))
+    position, pages = 0, []
+    while True:
+        query = AuditQuery(app="shop", user="eve", name="ban", limit=4, after=position)
+        rows, position = store.read(partial(search, query))
+        pages.append([row.number for row, _ in rows])
+        if not position:
+            break
+    assert pages == [[451, 401, 351, 301], [251, 201, 151, 101], [51, 1]]
+
+
+def test_a_search_that_finds_little_says_where_to_go_on(store: Store) -> None:
+    add(store, ban("eve", ANN), *(ban("bob") for _ in range(MOST_LOOKED + 100)))
+    query = AuditQuery(app="shop", by="staff", limit=1000)
+    rows, position = store.read(partial(search, query))
+    assert (rows, 0 < position < 110) == ([], True)
+    rows, position = store.read(partial(search, structs.replace(query, after=position)))
+    assert ([row.number for row, _ in rows], position) == ([1], 0)
+
+
+def test_a_search_reads_no_act_that_is_not_wanted(store: Store) -> None:
+    """What a thread reads holds the loop."""
+
+    class Counted(PooledStatements):
+        rows = 0
+
+        def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+            rows = super().query(statement, values)
+            self.rows += len(rows)
+            return rows
+
+    def rows_of(sql: PooledStatements) -> int:
+        counted = Counted(sql.connection)
+        search(AuditQuery(app="tea", by="key:1f2e", limit=10), counted)
+        return counted.rows
+
+    add(store, ban("bob", app="tea"), *(ban("eve") for _ in range(2000)))
+    assert store.read(rows_of) < 20
+
+
+def test_a_batch_whose_commit_was_unclear_is_stored_once(store: Store) -> None:
+    batch = ActBatch([NewAct(*entry_of(ban("bob")), monotonic()), NewAct(*entry_of(ban("eve")), monotonic())])
+    store.write(partial(append, batch))
+    add(store, ban("ann"))
+    store.write(partial(append, batch))
+    assert [act.user for act in acts(store)] == ["ann", "eve", "bob"]
+    assert wrong(store) == []
+
+
+Change = tuple[str, Sequence[Any]]
+CHANGES: list[tuple[Change | list[Change], str]] = [
+    (("UPDATE audit SET name = %s WHERE number = 3", ("unban",)), "row 3 was changed"),
+    (("UPDATE audit SET time = time - 1 WHERE number = 3", ()), "row 3 was changed"),
+    (("UPDATE audit SET kind = %s WHERE number = 1", ("nobody",)), "row 1 was changed"),
+    (("DELETE FROM audit WHERE number = 3", ()), "row 3 is missing"),
+    (("DELETE FROM audit WHERE number IN (3, 4)", ()), "rows 3 to 4 are missing"),
+    (("DELETE FROM audit WHERE number = 5", ()), "rows 5 to 5 are missing"),
+    (("UPDATE audit SET previous = %s WHERE number = 4", ("0" * 64,)), "the link between rows 3 and 4"),
+    (("UPDATE audit_name SET member = %s WHERE part = 'user' AND number = 2", ("eve",)), "user of row 2"),
+    (("UPDATE audit_name SET number = 4, part = 'x' WHERE part = 'user' AND number = 2", ()), "x of row 4"),
+    (("UPDATE audit_head SET number = 4", ()), "rows 5 to 5 were put in"),
+    (("UPDATE audit_head SET hash = %s", ("0" * 64,)), "the head has another hash than row 5"),
+    (("DELETE FROM audit_head", ()), "the head of the chain is missing"),
+]
+
+
+@pytest.mark.parametrize(("change", "complaint"), CHANGES, ids=[each[1] for each in CHANGES])
+def test_what_was_done_to_the_rows_is_named(store: Store, change: Change, complaint: str) -> None:
+    add(store, *(ban(user) for user in ("ann", "bob", "eve", "jan", "kim")))
+    assert wrong(store) == []
+    store.execute(*change)
+    assert any(complaint in text for text in wrong(store)), wrong(store)
+
+
+def test_a_chain_that_was_written_anew_has_another_head(store: Store) -> None:
+    add(store, ban("ann"), ban("bob"))
+    earlier = verify(store).head
+    add(store, ban("eve"))
+    assert wrong(store, earlier) == []
+
+    def rewrite(sql: Any) -> None:
+        for table in ("audit", "audit_name"):
+            sql.execute(f"DELETE FROM {table}")
+        sql.execute("UPDATE audit_head SET number = 0, time = 0, hash = %s", ("0" * 64,))
+
+    store.write(rewrite)
+    add(store, ban("ann"), ban("jan"), ban("eve"))
+    assert wrong(store) == []
+    complaint = "row 2 has another hash than the given head: rows up to it were rewritten"
+    assert wrong(store, earlier) == [complaint]
+    assert wrong(store, (9, earlier[1])) == ["row 9, the given head, is missing"]
+
+
+def test_an_erasure_takes_the_names_of_one_and_the_chain_holds(store: Store) -> None:
+    add(store, ban("bob", ANN), ban("ann", facts={"users": ["bob", "eve"]}), ban("bob", app="tea"))
+    before = verify(store)
+    store.delete_rows_of_user("shop", "bob")
+    tea, second, first = acts(store)
+    assert (first.by.id, first.user, first.address, first.facts) == ("ann", None, "192.0.2.7", None)
+    assert (second.user, second.facts) == ("ann", {"users": [None, "eve"]})
+    assert tea.user == "bob"
+    after = verify(store)
+    assert (after.wrong, after.head) == ([], before.head)
+    assert (after.erased, after.names) == (3, before.names - 3)
+    store.delete_rows_of_user("shop", "ann")
+    first = acts(store)[2]
+    assert (first.by.kind, first.by.id, first.by.app, first.address) == ("staff", None, "shop", None)
+    assert wrong(store) == []
+    assert numbers(store, app="shop", user="bob") == []
+
+
+def test_the_name_of_whom_an_act_deletes_is_not_stored(store: Store) -> None:
+    add(store, Act("accounts.delete", KEY, "shop", "bob", "192.0.2.7", facts={}, gone=True))
+    (act,) = acts(store)
+    assert (act.user, act.by.id, act.address) == (None, "1f2e", "192.0.2.7")
+    assert verify(store).erased == 1
+    assert store.rows("SELECT * FROM audit_name WHERE member = 'bob'") == []
+
+
+def test_the_acts_of_a_deleted_app_stay_without_the_names_of_its_users(store: Store) -> None:
+    store.add_app("shop", {})
+    add(store, ban("bob", ANN), ban("bob", app="tea"), Act("apps.delete", KEY, "shop", facts={"key": "2a"}))
+    store.delete_app("shop")
+    store.delete_rows("shop")
+    last, tea, first = acts(store)
+    assert (first.name, first.app, first.by.id, first.user) == ("ban", "shop", None, None)
+    assert (last.by.id, last.facts) == ("1f2e", {"key": "2a"})
+    assert tea.user == "bob"
+    assert wrong(store) == []
+
+
+def test_old_acts_go_and_leave_an_anchor(store: Store) -> None:
+    add(store, *(ban(user) for user in ("ann", "bob", "eve")))
+    earlier = verify(store).head
+    assert store.write(partial(remove_before, 3_600_000)) == 0
+    assert store.write(partial(remove_before, -1000)) == 3
+    assert (acts(store), wrong(store)) == ([], [])
+    assert wrong(store, earlier) == []
+    add(store, ban("jan"))
+    result = verify(store)
+    assert (result.wrong, result.anchor, result.rows, result.head[0]) == ([], earlier, 1, 4)
+    assert store.rows("SELECT count(*) FROM audit_name WHERE number < 4") == [(0,)]
+    assert wrong(store, (2, earlier[1])) == ["row 2 was removed for its age: its hash cannot be compared"]
+    assert store.rows("SELECT number, anchor FROM audit_head") == [(4, 3)]
+
+
+def test_its_tables_are_erased_and_exported(url: str) -> None:
+    def fill(store: Store, app: str, user: str) -> None:
+        store_act(store, ban(user, app=app))
+
+    check_tables(FEATURE, fill, url)

@@ -1,0 +1,258 @@
+"""``imserver backup`` and ``imserver restore``, as people call them."""
+
+import os
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from imserver.config.settings import StorageSettings
+from imserver.features.webhooks.event_rows import EventStore, NewEvent
+from imserver.messenger.messages.log.contract import Appended, Draft
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.node.feature_list import numbers_of_server
+from imserver.operate.copies import backup as copies
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.rows import AccountStore
+from imserver.process import DataDirectory
+from imserver.storage.store import Store
+from tests.support import run_cli
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder in which a message is stored."""
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def run(data: Path) -> Run:
+    """``run("backup", …)``; ``fails=True`` where it must refuse, in one line."""
+
+    def run(
+        *arguments: object, fails: bool = False, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        given = {"IMSERVER_SERVER_DATA_DIR": str(data), **environment}
+        done = run_cli(*map(str, arguments), seconds=30, **given)
+        assert done.returncode == (1 if fails else 0), done
+        if fails:
+            assert done.stderr.startswith("imserver: ")
+            assert done.stderr.count("\n") == 1
+        return done
+
+    return run
+
+
+def say(data: Path, *words: str) -> list[str]:
+    """Store messages; all that is stored then."""
+    store = opened(data)
+    log = store.part(MessageLog)
+    log.writer.append("app", [Draft(sender="a", to_user="b", body=word.encode()) for word in words])
+    found = [entry.body.decode() for entry in log.entries.read("app", 0, 100)]
+    store.close()
+    return found
+
+
+def test_what_was_stored_before_a_copy_is_there_after_it_is_put_back(
+    run: Run, data: Path, tmp_path: Path
+) -> None:
+    say(data, "one", "two")
+    copy = tmp_path / "copy.db"
+    assert str(copy) in run("backup", copy).stdout
+    assert copy.stat().st_mode & 0o777 == 0o600
+    say(data, "three")
+    output = run("restore", copy).stdout
+    assert "imserver.db.before" in output
+    assert say(data, "four") == ["one", "two", "four"]
+    assert sorted(file.name for file in data.iterdir() if "part" in file.name) == []
+    with sqlite3.connect(data / "imserver.db.before") as before:
+        assert before.execute("SELECT count(*) FROM message").fetchone() == (3,)
+    before.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_restored_database_belongs_to_the_owner_of_the_replaced_one(
+    run: Run, data: Path, tmp_path: Path
+) -> None:
+    say(data, "one")
+    run("backup", tmp_path / "copy.db")
+    os.chown(data / "imserver.db", 65534, 65534)
+    run("restore", tmp_path / "copy.db")
+    assert (data / "imserver.db").stat().st_uid == 65534
+
+
+def opened(data: Path) -> Store:
+    store = Store(StorageSettings(), str(data), threaded=False)
+    store.start()
+    return store
+
+
+def live_on(data: Path, phone: str) -> tuple[int, ...]:
+    """See :func:`numbers`."""
+    store = opened(data)
+    given = numbers(store, phone)
+    store.close()
+    return given
+
+
+def numbers(store: Store, phone: str) -> tuple[int, ...]:
+    """One message, group, mark, account and event more: the numbers that they were given."""
+    log, accounts = store.part(MessageLog), AccountStore(store)
+    group = log.groups.create("app", "a", "us", [])
+    log.writer.append("app", [Draft(sender="a", conversation=group.conversation)])
+    version = log.marks.hide("app", "a", [log.entries.head("app")])
+    account = accounts.add(Account(0, "app", phone), "a hash")
+    events = EventStore(store).append([NewEvent("app", "a", "absent", b"{}")])
+    return log.entries.head("app"), group.conversation, version, account.id, events["app"]
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_no_number_that_was_given_since_a_copy_is_given_again(
+    data: Path, tmp_path: Path, is_lost: bool
+) -> None:
+    first = live_on(data, "1")
+    copy = tmp_path / "copy.db"
+    copies.backup(data / "imserver.db", copy)
+    live_on(data, "2")
+    last = live_on(data, "3")
+    if is_lost:
+        (data / "imserver.db").write_bytes(b"what a dying disk has left")
+    copies.restore(data / "imserver.db", copy, numbers_of_server())
+    store = opened(data)
+    log = store.part(MessageLog)
+    assert log.entries.sync("app", "a", last[0], 10) == ([], False), "nobody has seen anything that is new"
+    log.expire("app", more_than=1)
+    assert [entry.id for entry in log.entries.read("app", 0, 10)] == [first[0]], (
+        "ids are no count of messages"
+    )
+    store.close()
+    again = live_on(data, "2")
+    assert all(new > old for new, old in zip(again, last, strict=True)), (again, last)
+    store = opened(data)
+    assert [entry.id for entry in store.part(MessageLog).entries.sync("app", "a", last[0], 10)[0]] == [
+        again[0] - 1,
+        again[0],
+    ]
+    store.close()
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_seqs_and_versions_of_marks_go_on_behind_what_clients_have_seen(
+    data: Path, tmp_path: Path, is_lost: bool
+) -> None:
+    store = opened(data)
+    message = Draft(sender="a", to_user="b")
+    store.part(MessageLog).writer.append("app", [message])
+    copies.backup(data / "imserver.db", tmp_path / "copy.db")
+    (last,) = store.part(MessageLog).writer.append("app", [message] * 3)[2:]
+    assert isinstance(last, Appended)
+    result = store.part(MessageLog).marks.note("app", "b", last.entry.conversation, read=last.entry.id)
+    assert result is not None
+    store.close()
+    if is_lost:
+        (data / "imserver.db").write_bytes(b"what a dying disk has left")
+    copies.restore(data / "imserver.db", tmp_path / "copy.db", numbers_of_server())
+    store = opened(data)
+    (new,) = store.part(MessageLog).writer.append("app", [message])
+    assert isinstance(new, Appended)
+    assert new.entry.seq > last.entry.seq
+    store.part(MessageLog).marks.note("app", "b", new.entry.conversation, read=new.entry.id)
+    marks = store.part(MessageLog).marks.since("app", "b", result.version)
+    assert marks.reads == {new.entry.conversation: new.entry.id}
+    store.close()
+
+
+def test_an_app_that_began_after_the_copy_goes_on_behind_it_too(data: Path, tmp_path: Path) -> None:
+    live_on(data, "1")
+    copies.backup(data / "imserver.db", tmp_path / "copy.db")
+    store = opened(data)
+    store.part(MessageLog).writer.append("young", [Draft(sender="a", to_user="b")] * 3)
+    note = NewEvent("young", "a", "absent", b"{}")
+    assert EventStore(store).append([note, note]) == {"young": 2}
+    store.close()
+    copies.restore(data / "imserver.db", tmp_path / "copy.db", numbers_of_server())
+    store = opened(data)
+    store.part(MessageLog).writer.append("young", [Draft(sender="a", to_user="b")])
+    assert [entry.id for entry in store.part(MessageLog).entries.read("young", 0, 10)] == [4]
+    assert EventStore(store).append([note]) == {"young": 3}
+    store.close()
+
+
+def test_what_was_there_remains_however_often_something_is_restored(data: Path, tmp_path: Path) -> None:
+    say(data, "one")
+    copies.backup(data / "imserver.db", tmp_path / "copy.db")
+    say(data, "two")
+    for end in ("", ".2", ".3"):
+        done = copies.restore(data / "imserver.db", tmp_path / "copy.db", numbers_of_server())
+        assert done[1] == data / f"imserver.db.before{end}"
+    with sqlite3.connect(data / "imserver.db.before") as before:
+        assert before.execute("SELECT count(*) FROM message").fetchone() == (2,)
+    before.close()
+
+
+def test_a_copy_is_whole_while_others_write(run: Run, data: Path, tmp_path: Path) -> None:
+    store = Store(StorageSettings(), str(data), threaded=False)
+    log = store.part(MessageLog)
+    log.writer.append("app", [Draft(sender="a", to_user="b")])
+    writing = sqlite3.connect(data / "imserver.db", isolation_level=None)
+    writing.execute("BEGIN IMMEDIATE")
+    writing.execute("UPDATE log SET last_id = 99")
+    run("backup", tmp_path / "copy.db")
+    writing.execute("ROLLBACK")
+    writing.close()
+    store.close()
+    run("restore", "--yes", tmp_path / "copy.db", "--data-dir", tmp_path / "elsewhere")
+    assert len(say(tmp_path / "elsewhere")) == 1
+
+
+def test_a_restore_while_a_server_runs_is_refused(run: Run, data: Path, tmp_path: Path) -> None:
+    say(data, "one")
+    run("backup", tmp_path / "copy.db")
+    server = DataDirectory(str(data))
+    server.start()
+    try:
+        assert "in use by another server" in run("restore", tmp_path / "copy.db", fails=True).stderr
+        run("backup", tmp_path / "another.db")
+    finally:
+        server.stop()
+
+
+FORGED = {
+    "has a trigger, which": "CREATE TRIGGER evil AFTER INSERT ON ban BEGIN SELECT 1; END",
+    "has a view, which": "CREATE VIEW evil AS SELECT 1",
+}
+
+
+def test_what_cannot_be_copied_is_one_clear_line_and_changes_nothing(
+    run: Run, data: Path, tmp_path: Path
+) -> None:
+    assert "no such database" in run("backup", tmp_path / "copy.db", fails=True).stderr
+    say(data, "one")
+    diary = tmp_path / "diary"
+    diary.write_text("dear diary", encoding="ascii")
+    assert "exists already" in run("backup", diary, fails=True).stderr
+    assert "not a database of this server" in run("restore", diary, fails=True).stderr
+    assert "no such file" in run("restore", tmp_path / "none", fails=True).stderr
+    assert "name the FILE" in run("restore", fails=True).stderr
+    assert "cannot be written" in run("backup", tmp_path / "none" / "copy", fails=True).stderr
+    assert diary.read_text(encoding="ascii") == "dear diary"
+    for number, (refusal, forgery) in enumerate(FORGED.items()):
+        forged = tmp_path / f"{number}.db"
+        copies.backup(data / "imserver.db", forged)
+        with sqlite3.connect(forged) as connection:
+            connection.execute(forgery)
+        connection.close()
+        assert refusal in run("restore", forged, fails=True).stderr
+    assert say(data) == ["one"]
+
+
+@pytest.mark.parametrize(("command", "tool"), [("backup", "pg_dump"), ("restore", "pg_restore or psql")])
+def test_another_databases_own_tools_are_named(run: Run, tmp_path: Path, command: str, tool: str) -> None:
+    url = "postgresql://u:secret@h/d"
+    output = run(command, tmp_path / "copy", fails=True, IMSERVER_STORAGE_URL=url).stderr
+    assert tool in output
+    assert "secret" not in output

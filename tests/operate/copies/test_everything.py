@@ -1,0 +1,183 @@
+"""``imserver backup --everything``: database, secrets and files in one archive, for every engine."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from imserver.config.settings import StorageSettings
+from imserver.features.uploads.upload_rows import rows_of
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.operate.copies import backup as copies
+from imserver.operate.copies.archive import write
+from imserver.storage.erasures import JOURNAL
+from imserver.storage.store import Store
+from tests.features.uploads.bucket import Standin, standing_in
+from tests.features.uploads.test_move import FILES, Machine
+from tests.storage.servers import DatabaseServer
+from tests.stores import TABLES, server_of
+from tests.support import run_cli
+
+SECRET = bytes(range(128, 192)) + b"\r\n"
+ENGINES = ("sqlite", "postgresql", "mysql")
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, DatabaseServer]]:
+    started: dict[str, DatabaseServer] = {}
+    yield started
+    for server in started.values():
+        server.remove()
+
+
+@pytest.fixture
+def bucket() -> Iterator[Standin]:
+    with standing_in() as one:
+        yield one
+
+
+@pytest.fixture
+def machine(tmp_path: Path, bucket: Standin) -> Iterator[Machine]:
+    one = Machine(tmp_path, bucket)
+    say(one.store, "one", "two")
+    (one.data / "secret").write_bytes(SECRET)
+    (one.data / "secret").chmod(0o600)
+    yield one
+    one.store.close()
+
+
+def say(store: Store, *words: str) -> list[str]:
+    log = store.part(MessageLog)
+    log.writer.append("app", [Draft(sender="a", to_user="b", body=word.encode()) for word in words])
+    return [entry.body.decode() for entry in log.entries.read("app", 0, 100)]
+
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def run(*words: object, data: Path, url: str = "", fails: bool = False) -> subprocess.CompletedProcess[str]:
+    done = run_cli(*map(str, words), IMSERVER_SERVER_DATA_DIR=str(data), IMSERVER_STORAGE_URL=url)
+    assert done.returncode == (1 if fails else 0), done
+    if fails:
+        assert all(line.startswith("imserver: ") for line in done.stderr.splitlines())
+    return done
+
+
+def files_of(data: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (data / "uploads").rglob("*") if path.is_file()}
+
+
+@pytest.mark.sqlite_first
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_archive_comes_back_on_every_engine(
+    machine: Machine, engine: str, servers: dict[str, DatabaseServer], tmp_path: Path
+) -> None:
+    archive, data, url = tmp_path / "all.tar", tmp_path / "other", ""
+    output = run("backup", "--everything", archive, data=machine.data).stdout
+    assert output == f"copied the database, 1 secrets and 33 files to {archive}\n"
+    assert archive.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    if engine != "sqlite":
+        url = server_of(engine, servers).new_url()
+    assert "nothing was restored" in run("restore", archive, data=data, url=url, fails=True).stderr
+    restored = run("restore", "--yes", archive, data=data, url=url)
+    assert "restored 33 files of uploads" in restored.stdout
+    assert "users who were erased since the copy come back" in restored.stderr
+    assert (data / "secret").read_bytes() == SECRET
+    assert files_of(data) == machine.files()
+    store = Store(StorageSettings(url, seconds=60), str(data), threaded=False, tables=TABLES)
+    try:
+        assert say(store, "three") == ["one", "two", "three"]
+        assert store.database_id() == machine.store.database_id()
+        (last,) = store.part(MessageLog).entries.read("app", 3, 1)
+        assert last.id > 1 << 32, "no id is given twice"
+        # The archive of this engine is the same file.
+        again = tmp_path / "again.tar"
+        run("backup", "--everything", again, data=data, url=url)
+    finally:
+        store.close()
+    third = tmp_path / "third"
+    third.mkdir(mode=0o700)
+    (third / JOURNAL).touch(mode=0o600)
+    assert "come back" not in run("restore", again, data=third).stderr
+    store = Store(StorageSettings(), str(third), threaded=False, tables=TABLES)
+    assert say(store)[:3] == ["one", "two", "three"]
+    store.close()
+    assert files_of(third) == machine.files()
+
+
+def test_what_was_there_is_put_aside(machine: Machine, tmp_path: Path) -> None:
+    archive = tmp_path / "all.tar"
+    machine.put(f"{1:032}", FILES[f"{1:032}"][::-1])
+    run("backup", "--everything", archive, data=machine.data)
+    assert "exists already" in run("backup", "--everything", archive, data=machine.data, fails=True).stderr
+    say(machine.store, "three")
+    machine.store.close()
+    (machine.data / "secret").write_text("b" * 64)
+    output = run("restore", archive, data=machine.data).stdout
+    assert "imserver.db.before" in output
+    assert "restored 32 files of uploads\nleft out 1 files of uploads: damaged" in output
+    assert (machine.data / "secret.before").read_text() == "b" * 64
+    assert (machine.data / "secret").read_bytes() == SECRET
+    assert (machine.data / "imserver.db.before").exists()
+
+
+def test_a_damaged_archive_changes_nothing(machine: Machine, tmp_path: Path) -> None:
+    archive, data = tmp_path / "all.tar", tmp_path / "other"
+    run("backup", "--everything", archive, data=machine.data)
+    whole = archive.read_bytes()
+    for size in (len(whole) // 2, len(whole) - 20_480, len(whole) // 2 // 512 * 512):
+        archive.write_bytes(whole[:size])
+        assert "is damaged" in run("restore", "--yes", archive, data=data, fails=True).stderr
+        assert not (data / "imserver.db").exists()
+        assert not (data / "secret").exists()
+    sparse = {"GNU.sparse.map": "0,0", "GNU.sparse.size": "9" * 12}
+    forged = [("x", kind, {}) for kind in (tarfile.CHRTYPE, tarfile.SYMTYPE)] + [("x", b"0", sparse)]
+    for name, kind, headers in (*forged, ("files/\x1b/x", b"0", {}), ("files/uploads/\udcff", b"0", {})):
+        archive.write_bytes(whole)
+        with tarfile.open(archive, "a", format=tarfile.PAX_FORMAT) as file:
+            member = tarfile.TarInfo(name)
+            member.type, member.pax_headers = kind, headers
+            file.addfile(member)
+        error = run("restore", "--yes", archive, data=data, fails=True).stderr
+        assert "no file of a backup" in error or "can't decode" in error, name
+    database = tmp_path / "forged.db"
+    for forgery, objection in {
+        "UPDATE owner_step SET step = 'x'": "invalid literal for int",
+        "UPDATE log SET last_id = 1 << 60": "the last number of log is 115",
+        "ALTER TABLE log ADD COLUMN x AS (printf('%.900000000c', 'x'))": "has a computed column",
+        "CREATE INDEX x ON log (lower(app))": "has a computed index",
+    }.items():
+        copies.backup(machine.data / "imserver.db", database)
+        with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+            connection.execute(forgery)
+        archive.unlink()
+        write(archive, database, {}, [])
+        assert objection in run("restore", "--yes", archive, data=data, fails=True).stderr
+        assert not (data / "imserver.db").exists()
+        database.unlink()
+    with tarfile.open(archive, "w") as file:
+        head, nested = tarfile.TarInfo("imserver.json"), b"[" * 100_000
+        head.size = len(nested)
+        file.addfile(head, BytesIO(nested))
+    assert "is damaged" in run("restore", "--yes", archive, data=data, fails=True).stderr
+
+
+def test_files_of_a_bucket_come_back_in_a_folder(machine: Machine, bucket: Standin, tmp_path: Path) -> None:
+    before, archive, data = machine.files(), tmp_path / "all.tar", tmp_path / "other"
+    assert machine.move("s3", "--delete-source").returncode == 0
+    config = tmp_path / "imserver.yaml"
+    run("backup", "--everything", "-c", config, archive, data=machine.data)
+    run("restore", "--yes", archive, data=data)
+    assert files_of(data) == before
+    store = Store(StorageSettings(), str(data), threaded=False, tables=TABLES)
+    assert {row.store_name for row in rows_of(store)} == {""}
+    store.close()

@@ -1,0 +1,133 @@
+"""The refusals of a node: equal ones are counted, old ones go, and nobody pushes out those of others."""
+
+from time import perf_counter
+from typing import get_args
+
+import pytest
+
+from imserver.auth.observer import CLOSES
+from imserver.errors import LoginRefusal
+from imserver.operate.refusals.log import (
+    MAX_ROWS,
+    ROWS_OF_CAUSE,
+    ROWS_OF_PAYER,
+    STAY_SECONDS,
+    RefusalLog,
+    RefusalRow,
+    Wanted,
+    merged,
+)
+from imserver.operate.refusals.reasons import COMMANDS, LOGINS, reason_of
+from imserver.plugin.errors import ReplyCode
+from imserver.plugin.identity import Denial
+from tests.support import Clock
+
+APPS = {"shop", "chat"}
+
+
+@pytest.fixture
+def rows() -> RefusalLog:
+    return RefusalLog(APPS.__contains__)
+
+
+def wrong_token(user: str, address: str = "192.0.2.7", app: str = "shop") -> Denial:
+    return Denial("login", "token", app, user, address=address)
+
+
+def of(rows: RefusalLog, *names: str, app: str = "shop") -> list[RefusalRow]:
+    return rows.select(Wanted(frozenset({app}), frozenset(names)))
+
+
+def test_equal_refusals_are_one_row(rows: RefusalLog) -> None:
+    for number in range(3):
+        rows.refused(Denial("login", "attempts", "shop", account="17", limit="pair", until=float(number)))
+    (row,) = of(rows, "17")
+    assert (row.count, row.limit, row.until) == (3, "pair", 2.0)
+    assert row.first <= row.last
+
+
+def test_an_app_that_does_not_exist_is_none(rows: RefusalLog) -> None:
+    rows.refused(wrong_token("ann", app="no-such-app"))
+    assert of(rows, app="no-such-app") == []
+    assert [row.app for row in rows.select(Wanted())] == [""]
+    assert rows.select(Wanted(frozenset(APPS))) == []
+
+
+def test_a_flood_pushes_out_no_rows_of_others(rows: RefusalLog) -> None:
+    rows.refused(wrong_token("ann"))
+    rows.refused(wrong_token("bob", app="chat"))
+    rows.refused(Denial("login", "password", "shop", account="17", address="203.0.113.1"))
+    began = perf_counter()
+    for number in range(100_000):
+        rows.refused(wrong_token(f"user{number}", "203.0.113.1"))
+    assert perf_counter() - began < 20, "far more than some microseconds each"
+    assert len(of(rows, "ann")) == len(of(rows, "17")) == len(of(rows, "bob", app="chat")) == 1
+    assert rows.size <= 3 + ROWS_OF_PAYER
+
+
+def test_a_flood_from_many_networks_is_bounded(rows: RefusalLog) -> None:
+    rows.refused(wrong_token("bob", app="chat"))
+    for number in range(3 * ROWS_OF_CAUSE):
+        rows.refused(wrong_token("mallory", f"10.0.{number >> 8}.{number & 255}"))
+    assert rows.size <= ROWS_OF_CAUSE + 1
+    assert of(rows, "bob", app="chat")
+
+
+def test_all_causes_together_are_bounded() -> None:
+    rows = RefusalLog(lambda app: True)
+    for number in range(MAX_ROWS + 500):
+        rows.refused(wrong_token("mallory", f"10.0.{number % 7000 >> 8}.{number & 255}", f"app{number % 17}"))
+    rows.refused(wrong_token("ann"))
+    assert rows.size <= MAX_ROWS
+    assert len(rows.select(Wanted())) == rows.size
+    assert of(rows, "ann")
+
+
+def test_rows_go_after_an_hour() -> None:
+    clock = Clock()
+    rows = RefusalLog(APPS.__contains__, clock)
+    rows.refused(wrong_token("ann"))
+    clock.now += STAY_SECONDS - 1
+    rows.refused(wrong_token("bob"))
+    assert {row.user for row in of(rows)} == {"ann", "bob"}
+    clock.now += 2
+    assert {row.user for row in of(rows)} == {"bob"}
+    clock.now += STAY_SECONDS
+    rows.refused(wrong_token("cat"))
+    assert rows.size == 1
+
+
+def test_a_deleted_user_and_app_are_forgotten(rows: RefusalLog) -> None:
+    for user in ("ann", "bob"):
+        rows.refused(wrong_token(user))
+    rows.refused(wrong_token("ann", app="chat"))
+    rows.forget("shop", {"ann"})
+    assert [row.user for row in of(rows)] == ["bob"]
+    rows.forget("chat")
+    assert rows.size == 1
+
+
+def test_rows_are_found_by_address_and_request(rows: RefusalLog) -> None:
+    rows.refused(Denial("request", "banned", "shop", "ann", address="2001:db8::7", request="one"))
+    assert rows.select(Wanted(address="2001:db8::"))
+    assert rows.select(Wanted(request="one"))
+    assert not rows.select(Wanted(request="two"))
+    assert not rows.select(Wanted(address="2001:db8:0:1::"))
+
+
+def test_rows_of_nodes_are_joined() -> None:
+    one = RefusalRow("login", "token", "shop", "ann", "", "192.0.2.7", 2, 10.0, 20.0, "", 0, "old", "")
+    two = RefusalRow("login", "token", "shop", "ann", "", "192.0.2.7", 3, 5.0, 30.0, "", 0, "new", "")
+    other = RefusalRow("login", "token", "shop", "bob", "", "192.0.2.7", 1, 40.0, 40.0, "", 0, "", "")
+    merged([[one], [two, other]])
+    first, second = merged([[one], [two, other]])
+    assert first.user == "bob"
+    assert (second.count, second.first, second.last, second.detail) == (5, 5.0, 30.0, "new")
+
+
+def test_each_reason_has_a_row() -> None:
+    assert set(get_args(LoginRefusal)) <= set(LOGINS)
+    replies = {name.lower() for name, code in vars(ReplyCode).items() if isinstance(code, int)} - {"ok"}
+    assert replies | set(CLOSES.values()) <= set(COMMANDS)
+    row, detail = reason_of("request", "banned", "GET /api/v1/inbox: The user is banned for a time.")
+    assert (row.meaning, detail) == ("The user is banned for a time.", "GET /api/v1/inbox")

@@ -1,0 +1,141 @@
+"""Removals go on after the end of a node, come back within their time only, and end for good."""
+
+import sys
+from pathlib import Path
+from time import time
+
+import pytest
+
+from imserver.errors import ServiceRefused
+from imserver.messenger.messages.log.contract import Appended, Draft
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.operate.safety.mutes import MuteRows
+from imserver.operate.safety.removals import DONE, ENDING, UNDER_WAY, UNDOING, Removal, Removals
+from imserver.storage.store import Store
+from tests.processes import spawn
+from tests.stores import OpenStore
+from tests.tools import require
+
+APP = "shop"
+MESSAGES = 120
+"""More than two transactions remove."""
+OTHER_NODE = """\
+import sys
+from imserver.config.settings import StorageSettings
+from imserver.operate.safety.mutes import MuteRows
+from imserver.operate.safety.removals import Removals
+from imserver.node.feature_list import tables_of_server
+from imserver.storage.store import Store
+from imserver.storage.tables import StoreTables
+
+url, folder, user = sys.argv[1:]
+store = Store(StorageSettings(url), folder, tables=StoreTables(tables_of_server))
+store.start()
+Removals(store).runner.look()
+MuteRows(store).mute("shop", user, 600, "spam")
+store.close()
+"""
+
+
+@pytest.fixture
+def store(url: str, open_store: OpenStore) -> Store:
+    """A store in which ann has written, once on each engine."""
+    one = open_store(url, seconds=10)
+    drafts = [Draft(sender="ann", to_user="bob", body=b"spam") for _ in range(MESSAGES)]
+    outcomes = one.part(MessageLog).writer.append(
+        APP, [*drafts, Draft(sender="bob", to_user="ann", body=b"ham")]
+    )
+    assert all(isinstance(each, Appended) for each in outcomes)
+    return one
+
+
+def bodies(store: Store) -> list[bytes]:
+    """What the messages of the log say."""
+    return [each.body for each in store.part(MessageLog).entries.read(APP, 0, 1000) if each.kind == "message"]
+
+
+def end_lease(store: Store) -> None:
+    """Let its time pass."""
+    store.execute("UPDATE removal SET leased = 1")
+
+
+def left(store: Store) -> Removal:
+    """A removal that a node has left, whose lease is over."""
+    reached, last = store.part(MessageLog).removals.extent(APP, 0, 0)
+    removal = Removals(store).add(Removal(APP, "act", "ann", UNDER_WAY, 0, 0, reached, last), 60)
+    end_lease(store)
+    return removal
+
+
+def test_another_node_goes_on_with_a_removal_and_a_third_undoes_it(store: Store) -> None:
+    removals = Removals(store)
+    removal = left(store)
+    store.part(MessageLog).removals.remove(APP, "act", [1, 2, 3])
+    removals.runner.look()
+    assert bodies(store) == [b"ham"]
+    assert store.rows("SELECT state FROM removal") == [(DONE,)]
+    assert removals.count(APP, "act") == MESSAGES
+    assert removals.change_state(removal, UNDOING, (UNDER_WAY, DONE))
+    end_lease(store)
+    removals.runner.look()
+    assert bodies(store) == [b"spam"] * MESSAGES + [b"ham"]
+    assert removals.get(APP, "act") is None
+
+
+def test_a_removal_that_is_undone_while_it_is_under_way_stops(store: Store) -> None:
+    removals = Removals(store)
+    removal = removals.begin(APP, "ann", 0, 0)
+    removals.undo(APP, removal.id)
+    assert removals.wait(removal, 60)
+    assert bodies(store) == [b"spam"] * MESSAGES + [b"ham"]
+
+
+@pytest.mark.parametrize("state", [DONE, ENDING])
+def test_a_removal_is_final_when_its_time_is_over(store: Store, state: int) -> None:
+    removals = Removals(store)
+    removal = removals.remove(APP, "ann", range(1, MESSAGES + 1), False)
+    assert removals.count(APP, removal.id) == MESSAGES
+    store.execute("UPDATE removal SET state = %s, ends = %s, leased = 0", (state, int(time()) - 1))
+    with pytest.raises(ServiceRefused):
+        removals.undo(APP, removal.id)
+    removals.runner.look()
+    assert removals.get(APP, removal.id) is None
+    assert store.rows("SELECT id FROM removed_message") == []
+    assert bodies(store) == [b"ham"]
+
+
+def test_mutes_are_read_by_when_they_were_changed(store: Store) -> None:
+    rows = MuteRows(store)
+    rows.mute(APP, "ann", 500, "spam")
+    ann = rows.mute(APP, "ann", 600, "more spam")
+    bob = rows.mute(APP, "bob", 0, "")
+    found, now = rows.changed(0)
+    assert sorted(found, key=lambda row: row.user) == [ann, bob]
+    assert bob.until < now < ann.until
+    assert rows.changed(now + 60)[0] == []
+    rows.forget(-60)
+    assert rows.changed(0)[0] == [ann]
+
+
+@pytest.mark.needs("faketime")
+@pytest.mark.parametrize(  # SQLite has the clock of its node
+    "url", ["postgresql", pytest.param("mysql", marks=pytest.mark.full)], indirect=True
+)
+def test_a_node_whose_clock_is_wrong_neither_ends_nor_takes_over_a_removal_nor_hides_a_mute(
+    store: Store, url: str, tmp_path: Path
+) -> None:
+    removals = Removals(store)
+    removal = removals.remove(APP, "ann", range(1, MESSAGES + 1), False)
+    removals.add(Removal(APP, "held", "ann", UNDOING, 0, 0, 0, 0), 60)
+    store.execute("UPDATE removal SET leased = leased + 600 WHERE id = 'held'")
+    command = [require("faketime"), "-m", "-f"]
+    more = [sys.executable, "-c", OTHER_NODE, url]
+    others = [spawn([*command, clock, *more, str(tmp_path / clock), clock]) for clock in ("+1h", "-1h")]
+    assert [other.wait(60) for other in others] == [0, 0]
+    assert removals.get(APP, "held"), "another node works on it"
+    removals.undo(APP, removal.id)
+    assert removals.wait(removal, 60)
+    assert bodies(store) == [b"spam"] * MESSAGES + [b"ham"]
+    found, now = MuteRows(store).changed(int(time()) - 60)
+    assert {row.user for row in found} == {"+1h", "-1h"}
+    assert all(now < row.until <= now + 600 for row in found)
