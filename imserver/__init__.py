@@ -19,7 +19,7 @@ FEATURES = (
     "imserver.features.pages",
     "imserver.people.bots",
     "imserver.people.oauth",
-    "imserver.features.uploads",
+    "imserver.media.uploads",
     "imserver.messenger.ask",
     "imserver.features.notifications",
     "imserver.messenger.inbox",
@@ -29,7 +29,7 @@ FEATURES = (
     "imserver.operate.safety",
     "imserver.operate.admin",
     "imserver.operate.quotas",
-    "imserver.features.previews",
+    "imserver.media.previews",
     "imserver.operate.exports",
     "imserver.operate.erasure",
 )

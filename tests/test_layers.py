@@ -83,10 +83,7 @@ IMPORTERS = {
     "zerorpc": ("cluster/",),
     "httptools": ("transport/",),
     "websockets": ("transport/", "plugin/testing.py"),
-    "sqlalchemy": (
-        *("storage/", "operate/"),
-        *("people/accounts/rows.py", "features/uploads/upload_rows.py"),
-    ),
+    "sqlalchemy": (*("storage/", "operate/"), *("people/accounts/rows.py", "media/uploads/upload_rows.py")),
     "alembic": ("storage/",),
     "psycopg": ("storage/", "operate/copies/"),
     "pymysql": ("storage/", "operate/copies/"),
@@ -96,9 +93,9 @@ IMPORTERS = {
     "jwt": ("auth/tokens.py", "features/notifications/webpush.py"),
     "cryptography": ("auth/tokens.py", "features/notifications/webpush.py", "sessions/connection_ids.py"),
     "http_ece": ("features/notifications/webpush.py",),
-    "urllib3": ("transport/outgoing.py", "features/uploads/s3.py"),
+    "urllib3": ("transport/outgoing.py", "media/uploads/s3.py"),
     "google": ("dialects/centrifuge/", "dialects/protobuf/"),
-    "PIL": ("features/uploads/pictures.py",),
+    "PIL": ("media/uploads/pictures.py",),
     "gunicorn": (),
 }
 

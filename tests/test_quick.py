@@ -11,7 +11,7 @@ from .support import ROOT
     ("path", "tests"),
     [
         ("imserver/hub/fanout.py", "tests/hub"),
-        ("imserver/features/uploads/s3.py", "tests/features/uploads"),
+        ("imserver/media/uploads/s3.py", "tests/media/uploads"),
         ("imserver/auth/login.py", "tests/auth"),
         ("imserver/cli.py", "tests/test_cli.py"),
         ("imserver/version.py", None),

@@ -70,7 +70,7 @@ def heads() -> None:
 
 
 def signatures() -> None:
-    s3 = importlib.import_module("imserver.features.uploads.s3")
+    s3 = importlib.import_module("imserver.media.uploads.s3")
     digest = hashlib.sha256(b"x").hexdigest()
     credentials = s3.Credentials("AKIA", "secret", "eu-central-1")
     show(

@@ -19,9 +19,9 @@ from imserver.config.settings import (
 from imserver.config.values import APP_CHARACTERS, valid_name
 from imserver.dialects.pusher.declared import pusher_of
 from imserver.errors import StorageUnavailable
-from imserver.features.uploads import upload_rows
-from imserver.features.uploads.contract import Upload
 from imserver.hub.hub import Hub
+from imserver.media.uploads import upload_rows
+from imserver.media.uploads.contract import Upload
 from imserver.messenger.messages.declared import AppRetention
 from imserver.node.feature_list import declarations_of, load_features, objection_of
 from imserver.storage.store import Store

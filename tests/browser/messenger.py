@@ -21,7 +21,7 @@ from selenium.webdriver.common.keys import Keys
 from imserver.features.pages.text import TEXT
 from imserver_client import Api, Messenger
 from tests.browser.chromium import Browser, Page
-from tests.features.previews.site import Site, html
+from tests.media.previews.site import Site, html
 from tests.support import Server, eventually
 from tests.users import PASSWORD, User
 

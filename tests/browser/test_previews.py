@@ -12,7 +12,7 @@ import pytest
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat
 from tests.conftest import StartServer
-from tests.features.previews.site import Site, html, picture
+from tests.media.previews.site import Site, html, picture
 from tests.support import Server, eventually
 
 pytestmark = [pytest.mark.full]

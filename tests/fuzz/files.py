@@ -16,16 +16,16 @@ import msgspec
 from PIL import Image
 
 from imserver.errors import StartError
-from imserver.features.uploads import pictures
-from imserver.features.uploads.boxes import clear_metadata
-from imserver.features.uploads.media import type_of
-from imserver.features.uploads.pictures import PictureTask
+from imserver.media.uploads import pictures
+from imserver.media.uploads.boxes import clear_metadata
+from imserver.media.uploads.media import type_of
+from imserver.media.uploads.pictures import PictureTask
 from imserver.operate.copies.archive import BackupArchive, is_archive
 from imserver.operate.exports.archive import CHECKSUMS, MANIFEST
 from imserver.operate.exports.contents import FORMAT, VERSION
 from imserver.operate.exports.importing import Archive, BadArchive
 from imserver.people.accounts.account_import import BadImport, accounts_of, read_rows
-from tests.features.uploads.test_boxes import heic
+from tests.media.uploads.test_boxes import heic
 from tests.support import ROOT
 
 from .target import Target

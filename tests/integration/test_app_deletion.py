@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from imserver.plugin.testing import HostAndPort
-from tests.features.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
+from tests.media.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
 from tests.support import eventually
 
 from .clusters import nodes_of

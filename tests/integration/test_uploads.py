@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from jwt.algorithms import OKPAlgorithm
 from PIL import Image
 
-from imserver.features.uploads.contract import FILE_BYTES
+from imserver.media.uploads.contract import FILE_BYTES
 from tests.browser.site import serve_folder
 from tests.conftest import StartServer
-from tests.features.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
+from tests.media.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
 from tests.support import Server, eventually
 from tests.users import User
 

@@ -10,8 +10,8 @@ import pytest
 
 from imserver.auth import tenants
 from imserver.auth.tenants import BadTenant, delete_app
-from imserver.features.uploads.contract import Upload
-from imserver.features.uploads.uploads import Uploads, UploadStorage
+from imserver.media.uploads.contract import Upload
+from imserver.media.uploads.uploads import Uploads, UploadStorage
 from imserver.model import Event
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.parts import accounts_of

@@ -28,12 +28,12 @@ from imserver.dialects.centrifuge.api import ROUTES as CENTRIFUGO
 from imserver.dialects.client import api as client
 from imserver.dialects.protobuf.api import NO_TOKEN
 from imserver.features.pages.blueprint import _SDK_PATH
-from imserver.features.uploads.resumable import ResumableUploads
-from imserver.features.uploads.uploads import Offer, Uploads
 from imserver.http.call import Route
 from imserver.http.openapi import examples_of
 from imserver.http.operation import Operation
 from imserver.http.reply import CMD, PROBLEM, UNAUTHORIZED
+from imserver.media.uploads.resumable import ResumableUploads
+from imserver.media.uploads.uploads import Offer, Uploads
 from imserver.model import Request
 from tests.rows import DIALECTS, DOCUMENTED, FEATURE_OF, OPERATIONS, ROUTES
 

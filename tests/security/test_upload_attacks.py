@@ -6,7 +6,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from imserver.features.uploads.uploads import MAX_NAME_CHARACTERS
+from imserver.media.uploads.uploads import MAX_NAME_CHARACTERS
 from tests.integration.cmd import get
 from tests.integration.raw import Response, ask, bearer, request
 from tests.integration.v1 import call

@@ -1,8 +1,8 @@
 """The rows of an app and of a user, and their deletion."""
 
-from imserver.features.uploads import upload_rows
-from imserver.features.uploads.contract import FILE_BYTES, Upload, Usage
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
+from imserver.media.uploads import upload_rows
+from imserver.media.uploads.contract import FILE_BYTES, Upload, Usage
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.stores import OpenStore

@@ -13,9 +13,9 @@ import pytest
 
 from bench.power import Disk, read_records, recorder
 from imserver.config.settings import StorageSettings
-from imserver.features.uploads.declared import UploadSettings
-from imserver.features.uploads.resumable import ResumableUploads
-from imserver.features.uploads.uploads import Uploads
+from imserver.media.uploads.declared import UploadSettings
+from imserver.media.uploads.resumable import ResumableUploads
+from imserver.media.uploads.uploads import Uploads
 from imserver.storage.store import Store
 from tests.conftest import StartServer
 from tests.support import Server

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import inspect
 
 from imserver.config.settings import Config
-from imserver.features.uploads import upload_rows
-from imserver.features.uploads.contract import Upload
+from imserver.media.uploads import upload_rows
+from imserver.media.uploads.contract import Upload
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.node.feature_list import load_features, tables_of, tables_of_server

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from imserver.features.uploads import upload_rows
-from imserver.features.uploads.contract import FILE_BYTES, Upload, Usage
+from imserver.media.uploads import upload_rows
+from imserver.media.uploads.contract import FILE_BYTES, Upload, Usage
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
 from tests.stores import OpenStore
@@ -24,8 +24,8 @@ from imserver.storage.store import Store
 url, folder, before = sys.argv[1:]
 store = Store(StorageSettings(url, pool_size=12, seconds=20), folder)
 store.start()
-from imserver.features.uploads import upload_rows
-from imserver.features.uploads.contract import Upload
+from imserver.media.uploads import upload_rows
+from imserver.media.uploads.contract import Upload
 def add(number):
     row = Upload(f"{number:032}", "101", "ann", "file", "x/y", "", 100, "0" * 64, 1)
     return store.write(lambda sql: upload_rows.add(sql, row, 500 + 5 * 4096))

@@ -91,7 +91,7 @@ def _json(uri: str, content: Any) -> dict[str, Any]:
 def _file(turn: Turn, uri: str, id: str) -> list[dict[str, Any]] | None:
     """A file: its id is random, and who has it may fetch it."""
     try:
-        from imserver.features.uploads import Uploads
+        from imserver.media.uploads import Uploads
     except ImportError:
         return None
     uploads = turn.core.find(Uploads)

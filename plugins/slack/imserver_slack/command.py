@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from imserver.features.uploads import Uploads, UploadSettings
+from imserver.media.uploads import Uploads, UploadSettings
 from imserver.people.accounts import rules_of
 from imserver.plugin.commands import fail, key_for, opened, record_act, settings_options
 from imserver.plugin.identity import GOCHAT, Tenant, Tenants

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Final
 
-from imserver.features.uploads import Offer, Upload, Uploads
+from imserver.media.uploads import Offer, Upload, Uploads
 from imserver.plugin.errors import ServiceRefused, StorageUnavailable, Unavailable
 
 from .export import Export, Problems

@@ -15,8 +15,8 @@ from zipfile import ZipFile
 import pytest
 
 from imserver.errors import ImserverError
-from imserver.features.uploads import upload_rows
-from imserver.features.uploads.contract import Upload
+from imserver.media.uploads import upload_rows
+from imserver.media.uploads.contract import Upload
 from imserver.messenger.messages.log.asks import AskChange
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog

@@ -1,0 +1,78 @@
+"""Previews of links over ``/api/v1``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Struct
+
+from imserver.media.previews.previews import MessageId, Previews, PreviewsAnswer
+from imserver.media.previews.rows import PersonWishes
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import Acting, Call, Resource, about
+from imserver.plugin.identity import Needs
+
+MOST_MESSAGES: Final = 50
+
+_Make = Annotated[bool, about("Whether messages of the user get previews of their links.")]
+_Show = Annotated[bool, about("Whether the user sees previews.")]
+
+
+class PreviewWishes(Struct):
+    """What the app and the user want."""
+
+    on: Annotated[bool, about("Whether the app has previews.")]
+    make: _Make
+    show: _Show
+
+
+class PreviewRemoved(Struct):
+    """The message."""
+
+    message: MessageId
+
+
+routes = Resource(
+    "previews",
+    service=lambda core, _: core.service(Previews),
+    base=Acting,
+    chapter="Title, description and picture of the pages that messages link to.",
+    hot=False,
+    need=Needs.ADMIN_OR_USER,
+)
+
+
+@routes.post("/previews/show", schema=("PreviewsQuery", "Messages whose previews are wanted."), act="")
+def show(
+    previews: Previews,
+    call: Call,
+    messages: Annotated[list[MessageId], about("Ids of messages.", min_length=1, max_length=MOST_MESSAGES)],
+) -> PreviewsAnswer:
+    """Show the previews of links in messages, and make those that do not exist yet.
+
+    Messages that the user cannot read have none, nor have messages in an app without previews.
+    """
+    return previews.show(call.app, call.user, list(dict.fromkeys(messages)))
+
+
+@routes.get("/previews/wishes")
+def wishes(previews: Previews, call: Call, request: Acting) -> PreviewWishes:
+    """Show whether the app has previews, and what the user wants."""
+    wanted = previews.wishes(call.app, call.user)
+    return PreviewWishes(previews.is_on(call.app), wanted.make, wanted.show)
+
+
+@routes.post("/previews/wishes", schema=("PreviewWish", "What the user wants."))
+def wish(previews: Previews, call: Call, make: _Make, show: _Show) -> PreviewWishes:
+    """Say whether links of the user get previews, and whether the user sees those of others."""
+    previews.rows.wish(call.app, call.user, PersonWishes(make, show))
+    return PreviewWishes(previews.is_on(call.app), make, show)
+
+
+@routes.post(
+    "/previews/remove", schema=("OfMessage", "A message of the user."), problems=(Problems.UNKNOWN_MESSAGE,)
+)
+def remove(previews: Previews, call: Call, message: MessageId) -> PreviewRemoved:
+    """Remove the preview below one's own message, for everybody."""
+    previews.remove(call.app, call.user, message)
+    return PreviewRemoved(message)

@@ -1,0 +1,282 @@
+"""Previews of links in stored messages.
+
+Nothing is done when a message is stored. A reader's client asks for the previews of the messages that it
+shows. A link without a row is then fetched, once in an app: a row is the lease of the node that does it, and
+later the preview, or that there is none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from secrets import token_urlsafe
+from typing import TYPE_CHECKING, Annotated, Final
+
+import gevent
+import msgspec
+from gevent.lock import Semaphore
+from msgspec import Struct
+
+from imserver.media.previews.declared import (
+    APP_LINKS,
+    HOST_REQUESTS,
+    LINKS_OF_APPS,
+    LINKS_OF_SENDERS,
+    RATE_SECONDS,
+    REQUESTS_TO_HOSTS,
+    SENDER_LINKS,
+    PreviewSettings,
+    is_on,
+)
+from imserver.media.previews.fetching import Fetching, first_link
+from imserver.media.previews.rows import NONE, READY, PersonWishes, PreviewRow, PreviewRows
+from imserver.media.uploads.api import FILE_PATH
+from imserver.media.uploads.contract import MediaUnavailable
+from imserver.media.uploads.transfers import TransferRefused
+from imserver.media.uploads.uploads import Uploads
+from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
+from imserver.plugin.http import about, view
+from imserver.plugin.identity import TooManyRequests
+from imserver.plugin.messages import Entry, MessageLog
+from imserver.plugin.runtime import PublicRequests, Unreachable, is_long_turn, serve_others
+from imserver.plugin.services import Core
+from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.wire import Limit
+
+if TYPE_CHECKING:
+    from imserver.media.previews.pages import LinkedPage
+
+log = logging.getLogger(__name__)
+
+OWNER: Final = "previews of links, " * 15
+"""The owner of their pictures: longer than the id of any user who logs in, so that nobody is it."""
+WAITING: Final = 200
+"""Most links of a node that wait or are being fetched; of one app and one sender: fewer."""
+WAITING_OF_APP: Final = 50
+WAITING_OF_SENDER: Final = 3
+_WORK_SECONDS: Final = 60.0
+"""For page and picture, with the turns at the processes. It is shorter than the lease."""
+_NONE_SECONDS: Final = 3600
+"""How long nobody tries again to fetch a page."""
+_SWEPT: Final = 100
+
+MessageId = Annotated[int, about("The id of a message.", ge=1, le=Limit.ID)]
+
+
+class PageSummary(Struct, kw_only=True, omit_defaults=True):
+    """What the page of a link says about itself. These fields come after those of subclasses."""
+
+    title: Annotated[str, about("The title of the page, in one line.")]
+    description: Annotated[str, about("What the page says about itself, in one line.")] = ""
+    site: Annotated[str, about("The name of the site.")] = ""
+    picture: Annotated[str, about("The path of the picture on this server.")] = ""
+    width: Annotated[int, about("The width of the picture, in pixels.")] = 0
+    height: Annotated[int, about("The height of the picture, in pixels.")] = 0
+
+
+class PreviewShown(PageSummary, omit_defaults=True):
+    """The preview of the first link in a message."""
+
+    message: MessageId
+    url: Annotated[str, about("The link, as the server fetches it.")]
+
+
+class PreviewsAnswer(Struct):
+    """The previews that there are, and those that come."""
+
+    previews: list[PreviewShown]
+    pending: Annotated[list[MessageId], about("Messages whose previews are being made. Ask again for these.")]
+
+
+_decode: Final = msgspec.json.Decoder(PageSummary).decode
+
+
+class Previews:
+    """Makes, shows and forgets previews; may raise StorageUnavailable. Owner of what this node fetches."""
+
+    page_folder: Final = Path(__file__).parent / "page"
+
+    def __init__(self, core: Core, requests: PublicRequests) -> None:
+        self._core = core
+        self.rows = PreviewRows(core.store)
+        self._uploads: Uploads = core.service(Uploads)
+        make, shared = core.buckets.make, core.attempt
+        self._of_senders = make(LINKS_OF_SENDERS, SENDER_LINKS, RATE_SECONDS, shared)
+        self._of_apps = make(LINKS_OF_APPS, APP_LINKS, RATE_SECONDS, shared)
+        hosts = make(REQUESTS_TO_HOSTS, HOST_REQUESTS, RATE_SECONDS, shared)
+        self._settings = settings_of(core.config, PreviewSettings)
+        self.fetching = Fetching(requests, hosts.require, self._settings.seconds)
+        self._slots = Semaphore(self._settings.at_once)
+        self.busy: dict[tuple[str, str], gevent.Greenlet[..., None]] = {}
+        """App and link → who fetches it, or waits for a slot."""
+        self._waiting: Counter[tuple[str, str]] = Counter()
+        """App and sender (``""``: all) → their links among these."""
+        self.counts: Counter[str] = Counter()
+        """The work of this node since its start: ``made``, ``failed`` and ``refused``."""
+
+    def configure(self, config: Config) -> None:
+        """Read the settings again."""
+        self._settings = settings_of(config, PreviewSettings)
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    def is_on(self, app: str) -> bool:
+        """Whether an app has previews."""
+        return is_on(self._core.tenants.get(app))
+
+    def wishes(self, app: str, user: str) -> PersonWishes:
+        """What a user wants. Raises StorageUnavailable."""
+        return self.rows.wishes(app, [user]).get(user, PersonWishes())
+
+    def remove(self, app: str, user: str, message: int) -> None:
+        """Show no preview below a message of the user. Raises ServiceRefused if it is not theirs."""
+        if not any(entry.sender == user for entry in self._readable(app, user, [message])):
+            raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
+        self.rows.remove(app, user, message)
+
+    def show(self, app: str, user: str, messages: Sequence[int]) -> PreviewsAnswer:
+        """The previews of messages that the user can read. Begins those that do not exist. Switches."""
+        if not self.is_on(app) or not self.wishes(app, user).show:
+            return PreviewsAnswer([], [])
+        links = self._links(app, self._readable(app, user, messages))
+        if not links:
+            return PreviewsAnswer([], [])
+        hashes = {url: hash_of(url) for _, url in links}
+        rows = self.rows.current(app, set(hashes.values()))
+        answer = PreviewsAnswer([], [])
+        for entry, url in links:
+            row = rows.get(hashes[url])
+            if row is None:
+                self._begin(app, entry.sender, url)
+                answer.pending.append(entry.id)
+            elif row.state == READY:
+                answer.previews.append(view(PreviewShown, _decode(row.content), message=entry.id, url=url))
+            elif row.state != NONE:
+                answer.pending.append(entry.id)
+        return answer
+
+    def _readable(self, app: str, user: str, messages: Sequence[int]) -> list[Entry]:
+        entries = self._core.store.part(MessageLog).entries
+        return [entry for entry in entries.readable(app, user, messages) if entry.kind == "message"]
+
+    def _links(self, app: str, entries: Sequence[Entry]) -> list[tuple[Entry, str]]:
+        """Messages whose senders want a preview, with their first link."""
+        links = []
+        for entry in entries:
+            if is_long_turn():
+                serve_others()
+            url = first_link(entry.body.decode(errors="replace")) if entry.type == "text" else None
+            if url is not None:
+                links.append((entry, url))
+        if not links:
+            return links
+        removed = self.rows.removed(app, [entry.id for entry, _ in links])
+        wishes = self.rows.wishes(app, {entry.sender for entry, _ in links})
+        return [
+            (entry, url)
+            for entry, url in links
+            if entry.id not in removed and wishes.get(entry.sender, PersonWishes()).make
+        ]
+
+    # --- work -----------------------------------------------------------------------------------------------
+
+    def _begin(self, app: str, sender: str, url: str) -> None:
+        """Begin to make a preview, unless there is too much to do: then whoever asks again tries again."""
+        key = app, hash_of(url)
+        if key in self.busy:
+            return
+        payers = (app, sender), (app, "")
+        limits = zip(payers, (WAITING_OF_SENDER, WAITING_OF_APP), strict=True)
+        if len(self.busy) >= WAITING or any(self._waiting[payer] >= most for payer, most in limits):
+            self.counts["refused"] += 1
+            return
+        self._waiting.update(payers)
+        self.busy[key] = gevent.spawn(self._run, key, sender, url)
+
+    def _run(self, key: tuple[str, str], sender: str, url: str) -> None:
+        app, link = key
+        try:
+            with self._slots:
+                self._make(app, link, sender, url)
+        except TooManyRequests:
+            self.counts["refused"] += 1
+        except StorageUnavailable as error:
+            log.debug("a preview could not be stored: %s", error)
+        except Exception:
+            log.exception("a preview could not be made")
+        finally:
+            del self.busy[key]
+            self._waiting -= Counter(((app, sender), (app, "")))
+
+    def _make(self, app: str, link: str, sender: str, url: str) -> None:
+        """Fetch a page and store its preview, unless another node does. Raises TooManyRequests."""
+        if link in self.rows.current(app, [link]):
+            return
+        self._of_senders.require((app, sender))
+        self._of_apps.require(app)
+        picture = token_urlsafe(24)
+        before = self.rows.claim(app, link, picture, seconds=90)
+        if before is None:
+            return
+        if before:
+            self._forget_picture(before)
+        row, seconds, preview = PreviewRow(link, NONE, picture, b""), _NONE_SECONDS, None
+        try:
+            with gevent.Timeout(_WORK_SECONDS, Unreachable("it takes too long")):
+                page = self.fetching.page(app, sender, url, self._settings.page_bytes)
+                preview = None if page is None else self._with_picture(app, page, picture)
+        except Unreachable as error:
+            log.debug("there is no preview of a link of %s: %s", app, error)
+        except TooManyRequests as late:
+            self.rows.finish(app, row, late.seconds)
+            raise
+        if preview is not None:
+            row = PreviewRow(link, READY, picture, msgspec.json.encode(preview))
+            seconds = self._settings.retention_days * 86_400
+        self.counts["failed" if preview is None else "made"] += 1
+        if not self.rows.finish(app, row, seconds) and preview is not None and preview.picture:
+            self._forget_picture(picture)
+
+    def _with_picture(self, app: str, page: LinkedPage, name: str) -> PageSummary:
+        preview = PageSummary(title=page.title, description=page.description, site=page.site)
+        if not page.picture:
+            return preview
+        try:
+            content = self.fetching.picture(page.picture, self._settings.picture_bytes)
+            row = self._uploads.store_small(app, OWNER, name, content)
+        except (Unreachable, TooManyRequests, TransferRefused, MediaUnavailable) as error:
+            log.debug("the picture of a preview of %s is left out: %s", app, error)
+            return preview
+        if row is not None:
+            preview.picture = FILE_PATH.format(id=row.id)
+            preview.width, preview.height = row.width, row.height
+        return preview
+
+    def _forget_picture(self, name: str) -> None:
+        try:
+            self._uploads.delete(name)
+        except MediaUnavailable as error:
+            log.warning("the picture of a former preview could not be deleted: %s", error)
+
+    def sweep(self) -> None:
+        """Delete previews whose time is over, with their pictures. Switches. Raises StorageUnavailable."""
+        while rows := self.rows.expired(_SWEPT):
+            for app, link, picture, until in rows:
+                if picture:
+                    self._forget_picture(picture)
+                self.rows.forget(app, link, until)
+            if len(rows) < _SWEPT:
+                return
+
+    def stop(self) -> None:
+        """End what is under way. Other nodes take it over when its lease ends."""
+        gevent.killall(list(self.busy.values()))
+        self.fetching.close()
+
+
+def hash_of(url: str) -> str:
+    """What is stored of a URL, which may have secrets in it."""
+    return hashlib.sha256(url.encode()).hexdigest()

@@ -1,0 +1,83 @@
+"""Files that users send: whole or in parts, pictures, quotas, storage in a folder or a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from imserver.media.uploads.api import OPERATIONS
+from imserver.media.uploads.archive import UploadFiles
+from imserver.media.uploads.contract import Upload
+from imserver.media.uploads.declared import SETTINGS, TABLES, UploadSettings
+from imserver.media.uploads.uploads import Offer, Uploads
+from imserver.plugin import FeatureRow, Parts
+from imserver.plugin.services import Core
+from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.storage import Store
+
+if TYPE_CHECKING:
+    from imserver.plugin.metrics import Metric
+
+__all__ = ["FEATURE", "Offer", "Upload", "UploadSettings", "Uploads"]
+
+
+def _build(core: Core) -> Parts:
+    config = core.config
+    settings = settings_of(config, UploadSettings)
+    uploads = Uploads(settings, config.server.data_dir, core.store, core)
+    core.node.show(uploads.counters)
+    files = UploadFiles(uploads.storage, core.store)
+    return Parts((uploads, uploads.erasure, files), stop=uploads.close)
+
+
+@contextmanager
+def _offline(config: Config, store: Store, _tenants: object) -> Iterator[tuple[object, ...]]:
+    settings = settings_of(config, UploadSettings)
+    with closing(Uploads(settings, config.server.data_dir, store)) as uploads:
+        yield uploads.erasure, UploadFiles(uploads.storage, store)
+
+
+def _views(_forks: bool) -> Callable[..., Any]:
+    from imserver.media.uploads.tus import create_views
+
+    return create_views
+
+
+def metrics() -> tuple[Metric, ...]:
+    """Its rows of the table of metrics, at the first scrape."""
+    from imserver.plugin.metrics import Metric  # most nodes start without it
+
+    return tuple(
+        Metric(
+            f"imserver_{name}_total",
+            "counter",
+            text,
+            lambda core, name=name: getattr(core.service(Uploads).counters, name),  # type: ignore[misc]
+        )
+        for name, text in {
+            "uploads": "Files uploaded",
+            "upload_bytes": "Bytes of these files",
+            "uploads_refused": "Uploads refused",
+            "downloads": "Files, thumbnails and parts of files sent",
+        }.items()
+    )
+
+
+def _commands() -> dict[str, Any]:
+    from imserver.media.uploads.command import check_files, uploads
+
+    return {"uploads": uploads, "doctor --files APP": check_files}
+
+
+FEATURE = FeatureRow(
+    "uploads",
+    _build,
+    routes=OPERATIONS,
+    views=_views,
+    metrics=metrics,
+    offline=_offline,
+    commands=_commands,
+    settings=SETTINGS,
+    tables=TABLES,
+)

@@ -1,0 +1,399 @@
+"""Uploaded files: lists, deletion. The views of this package take in and send the files themselves."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from imserver.media.uploads.contract import UPLOAD_USER_BYTES, Upload
+from imserver.media.uploads.declared import (
+    HTTP_CHECKSUM_MISMATCH,
+    HTTP_DISK_FULL,
+    HTTP_FILE_TOO_LARGE,
+    HTTP_KIND_REFUSED,
+    HTTP_LENGTH_REQUIRED,
+    HTTP_OFFSET_MISMATCH,
+    HTTP_QUOTA_EXCEEDED,
+    HTTP_RANGE,
+    HTTP_TUS_VERSION,
+    HTTP_UNKNOWN_UPLOAD,
+    HTTP_UPLOAD_LOCKED,
+)
+from imserver.media.uploads.uploads import ID_CHARACTERS, Uploads
+from imserver.plugin.errors import HttpProblem, Problems
+from imserver.plugin.http import (
+    Api,
+    ApiProblem,
+    Call,
+    Header,
+    NextCursor,
+    PageCursor,
+    Resource,
+    Route,
+    about,
+    page_and_cursor,
+    read_cursor,
+    view,
+)
+from imserver.plugin.identity import Needs
+
+PATH: Final = "/api/v1/uploads"
+FILE_PATH: Final = "/api/v1/uploads/{id}"
+THUMBNAIL_PATH: Final = "/api/v1/uploads/{id}/thumbnail"
+TUS_PATH: Final = "/api/v1/uploads/tus"
+
+
+Kind = Literal["picture", "voice", "video", "file"]
+FileId = Annotated[
+    str,
+    about(
+        "The id of a file. It is random: anybody who has it may fetch the file.",
+        pattern=f"^[A-Za-z0-9_-]{{{ID_CHARACTERS}}}$",
+    ),
+]
+Token = Annotated[
+    str,
+    about(
+        "The session token of the user. You may send it as `Authorization: Bearer` instead. The log "
+        "does not show it."
+    ),
+]
+
+
+class PartQuery(Struct, forbid_unknown_fields=True):
+    """The owner of an unfinished upload."""
+
+    app: Annotated[str, about("The app of the user. Optional if a token names the user.")] = ""
+    user: Annotated[
+        str, about("The owner of the file. Optional if a token names the user.", max_length=UPLOAD_USER_BYTES)
+    ] = ""
+    token: Token = ""
+
+
+class UploadQuery(PartQuery):
+    """The file to upload."""
+
+    name: Annotated[str, about("The name of the file, for display only.")] = ""
+    kind: Annotated[
+        Kind | Literal[""], about("The required kind. The server refuses a file of another kind.")
+    ] = ""
+
+
+class UploadDelete(Struct, forbid_unknown_fields=True):
+    """The file to delete."""
+
+    id: FileId
+    token: Token = ""
+
+
+class Thumbnail(Struct):
+    """A small version of a picture."""
+
+    url: Annotated[str, about("The path from which to fetch it, on this server.")]
+    type: Annotated[str, about("The media type.")]
+    bytes: int
+
+
+class File(Struct):
+    """An uploaded file."""
+
+    id: FileId
+    url: Annotated[str, about("The path from which to fetch it, on this server.")]
+    app: str
+    user: str
+    kind: Annotated[Kind, about("The kind, detected from the content.")]
+    type: Annotated[str, about("The media type, detected from the content.")]
+    name: str
+    bytes: int
+    sha256: Annotated[str, about("The SHA-256 of the content, in hexadecimal.")]
+    created: Annotated[int, about("When it was uploaded, in Unix milliseconds.")]
+    width: Annotated[int, about("Of a picture: the size as displayed, in pixels; 0: unknown.")]
+    height: Annotated[int, about("Of a picture: the size as displayed, in pixels; 0: unknown.")]
+    thumbnail: Annotated[Thumbnail | None, about("Of a picture, if the server could make a thumbnail.")]
+
+
+class UploadsAnswer(Struct):
+    """Files of a user, the newest first."""
+
+    bytes: Annotated[
+        int,
+        about(
+            "What the files cost of the quota: their bytes, with thumbnails, and 4096 bytes for each file."
+        ),
+    ]
+    quota: Annotated[int, about("The maximum number of bytes that the user may store; 0: no limit.")]
+    total: Annotated[int, about("The number of stored files.")]
+    limits: Annotated[dict[str, int], about("The maximum number of bytes of a file, by each accepted kind.")]
+    files: list[File]
+    next: NextCursor
+
+
+class UploadDeleteAnswer(Struct):
+    """The result of the deletion."""
+
+    deleted: Annotated[bool, about("False: there is no such file.")]
+
+
+def shown(row: Upload) -> File:
+    """A file in the shape of the answer."""
+    url = f"{PATH}/{row.id}"
+    small = Thumbnail(f"{url}/thumbnail", row.thumbnail_type, row.thumbnail_bytes)
+    return view(File, row, url=url, thumbnail=small if row.thumbnail_bytes else None)
+
+
+_ID: Final = "k3wz0mM2b2rXkq6v8oQyYp5L1c9uT4aJ"
+_OVER_RATE: Final = (Problems.TOO_MANY_REQUESTS,)
+
+_CHAPTER: Final = "Files that users send to each other."
+
+
+class UploadApi(Struct, frozen=True):
+    """The services that the routes use."""
+
+    uploads: Uploads
+    api: Api
+
+
+routes = Resource(
+    "uploads", lambda core, api: UploadApi(core.service(Uploads), api), base=PartQuery, chapter=_CHAPTER
+)
+"""The response of :func:`imserver.http.call.answer`."""
+streams = Resource("uploads", lambda _, api: api, hot=False, chapter=_CHAPTER, user="required")
+"""The response of the views of this package."""
+
+
+def check_after(api: Api, call: Call, token: str) -> None:
+    """Refuse to store a file whose app, or whose user's account, was deleted during its upload.
+
+    ``token`` comes from the query. May switch. Raises ApiProblem, StorageUnavailable and IssuerUnavailable.
+    """
+    if call.app not in api.apps and api.tenants.get(call.app) is None:
+        raise ApiProblem(Problems.UNKNOWN_APP)
+    user, headers = call.principal.user, call.request.headers
+    if user and api.authority.identify(Needs.PUSH_OR_USER, headers, call.request.host, token).user != user:
+        raise ApiProblem(Problems.TOKEN_INVALID)
+
+
+@routes.get("/uploads", Needs.READ_OR_USER, user="required", problems=_OVER_RATE)
+def list_uploads(
+    api: UploadApi,
+    call: Call,
+    cursor: PageCursor = "",
+    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=1000)] = 100,
+) -> UploadsAnswer:
+    """List the files of a user.
+
+    Needs an API key with the scope `read`, or the token of the user.
+    """
+    uploads = api.uploads
+    usage, before = uploads.usage(call.app, call.user), (0, "")
+    if (text := read_cursor(cursor)) is not None:
+        created, _, name = text.partition(" ")
+        if not (created.isascii() and created.isdecimal() and len(created) < 16 and int(created)):
+            raise ApiProblem.invalid("`cursor`: not a cursor of this list")
+        before = int(created), name
+    rows = uploads.page(call.app, call.user, before, limit + 1)
+    page, following = page_and_cursor(rows, limit, lambda row: f"{row.created} {row.id}")
+    return UploadsAnswer(
+        usage.charged,
+        uploads.settings.quota_bytes,
+        usage.files,
+        {kind: uploads.limit_of(kind) for kind in uploads.settings.kinds},
+        [shown(row) for row in page],
+        following,
+    )
+
+
+_delete_of: Final = msgspec.json.Decoder(UploadDelete)
+
+
+def _read_delete(api: UploadApi, call: Call) -> None:
+    """Read the request; its app and user are those of the file. The body may have the user's token."""
+    call.input = request = api.api.read_json(call, _delete_of)
+    principal = api.api.identify(call, Needs.ANYONE_OR_PUSH, request.token)
+    row = api.uploads.find(request.id)
+    if row is None:
+        call.app, call.user = principal.app, principal.user
+    else:
+        call.app, call.user = api.api.tenants.resolve(row.app), row.user
+
+
+@routes.post(
+    "/uploads/delete",
+    Needs.ANYONE_OR_PUSH,
+    reach="optional",
+    user="optional",
+    read=_read_delete,
+    problems=_OVER_RATE,
+)
+def delete_upload(api: UploadApi, call: Call, request: UploadDelete) -> UploadDeleteAnswer:
+    """Delete a file.
+
+    Needs an API key with the scope `push`, or the token of the file's owner.
+    """
+    deleted = api.uploads.delete(call.input.id)
+    if not deleted:
+        call.act = ""
+    return UploadDeleteAnswer(deleted)
+
+
+_ARRIVING: Final = (
+    Problems.TIMEOUT,
+    HTTP_LENGTH_REQUIRED,
+    HTTP_FILE_TOO_LARGE,
+    Problems.BODY_TOO_LARGE,
+    HTTP_KIND_REFUSED,
+    HTTP_QUOTA_EXCEEDED,
+    Problems.REJECTED,
+    HTTP_DISK_FULL,
+    Problems.MEDIA_UNAVAILABLE,
+    Problems.REVIEW_UNAVAILABLE,
+)
+
+UPLOAD: Final = streams.elsewhere(
+    "POST",
+    "/uploads",
+    Needs.PUSH_OR_USER,
+    """Upload a file.
+
+    The body is the file itself, with a Content-Length. The server detects the kind from the content: a
+    picture (JPEG, PNG, GIF, WebP), a voice message or music, a video, or some other file. It ignores the
+    Content-Type, but refuses `multipart/form-data`.
+
+    Needs an API key with the scope `push`, or the token of the user. Send the `url` of the answer in a
+    message, together with what the receiver should display.
+    """,
+    query=UploadQuery,
+    binary="application/octet-stream",
+    answer=File,
+    status=201,
+    problems=(*_OVER_RATE, Problems.UNKNOWN_ENCODING, *_ARRIVING),
+)
+
+
+_FILE: Final[dict[str, Any]] = {
+    "user": None,
+    "path_id": FileId,
+    "example": {"id": _ID},
+    "also": (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_MODIFIED),
+    "problems": (HTTP_UNKNOWN_UPLOAD, HTTP_RANGE, Problems.STORAGE_UNAVAILABLE, Problems.MEDIA_UNAVAILABLE),
+    "content_type": "application/octet-stream",
+}
+
+
+streams.elsewhere(
+    "GET",
+    "/uploads/{id}",
+    Needs.ANYONE,
+    """Fetch a file.
+
+    No key is needed: the id is random, and anybody who has it may fetch the file. A request for one range of
+    bytes is answered with 206, `If-None-Match` with 304.
+    """,
+    headers=(Header("Range", "The range of bytes to fetch: `bytes=0-1023`."),),
+    **_FILE,
+)
+
+
+streams.elsewhere(
+    "GET",
+    "/uploads/{id}/thumbnail",
+    Needs.ANYONE,
+    """Fetch the thumbnail of a picture.
+
+    A JPEG, or a PNG where the picture is transparent.
+    """,
+    **_FILE,
+)
+
+
+TUS_VERSION: Final = "1.0.0"
+"""The version of tus."""
+_TUS: Final = Header(
+    "Tus-Resumable", "The version of the protocol.", "string", TUS_VERSION, True, {"enum": [TUS_VERSION]}
+)
+_BYTES: Final = {"minimum": 0, "maximum": 10**15 - 1}
+_OFFSET: Final = Header("Upload-Offset", "The number of bytes that the server has.", "integer", 0)
+_FROM: Final = Header("Upload-Offset", "The number of bytes that the server has.", "integer", 0, True, _BYTES)
+_LENGTH: Final = Header("Upload-Length", "The number of bytes of the whole file.", "integer", 48213)
+_WHOLE: Final = Header(
+    "Upload-Length", "The number of bytes of the whole file.", "integer", 48213, True, _BYTES
+)
+_EXPIRES: Final = Header("Upload-Expires", "When the server forgets the unfinished upload.")
+_CHECKSUM: Final = Header("Upload-Checksum", "An algorithm (`sha1`, `sha256`, `md5`) and a digest in base64.")
+PART_TYPE: Final = "application/offset+octet-stream"
+"""The Content-Type of bytes of an upload in parts."""
+_OF_TUS: Final = (*_OVER_RATE, HTTP_TUS_VERSION)
+_OF_PART: Final = (*_OF_TUS, HTTP_UNKNOWN_UPLOAD, HTTP_UPLOAD_LOCKED, Problems.MEDIA_UNAVAILABLE)
+
+BEGIN: Final = streams.elsewhere(
+    "POST",
+    "/uploads/tus",
+    Needs.PUSH_OR_USER,
+    """Begin an upload in parts.
+
+    The protocol is tus 1.0. The `Location` of the answer is the address for the bytes. An
+    interrupted upload continues at the offset that HEAD returns. The rules are those of
+    `POST /api/v1/uploads`.
+    """,
+    query=UploadQuery,
+    headers=(
+        _TUS,
+        _WHOLE,
+        Header("Upload-Metadata", "Names and values in base64. `filename` is the name of the file."),
+        _CHECKSUM,
+    ),
+    answer_headers=(Header("Location", "The address of the upload."), _OFFSET, _EXPIRES),
+    status=201,
+    problems=(*_OF_TUS, *_ARRIVING, HTTP_CHECKSUM_MISMATCH),
+)
+PART: Final[dict[str, Route]] = {}
+"""The routes of an upload in parts, by method."""
+
+
+def _declare_part(method: str, text: str, problems: tuple[HttpProblem, ...] = (), **more: Any) -> None:
+    PART[method] = streams.elsewhere(
+        method,
+        "/uploads/tus/{id}",
+        Needs.PUSH_OR_USER,
+        text,
+        query=PartQuery,
+        path_id=FileId,
+        example={"id": _ID},
+        problems=(*_OF_PART, *problems),
+        **more,
+    )
+
+
+_declare_part(
+    "PATCH",
+    """Send bytes of an upload in parts.
+
+    With the last byte the file is stored. Its id is that of the upload.
+    """,
+    binary=PART_TYPE,
+    headers=(_TUS, _FROM, _CHECKSUM),
+    answer_headers=(_OFFSET, _EXPIRES),
+    status=204,
+    problems=(*_ARRIVING, HTTP_OFFSET_MISMATCH, HTTP_CHECKSUM_MISMATCH),
+)
+_declare_part(
+    "HEAD",
+    """Get the offset of an upload in parts.""",
+    headers=(_TUS,),
+    answer_headers=(_OFFSET, _LENGTH, _EXPIRES),
+)
+_declare_part(
+    "GET",
+    """Get the description of the file that was uploaded in parts.
+
+    As the answer of `POST /api/v1/uploads`. 404 while the upload is unfinished.
+    """,
+    answer=File,
+)
+_declare_part("DELETE", """Delete an upload in parts, and its file.""", headers=(_TUS,), status=204)
+
+OPERATIONS: Final = (*routes.rows, *streams.rows)

@@ -1,0 +1,177 @@
+"""``imserver uploads move``: files from the folder to the bucket, or back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+import click
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.media.uploads import upload_rows
+from imserver.media.uploads.archive import parts_of, sha256_of
+from imserver.media.uploads.contract import Media, MediaUnavailable, Upload
+from imserver.media.uploads.declared import UploadSettings
+from imserver.media.uploads.uploads import DamagedFile, UploadStorage, name_of
+from imserver.plugin.commands import Finding, fail, opened, record_act, settings_options
+from imserver.plugin.identity import Tenants
+from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.storage import Store
+
+_NAMES: Final = {"directory": "", "s3": "s3"}
+"""Value of ``--to`` → the name of the store in rows."""
+_REPEAT_SECONDS: Final = 10.0
+
+
+class MoveReport(Struct):
+    """What a run has done. ``bad``: id of a file that stays → why. ``deleted``: copies at the source."""
+
+    files: int = 0
+    bytes: int = 0
+    deleted: int = 0
+    bad: dict[str, str] = {}
+
+
+class MediaMove:
+    """Moves the bytes of files from one store to the other. A file is moved when its row names the other
+    store, so a run goes on where the one before ended.
+
+    Servers may run meanwhile: a row is changed when the other store has the bytes, and they were read back.
+    """
+
+    def __init__(self, store: Store, storage: UploadStorage, target: str, delete_source: bool) -> None:
+        self._store = store
+        self._storage = storage
+        self._to = target
+        self._delete_source = delete_source
+        self.report = MoveReport()
+
+    def run(self) -> Iterator[None]:
+        """Move all files; yields after each. Raises StorageUnavailable and MediaUnavailable."""
+        for row in upload_rows.rows_of(self._store):
+            if row.store_name != self._to:
+                self._move(row)
+            elif self._delete_source:
+                self._delete_copies(row)
+            yield
+
+    def _move(self, row: Upload) -> None:
+        moved = replace(row, store_name=self._to)
+        source, target = self._storage.of(row), self._storage.of(moved)
+        try:
+            for is_thumbnail, size in parts_of(row):
+                name = name_of(row, is_thumbnail)
+                sha256 = self._storage.copy(row, is_thumbnail, source.get(name, 0, size - 1), self._to)
+                if not _has(target, name) or sha256_of(target, name, size) != sha256:
+                    raise MediaUnavailable(f"the copy of the file {row.id} differs")
+        except FileNotFoundError:
+            self.report.bad[row.id] = "its bytes are not where its row says"
+            return
+        except DamagedFile:
+            self.report.bad[row.id] = "its bytes are not those that were uploaded"
+            return
+        if not self._store.write_or(False, lambda sql: upload_rows.move(sql, row, self._to)):
+            self._storage.remove(moved)  # it was deleted meanwhile
+            return
+        self.report.files += 1
+        self.report.bytes += row.stored_bytes
+        if self._delete_source:
+            self._storage.delete(row)
+            self.report.deleted += 1
+
+    def _delete_copies(self, row: Upload) -> None:
+        """Delete what an earlier run has left at the source, if the other store has the same bytes."""
+        source = self._storage.of(before := replace(row, store_name="" if self._to else "s3"))
+        if not _has(source, row.id):
+            return
+        target = self._storage.of(row)
+        if not _has(target, row.id) or sha256_of(target, row.id, row.bytes) != row.sha256:
+            raise MediaUnavailable(f"the copy of the file {row.id} differs, so the first one stays")
+        self._storage.delete(before)
+        self.report.deleted += 1
+
+
+def _has(store: Media, name: str) -> bool:
+    try:
+        for _ in store.get(name, 0, 0):
+            pass
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def check_files(config: Config, store: Store, _tenants: Tenants, app: str) -> Iterator[Finding]:
+    """Read all files of an app, and compare them with their checksums."""
+    count = damaged = 0
+    with closing(UploadStorage(settings_of(config, UploadSettings), config.server.data_dir)) as storage:
+        for row in upload_rows.rows_of(store, app):
+            count += 1
+            if words := _damage_of(storage, row):
+                damaged += 1
+                meaning = f"{row.user} sent it, {row.bytes} bytes; it is not sent to others"
+                yield Finding("fail", f"file {row.id}", words, meaning, "put it back from a backup")
+    if not damaged:
+        yield Finding("ok", f"files of {app}", f"{count} files are those that were stored")
+
+
+def _damage_of(storage: UploadStorage, row: Upload) -> str:
+    try:
+        if sha256_of(storage.of(row), row.id, row.bytes) != row.sha256:
+            return "it has other bytes than were stored"
+        if row.thumbnail_bytes and not _has(storage.of(row), name_of(row, True)):
+            return "its thumbnail is not where its row says"
+    except FileNotFoundError:
+        return "it is not where its row says"
+    except MediaUnavailable as error:
+        return str(error)
+    return ""
+
+
+@click.group()
+def uploads() -> None:
+    """Move uploaded files between the folder and the bucket."""
+
+
+@uploads.command("move")
+@settings_options
+@click.option("--to", required=True, type=click.Choice(list(_NAMES)), help="Where the files go.")
+@click.option(
+    "--delete-source", is_flag=True, help="Delete each file at the source when its copy is checked."
+)
+def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -> None:
+    """Move uploaded files from the folder to the bucket, or back. Servers may run meanwhile.
+
+    The settings name both (uploads.s3_url, uploads.s3_bucket). Each copy is read back and compared with the
+    size and the SHA-256 of the file. If the command is interrupted, run it again: it goes on.
+    """
+    with opened(path, data_dir) as (config, store, _):
+        settings = settings_of(config, UploadSettings)
+        if not settings.s3_url:
+            fail("the settings name no bucket: set uploads.s3_url and uploads.s3_bucket")
+        with closing(UploadStorage(settings, config.server.data_dir)) as storage:
+            moving = MediaMove(store, storage, _NAMES[to], delete_source)
+            report, due = moving.report, monotonic() + _REPEAT_SECONDS
+            try:
+                for _ in moving.run():
+                    if monotonic() > due:
+                        due += _REPEAT_SECONDS
+                        click.echo(f"moved {report.files} files, {report.bytes} bytes", err=True)
+            except MediaUnavailable as error:
+                fail(f"{error}; moved {report.files} files; run the same command again to go on")
+            if report.files or report.deleted:
+                record_act(config, store, "files.move", to=to, files=report.files, deleted=report.deleted)
+            folder = storage.directory.root
+    where = f"the bucket {settings.s3_bucket}" if to == "s3" else f"the folder {Path(folder)}"
+    click.echo(f"moved {report.files} files, {report.bytes} bytes, to {where}; sizes and checksums are equal")
+    if report.deleted:
+        click.echo(f"deleted {report.deleted} files at the source")
+    for name, reason in report.bad.items():
+        click.echo(f"imserver: the file {name} stays: {reason}", err=True)
+    if report.bad:
+        raise SystemExit(1)
+    if to == "directory" and report.files:
+        click.echo("new files go to the bucket as long as the settings have uploads.s3_url")

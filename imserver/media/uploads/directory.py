@@ -1,0 +1,169 @@
+"""Uploaded files in a directory.
+
+File access is not cooperative: a busy disk would block the loop. So all of it runs in a few native threads
+while the calling greenlet waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Final, TypeVar
+
+from imserver.media.uploads.contract import MediaUnavailable
+from imserver.plugin.runtime import Threads
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PIECE_BYTES: Final = 65536
+"""Bytes per read or write."""
+STALE_SECONDS: Final = 86400.0
+"""Age of unfinished files that are removed."""
+STATE: Final = ".json"
+"""Suffix of the file about an unfinished upload. Its time is that of the last request for the upload."""
+_INCOMING: Final = "incoming"
+
+
+def open_private(path: Path) -> IO[bytes]:
+    """Open a file for appending, unbuffered. A new file may be read and written only by this user."""
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab", 0)
+
+
+def write_all(file: IO[bytes], piece: bytes) -> None:
+    """Write a piece. A disk that is nearly full takes a part of it before it refuses the rest."""
+    rest = memoryview(piece)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def make_private(folder: Path) -> None:
+    """Create a folder and its parents for this user only. They survive a power failure."""
+    if not folder.is_dir():
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        Threads.synchronise(folder.parent)
+
+
+def folder_of(app: str, user: str) -> str:
+    """The name of the folder of a user's unfinished uploads; ``""``: a pattern for all of the app."""
+    return f"{_hashed(app)}-{_hashed(user) if user else '*'}"
+
+
+def _hashed(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+class Directory:
+    """Files in folders by the first letters of their names. Owner of everything under ``root``."""
+
+    store_name = ""
+
+    def __init__(self, root: Path, files: Threads) -> None:
+        self.root = root
+        self._files = files
+
+    def incoming(self) -> Path:
+        """The folder for incoming files, created if needed. Raises MediaUnavailable."""
+        folder = self.root / _INCOMING
+        self.do(make_private, folder)
+        return folder
+
+    def sweep(self) -> int:
+        """Remove unfinished files of killed nodes. Returns their number. Runs in a thread."""
+        long_ago, removed = time.time() - STALE_SECONDS, 0
+        for path in [*(self.root / _INCOMING).glob("*"), *(self.root / _INCOMING).glob("*/*")]:
+            try:
+                used = path.stat().st_mtime
+                if path.is_dir():
+                    with suppress(OSError):  # it is not empty
+                        if used < long_ago:
+                            path.rmdir()
+                    continue
+                with suppress(FileNotFoundError):
+                    used = max(used, path.with_suffix(STATE).stat().st_mtime)
+                if used < long_ago:
+                    path.unlink()
+                    removed += 1
+            except FileNotFoundError:  # another node has removed it
+                continue
+        return removed
+
+    def forget_unfinished(self, app: str, user: str = "") -> None:
+        """Remove the unfinished uploads of a user; without one: of the app."""
+
+        def work() -> None:
+            import shutil  # on first use: it loads compressors, 0.2 MB
+
+            for folder in (self.root / _INCOMING).glob(folder_of(app, user)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+        self._files.do(work)
+
+    def free_bytes(self) -> int:
+        """Free bytes of the disk. Raises MediaUnavailable."""
+        disk = self.do(os.statvfs, self.root)
+        return disk.f_bavail * disk.f_frsize
+
+    def put(self, name: str, path: str, _size: int, _sha256: str, _kind: str) -> None:
+        """Move a finished file into the store. It survives a power failure once this returns."""
+        source, target = Path(path), self._path(name)
+
+        def work() -> None:
+            Threads.synchronise(source)
+            make_private(target.parent)
+            source.replace(target)
+            for folder in (target.parent, target.parent.parent):
+                Threads.synchronise(folder)
+
+        self.do(work)
+
+    def get(self, name: str, first: int, last: int) -> Iterator[bytes]:
+        """The bytes from ``first`` to ``last``. Raises FileNotFoundError, MediaUnavailable."""
+        try:
+            file: IO[bytes] = self._files.do(self._path(name).open, "rb")
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise self._unavailable(error) from None
+        return self._pieces(name, file, first, last)
+
+    def _pieces(self, name: str, file: IO[bytes], first: int, last: int) -> Iterator[bytes]:
+        with file:
+            while first <= last:
+                piece = self.do(os.pread, file.fileno(), min(PIECE_BYTES, last + 1 - first), first)
+                if not piece:
+                    log.error("the file %s is shorter than its recorded size", name)
+                    raise MediaUnavailable("a file is shorter than its recorded size")
+                first += len(piece)
+                yield piece
+
+    def delete(self, name: str) -> None:
+        """Delete a file."""
+        self.do(lambda: self._path(name).unlink(missing_ok=True))
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _path(self, name: str) -> Path:
+        if "/" in name or name.startswith("."):
+            # Of a row that nobody here has made, such as one of a forged backup.
+            raise MediaUnavailable(f"no file of ours has the name {name[:100]!r}")
+        return self.root / name[:2] / name
+
+    def do(self, function: Callable[..., T], *arguments: object) -> T:
+        """Access the folder in a thread. Switches. Raises MediaUnavailable."""
+        try:
+            return self._files.do(function, *arguments)
+        except OSError as error:
+            raise self._unavailable(error) from None
+
+    def _unavailable(self, error: OSError) -> MediaUnavailable:
+        log.error("the folder of uploads %s cannot be used: %s", error.filename or self.root, error.strerror)
+        return MediaUnavailable(f"the folder of uploads cannot be used: {error.strerror}")

@@ -1,0 +1,184 @@
+"""Uploaded files in a bucket of S3 or a compatible server (MinIO, Ceph, R2), with Signature V4."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlsplit
+
+from msgspec import Struct
+
+from imserver.media.uploads.contract import MediaUnavailable
+from imserver.media.uploads.declared import UploadSettings
+from imserver.media.uploads.directory import PIECE_BYTES
+from imserver.plugin.runtime import Threads
+
+if TYPE_CHECKING:
+    from urllib3 import PoolManager
+
+EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
+"""The digest for requests without a body."""
+
+_ALGORITHM: Final = "AWS4-HMAC-SHA256"
+
+
+class Credentials(Struct, frozen=True):
+    """Access key, secret key and region."""
+
+    access_key: str
+    secret_key: str
+    region: str
+
+
+def canonical_path(path: str) -> str:
+    """Escape a path for signing and sending: all bytes except unreserved ones and slashes."""
+    return quote(path, safe="/-_.~")
+
+
+def signed_headers(
+    method: str,
+    host: str,
+    path: str,
+    headers: Mapping[str, str],
+    sha256: str,
+    credentials: Credentials,
+    now: datetime | None = None,
+) -> dict[str, str]:
+    """Add the headers of Signature V4 to ``headers``. ``path`` must be canonical and without a query.
+
+    ``sha256``: of the body, in hexadecimal. All headers and Host are signed. Host is not in the result: the
+    sender of the request adds it.
+    """
+    moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
+    sent = {**headers, "x-amz-content-sha256": sha256, "x-amz-date": moment}
+    lines = sorted((name.lower(), " ".join(value.split())) for name, value in (*sent.items(), ("host", host)))
+    names = ";".join(name for name, _ in lines)
+    canonical = "".join(f"{name}:{value}\n" for name, value in lines)
+    request = "\n".join([method, path, "", canonical, names, sha256])
+    scope = f"{moment[:8]}/{credentials.region}/s3/aws4_request"
+    to_sign = "\n".join([_ALGORITHM, moment, scope, hashlib.sha256(request.encode()).hexdigest()])
+    signature = f"AWS4{credentials.secret_key}".encode()
+    for part in (moment[:8], credentials.region, "s3", "aws4_request", to_sign):
+        signature = hmac.digest(signature, part.encode(), "sha256")
+    who = f"Credential={credentials.access_key}/{scope}"
+    proof = f"{_ALGORITHM} {who},SignedHeaders={names},Signature={signature.hex()}"
+    return {**sent, "authorization": proof}
+
+
+log = logging.getLogger(__name__)
+
+
+class Bucket:
+    """A bucket. Owner of its connections.
+
+    The path of its URL names the bucket (``http://host/bucket/name``), which all servers understand.
+    """
+
+    store_name = "s3"
+
+    def __init__(self, settings: UploadSettings, files: Threads) -> None:
+        self._files = files
+        address = urlsplit(settings.s3_url)
+        self._origin = f"{address.scheme}://{address.netloc}"
+        self._host = address.netloc
+        self._folder = f"{address.path.rstrip('/')}/{settings.s3_bucket}/{settings.s3_prefix}"
+        self._credentials = Credentials(settings.s3_access_key, settings.s3_secret_key, settings.s3_region)
+        self._seconds = settings.s3_seconds
+        self._connections: PoolManager | None = None
+
+    def put(self, name: str, path: str, size: int, sha256: str, kind: str) -> None:
+        """Send a file. Raises MediaUnavailable unless the bucket confirms it."""
+        headers = {"content-type": kind, "content-length": str(size)}
+        self._answered("PUT", name, headers, (200,), sha256, path).drain_conn()
+
+    def get(self, name: str, first: int, last: int) -> Iterator[bytes]:
+        """The bytes from ``first`` to ``last``. Raises FileNotFoundError, MediaUnavailable."""
+        if last < first:
+            return iter(())
+        answer = self._answered("GET", name, {"range": f"bytes={first}-{last}"}, (206, 404))
+        if answer.status == 404:
+            answer.drain_conn()
+            raise FileNotFoundError(name)
+        return _pieces(answer, last + 1 - first)
+
+    def delete(self, name: str) -> None:
+        """Delete a file. Raises MediaUnavailable."""
+        self._answered("DELETE", name, {}, (200, 204, 404)).drain_conn()
+
+    def _answered(
+        self,
+        method: str,
+        name: str,
+        headers: dict[str, str],
+        wanted: tuple[int, ...],
+        sha256: str = EMPTY_SHA256,
+        path: str = "",
+    ) -> Any:
+        """Send a request until the answer has one of the statuses in ``wanted``. Raises MediaUnavailable."""
+        # Imported here: nodes without a bucket need not load it.
+        from urllib3 import PoolManager, Timeout
+        from urllib3.exceptions import HTTPError
+
+        if self._connections is None:
+            timeout = Timeout(connect=self._seconds, read=self._seconds)
+            self._connections = PoolManager(4, maxsize=32, retries=False, timeout=timeout)
+        target, failure = canonical_path(self._folder + name), ""
+        for _ in range(3):  # all requests here may be repeated
+            try:
+                answer = self._connections.request(
+                    method,
+                    self._origin + target,
+                    headers=signed_headers(method, self._host, target, headers, sha256, self._credentials),
+                    body=self._content(path) if path else None,
+                    redirect=False,
+                    preload_content=False,
+                )
+            except (HTTPError, OSError) as error:
+                failure = f"{type(error).__name__}: {error}"
+                continue
+            if answer.status in wanted:
+                return answer
+            answer.drain_conn()
+            failure = f"status {answer.status}"
+            if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                break
+        log.error("the bucket at %s refused a %s: %s", self._host, method, failure)
+        raise MediaUnavailable(f"the bucket refused the request: {failure}")
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        if self._connections is not None:
+            self._connections.clear()
+
+    def _content(self, path: str) -> Iterator[bytes]:
+        file: IO[bytes] = self._files.do(Path(path).open, "rb")
+        try:
+            while piece := self._files.do(file.read, PIECE_BYTES):
+                yield piece
+        finally:
+            file.close()
+
+
+def _pieces(answer: Any, size: int) -> Iterator[bytes]:
+    from urllib3.exceptions import HTTPError
+
+    try:
+        while size:
+            piece: bytes = answer.read(min(PIECE_BYTES, size), decode_content=False)
+            if not piece:
+                raise MediaUnavailable("the answer of the bucket is shorter than announced")
+            size -= len(piece)
+            yield piece
+    except (HTTPError, OSError) as error:
+        raise MediaUnavailable(f"{type(error).__name__}: {error}") from None
+    finally:
+        if size:  # the rest would be read as the beginning of the next answer
+            answer.close()
+        else:
+            answer.release_conn()

@@ -1,0 +1,147 @@
+"""Transfers of files: slots per user and address, minimum rate, and outgoing files.
+
+The number of slots is small, and a slow peer occupies one for a long time. So each user and each address has
+a limited share of the slots, transfers below the minimum rate end, and the slowest transfer is ended when all
+slots are taken.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Self
+
+import gevent
+
+from imserver.media.uploads.contract import MediaUnavailable
+from imserver.media.uploads.declared import UploadSettings
+from imserver.plugin.errors import Problems, ServiceRefused
+from imserver.plugin.runtime import network_of
+
+if TYPE_CHECKING:
+    from greenlet import greenlet
+
+GRACE_SECONDS: Final = 10.0
+"""Age from which a transfer must reach the minimum rate, and may be ended in favour of another one."""
+
+
+class TransferRefused(ServiceRefused):
+    """The file is not accepted, or not sent, with the problem that says why."""
+
+
+class Transfer:
+    """One incoming or outgoing file. ``bytes``: bytes moved so far. ``ended``: it lost its slot."""
+
+    def __init__(self, user: tuple[str, str] | None, address: str, since: float) -> None:
+        self.user = user
+        self.network = network_of(address)
+        self.since = since
+        self.moved_at = since
+        """Monotonic time of the last bytes."""
+        self.bytes = 0
+        self.ended = False
+        self._reader: greenlet | None = None
+        """The greenlet that waits for the next bytes."""
+
+    def move(self, size: int) -> None:
+        """Count bytes that have moved."""
+        self.bytes += size
+        self.moved_at = monotonic()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Context for reading the next bytes. Raises :class:`TransferRefused` when the transfer is ended."""
+        if self.ended:
+            raise _slowest()
+        self._reader = gevent.getcurrent()
+        try:
+            yield
+        finally:
+            self._reader = None
+
+    def end(self) -> None:
+        """End the transfer in favour of another one: interrupt its greenlet. Never switches."""
+        self.ended = True
+        gevent.get_hub().loop.run_callback(self._interrupt)
+
+    def _interrupt(self) -> None:
+        if self._reader is not None:
+            self._reader.throw(_slowest())
+
+
+def _slowest() -> TransferRefused:
+    text = "This transfer was the slowest and was ended to make room for another"
+    return TransferRefused(text, Problems.BUSY)
+
+
+class Transfers:
+    """Owner of the transfers in one direction. Never switches."""
+
+    def __init__(self, settings: UploadSettings) -> None:
+        self._settings = settings
+        self._running: dict[Transfer, None] = {}
+
+    def begin(self, user: tuple[str, str] | None, address: str) -> Transfer:
+        """Take a slot. Raises :class:`TransferRefused` at the limit of the user, of the address or of all."""
+        settings, running, new = self._settings, list(self._running), Transfer(user, address, monotonic())
+        near = [one for one in running if new.network and one.network == new.network]
+        shares = (
+            (settings.at_once_per_user, [one for one in running if user and one.user == user]),
+            (settings.at_once_per_address, near),
+            (settings.at_once, running),
+        )
+        for share, own in shares:
+            if len(own) >= share and not self._end_slowest(own):
+                raise TransferRefused(f"{share} transfers are already running", Problems.BUSY)
+        self._running[new] = None
+        return new
+
+    def _end_slowest(self, some: list[Transfer]) -> bool:
+        now = monotonic()
+        old = [one for one in some if now - one.since >= GRACE_SECONDS]
+        if not old:
+            return False
+        slowest = min(old, key=lambda one: one.bytes / (now - one.since))
+        self.free(slowest)
+        slowest.end()
+        return True
+
+    def free(self, transfer: Transfer) -> None:
+        """Release a slot. Does nothing the second time."""
+        self._running.pop(transfer, None)
+
+    def deadline(self, transfer: Transfer) -> float:
+        """The monotonic time by which the next byte must move to reach the minimum rate."""
+        rate = self._settings.min_bytes_per_second
+        return transfer.since + GRACE_SECONDS + transfer.bytes / rate if rate else float("inf")
+
+
+class Pieces:
+    """A part of an outgoing file. Iterate over it, and close it."""
+
+    def __init__(self, pieces: Iterator[bytes], transfer: Transfer, transfers: Transfers) -> None:
+        self._pieces = pieces
+        self._transfer = transfer
+        self._transfers = transfers
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._transfer.ended or monotonic() > self._transfers.deadline(self._transfer):
+            raise BrokenPipeError(errno.EPIPE, "the client fetches the file too slowly")
+        try:
+            piece = next(self._pieces)
+        except MediaUnavailable as error:  # the head of the answer has left
+            raise BrokenPipeError(errno.EPIPE, str(error)) from None
+        self._transfer.bytes += len(piece)
+        return piece
+
+    def close(self) -> None:
+        """Release the slot. Does nothing the second time."""
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            close()
+        self._transfers.free(self._transfer)

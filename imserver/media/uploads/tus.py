@@ -1,0 +1,212 @@
+"""The view of uploads in parts: tus 1.0 (https://tus.io/protocols/resumable-upload), with extensions."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlencode
+
+import msgspec
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import MethodNotAllowed
+
+from imserver.media.uploads.api import BEGIN, PART, PART_TYPE, TUS_PATH, TUS_VERSION, check_after, shown
+from imserver.media.uploads.declared import HTTP_KIND_REFUSED, HTTP_TUS_VERSION, HTTP_UNKNOWN_UPLOAD
+from imserver.media.uploads.resumable import ALGORITHMS, Checksum, PartialUpload, ResumableUploads
+from imserver.media.uploads.uploads import Offer, Uploads
+from imserver.media.uploads.views import answered, blueprint_of, create_upload_view, offer_of, require_plain
+from imserver.plugin.http import Api, ApiProblem, Call, HttpRequest, HttpResponse
+from imserver.plugin.services import Core
+from imserver.plugin.views import to_response
+
+MAX_METADATA: Final = 4096
+"""Longest Upload-Metadata."""
+_METHODS: Final = ("OPTIONS", "POST", "HEAD", "PATCH", "GET", "DELETE")
+_number: Final = re.compile(r"[0-9]{1,15}", re.ASCII).fullmatch
+_MORE_HEADERS: Final = {
+    "Access-Control-Allow-Headers": "X-HTTP-Method-Override, Tus-Resumable, Upload-Length, Upload-Offset, "
+    "Upload-Metadata, Upload-Checksum",
+    "Access-Control-Expose-Headers": "Location, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, "
+    "Tus-Checksum-Algorithm, Upload-Length, Upload-Offset, Upload-Metadata, Upload-Expires",
+}
+"""What the headers of the API list besides, for pages of other origins."""
+Headers = tuple[tuple[str, str], ...]
+
+
+def create_views(core: Core, api: Api) -> tuple[Blueprint, ...]:
+    """The blueprints of uploads as a whole and in parts."""
+    uploads = core.service(Uploads)
+    view = _TusView(uploads, api)
+    tus = blueprint_of(
+        "tus", (TUS_PATH, view.begin, _METHODS), (f"{TUS_PATH}/{{id}}", view.continue_, _METHODS)
+    )
+    return create_upload_view(uploads, api), tus
+
+
+class _TusView:
+    def __init__(self, uploads: Uploads, api: Api) -> None:
+        self._api = api
+        self._uploads = uploads
+        self._resumable = ResumableUploads(uploads)
+        self._begin_endpoint = api.bind(BEGIN)
+        self._part_endpoints = {method: api.bind(route) for method, route in PART.items()}
+
+    def begin(self) -> Response:
+        """``/api/v1/uploads/tus``."""
+        return self._serve(("POST",), self._begin)
+
+    def continue_(self, id: str) -> Response:
+        """``/api/v1/uploads/tus/<id>``."""
+        return self._serve(tuple(PART), lambda http_request: self._continue(http_request, id))
+
+    def _serve(self, methods: tuple[str, ...], function: Callable[[HttpRequest], Response]) -> Response:
+        if _method() == "OPTIONS":
+            return self._finished(to_response(HttpResponse(HTTPStatus.NO_CONTENT, b"")))
+        if _method() not in methods:
+            raise MethodNotAllowed(["OPTIONS", *methods])
+        return self._finished(answered(function))
+
+    def _finished(self, response: Response) -> Response:
+        """The response with the headers of the protocol."""
+        response.headers["Access-Control-Allow-Methods"] = ", ".join(_METHODS)
+        for name, more in _MORE_HEADERS.items():
+            response.headers[name] += f", {more}"
+        response.headers["Tus-Resumable"] = TUS_VERSION
+        if request.method == "OPTIONS" or response.status_code == HTTPStatus.PRECONDITION_FAILED:
+            response.headers["Tus-Version"] = TUS_VERSION
+            response.headers["Tus-Extension"] = (
+                "creation,creation-with-upload,expiration,termination,checksum"
+            )
+            response.headers["Tus-Max-Size"] = str(self._uploads.settings.max_bytes)
+            response.headers["Tus-Checksum-Algorithm"] = ",".join(ALGORITHMS)
+        if response.status_code == HTTPStatus.NO_CONTENT:
+            response.headers.pop("Content-Length", None)
+            response.headers.pop("Content-Type", None)
+        return response
+
+    def _begin(self, http_request: HttpRequest) -> Response:
+        call = self._api.call_of(self._begin_endpoint, http_request)
+        _require_version(http_request)
+        if http_request.headers.get("upload-concat"):
+            raise ApiProblem.invalid("`Upload-Concat`: this server joins no uploads")
+        metadata = http_request.headers.get("upload-metadata", "")
+        name = call.input.name or _file_name(metadata)
+        offer = offer_of(call, name, call.input.kind, _number_in(http_request, "upload-length"))
+        with self._resumable.begun(offer, metadata) as part:
+            if request.content_length:
+                self._append(call, part, offer, 0)
+            owner = {"app": call.app, "user": call.user} if call.is_back_end else {}
+            location = f"{request.script_root}{TUS_PATH}/{part.id}"
+            location += f"?{urlencode(owner)}" if owner else ""
+            headers = (("Location", location), *_progress(part))
+        return _response(http_request, HTTPStatus.CREATED, headers)
+
+    def _continue(self, http_request: HttpRequest, name: str) -> Response:
+        method = _method()
+        call = self._api.call_of(self._part_endpoints[method], http_request)
+        if method != "GET":
+            _require_version(http_request)
+        with self._resumable.opened(call.app, call.user, name) as part:
+            if method == "GET":
+                row = self._uploads.find(part.id) if part.finished else None
+                if row is None:
+                    raise ApiProblem(HTTP_UNKNOWN_UPLOAD, "The upload is unfinished")
+                return _response(http_request, HTTPStatus.OK, body=msgspec.json.encode(shown(row)))
+            if method == "DELETE":
+                self._resumable.remove(part)
+                if part.finished:
+                    self._api.acted("uploads.delete", call, given={"id": part.id})
+                return _response(http_request, HTTPStatus.NO_CONTENT)
+            if method == "HEAD":
+                about: Headers = (("Upload-Length", str(part.state.length)), ("Cache-Control", "no-store"))
+                if part.state.metadata:
+                    about = (*about, ("Upload-Metadata", part.state.metadata))
+                return _response(http_request, HTTPStatus.OK, (*_progress(part), *about))
+            offset = _number_in(http_request, "upload-offset")
+            self._append(call, part, offer_of(call, "", "", part.state.length), offset)
+            return _response(http_request, HTTPStatus.NO_CONTENT, _progress(part))
+
+    def _append(self, call: Call, part: PartialUpload, offer: Offer, offset: int) -> None:
+        http_request = call.request
+        if http_request.headers.get("content-type", "") != PART_TYPE:
+            raise ApiProblem(HTTP_KIND_REFUSED, f"The Content-Type of the bytes is {PART_TYPE}")
+        require_plain(http_request)
+        # The server's own stream: it ends with the body, and reads no more than requested.
+        row = self._resumable.append(
+            part,
+            offer,
+            offset,
+            request.content_length or 0,
+            request.environ["wsgi.input"].read,
+            _checksum(http_request),
+        )
+        if row is not None:
+            try:
+                check_after(self._api, call, call.input.token)
+            except BaseException:
+                self._resumable.remove(part)
+                raise
+
+
+def _method() -> str:
+    """The method of a request. Some clients cannot send PATCH and DELETE."""
+    return request.headers.get("X-HTTP-Method-Override", request.method).upper()
+
+
+def _require_version(http_request: HttpRequest) -> None:
+    if http_request.headers.get("tus-resumable") != TUS_VERSION:
+        raise ApiProblem(HTTP_TUS_VERSION)
+
+
+def _number_in(http_request: HttpRequest, header: str) -> int:
+    text = http_request.headers.get(header, "")
+    if not _number(text):
+        raise ApiProblem.invalid(f"`{header.title()}`: expected a number of bytes")
+    return int(text)
+
+
+def _file_name(metadata: str) -> str:
+    """The value of ``filename`` in Upload-Metadata. Raises :class:`ApiProblem`."""
+    if len(metadata) > MAX_METADATA:
+        raise ApiProblem.invalid(f"`Upload-Metadata` has at most {MAX_METADATA} bytes")
+    name = ""
+    for pair in filter(None, metadata.split(",")):
+        key, _, value = pair.strip().partition(" ")
+        content = _base64(value, "Upload-Metadata").decode(errors="replace")
+        if key == "filename":
+            name = content
+    return name
+
+
+def _checksum(http_request: HttpRequest) -> Checksum | None:
+    text = http_request.headers.get("upload-checksum")
+    if text is None:
+        return None
+    algorithm, _, digest = text.partition(" ")
+    if algorithm not in ALGORITHMS:
+        raise ApiProblem.invalid(f"`Upload-Checksum`: use {', '.join(ALGORITHMS)}")
+    return Checksum(algorithm, _base64(digest, "Upload-Checksum"))
+
+
+def _base64(text: str, header: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ApiProblem.invalid(f"`{header}`: invalid base64") from None
+
+
+def _progress(part: PartialUpload) -> Headers:
+    from email.utils import formatdate  # few nodes take files in parts
+
+    offset = ("Upload-Offset", str(part.offset))
+    return (offset,) if part.finished else (offset, ("Upload-Expires", formatdate(part.expires, usegmt=True)))
+
+
+def _response(
+    http_request: HttpRequest, status: HTTPStatus, headers: Headers = (), body: bytes = b""
+) -> Response:
+    return to_response(HttpResponse(status, body, headers=(*headers, ("X-Request-Id", http_request.id))))

@@ -1,0 +1,118 @@
+"""The rows of uploaded files. Each function runs in its caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from imserver.media.uploads.contract import FILE_BYTES, Upload, Usage
+from imserver.plugin.storage import PooledStatements, RowsOf, Store, marks_of
+
+TOTAL: Final = ""
+"""In place of a user: the total of the app."""
+_ROWS: Final = RowsOf(Upload, "upload", user='"user"', store_name="place")
+_INSERT: Final = f"INSERT INTO upload ({_ROWS.columns}) VALUES {marks_of(len(Upload.__struct_fields__))}"
+_USAGE: Final = 'SELECT bytes, files FROM upload_usage WHERE app = %s AND "user" = %s'
+_FREE: Final = 'UPDATE upload_usage SET bytes = bytes - %s, files = files - 1 WHERE app = %s AND "user" = %s'
+
+
+def add(sql: PooledStatements, row: Upload, quota_bytes: int, app_quota_bytes: int = 0) -> bool:
+    """Store a row; False if it exceeds the quota of its owner, or of the app (0: none)."""
+    if not sql.query(_USAGE, (row.app, TOTAL)):
+        sums = "SELECT coalesce(sum(bytes), 0), coalesce(sum(files), 0) FROM upload_usage WHERE app = %s"
+        size, files = sql.query(sums, (row.app,))[0]
+        _begin_usage(sql, row.app, TOTAL, int(size), int(files))
+    if not _charge(sql, row, TOTAL, app_quota_bytes):
+        return False
+    if not _charge(sql, row, row.user, quota_bytes):
+        sql.execute(_FREE, (row.stored_bytes, row.app, TOTAL))
+        return False
+    sql.execute(_INSERT, _ROWS.values(row))
+    return True
+
+
+def _begin_usage(sql: PooledStatements, app: str, user: str, size: int, files: int) -> bool:
+    """Create the row with the usage of a user; False if another transaction has created it."""
+    from sqlalchemy.exc import IntegrityError
+
+    with suppress(IntegrityError), sql.connection.begin_nested():
+        sql.execute(
+            'INSERT INTO upload_usage (app, "user", bytes, files) VALUES (%s, %s, %s, %s)',
+            (app, user, size, files),
+        )
+        return True
+    return False
+
+
+def _charge(sql: PooledStatements, row: Upload, user: str, quota_bytes: int) -> bool:
+    """Count a file for its owner or for the total of its app; False if it exceeds the quota.
+
+    One statement checks and counts, so concurrent uploads cannot exceed the quota together.
+    """
+    size = row.stored_bytes
+    free = quota_bytes - size - FILE_BYTES
+    if quota_bytes and free < 0:
+        return False
+    count = 'UPDATE upload_usage SET bytes = bytes + %s, files = files + 1 WHERE app = %s AND "user" = %s'
+    values: Sequence[Any] = (size, row.app, user)
+    if quota_bytes:
+        count, values = f"{count} AND bytes + files * {FILE_BYTES} <= %s", (*values, free)
+    if sql.execute(count, values):
+        return True
+    if sql.query(_USAGE, (row.app, user)):
+        return False
+    if _begin_usage(sql, row.app, user, size, 1):
+        return True
+    return bool(sql.execute(count, values))  # a concurrent upload has created the row
+
+
+def find(sql: PooledStatements, name: str) -> Upload | None:
+    """The file with this id."""
+    return _ROWS.first(sql.query, "WHERE id = %s", name)
+
+
+def usage(sql: PooledStatements, app: str, user: str) -> Usage:
+    """The usage of a user; :data:`TOTAL`: of the app."""
+    rows = sql.query(_USAGE, (app, user))
+    return Usage(*rows[0]) if rows else Usage()
+
+
+def page(sql: PooledStatements, app: str, user: str, before: tuple[int, str], limit: int) -> list[Upload]:
+    """A user's files, newest first, behind ``before``: time and id of one; ``(0, "")``: from the newest."""
+    created, name = before
+    behind = "AND created <= %s AND (created < %s OR id < %s) " if created else ""
+    values = (created, created, name) if created else ()
+    rest = f'WHERE app = %s AND "user" = %s {behind}ORDER BY created DESC, id DESC LIMIT %s'
+    return _ROWS.find(sql.query, rest, app, user, *values, limit)
+
+
+def rows_of(store: Store, app: str = "", user: str = "") -> Iterator[Upload]:
+    """The files of a user of an app (``""``: of all) in the order of their ids."""
+    whose = {"app = %s": app, '"user" = %s': user}
+    where = " AND ".join(text for text, value in whose.items() if value)
+    for rows in store.pages("upload", "id", _ROWS.columns, where, tuple(filter(None, whose.values()))):
+        yield from map(_ROWS.read, rows)
+
+
+def some_of_app(app: str, limit: int, sql: PooledStatements) -> list[Upload]:
+    """Some files of an app, whoever owns them."""
+    return _ROWS.find(sql.query, "WHERE app = %s LIMIT %s", app, limit)
+
+
+def move(sql: PooledStatements, row: Upload, store_name: str) -> bool:
+    """Note that the bytes of a file are in another store; False if the file is gone, or was moved."""
+    statement = "UPDATE upload SET place = %s WHERE id = %s AND place = %s"
+    return bool(sql.execute(statement, (store_name, row.id, row.store_name)))
+
+
+def remove(sql: PooledStatements, name: str) -> Upload | None:
+    """Delete a file's row and return its bytes to the quota. Returns the row, None if it does not exist."""
+    row = find(sql, name)
+    if row is None or not sql.execute("DELETE FROM upload WHERE id = %s", (name,)):
+        return None
+    for user in (TOTAL, row.user):
+        sql.execute(_FREE, (row.stored_bytes, row.app, user))
+    empty = 'DELETE FROM upload_usage WHERE app = %s AND "user" = %s AND files = 0'
+    sql.execute(empty, (row.app, row.user))
+    return row

@@ -1,0 +1,623 @@
+"""Uploaded files: receive, recognise, measure, store, send and delete.
+
+A file is written to disk as it arrives. A complete file is moved to its final path, then its row is written,
+and the sender is answered after the commit. So every row has its bytes. A node that is killed in between may
+leave bytes without a row; they cannot be requested. Pictures are stored upright and without metadata, videos
+and HEIC without places.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from secrets import token_urlsafe
+from time import monotonic, time
+from typing import IO, Any, Final, TypeVar
+
+import gevent
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.media.uploads import upload_rows
+from imserver.media.uploads.boxes import clear_metadata
+from imserver.media.uploads.contract import (
+    FILE_BYTES,
+    UPLOAD_USER_BYTES,
+    Media,
+    MediaUnavailable,
+    State,
+    Upload,
+    Usage,
+)
+from imserver.media.uploads.declared import (
+    HTTP_DISK_FULL,
+    HTTP_FILE_TOO_LARGE,
+    HTTP_KIND_REFUSED,
+    HTTP_LENGTH_REQUIRED,
+    HTTP_QUOTA_EXCEEDED,
+    HTTP_UNKNOWN_UPLOAD,
+    UPLOADED_BYTES,
+    UploadSettings,
+)
+from imserver.media.uploads.directory import PIECE_BYTES, STATE, Directory, folder_of, open_private, write_all
+from imserver.media.uploads.media import HEAD_BYTES, UNKNOWN, MediaType, PictureWorker, type_of
+from imserver.media.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
+from imserver.media.uploads.worker import TooCostly
+from imserver.plugin.errors import ImserverError, Problems, StorageUnavailable
+from imserver.plugin.identity import Buckets
+from imserver.plugin.runtime import Threads, network_of
+from imserver.plugin.services import Core
+from imserver.plugin.storage import Erasure, Store
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+THUMBNAIL: Final = ".t"
+"""The end of the name of a thumbnail."""
+_CLEANED: Final = ".c"
+
+
+class DamagedFile(ImserverError):
+    """The bytes are not those of the row of their file."""
+
+    def __init__(self, row: Upload) -> None:
+        super().__init__(f"the bytes of the file {row.id} are not those of its row")
+
+
+def name_of(row: Upload, thumbnail: bool) -> str:
+    """The storage name of a file, or of its thumbnail."""
+    return row.id + THUMBNAIL if thumbnail else row.id
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """The temporary path of what is made of a file that has just arrived."""
+    return path.with_name(path.name + suffix)
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _head_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+class UploadStorage:
+    """Owner of the folder, of the connections to the bucket, and of the threads that access files."""
+
+    def __init__(self, settings: UploadSettings, data_dir: str) -> None:
+        self.files = Threads(4)
+        self.directory = Directory(Path(settings.directory or Path(data_dir) / "uploads"), self.files)
+        self._by_name: dict[str, Media] = {"": self.directory}
+        self.current = ""
+        """Name of the place where new files go."""
+        if settings.s3_url:
+            # Imported only if a bucket is configured.
+            from imserver.media.uploads.s3 import Bucket
+
+            bucket = Bucket(settings, self.files)
+            self.current = bucket.store_name
+            self._by_name[bucket.store_name] = bucket
+
+    def of(self, row: Upload) -> Media:
+        """The storage of a file. Raises MediaUnavailable."""
+        store = self._by_name.get(row.store_name)
+        if store is None:
+            raise MediaUnavailable("the file is in a bucket, and none is configured")
+        return store
+
+    def put(self, row: Upload, path: Path, thumbnail: Path) -> None:
+        """Move a file, and its thumbnail, to its storage. Switches."""
+        store = self.of(row)
+        store.put(row.id, str(path), row.bytes, row.sha256, row.type)
+        if row.thumbnail_bytes:
+            content = self.files.do(thumbnail.read_bytes)
+            digest = hashlib.sha256(content).hexdigest()
+            store.put(name_of(row, True), str(thumbnail), len(content), digest, row.thumbnail_type)
+
+    def copy(self, row: Upload, thumbnail: bool, pieces: Iterable[bytes], store_name: str) -> str:
+        """Store bytes of a file, or of its thumbnail, in this place. Returns their SHA-256. Raises
+        MediaUnavailable, and DamagedFile if they are not those of its row."""
+        path, digest, size = self.directory.incoming() / new_id(), hashlib.sha256(), 0
+        try:
+            with open_private(path) as file:
+                for piece in pieces:
+                    digest.update(piece)
+                    write_all(file, piece)
+                    size += len(piece)
+            sha256 = digest.hexdigest()
+            wanted, kind = (row.thumbnail_bytes, row.thumbnail_type) if thumbnail else (row.bytes, row.type)
+            if size != wanted or (not thumbnail and sha256 != row.sha256):
+                raise DamagedFile(row)
+            self.of(replace(row, store_name=store_name)).put(
+                name_of(row, thumbnail), str(path), size, sha256, kind
+            )
+        finally:
+            path.unlink(missing_ok=True)
+        return sha256
+
+    def delete(self, row: Upload) -> None:
+        """Delete the bytes of a file. Raises MediaUnavailable."""
+        store = self.of(row)
+        for thumbnail in (False, True) if row.thumbnail_bytes else (False,):
+            store.delete(name_of(row, thumbnail))
+
+    def remove(self, row: Upload) -> None:
+        """Delete the bytes of a file that has no row. A failure is logged."""
+        try:
+            self.delete(row)
+        except MediaUnavailable as error:
+            log.warning("the bytes of the removed file %s could not be deleted: %s", row.id, error)
+
+    def discard(self, path: Path) -> None:
+        """Delete the temporary files of an upload."""
+
+        def work() -> None:
+            for each in (path, _beside(path, THUMBNAIL), _beside(path, _CLEANED)):
+                each.unlink(missing_ok=True)
+
+        try:
+            self.files.do(work)
+        except OSError as error:
+            log.warning("%s could not be removed: %s", path, error)
+
+    def close(self) -> None:
+        """End connections and threads."""
+        for store in self._by_name.values():
+            store.close()
+        self.files.close()
+
+
+MAX_NAME_CHARACTERS: Final = 255
+ID_CHARACTERS: Final = 32
+_FORGOTTEN_AT_ONCE: Final = 100
+
+
+class Offer(Struct, frozen=True):
+    """A file to be uploaded. ``kind`` ``""``: any. ``by_user``: the sender is a user, not a back end."""
+
+    app: str
+    user: str
+    name: str
+    kind: str
+    length: int
+    address: str = ""
+    by_user: bool = False
+
+
+class UploadCounters(Struct):
+    """The traffic of a node since its start."""
+
+    uploads: int = 0
+    upload_bytes: int = 0
+    uploads_refused: int = 0
+    downloads: int = 0
+
+
+class Uploads:
+    """Owner of the storage of files, and of the transfers in both directions. One per node.
+
+    ``core``: says who may send files, and reviews them; None in commands, which receive none.
+    """
+
+    def __init__(
+        self, settings: UploadSettings, data_dir: str, store: Store, core: Core | None = None
+    ) -> None:
+        self.settings = settings
+        self._core = core
+        self._store = store
+        self.counters = UploadCounters()
+        self.storage = UploadStorage(settings, data_dir)
+        self.files = self.storage.files
+        self._pictures = PictureWorker(settings.thumbnail_pixels)
+        self._arriving = Transfers(settings)
+        self._leaving = Transfers(settings)
+        self._awaited = 0
+        """Bytes of all files that arrive."""
+        buckets = Buckets if core is None else core.buckets.make
+        self._bytes = buckets(UPLOADED_BYTES, settings.daily_address_bytes, 86400.0)
+        self._swept = float("-inf")
+
+    # --- in -------------------------------------------------------------------------------------------------
+
+    def receive(self, offer: Offer, read: Callable[[int], bytes], name: str = "") -> Upload:
+        """Store a file with the id ``name`` (``""``: a new one). ``read(n)`` returns up to ``n`` more bytes,
+        none when the sender has disconnected.
+
+        A file is refused before it is read, where possible. Switches. Raises :class:`TransferRefused`,
+        MediaUnavailable, StorageUnavailable, and the exceptions of ``read``; then nothing is stored.
+        """
+        with self.arriving(offer, offer.length) as transfer:
+            self.admit(offer, offer.length + FILE_BYTES + sum(self.unfinished(offer)))
+            path = self.incoming() / new_id()
+            try:
+                digest = hashlib.sha256()
+                self.write(offer, read, path, transfer, 0, offer.length, digest)
+                return self.finish(offer, path, name or new_id(), digest.hexdigest())
+            finally:
+                self.storage.discard(path)
+
+    @contextmanager
+    def arriving(self, offer: Offer, length: int) -> Iterator[Transfer]:
+        """Context with the slot for ``length`` bytes that arrive."""
+        try:
+            self.check(offer)
+            transfer = self._arriving.begin((offer.app, offer.user), offer.address)
+            self._awaited += length
+            try:
+                yield transfer
+            finally:
+                self._awaited -= length
+                self._arriving.free(transfer)
+        except TransferRefused:
+            self.counters.uploads_refused += 1
+            raise
+
+    def incoming(self) -> Path:
+        """The folder of files that arrive. Files of a former day in it are removed from time to time."""
+        folder = self.storage.directory.incoming()
+        now = monotonic()
+        if now - self._swept > 3600.0:
+            self._swept = now
+            gevent.spawn(self._sweep)
+        return folder
+
+    def check(self, offer: Offer) -> None:
+        """Refuse an offer that is invalid by itself."""
+        if offer.length > self.limit_of(offer.kind):
+            raise TransferRefused(problem=HTTP_FILE_TOO_LARGE)
+        if offer.length < 1:
+            raise TransferRefused(problem=HTTP_LENGTH_REQUIRED)
+        if not self.settings.kinds or (offer.kind and offer.kind not in self.settings.kinds):
+            raise TransferRefused(problem=HTTP_KIND_REFUSED)
+        if not 0 < len(offer.user.encode()) <= UPLOAD_USER_BYTES or "\0" in offer.user:
+            raise TransferRefused(f"`user` has 1 to {UPLOAD_USER_BYTES} bytes", Problems.INVALID_REQUEST)
+        if offer.by_user and self._core is not None:
+            mute = self._core.mutes.mute_of(offer.app, offer.user)
+            if mute is not None:
+                raise TransferRefused(mute.text, Problems.MUTED)
+
+    def limit_of(self, kind: str) -> int:
+        """The maximum number of bytes of a file of a kind; of an unknown kind (``""``), of any file."""
+        settings = self.settings
+        limits = {"picture": settings.picture_bytes, "voice": settings.voice_bytes}
+        return min(limits.get(kind, settings.max_bytes), settings.max_bytes)
+
+    def unfinished(self, offer: Offer) -> list[int]:
+        """What each unfinished upload of the user in the folder of this node will cost of the quota."""
+        return self.on_disk(_lengths, self.incoming() / folder_of(offer.app, offer.user))
+
+    def admit(self, offer: Offer, sizes: int) -> None:
+        """Refuse a file for which there is no space, before it is sent. Count it for its address.
+
+        ``sizes``: what the file and the user's other unfinished uploads will cost of the quota.
+        """
+        for user, quota in ((offer.user, self.settings.quota_bytes), ("", self.settings.quota_app_bytes)):
+            if quota and self.usage(offer.app, user).charged + sizes > quota:
+                raise TransferRefused(problem=HTTP_QUOTA_EXCEEDED)
+        self.incoming()
+        self.check_disk()
+        if offer.address and not self._bytes.take(network_of(offer.address), offer.length + FILE_BYTES):
+            raise TransferRefused("uploads.daily_address_bytes is reached", HTTP_QUOTA_EXCEEDED)
+
+    def check_disk(self) -> None:
+        """Refuse more bytes if the disk is nearly full."""
+        if self.storage.directory.free_bytes() - self._awaited < self.settings.min_free_bytes:
+            log.error("the disk of the folder of uploads is full")
+            raise TransferRefused(problem=HTTP_DISK_FULL)
+
+    def _sweep(self) -> None:
+        try:
+            removed = self.files.do(self.storage.directory.sweep)
+        except OSError as error:
+            log.warning("the folder of uploads could not be cleaned: %s", error)
+            return
+        if removed:
+            log.info("removed %d incomplete uploads", removed)
+
+    def finish(self, offer: Offer, path: Path, name: str, sha256: str = "") -> Upload:
+        """Store a complete file with the id ``name``. The file at ``path`` may remain.
+
+        ``sha256``: the digest of its bytes, if it is known.
+        """
+        media = self._type_at(path)
+        self._demand(media, offer)
+        if media.kind != "picture" and self.on_disk(clear_metadata, path):
+            sha256 = ""
+        row = Upload(
+            id=name,
+            app=offer.app,
+            user=offer.user,
+            kind=media.kind,
+            type=media.type,
+            name=shown_name(offer.name),
+            bytes=offer.length,
+            sha256=sha256,
+            created=int(time() * 1000),
+            store_name=self.storage.current,
+        )
+        source = path
+        if media.kind == "picture":
+            row, source = self._pictured(row, path)
+        if source is not path or not sha256:
+            row = replace(row, sha256=self.on_disk(_sha256_of, source))
+        self._demand(MediaType(row.kind, row.type), offer)
+        if offer.by_user:
+            self._review(row)
+        self._save(row, source, _beside(path, THUMBNAIL))
+        return row
+
+    def store_small(self, app: str, user: str, name: str, content: bytes) -> Upload | None:
+        """Store a picture that a server has sent, with the id ``name``: drawn anew and no larger than a
+        thumbnail, so nothing else of the file is kept. None: it is no picture that is accepted.
+
+        Switches. Raises :class:`TransferRefused`, MediaUnavailable and StorageUnavailable.
+        """
+        media = type_of(content[:HEAD_BYTES])
+        if media.kind != "picture" or media.kind not in self.settings.kinds:
+            return None
+        path = self.incoming() / new_id()
+        self.check_disk()
+        target = _beside(path, THUMBNAIL)
+        try:
+            with self.on_disk(open_private, path) as file:
+                self.on_disk(write_all, file, content)
+            try:
+                picture = self._pictures.look(path, media.type, target, _beside(path, _CLEANED), app, user)
+            except TooCostly:
+                return None
+            if picture is None or not picture.thumbnail:
+                return None
+            scale = min(1.0, self._pictures.pixels / max(picture.width, picture.height))
+            row = Upload(
+                id=name,
+                app=app,
+                user=user,
+                kind="picture",
+                type=picture.thumbnail,
+                name="",
+                bytes=self.on_disk(target.stat).st_size,
+                sha256=self.on_disk(_sha256_of, target),
+                created=int(time() * 1000),
+                store_name=self.storage.current,
+                width=max(round(picture.width * scale), 1),
+                height=max(round(picture.height * scale), 1),
+            )
+            self._save(row, target, target)
+            return row
+        finally:
+            self.storage.discard(path)
+
+    def _review(self, row: Upload) -> None:
+        """Ask the back end of the app about a file, if it wants that. Switches. Raises TransferRefused."""
+        if self._core is None or row.app not in self._core.reviews.apps:
+            return
+        facts = {"kind": "upload", "sender": row.user, "name": row.name, "type": row.type}
+        decision = self._core.reviews.decide(row.app, {**facts, "bytes": row.bytes, "sha256": row.sha256})
+        if decision.action == "reject":
+            raise TransferRefused(decision.reason, Problems.REJECTED)
+        if decision.action == "undecided":
+            raise TransferRefused(problem=Problems.REVIEW_UNAVAILABLE)
+
+    def write(
+        self,
+        offer: Offer,
+        read: Callable[[int], bytes],
+        path: Path,
+        transfer: Transfer,
+        offset: int,
+        length: int,
+        digest: Any = None,
+        most: int = PIECE_BYTES,
+    ) -> None:
+        """Append ``length`` bytes of a file to its first ``offset`` bytes at ``path``, as they arrive.
+
+        ``digest``: a hash that gets them. ``most``: bytes per read; an incomplete piece is lost.
+        """
+        deadline = monotonic() + self.settings.seconds
+        arrived, end = offset, offset + length
+        file: IO[bytes] = self.on_disk(open_private, path)
+
+        def add(piece: bytes) -> None:
+            if digest is not None:
+                digest.update(piece)
+            write_all(file, piece)
+
+        with file:
+            while arrived < end:
+                # A client that sends single bytes slowly never meets the time limit of the socket.
+                until = min(deadline, self._arriving.deadline(transfer))
+                late = TransferRefused(problem=Problems.TIMEOUT)
+                with gevent.Timeout(max(until - monotonic(), 0.001), late), transfer.reading():
+                    piece = read(min(most, end - arrived))
+                if not piece:
+                    raise TransferRefused("The body ended before the file was complete", Problems.BAD_REQUEST)
+                self.on_disk(add, piece)
+                transfer.move(len(piece))
+                before, arrived = arrived, arrived + len(piece)
+                if before < HEAD_BYTES <= arrived:
+                    self._demand(self._type_at(path), offer)
+
+    def _type_at(self, path: Path) -> MediaType:
+        return type_of(self.on_disk(_head_of, path))
+
+    def on_disk(self, function: Callable[..., T], *arguments: object) -> T:
+        """Access the folder of uploads in a thread. Raises MediaUnavailable."""
+        return self.storage.directory.do(function, *arguments)
+
+    def _demand(self, media: MediaType, offer: Offer) -> None:
+        """Refuse content of a kind that is not accepted or not offered, or that is too large for its kind."""
+        if media.kind not in self.settings.kinds:
+            raise TransferRefused(f"The file is a {media.kind} ({media.type})", HTTP_KIND_REFUSED)
+        if offer.kind and media.kind != offer.kind:
+            raise TransferRefused(f"The file is not a {offer.kind}: {media.type}", HTTP_KIND_REFUSED)
+        if offer.length > self.limit_of(media.kind):
+            raise TransferRefused(problem=HTTP_FILE_TOO_LARGE)
+
+    def _pictured(self, row: Upload, path: Path) -> tuple[Upload, Path]:
+        """The row with size and thumbnail, and the file to be stored: upright and without metadata. A picture
+        that is not readable becomes a plain file."""
+        target, cleaned = _beside(path, THUMBNAIL), _beside(path, _CLEANED)
+        try:
+            picture = self._pictures.look(path, row.type, target, cleaned, row.app, row.user)
+        except TooCostly:
+            text = "the picture takes more CPU time than one may have"
+            raise TransferRefused(text, HTTP_KIND_REFUSED) from None
+        if picture is None:
+            return replace(row, kind=UNKNOWN.kind, type=UNKNOWN.type), path
+        row = replace(row, width=picture.width, height=picture.height)
+        if picture.thumbnail:
+            size = self.on_disk(target.stat).st_size
+            row = replace(row, thumbnail_bytes=size, thumbnail_type=picture.thumbnail)
+        if not picture.cleaned:
+            return row, path
+        return replace(row, bytes=self.on_disk(cleaned.stat).st_size), cleaned
+
+    def _save(self, row: Upload, path: Path, thumbnail: Path) -> None:
+        """Move a file to its storage, and commit its row."""
+        quota, app_quota = self.settings.quota_bytes, self.settings.quota_app_bytes
+        try:
+            self.storage.put(row, path, thumbnail)
+            stored = self._store.write(lambda sql: upload_rows.add(sql, row, quota, app_quota))
+        except StorageUnavailable:
+            raise  # the row may have been committed, so its bytes must stay
+        except BaseException:
+            self.storage.remove(row)
+            raise
+        if not stored:
+            self.storage.remove(row)
+            raise TransferRefused(problem=HTTP_QUOTA_EXCEEDED)
+        self.counters.uploads += 1
+        self.counters.upload_bytes += row.bytes
+
+    # --- out ------------------------------------------------------------------------------------------------
+
+    def find(self, name: str) -> Upload | None:
+        """The file with this id. Raises StorageUnavailable."""
+        if len(name) != ID_CHARACTERS or not name.isascii():
+            return None
+        return self._store.read_or(None, lambda sql: upload_rows.find(sql, name))
+
+    def open(self, row: Upload, thumbnail: bool, first: int, last: int, address: str = "") -> Pieces:
+        """The bytes of a file, or of its thumbnail, from ``first`` to ``last``, for an address. Switches.
+
+        Raises :class:`TransferRefused` and MediaUnavailable.
+        """
+        transfer = self._leaving.begin(None, address)
+        try:
+            pieces = self.storage.of(row).get(name_of(row, thumbnail), first, last)
+        except FileNotFoundError:
+            self._leaving.free(transfer)
+            log.error("the file %s is not where it was stored", row.id)
+            raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD) from None
+        except BaseException:
+            self._leaving.free(transfer)
+            raise
+        self.counters.downloads += 1
+        if not thumbnail and last + 1 - first == row.bytes:
+            pieces = _compared(pieces, row)
+        return Pieces(pieces, transfer, self._leaving)
+
+    def usage(self, app: str, user: str) -> Usage:
+        """Number and bytes of a user's files. Raises StorageUnavailable."""
+        return self._store.read_or(Usage(), lambda sql: upload_rows.usage(sql, app, user))
+
+    def page(self, app: str, user: str, before: tuple[int, str], limit: int) -> list[Upload]:
+        """See :func:`upload_rows.page`. Raises StorageUnavailable."""
+        return self._store.read_or([], lambda sql: upload_rows.page(sql, app, user, before, limit))
+
+    # --- away -----------------------------------------------------------------------------------------------
+
+    def delete(self, name: str) -> bool:
+        """Remove a file; False if there is none. Raises StorageUnavailable."""
+        row = self._forget(name)
+        if row is None:
+            return False
+        self.storage.remove(row)
+        return True
+
+    def _forget(self, name: str) -> Upload | None:
+        return self._store.write_or(None, lambda sql: upload_rows.remove(sql, name))
+
+    def forget(self, app: str, user: str, _name: str = "") -> int:
+        """Delete all files of a user. Return their number. Raises StorageUnavailable and MediaUnavailable.
+
+        The bytes are deleted before the row, so that a failed deletion can be repeated.
+        """
+        self.storage.directory.forget_unfinished(app, user)
+        removed = 0
+        while rows := self.page(app, user, (0, ""), _FORGOTTEN_AT_ONCE):
+            removed += self._forget_all(rows)
+        return removed
+
+    def forget_app(self, app: str) -> int:
+        """Delete all files of a deleted app, until it is created anew; see :meth:`forget`."""
+        some = partial(upload_rows.some_of_app, app, _FORGOTTEN_AT_ONCE)
+        if self._store.is_deleted(app):
+            self.storage.directory.forget_unfinished(app)
+        removed = 0
+        while rows := self._store.read_of_deleted(app, some):
+            removed += self._forget_all(rows)
+        return removed
+
+    def _forget_all(self, rows: list[Upload]) -> int:
+        removed = 0
+        for row in rows:
+            self.storage.delete(row)
+            removed += self._forget(row.id) is not None
+        return removed
+
+    @property
+    def erasure(self) -> Erasure:
+        """The erasure of the files of deleted users and apps."""
+        return Erasure(frozenset({"upload"}), self.forget, self.forget_app)
+
+    def close(self) -> None:
+        """Stop threads and close connections."""
+        self._pictures.close()
+        self.storage.close()
+
+
+def _compared(pieces: Iterator[bytes], row: Upload) -> Iterator[bytes]:
+    """The pieces of a whole file; without the last one, if it is not the file that was stored. Its reader
+    then has less than the announced length. Raises MediaUnavailable."""
+    digest, before = hashlib.sha256(), b""
+    for piece in pieces:
+        digest.update(piece)
+        if before:
+            yield before
+        before = piece
+    if digest.hexdigest() != row.sha256:
+        log.error("the file %s has other bytes than were stored: its disk is damaged", row.id)
+        raise MediaUnavailable("a file has other bytes than were stored")
+    yield before
+
+
+def _lengths(folder: Path) -> list[int]:
+    """What the unfinished uploads in the folder of a user will cost of the quota. Runs in a thread."""
+    lengths = []
+    with suppress(FileNotFoundError):
+        for path in folder.glob(f"*{STATE}"):
+            # It may have just ended, or be damaged by a full disk.
+            with suppress(FileNotFoundError, ValueError):
+                lengths.append(msgspec.json.decode(path.read_bytes(), type=State).length + FILE_BYTES)
+    return lengths
+
+
+def new_id() -> str:
+    """A random id of a file."""
+    return token_urlsafe(24)
+
+
+def shown_name(name: str) -> str:
+    """A file's name for display: without folders and control characters, and shortened."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    return "".join(each for each in last if each.isprintable())[:MAX_NAME_CHARACTERS]

@@ -1,0 +1,211 @@
+"""The views of files, whose bodies are no JSON: uploads as a whole, files, thumbnails."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+from flask import Blueprint, Response, request
+
+from imserver.media.uploads.api import (
+    FILE_PATH,
+    PATH,
+    THUMBNAIL_PATH,
+    UPLOAD,
+    UploadQuery,
+    check_after,
+    shown,
+)
+from imserver.media.uploads.contract import Upload
+from imserver.media.uploads.declared import HTTP_LENGTH_REQUIRED, HTTP_RANGE, HTTP_UNKNOWN_UPLOAD
+from imserver.media.uploads.uploads import ID_CHARACTERS, Offer, Uploads
+from imserver.plugin.errors import HttpProblem, Problems, ServiceRefused
+from imserver.plugin.http import PROBLEM, Api, ApiProblem, Call, HttpRequest, HttpResponse, RequestRefused
+from imserver.plugin.views import as_request, to_response
+
+_OWN_RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+
+
+def create_upload_view(uploads: Uploads, api: Api) -> Blueprint:
+    """The blueprint of the paths whose bodies are files."""
+    view = _UploadView(uploads, api)
+    return blueprint_of(
+        "uploads",
+        (PATH, view.take, ("POST",)),
+        (FILE_PATH, view.give, ("GET",)),
+        (THUMBNAIL_PATH, view.give_thumbnail, ("GET",)),
+    )
+
+
+def blueprint_of(name: str, *views: tuple[str, Callable[..., Response], Sequence[str]]) -> Blueprint:
+    """The blueprint of views: path, function, methods. ``{id}`` in a path is the id of a file."""
+    blueprint = Blueprint(name, __name__)
+    for path, function, methods in views:
+        blueprint.add_url_rule(
+            path.replace("{id}", f"<string(length={ID_CHARACTERS}):id>"),
+            endpoint=function.__name__,
+            view_func=function,
+            methods=list(methods),
+            provide_automatic_options=False,
+        )
+    return blueprint
+
+
+class _UploadView:
+    def __init__(self, uploads: Uploads, api: Api) -> None:
+        self._api = api
+        self._uploads = uploads
+        self._endpoint = api.bind(UPLOAD)
+
+    # --- in -------------------------------------------------------------------------------------------------
+
+    def take(self) -> Response:
+        """``POST /api/v1/uploads``."""
+        return answered(self._take)
+
+    def _take(self, http_request: HttpRequest) -> Response:
+        api = self._api
+        call = api.call_of(self._endpoint, http_request)
+        query: UploadQuery = call.input
+        require_plain(http_request)
+        if http_request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            raise ApiProblem.invalid("The body of the request is the file itself; do not send a form")
+        length = request.content_length
+        if length is None:
+            raise ApiProblem(HTTP_LENGTH_REQUIRED)
+        offer = offer_of(call, query.name, query.kind, length)
+        # The server's own stream: it ends with the body, and reads no more than requested.
+        uploads = self._uploads
+        row = uploads.receive(offer, request.environ["wsgi.input"].read)
+        try:
+            check_after(api, call, query.token)
+        except BaseException:
+            uploads.delete(row.id)  # nothing else would delete the file
+            raise
+        headers = (("Location", f"{request.script_root}{PATH}/{row.id}"), ("X-Request-Id", http_request.id))
+        return to_response(HttpResponse(HTTPStatus.CREATED, msgspec.json.encode(shown(row)), headers=headers))
+
+    # --- out ------------------------------------------------------------------------------------------------
+
+    def give(self, id: str) -> Response:
+        """``GET /api/v1/uploads/<id>``."""
+        return answered(lambda http_request: self._give(http_request, id, thumbnail=False))
+
+    def give_thumbnail(self, id: str) -> Response:
+        """``GET /api/v1/uploads/<id>/thumbnail``."""
+        return answered(lambda http_request: self._give(http_request, id, thumbnail=True))
+
+    def _give(self, http_request: HttpRequest, name: str, thumbnail: bool) -> Response:
+        uploads = self._uploads
+        row = uploads.find(name)
+        if row is None or (thumbnail and not row.thumbnail_bytes):
+            raise ApiProblem(HTTP_UNKNOWN_UPLOAD)
+        tag = f'"{row.sha256[:32]}{"-t" if thumbnail else ""}"'
+        headers = {**_headers(row, thumbnail), "ETag": tag, "X-Request-Id": http_request.id}
+        known = http_request.headers.get("if-none-match", "")  # RFC 9110 section 13.1.2
+        if known.strip() == "*" or tag in (each.strip().removeprefix("W/") for each in known.split(",")):
+            return _response((), HTTPStatus.NOT_MODIFIED, headers)
+        size = row.thumbnail_bytes if thumbnail else row.bytes
+        wanted = _range_of(http_request.headers, tag, size)
+        first, last = wanted or (0, size - 1)
+        headers["Content-Length"] = str(last + 1 - first)
+        if wanted is not None:
+            headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+        status = HTTPStatus.OK if wanted is None else HTTPStatus.PARTIAL_CONTENT
+        if request.method == "HEAD":
+            return _response((), status, headers)
+        return _response(uploads.open(row, thumbnail, first, last, http_request.host), status, headers)
+
+
+def offer_of(call: Call, name: str, kind: str, length: int) -> Offer:
+    """The offer of a request."""
+    host = call.request.host
+    return Offer(call.app, call.user, name, kind, length, host, by_user=not call.is_back_end)
+
+
+def require_plain(http_request: HttpRequest) -> None:
+    """Refuse a file that is sent in an encoding."""
+    if http_request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise ApiProblem(Problems.UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")
+
+
+def answered(function: Callable[[HttpRequest], Response]) -> Response:
+    """The result of a view of files, or its error as an answer."""
+    http_request = as_request()
+    try:
+        return function(http_request)
+    except RequestRefused as refused:
+        return to_response(refused.answer)
+    except ApiProblem as problem:
+        return _refused(http_request, problem.problem, problem.detail, problem.headers)
+    except ServiceRefused as error:
+        return _refused(http_request, error.problem, error.detail.format(error))
+    except TimeoutError:  # the sender has stopped sending
+        return _refused(http_request, Problems.TIMEOUT)
+    except OSError:  # the sender has disconnected; nobody reads this
+        return _refused(http_request, Problems.BAD_REQUEST)
+
+
+def _refused(
+    http_request: HttpRequest,
+    problem: HttpProblem,
+    detail: str = "",
+    headers: tuple[tuple[str, str], ...] = (),
+) -> Response:
+    response = to_response(PROBLEM.refuse(problem, http_request, detail))
+    response.headers.extend(headers)
+    if problem.temporary and "Retry-After" not in response.headers:
+        response.headers.add("Retry-After", "2")
+    return response
+
+
+def _response(content: Iterable[bytes], status: HTTPStatus, headers: dict[str, str]) -> Response:
+    response = Response(content, f"{status.value} {status.phrase}", direct_passthrough=True)
+    response.headers.clear()
+    response.headers.extend(headers)
+    return response
+
+
+def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
+    inline = thumbnail or row.kind in ("picture", "voice", "video")
+    disposition = "inline" if inline else "attachment"
+    if row.name and not thumbnail:
+        disposition += f"; filename*=UTF-8''{quote(row.name, safe='')}"
+    # Uploaded files must not run as pages: even if a browser renders one as a page, its scripts are blocked.
+    return {
+        "Content-Type": row.thumbnail_type if thumbnail else row.type,
+        "Content-Disposition": disposition,
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "private, max-age=86400, immutable",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+        "Access-Control-Allow-Origin": "*",
+        "Access-Control-Expose-Headers": "Accept-Ranges, Content-Length, Content-Range, ETag, X-Request-Id",
+    }
+
+
+def _range_of(headers: Any, tag: str, size: int) -> tuple[int, int] | None:
+    """The requested range of bytes; None: the whole file (RFC 9110 section 14.2).
+
+    A header that is not one range of bytes, or is meant for other content, is ignored. Raises
+    :class:`ApiProblem` for a range outside the file.
+    """
+    match = _OWN_RANGE.fullmatch(headers.get("range", "").replace(" ", ""))
+    if match is None or headers.get("if-range", tag) != tag or not (match[1] or match[2]):
+        return None
+    if not match[1]:
+        first, last = max(size - int(match[2]), 0), size - 1
+        satisfiable = int(match[2]) > 0
+    else:
+        first, last = int(match[1]), min(int(match[2] or size - 1), size - 1)
+        if match[2] and int(match[2]) < first:
+            return None
+        satisfiable = first < size
+    if not satisfiable:
+        raise ApiProblem(HTTP_RANGE, headers=(("Content-Range", f"bytes */{size}"),))
+    return first, last

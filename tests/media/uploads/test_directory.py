@@ -1,0 +1,209 @@
+"""Where the bytes of files are kept: a folder, or a bucket of S3, under one contract."""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from imserver.media.uploads.contract import Media, MediaUnavailable
+from imserver.media.uploads.declared import UploadSettings
+from imserver.media.uploads.directory import Directory
+from imserver.media.uploads.s3 import EMPTY_SHA256, Bucket, Credentials, canonical_path, signed_headers
+from imserver.threads import Threads
+from tests.media.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
+
+CONTENT = os.urandom(200_000)
+PUBLISHED = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "us-east-1")
+DAY = datetime(2013, 5, 24, tzinfo=UTC)
+
+
+@pytest.fixture
+def files() -> Iterator[Threads]:
+    one = Threads(4)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def standin() -> Iterator[Standin]:
+    with standing_in() as bucket:
+        yield bucket
+
+
+def bucket_at(url: str, files: Threads, secret: str = SECRET_KEY) -> Bucket:
+    return Bucket(
+        UploadSettings(
+            s3_url=url,
+            s3_bucket=NAME,
+            s3_region=REGION,
+            s3_prefix="a b/",
+            s3_access_key=ACCESS_KEY,
+            s3_secret_key=secret,
+            s3_seconds=60,
+        ),
+        files,
+    )
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def media(
+    request: pytest.FixtureRequest, files: Threads, standin: Standin, tmp_path: Path
+) -> Iterator[Media]:
+    """Each place in turn."""
+    one: Media = (
+        Directory(tmp_path / "root", files) if request.param == "folder" else bucket_at(standin.url, files)
+    )
+    yield one
+    one.close()
+
+
+def put(media: Media, name: str, folder: Path, content: bytes = CONTENT) -> None:
+    path = folder / "arrived"
+    path.write_bytes(content)
+    media.put(name, str(path), len(content), hashlib.sha256(content).hexdigest(), "image/png")
+
+
+def got(media: Media, name: str, first: int = 0, last: int = len(CONTENT) - 1) -> bytes:
+    return b"".join(media.get(name, first, last))
+
+
+def test_what_was_stored_is_given_whole_and_in_parts(media: Media, tmp_path: Path) -> None:
+    put(media, "some-name_1.t", tmp_path)
+    assert got(media, "some-name_1.t") == CONTENT
+    assert got(media, "some-name_1.t", 100_000, 100_000) == CONTENT[100_000:100_001]
+    assert got(media, "some-name_1.t", 5, 150_000) == CONTENT[5:150_001]
+
+
+def test_what_is_not_there_is_reported_before_anything_is_given(media: Media, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        media.get("nobody", 0, 10)
+    put(media, "some", tmp_path)
+    media.delete("some")
+    media.delete("some")
+    with pytest.raises(FileNotFoundError):
+        media.get("some", 0, 10)
+
+
+def test_a_reader_that_stops_leaves_nothing_open(media: Media, tmp_path: Path) -> None:
+    put(media, "some", tmp_path)
+    pieces = media.get("some", 0, len(CONTENT) - 1)
+    assert CONTENT.startswith(next(pieces))
+    pieces.close()  # type: ignore[attr-defined]
+    assert got(media, "some") == CONTENT  # the next answer is not the rest of that one
+
+
+def test_the_folder_is_for_its_owner_only_and_is_swept_of_what_is_old(files: Threads, tmp_path: Path) -> None:
+    folder = Directory(tmp_path / "root", files)
+    incoming = folder.incoming()
+    assert incoming.stat().st_mode & 0o777 == 0o700
+    old, new = incoming / "old", incoming / "new"
+    old.write_bytes(b"x")
+    new.write_bytes(b"x")
+    long_ago = time.time() - 2 * 86400
+    os.utime(old, (long_ago, long_ago))
+    assert folder.sweep() == 1
+    assert [path.name for path in incoming.iterdir()] == ["new"]
+    assert folder.free_bytes() > 0
+
+
+@pytest.mark.parametrize("name", ["../../secret", "{}/secret", ".."])
+def test_no_name_of_a_file_leads_out_of_the_folder(files: Threads, tmp_path: Path, name: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    folder, name = Directory(tmp_path / "root", files), name.format(tmp_path)
+    for act in (
+        lambda: folder.delete(name),
+        lambda: [*folder.get(name, 0, 5)],
+        lambda: put(folder, name, tmp_path),
+    ):
+        with pytest.raises(MediaUnavailable):
+            act()
+    assert secret.read_bytes() == b"secret"
+
+
+def test_a_folder_that_cannot_be_used_is_a_temporary_error(files: Threads, tmp_path: Path) -> None:
+    (tmp_path / "root").write_bytes(b"a file stands in the way")
+    folder = Directory(tmp_path / "root", files)
+    with pytest.raises(MediaUnavailable):
+        folder.incoming()
+    with pytest.raises(MediaUnavailable):
+        put(folder, "some", tmp_path)
+
+
+# --- the bucket ---------------------------------------------------------------------------------------------
+
+
+def test_requests_are_signed_as_the_published_examples_are() -> None:
+    """The examples of Amazon's description of Signature Version 4 for S3."""
+    host = "examplebucket.s3.amazonaws.com"
+    signed = signed_headers("GET", host, "/test.txt", {"range": "bytes=0-9"}, EMPTY_SHA256, PUBLISHED, DAY)
+    assert signed["authorization"].endswith(
+        "SignedHeaders=host;range;x-amz-content-sha256;x-amz-date,"
+        "Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"
+    )
+    body = hashlib.sha256(b"Welcome to Amazon S3.").hexdigest()
+    headers = {"date": "Fri, 24 May 2013 00:00:00 GMT", "x-amz-storage-class": "REDUCED_REDUNDANCY"}
+    path = canonical_path("/test$file.text")
+    assert path == "/test%24file.text"
+    signed = signed_headers("PUT", host, path, headers, body, PUBLISHED, DAY)
+    assert signed["authorization"].endswith(
+        "Signature=98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd"
+    )
+
+
+def test_a_file_is_sent_with_its_length_and_type(files: Threads, standin: Standin, tmp_path: Path) -> None:
+    bucket = bucket_at(standin.url, files)
+    put(bucket, "some", tmp_path)
+    assert standin.objects == {"a b/some": (CONTENT, "image/png")}
+    assert standin.requests == [f"PUT /{NAME}/a%20b/some"]
+    bucket.close()
+
+
+@pytest.mark.parametrize("failure", ["500", "503", "hang up"])
+def test_a_bucket_that_fails_is_asked_again(
+    files: Threads, standin: Standin, tmp_path: Path, failure: str
+) -> None:
+    bucket = bucket_at(standin.url, files)
+    standin.failures = [failure] * 2
+    put(bucket, "some", tmp_path)
+    standin.failures = [failure] * 2
+    assert got(bucket, "some") == CONTENT
+    standin.failures = [failure] * 3
+    with pytest.raises(MediaUnavailable):
+        bucket.get("some", 0, 1)
+    standin.failures = [failure] * 2
+    bucket.delete("some")
+    assert not standin.objects
+    bucket.close()
+
+
+def test_a_bucket_that_refuses_is_not(files: Threads, standin: Standin, tmp_path: Path) -> None:
+    bucket = bucket_at(standin.url, files, secret="another secret")
+    with pytest.raises(MediaUnavailable, match="403"):
+        put(bucket, "some", tmp_path)
+    assert len(standin.requests) == 1
+    assert not standin.objects
+    bucket.close()
+
+
+def test_an_answer_that_is_cut_off_is_an_error(files: Threads, standin: Standin, tmp_path: Path) -> None:
+    bucket = bucket_at(standin.url, files)
+    put(bucket, "some", tmp_path)
+    standin.failures = ["cut off"]
+    with pytest.raises(MediaUnavailable):
+        got(bucket, "some")
+    assert got(bucket, "some") == CONTENT
+    bucket.close()
+
+
+def test_a_bucket_that_is_away_is_a_temporary_error(files: Threads, tmp_path: Path) -> None:
+    with standing_in() as gone:
+        pass
+    bucket = bucket_at(gone.url, files)
+    with pytest.raises(MediaUnavailable):
+        put(bucket, "some", tmp_path)
+    bucket.close()

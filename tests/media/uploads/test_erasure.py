@@ -1,0 +1,44 @@
+"""Erasure of a user's files, on a node with and without uploads."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imserver.media.uploads import Uploads
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.parts import accounts_of
+from tests.security.node_harness import ALL, Harness, config
+
+WITHOUT = ("messages", "webhooks", "accounts", "action", "pusher")
+
+
+def upload(harness: Harness) -> Any:
+    """Upload a file of ann, who has an account in 204."""
+    account = accounts_of(harness.node.core).rows.add(Account(0, "204", "ann"), "no hash")
+    sent = harness.web.post(
+        f"/api/v1/uploads?app=204&user={account.user}",
+        data=b"text",
+        headers={"Authorization": f"Bearer {ALL.key}"},
+    )
+    assert sent.status_code == 201, sent.data
+    return account
+
+
+@pytest.mark.parametrize("features", [None, WITHOUT])
+def test_the_rows_of_a_deleted_account_are_erased(
+    tmp_path: Path, features: tuple[str, ...] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness = Harness(config(tmp_path))
+    account = upload(harness)
+    folder = harness.node.core.service(Uploads).incoming().parent
+    harness.close()
+    harness = Harness(config(tmp_path, features=features))
+    parts = harness.node.core
+    assert parts.store.contents("204").uploads == 1
+    accounts_of(parts).accounts.remove("204", account.user)
+    assert parts.store.contents("204").uploads == 0
+    harness.close()
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(files) == (0 if features is None else 1), "bytes are the feature's"
+    assert ("erased the rows of 1 files" in caplog.text) == (features is not None)

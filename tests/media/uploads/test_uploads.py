@@ -1,0 +1,232 @@
+"""Slow or many transfers of a few hold nobody else up, and what is stored is private and bounded."""
+
+import contextlib
+import stat
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+from msgspec.structs import replace
+
+from imserver import errors
+from imserver.config.settings import StorageSettings
+from imserver.media.uploads import transfers, upload_rows
+from imserver.media.uploads.contract import FILE_BYTES
+from imserver.media.uploads.declared import HTTP_DISK_FULL, HTTP_QUOTA_EXCEEDED, UploadSettings
+from imserver.media.uploads.transfers import GRACE_SECONDS, TransferRefused, Transfers
+from imserver.media.uploads.uploads import Offer, Uploads
+from imserver.storage.store import Store
+from tests.integration.raw import Raw, ask, request
+from tests.media.uploads.test_boxes import FILES, SPOT
+from tests.support import Server, eventually
+
+PNG = (
+    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU"
+    b"\x00\x00\x00\nIDATx\x9cc`\x00\x00\x00\x02\x00\x01H\xaf\xa4q\x00\x00\x00\x00IEND\xaeB`\x82"
+)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(transfers, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_user_and_an_address_have_a_share_of_the_slots(clock: list[float]) -> None:
+    settings = UploadSettings(at_once=6, at_once_per_user=2, at_once_per_address=3)
+    transfers = Transfers(settings)
+    for _ in range(2):
+        transfers.begin(("101", "eve"), "192.0.2.1")
+    with pytest.raises(TransferRefused):
+        transfers.begin(("101", "eve"), "192.0.2.9")
+    transfers.begin(("101", "mallory"), "192.0.2.1")
+    with pytest.raises(TransferRefused):
+        transfers.begin(("101", "trudy"), "192.0.2.1")
+    assert transfers.begin(("101", "ann"), "192.0.2.2")
+
+
+def test_a_network_of_ipv6_is_one_address(clock: list[float]) -> None:
+    transfers = Transfers(UploadSettings(at_once_per_address=1))
+    transfers.begin(None, "2001:db8::1")
+    with pytest.raises(TransferRefused):
+        transfers.begin(None, "2001:db8::2")
+
+
+def test_the_slowest_gives_way_when_all_slots_are_taken(clock: list[float]) -> None:
+    transfers = Transfers(UploadSettings(at_once=3, at_once_per_address=9))
+    some = [transfers.begin(None, f"192.0.2.{number}") for number in range(3)]
+    for one, size in zip(some, (500, 20, 300), strict=True):
+        one.bytes = size
+    with pytest.raises(TransferRefused) as caught:
+        transfers.begin(None, "198.51.100.1")
+    assert caught.value.problem is errors.Problems.BUSY, "all are young"
+    clock[0] += GRACE_SECONDS
+    transfers.begin(None, "198.51.100.1")
+    assert [one.ended for one in some] == [False, True, False]
+
+
+def test_a_transfer_that_is_ended_between_two_reads_ends_at_the_next_one(clock: list[float]) -> None:
+    one = Transfers(UploadSettings()).begin(None, "192.0.2.1")
+    with one.reading():
+        one.bytes = 1
+    one.end()
+    with pytest.raises(TransferRefused) as caught, one.reading():
+        one.bytes = 2
+    assert (caught.value.problem, one.bytes) == (errors.Problems.BUSY, 1)
+
+
+def test_the_minimum_rate_is_a_deadline_for_the_next_byte(clock: list[float]) -> None:
+    transfers = Transfers(UploadSettings(min_bytes_per_second=100))
+    one = transfers.begin(None, "192.0.2.1")
+    assert transfers.deadline(one) == clock[0] + GRACE_SECONDS
+    one.bytes = 1000
+    assert transfers.deadline(one) == clock[0] + GRACE_SECONDS + 10
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    one = Store(StorageSettings(), str(tmp_path))
+    one.start()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def uploads(tmp_path: Path, store: Store) -> Iterator[Uploads]:
+    """Uploads with small quotas of an app and an address."""
+    settings = UploadSettings(
+        min_free_bytes=0, quota_bytes=0, quota_app_bytes=10_000, daily_address_bytes=7000, thumbnail_pixels=1
+    )
+    one = Uploads(settings, str(tmp_path), store)
+    yield one
+    one.close()
+
+
+def take(uploads: Uploads, user: str, address: str, content: bytes = bytes(400), app: str = "101") -> Any:
+    parts = iter([content])
+    offer = Offer(app, user, "", "", len(content), address)
+    return uploads.receive(offer, lambda _most: next(parts, b""))
+
+
+def test_an_app_has_a_quota(uploads: Uploads) -> None:
+    first = take(uploads, "ann", "192.0.2.1")
+    take(uploads, "bob", "192.0.2.2")
+    with pytest.raises(TransferRefused) as caught:
+        take(uploads, "cid", "192.0.2.3")
+    assert caught.value.problem is HTTP_QUOTA_EXCEEDED
+    take(uploads, "cid", "192.0.2.3", app="102")
+    assert uploads.usage("101", upload_rows.TOTAL).bytes == 800
+    uploads.delete(first.id)
+    assert uploads.usage("101", upload_rows.TOTAL).bytes == 400
+    take(uploads, "cid", "192.0.2.4")
+
+
+def test_small_files_cost_a_block_each(uploads: Uploads) -> None:
+    for number in range(2):
+        take(uploads, "ann", f"192.0.2.{number}", b"x")
+    with pytest.raises(TransferRefused) as caught:
+        take(uploads, "ann", "192.0.2.2", b"x")
+    assert caught.value.problem is HTTP_QUOTA_EXCEEDED
+    assert uploads.usage("101", "ann").charged == 2 + 2 * FILE_BYTES
+
+
+def test_an_uploaded_picture_of_a_phone_has_no_place(uploads: Uploads) -> None:
+    content = FILES["heic"]
+    row = take(uploads, "ann", "192.0.2.1", content)
+    stored = b"".join(uploads.open(row, False, 0, row.bytes - 1))
+    assert len(stored) == len(content)
+    assert SPOT not in stored
+    assert row.sha256 == sha256(stored).hexdigest()
+
+
+def test_an_address_uploads_so_much_in_a_day(uploads: Uploads) -> None:
+    take(uploads, "ann", "192.0.2.1")
+    with pytest.raises(TransferRefused) as caught:
+        take(uploads, "bob", "192.0.2.1", app="102")
+    assert caught.value.problem is HTTP_QUOTA_EXCEEDED
+    take(uploads, "bob", "192.0.2.2", app="102")
+
+
+def test_an_upload_that_the_disk_refuses_counts_for_no_address(uploads: Uploads) -> None:
+    settings, uploads.settings = uploads.settings, replace(uploads.settings, min_free_bytes=1 << 60)
+    with pytest.raises(TransferRefused) as caught:
+        take(uploads, "ann", "192.0.2.1")
+    assert caught.value.problem is HTTP_DISK_FULL
+    uploads.settings = settings
+    take(uploads, "ann", "192.0.2.1")
+
+
+def test_an_upload_that_is_slow_gives_way_to_another(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfers, "GRACE_SECONDS", 0.0)
+    uploads.settings = replace(uploads.settings, at_once=1, min_bytes_per_second=0)
+    uploads._arriving._settings = uploads.settings
+    reads, never = Event(), Event()
+
+    def read(_most: int) -> bytes:
+        reads.set()
+        never.wait()
+        return b""
+
+    offer = Offer("101", "eve", "", "", 100, "192.0.2.1")
+    slow = gevent.spawn(uploads.receive, offer, read)
+    assert reads.wait(60)
+    take(uploads, "ann", "192.0.2.2")
+    slow.join(60)
+    assert isinstance(slow.exception, TransferRefused)
+    assert slow.exception.problem is errors.Problems.BUSY
+
+
+def test_an_upload_below_the_minimum_rate_ends(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfers, "GRACE_SECONDS", 0.01)
+    never = Event()
+    with pytest.raises(TransferRefused) as caught:
+        uploads.receive(Offer("101", "eve", "", "", 100, "192.0.2.1"), lambda _most: never.wait() and b"")
+    assert caught.value.problem is errors.Problems.TIMEOUT
+
+
+def test_nobody_else_on_the_machine_can_read_them(uploads: Uploads, tmp_path: Path) -> None:
+    take(uploads, "ann", "192.0.2.1", PNG)
+    paths = [path for path in (tmp_path / "uploads").rglob("*") if path.is_file()]
+    assert len(paths) == 2, "the picture and its thumbnail"
+    for path in (*paths, *(tmp_path / "uploads").rglob("*"), tmp_path / "uploads"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o600 if path.is_file() else 0o700), path
+
+
+@pytest.mark.full
+def test_slow_uploads_of_one_user_leave_slots_for_others(tmp_path: Path) -> None:
+    server = Server(tmp_path, config={"uploads": {"min_free_bytes": 0, "at_once": 4, "at_once_per_user": 2}})
+    try:
+        with contextlib.ExitStack() as stack:
+            path = "/api/v1/uploads?app=101&user=%s"
+            again = request(path % "eve", method="POST", body=b"x")
+
+            def has_no_slot() -> bool:
+                """Begin another slow upload of eve, which may be refused; whether she has no slot left."""
+                slow = stack.enter_context(Raw(server.http))
+                slow.send(
+                    b"POST /api/v1/uploads?app=101&user=eve HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                    b"Content-Length: 100000\r\n\r\nx"
+                )
+                return ask(server.http, again).json.get("code") == "busy"
+
+            eventually(has_no_slot, what="two are on the way")
+            assert ask(server.http, again).status == 503
+            assert ask(server.http, request(path % "ann", method="POST", body=b"x")).status == 201
+    finally:
+        server.stop()
+    server.check()
+
+
+def test_only_the_files_of_a_deleted_app_are_forgotten(uploads: Uploads, store: Store) -> None:
+    store.add_app("shop", {})
+    take(uploads, "ann", "192.0.2.1", app="shop")
+    assert uploads.forget_app("shop") == 0, "it was created anew"
+    assert store.delete_app("shop")
+    assert uploads.forget_app("shop") == 1
