@@ -7,7 +7,7 @@ __version__ = "1.0.0"
 
 FEATURES = (
     "imserver.messenger.messages",
-    "imserver.features.webhooks",
+    "imserver.backends.webhooks",
     "imserver.people.accounts",
     "imserver.messenger.groups",
     "imserver.people.invitations",

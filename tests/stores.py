@@ -110,7 +110,7 @@ def open_store(tmp_path: Path) -> Iterator[OpenStore]:
 @pytest.fixture
 def hasty_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses of what delivers to receivers."""
-    from imserver.features.webhooks import consumer
+    from imserver.backends.webhooks import consumer
 
     for name, seconds in (("FIRST_PAUSE", 0.01), ("LONGEST_PAUSE", 0.05), ("SAVE", 0.02), ("WAIT", 0.02)):
         monkeypatch.setattr(consumer, f"{name}_SECONDS", seconds)
@@ -119,7 +119,7 @@ def hasty_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def patient_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A receiver that failed is not tried again by itself."""
-    from imserver.features.webhooks import consumer
+    from imserver.backends.webhooks import consumer
 
     for name in ("FIRST_PAUSE_SECONDS", "LONGEST_PAUSE_SECONDS"):
         monkeypatch.setattr(consumer, name, 3600.0)

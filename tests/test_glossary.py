@@ -28,7 +28,7 @@ ALLOWED = {
 }
 """Names with a retired word → why they have it."""
 ALLOWED_IN = {
-    ("asked", "features/webhooks/"): "metrics end in _asked_total",
+    ("asked", "backends/webhooks/"): "metrics end in _asked_total",
     ("place", "imserver/dialects/protobuf/wire.py"): "a field of the protobuf dialect",
     ("keep_talks", "tests/auth/test_tenants.py"): "an old name of a setting",
 }

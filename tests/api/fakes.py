@@ -20,6 +20,7 @@ from imserver.auth.rates import BucketList, MutedUsers, SenderRates
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import Claims
+from imserver.backends.webhooks.webhooks import Webhooks
 from imserver.cluster.nodes import Overview
 from imserver.cluster.registry import Lease
 from imserver.config.settings import ApiSettings, Config, KeySettings, LimitSettings
@@ -27,7 +28,6 @@ from imserver.core.services import Services
 from imserver.core.status import Unready
 from imserver.dialects.pusher.api import PusherApi
 from imserver.features.notifications.parts import NotificationParts
-from imserver.features.webhooks.webhooks import Webhooks
 from imserver.http.call import Api, answer
 from imserver.messenger.messages.services import MessageServices
 from imserver.metrics import Metrics

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from imserver.auth.tokens import Claims
+from imserver.backends.webhooks.parts import EVENTS
+from imserver.backends.webhooks.requests import Receiver
 from imserver.config.settings import KeySettings
-from imserver.features.webhooks.parts import EVENTS
-from imserver.features.webhooks.requests import Receiver
 from tests.transport.harness import until
 
 from .fakes import FakeNode, with_keys

@@ -15,13 +15,13 @@ from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.login_tokens import LoginTokens
+from imserver.backends.webhooks.parts import follow_apps
+from imserver.backends.webhooks.webhooks import Webhooks
 from imserver.config.settings import BackEndSettings, Config, TenantSettings, WebhookSettings
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.claims import ConnectionClaims, ConnectionRequest
 from imserver.dialects.centrifuge.service import CentrifugeState
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeLogin, RefreshLogin
-from imserver.features.webhooks.parts import follow_apps
-from imserver.features.webhooks.webhooks import Webhooks
 from imserver.metrics import Metrics
 from imserver.model import ClientFacts, Reply
 from imserver.people.accounts import tokens as account_tokens

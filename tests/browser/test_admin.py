@@ -157,7 +157,7 @@ def test_a_dead_webhook_is_found_mended_and_its_events_are_sent_again(
 
 
 def test_dead_events_are_sent_again(pair: Pair, start_server: StartServer) -> None:
-    soon = {f"imserver.features.webhooks.{module}.TRY_SECONDS": 2 for module in ("event_rows", "feeds")}
+    soon = {f"imserver.backends.webhooks.{module}.TRY_SECONDS": 2 for module in ("event_rows", "feeds")}
     with Receiver() as receiver:
         server = start_server(config=CONFIG, command=with_constants(soon))
         hook = {"url": "http://127.0.0.1:9/gone", "secret": SECRET, "events": ["account"]}

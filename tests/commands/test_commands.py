@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from imserver.backends.webhooks.dead_events import RetryRow
+from imserver.backends.webhooks.event_rows import EventStore, NewEvent
 from imserver.config.settings import StorageSettings
-from imserver.features.webhooks.dead_events import RetryRow
-from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.storage.store import Store
 from tests.support import run_cli
 

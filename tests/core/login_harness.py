@@ -13,9 +13,9 @@ from imserver.auth.login import Logins
 from imserver.auth.login_tokens import LoginTokens
 from imserver.auth.questions import AccountLookup
 from imserver.auth.tenants import Tenant
+from imserver.backends.webhooks.parts import follow_apps
+from imserver.backends.webhooks.webhooks import Webhooks
 from imserver.config.settings import Config, JwtSettings, TenantSettings, WebhookSettings
-from imserver.features.webhooks.parts import follow_apps
-from imserver.features.webhooks.webhooks import Webhooks
 from imserver.metrics import Metrics
 from imserver.process import Secret
 from imserver.transport.connection import Connection

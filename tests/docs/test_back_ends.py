@@ -13,8 +13,8 @@ from typing import Any, get_args
 import jwt
 import pytest
 
+from imserver.backends.webhooks import requests, reviews
 from imserver.config.settings import WebhookEvent
-from imserver.features.webhooks import requests, reviews
 from imserver.transport.outgoing import signature
 from tests import processes
 from tests.conftest import StartServer

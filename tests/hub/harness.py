@@ -10,6 +10,7 @@ from msgspec import json
 from imserver.auth.observer import Observer
 from imserver.auth.questions import Relations
 from imserver.auth.rates import MutedUsers
+from imserver.backends.webhooks.reviews import ReviewRequests
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers, NodeParts
 from imserver.channels.subscriptions import build_channels
@@ -21,7 +22,6 @@ from imserver.dialects.action.acks import ActionAcks
 from imserver.dialects.action.service import ActionService
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.errors import StorageUnavailable
-from imserver.features.webhooks.reviews import ReviewRequests
 from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub

@@ -44,7 +44,7 @@ def hooked(launch: Launch, http_server: str, receiver: Receiver, **more: Any) ->
     """A server whose apps tell the receiver of everything. At its end, the receiver has time to take it."""
     webhook = {"webhook": receiver.settings}
     apps = {"101": webhook, "102": {}, "action:1": webhook, "system:shop": webhook, **more}
-    patient = with_constants({"imserver.features.webhooks.parts._LAST_SECONDS": 30.0})
+    patient = with_constants({"imserver.backends.webhooks.parts._LAST_SECONDS": 30.0})
     return launch(http_server, patient, apps=apps, websocket={"close_seconds": 0.1})
 
 
@@ -70,7 +70,7 @@ def asking_in(folder: Path, http_server: str, **options: Any) -> Iterator[Asking
 @pytest.fixture(scope="module")
 def asking_server(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
     """The back end has time for an answer, on a busy machine too."""
-    patient = with_constants({"imserver.features.webhooks.requests.ASK_SECONDS": 30.0})
+    patient = with_constants({"imserver.backends.webhooks.requests.ASK_SECONDS": 30.0})
     with asking_in(tmp_path_factory.mktemp("asking"), http_server, command=patient) as one:
         yield one
 

@@ -1,6 +1,6 @@
 """The rows of an app and of a user, and their deletion."""
 
-from imserver.features.webhooks.event_rows import EventStore, NewEvent
+from imserver.backends.webhooks.event_rows import EventStore, NewEvent
 from imserver.media.uploads import upload_rows
 from imserver.media.uploads.contract import FILE_BYTES, Upload, Usage
 from imserver.messenger.messages.log.contract import Draft

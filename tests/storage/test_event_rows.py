@@ -6,9 +6,9 @@ from typing import Any
 import gevent
 import pytest
 
+from imserver.backends.webhooks.dead_events import RetryRow, list_retries, replay_dead
+from imserver.backends.webhooks.event_rows import Absence, EventStore, FeedHead, NewEvent, NotOwner
 from imserver.errors import StorageUnavailable
-from imserver.features.webhooks.dead_events import RetryRow, list_retries, replay_dead
-from imserver.features.webhooks.event_rows import Absence, EventStore, FeedHead, NewEvent, NotOwner
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
@@ -185,7 +185,7 @@ def test_the_first_waiting_event_of_each_user_is_tried(store: Store, events: Eve
 def test_only_the_newest_dead_events_are_kept(
     store: Store, events: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imserver.features.webhooks.event_rows.MAX_RETRIES", 3)
+    monkeypatch.setattr("imserver.backends.webhooks.event_rows.MAX_RETRIES", 3)
     events.claim({APP: None}, "one", 10)
     rows = [RetryRow(0, f"log-{number}", "ann", 1, 1, b"x") for number in range(5)]
     events.advance(APP, "one", 1, 0, rows, dead=True)
@@ -291,7 +291,7 @@ def test_ids_of_events_that_the_database_has_lost_are_not_given_again(
 
 
 def test_events_that_wait_are_bounded_in_bytes(events: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imserver.features.webhooks.event_rows.MAX_WAITING_BYTES", 100)
+    monkeypatch.setattr("imserver.backends.webhooks.event_rows.MAX_WAITING_BYTES", 100)
     large = NewEvent(APP, "ann", "absent", b'"%b"' % (b"x" * 90))
     adding = [gevent.spawn(events.append, [large]) for _ in range(3)]
     gevent.joinall(adding)

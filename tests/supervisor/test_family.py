@@ -101,7 +101,7 @@ def test_nodes_import_nothing_of_their_own_after_the_fork(start_family: StartFam
         for _ in range(6):
             family.get(path)
     late = {*re.findall(r"late: (imserver\..*)", family.output)}
-    assert late <= {"imserver.features.webhooks.absences", "imserver.dialects.action.stored"}
+    assert late <= {"imserver.backends.webhooks.absences", "imserver.dialects.action.stored"}
 
 
 @pytest.mark.full

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
+from imserver.backends.webhooks import webhooks_of
 from imserver.dialects.pusher import api
 from imserver.dialects.pusher.apps import PusherApps, PusherHooks, entrance
 from imserver.dialects.pusher.declared import SETTINGS
 from imserver.dialects.pusher.service import NAME, PusherService
 from imserver.dialects.pusher.wire import PusherDialect
-from imserver.features.webhooks import webhooks_of
 from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.services import Core
 

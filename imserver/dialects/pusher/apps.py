@@ -18,10 +18,10 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from imserver.backends.webhooks.requests import POST_SECONDS, Receiver, WebhookQueues
+from imserver.backends.webhooks.webhooks import Webhooks
 from imserver.dialects.pusher.declared import PusherSettings, pusher_of, secret_of
 from imserver.dialects.pusher.wire import CACHED, PRESENCE, PRIVATE
-from imserver.features.webhooks.requests import POST_SECONDS, Receiver, WebhookQueues
-from imserver.features.webhooks.webhooks import Webhooks
 from imserver.plugin.identity import AppSecrets, BadSignature, Principal, Tenant, Tenants
 from imserver.plugin.runtime import Outgoing
 from imserver.plugin.services import Channels

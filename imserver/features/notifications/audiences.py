@@ -18,6 +18,7 @@ from typing import Final
 from msgspec import Struct, json
 from msgspec.structs import replace
 
+from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.features.notifications.contract import (
     AUDIENCE_STATES,
     NO_DATA,
@@ -28,7 +29,6 @@ from imserver.features.notifications.contract import (
 )
 from imserver.features.notifications.pushes import PushNotifications
 from imserver.features.notifications.rows import add_deliveries_in, check_owner
-from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.runtime import Service
 from imserver.plugin.storage import PooledStatements, RowsOf, Store, marks_of, text_of

@@ -21,13 +21,13 @@ import gevent
 import msgspec
 from gevent.event import Event as Signal
 
+from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, Failure
+from imserver.backends.webhooks.event_rows import NewEvent
 from imserver.features.notifications.contract import Delivery, PushEndpoint
 from imserver.features.notifications.device_services import DeviceServices, notice_of
 from imserver.features.notifications.recent import RecentDeliveries
 from imserver.features.notifications.rows import NotificationRows, Results, notified
 from imserver.features.notifications.webpush import WebPush
-from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
-from imserver.features.webhooks.event_rows import NewEvent
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.runtime import (
     RateLimitedLog,

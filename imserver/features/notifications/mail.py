@@ -16,12 +16,12 @@ from typing import Final
 from gevent.pool import Pool
 from msgspec.structs import replace
 
+from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, Failure
+from imserver.backends.webhooks.event_rows import NewEvent
 from imserver.features.notifications.contract import MAIL, MailDue, Wishes
 from imserver.features.notifications.decisions import mail_due, quiet_until
 from imserver.features.notifications.declared import rules_of
 from imserver.features.notifications.rows import NotificationRows, notified
-from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
-from imserver.features.webhooks.event_rows import NewEvent
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.declared import SmtpSettings
 from imserver.people.accounts.mailing import Mail, NotSent, send

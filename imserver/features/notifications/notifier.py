@@ -17,6 +17,9 @@ from gevent.event import Event as Signal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, LeasedWork
+from imserver.backends.webhooks.event_rows import EventStore
+from imserver.backends.webhooks.log_window import LogWindow, RememberedMembers
 from imserver.features.notifications.content import (
     TTL_SECONDS,
     Author,
@@ -41,9 +44,6 @@ from imserver.features.notifications.decisions import decide, mail_due, may_noti
 from imserver.features.notifications.declared import AppNotifySettings
 from imserver.features.notifications.recipients import Recipients
 from imserver.features.notifications.rows import LEASE, NotificationRows
-from imserver.features.webhooks.consumer import Consumer, DeliveryLease, LeasedWork
-from imserver.features.webhooks.event_rows import EventStore
-from imserver.features.webhooks.log_window import LogWindow, RememberedMembers
 from imserver.people.accounts.contract import Account
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.messages import Conversation, Entry, MessageLog, UnreadMessages

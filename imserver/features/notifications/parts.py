@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from imserver.backends.webhooks import webhooks_of
+from imserver.backends.webhooks.consumer import DeliveryLease
 from imserver.features.notifications.audiences import AudienceRows, Audiences
 from imserver.features.notifications.declared import (
     AN_HOUR,
@@ -28,8 +30,6 @@ from imserver.features.notifications.recipients import Recipients
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.tokens import ActionTokens
 from imserver.features.notifications.webpush import WebPush
-from imserver.features.webhooks import webhooks_of
-from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.people.accounts.declared import SmtpSettings
 from imserver.people.accounts.parts import accounts_of, chat_page_of
 from imserver.plugin import Parts

@@ -15,6 +15,8 @@ from typing import Final
 from msgspec import Struct, field, json
 from msgspec.structs import replace
 
+from imserver.backends.webhooks.consumer import NotOwner
+from imserver.backends.webhooks.event_rows import NewEvent, add_events
 from imserver.features.notifications.contract import (
     LEVELS,
     ConversationWish,
@@ -25,8 +27,6 @@ from imserver.features.notifications.contract import (
     Wishes,
 )
 from imserver.features.notifications.device_services import DeviceServices
-from imserver.features.webhooks.consumer import NotOwner
-from imserver.features.webhooks.event_rows import NewEvent, add_events
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.storage import (
@@ -90,7 +90,7 @@ class NotificationRows(Store.Rows):
     """The rows of notifications in a store.
 
     ``added`` is called with what :meth:`settle` has added to feeds: app → the id of its last event.
-    ``known``: see :attr:`imserver.features.webhooks.event_rows.EventStore.known`. ``host_of``: (app, URL
+    ``known``: see :attr:`imserver.backends.webhooks.event_rows.EventStore.known`. ``host_of``: (app, URL
     of an endpoint) → the queue of what is sent to it.
     """
 

@@ -14,11 +14,11 @@ import gevent
 import msgspec
 from msgspec import Raw, Struct
 
-from imserver.features.webhooks.consumer import Failure
-from imserver.features.webhooks.event_json import for_bot
-from imserver.features.webhooks.event_rows import EventStore
-from imserver.features.webhooks.log_window import HookSender, LogHooks
-from imserver.features.webhooks.requests import MISCONFIGURED, POST_SECONDS, WebhookCounts
+from imserver.backends.webhooks.consumer import Failure
+from imserver.backends.webhooks.event_json import for_bot
+from imserver.backends.webhooks.event_rows import EventStore
+from imserver.backends.webhooks.log_window import HookSender, LogHooks
+from imserver.backends.webhooks.requests import MISCONFIGURED, POST_SECONDS, WebhookCounts
 from imserver.people.bots.rows import BotHook, HookStore
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.messages import Draft, Entry, Messaging

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from imserver.features.webhooks import webhooks_of
+from imserver.backends.webhooks import webhooks_of
 from imserver.messenger.groups.parts import groups_of
 from imserver.people.accounts.parts import accounts_of
 from imserver.people.bots.answers import AnswerCommands, StreamedAnswers

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.features.webhooks.log_window import LogHook
+from imserver.backends.webhooks.log_window import LogHook
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import accounts_in, add_account
 from imserver.plugin.storage import (

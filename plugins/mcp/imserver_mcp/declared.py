@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Struct
 
-from imserver.features.webhooks import LogHook
+from imserver.backends.webhooks import LogHook
 from imserver.plugin import SettingsRow
 from imserver.plugin.http import about
 from imserver.plugin.settings import TenantSettings, Url, app_settings_of

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from imserver.features.webhooks import Failure, HookSender, LogHooks, webhooks_of
+from imserver.backends.webhooks import Failure, HookSender, LogHooks, webhooks_of
 from imserver.plugin.messages import Entry, MessageServices
 from imserver.plugin.runtime import BadUrl, PublicRequests, Unreachable
 from imserver.plugin.services import Core

@@ -10,6 +10,7 @@ import pytest
 from imserver import errors
 from imserver.auth.rates import MutedUsers
 from imserver.auth.rules import ALLOWED
+from imserver.backends.webhooks.back_ends import BackEndRequests
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.consent import ChannelConsent
 from imserver.channels.members import ChannelRefused
@@ -25,7 +26,6 @@ from imserver.dialects.centrifuge.service import (
 )
 from imserver.dialects.centrifuge.wire import CallMethod, CentrifugeDialect, CentrifugeLogin, SubscribeResult
 from imserver.errors import StorageUnavailable
-from imserver.features.webhooks.back_ends import BackEndRequests
 from imserver.messenger.messages.commands import Send
 from imserver.messenger.messages.wire import MESSAGE_COMMANDS
 from imserver.model import Login, Reply

@@ -2,10 +2,10 @@
 
 import pytest
 
+from imserver.backends.webhooks import parts
+from imserver.backends.webhooks.parts import Occupancy
+from imserver.backends.webhooks.webhooks import Webhooks
 from imserver.dialects.pusher.apps import PusherHooks, PusherReceiver
-from imserver.features.webhooks import parts
-from imserver.features.webhooks.parts import Occupancy
-from imserver.features.webhooks.webhooks import Webhooks
 from tests.core.back_end import AwayStore, BackEnd
 from tests.hub.harness import Harness
 from tests.support import until

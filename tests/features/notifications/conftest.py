@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from imserver.backends.webhooks import consumer
+from imserver.backends.webhooks.consumer import DeliveryLease
 from imserver.features.notifications import notifier
-from imserver.features.webhooks import consumer
-from imserver.features.webhooks.consumer import DeliveryLease
 
 from .notifying import NotifyingNode, StartNode
 

@@ -7,10 +7,10 @@ from typing import Any
 import gevent
 from msgspec.structs import replace
 
+from imserver.backends.webhooks.event_rows import NewEvent
 from imserver.errors import StorageUnavailable
 from imserver.features.notifications.contract import Delivery, PushEndpoint
 from imserver.features.notifications.rows import Results
-from imserver.features.webhooks.event_rows import NewEvent
 from imserver.plugin.wire import PushResult
 
 TAKEN = PushResult("taken", 201)

@@ -10,14 +10,14 @@ from types import SimpleNamespace
 import gevent
 from msgspec import json
 
+from imserver.backends.webhooks.consumer import DeliveryLease
+from imserver.backends.webhooks.event_rows import EventStore
 from imserver.config.settings import StorageSettings
 from imserver.features.notifications.contract import Delivery, PushEndpoint, Shown, Wishes
 from imserver.features.notifications.declared import AppNotifySettings
 from imserver.features.notifications.notifier import Notifier
 from imserver.features.notifications.recipients import Recipients
 from imserver.features.notifications.rows import NotificationRows, Results
-from imserver.features.webhooks.consumer import DeliveryLease
-from imserver.features.webhooks.event_rows import EventStore
 from imserver.messenger.messages.deliverer import LogFollower
 from imserver.messenger.messages.log.contract import Commit, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
@@ -26,7 +26,7 @@ from imserver.metrics import Metrics
 from imserver.people.accounts.contract import Account
 from imserver.storage.statements import text_of
 from imserver.storage.store import Store
-from tests.features.webhooks.consumer_users import end
+from tests.backends.webhooks.consumer_users import end
 
 APP = "shop"
 HOST = "push.test"

@@ -11,6 +11,8 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
+from imserver.backends.webhooks.consumer import DeliveryLease, NotOwner
+from imserver.backends.webhooks.event_rows import EventStore
 from imserver.features.notifications.audiences import AudiencePages, AudienceRows, Audiences
 from imserver.features.notifications.contract import (
     Audience,
@@ -22,8 +24,6 @@ from imserver.features.notifications.contract import (
 from imserver.features.notifications.declared import AppNotifySettings
 from imserver.features.notifications.pushes import PushNotifications
 from imserver.features.notifications.rows import LEASE, NotificationRows, Results
-from imserver.features.webhooks.consumer import DeliveryLease, NotOwner
-from imserver.features.webhooks.event_rows import EventStore
 from imserver.notify import Notify
 from imserver.storage.store import Store
 from tests.stores import OpenStore

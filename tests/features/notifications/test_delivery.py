@@ -11,13 +11,13 @@ import pytest
 from gevent.event import Event as Signal
 from msgspec.structs import replace
 
+from imserver.backends.webhooks.consumer import DeliveryLease
 from imserver.cluster.nodes import NodeQueries
 from imserver.features.notifications import delivery
 from imserver.features.notifications.contract import PushEndpoint, Shown
 from imserver.features.notifications.delivery import Deliveries
 from imserver.features.notifications.device_services import DeviceServices
 from imserver.features.notifications.recent import RecentDeliveries
-from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.plugin.wire import PushNotice, PushResult
 
 from .device_services import FakeService

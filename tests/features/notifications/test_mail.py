@@ -13,6 +13,8 @@ import pytest
 from msgspec import json
 from msgspec.structs import replace
 
+from imserver.backends.webhooks.consumer import DeliveryLease
+from imserver.backends.webhooks.event_rows import EventStore, StoredEvent
 from imserver.config.settings import AppSettings, settings_of
 from imserver.features.notifications import decisions, digests
 from imserver.features.notifications import mail as module
@@ -21,8 +23,6 @@ from imserver.features.notifications.declared import AppNotifySettings, NotifyOf
 from imserver.features.notifications.mail import Mails
 from imserver.features.notifications.parts import notifications_of
 from imserver.features.notifications.rows import NotificationRows
-from imserver.features.webhooks.consumer import DeliveryLease
-from imserver.features.webhooks.event_rows import EventStore, StoredEvent
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.declared import SmtpSettings
 from imserver.people.accounts.parts import accounts_of

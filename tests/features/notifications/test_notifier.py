@@ -8,6 +8,7 @@ import pytest
 from msgspec import json
 from msgspec.structs import replace
 
+from imserver.backends.webhooks.consumer import DeliveryLease
 from imserver.errors import StorageUnavailable
 from imserver.features.notifications import decisions
 from imserver.features.notifications.contract import (
@@ -19,7 +20,6 @@ from imserver.features.notifications.contract import (
     Wishes,
 )
 from imserver.features.notifications.declared import AppNotifySettings
-from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.support import until

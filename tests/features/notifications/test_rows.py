@@ -9,6 +9,8 @@ import gevent
 import pytest
 from msgspec.structs import replace
 
+from imserver.backends.webhooks.consumer import NotOwner
+from imserver.backends.webhooks.event_rows import EventStore, NewEvent
 from imserver.config.settings import StorageSettings
 from imserver.errors import ServiceRefused
 from imserver.features.notifications.audiences import AudienceRows
@@ -25,8 +27,6 @@ from imserver.features.notifications.contract import (
     Wishes,
 )
 from imserver.features.notifications.rows import HOSTS_OF_USER, LEASE, NotificationRows, Results
-from imserver.features.webhooks.consumer import NotOwner
-from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.node.feature_list import tables_of_server

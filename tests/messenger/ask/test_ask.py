@@ -8,7 +8,7 @@ import gevent
 import pytest
 from msgspec import json
 
-from imserver.features.webhooks.event_json import of_entry
+from imserver.backends.webhooks.event_json import of_entry
 from imserver.messenger.ask import metrics
 from imserver.messenger.ask.parts import AskParts
 from imserver.plugin.messages import MessageLog

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from msgspec import json as fast
 
+from imserver.backends.webhooks.reviews import ReviewHook
 from imserver.dialects.action.stored import ActionMessages
 from imserver.dialects.action.wire import ActionDialect, Say
-from imserver.features.webhooks.reviews import ReviewHook
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.model import ReviewUnavailable
 from tests.core.back_end import Answer, Post

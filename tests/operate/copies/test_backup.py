@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from imserver.backends.webhooks.event_rows import EventStore, NewEvent
 from imserver.config.settings import StorageSettings
-from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.messenger.messages.log.contract import Appended, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.node.feature_list import numbers_of_server

@@ -9,10 +9,10 @@ import pytest
 from gevent.event import Event as Signal
 from msgspec import json
 
+from imserver.backends.webhooks import consumer, webhooks_of
+from imserver.backends.webhooks.consumer import DeliveryLease
+from imserver.backends.webhooks.log_window import HookSender
 from imserver.errors import StorageUnavailable
-from imserver.features.webhooks import consumer, webhooks_of
-from imserver.features.webhooks.consumer import DeliveryLease
-from imserver.features.webhooks.log_window import HookSender
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.people.accounts.parts import accounts_of

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from imserver.backends.webhooks.event_rows import EventStore
+from imserver.backends.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds
+from imserver.backends.webhooks.log_window import LogWindow
+from imserver.backends.webhooks.requests import Receiver, WebhookCounts
 from imserver.config.settings import StorageSettings
-from imserver.features.webhooks.event_rows import EventStore
-from imserver.features.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds
-from imserver.features.webhooks.log_window import LogWindow
-from imserver.features.webhooks.requests import Receiver, WebhookCounts
 from imserver.messenger.messages.log.contract import Appended, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.transaction import AppTransaction, UplinkSessions

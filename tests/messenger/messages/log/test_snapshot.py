@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from imserver.features.webhooks.event_rows import EventStore, NewEvent
+from imserver.backends.webhooks.event_rows import EventStore, NewEvent
 from imserver.messenger.messages.action_positions import ActionPositions
 from imserver.messenger.messages.log.contract import Appended, Change, Draft
 from imserver.messenger.messages.log.message_log import MessageLog

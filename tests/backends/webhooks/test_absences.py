@@ -9,11 +9,11 @@ from typing import Any
 import gevent
 import pytest
 
+from imserver.backends.webhooks import absences as module
+from imserver.backends.webhooks import consumer, feeds
+from imserver.backends.webhooks.absences import Absences
+from imserver.backends.webhooks.requests import Receiver
 from imserver.errors import StorageUnavailable
-from imserver.features.webhooks import absences as module
-from imserver.features.webhooks import consumer, feeds
-from imserver.features.webhooks.absences import Absences
-from imserver.features.webhooks.requests import Receiver
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.model import id_of
@@ -21,8 +21,8 @@ from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
 from imserver.people.bots.rows import BotStore
 from imserver.sessions.presence import Online
+from tests.backends.webhooks.test_feeds import APP, EVENTS, Node, quick
 from tests.core.back_end import BackEnd
-from tests.features.webhooks.test_feeds import APP, EVENTS, Node, quick
 from tests.support import CountingSignal
 from tests.transport.harness import until
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
-from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure, LeasedWork
+from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, Failure, LeasedWork
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.runtime import Service
 
 if TYPE_CHECKING:
-    from imserver.features.webhooks.event_rows import EventStore
+    from imserver.backends.webhooks.event_rows import EventStore
     from imserver.plugin.messages import Entry, MessageLog, Messaging
     from imserver.plugin.storage import Store
 

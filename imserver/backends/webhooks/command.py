@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from imserver.features.webhooks.dead_events import list_retries, replay_dead
-from imserver.features.webhooks.declared import secret_of
-from imserver.features.webhooks.requests import MISCONFIGURED, POST_SECONDS, Receiver
+from imserver.backends.webhooks.dead_events import list_retries, replay_dead
+from imserver.backends.webhooks.declared import secret_of
+from imserver.backends.webhooks.requests import MISCONFIGURED, POST_SECONDS, Receiver
 from imserver.plugin.commands import Finding, fail, opened, record_act, settings_options, table
 from imserver.plugin.identity import BadKey, Tenants
 from imserver.plugin.runtime import Outgoing, Unreachable

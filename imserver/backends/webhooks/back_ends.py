@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, TypeVar, get_args
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from imserver.features.webhooks.requests import Asking, AuthoriseHook, Authoriser, document_in
+from imserver.backends.webhooks.requests import Asking, AuthoriseHook, Authoriser, document_in
 from imserver.plugin.errors import ClientError
 from imserver.plugin.identity import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable, LoginAnswer
 from imserver.plugin.runtime import Outgoing, Unreachable

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from gevent.event import Event as Signal
 
+from imserver.backends.webhooks import consumer as module
+from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, Failure, NotOwner
 from imserver.errors import StorageUnavailable
-from imserver.features.webhooks import consumer as module
-from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure, NotOwner
 from tests.support import CountingSignal
 from tests.transport.harness import turn, until
 

@@ -7,9 +7,9 @@ import gevent
 import pytest
 from msgspec.structs import replace
 
+from imserver.backends.webhooks import requests as authorise
+from imserver.backends.webhooks.event_rows import EventStore, NewEvent
 from imserver.config.settings import StorageSettings, TenantSettings, WebhookSettings
-from imserver.features.webhooks import requests as authorise
-from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.model import Event
 from tests.core.login_harness import ASK, HOOK, JWT, LoginHarness, token_for
 from tests.security.node_harness import Harness as Node

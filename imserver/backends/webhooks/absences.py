@@ -10,10 +10,10 @@ import gevent
 import msgspec
 from msgspec import Struct
 
-from imserver.features.webhooks.consumer import Consumer
-from imserver.features.webhooks.event_rows import Absence, NewEvent
-from imserver.features.webhooks.feeds import Feed, Feeds
-from imserver.features.webhooks.log_window import RememberedMembers
+from imserver.backends.webhooks.consumer import Consumer
+from imserver.backends.webhooks.event_rows import Absence, NewEvent
+from imserver.backends.webhooks.feeds import Feed, Feeds
+from imserver.backends.webhooks.log_window import RememberedMembers
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import Holder
 from imserver.plugin.messages import Conversation, ConversationSummary, Entry, MessageLog

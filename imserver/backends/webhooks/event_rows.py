@@ -17,8 +17,8 @@ import gevent
 from gevent.event import AsyncResult
 from msgspec import Struct, field
 
-from imserver.features.webhooks.consumer import NotOwner
-from imserver.features.webhooks.dead_events import RETRIES, RetryRow
+from imserver.backends.webhooks.consumer import NotOwner
+from imserver.backends.webhooks.dead_events import RETRIES, RetryRow
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.storage import RowsOf, Statements, Store, chunks, marks_of, text_of

@@ -16,7 +16,7 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
-from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
+from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.plugin.http import about
 from imserver.plugin.identity import LoginAnswer
 from imserver.plugin.runtime import Outgoing, RateLimitedLog, Unreachable

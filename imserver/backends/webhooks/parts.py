@@ -11,11 +11,11 @@ from typing import Final, Literal
 import gevent
 import msgspec
 
-from imserver.features.webhooks.back_ends import BackEndHook
-from imserver.features.webhooks.declared import secret_of
-from imserver.features.webhooks.requests import AuthoriseHook, Receiver
-from imserver.features.webhooks.reviews import ReviewHook
-from imserver.features.webhooks.webhooks import QUERY, Webhooks
+from imserver.backends.webhooks.back_ends import BackEndHook
+from imserver.backends.webhooks.declared import secret_of
+from imserver.backends.webhooks.requests import AuthoriseHook, Receiver
+from imserver.backends.webhooks.reviews import ReviewHook
+from imserver.backends.webhooks.webhooks import QUERY, Webhooks
 from imserver.plugin import Parts
 from imserver.plugin.identity import AppSecrets, Tenant, Tenants
 from imserver.plugin.runtime import every
@@ -177,7 +177,7 @@ def build(core: Core) -> Parts:
     Occupancy(core.channels, core.connection_table.id_of, webhooks)
     if "messages" in core.features:
         # Imported here: a node without stored messages saves the memory.
-        from imserver.features.webhooks.absences import Absences
+        from imserver.backends.webhooks.absences import Absences
         from imserver.plugin.messages import MessageLog, MessageServices
 
         store, accounts = core.store, core.accounts

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
+from imserver.backends.webhooks import absences, consumer, feeds
+from imserver.backends.webhooks.consumer import DeliveryLease
 from imserver.errors import StorageUnavailable
-from imserver.features.webhooks import absences, consumer, feeds
-from imserver.features.webhooks.consumer import DeliveryLease
+from tests.backends.webhooks.consumer_users import DURABLE, USERS, Node, Receivers
 from tests.transport.harness import turn, until
-
-from .consumer_users import DURABLE, USERS, Node, Receivers
 
 StartNode = Callable[..., Node]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from imserver.features.webhooks.parts import webhooks_of
+from imserver.backends.webhooks.parts import webhooks_of
 
 if TYPE_CHECKING:
     from imserver.plugin.metrics import Metric

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from imserver.features.webhooks import consumer
-from imserver.features.webhooks import requests as module
-from imserver.features.webhooks.requests import LastAnswers, Receiver, WebhookCounts, WebhookQueue
+from imserver.backends.webhooks import consumer
+from imserver.backends.webhooks import requests as module
+from imserver.backends.webhooks.requests import LastAnswers, Receiver, WebhookCounts, WebhookQueue
 from imserver.transport.outgoing import Outgoing, Unreachable
 from tests.core.back_end import REFUSED, BackEnd
 from tests.transport.harness import turn, until

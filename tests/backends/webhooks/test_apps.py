@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from imserver.backends.webhooks.declared import objection, secret_of
+from imserver.backends.webhooks.parts import EVENTS, receiver_of
 from imserver.config.settings import BackEndSettings, TenantSettings, WebhookSettings
-from imserver.features.webhooks.declared import objection, secret_of
-from imserver.features.webhooks.parts import EVENTS, receiver_of
 from tests.core.login_harness import HOOK, LoginHarness
 
 PLACEHOLDER = "replace-me: openssl rand -hex 32"

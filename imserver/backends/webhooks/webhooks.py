@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 from msgspec import Struct
 
-from imserver.features.webhooks.back_ends import BackEndRequests
-from imserver.features.webhooks.event_rows import EventStore, NewEvent, add_events
-from imserver.features.webhooks.feeds import Feeds
-from imserver.features.webhooks.requests import (
+from imserver.backends.webhooks.back_ends import BackEndRequests
+from imserver.backends.webhooks.event_rows import EventStore, NewEvent, add_events
+from imserver.backends.webhooks.feeds import Feeds
+from imserver.backends.webhooks.requests import (
     LastAnswer,
     Receiver,
     WebhookCounts,
     WebhookQueue,
     WebhookQueues,
 )
-from imserver.features.webhooks.reviews import ReviewRequests
+from imserver.backends.webhooks.reviews import ReviewRequests
 from imserver.plugin.errors import CloseCode, StorageUnavailable
 from imserver.plugin.identity import Observer
 from imserver.plugin.runtime import Outgoing

@@ -11,11 +11,11 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from imserver.features.webhooks import dead_events
-from imserver.features.webhooks.event_json import page_of
-from imserver.features.webhooks.parts import webhooks_of
-from imserver.features.webhooks.requests import MOST_ANSWERS, LastAnswer
-from imserver.features.webhooks.webhooks import QUERY, NodePart, Webhooks
+from imserver.backends.webhooks import dead_events
+from imserver.backends.webhooks.event_json import page_of
+from imserver.backends.webhooks.parts import webhooks_of
+from imserver.backends.webhooks.requests import MOST_ANSWERS, LastAnswer
+from imserver.backends.webhooks.webhooks import QUERY, NodePart, Webhooks
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     ApiProblem,

@@ -10,20 +10,20 @@ import gevent
 import pytest
 from msgspec import json
 
+from imserver.backends.webhooks import feeds as module
+from imserver.backends.webhooks.dead_events import list_retries, replay_dead
+from imserver.backends.webhooks.event_json import page_of
+from imserver.backends.webhooks.event_rows import EventStore, StoredEvent
+from imserver.backends.webhooks.feeds import Feed, Feeds
+from imserver.backends.webhooks.log_window import LogWindow
+from imserver.backends.webhooks.requests import Receiver, WebhookCounts
 from imserver.config.settings import StorageSettings
 from imserver.errors import StorageUnavailable
-from imserver.features.webhooks import feeds as module
-from imserver.features.webhooks.dead_events import list_retries, replay_dead
-from imserver.features.webhooks.event_json import page_of
-from imserver.features.webhooks.event_rows import EventStore, StoredEvent
-from imserver.features.webhooks.feeds import Feed, Feeds
-from imserver.features.webhooks.log_window import LogWindow
-from imserver.features.webhooks.requests import Receiver, WebhookCounts
 from imserver.messenger.messages.log.contract import Commit, Draft, Entry
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
+from tests.backends.webhooks.consumer_users import end
 from tests.core.back_end import REFUSED, BackEnd, Post
-from tests.features.webhooks.consumer_users import end
 from tests.support import CountingSignal
 from tests.transport.harness import until
 

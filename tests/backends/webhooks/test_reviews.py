@@ -7,9 +7,9 @@ import pytest
 from msgspec import json
 
 from imserver.auth.questions import ALLOWED, UNDECIDED, ReviewDecision
+from imserver.backends.webhooks import requests, reviews
+from imserver.backends.webhooks.reviews import ReviewHook, ReviewRequests
 from imserver.config.settings import TenantSettings, WebhookSettings
-from imserver.features.webhooks import requests, reviews
-from imserver.features.webhooks.reviews import ReviewHook, ReviewRequests
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.messaging import facts_of
 from tests.core.back_end import Answer, BackEnd, Post

@@ -18,13 +18,13 @@ import gevent
 from gevent.event import Event as Signal
 from msgspec import json
 
+from imserver.backends.webhooks.absences import Absences
+from imserver.backends.webhooks.consumer import Consumer, DeliveryLease
+from imserver.backends.webhooks.event_rows import EventStore
+from imserver.backends.webhooks.feeds import Feeds
+from imserver.backends.webhooks.requests import LastAnswers, Receiver, WebhookCounts, WebhookQueue
 from imserver.config.settings import StorageSettings
 from imserver.errors import StorageUnavailable
-from imserver.features.webhooks.absences import Absences
-from imserver.features.webhooks.consumer import Consumer, DeliveryLease
-from imserver.features.webhooks.event_rows import EventStore
-from imserver.features.webhooks.feeds import Feeds
-from imserver.features.webhooks.requests import LastAnswers, Receiver, WebhookCounts, WebhookQueue
 from imserver.messenger.messages.log.contract import Commit, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.people.accounts.contract import Account

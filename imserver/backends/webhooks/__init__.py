@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from imserver.features.webhooks import api, metrics, parts
-from imserver.features.webhooks.consumer import Failure
-from imserver.features.webhooks.declared import SETTINGS, TABLES
-from imserver.features.webhooks.log_window import HookSender, LogHook, LogHooks
-from imserver.features.webhooks.parts import offline, webhooks_of
-from imserver.features.webhooks.webhooks import Webhooks
+from imserver.backends.webhooks import api, metrics, parts
+from imserver.backends.webhooks.consumer import Failure
+from imserver.backends.webhooks.declared import SETTINGS, TABLES
+from imserver.backends.webhooks.log_window import HookSender, LogHook, LogHooks
+from imserver.backends.webhooks.parts import offline, webhooks_of
+from imserver.backends.webhooks.webhooks import Webhooks
 from imserver.plugin import FeatureRow
 
 __all__ = ["FEATURE", "Failure", "HookSender", "LogHook", "LogHooks", "Webhooks", "webhooks_of"]
 
 
 def _commands() -> dict[str, Any]:
-    from imserver.features.webhooks.command import events, webhook
+    from imserver.backends.webhooks.command import events, webhook
 
     return {"app events": events, "doctor --webhook APP": webhook}
 

@@ -6,10 +6,10 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.features.webhooks import parts
-from imserver.features.webhooks.parts import Occupancy
-from imserver.features.webhooks.requests import Receiver
-from imserver.features.webhooks.webhooks import Webhooks
+from imserver.backends.webhooks import parts
+from imserver.backends.webhooks.parts import Occupancy
+from imserver.backends.webhooks.requests import Receiver
+from imserver.backends.webhooks.webhooks import Webhooks
 from imserver.transport.connection import Connection
 from tests.core.back_end import AwayStore, BackEnd
 from tests.core.cluster_harness import MULTI, Several

@@ -13,7 +13,7 @@ import msgspec
 from gevent.event import AsyncResult
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from imserver.features.webhooks.requests import BATCH_BYTES, BATCH_EVENTS, MAX_WAITING, Asking, document_in
+from imserver.backends.webhooks.requests import BATCH_BYTES, BATCH_EVENTS, MAX_WAITING, Asking, document_in
 from imserver.plugin.identity import ReviewDecision, Reviews
 from imserver.plugin.runtime import Outgoing, Unreachable
 from imserver.plugin.wire import Connection, Limit

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from imserver.features.webhooks import log_window as module
-from imserver.features.webhooks.log_window import LogWindow
+from imserver.backends.webhooks import log_window as module
+from imserver.backends.webhooks.log_window import LogWindow
 from imserver.messenger.messages.log.contract import Entry
 
 

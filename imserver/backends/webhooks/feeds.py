@@ -24,12 +24,12 @@ import gevent
 import msgspec
 from gevent.event import Event as Signal
 
-from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
-from imserver.features.webhooks.dead_events import RetryRow
-from imserver.features.webhooks.event_json import EVENT_PREFIX, Outbound, Page, page_of
-from imserver.features.webhooks.event_rows import TRY_SECONDS, EventStore, FeedRow, NewEvent, StoredEvent
-from imserver.features.webhooks.log_window import LogWindow, RememberedMembers
-from imserver.features.webhooks.requests import (
+from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, Failure
+from imserver.backends.webhooks.dead_events import RetryRow
+from imserver.backends.webhooks.event_json import EVENT_PREFIX, Outbound, Page, page_of
+from imserver.backends.webhooks.event_rows import TRY_SECONDS, EventStore, FeedRow, NewEvent, StoredEvent
+from imserver.backends.webhooks.log_window import LogWindow, RememberedMembers
+from imserver.backends.webhooks.requests import (
     BATCH_BYTES,
     REFUSED_PAUSE_SECONDS,
     LastAnswers,

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from imserver.features.webhooks.event_rows import StoredEvent
+from imserver.backends.webhooks.event_rows import StoredEvent
 
 if TYPE_CHECKING:
     from imserver.plugin.messages import Entry
