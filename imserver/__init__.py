@@ -21,7 +21,7 @@ FEATURES = (
     "imserver.people.oauth",
     "imserver.media.uploads",
     "imserver.messenger.ask",
-    "imserver.features.notifications",
+    "imserver.notifications",
     "imserver.messenger.inbox",
     "imserver.operate.audit",
     "imserver.operate.keys",

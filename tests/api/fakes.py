@@ -27,12 +27,12 @@ from imserver.config.settings import ApiSettings, Config, KeySettings, LimitSett
 from imserver.core.services import Services
 from imserver.core.status import Unready
 from imserver.dialects.pusher.api import PusherApi
-from imserver.features.notifications.parts import NotificationParts
 from imserver.http.call import Api, answer
 from imserver.messenger.messages.services import MessageServices
 from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.node.feature_list import declarations_of, load_features
+from imserver.notifications.parts import NotificationParts
 from imserver.operate.admin.parts import AdminParts
 from imserver.operate.refusals.limits import Refusals
 from imserver.operate.safety.parts import SafetyParts

@@ -16,8 +16,8 @@ from typing import Any, Self
 from websockets.sync.client import ClientConnection, connect
 
 from tests.browser.chromium import Browser
-from tests.features.notifications.devices import Device
 from tests.integration.receiver import Post, Receiver
+from tests.notifications.devices import Device
 from tests.support import Server, eventually
 
 _SUBSCRIPTION = """

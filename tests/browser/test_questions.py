@@ -11,9 +11,9 @@ import pytest
 from msgspec.structs import replace
 from selenium.webdriver.common.keys import Keys
 
-from imserver.features.notifications.contract import Wishes
-from imserver.features.notifications.digests import answer_page, gone_page
 from imserver.messenger.messages.model import AskAnswer, AskOption
+from imserver.notifications.contract import Wishes
+from imserver.notifications.digests import answer_page, gone_page
 from imserver.plugin.messages import Ask
 from tests.browser.conftest import Pair
 from tests.browser.messenger import APP, Account, Chat

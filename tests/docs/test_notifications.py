@@ -15,8 +15,8 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.docs.markdown import blocks
-from tests.features.notifications.devices import Device
 from tests.integration.v1 import good
+from tests.notifications.devices import Device
 from tests.processes import end, spawn
 from tests.sdk.node import NODE_FLAGS, run
 from tests.support import ROOT, Server, clean_environment, eventually

@@ -25,8 +25,8 @@ from tests.docs.product import (
     step,
     use,
 )
-from tests.features.notifications.devices import Device
 from tests.integration.test_notifications import PushService
+from tests.notifications.devices import Device
 from tests.support import ROOT, clean_environment, eventually
 from tests.tools import require
 

@@ -19,9 +19,9 @@ from imserver.dialects.protobuf.wire import FullProtobufDialect, ProtobufDialect
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.dialects.sse.api import SseDialect
 from imserver.errors import ReplyCode
-from imserver.features.notifications.content import meta_of, notify_in, text_in
 from imserver.messenger.messages.model import Message
 from imserver.model import BadFrame, Command, Reply, Request
+from imserver.notifications.content import meta_of, notify_in, text_in
 from imserver.plugin.wire import Refused
 from imserver.protocol.dialect import Dialect
 from imserver_client.protocol import CmdCodec

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 
-from imserver.features.notifications.digests import clean as clean_for_mail
-from imserver.features.notifications.webpush import retry_after
 from imserver.http.reply import ApiProblem
+from imserver.notifications.digests import clean as clean_for_mail
+from imserver.notifications.webpush import retry_after
 from imserver.people.bots.incoming import text_of as text_of_hook
 from tests.support import ROOT
 

@@ -25,9 +25,9 @@ from imserver.channels.members import (
 )
 from imserver.config.settings import Config, JwtSettings
 from imserver.dialects.centrifuge.claims import connection_request, decode_connection
-from imserver.features.notifications.tokens import ActionToken, ActionTokens, BadActionToken, MailToken
 from imserver.http.form import app_number, room_id
 from imserver.messenger.messages.names import clean_name, is_name
+from imserver.notifications.tokens import ActionToken, ActionTokens, BadActionToken, MailToken
 from imserver.people.accounts import tokens as account_tokens
 from imserver.people.accounts.identifiers import BadField, candidates, split
 from imserver.process import Secret

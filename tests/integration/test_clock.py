@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartServer
-from tests.features.notifications.devices import Device
+from tests.notifications.devices import Device
 from tests.support import Server, eventually
 from tests.tools import require
 

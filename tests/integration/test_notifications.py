@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from imserver.features.notifications.contract import Shown
+from imserver.notifications.contract import Shown
 from tests.conftest import StartServer
-from tests.features.notifications.devices import Device
+from tests.notifications.devices import Device
 from tests.support import Server, eventually
 from tests.users import User
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from imserver.plugin.testing import HostAndPort
-from tests.features.notifications.devices import Device
+from tests.notifications.devices import Device
 from tests.support import Server, eventually
 
 from .clusters import Nodes, name_of, nodes_of

@@ -16,7 +16,7 @@ from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.features.notifications import retry_after
+from imserver.notifications import retry_after
 from imserver.plugin.identity import BadKey, Tenant, Tenants
 from imserver.plugin.runtime import Outgoing, RateLimitedLog, Service, Unreachable
 from imserver.plugin.wire import PushNotice, PushResult

@@ -1,0 +1,478 @@
+"""Notifications of a user: endpoints of devices, what the user wishes, and a test."""
+
+from __future__ import annotations
+
+from time import time
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
+
+from imserver.notifications.contract import (
+    ENDPOINT_BYTES,
+    MUTED_FOR_GOOD,
+    ConversationWish,
+    Level,
+    PushEndpoint,
+    QuietHours,
+    Wishes,
+)
+from imserver.notifications.decisions import find_zone
+from imserver.notifications.declared import (
+    HTTP_NOTIFICATIONS_OFF,
+    HTTP_UNKNOWN_ENDPOINT,
+    NotificationSettings,
+    rules_in,
+)
+from imserver.notifications.parts import NotificationParts, notifications_of
+from imserver.notifications.pushes import delivery_of_test
+from imserver.notifications.recent import RecentDelivery
+from imserver.people.accounts.declared import SmtpSettings
+from imserver.people.accounts.parts import accounts_of
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import AccountApp, Acting, ApiProblem, Call, Resource, about, view
+from imserver.plugin.identity import GOCHAT, Needs
+from imserver.plugin.messages import ConversationId, MessageLog, MessageServices, ToFollowers
+from imserver.plugin.runtime import BadUrl
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
+from imserver.plugin.wire import Limit, Signal
+
+CHAPTER: Final = "Messages reach users who are not looking: on their devices, and by e-mail."
+
+_SHOWN: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
+_BASE64URL: Final = r"^[A-Za-z0-9_-]+={0,2}$"
+_TIME: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
+
+EndpointId = Annotated[int, about("The id of the endpoint.", ge=1, le=Limit.ID)]
+DeviceLabel = Annotated[str, about("The name of the device, for people.", max_length=64, pattern=_SHOWN)]
+Language = Annotated[
+    str,
+    about(
+        "The language of the words that the server adds, such as `en` or `zh`. One that it does not have "
+        "counts as `en`.",
+        max_length=16,
+        pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$",
+    ),
+]
+Enabled = Annotated[bool, about("False: the user has switched it off.")]
+MailWish = Annotated[
+    Literal["never", "soon", "daily"],
+    about("Mails about unread messages: 15 minutes after the first one, or once a day."),
+]
+Preview = Annotated[bool, about("Whether notifications show the text of messages.")]
+LevelOf = Annotated[Level, about("The messages of which the user is notified.")]
+MuteUntil = Annotated[
+    int,
+    about(
+        f"No notifications until this time, in Unix seconds; 0: not muted; {MUTED_FOR_GOOD}: without end.",
+        ge=0,
+        le=MUTED_FOR_GOOD,
+    ),
+]
+
+
+class KeyAnswer(Struct):
+    """The key with which a browser subscribes."""
+
+    key: Annotated[
+        str, about("The public VAPID key, in base64url: `applicationServerKey` of `pushManager.subscribe()`.")
+    ]
+
+
+class EndpointKeys(Struct, forbid_unknown_fields=True):
+    """The keys of the receiver (RFC 8291)."""
+
+    p256dh: Annotated[
+        str, about("Its public key, in base64url.", min_length=86, max_length=90, pattern=_BASE64URL)
+    ]
+    auth: Annotated[str, about("Its secret, in base64url.", min_length=22, max_length=24, pattern=_BASE64URL)]
+
+
+class EndpointAdd(Acting, kw_only=True, rename={"expiration_time": "expirationTime"}):
+    """An endpoint of Web Push or UnifiedPush, as `toJSON()` of a browser's `PushSubscription` has it; or the
+    device of an application."""
+
+    endpoint: Annotated[
+        str,
+        about(
+            "The URL to which notifications are posted. Of the device of an application: the name of the "
+            "push service, a colon, and the token that the device has there.",
+            min_length=1,
+            max_length=ENDPOINT_BYTES,
+        ),
+    ]
+    keys: Annotated[EndpointKeys | UnsetType, about("The keys of a URL; a device has none.")] = UNSET
+    replaces: Annotated[
+        str,
+        about(
+            "An earlier endpoint of the same device: the push service has given it another token. It goes.",
+            max_length=ENDPOINT_BYTES,
+        ),
+    ] = ""
+    expiration_time: Annotated[
+        float | None, about("The server ignores it: a push service says when an endpoint is gone.")
+    ] = None
+    device: DeviceLabel = ""
+    language: Language = "en"
+
+
+class EndpointChosen(Acting, kw_only=True):
+    """An endpoint."""
+
+    id: EndpointId
+
+
+class EndpointShown(Struct):
+    """An endpoint. Its URL and its keys are secret."""
+
+    id: EndpointId
+    host: Annotated[str, about("The host of the push service.")]
+    device: DeviceLabel
+    language: Language
+    enabled: Enabled
+    created: Annotated[int, about("When it was added, in Unix seconds.")]
+
+
+class EndpointsAnswer(Struct):
+    """The endpoints of a user, the oldest first."""
+
+    endpoints: list[EndpointShown]
+
+
+class EndpointDone(Struct):
+    """Done."""
+
+    id: EndpointId
+
+
+class QuietShape(Struct, forbid_unknown_fields=True):
+    """The hours in which nothing is sent. What is unread afterwards is notified then. If both times are the
+    same, there are none."""
+
+    begin: Annotated[str, about("The time of day at which they begin.", pattern=_TIME, examples=["22:00"])]
+    end: Annotated[str, about("The time of day at which they end.", pattern=_TIME, examples=["07:30"])]
+    zone: Annotated[
+        str, about("The time zone of the user, as IANA names it.", max_length=64, examples=["Asia/Tokyo"])
+    ]
+
+
+class WishesShown(Struct):
+    """What a user wishes for all conversations and devices."""
+
+    preview: Preview
+    mail: MailWish
+    quiet: QuietShape
+    language: Language
+    mail_possible: Annotated[
+        bool, about("Whether users of the app can get mail: `smtp` is set, and they have accounts.")
+    ]
+    mail_confirmed: Annotated[
+        bool, about("Whether the e-mail address of the user is confirmed. Mails come only then.")
+    ]
+
+
+class ConversationWishShown(Struct):
+    """What a user wishes for a conversation."""
+
+    conversation: ConversationId
+    level: LevelOf
+    mute_until: MuteUntil
+
+
+class WishEvent(Struct, rename="camel"):
+    """What sessions of the user get when it changes."""
+
+    conversation: int
+    level: str
+    mute_until: int
+
+
+class ConversationWishesAnswer(Struct):
+    """The wishes of a user, ordered by conversation."""
+
+    conversations: list[ConversationWishShown]
+
+
+class NotificationTestAnswer(Struct):
+    """The test is on its way."""
+
+    endpoints: Annotated[int, about("The number of endpoints that it is sent to.")]
+
+
+class RecentShown(RecentDelivery, frozen=True, array_like=False):
+    """A notification that was sent, or not."""
+
+
+class RecentAnswer(Struct):
+    """What became of the last notifications, the newest first."""
+
+    deliveries: list[RecentShown]
+    missing_nodes: Annotated[
+        list[str], about("Nodes that did not answer in time. The answer lacks their part.")
+    ]
+
+
+routes = Resource(
+    "notifications",
+    service=lambda core, _: notifications_of(core),
+    base=EndpointChosen,
+    chapter=CHAPTER,
+    hot=False,
+    need=Needs.ADMIN_OR_USER,
+)
+
+
+def require_enabled(parts: NotificationParts, app: str) -> None:
+    """Refuse requests to an app without notifications. Raises ApiProblem."""
+    rules = rules_in(parts.core.tenants, app)
+    if rules is not None and not rules.enabled:
+        raise ApiProblem(HTTP_NOTIFICATIONS_OFF)
+
+
+@routes.get("/notifications/recent", Needs.OPERATE, base=None)
+def recent(
+    parts: NotificationParts,
+    call: Call,
+    app: Annotated[str, about("The app: a tenant of this server.", min_length=1)],
+    user: Annotated[str, about("The user; empty: all.", max_length=255)] = "",
+    limit: Annotated[int, about("The maximum number of entries.", ge=1, le=100)] = 50,
+) -> RecentAnswer:
+    """Show what became of the last notifications of an app.
+
+    Each node keeps the last 100 of each app in memory, and the last 5 of 5,000 users. Contents are not kept.
+    """
+    rows, missing = parts.deliveries.recent.of(call.app, user, limit)
+    return RecentAnswer(msgspec.convert(rows, list[RecentShown], from_attributes=True), missing)
+
+
+@routes.get("/notifications/key", Needs.ANYONE, base=None, problems=(HTTP_NOTIFICATIONS_OFF,))
+def key(parts: NotificationParts, call: Call, app: AccountApp = GOCHAT) -> KeyAnswer:
+    """Get the public key of this server.
+
+    A browser needs it to subscribe. It stays the same as long as the secret of the server does.
+    """
+    require_enabled(parts, call.app)
+    return KeyAnswer(parts.webpush.public_key)
+
+
+# --- endpoints ----------------------------------------------------------------------------------------------
+
+
+@routes.post(
+    "/notifications/endpoints",
+    act="notifications.endpoints.add",
+    status=201,
+    problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS),
+)
+def add_endpoint(parts: NotificationParts, call: Call, request: EndpointAdd) -> EndpointShown:
+    """Add an endpoint.
+
+    From now on the device is notified of messages that its user has not read. The same URL replaces an
+    earlier endpoint. It moves from another user only with the same `keys`: the device has a new user, and
+    what waits for the earlier one is not sent. A user has at most `notifications.endpoints` (20) on 8 hosts;
+    a new one replaces the oldest.
+    """
+    require_enabled(parts, call.app)
+    if not call.is_back_end:
+        parts.subscriptions.require((call.app, call.user))
+    p256dh, auth = _keys(parts, call.app, request)
+    added = PushEndpoint(
+        id=0,
+        app=call.app,
+        user=call.user,
+        url=request.endpoint,
+        p256dh=p256dh,
+        auth=auth,
+        device=request.device,
+        language=request.language,
+        created=int(time()),
+        login=call.principal.device,
+    )
+    most = settings_of(parts.core.config, NotificationSettings).endpoints
+    stored = parts.rows.add_endpoint(added, most, request.replaces)
+    parts.notifier.work.changed()
+    return view(EndpointShown, stored)
+
+
+@routes.get("/notifications/endpoints")
+def endpoints(parts: NotificationParts, call: Call, request: Acting) -> EndpointsAnswer:
+    """List the endpoints of a user."""
+    rows = parts.rows.endpoints(call.app, [call.user]).get(call.user, ())
+    return EndpointsAnswer([view(EndpointShown, each) for each in rows])
+
+
+@routes.post(
+    "/notifications/endpoints/update",
+    schema=("EndpointUpdate", "An endpoint, to be switched on or off."),
+    problems=(HTTP_UNKNOWN_ENDPOINT,),
+)
+def update_endpoint(parts: NotificationParts, call: Call, id: EndpointId, enabled: Enabled) -> EndpointDone:
+    """Switch an endpoint on or off."""
+    if not parts.rows.set_enabled(call.app, call.user, id, enabled):
+        raise ApiProblem(HTTP_UNKNOWN_ENDPOINT)
+    return EndpointDone(id)
+
+
+@routes.post("/notifications/endpoints/remove", problems=(HTTP_UNKNOWN_ENDPOINT,))
+def remove_endpoint(parts: NotificationParts, call: Call, request: EndpointChosen) -> EndpointDone:
+    """Remove an endpoint, with what waits to be sent to it."""
+    if not parts.rows.remove_endpoint(call.app, call.user, request.id):
+        raise ApiProblem(HTTP_UNKNOWN_ENDPOINT)
+    return EndpointDone(request.id)
+
+
+@routes.post("/notifications/test", act="", problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS))
+def test(parts: NotificationParts, call: Call, request: Acting) -> NotificationTestAnswer:
+    """Send a test to the endpoints of a user that are switched on."""
+    require_enabled(parts, call.app)
+    if not call.is_back_end:
+        parts.tests.require((call.app, call.user))
+    endpoints = parts.rows.endpoints(call.app, [call.user]).get(call.user, ())
+    deliveries = [delivery_of_test(each, time()) for each in endpoints if each.enabled]
+    if deliveries:
+        parts.rows.add_deliveries(deliveries)
+        parts.deliveries.wake()
+    return NotificationTestAnswer(len(deliveries))
+
+
+# --- wishes -------------------------------------------------------------------------------------------------
+
+
+@routes.get("/notifications/wishes")
+def wishes(parts: NotificationParts, call: Call, request: Acting) -> WishesShown:
+    """Get what a user wishes for all conversations and devices."""
+    return _wishes_shown(parts, call, parts.rows.wishes_of(call.app, call.user))
+
+
+@routes.post(
+    "/notifications/wishes",
+    schema=("WishesUpdate", "Changes to what a user wishes. Fields that you leave out do not change."),
+    base=Acting,
+    act="",
+)
+def update_wishes(
+    parts: NotificationParts,
+    call: Call,
+    preview: Preview | UnsetType = UNSET,
+    mail: MailWish | UnsetType = UNSET,
+    quiet: QuietShape | UnsetType = UNSET,
+    language: Language | UnsetType = UNSET,
+) -> WishesShown:
+    """Change what a user wishes for all conversations and devices."""
+    wished = parts.rows.wishes_of(call.app, call.user)
+    if mail not in (UNSET, "never") and not _mail_possible(parts.core, call.app):
+        raise ApiProblem(Problems.NOT_ALLOWED, "This server sends no mail to users of this app")
+    given: dict[str, Any] = {"mail": mail, "preview": preview, "language": language}
+    if quiet is not UNSET:
+        if find_zone(quiet.zone) is None:
+            raise ApiProblem.invalid(f"`quiet.zone`: there is no time zone `{quiet.zone}`")
+        times = (quiet.begin, quiet.end)
+        begin, end = (int(hours) * 60 + int(minutes) for hours, minutes in (at.split(":") for at in times))
+        given["quiet"] = QuietHours(begin, end, quiet.zone)
+    wished = replace(wished, **{name: value for name, value in given.items() if value is not UNSET})
+    parts.rows.set_wishes(call.app, call.user, wished)
+    if wished.mail != "never":
+        parts.notifier.work.changed()
+    return _wishes_shown(parts, call, wished)
+
+
+@routes.get("/notifications/conversations", base=Acting)
+def conversation_wishes(
+    parts: NotificationParts,
+    call: Call,
+    conversation: Annotated[
+        int, about("The conversation; 0: all with a wish of the user.", ge=0, le=Limit.ID)
+    ] = 0,
+) -> ConversationWishesAnswer:
+    """List what a user wishes for single conversations.
+
+    A conversation that is not in the list has the level `all` and is not muted.
+    """
+    rows, chosen = parts.rows, conversation
+    if chosen:
+        wishes = list(rows.all_conversation_wishes(call.app, [(call.user, chosen)]).values())
+    else:
+        wishes = rows.conversation_wishes_of(call.app, call.user)
+    return ConversationWishesAnswer([_wish_shown(each) for each in wishes])
+
+
+@routes.post(
+    "/notifications/conversations",
+    schema=(
+        "ConversationWishUpdate",
+        "Changes to what a user wishes for a conversation. Fields that you leave out do not change.",
+    ),
+    base=Acting,
+    act="",
+    problems=(Problems.UNKNOWN_CONVERSATION,),
+)
+def update_conversation_wish(
+    parts: NotificationParts,
+    call: Call,
+    conversation: ConversationId,
+    level: LevelOf | UnsetType = UNSET,
+    mute_until: MuteUntil | UnsetType = UNSET,
+) -> ConversationWishShown:
+    """Change what a user wishes for one conversation.
+
+    `mentions`: messages that name the user or everybody. `mute_until` ends a mute by itself. All sessions of
+    the user get the change.
+    """
+    app, user, store = call.app, call.user, parts.core.store
+    if not store.has_database or store.part(MessageLog).conversations.member(app, conversation, user) is None:
+        raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
+    rows = parts.rows
+    wished = rows.all_conversation_wishes(app, [(user, conversation)])
+    wish = wished.get((user, conversation), ConversationWish(conversation))
+    if level is not UNSET:
+        wish = replace(wish, level=level)
+    if mute_until is not UNSET:
+        wish = replace(wish, muted_until=mute_until)
+    rows.set_conversation_wish(app, user, wish)
+    event = WishEvent(conversation, wish.level, wish.muted_until)
+    signal = Signal("wish", user, "", conversation=conversation, data=msgspec.json.encode(event))
+    parts.core.service(MessageServices).signals.send(ToFollowers(app, (user,), 0, signal))
+    return _wish_shown(wish)
+
+
+# --- shapes -------------------------------------------------------------------------------------------------
+
+
+def _keys(parts: NotificationParts, app: str, request: EndpointAdd) -> tuple[str, str]:
+    """The keys of an endpoint that may be added. Raises ApiProblem."""
+    keys = request.keys
+    if (device := parts.services.find(request.endpoint)) is not None:
+        service, token = device
+        if objection := service.objection(app, token):
+            raise ApiProblem.invalid(f"`endpoint`: {objection}")
+        if keys is not UNSET:
+            raise ApiProblem.invalid("`keys`: only with a URL")
+        return "", ""
+    if keys is UNSET:
+        raise ApiProblem.invalid("`keys`: give those of the subscription")
+    try:
+        parts.webpush.check(request.endpoint, keys.p256dh, keys.auth)
+    except BadUrl as wrong:
+        raise ApiProblem.invalid(f"`endpoint`: {wrong}") from None
+    except ValueError as wrong:
+        raise ApiProblem.invalid(f"`keys`: {wrong}") from None
+    return keys.p256dh.rstrip("="), keys.auth.rstrip("=")
+
+
+def _mail_possible(core: Core, app: str) -> bool:
+    return bool(settings_of(core.config, SmtpSettings).host) and accounts_of(core).tokens.wanted_in(app)
+
+
+def _wishes_shown(parts: NotificationParts, call: Call, wished: Wishes) -> WishesShown:
+    possible = _mail_possible(parts.core, call.app)
+    account = accounts_of(parts.core).accounts.get(call.app, call.user) if possible else None
+    confirmed = account is not None and account.email_confirmed
+    begin, end = (f"{at // 60:02}:{at % 60:02}" for at in (wished.quiet.begin, wished.quiet.end))
+    quiet = QuietShape(begin, end, wished.quiet.zone)
+    return WishesShown(wished.preview, wished.mail, quiet, wished.language, possible, confirmed)
+
+
+def _wish_shown(wish: ConversationWish) -> ConversationWishShown:
+    return ConversationWishShown(wish.conversation, wish.level, wish.muted_until)

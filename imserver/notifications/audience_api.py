@@ -1,0 +1,192 @@
+"""Notifications to large audiences: start one, follow its progress, cancel it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from secrets import token_hex
+from time import time
+from typing import Annotated, Final, Literal
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from imserver.notifications.api import CHAPTER, require_enabled
+from imserver.notifications.contract import (
+    NO_DATA,
+    Audience,
+    AudienceContent,
+    AudienceKind,
+    AudienceState,
+    AudienceTarget,
+)
+from imserver.notifications.declared import HTTP_NOTIFICATIONS_OFF, HTTP_UNKNOWN_AUDIENCE
+from imserver.notifications.parts import NotificationParts, notifications_of
+from imserver.notifications.pushes import DATA_BYTES
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import ApiProblem, Call, Resource, about, view
+from imserver.plugin.identity import Needs
+from imserver.plugin.messages import MessageLog
+from imserver.plugin.storage import Store
+from imserver.plugin.wire import Limit, Notify
+
+MOST_USERS: Final = 10_000
+"""Users whom a request may name."""
+MOST_OF_APP: Final = 10
+"""Audiences of an app that have not ended."""
+_LISTED: Final = 50
+"""The last audiences of an app that are listed."""
+
+AppOfAudience = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
+AudienceId = Annotated[int, about("The id of the audience.", ge=1, le=Limit.ID)]
+UserOfAudience = Annotated[str, about("A user.", min_length=1, max_length=255)]
+
+
+class AudienceAdd(Struct, forbid_unknown_fields=True):
+    """One notification, and whom it reaches: give `users`, `group` or `all`."""
+
+    app: AppOfAudience
+    notify: Annotated[Notify, about("What the notification shows.")]
+    users: (
+        Annotated[list[UserOfAudience], about("These users.", min_length=1, max_length=MOST_USERS)]
+        | UnsetType
+    ) = UNSET
+    group: Annotated[int, about("The members of this group.", ge=1, le=Limit.ID)] | UnsetType = UNSET
+    all: Annotated[Literal[True], about("All users of the app with devices.")] | UnsetType = UNSET
+    data: (
+        Annotated[Raw, about(f"Any JSON value for your application, at most {DATA_BYTES} bytes.")] | UnsetType
+    ) = UNSET
+    key: Annotated[
+        str, about("A name of your own. A repeated request with it starts nothing.", max_length=64)
+    ] = ""
+
+
+class AudienceShown(Struct):
+    """How far a notification to an audience is."""
+
+    id: AudienceId
+    key: Annotated[str, about("The name of your own, or one that the server has made.")]
+    state: Annotated[
+        AudienceState,
+        about(
+            "`running`: the server goes through the users. `queued`: it has seen all, and some devices wait. "
+            "`done` or `cancelled`: nothing more is sent."
+        ),
+    ]
+    users: Annotated[int, about("The number of users that the server has gone through.")]
+    devices: Annotated[int, about("The number of their devices.")]
+    waiting: Annotated[int, about("Devices to which the notification is still to be sent.")]
+    taken: Annotated[int, about("Devices whose push service has taken it.")]
+    gone: Annotated[int, about("Devices that do not exist any more. The server has removed them.")]
+    refused: Annotated[int, about("Devices for which the push service refuses it.")]
+    dropped: Annotated[
+        int, about("Devices for which it was cancelled, expired, or was replaced, and users who are banned.")
+    ]
+    created: Annotated[int, about("When it was started, in Unix seconds.")]
+    ended: Annotated[int, about("When it ended, in Unix seconds; 0: it has not ended.")]
+
+
+class AudiencesAnswer(Struct):
+    """Audiences of an app, the newest first. Each is kept for a week after its end."""
+
+    audiences: list[AudienceShown]
+
+
+routes = Resource("notifications", service=lambda core, _: notifications_of(core), chapter=CHAPTER, hot=False)
+
+
+@routes.post(
+    "/notifications/audiences",
+    Needs.PUSH,
+    act="notifications.audiences.add",
+    status=201,
+    problems=(
+        HTTP_NOTIFICATIONS_OFF,
+        Problems.UNKNOWN_CONVERSATION,
+        Problems.TOO_MANY_REQUESTS,
+        Problems.STORAGE_UNAVAILABLE,
+    ),
+)
+def add_audience(parts: NotificationParts, call: Call, request: AudienceAdd) -> AudienceShown:
+    """Notify a large audience.
+
+    All devices of the users get one notification, whether they are online or not. The server goes through
+    the users in the background, and sends at most `notify.audience_per_second` in a second. What users wish
+    counts: quiet hours, previews, and devices that they have switched off. An app has at most 10 audiences
+    that have not ended.
+    """
+    require_enabled(parts, call.app)
+    kind, target = _target(parts.core.store, call.app, request)
+    notify = request.notify
+    if not (notify.title or notify.text or notify.silent):
+        raise ApiProblem.invalid("`notify`: give a `title` or a `text`")
+    data = NO_DATA if request.data is UNSET else request.data
+    if len(bytes(data)) > DATA_BYTES:
+        raise ApiProblem.invalid(f"`data`: more than {DATA_BYTES} bytes")
+    proof = parts.core.authority.proof(call.principal, call.request.headers)
+    content = AudienceContent(notify, data, proof)
+    name = request.key or token_hex(16)
+    new = Audience(0, call.app, name, kind, target, content, created=int(time()))
+    audiences = parts.audiences
+    stored = audiences.rows.add(new, MOST_OF_APP)
+    if stored is None:
+        raise ApiProblem(Problems.TOO_MANY_REQUESTS, f"{MOST_OF_APP} audiences of the app have not ended")
+    audiences.look()
+    return _shown(parts, [stored])[0]
+
+
+@routes.get("/notifications/audiences", Needs.PUSH)
+def audiences(
+    parts: NotificationParts,
+    call: Call,
+    app: AppOfAudience,
+    id: Annotated[int, about("The audience; 0: the last ones of the app.", ge=0, le=Limit.ID)] = 0,
+) -> AudiencesAnswer:
+    """Show how far notifications to audiences are."""
+    return AudiencesAnswer(_shown(parts, parts.audiences.rows.of(call.app, id, _LISTED)))
+
+
+@routes.post(
+    "/notifications/audiences/cancel",
+    Needs.PUSH,
+    schema=("AudienceChosen", "An audience."),
+    act="notifications.audiences.cancel",
+    problems=(HTTP_UNKNOWN_AUDIENCE,),
+)
+def cancel_audience(
+    parts: NotificationParts, call: Call, app: AppOfAudience, id: AudienceId
+) -> AudienceShown:
+    """Cancel a notification to an audience.
+
+    What the server is just sending, at most a hundred notifications of each push service, still goes.
+    """
+    rows = parts.audiences.rows
+    rows.cancel(call.app, id)
+    audiences = rows.of(call.app, id, 1)
+    if not audiences:
+        raise ApiProblem(HTTP_UNKNOWN_AUDIENCE)
+    return _shown(parts, audiences)[0]
+
+
+def _target(store: Store, app: str, request: AudienceAdd) -> tuple[AudienceKind, AudienceTarget]:
+    """Whom a request names. Raises ApiProblem."""
+    if [request.users, request.group, request.all].count(UNSET) != 2:
+        raise ApiProblem.invalid("give `users`, `group` or `all`")
+    if request.users is not UNSET:
+        return "users", AudienceTarget(users=tuple(sorted(set(request.users))))
+    if request.group is UNSET:
+        return "all", AudienceTarget()
+    stored = store.part(MessageLog).conversations if store.has_database else None
+    group = None if stored is None else stored.get(app, request.group)
+    if group is None or group.kind != "group":
+        raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
+    return "group", AudienceTarget(group=request.group)
+
+
+def _shown(parts: NotificationParts, audiences: Sequence[Audience]) -> list[AudienceShown]:
+    ids = [each.id for each in audiences if each.state in ("running", "queued")]
+    left, shown = parts.audiences.rows.waiting(ids), []
+    for one in audiences:
+        waiting = left.get(one.id, 0)
+        dropped = max(one.queued - waiting - one.taken - one.gone - one.refused, 0)
+        more = {"devices": one.queued, "waiting": waiting, "dropped": dropped}
+        shown.append(view(AudienceShown, one, key=one.name, **more))
+    return shown

@@ -1,0 +1,84 @@
+"""What ``imserver doctor`` tries out: a notification to the devices of a user, and a mail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from time import perf_counter, time
+
+from imserver.notifications.declared import VAPID, NotificationSettings
+from imserver.notifications.device_services import DeviceServices, notice_of
+from imserver.notifications.pushes import delivery_of_test
+from imserver.notifications.rows import NotificationRows
+from imserver.notifications.webpush import WebPush
+from imserver.people.accounts.declared import SmtpSettings
+from imserver.people.accounts.mailing import Mail, NotSent, send
+from imserver.plugin.commands import Finding, key_for, offline_parts
+from imserver.plugin.identity import Tenants
+from imserver.plugin.runtime import PublicRequests
+from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.storage import Store
+from imserver.plugin.wire import PushService
+
+_MENDS = {
+    "gone": "the device has to subscribe again; the server removes the endpoint with the next notification",
+    "later": "check the name servers, the firewall and the proxy of this machine: it must reach the host",
+    "refused": "read the answer of the push service; have its keys, or the secret of this server, changed?",
+}
+
+
+def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Iterator[Finding]:
+    """Send a test to the endpoints of a user."""
+    with (
+        offline_parts(config, store, PushService) as parts,  # type: ignore[type-abstract]
+        closing(DeviceServices(service for _, service in parts)) as services,
+    ):
+        app, _, name = user.partition("/")
+        app = tenants.resolve(app)
+        endpoints = NotificationRows(store, services.host_of).endpoints(app, [name]).get(name, ())
+        if not endpoints:
+            yield Finding("fail", f"notification to {user}", "the user has no endpoint", "nothing was sent")
+            return
+        settings = settings_of(config, NotificationSettings)
+        requests = PublicRequests(settings.allow_loopback)
+        webpush = WebPush(requests, settings, key_for(config, VAPID), config.address)
+        for endpoint in endpoints:
+            delivery = delivery_of_test(endpoint, time())
+            label = f"notification to {delivery.host}" + (f" ({endpoint.device})" if endpoint.device else "")
+            if not endpoint.enabled:
+                yield Finding("ok", label, "the user has switched it off; nothing was sent")
+                continue
+            began = perf_counter()
+            if (device := services.find(endpoint.url)) is None:
+                result = webpush.send(endpoint, delivery.body, delivery.ttl, "high", delivery.topic)
+            else:
+                service, token = device
+                result = service.send(app, token, notice_of(delivery))
+            if result.outcome == "taken":
+                took = (perf_counter() - began) * 1000
+                yield Finding("ok", label, f"taken with status {result.status} in {took:.0f} ms")
+            else:
+                text = result.problem or f"the endpoint is gone (status {result.status})"
+                yield Finding("fail", label, text, "the device shows nothing", _MENDS[result.outcome])
+        webpush.close()
+
+
+def mail(config: Config, _store: Store, _tenants: Tenants, address: str) -> Iterator[Finding]:
+    """Send a test mail."""
+    smtp = settings_of(config, SmtpSettings)
+    if not smtp.host:
+        yield Finding("fail", f"mail to {address}", "smtp.host is not set", "nothing was sent", "set it")
+        return
+    label = f"mail to {address} by {smtp.host}:{smtp.port}"
+    try:
+        send(smtp, Mail(address, "imserver: test", "This server can send mail to this address.\n"))
+    except NotSent as error:
+        yield Finding(
+            "fail",
+            label,
+            str(error),
+            "users get no mail",
+            "check section smtp, and the log of the mail server",
+        )
+        return
+    yield Finding("ok", label, f"taken; the sender is {smtp.sender}")

@@ -1,0 +1,97 @@
+"""The push services of a node: Web Push, which is here, and those that other features bring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import sha256
+from time import time
+from typing import Final
+
+import msgspec
+
+from imserver.notifications.content import host_of
+from imserver.notifications.contract import Delivery, Shown
+from imserver.plugin.settings import ConfigError
+from imserver.plugin.wire import PushNotice, PushResult, PushService
+
+WEB: Final = ("http", "https")
+"""The schemes of endpoints of Web Push and UnifiedPush."""
+_decode: Final = msgspec.json.Decoder(Shown).decode
+
+
+class NoService:
+    """Stands for a push service that no feature of this node brings: another node may have it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def objection(self, app: str, token: str) -> str:
+        """This node cannot know whether the token is one."""
+        return f"this server has no push service {self.name!r}"
+
+    def host(self, app: str, token: str) -> str:
+        """The queue in which deliveries wait."""
+        return self.name
+
+    def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
+        """Leave the delivery where it is."""
+        return PushResult("later", problem=f"no feature of this node has the push service {self.name!r}")
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+class DeviceServices:
+    """The push services of devices that are no browsers. Raises ConfigError if two have one name."""
+
+    def __init__(self, services: Iterable[PushService] = ()) -> None:
+        self.by_name: dict[str, PushService] = {}
+        for service in services:
+            if service.name in self.by_name or service.name in WEB:
+                raise ConfigError(f"there is a push service {service.name!r} already")
+            self.by_name[service.name] = service
+
+    def find(self, url: str) -> tuple[PushService, str] | None:
+        """The push service of an endpoint and the token there; None: it is one of Web Push."""
+        name, _, token = url.partition(":")
+        if name in WEB:
+            return None
+        return self.by_name.get(name) or NoService(name), token
+
+    def close(self) -> None:
+        """End their connections."""
+        for service in self.by_name.values():
+            service.close()
+
+    def host_of(self, app: str, url: str) -> str:
+        """The queue of deliveries to an endpoint: of Web Push its host."""
+        service = self.find(url)
+        return host_of(url) if service is None else service[0].host(app, service[1])[:255]
+
+
+def notice_of(one: Delivery) -> PushNotice:
+    """What a push service of another feature gets for a delivery."""
+    content = _decode(one.body)
+    # SQLite gives the number of a row again when the last one was removed.
+    id = sha256(b"%d %d %b" % (one.id, one.created, one.body)).hexdigest()[:24]
+    return PushNotice(
+        id=id,
+        kind=one.kind,
+        tag=content.tag,
+        topic=one.topic,
+        title=content.title,
+        body=content.body,
+        icon=content.icon,
+        url=content.url,
+        actions=tuple((each.action, each.title, each.url) for each in content.actions),
+        conversation=content.conversation,
+        entry=content.id,
+        count=content.count,
+        badge=content.badge,
+        time_ms=content.time,
+        token=content.token,
+        data=b"" if content.data is None else msgspec.json.encode(content.data),
+        silent=content.silent or one.kind == "close",
+        time_sensitive=content.time_sensitive,
+        ttl=max(0, one.created + one.ttl - int(time())),
+    )

@@ -1,0 +1,229 @@
+"""Mails: when a user gets a digest of unread conversations, and that it is sent.
+
+The node that notifies sends them, with one consumer for all apps, because all go to one mail server.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from math import inf
+from time import time
+from typing import Final
+
+from gevent.pool import Pool
+from msgspec.structs import replace
+
+from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, Failure
+from imserver.backends.webhooks.event_rows import NewEvent
+from imserver.notifications.contract import MAIL, MailDue, Wishes
+from imserver.notifications.decisions import mail_due, quiet_until
+from imserver.notifications.declared import rules_of
+from imserver.notifications.rows import NotificationRows, notified
+from imserver.people.accounts.contract import Account
+from imserver.people.accounts.declared import SmtpSettings
+from imserver.people.accounts.mailing import Mail, NotSent, send
+from imserver.people.accounts.parts import accounts_of
+from imserver.plugin.messages import MessageLog
+from imserver.plugin.runtime import RateLimitedLog, Service
+from imserver.plugin.services import Core
+from imserver.plugin.wire import Limit, id_of
+
+log: Final = logging.getLogger(__name__)
+
+AGAIN_SECONDS: Final = 86_400
+"""Until the next mail, if the user has read nothing since the last one."""
+DUE_AT_ONCE: Final = 100
+SENDING_AT_ONCE: Final = 4
+TRIES: Final = 24
+"""How often a mail that is refused for now is tried, about once an hour."""
+
+
+class Mails(Service, dict=True):
+    """Sends digests while this node has the lease of the notifier.
+
+    ``apps``: those in which users can be notified. ``page_of``: app → the address of its page for chats;
+    ``""``: it has none. ``stop_url``: (app, user) → the address that ends the mails. ``answer_url``: (app,
+    user, message) → the address where the user answers a question. ``site``: the name of this server in
+    mails. ``wants``: whether the back end of an app wants events of a kind.
+    """
+
+    core: Core
+    rows: NotificationRows
+    smtp: SmtpSettings
+    lease: DeliveryLease
+    apps: Callable[[], Collection[str]]
+    page_of: Callable[[str], str]
+    stop_url: Callable[[str, str], str]
+    answer_url: Callable[[str, str, int], str]
+    site: str
+    wants: Callable[[str, str], bool]
+
+    def __post_init__(self) -> None:
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+        """(``mail``, result) → mails since the start."""
+        self._next: dict[str, float] = {}
+        """App → when the next mail is due, Unix milliseconds. An app that is not here is to be looked at."""
+        self._tries: dict[tuple[str, str], int] = {}
+        """(app, user) → how often the mail server has refused the mail for now."""
+        self._has_ended = False
+        self._sending = Pool(SENDING_AT_ONCE)
+        self._refused = RateLimitedLog(log, "app %s: no mail to the account %s: %s")
+        self._away = RateLimitedLog(log, "the mail server: %s; trying again")
+        self.consumer = self._consumer()
+
+    def _consumer(self) -> Consumer[list[tuple[str, MailDue]]]:
+        return Consumer("mails", self.lease, self._read, self._deliver, until_due=self._until_due)
+
+    def is_due(self, app: str, at: int) -> None:
+        """Mails of an app are due at this time, Unix milliseconds. Never switches."""
+        if not self.smtp.host:
+            return
+        if app in self._next:
+            self._next[app] = min(self._next[app], at)
+        self.consumer.wake()
+
+    def restart(self) -> None:
+        """This node has got the lease, and another one may have sent mails meanwhile. Never switches."""
+        if not self.smtp.host or self._has_ended:
+            return
+        self.consumer.stop()
+        self.consumer = self._consumer()
+        self._next.clear()
+        self.consumer.wake()
+
+    def stop(self, seconds: float = 1.0) -> None:
+        """Send nothing more. Mails that are being sent have some time. Switches."""
+        self._has_ended = True
+        self.consumer.stop()
+        self._sending.join(timeout=seconds)
+        self._sending.kill()
+
+    # --- what is due ----------------------------------------------------------------------------------------
+
+    def _until_due(self) -> float | None:
+        soonest = min(self._next.values(), default=inf)
+        return None if soonest == inf else max(soonest / 1000 - time(), 0.0)
+
+    def _read(self) -> list[tuple[str, MailDue]] | None:
+        """The app and the users whose mail is due, of one app. Switches. Raises StorageUnavailable."""
+        now = int(time() * 1000)
+        for app in self.apps():
+            if self._next.get(app, 0) > now:
+                continue
+            self._next[app] = inf  # what comes meanwhile lowers it, or removes it
+            try:
+                due, next_due = self.rows.mails_due(app, now, DUE_AT_ONCE)
+            except BaseException:
+                self._next.pop(app, None)
+                raise
+            if due:
+                self._next.pop(app, None)
+                return [(app, each) for each in due]
+            if next_due is not None and app in self._next:
+                self._next[app] = min(self._next[app], next_due)
+        return None
+
+    def _deliver(self, batch: list[tuple[str, MailDue]]) -> Failure | None:
+        """Send the mails of a batch; what is done leaves it. Switches. Raises StorageUnavailable."""
+        problems: list[NotSent] = []
+        errors: list[Exception] = []
+
+        def work(app: str, due: MailDue) -> None:
+            if problems or errors or not self.lease.is_owned:
+                return
+            try:
+                self._look_at(app, due)
+            except NotSent as problem:
+                problems.append(problem)
+            except Exception as error:
+                errors.append(error)
+            else:
+                batch.remove((app, due))
+
+        for waiting in tuple(batch):
+            self._sending.spawn(work, *waiting)
+        self._sending.join()
+        if errors:
+            raise errors[0]
+        if problems:
+            self._away(problems[0])
+            return Failure(str(problems[0]))
+        return Failure("the lease has ended") if batch else None
+
+    def _look_at(self, app: str, due: MailDue) -> None:
+        """Decide about a user whose mail is due. Raises NotSent if the mail server takes no mail at all."""
+        now = int(time() * 1000)
+        wishes = self.rows.wishes_of(app, due.user)
+        account = self._account(app, due.user)
+        if account is None or wishes.mail == "never" or not account.email_confirmed:
+            if account is not None and wishes.mail != "never":
+                accounts_of(self.core).confirmations.ask_once(account)
+            self._settle(app, due, replace(due, due=0), 0)
+            return
+        stored, again = self.core.store.part(MessageLog), due.mailed + AGAIN_SECONDS * 1000
+        later = quiet_until(wishes.quiet, now)
+        if wishes.mail == "soon" and due.mailed and again > now:
+            later = later if stored.marks.since(app, due.user, due.marks).reads else again
+        if later:
+            self._settle(app, due, replace(due, due=later), later)
+            return
+        following = mail_due(wishes, now)
+        entry, marks = stored.entries.head(app), stored.marks.since(app, due.user, Limit.ID).version
+        mail = self._mail(account, wishes, due.entry)
+        if mail is None:
+            self._settle(app, due, replace(due, due=0), following)
+            return
+        try:
+            send(self.smtp, mail)
+        except NotSent as problem:
+            if not problem.is_of_mail:
+                raise
+            tries = self._tries[app, due.user] = self._tries.get((app, due.user), 0) + 1
+            if problem.is_temporary and tries <= TRIES:
+                later = now + 1000 * min(60 << min(tries, 10), 3600)
+                self._settle(app, due, replace(due, due=later), later)
+                return
+            self.counts[app, MAIL, "refused"] += 1
+            self._refused(app, due.user, problem)
+            events = []
+        else:
+            self.counts[app, MAIL, "taken"] += 1
+            log.info("app %s: the account %s was sent a digest", app, due.user)
+            events = [notified(app, due.user, MAIL)] if self.wants(app, "notified") else []
+        self._settle(app, due, MailDue(due.user, 0, now, entry, marks), following, events)
+
+    def _settle(
+        self, app: str, before: MailDue, after: MailDue, meanwhile_ms: int, events: Sequence[NewEvent] = ()
+    ) -> None:
+        """Store the result. ``meanwhile_ms``: when a mail about what has come meanwhile is due."""
+        self.rows.set_mailed(app, before, after, meanwhile_ms, events)
+        self._next.pop(app, None)
+        if not after.due:
+            self._tries.pop((app, before.user), None)
+
+    def _account(self, app: str, user: str) -> Account | None:
+        """The account of a user; None: there is none that can, and may, get mail."""
+        tenant, id, is_banned = self.core.tenants.find(app), id_of(user), self.core.sessions.is_banned
+        if tenant is None or not rules_of(tenant).enabled or not id or is_banned(app, user):
+            return None
+        account = accounts_of(self.core).rows.by_id(app, id)
+        return account[0] if account is not None and account[0].email and not account[0].bot else None
+
+    def _mail(self, account: Account, wishes: Wishes, after: int) -> Mail | None:
+        # Imported at the first mail.
+        from imserver.notifications.digests import collect, mail_of
+
+        app, user = account.app, account.user
+        wished = self.rows.conversation_wishes_of(app, user)
+        stored, accounts = self.core.store.part(MessageLog), accounts_of(self.core).rows
+        digest = collect(stored, accounts, account, wished, after)
+        tenant = self.core.tenants.find(app)
+        if digest is None or tenant is None:
+            return None
+        preview = wishes.preview and rules_of(tenant).preview
+        page, stop_url = self.page_of(app), self.stop_url(app, user)
+        answer_url = partial(self.answer_url, app, user)
+        return mail_of(digest, account, wishes, preview, page, self.site, stop_url, answer_url)

@@ -1,0 +1,107 @@
+"""What became of the last notifications of each app, on all nodes."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import chain, islice
+from time import time
+from typing import Annotated, Final
+
+from msgspec import Struct
+
+from imserver.notifications.contract import Delivery
+from imserver.plugin.http import about
+from imserver.plugin.services import Core
+
+MOST_RECENT: Final = 100
+"""Notifications of one app that a node remembers."""
+MOST_OF_USER: Final = 5
+"""Notifications of one user that a node remembers: those of a large audience push them out of the app's."""
+MOST_USERS: Final = 5000
+"""Users whose last notifications a node remembers."""
+QUERY: Final = "notifications.recent"
+FORGET: Final = "notifications.forget"
+
+
+class RecentDelivery(Struct, frozen=True, array_like=True):
+    """A notification, and what became of it, as nodes tell each other."""
+
+    time: Annotated[int, about("When, in Unix seconds.")]
+    user: str
+    kind: Annotated[str, about("`message`, `push`, `test` or `close`.")]
+    host: Annotated[str, about("The push service.")]
+    endpoint: Annotated[int, about("The number of the endpoint.")]
+    outcome: Annotated[
+        str,
+        about(
+            "`taken`, `later` (it is tried again), `gone` (the endpoint has ended), `refused`, `expired`, "
+            "`replaced`, `read` or `removed`."
+        ),
+    ]
+    problem: Annotated[str, about("What the push service said, or why there was no answer.")]
+
+
+class RecentQuery(Struct, frozen=True, array_like=True):
+    """The last deliveries of the queried node: of an app, or of a user of it."""
+
+    app: str
+    user: str
+    limit: int
+
+
+class ForgetRecentQuery(Struct, frozen=True, array_like=True):
+    """Forget the deliveries to a user who was deleted; ``user`` ``""``: those of an app."""
+
+    app: str
+    user: str
+
+
+class RecentDeliveries:
+    """Owner of those of this node. :meth:`of` and :meth:`forget` switch."""
+
+    def __init__(self, core: Core) -> None:
+        self._by_app: dict[str, deque[RecentDelivery]] = {}
+        self._by_user: dict[tuple[str, str], deque[RecentDelivery]] = {}
+        """(app, user) → their last deliveries; the user with the last one of all comes last."""
+        self._ask = core.ask_others
+        core.queries.add(QUERY, RecentQuery, self._here)
+        core.queries.add(FORGET, ForgetRecentQuery, self._forget_here)
+
+    def note(self, one: Delivery, outcome: str, problem: str = "") -> None:
+        """Note what became of a delivery."""
+        recent = RecentDelivery(
+            int(time()), one.user, one.kind, one.host, one.endpoint, outcome, problem[:200]
+        )
+        self._by_app.setdefault(one.app, deque(maxlen=MOST_RECENT)).appendleft(recent)
+        of_user = self._by_user.pop((one.app, one.user), None) or deque(maxlen=MOST_OF_USER)
+        of_user.appendleft(recent)
+        self._by_user[one.app, one.user] = of_user
+        if len(self._by_user) > MOST_USERS:
+            del self._by_user[next(iter(self._by_user))]
+
+    def of(self, app: str, user: str, limit: int) -> tuple[list[RecentDelivery], list[str]]:
+        """The last deliveries to a user (``""``: to all), newest first, and the nodes that did not answer."""
+        query = RecentQuery(app, user, limit)
+        answers, missing = self._ask(QUERY, query, list[RecentDelivery])
+        deliveries = [*self._here(query), *chain.from_iterable(answers.values())]
+        return sorted(deliveries, key=lambda one: -one.time)[:limit], missing
+
+    def _here(self, query: RecentQuery) -> list[RecentDelivery]:
+        of_user, of_app = self._by_user.get((query.app, query.user), ()), self._by_app.get(query.app, ())
+        return list(islice(of_user if query.user else of_app, query.limit))
+
+    def forget(self, app: str, user: str = "") -> None:
+        """Forget those to a user, or of an app, on all nodes that answer."""
+        query = ForgetRecentQuery(app, user)
+        self._forget_here(query)
+        self._ask(FORGET, query, bool)
+
+    def _forget_here(self, query: ForgetRecentQuery) -> bool:
+        of_app = self._by_app.pop(query.app, ())
+        if query.user:
+            if rest := [one for one in of_app if one.user != query.user]:
+                self._by_app[query.app] = deque(rest, maxlen=MOST_RECENT)
+            self._by_user.pop((query.app, query.user), None)
+        else:
+            self._by_user = {key: of for key, of in self._by_user.items() if key[0] != query.app}
+        return True

@@ -1,0 +1,108 @@
+"""Tokens of notifications and of mails: who holds one may do this one thing, without another credential."""
+
+from __future__ import annotations
+
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from time import time
+from typing import Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from imserver.notifications.declared import HTTP_UNKNOWN_NOTIFICATION
+from imserver.plugin.errors import ServiceRefused
+
+MAX_TOKEN_SECONDS: Final = 7 * 86_400
+"""The time for which the token of a notification is valid."""
+MAX_ASK_SECONDS: Final = 30 * 86_400
+"""The time for which the token of a question is valid: no deadline is later."""
+MAX_TOKEN_CHARACTERS: Final = 1000
+_SIGNATURE_BYTES: Final = 16
+
+
+class BadActionToken(ServiceRefused, problem=HTTP_UNKNOWN_NOTIFICATION):
+    """The token was not made here, or its time is over."""
+
+
+class ActionToken(Struct, frozen=True, array_like=True):
+    """The token of a notification: ``user`` may mark ``conversation`` as read up to ``entry``, and reply.
+
+    ``endpoint``: the id of the device that got it. ``expires``: Unix seconds.
+    """
+
+    kind: Literal["act"]
+    app: str
+    user: str
+    endpoint: int
+    conversation: int
+    entry: int
+    expires: int
+
+
+class MailToken(Struct, frozen=True, array_like=True):
+    """The token of a mail: whoever has it may end the mails to ``user``. It does not expire."""
+
+    kind: Literal["mail"]
+    app: str
+    user: str
+
+
+class AskToken(Struct, frozen=True, array_like=True):
+    """The token of a question: its holder may answer ``message`` as ``user``. ``expires``: Unix seconds."""
+
+    kind: Literal["ask"]
+    app: str
+    user: str
+    message: int
+    expires: int
+
+
+T = TypeVar("T", ActionToken, MailToken, AskToken)
+
+
+class ActionTokens:
+    """Makes and reads tokens: signed with the first of ``keys``, verified with each. Never switches."""
+
+    def __init__(self, keys: Sequence[bytes], clock: Callable[[], float] = time) -> None:
+        self._keys = keys
+        self._clock = clock
+
+    def make(self, app: str, user: str, endpoint: int, conversation: int, entry: int) -> str:
+        """The token of a notification to an endpoint."""
+        expires = int(self._clock()) + MAX_TOKEN_SECONDS
+        return self._signed(ActionToken("act", app, user, endpoint, conversation, entry, expires))
+
+    def make_mail(self, app: str, user: str) -> str:
+        """The token with which a user ends the mails of an app."""
+        return self._signed(MailToken("mail", app, user))
+
+    def make_ask(self, app: str, user: str, message: int) -> str:
+        """The token of a question. After the deadline it still shows what came of it."""
+        expires = int(self._clock()) + MAX_ASK_SECONDS
+        return self._signed(AskToken("ask", app, user, message, expires))
+
+    def read(self, kind: type[T], token: str) -> T:
+        """What a token of this kind allows. Raises BadActionToken."""
+        if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
+            raise BadActionToken("this is no token")
+        try:
+            signed = urlsafe_b64decode(token + "=" * (-len(token) % 4))
+            signature, encoded = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
+            if not any(hmac.compare_digest(signature, _signature(encoded, key)) for key in self._keys):
+                raise BadActionToken("this is no token of this server")
+            content = msgspec.msgpack.decode(encoded, type=kind)
+        except ValueError:
+            raise BadActionToken("this is no token of this kind") from None
+        if not isinstance(content, MailToken) and content.expires <= self._clock():
+            raise BadActionToken("the token has expired")
+        return content
+
+    def _signed(self, content: ActionToken | MailToken | AskToken) -> str:
+        encoded = msgspec.msgpack.encode(content)
+        return urlsafe_b64encode(_signature(encoded, self._keys[0]) + encoded).rstrip(b"=").decode()
+
+
+def _signature(content: bytes, key: bytes) -> bytes:
+    return hmac.digest(key, content, "sha256")[:_SIGNATURE_BYTES]

@@ -1,0 +1,213 @@
+"""Web Push: encrypts a notification for a device, and hands it to the push service of its endpoint.
+
+RFC 8030 (requests), RFC 8291 (encryption) and RFC 8292 (VAPID: the signed token by which a push service knows
+this server). The endpoints of UnifiedPush take the same requests.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64encode
+from binascii import a2b_base64
+from collections.abc import Mapping
+from functools import cached_property
+from time import time
+from typing import TYPE_CHECKING, Final
+
+from imserver.notifications.contract import PushEndpoint
+from imserver.notifications.declared import P256_ORDER, NotificationSettings
+from imserver.plugin.runtime import PublicRequests, Service, Unreachable, serve_others
+from imserver.plugin.wire import PushResult
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+BODY_BYTES: Final = 4096
+"""Longest encrypted body that every push service takes (RFC 8030, section 7.2; UnifiedPush)."""
+ANSWER_BYTES: Final = 16384
+TOKEN_SECONDS: Final = 12 * 3600
+"""How long a token is valid; push services refuse those of more than a day."""
+_MOST_TOKENS: Final = 1024
+_ORIGIN: Final = re.compile(r"https?://[^/?#]+")
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+_BASE64: Final = re.compile("[A-Za-z0-9_+/-]{1,90}={0,2}")
+_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
+
+
+def from_base64url(text: str) -> bytes:
+    """The bytes of base64url, also with padding or in the standard alphabet. Raises ValueError."""
+    # What is no base64 is left out, so lengths have to be checked. Padding that is too long is ignored.
+    return a2b_base64(text.encode().translate(_STANDARD) + b"==")
+
+
+def _checked(text: str) -> bytes:
+    """The bytes of base64url; ``b""`` if the text is none."""
+    try:
+        return from_base64url(text) if _BASE64.fullmatch(text) else b""
+    except ValueError:
+        return b""
+
+
+def _encrypt(
+    endpoint: PushEndpoint, body: bytes, key: EllipticCurvePrivateKey, salt: bytes | None = None
+) -> bytes:
+    import http_ece
+
+    content: bytes = http_ece.encrypt(
+        body,
+        salt=salt,
+        private_key=key,
+        dh=from_base64url(endpoint.p256dh),
+        auth_secret=from_base64url(endpoint.auth),
+        rs=BODY_BYTES,
+        version="aes128gcm",
+    )
+    return content
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """The seconds of the header ``retry-after``, which has seconds or a date; None: there is none."""
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    from email.utils import parsedate_to_datetime  # services seldom answer with a date
+
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - now, 0.0)
+    except (ValueError, OverflowError):
+        return None
+
+
+class WebPush(Service, dict=True):
+    """Sends notifications. Owner of the key by which push services know this server, and of its tokens.
+
+    ``seed``: 32 bytes, from which that key is derived unless the settings have one. ``http_url``: the contact
+    for push services if the settings have none, and it has https. ``second``: the key of devices that
+    subscribed before the server had this one; ``b""``: there is none.
+    """
+
+    requests: PublicRequests
+    settings: NotificationSettings
+    seed: bytes
+    http_url: str = ""
+    second: bytes = b""
+
+    def __post_init__(self) -> None:
+        url, is_alone = self.http_url, not self.second
+        self._before = None if is_alone else WebPush(self.requests, self.settings, self.second, url)
+        self._subject = self.settings.contact or (url if url.startswith("https://") else "")
+        self._tokens: dict[str, tuple[float, str]] = {}
+        """Origin → until when its header is used (Unix seconds), and the header."""
+
+    @cached_property
+    def _key(self) -> EllipticCurvePrivateKey:
+        # Loaded here: a node without endpoints does not need it.
+        from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
+
+        if self.settings.vapid_key:
+            number = int.from_bytes(from_base64url(self.settings.vapid_key), "big")
+        else:
+            number = int.from_bytes(self.seed, "big") % (P256_ORDER - 1) + 1
+        return derive_private_key(number, SECP256R1())
+
+    @cached_property
+    def public_key(self) -> str:
+        """The key with which browsers subscribe (``applicationServerKey``): a point in base64url."""
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+        public = self._key.public_key()
+        point = public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        return urlsafe_b64encode(point).rstrip(b"=").decode()
+
+    def check(self, url: str, p256dh: str, auth: str) -> None:
+        """Check an endpoint and its keys. Raises BadUrl, and ValueError for the keys. Never switches."""
+        self.requests.check(url)
+        # Loaded here: a node without endpoints does not need it.
+        from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+
+        point = _checked(p256dh)
+        try:
+            EllipticCurvePublicKey.from_encoded_point(SECP256R1(), point)
+        except ValueError:
+            point = b""
+        if len(point) != 65:
+            raise ValueError("p256dh: expected an uncompressed point of P-256 in base64url")
+        if len(_checked(auth)) != 16:
+            raise ValueError("auth: expected 16 bytes in base64url")
+
+    def send(self, endpoint: PushEndpoint, body: bytes, ttl: int, urgency: str, topic: str) -> PushResult:
+        """Encrypt :class:`Shown` as JSON, and hand it over. Switches."""
+        return self.hand_over(endpoint, self.encrypt(endpoint, body), ttl, urgency, topic)
+
+    @staticmethod
+    def encrypt(endpoint: PushEndpoint, body: bytes) -> bytes:
+        """Encrypt :class:`Shown` as JSON, with a key used once; ``b""``: the endpoint's keys are none."""
+        # Loaded here: a node without endpoints does not need it.
+        from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+
+        try:
+            return _encrypt(endpoint, body, generate_private_key(SECP256R1()))
+        except ValueError:
+            return b""
+
+    def hand_over(
+        self, endpoint: PushEndpoint, content: bytes, ttl: int, urgency: str, topic: str
+    ) -> PushResult:
+        """Hand what was encrypted to the push service. Switches.
+
+        ``ttl``: seconds for which the push service holds it. ``urgency``: ``very-low`` to ``high``.
+        ``topic``: see :class:`Delivery`.
+        """
+        if not content:
+            return PushResult("refused", problem="the keys of the endpoint are not valid")
+        if not self._tokens:
+            serve_others()  # the libraries that sign are loaded in another turn than those that encrypt
+        headers = {
+            "Authorization": self.authorization(endpoint.url),
+            "Content-Type": "application/octet-stream",
+            "Content-Encoding": "aes128gcm",
+            "TTL": str(ttl),
+            "Urgency": urgency,
+        }
+        if topic:
+            headers["Topic"] = topic
+        try:
+            status, answer, received = self.requests.exchange(
+                "POST", endpoint.url, content, headers, 10.0, ANSWER_BYTES
+            )
+        except Unreachable as error:
+            return PushResult("later", problem=str(error))
+        if status in (401, 403) and self._before is not None:
+            return self._before.hand_over(endpoint, content, ttl, urgency, topic)
+        if 200 <= status < 300 or status in (404, 410):
+            return PushResult("taken" if status < 300 else "gone", status)
+        is_temporary = status >= 500 or status in (408, 425, 429)
+        problem = f"it answered with status {status}: {answer[:200].decode('utf-8', 'replace')!r}"
+        return PushResult(
+            "later" if is_temporary else "refused", status, retry_after(received, time()), problem
+        )
+
+    def authorization(self, url: str) -> str:
+        """The header ``Authorization`` for an endpoint: a token for its origin, and our key."""
+        origin = _ORIGIN.match(url)[0]  # type: ignore[index]  # it was checked
+        now = time()
+        until, header = self._tokens.get(origin, (0.0, ""))
+        if now < until:
+            return header
+        import jwt
+
+        end = int(now) + TOKEN_SECONDS
+        default = _DEFAULT_PORTS[origin.partition(":")[0]]
+        claims = {"aud": origin.lower().removesuffix(default), "exp": end}
+        if self._subject:
+            claims["sub"] = self._subject
+        # Without a space after the comma: some push services do not skip it.
+        header = f"vapid t={jwt.encode(claims, self._key, 'ES256')},k={self.public_key}"
+        if len(self._tokens) >= _MOST_TOKENS:
+            self._tokens.clear()
+        self._tokens[origin] = end - 3600, header
+        return header
+
+    def close(self) -> None:
+        """End the idle connections."""
+        self.requests.close()

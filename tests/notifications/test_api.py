@@ -1,0 +1,492 @@
+"""The routes of notifications: endpoints, wishes, tests, and what holders of tokens may do."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from imserver.http.call import Route
+from imserver.messenger.messages.receipts import Signals, ToFollowers
+from imserver.model import Signal
+from imserver.notifications.contract import MUTED_FOR_GOOD, Delivery, Shown, Wishes
+from imserver.notifications.declared import (
+    SUBSCRIPTION_REQUESTS,
+    TEST_REQUESTS,
+    AppNotifySettings,
+    NotifyOfApp,
+)
+from imserver.notifications.parts import notifications_of
+from tests.rows import ROUTES, sections
+from tests.security.node_harness import ADMIN, APPS, PUSH, READ, RULED, Harness, config
+from tests.users import PASSWORD, User
+
+P256DH = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"
+AUTH = "BTBZMqHH6r4Tts7J_aSIgg"
+"""The receiver of RFC 8291, appendix A."""
+MOST = 3
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    """A node with keys: 201 has users with session tokens and accounts, 208 no notifications."""
+    apps = {
+        **APPS,
+        "208": msgspec.structs.replace(RULED, of_features=(NotifyOfApp(AppNotifySettings(enabled=False)),)),
+    }
+    harness = Harness(
+        config(
+            Path(tmp_path_factory.mktemp("notifications")),
+            apps=apps,
+            of_features=sections(
+                accounts={"registration": True, "registrations_per_address": 0},
+                notifications={"endpoints": MOST},
+            ),
+        )
+    )
+    yield harness
+    harness.close()
+
+
+def user(node: Harness, app: str = "201") -> User:
+    """Somebody with a session token."""
+    name = f"user-{next(_numbers)}"
+    return User(node, node.session(app, name), name, app)
+
+
+def person(node: Harness) -> User:
+    """Somebody with an account."""
+    return User.register(node, "201")
+
+
+def subscription(name: str = "", **more: Any) -> dict[str, Any]:
+    """What a browser has subscribed."""
+    return {
+        "endpoint": f"https://push.example.com/{name or next(_numbers)}",
+        "expirationTime": None,
+        "keys": {"p256dh": P256DH, "auth": AUTH},
+        **more,
+    }
+
+
+def waiting(node: Harness) -> list[Delivery]:
+    """What is to be sent."""
+    rows = notifications_of(node.node.core).rows
+    return rows.deliveries("push.example.com", 1 << 60, 1000)
+
+
+def row(method: str, path: str) -> Route:
+    return next(each for each in ROUTES if (each.method, each.path) == (method, f"/api/v1/{path}"))
+
+
+# --- endpoints ----------------------------------------------------------------------------------------------
+
+
+def test_a_browser_subscribes_with_the_key_of_the_server(node: Harness) -> None:
+    status, answer = node.call("GET", "/api/v1/notifications/key", query={"app": "201"})
+    assert (status, len(answer["key"])) == (200, 87)
+    ann = user(node)
+    shown = ann.post("notifications/endpoints", **subscription(), device="Phone", language="zh-CN")
+    assert shown == {
+        "id": shown["id"],
+        "host": "push.example.com",
+        "device": "Phone",
+        "language": "zh-CN",
+        "enabled": True,
+        "created": shown["created"],
+    }
+    assert ann.get("notifications/endpoints")["endpoints"] == [shown]
+
+
+def test_keys_and_addresses_are_never_shown(node: Harness) -> None:
+    ann = user(node)
+    ann.post("notifications/endpoints", **subscription("secret-path"))
+    shown = msgspec.json.encode(ann.get("notifications/endpoints"))
+    assert not any(secret in shown for secret in (b"secret-path", P256DH.encode(), AUTH.encode()))
+
+
+def test_an_endpoint_is_switched_off_and_removed(node: Harness) -> None:
+    ann = user(node)
+    id = ann.post("notifications/endpoints", **subscription())["id"]
+    ann.post("notifications/endpoints/update", id=id, enabled=False)
+    assert [each["enabled"] for each in ann.get("notifications/endpoints")["endpoints"]] == [False]
+    ann.post("notifications/endpoints/remove", id=id)
+    assert ann.get("notifications/endpoints")["endpoints"] == []
+    assert ann.refused("notifications/endpoints/remove", id=id) == (404, "unknown_endpoint")
+
+
+def test_nobody_sees_or_changes_the_endpoints_of_others(node: Harness) -> None:
+    ann, eve = user(node), user(node)
+    foreign = User(node, node.session("202", ann.user), ann.user, "202")
+    id = ann.post("notifications/endpoints", **subscription())["id"]
+    for other in (eve, foreign):
+        assert other.get("notifications/endpoints")["endpoints"] == []
+        assert other.refused("notifications/endpoints/update", id=id, enabled=False)[0] == 404
+        assert other.refused("notifications/endpoints/remove", id=id) == (404, "unknown_endpoint")
+        assert other.refused("notifications/endpoints/remove", id=id, app="201", user=ann.user)[0] in (
+            403,
+            404,
+        )
+    assert [each["enabled"] for each in ann.get("notifications/endpoints")["endpoints"]] == [True]
+
+
+def test_a_back_end_lists_and_removes_those_of_a_user(node: Harness) -> None:
+    ann = user(node)
+    id = ann.post("notifications/endpoints", **subscription())["id"]
+    admin = User(node, ADMIN.key, app="201")
+    assert [each["id"] for each in admin.get("notifications/endpoints", user=ann.user)["endpoints"]] == [id]
+    assert admin.refused("notifications/endpoints/remove", id=id)[:2] == (400, "invalid_request")
+    for key in (PUSH.key, READ.key):
+        assert User(node, key, app="201").refused("notifications/endpoints/remove", id=id, user=ann.user) == (
+            403,
+            "forbidden",
+        )
+    admin.post("notifications/endpoints/remove", id=id, user=ann.user)
+    assert ann.get("notifications/endpoints")["endpoints"] == []
+
+
+def test_the_same_device_is_there_once_and_belongs_to_who_came_last(node: Harness) -> None:
+    ann, bob = user(node), user(node)
+    one = subscription()
+    first = ann.post("notifications/endpoints", **one)["id"]
+    assert ann.post("notifications/endpoints", **one)["id"] == first
+    bob.post("notifications/endpoints", **one)
+    assert ann.get("notifications/endpoints")["endpoints"] == []
+    assert len(bob.get("notifications/endpoints")["endpoints"]) == 1
+
+
+def test_a_new_endpoint_replaces_the_oldest_of_too_many(node: Harness) -> None:
+    ann = user(node)
+    ids = [ann.post("notifications/endpoints", **subscription())["id"] for _ in range(MOST + 1)]
+    assert [each["id"] for each in ann.get("notifications/endpoints")["endpoints"]] == ids[1:]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"endpoint": "http://push.example.com/x"}, "`endpoint`: expected an https:// URL"),
+        ({"endpoint": "https://127.0.0.1/x"}, "`endpoint`: the address is not public"),
+        ({"endpoint": "https://[::1]/x"}, "`endpoint`: the address is not public"),
+        ({"endpoint": "https://push.example.com/" + "x" * 1000}, "$.endpoint"),
+        ({"endpoint": ""}, "$.endpoint"),
+        ({"keys": {"p256dh": P256DH}}, "auth"),
+        ({"keys": {"p256dh": "A" * 87, "auth": AUTH}}, "`keys`: p256dh"),
+        ({"keys": {"p256dh": P256DH[:-4], "auth": AUTH}}, "$.keys.p256dh"),
+        ({"keys": {"p256dh": P256DH, "auth": "short"}}, "$.keys.auth"),
+        ({"keys": {"p256dh": P256DH, "auth": AUTH, "more": 1}}, "more"),
+        ({"device": "x" * 65}, "$.device"),
+        ({"device": "a\nb"}, "$.device"),
+        ({"language": "a language"}, "$.language"),
+        ({"owner": "x"}, "owner"),
+    ],
+    ids=str,
+)
+def test_a_wrong_subscription_is_refused_with_a_reason(
+    node: Harness, change: dict[str, Any], text: str
+) -> None:
+    ann = user(node)
+    body = {"app": "201", **subscription(), **change}
+    status, answer = node.call("POST", "/api/v1/notifications/endpoints", body, ann.token)
+    assert (status, answer["code"]) == (400, "invalid_request"), answer
+    assert text in answer["message"]
+
+
+def test_an_app_may_have_no_notifications(node: Harness) -> None:
+    ann = user(node, "208")
+    off = (403, "notifications_off")
+    status, answer = node.call("GET", "/api/v1/notifications/key", query={"app": "208"})
+    assert (status, answer["code"]) == off
+    assert ann.refused("notifications/endpoints", **subscription()) == off
+    assert ann.refused("notifications/test") == off
+    assert ann.get("notifications/endpoints")["endpoints"] == []
+
+
+def test_a_user_adds_so_many_endpoints_an_hour_and_a_back_end_any_number(node: Harness) -> None:
+    ann = user(node)
+    one = subscription()
+    for _ in range(SUBSCRIPTION_REQUESTS):
+        ann.post("notifications/endpoints", **one)
+    assert ann.refused("notifications/endpoints", **one) == (429, "too_many_requests")
+    User(node, ADMIN.key, app="201").post("notifications/endpoints", user=ann.user, **one)
+
+
+# --- tests --------------------------------------------------------------------------------------------------
+
+
+def test_a_test_goes_to_the_endpoints_that_are_switched_on(node: Harness) -> None:
+    ann = user(node)
+    on, off = (ann.post("notifications/endpoints", **subscription(), language="zh")["id"] for _ in range(2))
+    ann.post("notifications/endpoints/update", id=off, enabled=False)
+    assert ann.post("notifications/test") == {"endpoints": 1}
+    (one,) = [each for each in waiting(node) if each.user == ann.user]
+    shown = msgspec.json.decode(one.body, type=Shown)
+    assert (one.endpoint, one.kind, shown.kind, shown.title) == (on, "test", "test", "测试")
+    for _ in range(TEST_REQUESTS - 1):
+        ann.post("notifications/test")
+    assert ann.refused("notifications/test") == (429, "too_many_requests")
+    assert len([each for each in waiting(node) if each.user == ann.user]) == 1, "one replaces another"
+    assert user(node).post("notifications/test") == {"endpoints": 0}
+
+
+# --- wishes -------------------------------------------------------------------------------------------------
+
+
+def test_wishes_are_changed_one_by_one(node: Harness) -> None:
+    ann = person(node)
+    usual = {
+        "preview": True,
+        "mail": "never",
+        "quiet": {"begin": "00:00", "end": "00:00", "zone": "UTC"},
+        "language": "en",
+        "mail_possible": False,
+        "mail_confirmed": False,
+    }
+    assert ann.get("notifications/wishes") == usual
+    quiet = {"begin": "22:00", "end": "07:05", "zone": "Asia/Tokyo"}
+    assert ann.post("notifications/wishes", quiet=quiet) == {**usual, "quiet": quiet}
+    assert ann.post("notifications/wishes", preview=False, language="zh")["quiet"] == quiet
+    changed = {**usual, "quiet": quiet, "preview": False, "language": "zh"}
+    assert ann.get("notifications/wishes") == changed
+    assert ann.post("notifications/wishes") == changed
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "text"),
+    [
+        ({"mail": "soon"}, 403, "sends no mail"),
+        ({"mail": "hourly"}, 400, "$.mail"),
+        ({"quiet": {"begin": "24:00", "end": "07:00", "zone": "UTC"}}, 400, "$.quiet.begin"),
+        ({"quiet": {"begin": "22:00", "end": "7:00", "zone": "UTC"}}, 400, "$.quiet.end"),
+        ({"quiet": {"begin": "22:00", "end": "07:00"}}, 400, "zone"),
+        ({"quiet": {"begin": "22:00", "end": "07:00", "zone": "Mars/Base"}}, 400, "`quiet.zone`"),
+        ({"quiet": {"begin": "22:00", "end": "07:00", "zone": "Asia"}}, 400, "`quiet.zone`"),
+        ({"quiet": {"begin": "22:00", "end": "07:00", "zone": "../../etc/passwd"}}, 400, "`quiet.zone`"),
+        ({"quiet": {"begin": "22:00", "end": "07:00", "zone": ""}}, 400, "`quiet.zone`"),
+        ({"preview": "yes"}, 400, "$.preview"),
+    ],
+    ids=str,
+)
+def test_a_wrong_wish_is_refused_with_a_reason(
+    node: Harness, change: dict[str, Any], status: int, text: str
+) -> None:
+    ann = user(node)
+    body = {"app": "201", **change}
+    found, answer = node.call("POST", "/api/v1/notifications/wishes", body, ann.token)
+    assert (found, text in answer["message"]) == (status, True), answer
+
+
+def test_wishes_for_a_conversation(node: Harness) -> None:
+    ann, bob = person(node), person(node)
+    conversation = ann.post("messages/send", to=bob.user, text="hi")["conversation"]
+    route = "notifications/conversations"
+    assert bob.get(route)["conversations"] == []
+    usual = {"conversation": conversation, "level": "all", "mute_until": 0}
+    assert bob.post(route, conversation=conversation, level="mentions") == {**usual, "level": "mentions"}
+    wish = {**usual, "level": "mentions", "mute_until": MUTED_FOR_GOOD}
+    assert bob.post(route, conversation=conversation, mute_until=MUTED_FOR_GOOD) == wish
+    assert bob.get(route)["conversations"] == [wish]
+    assert bob.get(route, conversation=conversation)["conversations"] == [wish]
+    assert ann.get(route)["conversations"] == []
+    bob.post(route, conversation=conversation, level="all", mute_until=0)
+    assert bob.get(route)["conversations"] == []
+
+
+def test_the_sessions_of_the_user_get_a_wish_for_a_conversation(
+    node: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = person(node), person(node)
+    conversation = ann.post("messages/send", to=bob.user, text="hi")["conversation"]
+    sent: list[ToFollowers] = []
+    monkeypatch.setattr(Signals, "deliver", lambda _, message, besides=None: sent.append(message))
+    bob.post("notifications/conversations", conversation=conversation, mute_until=7)
+    wish = b'{"conversation":%d,"level":"all","muteUntil":7}' % conversation
+    signal = Signal("wish", bob.user, "", conversation=conversation, data=wish)
+    assert sent == [ToFollowers("201", (bob.user,), 0, signal)]
+
+
+def test_only_members_have_a_wish_for_a_conversation(node: Harness) -> None:
+    ann, bob, eve = person(node), person(node), person(node)
+    conversation = ann.post("messages/send", to=bob.user, text="hi")["conversation"]
+    for wrong in (conversation, 1 << 40):
+        assert eve.refused("notifications/conversations", conversation=wrong, level="nothing") == (
+            404,
+            "unknown_conversation",
+        )
+
+
+# --- what the holder of a token may do ----------------------------------------------------------------------
+
+
+def notified(node: Harness, sender: User, receiver: User) -> tuple[dict[str, Any], str, int]:
+    """A message, the token of its notification, and the id of the endpoint."""
+    sent = sender.post("messages/send", to=receiver.user, text="tea?")
+    endpoint = receiver.post("notifications/endpoints", **subscription())["id"]
+    tokens = notifications_of(node.node.core).tokens
+    token = tokens.make("201", receiver.user, endpoint, sent["conversation"], sent["id"])
+    return sent, token, endpoint
+
+
+def act(node: Harness, **body: Any) -> tuple[int, Any]:
+    status, answer = node.call("POST", "/api/v1/notifications/act", body)
+    return status, answer
+
+
+def test_a_notification_marks_its_conversation_as_read(node: Harness) -> None:
+    ann, bob = person(node), person(node)
+    sent, token, _ = notified(node, ann, bob)
+    done = (200, {"conversation": sent["conversation"], "read": sent["id"], "id": 0})
+    assert act(node, token=token, action="read") == done
+    assert act(node, token=token, action="read") == done
+    (shown,) = bob.get("conversations")["conversations"]
+    assert shown["unread"] == 0
+
+
+def test_a_reply_is_sent_once_and_marks_as_read(node: Harness) -> None:
+    ann, bob = person(node), person(node)
+    sent, token, _ = notified(node, ann, bob)
+    status, answer = act(node, token=token, action="reply", text="yes")
+    assert (status, answer["read"]) == (200, sent["id"])
+    assert act(node, token=token, action="reply", text="yes") == (status, answer)
+    assert act(node, token=token, action="reply", text="yes, please") == (status, answer)
+    page = ann.get("messages", conversation=sent["conversation"])["messages"]
+    assert [(each["from"], each["text"]) for each in page] == [(ann.user, "tea?"), (bob.user, "yes")]
+    assert page[1]["id"] == answer["id"]
+
+
+def test_an_answer_says_what_came_of_it_and_marks_as_read(node: Harness) -> None:
+    ann, bob, eve = person(node), person(node), person(node)
+    group = ann.post("groups/create", name="tea", members=[bob.user, eve.user])["group"]
+    options = [{"text": "Yes", "value": "1"}, {"text": "No", "value": "2"}]
+    question = ann.post("asks/create", conversation=int(group), text="Deploy?", options=options)
+    tokens = notifications_of(node.node.core).tokens
+    devices = [each.post("notifications/endpoints", **subscription())["id"] for each in (bob, eve)]
+    first, second = (
+        tokens.make("201", each.user, device, int(group), question["id"])
+        for each, device in zip((bob, eve), devices, strict=True)
+    )
+    assert act(node, token=first, action="answer", value="3")[1]["code"] == "invalid_request"
+    done = {"conversation": int(group), "read": question["id"], "id": 0}
+    assert act(node, token=first, action="answer", value="2") == (200, {**done, "text": "You answered: No"})
+    assert act(node, token=first, action="answer", value="2") == (200, {**done, "text": "You answered: No"})
+    status, late = act(node, token=second, action="answer", value="1")
+    assert (status, late) == (200, {**done, "text": f"{bob.user} answered: No"})
+    (answer,) = ann.post("asks/get", id=question["id"])["answers"]
+    assert (answer["user"], answer["value"]) == (bob.user, "2")
+    assert bob.get("conversations")["conversations"][0]["unread"] == 0
+    _, token, _ = notified(node, ann, bob)
+    assert act(node, token=token, action="answer", value="1")[1]["code"] == "unknown_notification"
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ({"action": "answer"}, 400, "invalid_request"),
+        ({"action": "read", "value": "1"}, 400, "invalid_request"),
+        ({"token": "AAAA"}, 404, "unknown_notification"),
+        ({"token": ""}, 400, "invalid_request"),
+        ({"action": "delete"}, 400, "invalid_request"),
+        ({"action": "reply"}, 400, "invalid_request"),
+        ({"action": "reply", "text": " "}, 400, "invalid_request"),
+        ({"action": "read", "text": "x"}, 400, "invalid_request"),
+        ({"user": "ann"}, 400, "invalid_request"),
+        ({"action": "reply", "text": "x" * 100_000}, 413, "body_too_large"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_wrong_act_is_refused(node: Harness, change: dict[str, Any], status: int, code: str) -> None:
+    _, token, _ = notified(node, person(node), person(node))
+    found, answer = act(node, **{"token": token, "action": "read", **change})
+    assert (found, answer["code"]) == (status, code)
+
+
+def test_a_token_ends_with_its_endpoint(node: Harness) -> None:
+    ann, bob, eve = person(node), person(node), person(node)
+    _, token, endpoint = notified(node, ann, bob)
+    tokens = notifications_of(node.node.core).tokens
+    foreign = tokens.make("201", eve.user, endpoint, 1, 1)
+    assert act(node, token=foreign, action="read")[0] == 404, "the endpoint is another user's"
+    bob.post("notifications/endpoints/remove", id=endpoint)
+    for action in ({"action": "read"}, {"action": "reply", "text": "x"}):
+        status, answer = act(node, token=token, **action)
+        assert (status, answer["code"]) == (404, "unknown_notification")
+
+
+def test_a_banned_user_does_not_act(node: Harness) -> None:
+    ann, bob = person(node), person(node)
+    _, token, _ = notified(node, ann, bob)
+    User(node, ADMIN.key, app="201").post("ban", users=[bob.user], seconds=600)
+    status, answer = act(node, token=token, action="reply", text="x")
+    assert (status, answer["code"]) == (403, "banned")
+
+
+def test_a_reply_obeys_the_rules_of_messages(node: Harness) -> None:
+    ann, bob = person(node), person(node)
+    _, token, _ = notified(node, ann, bob)
+    ann.post("friends/block", friend=bob.user)
+    status, answer = act(node, token=token, action="reply", text="x")
+    assert (status, answer["code"]) == (403, "not_allowed")
+
+
+# --- the end of mails ---------------------------------------------------------------------------------------
+
+
+def unsubscribe(node: Harness, method: str, token: str, **more: Any) -> Any:
+    return node.ask(row(method, "notifications/unsubscribe"), query={"token": token}, **more)
+
+
+def test_a_mail_program_unsubscribes_with_one_click(node: Harness) -> None:
+    ann = user(node)
+    parts = notifications_of(node.node.core)
+    wishes = parts.rows.wishes
+    parts.rows.set_wishes("201", ann.user, Wishes(mail="soon", language="zh"))
+    token = parts.tokens.make_mail("201", ann.user)
+    page = unsubscribe(node, "GET", token)
+    assert (page.status, "退订" in page.body.decode()) == (200, True)
+    assert page.content_type.startswith("text/html")
+    assert wishes("201", [ann.user])[ann.user].mail == "soon", "a program that opens links changes nothing"
+    done = unsubscribe(node, "POST", token, body={"List-Unsubscribe": "One-Click"})
+    assert (done.status, done.body) == (200, b'{"unsubscribed":true}')
+    assert wishes("201", [ann.user])[ann.user] == Wishes(language="zh")
+
+
+def test_a_browser_gets_a_page_after_the_button(node: Harness) -> None:
+    ann = user(node)
+    token = notifications_of(node.node.core).tokens.make_mail("201", ann.user)
+    page = unsubscribe(node, "POST", token, headers={"accept": "text/html,*/*"})
+    assert (page.status, "no more mails" in page.body.decode()) == (200, True)
+    assert "<form" not in page.body.decode()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_another_token_unsubscribes_nobody(node: Harness, method: str) -> None:
+    tokens = notifications_of(node.node.core).tokens
+    for token in ("", "AAAA", tokens.make("201", "ann", 1, 1, 1), tokens.make_mail("209", "ann")):
+        assert unsubscribe(node, method, token).status == 404
+
+
+def test_with_a_login_its_endpoints_end(node: Harness) -> None:
+    """A device that was lost gets nothing more once its login has ended, or the password was changed."""
+    one = person(node)
+    login = {"login": one.account["phone"], "password": PASSWORD}
+    other = User(node, one.post("accounts/login", **login, device="phone")["token"], one.user, one.app)
+    for each in (one, other):
+        each.post("notifications/endpoints", **subscription())
+
+    def shown() -> list[int]:
+        return [each["id"] for each in one.get("notifications/endpoints")["endpoints"]]
+
+    first, second = shown()
+    (phone,) = [each for each in one.get("accounts/devices")["devices"] if each["name"] == "phone"]
+    one.post("accounts/devices/logout", device=phone["device"])
+    assert shown() == [first] != [second]
+    one.post("accounts/password", old_password=PASSWORD, password="another password")
+    anew = User(
+        node,
+        one.post("accounts/login", **{**login, "password": "another password"})["token"],
+        one.user,
+        one.app,
+    )
+    assert anew.get("notifications/endpoints")["endpoints"] == []

@@ -1,0 +1,259 @@
+"""Audiences on each engine: each device once, whatever ends, and what became of the deliveries."""
+
+import re
+from collections import Counter
+from collections.abc import Collection
+from time import monotonic
+from typing import Any
+
+import gevent
+import pytest
+from msgspec import Raw
+from msgspec.structs import replace
+
+from imserver.backends.webhooks.consumer import DeliveryLease, NotOwner
+from imserver.backends.webhooks.event_rows import EventStore
+from imserver.notifications.audiences import AudiencePages, AudienceRows, Audiences
+from imserver.notifications.contract import (
+    Audience,
+    AudienceContent,
+    AudienceKind,
+    AudienceTarget,
+    PushEndpoint,
+)
+from imserver.notifications.declared import AppNotifySettings
+from imserver.notifications.pushes import PushNotifications
+from imserver.notifications.rows import LEASE, NotificationRows, Results
+from imserver.notify import Notify
+from imserver.storage.store import Store
+from tests.stores import OpenStore
+from tests.support import until
+
+APP = "shop"
+HOST = "fake/shop"
+RULES = AppNotifySettings(audience_per_second=100_000)
+CONTENT = AudienceContent(Notify("Sale", "Until Friday"), Raw(b'{"a":1}'))
+
+
+@pytest.fixture
+def store(url: str, open_store: OpenStore) -> Store:
+    return open_store(url)
+
+
+class Sender:
+    """A node that goes through audiences. What it queues is sent by :meth:`send`."""
+
+    def __init__(self, store: Store, name: str = "one", rules: AppNotifySettings = RULES) -> None:
+        self.rows = NotificationRows(store, lambda app, url: f"fake/{app}")
+        self.audience_rows = AudienceRows(store)
+        self.woken: list[Collection[str]] = []
+        self.lease = DeliveryLease(monotonic() + 1000)
+        assert LEASE in EventStore(store).claim({LEASE: 0}, name, 1000)
+        pushes = PushNotifications(self.rows, lambda: None, lambda _app: rules)
+        self.audiences = Audiences(
+            store,
+            self.audience_rows,
+            pushes,
+            self.lease,
+            lambda: name,
+            self.woken.append,
+            lambda _app, _user, proof: proof != "key:gone",
+            AudiencePages(users=3, waiting=4, look_seconds=0.001),
+        )
+
+    def subscribe(self, *users: str, devices: int = 1) -> None:
+        for user in users:
+            for number in range(devices):
+                url = f"fake:t-{user}-{number}"
+                self.rows.add_endpoint(PushEndpoint(0, APP, user, url, "", ""), 20)
+
+    def start(self, kind: AudienceKind = "all", name: str = "a", **target: Any) -> Audience:
+        new = Audience(0, APP, name, kind, AudienceTarget(**target), CONTENT, created=1)
+        stored = self.audience_rows.add(new, 5)
+        assert stored is not None
+        self.audiences.look()
+        return stored
+
+    def send(self, *, result: str = "taken", most: int = 1000) -> list[int]:
+        """Take what waits; the endpoints of the deliveries."""
+        found = self.rows.deliveries(HOST, 1 << 60, most)
+        counts = Counter((one.audience, result) for one in found)
+        gone = [one.endpoint for one in found] if result == "gone" else []
+        self.rows.settle(Results([one.id for one in found], gone, audiences=counts))
+        return [one.endpoint for one in found]
+
+    def of(self, audience: Audience) -> Audience:
+        (found,) = self.audience_rows.of(APP, audience.id, 1)
+        return found
+
+
+@pytest.fixture(autouse=True)
+def _quick(hasty_consumers: None) -> None:
+    """Short pauses of consumers."""
+
+
+def test_each_device_of_all_users_gets_it_once_page_by_page(store: Store) -> None:
+    node = Sender(store)
+    names = [f"user {number}" for number in range(10)]
+    node.subscribe(*names, devices=2)
+    one = node.start()
+    sent: list[int] = []
+    counts: list[dict[str, int]] = []
+    most = 0
+
+    def is_done() -> bool:
+        nonlocal most
+        waiting = node.audience_rows.waiting([one.id]).get(one.id, 0)
+        most = max(most, waiting)
+        sent.extend(node.send())
+        counts.append(dict(node.audiences.active))
+        return node.of(one).state == "done"
+
+    until(is_done)
+    assert {APP: 1} in counts
+    assert sorted(sent) == [each.id for name in names for each in node.rows.endpoints(APP, [name])[name]]
+    assert 0 < most <= 4 - 1 + 3 * 2, "little waits at a time"
+    ended = node.of(one)
+    assert (ended.users, ended.queued, ended.taken) == (10, 20, 20)
+    until(lambda: not node.audiences.active)
+    assert ended.ended > 0
+    assert {host for hosts in node.woken for host in hosts} == {HOST}
+    node.audiences.stop()
+
+
+def test_users_who_are_named_and_what_became_of_their_devices(store: Store) -> None:
+    node = Sender(store)
+    node.subscribe("ann", "bob", "cat", "dan", "eve")
+    one = node.start("users", users=("ann", "bob", "dan", "zoe"))
+    until(lambda: node.of(one).state == "queued")
+    assert node.of(one).users == 4
+    node.send(most=1)
+    node.send(result="gone", most=1)
+    node.send(result="refused")
+    until(lambda: node.of(one).state == "done")
+    ended = node.of(one)
+    assert (ended.queued, ended.taken, ended.gone, ended.refused) == (3, 1, 1, 1)
+    assert ended.target == AudienceTarget(), "no names are kept"
+    assert set(node.rows.endpoints(APP, ["ann", "bob", "cat", "dan", "eve"])) == {"ann", "cat", "dan", "eve"}
+    node.audiences.stop()
+
+
+def test_a_killed_node_leaves_the_rest_to_another_one(store: Store) -> None:
+    first = Sender(store)
+    names = [f"user {number:02}" for number in range(20)]
+    first.subscribe(*names)
+    one = first.start()
+    sent: list[int] = []
+    until(lambda: first.of(one).users >= 3)
+    sent += first.send()
+    until(lambda: first.of(one).users >= 9)
+    first.audiences.stop()
+    EventStore(store).release([LEASE], "one")
+    second = Sender(store, "two")
+    with pytest.raises(NotOwner):
+        first.audience_rows.add_page(second.of(one), ["x"], [], False, "one")
+    second.audiences.look()
+
+    def is_done() -> bool:
+        sent.extend(second.send())
+        return second.of(one).state == "done"
+
+    until(is_done)
+    assert len(sent) == len(set(sent)) == 20
+    assert second.of(one).taken == 20
+    second.audiences.stop()
+
+
+def test_a_page_is_queued_once(store: Store) -> None:
+    node = Sender(store)
+    node.lease.until = 0.0
+    one = node.start()
+    assert node.audience_rows.add_page(one, ["ann"], [], False, "one")
+    assert not node.audience_rows.add_page(one, ["ann"], [], False, "one")
+    assert node.of(one).users == 1
+
+
+def test_cancel_ends_it_at_once(store: Store) -> None:
+    node = Sender(store)
+    node.subscribe(*map(str, range(9)))
+    one = node.start()
+    until(lambda: node.of(one).queued >= 4)
+    assert not node.audience_rows.cancel("other", one.id)
+    assert node.audience_rows.cancel(APP, one.id)
+    assert not node.audience_rows.cancel(APP, one.id)
+    gevent.sleep(0.01)
+    assert node.send() == []
+    assert node.of(one).state == "cancelled"
+    assert not node.audience_rows.active(9)
+    node.audiences.stop()
+
+
+def test_it_ends_with_the_key_of_its_maker(store: Store) -> None:
+    node = Sender(store)
+    node.subscribe(*map(str, range(9)))
+    new = Audience(0, APP, "a", "all", AudienceTarget(), replace(CONTENT, proof="key:gone"), created=1)
+    one = node.audience_rows.add(new, 9)
+    assert one is not None
+    node.audiences.look()
+    until(lambda: node.of(one).state == "cancelled")
+    assert node.send() == []
+    node.audiences.stop()
+
+
+@pytest.mark.parametrize("kind", ["users", "all"])
+def test_a_user_who_is_erased_is_named_no_more_and_the_others_get_it_once(
+    store: Store, kind: AudienceKind
+) -> None:
+    node = Sender(store)
+    names = ("ann", "bob", "cat", "dan", "eve")
+    node.subscribe(*names)
+    until_then, node.lease.until = node.lease.until, 0.0
+    one = node.start("users", users=names) if kind == "users" else node.start()
+    assert node.audience_rows.add_page(one, ["ann", "bob"], [], False, "one")
+    for user in ("eve", "bob", "nobody"):
+        node.audience_rows.erase_user("other", user)
+        node.audience_rows.erase_user(APP, user)
+        store.execute("DELETE FROM notify_endpoint WHERE member = %s", (user,))
+    (row,) = store.rows("SELECT target, last_user FROM notify_audience")
+    assert not {b"bob", b"eve"} & {*re.findall(rb"\w+", b" ".join(map(_bytes, row)))}
+    node.lease.until = until_then
+    node.audiences.look()
+    until(lambda: node.of(one).state == "queued")
+    assert node.of(one).users == 4
+    assert node.send() == [node.rows.endpoints(APP, [user])[user][0].id for user in ("cat", "dan")]
+    until(lambda: node.of(one).state == "done")
+    node.audiences.stop()
+
+
+@pytest.mark.parametrize("user", ["ann", "bob"])
+def test_whoever_is_erased_as_the_first_of_an_audience_leaves_no_position(store: Store, user: str) -> None:
+    node = Sender(store)
+    node.lease.until = 0.0
+    for one in (node.start("all", "a"), node.start("users", "b", users=(user,))):
+        assert node.audience_rows.add_page(one, [user], [], False, "one")
+        node.audience_rows.erase_user(APP, user)
+        assert (node.of(one).last_user, node.of(one).target) == ("", AudienceTarget())
+
+
+def _bytes(value: Any) -> bytes:
+    return value.encode() if isinstance(value, str) else bytes(value)
+
+
+def test_the_budget_of_an_app_limits_its_audiences(store: Store) -> None:
+    node = Sender(store, rules=AppNotifySettings(audience_per_second=1))
+    node.subscribe(*map(str, range(9)))
+    one = node.start()
+    until(lambda: node.of(one).users)
+    gevent.sleep(0.05)
+    assert node.of(one).users == 3, "the next page comes in three seconds"
+    node.audiences.stop()
+
+
+def test_a_name_starts_one_audience_and_few_run_at_a_time(store: Store) -> None:
+    node = Sender(store)
+    node.lease.until = 0.0
+    some = [node.start(name=f"a{number}") for number in range(5)]
+    assert node.start(name="a3") == some[3]
+    assert node.audience_rows.add(Audience(0, APP, "more", "all", AudienceTarget(), CONTENT), 5) is None
+    assert [each.id for each in node.audience_rows.of(APP, 0, 3)] == [each.id for each in some[:1:-1]]
+    assert node.audience_rows.of("other", some[0].id, 1) == []

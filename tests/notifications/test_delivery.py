@@ -1,0 +1,601 @@
+"""Deliveries: what is sent to which host and when, and what becomes of it."""
+
+from collections.abc import Callable, Iterator
+from time import monotonic, time
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import msgspec
+import pytest
+from gevent.event import Event as Signal
+from msgspec.structs import replace
+
+from imserver.backends.webhooks.consumer import DeliveryLease
+from imserver.cluster.nodes import NodeQueries
+from imserver.notifications import delivery
+from imserver.notifications.contract import PushEndpoint, Shown
+from imserver.notifications.delivery import Deliveries
+from imserver.notifications.device_services import DeviceServices
+from imserver.notifications.recent import RecentDeliveries
+from imserver.plugin.wire import PushNotice, PushResult
+from tests.notifications.device_services import FakeService
+from tests.notifications.fakes import FAILED, GONE, TAKEN, FakePush, FakeRows
+
+URL = "https://push.example/"
+
+
+_SHOWN = msgspec.json.encode(Shown("push", "tag", "Ann", "hello"))
+
+
+class CountingService(FakeService):
+    """Counts the requests that are under way together."""
+
+    now = most = 0
+
+    def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        result = super().send(app, token, notice)
+        self.now -= 1
+        return result
+
+
+class Bench:
+    """Deliveries with rows and push services in memory."""
+
+    def __init__(self, requests_per_host: int = 4) -> None:
+        self.rows = FakeRows()
+        self.push = FakePush()
+        self.services = DeviceServices()
+        self.lease = DeliveryLease(monotonic() + 1000)
+        self.wanted = {"notified", "gone"}
+        rows: Any = self.rows
+        push: Any = self.push
+        core: Any = SimpleNamespace(queries=NodeQueries(), ask_others=lambda *_: ({}, []))
+        self.deliveries = Deliveries(
+            rows,
+            push,
+            self.services,
+            self.rows.is_read,
+            self.lease,
+            self._wants,
+            requests_per_host,
+            RecentDeliveries(core),
+        )
+        self.greenlet = gevent.spawn(self.deliveries.run)
+
+    def _wants(self, app: str, kind: str) -> bool:
+        return app == "shop" and kind in self.wanted
+
+    def until(self, condition: Callable[[], object], seconds: float = 20) -> None:
+        deadline = monotonic() + seconds
+        while not condition():
+            assert monotonic() < deadline, (self.rows.waiting, self.push.sent)
+            gevent.sleep(0.001)
+
+    def all_gone(self) -> None:
+        """Wait until nothing waits to be sent."""
+        self.deliveries.wake()
+        self.until(lambda: not self.rows.waiting)
+
+    def count(self, result: str) -> int:
+        return sum(number for (_, _, of), number in self.deliveries.counts.items() if of == result)
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(hasty_consumers: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(delivery, "LEAST_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(delivery, "FIRST_RETRY_SECONDS", 0.01)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    one = Bench()
+    yield one
+    one.deliveries.stop()
+    one.greenlet.join(5)
+    assert one.greenlet.ready()
+
+
+class TestSending:
+    def test_each_is_sent_once(self, bench: Bench) -> None:
+        for number in range(250):
+            bench.rows.add(f"{URL}{number}", body=b"%d" % number)
+        bench.all_gone()
+        assert sorted(bench.push.urls) == sorted(f"{URL}{number}" for number in range(250))
+        assert bench.push.at_once == {"push.example": 4}
+        assert bench.deliveries.counts == {("shop", "message", "taken"): 250}
+        assert bench.rows.looks <= 5
+        assert bench.rows.settled <= 5
+
+    def test_a_service_that_the_operator_has_chosen_gets_more_at_a_time(self, bench: Bench) -> None:
+        service = bench.services.by_name["fake"] = CountingService("fake")
+        for number in range(90):
+            bench.rows.add(f"fake:t{number}//shop", host="fake/shop", body=_SHOWN)
+        bench.all_gone()
+        assert len(service.sent) == 90
+        assert service.most == delivery.REQUESTS_TO_SERVICE
+
+    def test_each_attempt_at_a_service_has_the_same_id(self, bench: Bench) -> None:
+        service = bench.services.by_name["fake"] = FakeService("fake")
+        service.failures = 2
+        bench.rows.add("fake:t1//shop", host="fake/shop", body=_SHOWN)
+        bench.all_gone()
+        assert len(service.sent) == 3
+        assert len({notice.id for _, notice in service.sent}) == 1
+
+    def test_a_request(self, bench: Bench) -> None:
+        now = int(time())
+        bench.rows.add(URL, body=b"1", topic="a", ttl=3600, created=now - 100)
+        bench.rows.add(URL + "2", body=b"2", topic="b", kind="close", ttl=10, created=now - 20)
+        bench.all_gone()
+        (one, other) = bench.push.sent
+        assert one[:2] + one[3:] == (URL, b"1", "high", "a")
+        assert one[2] in (3499, 3500)
+        assert other == (URL + "2", b"2", 0, "normal", "b")
+
+    def test_what_was_read_is_not_sent(self, bench: Bench) -> None:
+        """It is looked as late as possible, for many together. What closes a notification is sent anyway."""
+        for number in range(20):
+            one = bench.rows.add(f"{URL}{number}")
+            if number % 2:
+                bench.rows.read.add((one.user, one.conversation, one.entry))
+        for kind in ("push", "close", "test"):
+            one = bench.rows.add(f"{URL}{kind}", kind=kind)
+            bench.rows.read.add((one.user, one.conversation, one.entry))
+        bench.all_gone()
+        even = [f"{URL}{number}" for number in range(0, 20, 2)]
+        assert sorted(bench.push.urls) == sorted([*even, f"{URL}close"])
+        assert bench.count("read") == 12
+
+    def test_a_slow_host_is_asked_anew_what_was_read(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(delivery, "LOOK_SECONDS", 0.02)
+
+        def slowly(endpoint: PushEndpoint) -> PushResult:
+            gevent.sleep(0.03)
+            bench.rows.read |= {(one.user, 7, 9) for one in bench.rows.waiting.values()}
+            return TAKEN
+
+        bench.push.answer = slowly
+        for number in range(50):
+            bench.rows.add(f"{URL}{number}")
+        bench.all_gone()
+        assert len(bench.push.sent) == 1
+        assert bench.count("read") == 49
+
+    def test_what_is_late_is_dropped(self, bench: Bench) -> None:
+        now = int(time())
+        bench.rows.add(URL + "late", created=now - 601)
+        bench.rows.add(URL + "early", created=now - 590)
+        bench.rows.add(URL + "at once", ttl=0, created=now - 5)
+        bench.rows.add(URL + "too late", ttl=0, created=now - 40)
+        bench.all_gone()
+        assert sorted(bench.push.urls) == [URL + "at once", URL + "early"]
+        assert bench.count("expired") == 2
+
+    def test_only_the_newest_of_a_topic_is_sent(self, bench: Bench) -> None:
+        for number in range(3):
+            one = bench.rows.add(URL, "ann", body=b"%d" % number, topic="a")
+            bench.rows.waiting[one.id] = one
+        bench.rows.waiting |= {id: replace(one, id=id) for id in (1, 2)}
+        bench.rows.add(URL, "ann", topic="b")
+        bench.rows.add(URL, "ann", topic="")
+        bench.rows.add(URL, "ann", topic="")
+        bench.all_gone()
+        assert [topic for *_, topic in bench.push.sent].count("a") == 1
+        assert len(bench.push.sent) == 4
+        assert bench.count("replaced") == 2
+
+    def test_endpoints_that_are_off_or_away(self, bench: Bench) -> None:
+        off, away = bench.rows.add(URL + "off"), bench.rows.add(URL + "away")
+        bench.rows.known[off.endpoint] = replace(bench.rows.known[off.endpoint], enabled=False)
+        del bench.rows.known[away.endpoint]
+        bench.all_gone()
+        assert bench.push.sent == []
+        assert bench.count("removed") == 2
+
+    def test_nothing_is_sent_without_the_lease(self, bench: Bench) -> None:
+        bench.lease.until = 0.0
+        bench.rows.add(URL)
+        bench.deliveries.wake()
+        gevent.sleep(0.1)
+        assert bench.push.sent == []
+        bench.lease.until = monotonic() + 1000
+        bench.all_gone()
+
+
+class TestResults:
+    def test_events(self, bench: Bench) -> None:
+        bench.push.answer = lambda endpoint: GONE if endpoint.url.endswith("gone") else TAKEN
+        taken = bench.rows.add(URL + "taken")
+        gone = bench.rows.add(URL + "gone")
+        for kind in ("close", "test"):
+            bench.rows.add(URL + kind, kind=kind)
+        bench.rows.add(URL + "push", kind="push", conversation=0, entry=0)
+        bench.all_gone()
+        found = {(each.kind, each.user): msgspec.json.decode(each.body) for each in bench.rows.events}
+        assert len(found) == len(bench.rows.events) == 3
+        assert found["notified", taken.user] == {
+            "user": taken.user,
+            "kind": "message",
+            "conversation": 7,
+            "entry": 9,
+            "endpoint": taken.endpoint,
+        }
+        expected = {"user": gone.user, "endpoint": gone.endpoint, "host": "push.example"}
+        assert found["gone", gone.user] == expected
+
+    def test_events_that_nobody_wants(self, bench: Bench) -> None:
+        bench.wanted = set()
+        bench.push.answer = lambda endpoint: GONE if endpoint.url.endswith("gone") else TAKEN
+        for name in ("taken", "gone"):
+            bench.rows.add(URL + name)
+        bench.all_gone()
+        assert bench.rows.events == []
+
+    def test_an_endpoint_that_is_gone_goes_with_all_that_waits(self, bench: Bench) -> None:
+        def answer(_: PushEndpoint) -> PushResult:
+            gevent.sleep(0.01)
+            return GONE
+
+        bench.push.answer = answer
+        for number in range(30):
+            bench.rows.add(URL, "ann", topic=str(number))
+        bench.rows.add(URL + "other", "bob")
+        bench.all_gone()
+        assert bench.rows.known == {}
+        assert bench.push.urls.count(URL) <= 4
+        assert [each.kind for each in bench.rows.events].count("gone") <= 5
+
+    def test_many_dead_endpoints_are_gone_after_one_round(self, bench: Bench) -> None:
+        bench.push.answer = lambda _: GONE
+        for number in range(2000):
+            bench.rows.add(f"{URL}{number}", f"user {number}")
+        bench.all_gone()
+        assert bench.rows.known == {}
+        assert len(bench.push.sent) == len(set(bench.push.urls)) == 2000
+
+    def test_a_refusal_is_not_repeated(self, bench: Bench) -> None:
+        bench.push.answer = lambda _: PushResult("refused", 400, problem="it answered with status 400")
+        bench.rows.add(URL)
+        bench.all_gone()
+        assert len(bench.push.sent) == bench.count("refused") == 1
+        assert len(bench.rows.known) == 1
+
+    def test_results_are_stored_while_others_wait(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A node that is killed leaves little to be sent again."""
+        monkeypatch.setattr(delivery, "SETTLE_SECONDS", 0.0)
+        goes_on = Signal()
+        bench.push.answer = lambda endpoint: goes_on.wait() and TAKEN if endpoint.url[-1] == "9" else TAKEN
+        for number in range(30):
+            bench.rows.add(f"{URL}{number:02}")
+        bench.deliveries.wake()
+        bench.until(lambda: len(bench.rows.waiting) == 3)
+        goes_on.set()
+        bench.all_gone()
+
+
+class TestFailures:
+    def test_it_is_tried_again_with_pauses(self, bench: Bench) -> None:
+        answers = iter([FAILED] * 3)
+        times: list[float] = []
+
+        def answer(_: PushEndpoint) -> PushResult:
+            times.append(monotonic())
+            return next(answers, TAKEN)
+
+        bench.push.answer = answer
+        bench.rows.add(URL)
+        bench.all_gone()
+        assert bench.deliveries.counts == {("shop", "message", "later"): 3, ("shop", "message", "taken"): 1}
+        assert times[-1] - times[0] > 0.01
+
+    def test_it_is_dropped_after_its_time_to_live(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(delivery, "LATE_SECONDS", 0)
+        one = bench.rows.add(URL)
+
+        def answer(_: PushEndpoint) -> PushResult:
+            bench.rows.waiting[one.id] = replace(one, created=one.created - one.ttl)
+            return FAILED
+
+        bench.push.answer = answer
+        bench.all_gone()
+        assert bench.count("expired") == 1
+        assert bench.count("later") >= 1
+
+    @pytest.mark.parametrize("status", [429, 503])
+    def test_retry_after_is_obeyed(self, bench: Bench, status: int) -> None:
+        """By the first delivery, and by all others to a host that has not answered well since."""
+        times: list[float] = []
+
+        def answer(_: PushEndpoint) -> PushResult:
+            times.append(monotonic())
+            return PushResult("later", status, 0.3) if len(times) == 1 else TAKEN
+
+        bench.push.answer = answer
+        for number in range(10):
+            bench.rows.add(f"{URL}{number}")
+        bench.all_gone()
+        assert len(times) == 11
+        assert times[1] - times[0] >= 0.3
+
+    def test_a_wanted_pause_beyond_the_time_to_live_drops(self, bench: Bench) -> None:
+        bench.push.answer = lambda _: PushResult("later", 429, 4000.0)
+        bench.rows.add(URL)
+        bench.all_gone()
+        assert bench.count("expired") == 1
+
+    def test_one_device_that_is_refused_for_now_delays_no_other(self, bench: Bench) -> None:
+        """A host that answers is paused only when no request succeeds."""
+
+        def answer(endpoint: PushEndpoint) -> PushResult:
+            return PushResult("later", 429, 500.0) if endpoint.url.endswith("limited") else TAKEN
+
+        bench.push.answer = answer
+        for number in range(30):
+            bench.rows.add(f"{URL}{number}")
+            if number % 5 == 4:
+                bench.rows.add(f"{URL}{number}limited")
+        bench.deliveries.wake()
+        bench.until(lambda: len(bench.rows.waiting) == 6)
+        assert bench.count("taken") == 30
+
+    def test_a_host_that_fails_gets_one_request_at_a_time(self, bench: Bench) -> None:
+        for number in range(20):
+            bench.rows.add(f"{URL}{number}")
+        bench.all_gone()
+        assert bench.push.at_once == {"push.example": 4}
+        bench.push.answer = lambda _: FAILED
+        for number in range(50):
+            bench.rows.add(f"{URL}{number}", f"user {number}")
+        bench.deliveries.wake()
+        bench.until(lambda: bench.count("later") >= 4)
+        bench.push.at_once.clear()
+        bench.until(lambda: bench.count("later") >= 8)
+        assert bench.push.at_once == {"push.example": 1}
+        bench.push.answer = lambda _: TAKEN
+        bench.all_gone()
+        assert bench.push.at_once == {"push.example": 4}
+
+    @pytest.mark.parametrize("how", ["hangs", "fails", "breaks"])
+    def test_a_host_delays_no_other(self, bench: Bench, how: str) -> None:
+        never = Signal()
+
+        def answer(endpoint: PushEndpoint) -> PushResult:
+            if "bad" not in endpoint.url:
+                return TAKEN
+            if how == "hangs":
+                never.wait()
+            if how == "breaks":
+                raise RuntimeError("a bug of ours")
+            return FAILED
+
+        bench.push.answer = answer
+        for number in range(300):
+            bench.rows.add(f"https://bad.example/{number}")
+            bench.rows.add(f"{URL}{number}")
+        bench.deliveries.wake()
+        bench.until(lambda: not any(one.host == "push.example" for one in bench.rows.waiting.values()))
+        assert bench.count("taken") == 300
+        assert len(bench.rows.waiting) == 300
+        never.set()
+
+    def test_many_hosts_that_hang_delay_none_that_answers(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Those that have not answered lately share some slots; those that have do not need them."""
+        monkeypatch.setattr(delivery, "MOST_OTHERS", 3)
+        never = Signal()
+        bench.push.answer = lambda endpoint: never.wait() and FAILED if "bad" in endpoint.url else TAKEN
+        bench.rows.add(URL)
+        bench.all_gone()
+        for number in range(20):
+            bench.rows.add(f"https://bad{number}.example/")
+        bench.deliveries.wake()
+        bench.until(lambda: len(bench.push.sent) == 4)
+        for number in range(20):
+            bench.rows.add(f"{URL}{number}")
+        bench.deliveries.wake()
+        bench.until(lambda: bench.count("taken") == 21)
+        assert sum("bad" in url for url in bench.push.urls) == 3
+        never.set()
+
+    def test_many_hosts_that_answer_late_delay_neither_fast_nor_new_ones(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(delivery, "SLICE_SECONDS", 0.05)
+        late = Signal()
+
+        def answer(endpoint: PushEndpoint) -> PushResult:
+            if "slow" in endpoint.url:
+                late.wait()
+            return TAKEN
+
+        def add_slow() -> None:
+            for number in range(80):
+                for device in range(3):
+                    bench.rows.add(f"https://slow{number}.example/{device}")
+            bench.deliveries.wake()
+
+        bench.push.answer = answer
+        bench.rows.add(URL)
+        bench.all_gone()
+        add_slow()
+        bench.until(lambda: sum("slow" in url for url in bench.push.urls) >= delivery.MOST_OTHERS)
+        gevent.sleep(0.1)  # so long that the answers are late
+        late.set()
+        bench.all_gone()
+        late.clear()
+        add_slow()
+        bench.until(
+            lambda: len({url for url in bench.push.urls[241:] if "slow" in url}) >= delivery.MOST_SLOW
+        )
+        bench.rows.add(f"{URL}known")
+        bench.rows.add("https://new.example/")
+        bench.deliveries.wake()
+        bench.until(lambda: bench.count("taken") == 243, 5)
+        late.set()
+        bench.all_gone()
+
+    def test_a_fast_host_that_hangs_leaves_its_place_to_others(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(delivery, "SLICE_SECONDS", 0.05)
+        monkeypatch.setattr(delivery, "MOST_FAST", 1)
+        late = Signal()
+        for host in ("push", "bad"):
+            bench.rows.add(f"https://{host}.example/")
+        bench.all_gone()
+        bench.push.answer = lambda endpoint: TAKEN if "bad" not in endpoint.url or late.wait() else FAILED
+        bench.rows.add("https://bad.example/")
+        bench.deliveries.wake()
+        bench.until(lambda: len(bench.push.sent) == 3)
+        bench.rows.add(URL)
+        bench.deliveries.wake()
+        bench.until(lambda: bench.count("taken") == 3, 5)
+        late.set()
+        bench.all_gone()
+
+    def test_hosts_take_turns(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(delivery, "MOST_OTHERS", 1)
+        monkeypatch.setattr(delivery, "MOST_FAST", 1)
+        monkeypatch.setattr(delivery, "PAGE", 10)
+        for number in range(100):
+            bench.rows.add(f"https://busy.example/{number}")
+        for host in ("one", "two"):
+            bench.rows.add(f"https://{host}.example/")
+        bench.all_gone()
+        order = [url.split("/")[2].partition(".")[0] for url in bench.push.urls]
+        assert order.index("one") <= 30
+        assert order.index("two") <= 40
+        assert len(order) == 102
+
+    def test_hosts_are_forgotten(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(delivery, "MOST_REMEMBERED", 10)
+        monkeypatch.setattr(delivery, "MOST_OTHERS", 20)
+        for number in range(100):
+            bench.rows.add(f"https://{number}.example/")
+        bench.all_gone()
+        assert len(bench.deliveries._hosts) <= 10 + delivery.MOST_FAST + delivery.MOST_OTHERS
+        assert len(bench.push.sent) == 100
+
+
+class TestDatabaseAway:
+    def test_nothing_is_sent_twice(self, bench: Bench) -> None:
+        def answer(_: PushEndpoint) -> PushResult:
+            if len(bench.push.sent) == 25:
+                bench.rows.is_away = True
+            return TAKEN
+
+        bench.push.answer = answer
+        for number in range(50):
+            bench.rows.add(f"{URL}{number}")
+        bench.deliveries.wake()
+        bench.until(lambda: bench.rows.is_away)
+        gevent.sleep(0.1)
+        bench.rows.is_away = False
+        bench.all_gone()
+        assert sorted(bench.push.urls) == sorted(f"{URL}{number}" for number in range(50))
+
+    def test_it_is_away_for_a_look(self, bench: Bench) -> None:
+        bench.rows.is_away = True
+        bench.rows.add(URL)
+        bench.deliveries.wake()
+        gevent.sleep(0.1)
+        bench.rows.is_away = False
+        bench.all_gone()
+        assert len(bench.push.sent) == 1
+
+    def test_sending_stops_when_results_cannot_be_stored(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(delivery, "SETTLE_SECONDS", 0.0)
+
+        def answer(_: PushEndpoint) -> PushResult:
+            bench.rows.is_away = True
+            return TAKEN
+
+        bench.push.answer = answer
+        for number in range(90):
+            bench.rows.add(f"{URL}{number}")
+        bench.deliveries.wake()
+        gevent.sleep(0.1)
+        assert len(bench.push.sent) == 1
+        bench.push.answer = lambda _: TAKEN
+        bench.rows.is_away = False
+        bench.all_gone()
+        assert len(bench.push.sent) == len(set(bench.push.urls)) == 90
+
+
+class TestLease:
+    def test_a_node_that_had_lost_it_begins_anew(self, bench: Bench) -> None:
+        """What is under way is stored; the rest is read anew."""
+        goes_on = Signal()
+        bench.push.answer = lambda _: goes_on.wait() and TAKEN
+        for number in range(40):
+            bench.rows.add(f"{URL}{number}")
+        bench.deliveries.wake()
+        bench.until(lambda: bench.push.sent)
+        bench.lease.until = 0.0
+        (first,) = bench.push.urls
+        for one in tuple(bench.rows.waiting.values())[10:]:  # another node sends these
+            del bench.rows.waiting[one.id]
+        bench.deliveries.restart()
+        goes_on.set()
+        bench.until(lambda: len(bench.rows.waiting) == 9)
+        bench.lease.until = monotonic() + 1000
+        bench.all_gone()
+        assert len(bench.push.sent) == len(set(bench.push.urls)) == 10
+        assert bench.push.urls[0] == first
+
+    def test_the_end_waits_for_what_is_under_way(self) -> None:
+        bench = Bench()
+        bench.rows.add(URL)
+        bench.all_gone()
+        goes_on = Signal()
+        bench.push.answer = lambda _: goes_on.wait() and TAKEN
+        for number in range(20):
+            bench.rows.add(f"{URL}{number}")
+        bench.deliveries.wake()
+        bench.until(lambda: len(bench.push.sent) == 5)
+        gevent.spawn_later(0.05, goes_on.set)
+        bench.deliveries.stop()
+        assert len(bench.rows.waiting) == 16
+        gevent.sleep(0.05)
+        assert len(bench.push.sent) == 5
+        assert len(bench.rows.waiting) == 16
+
+    def test_the_end_does_not_wait_for_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(delivery, "STOP_SECONDS", 0.05)
+        bench = Bench()
+        never = Signal()
+        bench.push.answer = lambda _: never.wait() and TAKEN
+        bench.rows.add(URL)
+        bench.deliveries.wake()
+        bench.until(lambda: bench.push.sent)
+        begin = monotonic()
+        bench.deliveries.stop()
+        assert monotonic() - begin < 1.0
+        assert len(bench.rows.waiting) == 1
+
+
+def test_a_large_audience_hides_nothing_of_other_users() -> None:
+    bench = Bench()
+    recent, one = bench.deliveries.recent, bench.rows.add(f"{URL}1", "ann")
+    recent.note(one, "refused", "it is too long")
+    for number in range(200):
+        recent.note(replace(one, user=str(number)), "taken")
+    assert [each.outcome for each in recent.of("shop", "ann", 9)[0]] == ["refused"]
+    assert len(recent.of("shop", "", 1000)[0]) == 100
+    for number in range(9):
+        recent.note(one, str(number))
+    assert [each.outcome for each in recent.of("shop", "ann", 9)[0]] == ["8", "7", "6", "5", "4"]
+    bench.deliveries.stop()

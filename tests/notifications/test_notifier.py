@@ -1,0 +1,612 @@
+"""Who is notified of what, once, on a real database; what is sent is taken by a fake push service."""
+
+from time import process_time, time
+from typing import Any
+
+import gevent
+import pytest
+from msgspec import json
+from msgspec.structs import replace
+
+from imserver.backends.webhooks.consumer import DeliveryLease
+from imserver.errors import StorageUnavailable
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.notifications import decisions
+from imserver.notifications.contract import (
+    ConversationWish,
+    PushEndpoint,
+    QuietHours,
+    Shown,
+    ShownAction,
+    Wishes,
+)
+from imserver.notifications.declared import AppNotifySettings
+from tests.notifications.notifying import APP, HOST, NotifyingNode, PushService, StartNode
+from tests.support import until
+
+
+def test_a_receiver_is_notified_on_each_device_with_what_it_needs_to_answer(node: NotifyingNode) -> None:
+    ann = node.people.add(7, "Ann", "/a.png")
+    first = node.subscribe("zoe", device="phone")
+    second = node.subscribe("zoe", device="desk", language="zh-CN")
+    before = int(time() * 1000)
+    (id,) = node.send(ann, "zoe", "hi")
+    until(lambda: len(node.service.taken) == 2)
+    assert [one.endpoint for one in node.service.taken] == [first.id, second.id]
+    assert len({one.topic for one in node.service.taken}) == 1
+    shown = node.service.shown()[0]
+    assert shown.time >= before
+    assert shown == Shown(
+        "message",
+        f"{APP}:1",
+        "Ann",
+        "hi",
+        "/a.png",
+        conversation=1,
+        id=id,
+        count=1,
+        time=shown.time,
+        token=f"zoe-{first.id}-1-{id}",
+    )
+    assert node.service.taken[0].ttl > 3600
+    until(node.settled)
+    assert [notified for _, _, notified in node.dues()] == [id]
+
+
+def test_devices_of_applications_get_the_number_of_conversations_for_their_icon(node: NotifyingNode) -> None:
+    node.subscribe("zoe")
+    node.rows.add_endpoint(PushEndpoint(0, APP, "zoe", "fake:t1", "", ""), 5)
+
+    def badges() -> list[tuple[str, int | None]]:
+        waiting = node.rows.deliveries("fake", 1 << 60, 10)
+        return [(one.kind, json.decode(one.body, type=Shown).badge) for one in waiting]
+
+    node.send("ann", "zoe", "one")
+    until(lambda: badges() == [("message", 1)])
+    node.send("bob", "zoe", "two")
+    until(lambda: badges() == [("message", 1), ("message", 2)])
+    node.send("bob", "zoe", "three")  # replaces the one before
+    until(lambda: len(node.service.taken) == 3)
+    until(node.settled)
+    assert badges() == [("message", 1), ("message", 2)]
+    node.read("zoe", 2)
+    until(lambda: badges() == [("message", 1), ("close", 1)])
+    node.read("zoe", 1)
+    until(lambda: badges() == [("close", 1), ("close", 0)])
+    assert {each.badge for each in node.service.shown()} == {None}
+
+
+def test_a_sender_says_that_a_notification_is_silent_or_cannot_wait(node: NotifyingNode) -> None:
+    node.subscribe("zoe")
+    node.send("ann", "zoe", "now", meta=b'{"notify":{"silent":true,"time_sensitive":true}}')
+    until(lambda: node.service.taken)
+    (shown,) = node.service.shown()
+    assert shown.silent
+    assert shown.time_sensitive
+
+
+def test_nobody_is_followed_before_somebody_subscribes(node: NotifyingNode) -> None:
+    assert not node.store.has_database
+    node.send("ann", "zoe", "before")
+    gevent.sleep(0.15)
+    assert not node.lease.is_owned
+    node.subscribe("zoe")
+    until(lambda: node.lease.is_owned)
+    node.send("ann", "zoe", "after")
+    until(lambda: node.service.taken)
+    assert node.service.texts() == ["after"]
+    assert node.service.shown()[0].count == 2
+
+
+def test_the_sender_a_bot_and_a_user_without_endpoints_are_not_notified(node: NotifyingNode) -> None:
+    bot = node.people.add(9, "Bot", bot=True)
+    group = node.store.part(MessageLog).groups.create(APP, "ann", "tea", ["zoe", "kim", bot]).conversation
+    node.subscribe("ann", "zoe", bot)
+    node.send("ann", group, "hi")
+    node.send("ann", bot, "you")
+    node.send("ann", "ann", "note to myself")
+    until(lambda: node.service.taken)
+    until(node.settled)
+    assert [one.user for one in node.service.taken] == ["zoe"]
+    assert node.service.shown()[0].title == "tea"
+    assert node.service.texts() == ["ann: hi"]
+    assert [user for user, _, _ in node.dues()] == ["zoe"]
+
+
+def test_what_was_read_before_its_time_is_not_notified(start: StartNode) -> None:
+    node = start(rules=AppNotifySettings(after_seconds=1.0))
+    node.subscribe("zoe", "kim")
+    node.send("ann", "zoe", "hi")
+    node.send("ann", "kim", "hi")
+    until(lambda: len(node.dues()) == 2)
+    node.read("zoe", 1)
+    until(lambda: node.service.taken)
+    until(node.settled)
+    assert [one.user for one in node.service.taken] == ["kim"]
+    assert [user for user, _, _ in node.dues()] == ["kim"]
+
+
+def test_a_reader_who_reads_along_is_not_notified_of_the_newest_too_early(start: StartNode) -> None:
+    node = start(rules=AppNotifySettings(after_seconds=0.9))
+    node.subscribe("zoe")
+    (first,) = node.send("ann", "zoe", "one")
+    until(node.dues)
+    gevent.sleep(0.3)
+    node.read("zoe", 1, first)
+    sent = time()
+    node.send("ann", "zoe", "two")
+    until(lambda: node.service.taken)
+    assert time() - sent >= 0.89
+    assert node.service.texts() == ["two"]
+
+
+def test_what_is_read_before_it_is_sent_is_not_sent(node: NotifyingNode) -> None:
+    node.is_sending = False
+    node.subscribe("zoe")
+    node.send("ann", "zoe", "hi")
+    until(lambda: node.rows.hosts(0))
+    node.read("zoe", 1)
+    node.deliver()
+    assert node.service.texts() == []
+
+
+def ask(node: NotifyingNode, conversation: str | int, **more: Any) -> int:
+    """Ann asks whether to deploy."""
+    options = [{"text": text, "value": text.lower()} for text in ("Yes", "No", "Later")]
+    meta = json.encode({"ask": {"options": options, **more}})
+    (id,) = node.send("ann", conversation, "Deploy?", meta=meta)
+    return id
+
+
+def test_a_question_has_two_answers_for_those_who_may_answer_and_goes_when_it_is_closed(
+    node: NotifyingNode,
+) -> None:
+    stored = node.store.part(MessageLog)
+    group = stored.groups.create(APP, "ann", "tea", ["zoe", "kim", "bob"]).conversation
+    node.subscribe("zoe", "kim", "bob")
+    question = ask(node, group, of=["zoe", "kim"])
+    until(lambda: len(node.service.taken) == 3)
+    until(node.settled)
+    taken = {one.user: json.decode(one.body, type=Shown) for one in node.service.taken}
+    answers = (ShownAction("answer:yes", "Yes"), ShownAction("answer:no", "No"))
+    assert {user: shown.actions for user, shown in taken.items()} == {
+        "zoe": answers,
+        "kim": answers,
+        "bob": (),
+    }
+    assert taken["bob"].body == "ann: Question: Deploy?"
+    stored.asks.answer(APP, "kim", question, value="no")
+    until(lambda: len(node.service.taken) == 6)
+    until(node.settled)
+    assert [json.decode(one.body, type=Shown).kind for one in node.service.taken[3:]] == ["close"] * 3
+    assert stored.conversations.unread(APP, {group: ["zoe"]}, {})[group].count("zoe") == 1
+
+
+def test_a_question_that_is_closed_before_its_time_is_not_notified(start: StartNode) -> None:
+    node = start(rules=AppNotifySettings(after_seconds=1.0))
+    node.subscribe("zoe", "kim")
+    question = ask(node, "zoe")
+    node.send("ann", "kim", "hi")
+    until(lambda: len(node.dues()) == 2)
+    node.store.part(MessageLog).asks.cancel(APP, "ann", question)
+    until(lambda: node.service.taken)
+    until(node.settled)
+    assert [one.user for one in node.service.taken] == ["kim"]
+
+
+def test_those_who_have_not_answered_are_reminded_though_they_have_read_the_question(
+    node: NotifyingNode,
+) -> None:
+    stored = node.store.part(MessageLog)
+    group = stored.groups.create(APP, "ann", "tea", ["zoe", "kim", "bob"]).conversation
+    node.subscribe("zoe", "kim", "bob")
+    question = ask(node, group, need=3)
+    until(lambda: len(node.service.taken) == 3)
+    for user in ("zoe", "kim", "bob"):
+        node.read(user, group)
+    until(lambda: len(node.service.taken) == 6)
+    until(node.settled)
+    stored.asks.answer(APP, "kim", question, value="no")
+    node.people.blocks.add(("bob", "ann"))
+    stored.asks.remind(APP, "ann", question)
+    until(lambda: len(node.service.taken) == 7)
+    until(node.settled)
+    last = node.service.taken[-1]
+    shown = json.decode(last.body, type=Shown)
+    assert (last.user, shown.kind, shown.id) == ("zoe", "message", question)
+    assert [each.action for each in shown.actions] == ["answer:yes", "answer:no"]
+    stored.asks.cancel(APP, "ann", question)
+    until(lambda: len(node.service.taken) == 8)
+    assert json.decode(node.service.taken[-1].body, type=Shown).kind == "close"
+
+
+@pytest.mark.parametrize("change", ["banned", "left", "blocked", "recalled"])
+def test_what_is_not_for_the_user_any_more_is_not_sent(node: NotifyingNode, change: str) -> None:
+    node.is_sending = False
+    group = node.store.part(MessageLog).groups.create(APP, "ann", "tea", ["zoe", "kim"]).conversation
+    node.subscribe("zoe", "kim")
+    ids = node.send("ann", group, "secret")
+    until(lambda: len(node.rows.deliveries(HOST, int(time() * 1000), 9)) == 2)
+    if change == "banned":
+        node.people.banned.add("zoe")
+    elif change == "left":
+        node.store.part(MessageLog).groups.leave(APP, group, ["zoe"], "ann")
+    elif change == "blocked":
+        node.people.blocks.add(("zoe", "ann"))
+    else:
+        recall = Draft(sender="ann", conversation=group, kind="recall", about=ids[0], time_ms=1)
+        node.store.part(MessageLog).writer.append(APP, [recall])
+    node.deliver()
+    assert node.service.texts("zoe") == []
+    assert node.service.texts("kim") == ([] if change == "recalled" else ["ann: secret"])
+
+
+def test_nobody_is_notified_while_they_are_banned(node: NotifyingNode) -> None:
+    node.subscribe("zoe", "kim")
+    node.people.banned.add("zoe")
+    node.send("ann", "zoe", "secret")
+    node.send("ann", "kim", "hi")
+    until(lambda: node.service.texts("kim"))
+    until(node.settled)
+    assert [user for user, _, _ in node.dues()] == ["kim"]
+    node.people.banned.clear()
+    node.send("ann", "zoe", "back again")
+    until(lambda: node.service.texts("zoe") == ["back again"])
+
+
+def test_a_banned_user_gets_no_push_that_is_not_stored(node: NotifyingNode) -> None:
+    node.people.banned.add("zoe")
+    items = [("zoe", 0, 0), ("kim", 0, 0)]
+    assert node.recipients.are_over(APP, items) == [True, False]
+
+
+def test_a_conversation_that_is_read_elsewhere_is_closed_on_all_devices(node: NotifyingNode) -> None:
+    node.subscribe("zoe", device="phone")
+    node.subscribe("zoe", device="desk")
+    node.send("ann", "zoe", "hi")
+    until(lambda: len(node.service.taken) == 2)
+    until(node.settled)
+    node.read("zoe", 1)
+    until(lambda: len(node.service.taken) == 4)
+    assert node.service.texts() == ["hi", "hi", "close", "close"]
+    assert {one.topic for one in node.service.taken} == {node.service.taken[0].topic}
+    assert {one.tag for one in node.service.shown()} == {f"{APP}:1"}
+    until(lambda: not node.dues())
+
+
+def test_what_was_read_in_part_stays_until_the_rest_is_read(node: NotifyingNode) -> None:
+    node.subscribe("zoe")
+    (first,) = node.send("ann", "zoe", "one")
+    until(lambda: node.service.taken)
+    node.is_sending = False
+    (second,) = node.send("ann", "zoe", "two")
+    until(lambda: node.rows.hosts(0))
+    until(node.settled)
+    node.read("zoe", 1, first)
+    until(lambda: not node.notifier._reads)
+    until(node.settled)
+    assert [notified for _, _, notified in node.dues()] == [second]
+    node.read("zoe", 1, second)
+    until(lambda: not node.dues())
+    node.deliver()
+    assert node.service.texts() == ["one", "close"], "the second one had not left"
+
+
+def test_a_conversation_tells_again_after_a_while_with_the_count(start: StartNode) -> None:
+    node = start(rules=AppNotifySettings(after_seconds=0.0, again_seconds=0.5))
+    node.subscribe("zoe")
+    node.send("ann", "zoe", "one")
+    until(lambda: node.service.taken)
+    began = time()
+    node.send("ann", "zoe", "two", "three")
+    until(lambda: len(node.service.taken) == 2)
+    assert time() - began >= 0.4
+    assert node.service.texts() == ["one", "three"]
+    assert [one.count for one in node.service.shown()] == [1, 3]
+    assert node.service.taken[0].topic == node.service.taken[1].topic
+
+
+def test_levels_and_muted_conversations(node: NotifyingNode) -> None:
+    users = ["kim", "mentions", "nothing", "muted", "unmuted"]
+    group = node.store.part(MessageLog).groups.create(APP, "ann", "tea", users).conversation
+    node.subscribe(*users)
+    now = int(time())
+    for wish in (
+        ("mentions", ConversationWish(group, "mentions")),
+        ("nothing", ConversationWish(group, "nothing")),
+        ("muted", ConversationWish(group, "all", now + 60)),
+        ("unmuted", ConversationWish(group, "all", now - 1)),
+    ):
+        node.rows.set_conversation_wish(APP, *wish)
+    node.send("ann", group, "hi")
+    until(lambda: len(node.service.taken) == 2)
+    until(node.settled)
+    assert {one.user for one in node.service.taken} == {"kim", "unmuted"}
+    node.send("ann", group, "look", meta=b'{"mentions":["mentions","nothing"]}')
+    node.send("ann", group, "and so on")
+    until(lambda: node.service.texts("mentions"))
+    until(node.settled)
+    assert node.service.texts("mentions") == ["ann: look"]
+    assert node.service.shown("mentions")[0].count == 1
+    node.send("ann", group, "everybody", meta=b'{"mentions":["all"]}')
+    until(lambda: len(node.service.texts("mentions")) == 2)
+    assert node.service.texts("nothing") == node.service.texts("muted") == []
+
+
+def test_quiet_hours_put_a_notification_off(node: NotifyingNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    end = int((time() + 600) * 1000)
+    monkeypatch.setattr(decisions, "quiet_until", lambda quiet, now: end if quiet.end and now < end else 0)
+    node.set_wishes("zoe", Wishes(quiet=QuietHours(0, 1)))
+    node.subscribe("zoe", "kim")
+    node.send("ann", "zoe", "hi")
+    node.send("ann", "kim", "hi")
+    until(lambda: node.service.texts("kim"))
+    until(lambda: ("zoe", end, 0) in node.dues())
+    assert node.service.texts("zoe") == []
+    end = 1
+    node.store.execute("UPDATE notify_due SET due = 1 WHERE member = 'zoe'")
+    node.notifier._followed[APP].is_due(1)
+    until(lambda: node.service.texts("zoe") == ["hi"])
+
+
+@pytest.mark.parametrize("by", ["user", "app"])
+def test_texts_are_hidden_if_the_user_or_the_app_wants_it(node: NotifyingNode, by: str) -> None:
+    if by == "user":
+        node.set_wishes("zoe", Wishes(preview=False))
+    else:
+        node.rules = AppNotifySettings(after_seconds=0, preview=False)
+    node.subscribe("zoe", language="zh")
+    node.subscribe("kim")
+    node.send("ann", "zoe", "secret")
+    node.send("ann", "kim", "open")
+    until(lambda: len(node.service.taken) == 2)
+    assert node.service.texts("zoe") == ["新消息"]
+    assert node.service.texts("kim") == (["open"] if by == "user" else ["New message"])
+
+
+def test_what_is_recalled_is_not_notified_and_what_was_notified_is_closed(start: StartNode) -> None:
+    node = start(rules=AppNotifySettings(after_seconds=1.0))
+    node.subscribe("zoe")
+    (first,) = node.send("ann", "zoe", "oh no")
+    until(node.dues)
+    recall = Draft(sender="ann", conversation=1, kind="recall", about=first, time_ms=1)
+    node.store.part(MessageLog).writer.append(APP, [recall])
+    until(lambda: node.settled() and not node.dues())
+    assert node.service.taken == []
+    node.rules = AppNotifySettings(after_seconds=0)
+    (second,) = node.send("ann", "zoe", "told")
+    until(lambda: node.service.taken)
+    node.store.part(MessageLog).writer.append(APP, [replace(recall, about=second)])
+    until(lambda: len(node.service.taken) == 2)
+    assert node.service.texts() == ["told", "close"]
+
+
+def test_nobody_is_notified_of_a_sender_whom_they_have_blocked(node: NotifyingNode) -> None:
+    node.people.blocks.add(("zoe", "ann"))
+    group = node.store.part(MessageLog).groups.create(APP, "ann", "tea", ["zoe", "kim", "bob"]).conversation
+    node.subscribe("zoe", "kim")
+    node.send("bob", group, "from bob")
+    node.send("ann", group, "from ann")
+    until(lambda: {"zoe", "kim"} == {one.user for one in node.service.taken})
+    until(node.settled)
+    assert node.service.texts("zoe")[-1] == "bob: from bob"
+    assert node.service.texts("kim")[-1] == "ann: from ann"
+    before = len(node.service.texts("zoe"))
+    node.send("ann", group, "again")
+    until(lambda: node.service.texts("kim")[-1] == "ann: again")
+    until(node.settled)
+    assert len(node.service.texts("zoe")) == before
+
+
+def test_a_message_may_say_what_is_shown_or_that_nothing_is(node: NotifyingNode) -> None:
+    node.subscribe("zoe")
+    node.send("", "zoe", "not shown", meta=b'{"notify":false}')
+    until(node.settled)
+    assert node.dues() == []
+    node.send("", "zoe", "order 17", meta=b'{"notify":{"title":"Shop","text":"Sent","url":"/o/17","ttl":60}}')
+    until(lambda: node.service.taken)
+    shown = node.service.shown()[0]
+    assert (shown.title, shown.body, shown.url, node.service.taken[0].ttl) == ("Shop", "Sent", "/o/17", 60)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["at once", "after a restart"])
+def test_many_messages_without_notifications_stop_nobody(start: StartNode, again: bool) -> None:
+    node = start(rules=AppNotifySettings(after_seconds=1.0 if again else 0.5))
+    users = [f"u{number}" for number in range(150)]
+    log = node.store.part(MessageLog)
+    group = log.groups.create(APP, "ann", "tea", users).conversation
+    node.subscribe(*users, "zoe")
+    until(lambda: node.lease.is_owned)
+    node.send("ann", group, "hi")
+    node.send("ann", group, *["nothing"] * 600, meta=b'{"notify":false}')
+    node.send("ann", "zoe", "you")
+    until(lambda: node.rows.apps().get(APP) == log.entries.head(APP))
+    if again:
+        node.kill()
+        node = start(service=node.service, rules=AppNotifySettings(after_seconds=0.0))
+        until(lambda: node.lease.is_owned)
+    began, longest = process_time(), 0.0
+    while len(node.service.taken) < 151:
+        turn = process_time()
+        gevent.sleep(0.001)
+        longest = max(longest, process_time() - turn)
+        assert process_time() - began < 5, "CPU seconds"
+    assert longest < 1
+    assert node.service.texts("zoe") == ["you"]
+    assert node.service.texts("u149") == ["ann: hi"]
+
+
+def test_an_app_that_does_not_notify_tells_nobody(node: NotifyingNode) -> None:
+    node.rules = AppNotifySettings(enabled=False)
+    node.subscribe("zoe")
+    node.send("ann", "zoe", "hi")
+    until(node.settled)
+    assert (node.dues(), node.service.taken) == ([], [])
+    node.rules = None
+    node.send("ann", "zoe", "hi")
+    until(node.settled)
+    assert (node.dues(), node.service.taken) == ([], [])
+
+
+def test_a_user_with_mail_only_becomes_due_for_mail(node: NotifyingNode) -> None:
+    node.set_wishes("zoe", Wishes(mail="soon"))
+    node.notifier.work.changed()
+    node.send("ann", "zoe", "hi")
+    until(lambda: node.rows.mails_due(APP, 0, 9)[1])
+    due = node.rows.mails_due(APP, 0, 9)[1]
+    assert due is not None
+    assert abs(due - (time() + 900) * 1000) < 60_000
+    assert node.service.taken == []
+
+
+def test_the_notification_of_a_member_who_left_is_closed(node: NotifyingNode) -> None:
+    log = node.store.part(MessageLog)
+    group = log.groups.create(APP, "ann", "tea", ["zoe", "kim"]).conversation
+    node.subscribe("zoe", "kim")
+    node.send("ann", group, "hi")
+    until(lambda: len(node.service.taken) == 2)
+    log.groups.leave(APP, group, ["zoe"], "ann")
+    log.groups.join(APP, group, ["bob"], "ann")
+    node.subscribe("bob")
+    node.send("ann", group, "more")
+    until(lambda: len(node.service.taken) == 4)
+    until(node.settled)
+    assert node.service.texts("zoe") == ["ann: hi"]
+    assert (node.service.texts("kim"), node.service.texts("bob")) == (["ann: hi", "ann: more"], ["ann: more"])
+    node.notifier.read(APP, "zoe", group)
+    until(lambda: node.service.texts("zoe") == ["ann: hi", "close"])
+
+
+def test_a_group_of_a_thousand_is_notified_each_member_once(node: NotifyingNode) -> None:
+    users = [f"u{number}" for number in range(1000)]
+    group = node.store.part(MessageLog).groups.create(APP, "ann", "all", users).conversation
+    node.subscribe(*users)
+    node.send("ann", group, "one", "two")
+    until(lambda: len(node.service.taken) == 1000)
+    until(node.settled)
+    assert {one.user for one in node.service.taken} == set(users)
+    assert len(node.service.taken) == 1000
+    assert {one.count for one in node.service.shown()} == {2}
+
+
+def test_what_was_received_or_read_again_closes_nothing(node: NotifyingNode) -> None:
+    heard: list[tuple[str, str, int]] = []
+    node.receipts.on_read.append(lambda *of: heard.append(of))
+    node.send("ann", "zoe", "one", "two")
+    node.receipts.note(APP, "zoe", 1, received=2)
+    assert heard == []
+    for upto in (1, 1, 2):
+        node.receipts.note(APP, "zoe", 1, read=upto)
+    node.receipts.note(APP, "zoe", 9, read=1)
+    assert heard == [(APP, "zoe", 1)] * 2
+
+
+# --- crashes and outages ------------------------------------------------------------------------------------
+
+
+def test_another_node_goes_on_after_the_one_with_the_lease_was_killed(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DeliveryLease, "SECONDS", 2)
+    rules, service = AppNotifySettings(after_seconds=1.0), PushService()
+    first = start(rules=rules, service=service)
+    first.subscribe("zoe", "kim", "bob")
+    until(lambda: first.lease.is_owned)
+    second = start(rules=rules, service=service, name="two")
+    first.send("ann", "zoe", "told by the first")
+    until(lambda: service.taken)
+    until(first.settled)
+    first.send("ann", "kim", "noted by the first")
+    until(lambda: len(first.dues()) == 2)
+    assert not second.lease.is_owned
+    first.kill()
+    second.send("ann", "bob", "sent while nobody notifies")
+    until(lambda: len(service.taken) == 3)
+    until(second.settled)
+    assert second.lease.is_owned
+    assert sorted((one.user, one.entry) for one in service.taken) == [("bob", 3), ("kim", 2), ("zoe", 1)]
+
+
+def test_a_reminder_that_a_node_has_noted_comes_from_the_next_one(start: StartNode) -> None:
+    first = start(rules=AppNotifySettings(after_seconds=3600.0))
+    first.subscribe("zoe")
+    until(lambda: first.lease.is_owned)
+    question = ask(first, "zoe")
+    until(lambda: len(first.dues()) == 1)
+    first.read("zoe", 1)
+    first.store.part(MessageLog).asks.remind(APP, "ann", question)
+    until(first.settled)
+    first.stop()
+    second = start(rules=AppNotifySettings(after_seconds=0.0), service=first.service, name="two")
+    until(lambda: second.service.taken)
+    until(second.settled)
+    assert [(one.user, one.entry) for one in second.service.taken] == [("zoe", question)]
+
+
+def test_a_node_that_stops_gives_the_lease_back(start: StartNode) -> None:
+    first = start()
+    first.subscribe("zoe")
+    until(lambda: first.lease.is_owned)
+    second = start(name="two", service=first.service)
+    first.send("ann", "zoe", "one")
+    until(lambda: first.service.taken)
+    first.stop()
+    began = time()
+    second.send("ann", "zoe", "two")
+    until(lambda: len(first.service.taken) == 2)
+    assert time() - began < 5
+    assert first.service.texts() == ["one", "two"]
+
+
+def test_a_read_on_a_node_without_the_lease_closes_too(start: StartNode) -> None:
+    first = start()
+    first.subscribe("zoe")
+    until(lambda: first.lease.is_owned)
+    second = start(name="two")
+    first.send("ann", "zoe", "one")
+    until(lambda: first.service.taken)
+    until(lambda: second.notifier.apps)
+    second.read("zoe", 1)
+    until(lambda: first.service.texts() == ["one", "close"])
+
+
+def test_nothing_is_lost_or_notified_twice_while_the_database_is_away(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = start(rules=AppNotifySettings(after_seconds=0.8, again_seconds=0))
+    node.subscribe("zoe", "kim")
+    node.send("ann", "zoe", "one")
+    until(lambda: node.service.taken)
+    until(node.settled)
+    node.send("ann", "kim", "two")
+    until(lambda: len(node.dues()) == 2)
+
+    def away(*_: object) -> None:
+        raise StorageUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node.store, "read", away)
+        patch.setattr(node.store, "write", away)
+        patch.setattr(node.store, "read_or", away)
+        patch.setattr(node.store, "write_or", away)
+        node.notifier.read(APP, "zoe", 1)
+        gevent.sleep(1.0)
+        assert len(node.service.taken) == 1
+    node.read("zoe", 1)
+    until(lambda: len(node.service.taken) == 3)
+    until(node.settled)
+    assert sorted(node.service.texts()) == ["close", "one", "two"]
+
+
+def test_an_outage_of_the_push_service_loses_nothing(node: NotifyingNode) -> None:
+    node.service.away = True
+    node.subscribe("zoe")
+    node.send("ann", "zoe", "one")
+    until(lambda: node.rows.hosts(0))
+    until(node.settled)
+    node.send("ann", "zoe", "two")
+    until(lambda: node.rows.deliveries("push.test", 1 << 50, 9)[0].entry == 2)
+    node.service.away = False
+    node.deliver()
+    assert node.service.texts() == ["two"], "a newer one replaces the one before"

@@ -1,0 +1,321 @@
+"""Encryption, tokens and requests of Web Push, judged by the vectors of the RFCs and by other programs."""
+
+from collections.abc import Iterator
+from email.utils import formatdate
+from time import time
+from typing import Any
+
+import http_ece
+import jwt
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+    derive_private_key,
+)
+from py_vapid import Vapid02
+
+from imserver.notifications import webpush
+from imserver.notifications.contract import PushEndpoint, Shown
+from imserver.notifications.declared import P256_ORDER, NotificationSettings
+from imserver.notifications.webpush import BODY_BYTES, WebPush, retry_after
+from imserver.transport.outgoing import BadUrl, PublicRequests
+from tests.integration.receiver import Receiver
+from tests.notifications.devices import Device, base64url, body, decoded
+
+SEED = bytes(range(32))
+CONTACT = "mailto:ops@example.com"
+
+
+def private_key(text: str) -> EllipticCurvePrivateKey:
+    return derive_private_key(int.from_bytes(decoded(text), "big"), SECP256R1())
+
+
+def make(contact: str = CONTACT, key: str = "", http_url: str = "") -> WebPush:
+    settings = NotificationSettings(vapid_key=key, contact=contact, allow_loopback=True)
+    return WebPush(PublicRequests(True), settings, SEED, http_url)
+
+
+@pytest.fixture
+def push() -> Iterator[WebPush]:
+    one = make()
+    yield one
+    one.close()
+
+
+class TestEncryption:
+    """RFC 8291, section 5 and appendix A; RFC 8188, section 3."""
+
+    ENDPOINT = PushEndpoint(
+        1,
+        "shop",
+        "ann",
+        "https://push.example.net/push/JzLQ3raZJfFBR0aqvOMsLrt54w4rJUsV",
+        "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+        "BTBZMqHH6r4Tts7J_aSIgg",
+    )
+    PLAIN = b"When I grow up, I want to be a watermelon"
+    SALT = decoded("DGv6ra1nlYgDCS1FRnbzlw")
+    CONTENT = (
+        "DGv6ra1nlYgDCS1FRnbzlwAAEABBBP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27ml"
+        "mlMoZIIgDll6e3vCYLocInmYWAmS6TlzAC8wEqKK6PBru3jl7A_yl95bQpu6cVPT"
+        "pK4Mqgkf1CXztLVBSt2Ks3oZwbuwXPXLWyouBWLVWGNWQexSgSxsj_Qulcy4a-fN"
+    )
+    SENDER = "yfWPiYE-n46HLnH0KqZOF1fJJU3MYrct3AELtAQ-oRw"
+    RECEIVER = "q1dXpw3UpT5VOmu_cf_v6ih07Aems3njxI-JWgLcM94"
+
+    def test_the_example_of_rfc_8291(self) -> None:
+        content = webpush._encrypt(self.ENDPOINT, self.PLAIN, private_key(self.SENDER), self.SALT)
+        assert base64url(content) == self.CONTENT
+
+    def test_the_receiver_of_the_example_reads_what_we_encrypt(self) -> None:
+        content = WebPush.encrypt(self.ENDPOINT, self.PLAIN)
+        auth = decoded(self.ENDPOINT.auth)
+        key = private_key(self.RECEIVER)
+        assert http_ece.decrypt(content, private_key=key, auth_secret=auth) == self.PLAIN
+        assert content[:16] != self.SALT
+        with pytest.raises(http_ece.ECEException):
+            http_ece.decrypt(content[:-1] + b"\0", private_key=key, auth_secret=auth)
+
+    def test_keys_and_salts_are_used_once(self) -> None:
+        contents = [WebPush.encrypt(self.ENDPOINT, self.PLAIN) for _ in range(10)]
+        assert len({content[:16] for content in contents}) == 10
+        assert len({content[21:86] for content in contents}) == 10
+
+    def test_the_longest_body_fits_exactly(self) -> None:
+        assert len(WebPush.encrypt(self.ENDPOINT, b"x" * (BODY_BYTES - 86 - 1 - 16))) == BODY_BYTES
+
+    def test_the_library_writes_the_example_of_rfc_8188(self) -> None:
+        content = http_ece.encrypt(
+            b"I am the walrus",
+            salt=decoded("I1BsxtFttlv3u_Oo94xnmw"),
+            key=decoded("yqdlZ-tYemfogSmv7Ws5PQ"),
+            rs=4096,
+        )
+        assert base64url(content) == "I1BsxtFttlv3u_Oo94xnmwAAEAAA-NAVub2qFgBEuQKRapoZu-IxkIva3MEB1PD-ly8Thjg"
+
+
+class TestTokens:
+    """RFC 8292."""
+
+    EXAMPLE = (
+        "vapid t=eyJ0eXAiOiJKV1QiLCJhbGciOiJFUzI1NiJ9.eyJhdWQiOiJodHRwczovL3B1c2guZXhhbXBsZS5uZXQiLCJleHAiO"
+        "jE0NTM1MjM3NjgsInN1YiI6Im1haWx0bzpwdXNoQGV4YW1wbGUuY29tIn0.i3CYb7t4xfxCDquptFOepC9GAu_HLGkMlMuCGSK"
+        "2rpiUfnK9ojFwDXb1JrErtmysazNjjvW2L9OkSSHzvoD1oA,"
+        "k=BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs"
+    )
+    URL = "https://push.example.net/p/1"
+
+    @staticmethod
+    def read(header: str) -> dict[str, Any]:
+        """The claims of a header, whose signature is verified by py-vapid and by PyJWT."""
+        assert Vapid02.verify(header)
+        scheme, _, parameters = header.partition(" ")
+        assert scheme == "vapid"
+        token, key = (part.split("=", 1)[1] for part in parameters.split(","))
+        public = EllipticCurvePublicKey.from_encoded_point(SECP256R1(), decoded(key))
+        options: Any = {"verify_aud": False, "verify_exp": False}
+        claims: dict[str, Any] = jwt.decode(token, public, ["ES256"], options)
+        return claims
+
+    def test_the_judges_read_the_example_of_rfc_8292(self) -> None:
+        assert self.read(self.EXAMPLE)["aud"] == "https://push.example.net"
+        assert not Vapid02.verify(self.EXAMPLE.replace("i3CY", "i3CZ"))
+
+    def test_a_token(self, push: WebPush) -> None:
+        header = push.authorization(self.URL)
+        claims = self.read(header)
+        assert claims.pop("exp") == pytest.approx(time() + 12 * 3600, abs=60)
+        assert claims == {"aud": "https://push.example.net", "sub": CONTACT}
+        assert header.endswith(f",k={push.public_key}")
+
+    @pytest.mark.parametrize(
+        ("url", "origin"),
+        [
+            ("https://Push.Example.net:443/p", "https://push.example.net"),
+            ("https://push.example.net:8443/p", "https://push.example.net:8443"),
+            ("https://push.example.net?p", "https://push.example.net"),
+            ("http://127.0.0.1:80/p", "http://127.0.0.1"),
+            ("http://[::1]:443/p", "http://[::1]:443"),
+        ],
+    )
+    def test_it_is_for_the_origin(self, push: WebPush, url: str, origin: str) -> None:
+        assert self.read(push.authorization(url))["aud"] == origin
+
+    def test_it_is_used_until_shortly_before_its_end(
+        self, push: WebPush, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = time()
+        monkeypatch.setattr(webpush, "time", lambda: now)
+        first = push.authorization(self.URL)
+        now += 11 * 3600 - 2
+        assert push.authorization("https://push.example.net/p/2") == first
+        now += 4
+        second = push.authorization(self.URL)
+        assert self.read(second)["exp"] > self.read(first)["exp"]
+
+    def test_the_table_of_tokens_is_bounded(self, push: WebPush, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(webpush, "_MOST_TOKENS", 3)
+        for number in range(10):
+            push.authorization(f"https://{number}.example/")
+        assert len(push._tokens) <= 3
+
+    def test_the_contact(self) -> None:
+        for one, contact in (
+            (make(), CONTACT),
+            (make("", http_url="https://chat.example"), "https://chat.example"),
+            (make("", http_url="http://chat.example"), None),
+            (make(http_url="https://chat.example"), CONTACT),
+        ):
+            assert self.read(one.authorization(self.URL)).get("sub") == contact
+
+    def test_the_key_follows_from_the_secret(self) -> None:
+        assert make().public_key == make("").public_key
+        other = WebPush(PublicRequests(False), NotificationSettings(), bytes(32))
+        assert other.public_key != make().public_key
+        largest = WebPush(PublicRequests(False), NotificationSettings(), b"\xff" * 32)
+        assert len(decoded(largest.public_key)) == 65
+
+    def test_the_key_of_the_settings(self) -> None:
+        """That of RFC 8291's sender, whose public key the RFC has, too."""
+        one = make(key=TestEncryption.SENDER)
+        public = "BP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6TlzAC8wEqKK6PBru3jl7A8"
+        assert one.public_key == public
+        last = base64url((P256_ORDER - 1).to_bytes(32, "big"))
+        assert self.read(make(key=last).authorization(self.URL))["sub"] == CONTACT
+
+
+class TestChecks:
+    """What a user may subscribe."""
+
+    def test_an_endpoint(self) -> None:
+        one = Device().endpoint("https://push.example.net/1")
+        for end in ("", "=", "=="):
+            make().check(one.url, one.p256dh + end, one.auth + end)
+        standard = decoded(one.p256dh)
+        assert webpush.from_base64url(one.p256dh.replace("-", "+").replace("_", "/")) == standard
+
+    @pytest.mark.parametrize("url", ["http://push.example.net/1", "https://10.0.0.1/1", "ftp://a.example/"])
+    def test_urls_that_are_refused(self, url: str) -> None:
+        one = Device().endpoint(url)
+        with pytest.raises(BadUrl):
+            WebPush(PublicRequests(False), NotificationSettings(), SEED).check(url, one.p256dh, one.auth)
+
+    @pytest.mark.parametrize(
+        ("p256dh", "auth"),
+        [
+            ("", None),
+            ("x", None),
+            (base64url(b"\4" + bytes(64)), None),
+            (base64url(b"\2" + bytes(range(32))), None),
+            (base64url(b"\2" + bytes(64)), None),
+            ("ü" * 87, None),
+            (None, ""),
+            (None, base64url(bytes(15))),
+            (None, base64url(bytes(17))),
+            (None, base64url(bytes(16)) + "\r\n"),
+        ],
+    )
+    def test_keys_that_are_refused(self, p256dh: str | None, auth: str | None) -> None:
+        one = Device().endpoint("https://push.example.net/1")
+        keys = (one.p256dh if p256dh is None else p256dh, one.auth if auth is None else auth)
+        with pytest.raises(ValueError, match="expected"):
+            make().check(one.url, *keys)
+
+
+class TestRequests:
+    """What a push service gets, and what its answers mean."""
+
+    def test_a_request(self, push: WebPush) -> None:
+        device = Device()
+        with Receiver() as service:
+            service.reply = lambda _: (201, b"", {"Location": "https://push.example.net/m/1"})
+            endpoint = device.endpoint(f"{service.url}/push/1")
+            result = push.send(endpoint, body(title="Ann", body="Hello"), 3600, "high", "topic_1-a")
+            assert (result.outcome, result.status) == ("taken", 201)
+            assert push.send(endpoint, body(), 0, "normal", "").outcome == "taken"
+        first, second = service.posts
+        assert first.path == "/push/1"
+        assert device.shown(first.body) == Shown("message", "t", "Ann", "Hello")
+        headers = first.headers
+        assert (headers["ttl"], headers["urgency"], headers["topic"]) == ("3600", "high", "topic_1-a")
+        assert headers["content-encoding"] == "aes128gcm"
+        assert headers["content-type"] == "application/octet-stream"
+        assert TestTokens.read(headers["authorization"])["aud"] == service.url
+        assert second.headers["ttl"] == "0"
+        assert "topic" not in second.headers
+        assert service.connections == 1
+
+    def test_unified_push(self, push: WebPush) -> None:
+        """Its servers take bodies of 1 to 4096 bytes with the encoding aes128gcm, and a TTL (its
+        specification of application servers, which names RFC 8030, 8291 and 8292)."""
+        device = Device()
+        with Receiver() as service:
+            service.reply = lambda post: (201 if 1 <= len(post.body) <= 4096 else 413, b"")
+            endpoint = device.endpoint(f"{service.url}/upABCDEF0123?up=1")
+            for text in ("Hello", "long " * 2000):
+                assert push.send(endpoint, body(body=text), 60, "normal", "t").outcome == "taken"
+        assert [post.headers["content-encoding"] for post in service.posts] == ["aes128gcm"] * 2
+        assert device.shown(service.posts[0].body).body == "Hello"
+        assert device.shown(service.posts[1].body).body.startswith("long long")
+        assert len(service.posts[1].body) > 2000
+
+    @pytest.mark.parametrize(
+        ("status", "outcome"),
+        [
+            (200, "taken"),
+            (202, "taken"),
+            (204, "taken"),
+            (301, "refused"),
+            (307, "refused"),
+            (400, "refused"),
+            (401, "refused"),
+            (403, "refused"),
+            (404, "gone"),
+            (408, "later"),
+            (410, "gone"),
+            (413, "refused"),
+            (429, "later"),
+            (500, "later"),
+            (503, "later"),
+        ],
+    )
+    def test_what_an_answer_means(self, push: WebPush, status: int, outcome: str) -> None:
+        with Receiver() as service:
+            service.reply = lambda _: (status, b"", {"Retry-After": "120", "Location": "/other"})
+            result = push.send(Device().endpoint(service.url), body(), 60, "normal", "t")
+            assert (result.outcome, result.status) == (outcome, status)
+            assert result.retry_after == (120.0 if outcome in ("later", "refused") else None)
+            assert len(service.posts) == 1
+
+    def test_nobody_answers(self, push: WebPush) -> None:
+        with Receiver() as service:
+            service.reply = lambda _: None
+            result = push.send(Device().endpoint(service.url), body(), 60, "normal", "t")
+            assert (result.outcome, result.status) == ("later", 0)
+            assert result.problem
+        assert push.send(Device().endpoint(service.url), body(), 60, "normal", "t").outcome == "later"
+
+    def test_an_endpoint_whose_keys_are_none(self, push: WebPush) -> None:
+        one = Device().endpoint("http://127.0.0.1:1/")
+        for change in ({"p256dh": base64url(b"\4" + bytes(64))}, {"auth": "A"}):
+            assert push.send(msgspec.structs.replace(one, **change), body(), 60, "", "").outcome == "refused"
+
+    def test_retry_after(self) -> None:
+        now = 1_800_000_000.0
+        for text, seconds in (
+            ("0", 0.0),
+            ("120", 120.0),
+            ("9" * 50, 999_999_999.0),
+            (formatdate(now + 90, usegmt=True), 90.0),
+            (formatdate(now - 90, usegmt=True), 0.0),
+            ("", None),
+            ("soon", None),
+            ("-5", None),
+            ("1.5", None),
+            ("²", None),
+        ):
+            assert retry_after({"retry-after": text}, now) == seconds, text
+        assert retry_after({}, now) is None
