@@ -16,7 +16,7 @@ FEATURES = (
     "imserver.dialects.protobuf",
     "imserver.dialects.centrifuge",
     "imserver.dialects.pusher",
-    "imserver.features.pages",
+    "imserver.pages",
     "imserver.people.bots",
     "imserver.people.oauth",
     "imserver.media.uploads",

@@ -16,8 +16,8 @@ SMOKE: Final = tuple(
 FOLDERS: Final = {
     "imserver": "",
     "imserver_client": "client",
-    "static": "features/pages",
-    "templates": "features/pages",
+    "static": "pages",
+    "templates": "pages",
     "tests": "",
     "tools": "",
 }

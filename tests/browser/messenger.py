@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 from selenium.webdriver.common.keys import Keys
 
-from imserver.features.pages.text import TEXT
+from imserver.pages.text import TEXT
 from imserver_client import Api, Messenger
 from tests.browser.chromium import Browser, Page
 from tests.media.previews.site import Site, html

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from tests.browser.chromium import Browser, Page
 from tests.browser.messenger import APP, Account, Chat
-from tests.features.pages.page_sizes import sizes
+from tests.pages.page_sizes import sizes
 from tests.support import ROOT, Server, eventually
 
 SLOWER: Final = 4

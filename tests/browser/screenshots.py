@@ -19,7 +19,7 @@ from selenium.webdriver.common.keys import Keys
 
 from imserver.assets import DEFAULT_CONFIG
 from imserver.config.yaml import read_yaml
-from imserver.features.pages.text import LANGUAGES, TEXT
+from imserver.pages.text import LANGUAGES, TEXT
 from imserver_client import Api
 from tests.browser.chromium import Browser, Page
 from tests.browser.messenger import APP, TEXTS, WORDS_OF_NAMES, Chat, Story, save

@@ -17,7 +17,7 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from imserver.features.pages.text import TEXT
+from imserver.pages.text import TEXT
 from tests.bots import ExampleBot, LanguageModel
 from tests.browser.chromium import Browser, unexpected
 from tests.browser.conftest import Pair

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from imserver.features.pages.text import TEXT
+from imserver.pages.text import TEXT
 from imserver_client import Api, RequestRefused
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair

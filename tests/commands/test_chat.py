@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from imserver.features.pages.declared import ChatSettings
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.node.feature_list import load_config
+from imserver.pages.declared import ChatSettings
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.declared import AccountSettings
 from imserver.people.accounts.rows import AccountStore

@@ -27,7 +27,6 @@ from imserver.config.settings import ApiSettings
 from imserver.dialects.centrifuge.api import ROUTES as CENTRIFUGO
 from imserver.dialects.client import api as client
 from imserver.dialects.protobuf.api import NO_TOKEN
-from imserver.features.pages.blueprint import _SDK_PATH
 from imserver.http.call import Route
 from imserver.http.openapi import examples_of
 from imserver.http.operation import Operation
@@ -35,6 +34,7 @@ from imserver.http.reply import CMD, PROBLEM, UNAUTHORIZED
 from imserver.media.uploads.resumable import ResumableUploads
 from imserver.media.uploads.uploads import Offer, Uploads
 from imserver.model import Request
+from imserver.pages.blueprint import _SDK_PATH
 from tests.rows import DIALECTS, DOCUMENTED, FEATURE_OF, OPERATIONS, ROUTES
 
 from .node_harness import ADMIN, ALL, FOREIGN, PUSH, READ, Harness, config, searched

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint
 
-from imserver.features.pages.assets import STATIC, TEMPLATES
-from imserver.features.pages.reference import chinese
-from imserver.features.pages.text import HEADERS, TEXT, policy
-from imserver.features.pages.visitors import language_of_visitor, render
+from imserver.pages.assets import STATIC, TEMPLATES
+from imserver.pages.reference import chinese
+from imserver.pages.text import HEADERS, TEXT, policy
+from imserver.pages.visitors import language_of_visitor, render
 from imserver.plugin.errors import HttpProblem, Problems
 from imserver.plugin.http import Api
 from imserver.plugin.identity import GOCHAT

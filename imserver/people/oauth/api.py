@@ -281,7 +281,7 @@ def _page(
     from werkzeug.datastructures import LanguageAccept
     from werkzeug.http import parse_accept_header
 
-    from imserver.features.pages.text import choose_language
+    from imserver.pages.text import choose_language
 
     accepted = parse_accept_header(call.request.headers.get("accept-language"), LanguageAccept)
     language = choose_language("", accepted)
@@ -295,7 +295,7 @@ def _page(
 def _rendered(
     root: str, language: str, outcome: str, question: Question | None = None, path: str = ""
 ) -> str:
-    from imserver.features.pages.text import html_of
+    from imserver.pages.text import html_of
 
     return html_of(
         "callback.html", language, root, data={}, outcome=outcome, question=question, path=root + path
@@ -307,7 +307,7 @@ _without_question: Final = cache(_rendered)
 
 
 def _answered(status: int, content: str, *more: tuple[str, str]) -> HttpResponse:
-    from imserver.features.pages.text import HEADERS, policy
+    from imserver.pages.text import HEADERS, policy
 
     headers = (
         *HEADERS.items(),

@@ -9,11 +9,11 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from imserver import errors
 from imserver.auth.principal import Needs
-from imserver.features.pages.reference import chinese
-from imserver.features.pages.text import REFERENCE
 from imserver.http.openapi import document, examples_of, operation_id, problems_of
 from imserver.http.operation import JSON, PREFIX, Operation
 from imserver.http.reply import PROBLEM
+from imserver.pages.reference import chinese
+from imserver.pages.text import REFERENCE
 from tests.rows import DOCUMENTED, OPERATIONS, PROBLEMS, ROUTES
 from tests.support import ROOT
 

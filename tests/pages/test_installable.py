@@ -13,10 +13,10 @@ from PIL import Image
 
 from imserver.assets import STATIC
 from imserver.config.settings import Config
-from imserver.features.pages import blueprint, installable
-from imserver.features.pages.text import TEXT
-from tests.features.pages import page_sizes
-from tests.features.pages.test_routes import client_of
+from imserver.pages import blueprint, installable
+from imserver.pages.text import TEXT
+from tests.pages import page_sizes
+from tests.pages.test_routes import client_of
 from tests.sdk.node import run
 from tests.tools import require
 from tools import icons

@@ -11,9 +11,9 @@ from flask.testing import FlaskClient
 from msgspec.structs import replace
 
 from imserver.config.settings import Config
-from imserver.features.pages.blueprint import create_pages
-from imserver.features.pages.text import TEXT
-from tests.features.pages.test_routes import FakeNode, page_data
+from imserver.pages.blueprint import create_pages
+from imserver.pages.text import TEXT
+from tests.pages.test_routes import FakeNode, page_data
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; "

@@ -16,9 +16,9 @@ from markupsafe import Markup, escape
 from msgspec import Struct
 from werkzeug.wrappers import Response
 
-from imserver.features.pages import assets
-from imserver.features.pages.text import REFERENCE
-from imserver.features.pages.visitors import Seen, language_of_visitor, language_parameter, render
+from imserver.pages import assets
+from imserver.pages.text import REFERENCE
+from imserver.pages.visitors import Seen, language_of_visitor, language_parameter, render
 
 _TRIAL_WORDS: Final = ("no_answer", "bad_json", "cut")
 """Words that only the script of the page shows."""

@@ -7,7 +7,7 @@ import gzip
 from msgspec import Struct
 
 from imserver import assets
-from imserver.features.pages import installable
+from imserver.pages import installable
 
 
 class Sizes(Struct, frozen=True):

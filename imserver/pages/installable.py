@@ -19,11 +19,11 @@ from typing import Any, Final
 import msgspec
 from flask import Response, request, url_for
 
-from imserver.features.pages import assets
-from imserver.features.pages.additions import Additions
-from imserver.features.pages.look import Look
-from imserver.features.pages.text import LANGUAGES, TEXT
-from imserver.features.pages.visitors import language_of_visitor
+from imserver.pages import assets
+from imserver.pages.additions import Additions
+from imserver.pages.look import Look
+from imserver.pages.text import LANGUAGES, TEXT
+from imserver.pages.visitors import language_of_visitor
 
 RELEASES: Final = "/release/"
 """Prefix of the addresses of files of a release: ``/release/<release>/static/…`` and ``…/sdk/…``."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imserver.features.pages.address import Configured, is_host, parse_configured, resolve, websocket_address
+from imserver.pages.address import Configured, is_host, parse_configured, resolve, websocket_address
 
 PORTS = (8080, 8089)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from imserver.features.pages.additions import Additions
+from imserver.pages.additions import Additions
 from imserver.plugin.settings import ConfigError
 from tests.conftest import StartServer
 from tests.integration.raw import ask, request

@@ -26,8 +26,8 @@ from imserver.config.settings import (
 )
 from imserver.config.values import ConfigError, Locations
 from imserver.errors import Problems
-from imserver.features.pages.address import check
-from imserver.features.pages.blueprint import create_pages, explain
+from imserver.pages.address import check
+from imserver.pages.blueprint import create_pages, explain
 from imserver.process import Secret
 from imserver.transport.proxies import TrustedProxies
 

@@ -14,14 +14,13 @@ from flask.testing import FlaskClient
 
 from imserver.api.v1.table import document_of
 from imserver.config.settings import Config
-from imserver.features.pages.blueprint import create_pages
-from imserver.features.pages.reference import chinese, curl_of, fields_of, kind_of, marked, operations_of
-from imserver.features.pages.text import REFERENCE
 from imserver.http.openapi import document
+from imserver.pages.blueprint import create_pages
+from imserver.pages.reference import chinese, curl_of, fields_of, kind_of, marked, operations_of
+from imserver.pages.text import REFERENCE
+from tests.pages.test_routes import POLICY, FakeNode
 from tests.rows import DOCUMENTED
 from tests.rows import document as write_document
-
-from .test_routes import POLICY, FakeNode
 
 DOCUMENT = document(DOCUMENTED, {"limits.batch_targets": 77})
 OPERATIONS = list(operations_of(DOCUMENT))

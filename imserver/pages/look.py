@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
-from imserver.features.pages.declared import ChatSettings, read_picture
+from imserver.pages.declared import ChatSettings, read_picture
 
 PICTURE: Final = "/home/messages.png"
 BUTTON: Final = "embed.js"

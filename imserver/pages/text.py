@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from jinja2 import Environment, FileSystemLoader
 
-from imserver.features.pages import assets
+from imserver.pages import assets
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import LanguageAccept

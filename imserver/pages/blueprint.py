@@ -21,12 +21,12 @@ import msgspec
 from flask import Blueprint, Response, abort, g, jsonify, request, send_from_directory, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from imserver.features.pages import assets, installable
-from imserver.features.pages.additions import Additions, additions_of
-from imserver.features.pages.address import websocket_address
-from imserver.features.pages.declared import ChatSettings
-from imserver.features.pages.look import BUTTON, COLOURS, PICTURE, Look
-from imserver.features.pages.text import (
+from imserver.pages import assets, installable
+from imserver.pages.additions import Additions, additions_of
+from imserver.pages.address import websocket_address
+from imserver.pages.declared import ChatSettings
+from imserver.pages.look import BUTTON, COLOURS, PICTURE, Look
+from imserver.pages.text import (
     HEADERS,
     LANGUAGES,
     TEXT,
@@ -35,7 +35,7 @@ from imserver.features.pages.text import (
     names_of_languages,
     policy,
 )
-from imserver.features.pages.visitors import (
+from imserver.pages.visitors import (
     Seen,
     has_parameter,
     language_of_visitor,
@@ -52,7 +52,7 @@ from imserver.plugin.settings import settings_of
 from imserver.plugin.views import as_request, to_response
 
 if TYPE_CHECKING:
-    from imserver.features.pages.reference import Reference
+    from imserver.pages.reference import Reference
 
 
 def gateway(core: Core, seen: Seen) -> Response:
@@ -136,7 +136,7 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
     @cache
     def references() -> Reference:
         # Imported at the first request: most nodes never need it, and it takes memory.
-        from imserver.features.pages.reference import Reference
+        from imserver.pages.reference import Reference
 
         return Reference(document, seen)
 

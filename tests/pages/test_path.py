@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from imserver.features.pages.assets import STATIC as ASSETS
+from imserver.pages.assets import STATIC as ASSETS
 from tests.conftest import StartServer
 from tests.integration.cmd import get, post
 from tests.integration.raw import Address, ask, request

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from flask import Response, abort, request, url_for
 
-from imserver.features.pages.address import Addresses, is_host, parse_configured, resolve
-from imserver.features.pages.text import LANGUAGES, choose_language, html_of
+from imserver.pages.address import Addresses, is_host, parse_configured, resolve
+from imserver.pages.text import LANGUAGES, choose_language, html_of
 from imserver.plugin.errors import Problems
 from imserver.plugin.services import Core
 

@@ -10,7 +10,7 @@ from werkzeug.datastructures import LanguageAccept
 
 import imserver
 from imserver.assets import STATIC, TEMPLATES
-from imserver.features.pages.text import LANGUAGES, REFERENCE, TEXT, choose_language
+from imserver.pages.text import LANGUAGES, REFERENCE, TEXT, choose_language
 from imserver.people.accounts.confirmations import WORDS as CONFIRMATION_WORDS
 from tests.rows import PROBLEMS
 

@@ -11,12 +11,12 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from imserver.config.settings import ApiSettings, Config, KeySettings
-from imserver.features.pages.declared import LONGEST_NAME, ChatSettings
-from imserver.features.pages.look import Look, contrast, palette
 from imserver.node.feature_list import check, load_with_locations
+from imserver.pages.declared import LONGEST_NAME, ChatSettings
+from imserver.pages.look import Look, contrast, palette
 from imserver.plugin.settings import ConfigError
-from tests.features.pages.test_colours import BACKGROUNDS, LEAST, themes
-from tests.features.pages.test_routes import client_of
+from tests.pages.test_colours import BACKGROUNDS, LEAST, themes
+from tests.pages.test_routes import client_of
 
 KEYS = ApiSettings(keys=(KeySettings("k" * 20, ("push",)),))
 COLOURS = ["#" + "".join(part * 2 for part in parts) for parts in itertools.product("058bf", repeat=3)]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imserver.features.pages.visitors import FIGURES, pick_name
+from imserver.pages.visitors import FIGURES, pick_name
 
 
 @pytest.mark.parametrize("language", FIGURES)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from imserver.features.pages import address, declared
-from imserver.features.pages.additions import additions_of
+from imserver.pages import address, declared
+from imserver.pages.additions import additions_of
 from imserver.plugin import FeatureRow, Parts, SettingsRow
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, Locations
@@ -17,8 +17,8 @@ def _build(core: Core) -> Parts:
 
 
 def _views(forks: bool) -> Callable[..., Any]:
-    from imserver.features.pages.blueprint import create_pages
-    from imserver.features.pages.text import precompile
+    from imserver.pages.blueprint import create_pages
+    from imserver.pages.text import precompile
 
     if forks:
         precompile()

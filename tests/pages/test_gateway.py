@@ -11,10 +11,9 @@ from msgspec.structs import replace
 from imserver.cluster.registry import Lease
 from imserver.config.settings import AppSettings, Config, ServerSettings
 from imserver.config.values import ConfigError, Locations
-from imserver.features.pages.address import check
-from imserver.features.pages.blueprint import create_pages, less_loaded
-
-from .test_routes import FakeNode
+from imserver.pages.address import check
+from imserver.pages.blueprint import create_pages, less_loaded
+from tests.pages.test_routes import FakeNode
 
 
 def lease(number: int, connections: int = 0, url: str = "?", draining: bool = False) -> Lease:
